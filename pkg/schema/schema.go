@@ -1,0 +1,232 @@
+// Package schema enforces from the descriptors who may write which field of a noun (proto/naru/api/v1/annotations.proto),
+// so that one message can serve from the API through Raft and the link into a zone and back.
+//
+// All functions are safe for concurrent use. Fields of a noun that carry no annotation count as output: the default is
+// closed, and a test over all nouns holds that there are none.
+package schema
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// validator compiles each message's rules once, on first use.
+var validator = sync.OnceValues(func() (protovalidate.Validator, error) { return protovalidate.New() })
+
+// Validate checks m against its validation rules. The error is a problem INVALID that names each field.
+func Validate(m proto.Message) error {
+	v, err := validator()
+	if err != nil {
+		return err
+	}
+	err = v.Validate(m)
+	var ve *protovalidate.ValidationError
+	if !errors.As(err, &ve) {
+		return err
+	}
+	e := problem.New(problem.Invalid, "", "Correct the fields named and send it again.")
+	for _, violation := range ve.Violations {
+		e.With(protovalidate.FieldPathString(violation.Proto.GetField()), violation.Proto.GetMessage())
+	}
+	e.Problem.Detail = summary(e.Problem.GetErrors())
+	return e
+}
+
+// summary is the field problems in one sentence.
+func summary(fields []*apiv1.FieldProblem) string {
+	var parts []string
+	for _, f := range fields {
+		parts = append(parts, f.GetField()+" "+f.GetDetail())
+	}
+	return strings.Join(parts, "; ")
+}
+
+// CheckCreate checks a noun as a client sends it to be created: nothing set that is not the client's, nothing required
+// missing, every rule kept. The error is a problem INVALID that names each field.
+func CheckCreate(noun proto.Message) error {
+	e := problem.New(problem.Invalid, "", "Correct the fields named and send it again.")
+	for _, f := range planOf(noun).fields {
+		set := noun.ProtoReflect().Has(f.desc)
+		switch {
+		case set && f.access != apiv1.Access_ACCESS_CLIENT && f.access != apiv1.Access_ACCESS_IMMUTABLE:
+			e.With(f.name, "is set by Naru and cannot be given")
+		case !set && f.required:
+			e.With(f.name, "is required")
+		}
+	}
+	if err := Validate(noun); err != nil {
+		var rules *problem.Error
+		if !errors.As(err, &rules) {
+			return err
+		}
+		e.Problem.Errors = append(e.Problem.Errors, rules.Problem.GetErrors()...)
+	}
+	if len(e.Problem.GetErrors()) == 0 {
+		return nil
+	}
+	e.Problem.Detail = summary(e.Problem.GetErrors())
+	return e
+}
+
+// ApplyUpdate writes the fields that mask names from in to stored, and checks the rules of what comes of it. Only client
+// fields may be named; the identity in `in` (id, name) is how the noun was found and need not be in the mask.
+// On error stored is as it was.
+func ApplyUpdate(stored, in proto.Message, mask *fieldmaskpb.FieldMask) error {
+	if len(mask.GetPaths()) == 0 {
+		return problem.New(problem.Invalid, "no field to change was given", "Send the fields to change in the body.")
+	}
+	p := planOf(stored)
+	out := proto.Clone(stored)
+	e := problem.New(problem.Invalid, "", "Send only fields that can be changed.")
+	for _, path := range mask.GetPaths() {
+		name, _, _ := strings.Cut(path, ".")
+		f, ok := p.byName[name]
+		switch {
+		case !ok:
+			e.With(path, "is not a field of this noun")
+		case f.access == apiv1.Access_ACCESS_IMMUTABLE:
+			if !sameField(stored, in, f) {
+				e.With(path, "is set at creation and cannot be changed")
+			}
+		case f.access != apiv1.Access_ACCESS_CLIENT:
+			if name != "id" {
+				e.With(path, "is set by Naru and cannot be given")
+			}
+		default:
+			copyField(out, in, f.desc)
+		}
+	}
+	if len(e.Problem.GetErrors()) > 0 {
+		e.Problem.Detail = summary(e.Problem.GetErrors())
+		return e
+	}
+	if err := Validate(out); err != nil {
+		return err
+	}
+	proto.Reset(stored)
+	proto.Merge(stored, out)
+	return nil
+}
+
+func sameField(a, b proto.Message, f field) bool {
+	return a.ProtoReflect().Get(f.desc).Equal(b.ProtoReflect().Get(f.desc))
+}
+
+func copyField(dst, src proto.Message, f protoreflect.FieldDescriptor) {
+	if src.ProtoReflect().Has(f) {
+		dst.ProtoReflect().Set(f, src.ProtoReflect().Get(f))
+	} else {
+		dst.ProtoReflect().Clear(f)
+	}
+}
+
+// Strip clears the internal fields of m and of every message in it. It is called on everything that leaves an API.
+func Strip(m proto.Message) { strip(m.ProtoReflect()) }
+
+func strip(m protoreflect.Message) {
+	for _, f := range planOfDescriptor(m.Descriptor()).fields {
+		switch {
+		case f.access == apiv1.Access_ACCESS_INTERNAL:
+			m.Clear(f.desc)
+		case f.desc.Message() == nil || f.desc.IsMap() || !m.Has(f.desc):
+		case f.desc.IsList():
+			for l, i := m.Get(f.desc).List(), 0; i < l.Len(); i++ {
+				strip(l.Get(i).Message())
+			}
+		default:
+			strip(m.Get(f.desc).Message())
+		}
+	}
+}
+
+// Desired returns a copy of a noun with what the control plane and its clients write: what goes down to a zone.
+func Desired[M proto.Message](noun M) M {
+	return pick(noun, func(f field) bool { return f.access != apiv1.Access_ACCESS_OBSERVED })
+}
+
+// Observed returns a copy of a noun with its id, its name and what the zone writes: what goes up to the control plane.
+func Observed[M proto.Message](noun M) M {
+	return pick(noun, func(f field) bool {
+		return f.access == apiv1.Access_ACCESS_OBSERVED || f.name == "id" || f.name == "name"
+	})
+}
+
+func pick[M proto.Message](noun M, keep func(field) bool) M {
+	out := proto.CloneOf(noun)
+	for _, f := range planOf(noun).fields {
+		if !keep(f) {
+			out.ProtoReflect().Clear(f.desc)
+		}
+	}
+	return out
+}
+
+// MergeObserved replaces in dst what the zone writes by what src has. The values are shared with src.
+func MergeObserved(dst, src proto.Message) {
+	replace(dst, src, func(f field) bool { return f.access == apiv1.Access_ACCESS_OBSERVED })
+}
+
+// MergeDesired replaces in dst all but what the zone writes by what src has. The values are shared with src.
+func MergeDesired(dst, src proto.Message) {
+	replace(dst, src, func(f field) bool { return f.access != apiv1.Access_ACCESS_OBSERVED })
+}
+
+func replace(dst, src proto.Message, which func(field) bool) {
+	for _, f := range planOf(dst).fields {
+		if which(f) {
+			copyField(dst, src, f.desc)
+		}
+	}
+}
+
+// field is what the annotations say of one field.
+type field struct {
+	desc     protoreflect.FieldDescriptor
+	name     string
+	access   apiv1.Access
+	required bool
+}
+
+type plan struct {
+	fields []field
+	byName map[string]field
+}
+
+// plans caches what was read from descriptors, by full name; it only grows, to the number of message types.
+var plans sync.Map
+
+func planOf(m proto.Message) *plan { return planOfDescriptor(m.ProtoReflect().Descriptor()) }
+
+func planOfDescriptor(d protoreflect.MessageDescriptor) *plan {
+	if p, ok := plans.Load(d.FullName()); ok {
+		return p.(*plan)
+	}
+	p := &plan{byName: map[string]field{}}
+	for i := range d.Fields().Len() {
+		fd := d.Fields().Get(i)
+		f := field{desc: fd, name: string(fd.Name()), access: Access(fd)}
+		behaviors, _ := proto.GetExtension(fd.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
+		f.required = slices.Contains(behaviors, annotations.FieldBehavior_REQUIRED)
+		p.fields = append(p.fields, f)
+		p.byName[f.name] = f
+	}
+	actual, _ := plans.LoadOrStore(d.FullName(), p)
+	return actual.(*plan)
+}
+
+// Access returns who may write a field.
+func Access(fd protoreflect.FieldDescriptor) apiv1.Access {
+	a, _ := proto.GetExtension(fd.Options(), apiv1.E_Access).(apiv1.Access)
+	return a
+}
