@@ -1,0 +1,30 @@
+package hypervisor
+
+import "errors"
+
+var (
+	// ErrNotDefined: the host does not know the VM; EnsureDefined first.
+	ErrNotDefined = errors.New("vm is not defined on this host")
+	// ErrNotRunning: the VM is not on.
+	ErrNotRunning = errors.New("vm is not running")
+)
+
+// Fatal marks an error that no retry can mend: the request itself, or the way the host is set up, has to change first.
+// Fatal(nil) is nil.
+func Fatal(err error) error {
+	if err == nil || IsFatal(err) {
+		return err
+	}
+	return &fatalError{cause: err}
+}
+
+// IsFatal reports whether Fatal marked the error or one that it wraps.
+func IsFatal(err error) bool {
+	var fatal *fatalError
+	return errors.As(err, &fatal)
+}
+
+type fatalError struct{ cause error }
+
+func (e *fatalError) Error() string { return e.cause.Error() }
+func (e *fatalError) Unwrap() error { return e.cause }
