@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+var serverColumns = []column[*apiv1.Server]{
+	{head: "NAME", value: (*apiv1.Server).GetName},
+	{head: "ROLE", value: func(m *apiv1.Server) string { return lower(m.GetRole()) }},
+	{head: "VOTER", value: func(m *apiv1.Server) string { return strconv.FormatBool(m.GetVoter()) }},
+	{head: "HEALTHY", value: func(m *apiv1.Server) string { return strconv.FormatBool(m.GetHealthy()) }},
+	{head: "APPLIED", value: (*apiv1.Server).GetAppliedIndex},
+	{head: "SESSIONS", value: func(m *apiv1.Server) string { return strconv.Itoa(int(m.GetSessions())) }},
+	{head: "API", value: (*apiv1.Server).GetApiAddress},
+	{head: "PEER", value: (*apiv1.Server).GetPeerAddress, wide: true},
+	{head: "VERSION", value: (*apiv1.Server).GetVersion, wide: true},
+	{head: "ID", value: (*apiv1.Server).GetId, wide: true},
+}
+
+func (a *app) serverNoun() noun[*apiv1.Server] {
+	return noun[*apiv1.Server]{
+		name: "server", plural: "servers", short: "Servers of the control plane", in: []string{}, columns: serverColumns,
+		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.Server, string, error) {
+			r, err := c.Servers.ListServers(ctx, &apiv1.ListServersRequest{Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			return r.GetServers(), r.GetNextPageToken(), err
+		},
+		get: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Server, error) {
+			r, err := c.Servers.GetServer(ctx, &apiv1.GetServerRequest{Server: name})
+			return r.GetServer(), err
+		},
+		remove: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+			r, err := c.Servers.DeleteServer(ctx, &apiv1.DeleteServerRequest{Server: name})
+			return r.GetOperation(), err
+		},
+	}
+}
+
+func (a *app) server() *cobra.Command {
+	return command(a, a.serverNoun(), a.serverToken(), a.backUp())
+}
+
+func (a *app) serverToken() *cobra.Command {
+	var lifetime time.Duration
+	cmd := &cobra.Command{Use: "token", Short: "Make a token with which one server may join", Args: noArguments}
+	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			r, err := c.Servers.CreateServerToken(ctx, &apiv1.CreateServerTokenRequest{LifetimeSeconds: uint32(lifetime.Seconds())})
+			if err != nil {
+				return err
+			}
+			return a.secret("token", r.GetToken(), r.GetExpiresAt().AsTime())
+		})
+	}
+	return cmd
+}
+
+// secret shows what is shown once.
+func (a *app) secret(what, value string, until time.Time) error {
+	if a.output == "json" || a.output == "yaml" {
+		return a.document(map[string]string{what: value, "expires_at": until.UTC().Format(time.RFC3339)})
+	}
+	fmt.Fprintln(a.out, value)
+	fmt.Fprintf(a.err, "Shown once; valid until %s.\n", until.Local().Format(time.DateTime))
+	return nil
+}
+
+func (a *app) backUp() *cobra.Command {
+	return &cobra.Command{
+		Use: "backup FILE", Short: "Write a consistent copy of the replicated state to a file", Args: oneArgument,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
+				s, err := c.Servers.BackUp(ctx, &apiv1.BackUpRequest{})
+				if err != nil {
+					return err
+				}
+				n, err := save(args[0], func() ([]byte, error) {
+					r, err := s.Recv()
+					return r.GetChunk(), err
+				})
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(a.err, "%s: %d bytes.\n", args[0], n)
+				return nil
+			})
+		},
+	}
+}
+
+// save writes the pieces to a file that appears only when it is whole.
+func save(path string, next func() ([]byte, error)) (int, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return 0, usagef("%v", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	for n := 0; ; {
+		chunk, err := next()
+		if errors.Is(err, io.EOF) {
+			if err := f.Sync(); err != nil {
+				return n, err
+			}
+			return n, os.Rename(f.Name(), path)
+		}
+		if err != nil {
+			return n, err
+		}
+		if _, err := f.Write(chunk); err != nil {
+			return n, err
+		}
+		n += len(chunk)
+	}
+}

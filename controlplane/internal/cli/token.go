@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/spf13/cobra"
+
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+var tokenColumns = []column[*apiv1.AccessToken]{
+	{head: "NAME", value: (*apiv1.AccessToken).GetName},
+	{head: "PROJECT", value: (*apiv1.AccessToken).GetProject},
+	{head: "ZONE", value: (*apiv1.AccessToken).GetZone},
+	{head: "EXPIRES", value: func(m *apiv1.AccessToken) string { return m.GetExpiresAt().AsTime().Local().Format(time.DateTime) }},
+	{head: "BY", value: (*apiv1.AccessToken).GetCreatedBy, wide: true},
+	{head: "ID", value: (*apiv1.AccessToken).GetId, wide: true},
+}
+
+func (a *app) tokenNoun() noun[*apiv1.AccessToken] {
+	return noun[*apiv1.AccessToken]{
+		name: "token", plural: "tokens", short: "Access tokens, which let their bearer act in one project", in: []string{}, columns: tokenColumns,
+		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.AccessToken, string, error) {
+			r, err := c.AccessTokens.ListAccessTokens(ctx, &apiv1.ListAccessTokensRequest{Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			return r.GetAccessTokens(), r.GetNextPageToken(), err
+		},
+		get: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.AccessToken, error) {
+			r, err := c.AccessTokens.GetAccessToken(ctx, &apiv1.GetAccessTokenRequest{AccessToken: name})
+			return r.GetAccessToken(), err
+		},
+		remove: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+			r, err := c.AccessTokens.DeleteAccessToken(ctx, &apiv1.DeleteAccessTokenRequest{AccessToken: name})
+			return r.GetOperation(), err
+		},
+	}
+}
+
+func (a *app) token() *cobra.Command {
+	return command(a, a.tokenNoun(), a.createToken())
+}
+
+func (a *app) createToken() *cobra.Command {
+	var s scope
+	var lifetime time.Duration
+	cmd := &cobra.Command{Use: "create NAME", Short: "Make an access token; its secret is shown once", Args: oneArgument}
+	a.scopeFlags(cmd, []string{"project", "zone"}, &s)
+	cmd.Flags().DurationVar(&lifetime, "lifetime", 24*time.Hour, "how long it is valid")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			a.defaults([]string{"project"}, &s)
+			r, err := c.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
+				Name: args[0], Project: s.project, Zone: s.zone, ExpiresAt: timestamppb.New(time.Now().Add(lifetime)),
+			}})
+			if err != nil {
+				return err
+			}
+			return a.secret("secret", r.GetSecret(), r.GetAccessToken().GetExpiresAt().AsTime())
+		})
+	}
+	return cmd
+}
+
+func (a *app) whoami() *cobra.Command {
+	return &cobra.Command{
+		Use: "whoami", Short: "Say who you are taken for", Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+				r, err := c.AccessTokens.WhoAmI(ctx, &apiv1.WhoAmIRequest{})
+				if err != nil {
+					return err
+				}
+				if a.output == "json" || a.output == "yaml" {
+					b, err := toJSON(r)
+					if err != nil {
+						return err
+					}
+					return a.document(json.RawMessage(b))
+				}
+				fmt.Fprintf(a.out, "%s %s", r.GetKind(), r.GetName())
+				if r.GetProject() != "" {
+					fmt.Fprintf(a.out, ", project %s", r.GetProject())
+				}
+				if r.GetZone() != "" {
+					fmt.Fprintf(a.out, ", at zone %s", r.GetZone())
+				}
+				fmt.Fprintln(a.out)
+				return nil
+			})
+		},
+	}
+}

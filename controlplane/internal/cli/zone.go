@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+var zoneColumns = []column[*apiv1.Zone]{
+	{head: "NAME", value: (*apiv1.Zone).GetName},
+	{head: "KIND", value: (*apiv1.Zone).GetKind},
+	{head: "GRADE", value: func(m *apiv1.Zone) string { return lower(m.GetGrade()) }},
+	{head: "STATE", value: func(m *apiv1.Zone) string { return lower(m.GetState()) }},
+	{head: "FRESH", value: func(m *apiv1.Zone) string { return lower(m.GetFreshness()) }},
+	{head: "SINCE", value: func(m *apiv1.Zone) string { return age(m.GetStateChangedAt()) }},
+	{head: "AGENTS", value: agentNames},
+	{head: "BROKER", value: (*apiv1.Zone).GetBroker},
+	{head: "REASON", value: (*apiv1.Zone).GetStateReason, wide: true},
+	{head: "INCARNATION", value: (*apiv1.Zone).GetIncarnation, wide: true},
+	{head: "ID", value: (*apiv1.Zone).GetId, wide: true},
+}
+
+func (a *app) zoneNoun() noun[*apiv1.Zone] {
+	return noun[*apiv1.Zone]{
+		name: "zone", plural: "zones", short: "Zones: parts of the cloud in networks of their own", in: []string{}, columns: zoneColumns,
+		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.Zone, string, error) {
+			r, err := c.Zones.ListZones(ctx, &apiv1.ListZonesRequest{Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			return r.GetZones(), r.GetNextPageToken(), err
+		},
+		get: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Zone, error) {
+			r, err := c.Zones.GetZone(ctx, &apiv1.GetZoneRequest{Zone: name})
+			return r.GetZone(), err
+		},
+		watch: func(ctx context.Context, c *client.Client, q query, after string) (func() (change[*apiv1.Zone], error), error) {
+			s, err := c.Zones.WatchZones(ctx, &apiv1.WatchZonesRequest{After: after, Filter: q.filter})
+			return received(s, err, func(m *apiv1.WatchZonesResponse) change[*apiv1.Zone] {
+				return change[*apiv1.Zone]{m.GetType(), m.GetRevision(), m.GetZone()}
+			})
+		},
+		remove: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+			r, err := c.Zones.DeleteZone(ctx, &apiv1.DeleteZoneRequest{Zone: name})
+			return r.GetOperation(), err
+		},
+	}
+}
+
+func (a *app) zone() *cobra.Command {
+	return command(a, a.zoneNoun(), a.createZone(), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())
+}
+
+func (a *app) createZone() *cobra.Command {
+	var w waiting
+	m := &apiv1.Zone{}
+	var grade string
+	cmd := &cobra.Command{Use: "create NAME", Short: "Make a zone", Args: oneArgument}
+	cmd.Flags().StringVar(&m.Kind, "kind", "", "internet, business, management, or a word of your own")
+	cmd.Flags().StringVar(&grade, "grade", "open", "open, sensitive or classified")
+	cmd.Flags().StringVar(&m.Parent, "parent", "", "the zone it stands below")
+	cmd.Flags().StringVar(&m.Broker, "broker", "", "the broker before it")
+	cmd.Flags().StringVar(&m.Description, "description", "", "for people")
+	w.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, w.limit(), func(ctx context.Context, c *client.Client) error {
+			m.Name = args[0]
+			var ok bool
+			if m.Grade, ok = enumOf(apiv1.Zone_Grade_value, grade, apiv1.Zone_Grade(0)); !ok {
+				return usagef("--grade %s: it is open, sensitive or classified", grade)
+			}
+			r, err := c.Zones.CreateZone(ctx, &apiv1.CreateZoneRequest{Zone: m})
+			if err != nil {
+				return err
+			}
+			return a.finish(ctx, c, r.GetOperation(), w)
+		})
+	}
+	return cmd
+}
+
+func agentNames(z *apiv1.Zone) string {
+	var names []string
+	for _, agent := range z.GetAgents() {
+		name := agent.GetName()
+		if agent.GetUplink() {
+			name += "*"
+		}
+		if !agent.GetAlive() {
+			name += "†"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ",")
+}
+
+func (a *app) zoneToken() *cobra.Command {
+	var lifetime time.Duration
+	cmd := &cobra.Command{Use: "token NAME", Short: "Make a token with which one agent of a zone can ask to join", Args: oneArgument}
+	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			r, err := c.Zones.CreateJoinToken(ctx, &apiv1.CreateJoinTokenRequest{Zone: args[0], LifetimeSeconds: uint32(lifetime.Seconds())})
+			if err != nil {
+				return err
+			}
+			return a.secret("token", r.GetToken(), r.GetExpiresAt().AsTime())
+		})
+	}
+	return cmd
+}
+
+var joinRequestColumns = []column[*apiv1.JoinRequest]{
+	{head: "ZONE", value: (*apiv1.JoinRequest).GetZone},
+	{head: "AGENT", value: (*apiv1.JoinRequest).GetAgent},
+	{head: "FINGERPRINT", value: (*apiv1.JoinRequest).GetFingerprint},
+	{head: "ASKED", value: func(m *apiv1.JoinRequest) string { return age(m.GetAskedAt()) + " ago" }},
+}
+
+func (a *app) joinRequests() *cobra.Command {
+	return &cobra.Command{
+		Use: "requests [NAME]", Short: "List agents that wait to be accepted", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+				r, err := c.Zones.ListJoinRequests(ctx, &apiv1.ListJoinRequestsRequest{Zone: strings.Join(args, "")})
+				if err != nil {
+					return err
+				}
+				return printList(a, joinRequestColumns, r.GetJoinRequests())
+			})
+		},
+	}
+}
+
+func (a *app) acceptAgent() *cobra.Command {
+	var agent, fingerprint string
+	cmd := &cobra.Command{Use: "accept NAME", Short: "Let an agent in whose fingerprint you have compared", Args: oneArgument}
+	cmd.Flags().StringVar(&agent, "agent", "", "the agent; may be left out where only one waits")
+	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA256:… as the agent printed it; without it you are asked")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
+			if fingerprint == "" || agent == "" {
+				asked, err := a.waitingAgent(ctx, c, args[0], agent)
+				if err != nil {
+					return err
+				}
+				agent = asked.GetAgent()
+				if fingerprint == "" {
+					if !a.confirm(fmt.Sprintf("Agent %s of zone %s has the key\n  %s\nIs this what the agent printed? [y/N] ", agent, asked.GetZone(), asked.GetFingerprint())) {
+						return usagef("not accepted")
+					}
+					fingerprint = asked.GetFingerprint()
+				}
+			}
+			r, err := c.Zones.AcceptAgent(ctx, &apiv1.AcceptAgentRequest{Zone: args[0], Agent: agent, Fingerprint: fingerprint})
+			if err != nil {
+				return err
+			}
+			return printOne(a, r.GetOperation(), operationColumns)
+		})
+	}
+	return cmd
+}
+
+// waitingAgent finds the one agent that is meant among those that wait.
+func (a *app) waitingAgent(ctx context.Context, c *client.Client, zone, agent string) (*apiv1.JoinRequest, error) {
+	r, err := c.Zones.ListJoinRequests(ctx, &apiv1.ListJoinRequestsRequest{Zone: zone})
+	if err != nil {
+		return nil, err
+	}
+	var found []*apiv1.JoinRequest
+	for _, j := range r.GetJoinRequests() {
+		if agent == "" || j.GetAgent() == agent {
+			found = append(found, j)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, usagef("no such agent of zone %s waits; see naru zone requests", zone)
+	case 1:
+		return found[0], nil
+	}
+	return nil, usagef("%d agents of zone %s wait; say which with --agent", len(found), zone)
+}
+
+// confirm asks on the terminal; anything but y or yes is no.
+func (a *app) confirm(question string) bool {
+	fmt.Fprint(a.err, question)
+	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	answer := strings.ToLower(strings.TrimSpace(line))
+	return answer == "y" || answer == "yes"
+}
+
+func (a *app) revokeZone() *cobra.Command {
+	var agent string
+	var yes bool
+	cmd := &cobra.Command{Use: "revoke NAME", Short: "Cut a zone off at once and refuse its certificates from now on", Args: oneArgument}
+	cmd.Flags().StringVar(&agent, "agent", "", "only this agent")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
+			if !yes && !a.confirm("Cut zone "+args[0]+" off now? Its VMs go on, and it must join anew. [y/N] ") {
+				return usagef("not revoked")
+			}
+			r, err := c.Zones.RevokeZone(ctx, &apiv1.RevokeZoneRequest{Zone: args[0], Agent: agent})
+			if err != nil {
+				return err
+			}
+			return printOne(a, r.GetOperation(), operationColumns)
+		})
+	}
+	return cmd
+}

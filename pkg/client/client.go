@@ -1,0 +1,124 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// Client has every service of the API on one connection. Errors of its methods are gRPC statuses; problem.From turns
+// them into problems.
+type Client struct {
+	conn *grpc.ClientConn
+
+	Zones        apiv1.ZoneServiceClient
+	Clusters     apiv1.ClusterServiceClient
+	Hosts        apiv1.HostServiceClient
+	Flavors      apiv1.FlavorServiceClient
+	Images       apiv1.ImageServiceClient
+	Projects     apiv1.ProjectServiceClient
+	Brokers      apiv1.BrokerServiceClient
+	VMs          apiv1.VMServiceClient
+	Operations   apiv1.OperationServiceClient
+	Events       apiv1.EventServiceClient
+	Servers      apiv1.ServerServiceClient
+	AccessTokens apiv1.AccessTokenServiceClient
+}
+
+// New returns a client. Nothing is dialled before the first call.
+func New(c *Config) (*Client, error) {
+	address, err := c.address()
+	if err != nil {
+		return nil, err
+	}
+	tc, err := c.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	token, err := c.token()
+	if err != nil {
+		return nil, err
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(tc)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithUnaryInterceptor(repeatSafely),
+	}
+	if token != "" {
+		options = append(options, grpc.WithPerRPCCredentials(bearer(token)))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		conn:         conn,
+		Zones:        apiv1.NewZoneServiceClient(conn),
+		Clusters:     apiv1.NewClusterServiceClient(conn),
+		Hosts:        apiv1.NewHostServiceClient(conn),
+		Flavors:      apiv1.NewFlavorServiceClient(conn),
+		Images:       apiv1.NewImageServiceClient(conn),
+		Projects:     apiv1.NewProjectServiceClient(conn),
+		Brokers:      apiv1.NewBrokerServiceClient(conn),
+		VMs:          apiv1.NewVMServiceClient(conn),
+		Operations:   apiv1.NewOperationServiceClient(conn),
+		Events:       apiv1.NewEventServiceClient(conn),
+		Servers:      apiv1.NewServerServiceClient(conn),
+		AccessTokens: apiv1.NewAccessTokenServiceClient(conn),
+	}, nil
+}
+
+// Close closes the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return true }
+
+const idempotencyKey = "idempotency-key"
+
+// repeatSafely gives every write an idempotency key, and repeats a call that found nobody, or whose fate is unknown,
+// until the context ends: with the key nothing is done twice.
+func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if md, _ := metadata.FromOutgoingContext(ctx); isWrite(method) && len(md.Get(idempotencyKey)) == 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, idempotencyKey, uuid.NewString())
+	}
+	_, bounded := ctx.Deadline()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := invoke(ctx, method, req, reply, cc, opts...)
+		if !bounded || status.Code(err) != codes.Unavailable {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		}
+	}
+}
+
+// isWrite reports whether a method changes anything, by its verb.
+func isWrite(method string) bool {
+	verb := method[strings.LastIndexByte(method, '/')+1:]
+	for _, read := range []string{"Get", "List", "Watch", "Top", "WhoAmI", "BackUp"} {
+		if strings.HasPrefix(verb, read) {
+			return false
+		}
+	}
+	return true
+}

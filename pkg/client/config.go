@@ -1,0 +1,124 @@
+// Package client is the Go SDK of Naru's API: a configuration that says where and as whom, and one connection with every
+// service on it.
+package client
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/naru-project/naru/pkg/config"
+)
+
+// Config says where the API is and who calls. Files are looked up beside the configuration file unless absolute.
+type Config struct {
+	// https://HOST:PORT of the control plane, or of a zone's edge.
+	Server string `yaml:"server"`
+	// PEM file of the CA that signs the server's certificate.
+	CAFile string `yaml:"ca_file"`
+	// PEM files of an administrator's certificate and key.
+	CertificateFile string `yaml:"certificate_file"`
+	KeyFile         string `yaml:"key_file"`
+	// Bearer token, or the file that holds it.
+	Token     string `yaml:"token"`
+	TokenFile string `yaml:"token_file"`
+	// Defaults of the command line's --project and --zone.
+	Project string `yaml:"project"`
+	Zone    string `yaml:"zone"`
+}
+
+// DefaultPath returns where the configuration is looked for: NARU_CONFIG, else naru/config.yaml in the user's
+// configuration folder.
+func DefaultPath() string {
+	if p := os.Getenv("NARU_CONFIG"); p != "" {
+		return p
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "config.yaml"
+	}
+	return filepath.Join(dir, "naru", "config.yaml")
+}
+
+// LoadConfig reads the file at path and lets NARU_SERVER, NARU_TOKEN, NARU_PROJECT and NARU_ZONE override it. Without a
+// file the variables alone may do.
+func LoadConfig(path string) (*Config, error) {
+	c := &Config{}
+	err := config.Load(path, c)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	dir := filepath.Dir(path)
+	for _, f := range []*string{&c.CAFile, &c.CertificateFile, &c.KeyFile, &c.TokenFile} {
+		if *f != "" && !filepath.IsAbs(*f) {
+			*f = filepath.Join(dir, *f)
+		}
+	}
+	for name, field := range map[string]*string{
+		"NARU_SERVER": &c.Server, "NARU_TOKEN": &c.Token, "NARU_PROJECT": &c.Project, "NARU_ZONE": &c.Zone, "NARU_CA_FILE": &c.CAFile,
+	} {
+		if v := os.Getenv(name); v != "" {
+			*field = v
+		}
+	}
+	if c.Server == "" {
+		return nil, fmt.Errorf("no server is configured: write %s or set NARU_SERVER", path)
+	}
+	return c, nil
+}
+
+// address returns HOST:PORT of the server.
+func (c *Config) address() (string, error) {
+	u, err := url.Parse(c.Server)
+	if err != nil || u.Scheme != "https" || u.Host == "" || (u.Path != "" && u.Path != "/") {
+		return "", fmt.Errorf("server %q is not of the form https://HOST:PORT", c.Server)
+	}
+	if u.Port() == "" {
+		return u.Host + ":443", nil
+	}
+	return u.Host, nil
+}
+
+// tlsConfig returns how the server is checked and what the client shows.
+func (c *Config) tlsConfig() (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS13}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file %s holds no certificate", c.CAFile)
+		}
+	}
+	if c.CertificateFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertificateFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificate_file, key_file: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// token returns the bearer token; empty where none is configured.
+func (c *Config) token() (string, error) {
+	if c.Token != "" || c.TokenFile == "" {
+		return c.Token, nil
+	}
+	b, err := os.ReadFile(c.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	for i, ch := range b {
+		if ch == '\n' || ch == '\r' {
+			return string(b[:i]), nil
+		}
+	}
+	return string(b), nil
+}
