@@ -1,0 +1,66 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// passed is the allow-list of headers that become metadata of a call. Nothing else of a request does, but Authorization,
+// which the gateway's library always passes on.
+var passed = [...]string{
+	"Idempotency-Key", "Last-Event-Id", "Accept-Language", "Trace-Id", "X-Naru-Consistency",
+}
+
+// noHeader is the matcher of a gateway that passes on nothing by itself.
+func noHeader(string) (string, bool) { return "", false }
+
+// callMetadata returns the metadata of a request's call.
+func callMetadata(_ context.Context, r *http.Request) metadata.MD {
+	md := metadata.MD{}
+	for _, name := range passed {
+		if v := r.Header.Get(name); v != "" {
+			md.Set(name, v)
+		}
+	}
+	if v := r.Header.Get("If-Match"); v != "" {
+		md.Set("If-Match", unquoteTag(v))
+	}
+	return md
+}
+
+// unquoteTag takes the quotes off an entity tag. A weak tag and a list stay as they are: they name no revision, so that
+// the service refuses them instead of overwriting something.
+func unquoteTag(tag string) string {
+	tag = strings.TrimSpace(tag)
+	if len(tag) >= 2 && tag[0] == '"' && tag[len(tag)-1] == '"' && !strings.Contains(tag[1:len(tag)-1], `"`) {
+		return tag[1 : len(tag)-1]
+	}
+	return tag
+}
+
+// answerHeaders sets what an answer's headers say of its body.
+func (g *gateway) answerHeaders(ctx context.Context, w http.ResponseWriter, answer proto.Message) error {
+	x := exchangeOf(ctx)
+	if x == nil {
+		return nil
+	}
+	body := any(answer)
+	if part, ok := answer.(interface{ XXX_ResponseBody() any }); ok {
+		body = part.XXX_ResponseBody()
+	}
+	if op, ok := body.(*apiv1.Operation); ok && x.route.begins {
+		w.Header().Set("Location", "/v1/operations/"+op.GetId())
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	}
+	if noun, ok := body.(interface{ GetRevision() string }); ok && noun.GetRevision() != "" {
+		w.Header().Set("ETag", `"`+noun.GetRevision()+`"`)
+	}
+	return nil
+}
