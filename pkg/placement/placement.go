@@ -1,0 +1,122 @@
+// Package placement chooses the host a VM is to run on, and explains why none would do.
+//
+// It is pure: no I/O, no clock, no randomness. A Picture holds clusters, their hosts and the VMs on them; it is kept
+// current change by change, and answers a question in O(log hosts).
+//
+// # How a host is chosen
+//
+// Of the hosts of the VM's cluster that pass every filter (admin state, health, exclusion, affinity, room for cores,
+// memory and disk with overcommit applied), the one with the best score wins; hosts of equal score are taken by name,
+// then by id. The answer is exact: it is what comparing every host would give.
+//
+//   - SPREAD takes the host that is emptiest once the VM is on it: the largest share left in its scarcest resource,
+//     then the largest sum of the shares left.
+//   - PACK takes the tightest fit: the smallest sum of the shares left, then the smallest share in the scarcest.
+//
+// # Why it is fast
+//
+// VMs come in few sizes. For each size lately asked for, a cluster keeps a tournament over its hosts: a complete
+// binary tree in one flat array whose leaves are the hosts' scores for that size (0: does not fit) and whose inner
+// nodes are the better of two. A question walks down from the root; a change of a host walks up from its leaf, and
+// stops where it makes no difference. Hosts that are out for this VM only (excluded, held by an affinity group) are
+// marked, and the walk passes round them. A size that was not asked for lately costs one pass over the hosts.
+package placement
+
+import (
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// shapeLimit bounds the sizes for which a cluster keeps a tournament; the one unused longest gives way.
+const shapeLimit = 32
+
+// Picture is what is known of clusters, hosts and VMs. It never loses sight of what a host has taken: VMs may be told
+// before their host, hosts before their cluster, and a host that is removed keeps its VMs until they are released.
+// Not safe for concurrent use.
+type Picture struct {
+	clusters map[string]*cluster
+	zones    map[string][]*cluster // by name, then id
+	slots    map[string]int32      // host id → slot
+	hosts    hosts
+	vms      map[string]tenant
+	groups   map[groupKey]*group
+	marks    marks
+	visits   uint64
+}
+
+// New returns an empty picture.
+func New() *Picture {
+	return &Picture{
+		clusters: map[string]*cluster{},
+		zones:    map[string][]*cluster{},
+		slots:    map[string]int32{},
+		vms:      map[string]tenant{},
+		groups:   map[groupKey]*group{},
+	}
+}
+
+// Visits counts the tree nodes that were looked at since New: the measure of the work done, free of the machine.
+func (p *Picture) Visits() uint64 { return p.visits }
+
+// tenant is a VM on a host.
+type tenant struct {
+	slot  int32
+	size  vector
+	seats []seatOf
+}
+
+// Assign puts a VM on a host, whether or not it fits: the picture follows the facts. A VM that is on another host
+// moves. Its affinity groups are those of the noun.
+func (p *Picture) Assign(vm *apiv1.VM, hostID string) {
+	slot := p.slot(hostID)
+	size := vectorOf(vm.GetSize())
+	if old, ok := p.vms[vm.GetId()]; ok {
+		if old.slot == slot && old.size == size && sameGroups(old.seats, vm) {
+			return
+		}
+		p.Release(vm.GetId())
+		slot = p.slot(hostID) // the slot may have been given back with its last VM
+	}
+	p.vms[vm.GetId()] = tenant{slot: slot, size: size, seats: p.sit(vm, slot)}
+	p.hosts.count[slot]++
+	p.take(slot, size)
+}
+
+// Release takes a VM off its host. A VM that is on none is passed over.
+func (p *Picture) Release(vmID string) {
+	t, ok := p.vms[vmID]
+	if !ok {
+		return
+	}
+	delete(p.vms, vmID)
+	p.rise(t.seats, t.slot)
+	p.hosts.count[t.slot]--
+	p.take(t.slot, t.size.negative())
+	p.vacate(t.slot)
+}
+
+// HostOf returns the host a VM is on.
+func (p *Picture) HostOf(vmID string) (hostID string, ok bool) {
+	t, ok := p.vms[vmID]
+	if !ok {
+		return "", false
+	}
+	return p.hosts.id[t.slot], true
+}
+
+// Used returns what the VMs on a host take together, and how many they are.
+func (p *Picture) Used(hostID string) (used *apiv1.Resources, vms uint32) {
+	slot, ok := p.slots[hostID]
+	if !ok {
+		return &apiv1.Resources{}, 0
+	}
+	return p.hosts.used[slot].resources(), uint32(p.hosts.count[slot])
+}
+
+// Capacity returns what a host can give in all, overcommit applied, and how much of it is taken.
+func (p *Picture) Capacity(hostID string) (total, used *apiv1.Resources) {
+	slot, ok := p.slots[hostID]
+	if !ok {
+		return &apiv1.Resources{}, &apiv1.Resources{}
+	}
+	return p.hosts.capacity[slot].resources(), p.hosts.used[slot].resources()
+}
