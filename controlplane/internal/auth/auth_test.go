@@ -1,0 +1,334 @@
+package auth
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// methods are all methods of the API, as gRPC names them.
+func methods(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			s := f.Services().Get(i)
+			for j := range s.Methods().Len() {
+				out = append(out, "/"+string(s.FullName())+"/"+string(s.Methods().Get(j).Name()))
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// TestP14EveryMethodHasARow fails when a method was added and nobody said who may call it.
+func TestP14EveryMethodHasARow(t *testing.T) {
+	all := methods(t)
+	if len(all) < 60 {
+		t.Fatalf("only %d methods were found", len(all))
+	}
+	left := map[string]bool{}
+	for m := range rules {
+		left[m] = true
+	}
+	for _, m := range all {
+		if rules[m] == nobody {
+			t.Errorf("%s has no row in the table of rules", m)
+		}
+		delete(left, m)
+	}
+	for m := range left {
+		t.Errorf("the table has a row for %s, which does not exist", m)
+	}
+}
+
+// TestP14WhatChangesTheFederationIsForAdministrators reads the names of methods instead of the table, so that a slip in
+// the table shows.
+func TestP14WhatChangesTheFederationIsForAdministrators(t *testing.T) {
+	token := Principal{Kind: AccessToken, Name: "ci", ProjectID: "p"}
+	for _, m := range methods(t) {
+		verb := m[strings.LastIndexByte(m, '/')+1:]
+		reads := strings.HasPrefix(verb, "Get") || strings.HasPrefix(verb, "List") || strings.HasPrefix(verb, "Watch") || verb == "WhoAmI" || verb == "TopVMs"
+		ofVM := strings.HasSuffix(verb, "VM")
+		err := Authorize(token, m)
+		if err == nil && !reads && !ofVM {
+			t.Errorf("a token may call %s", m)
+		}
+		if err != nil && !problem.Is(err, problem.Forbidden) {
+			t.Errorf("%s: %v", m, err)
+		}
+		if err := Authorize(Principal{Kind: Admin, Name: "kim"}, m); err != nil {
+			t.Errorf("an administrator may not call %s: %v", m, err)
+		}
+		for _, p := range []Principal{{}, {Kind: "agent", Name: "a"}, {Kind: "Admin"}} {
+			if err := Authorize(p, m); !problem.Is(err, problem.Unauthenticated) {
+				t.Errorf("%+v and %s: %v", p, m, err)
+			}
+		}
+	}
+}
+
+func TestAMethodWithoutARowIsNobodys(t *testing.T) {
+	for _, p := range []Principal{{Kind: Admin, Name: "kim"}, {Kind: AccessToken, Name: "ci", ProjectID: "p"}} {
+		if err := Authorize(p, "/naru.api.v1.VMService/FormatAllDisks"); !problem.Is(err, problem.Forbidden) {
+			t.Errorf("%s: %v", p.Kind, err)
+		}
+	}
+}
+
+func TestATokenWithoutAProjectSeesNoProjects(t *testing.T) {
+	p := Principal{Kind: AccessToken, Name: "ci"}
+	if err := Authorize(p, apiv1.VMService_ListVMs_FullMethodName); !problem.Is(err, problem.Forbidden) {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"", "p"} {
+		if p.Scope().Sees(id) || (Principal{}).Scope().Sees(id) {
+			t.Fatalf("project %q is seen", id)
+		}
+	}
+}
+
+func TestScopeIsOneProjectOrEverything(t *testing.T) {
+	token, admin := Principal{Kind: AccessToken, ProjectID: "p"}.Scope(), Principal{Kind: Admin}.Scope()
+	if !token.Sees("p") || token.Sees("q") || token.Sees("") || token.Everything() || token.ProjectID() != "p" {
+		t.Error("a token's scope is wrong")
+	}
+	if !admin.Sees("p") || !admin.Sees("") || !admin.Everything() || admin.ProjectID() != "" {
+		t.Error("an administrator's scope is wrong")
+	}
+}
+
+// world is a federation with one administrator and what tokens are put in.
+type world struct {
+	*Authenticator
+	now    time.Time
+	root   *pki.Authority
+	people *pki.Authority
+	tokens map[string]*apiv1.AccessToken
+}
+
+func (w *world) AccessToken(_ context.Context, id string) (*apiv1.AccessToken, error) {
+	if t, ok := w.tokens[id]; ok {
+		return t, nil
+	}
+	return nil, problem.New(problem.NotFound, "there is no token "+id, "")
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), tokens: map[string]*apiv1.AccessToken{}}
+	w.root, w.people = authorities(t, "naru.test", w.now)
+	w.Authenticator = New(w, func() *x509.Certificate { return w.root.Certificate }, func() time.Time { return w.now })
+	return w
+}
+
+func authorities(t *testing.T, federation string, now time.Time) (root, people *pki.Authority) {
+	t.Helper()
+	root, err := pki.NewAuthority(pki.AuthorityRoot, federation, nil, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	people, err = pki.NewAuthority(pki.AuthorityPeople, federation, root, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root, people
+}
+
+func issue(t *testing.T, by *pki.Authority, id spiffeid.ID, err error, now time.Time) []*x509.Certificate {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := by.Issue(key.Public(), id, pki.IssueOptions{TTL: 24 * time.Hour, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*x509.Certificate
+	for _, der := range chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (w *world) token(t *testing.T, name string, change func(*apiv1.AccessToken)) (text string) {
+	t.Helper()
+	id := uuid.Must(uuid.NewV7()).String()
+	text, hash, err := NewToken(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := &apiv1.AccessToken{Id: id, Name: name, Project: "web", ProjectId: "p-web", SecretHash: hash, ExpiresAt: timestamppb.New(w.now.Add(time.Hour))}
+	if change != nil {
+		change(token)
+	}
+	w.tokens[id] = token
+	return text
+}
+
+func TestAnAdministratorIsKnownByCertificate(t *testing.T) {
+	w := newWorld(t)
+	id, err := pki.AdminID("naru.test", "kim")
+	chain := issue(t, w.people, id, err, w.now)
+	for range 2 { // the second time from memory
+		p, err := w.Authenticate(t.Context(), Credentials{Chain: chain})
+		if err != nil || p.Kind != Admin || p.Name != "kim" || p.Actor != "spiffe://naru.test/admin/kim" {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	w.now = w.now.Add(25 * time.Hour)
+	_, err = w.Authenticate(t.Context(), Credentials{Chain: chain})
+	if !problem.Is(err, problem.CertificateInvalid) || !strings.Contains(err.Error(), "expired") || !strings.Contains(problem.Of(err).GetNext(), "kim") {
+		t.Fatalf("an expired certificate, remembered as good: %v", err)
+	}
+}
+
+func TestNoOtherCertificateIsAnAdministrators(t *testing.T) {
+	w := newWorld(t)
+	_, foreign := authorities(t, "naru.test", w.now)
+	links, err := pki.NewAuthority(pki.AuthorityLinks, "naru.test", w.root, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := pki.AdminID("naru.test", "kim")
+	agent, agentErr := pki.AgentID("naru.test", "0192", "agent-1")
+	for about, chain := range map[string][]*x509.Certificate{
+		"of another federation with the same name": issue(t, foreign, admin, err, w.now),
+		"an agent's": issue(t, links, agent, agentErr, w.now),
+	} {
+		p, err := w.Authenticate(t.Context(), Credentials{Chain: chain})
+		if !problem.Is(err, problem.CertificateInvalid) || p.Kind != "" || problem.Of(err).GetNext() == "" {
+			t.Errorf("%s: %+v, %v", about, p, err)
+		}
+	}
+}
+
+func TestACertificateAtAnEdgeIsNotBelieved(t *testing.T) {
+	w := newWorld(t)
+	id, err := pki.AdminID("naru.test", "kim")
+	p, err := w.Authenticate(t.Context(), Credentials{Chain: issue(t, w.people, id, err, w.now), ViaZone: "z-business"})
+	if err != nil || p.Kind != "" {
+		t.Fatalf("%+v, %v", p, err)
+	}
+}
+
+func TestATokenActsInItsProject(t *testing.T) {
+	w := newWorld(t)
+	text := w.token(t, "ci", nil)
+	for _, c := range []Credentials{{Authorization: "Bearer " + text}, {Authorization: "bearer  " + text, ViaZone: "z-business"}} {
+		p, err := w.Authenticate(t.Context(), c)
+		if err != nil || p.Kind != AccessToken || p.ProjectID != "p-web" || p.Actor != "token:ci" || p.Kind == Admin {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+}
+
+func TestABadTokenIsRefusedWithTheReason(t *testing.T) {
+	w := newWorld(t)
+	good := w.token(t, "ci", nil)
+	other := w.token(t, "other", nil)
+	for about, c := range map[string]struct {
+		authorization, via string
+		code               problem.Code
+		says               string
+	}{
+		"nonsense":              {"Bearer x", "", problem.TokenInvalid, "no access token of Naru"},
+		"another scheme":        {"Basic a2ltOmtpbQ==", "", problem.Unauthenticated, "scheme"},
+		"a cut one":             {"Bearer " + good[:len(good)-4], "", problem.TokenInvalid, "no access token of Naru"},
+		"with another's secret": {"Bearer " + good[:27] + other[27:], "", problem.TokenInvalid, "no such access token"},
+		"deleted":               {"Bearer " + deleted(t, w), "", problem.TokenInvalid, "no such access token"},
+		"expired": {"Bearer " + w.token(t, "old", func(a *apiv1.AccessToken) { a.ExpiresAt = timestamppb.New(w.now) }), "",
+			problem.TokenExpired, "old expired at 2026-11-21T12:00:00Z"},
+		"of another zone": {"Bearer " + w.token(t, "bound", func(a *apiv1.AccessToken) { a.Zone, a.ZoneId = "business", "z-business" }), "z-internet",
+			problem.Forbidden, "edge of zone business only"},
+		"of a zone, used in the control network": {"Bearer " + w.token(t, "bound2", func(a *apiv1.AccessToken) { a.Zone, a.ZoneId = "business", "z-business" }), "",
+			problem.Forbidden, "edge of zone business only"},
+	} {
+		p, err := w.Authenticate(t.Context(), Credentials{Authorization: c.authorization, ViaZone: c.via})
+		if !problem.Is(err, c.code) || !strings.Contains(err.Error(), c.says) || problem.Of(err).GetNext() == "" || p.Kind != "" {
+			t.Errorf("%s: %+v, %v", about, p, err)
+		}
+		if err != nil && strings.Contains(problem.Of(err).String(), good[30:]) {
+			t.Errorf("%s: the answer repeats the secret", about)
+		}
+	}
+}
+
+func deleted(t *testing.T, w *world) string {
+	text := w.token(t, "gone", nil)
+	for id, token := range w.tokens {
+		if token.GetName() == "gone" {
+			delete(w.tokens, id)
+		}
+	}
+	return text
+}
+
+func TestATokenOfAZoneIsGoodAtItsEdge(t *testing.T) {
+	w := newWorld(t)
+	text := w.token(t, "bound", func(a *apiv1.AccessToken) { a.Zone, a.ZoneId = "business", "z-business" })
+	p, err := w.Authenticate(t.Context(), Credentials{Authorization: "Bearer " + text, ViaZone: "z-business"})
+	if err != nil || p.Zone != "business" {
+		t.Fatalf("%+v, %v", p, err)
+	}
+}
+
+// TestP12WhatLastsIsCheckedAgain is what cuts a live watch when its token is deleted or runs out.
+func TestP12WhatLastsIsCheckedAgain(t *testing.T) {
+	w := newWorld(t)
+	p, err := w.Authenticate(t.Context(), Credentials{Authorization: "Bearer " + w.token(t, "ci", nil)})
+	if err != nil || w.Recheck(t.Context(), p) != nil {
+		t.Fatal(err)
+	}
+	w.now = w.now.Add(time.Hour)
+	if err := w.Recheck(t.Context(), p); !problem.Is(err, problem.TokenExpired) {
+		t.Fatalf("after it expired: %v", err)
+	}
+	w.now = w.now.Add(-time.Hour)
+	clear(w.tokens)
+	if err := w.Recheck(t.Context(), p); !problem.Is(err, problem.TokenInvalid) {
+		t.Fatalf("after it was deleted: %v", err)
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	text, _, err := NewToken("0192f0c1-2345-7abc-8def-0123456789ab")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add("naru_")
+	f.Fuzz(func(t *testing.T, text string) {
+		id, hash, err := parseToken(text)
+		if err != nil {
+			return
+		}
+		if _, err := uuid.Parse(id); err != nil || hash == [32]byte{} {
+			t.Fatalf("%q gave id %q", text, id)
+		}
+	})
+}

@@ -1,0 +1,166 @@
+package auth
+
+import (
+	"context"
+	"crypto/subtle"
+	"crypto/x509"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// Credentials are what a call brings to show who calls.
+type Credentials struct {
+	// Chain is the client's certificates from the TLS handshake, leaf first. The handshake proved that the client has
+	// the leaf's key; nothing else of it has been judged.
+	Chain []*x509.Certificate
+	// Authorization is the header: Bearer naru_….
+	Authorization string
+	// ViaZone is the id of the zone at whose edge the call was made; empty in the control network.
+	ViaZone string
+}
+
+// Tokens finds access tokens, with their internal fields.
+type Tokens interface {
+	// AccessToken returns the token with an id, or a problem NOT_FOUND.
+	AccessToken(ctx context.Context, id string) (*apiv1.AccessToken, error)
+}
+
+// Authenticator tells who calls. Safe for concurrent use.
+type Authenticator struct {
+	tokens Tokens
+	root   func() *x509.Certificate
+	now    func() time.Time
+
+	mu     sync.Mutex
+	admins map[string]Principal // by leaf, as DER
+}
+
+// maxAdmins bounds the certificates whose chains are remembered as verified.
+const maxAdmins = 256
+
+// New returns an authenticator that knows administrators by certificates under root, and bearers by tokens.
+func New(tokens Tokens, root func() *x509.Certificate, now func() time.Time) *Authenticator {
+	return &Authenticator{tokens: tokens, root: root, now: now, admins: map[string]Principal{}}
+}
+
+// Authenticate returns who calls. A token goes before a certificate: it is what the caller chose to send with the call. No
+// credentials at all are nobody, without an error; Authorize then refuses.
+func (a *Authenticator) Authenticate(ctx context.Context, c Credentials) (Principal, error) {
+	switch {
+	case c.Authorization != "":
+		return a.bearer(ctx, c)
+	case c.ViaZone != "":
+		return Principal{}, nil // whatever an agent says of who calls is not believed
+	case len(c.Chain) > 0:
+		return a.certificate(c.Chain)
+	}
+	return Principal{}, nil
+}
+
+// Recheck says whether a principal that was authenticated before is still good: for what lasts, like a watch.
+func (a *Authenticator) Recheck(ctx context.Context, p Principal) error {
+	if code := problem.TokenExpired; !a.now().Before(p.Expires) {
+		if p.Kind == Admin {
+			code = problem.CertificateInvalid
+		}
+		return problem.New(code, "the credential of "+p.Name+" expired at "+stamp(p.Expires), "Get a new one, and call again.")
+	}
+	if p.Kind != AccessToken {
+		return nil
+	}
+	_, err := a.find(ctx, p.tokenID)
+	return err
+}
+
+func (a *Authenticator) bearer(ctx context.Context, c Credentials) (Principal, error) {
+	scheme, text, _ := strings.Cut(c.Authorization, " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return Principal{}, problem.New(problem.Unauthenticated, "the Authorization header has no scheme that is known here", "Send Authorization: Bearer naru_….")
+	}
+	id, hash, err := parseToken(strings.TrimSpace(text))
+	if err != nil {
+		return Principal{}, err
+	}
+	t, err := a.find(ctx, id)
+	if err != nil {
+		return Principal{}, err
+	}
+	if subtle.ConstantTimeCompare(hash[:], t.GetSecretHash()) != 1 {
+		return Principal{}, unknownToken()
+	}
+	if end := t.GetExpiresAt().AsTime(); !a.now().Before(end) {
+		return Principal{}, problem.Newf(problem.TokenExpired, "Ask an administrator for a new one: naru token create.",
+			"access token %s expired at %s", t.GetName(), stamp(end))
+	}
+	if t.GetZoneId() != "" && t.GetZoneId() != c.ViaZone {
+		return Principal{}, problem.Newf(problem.Forbidden, "Use it there, or ask an administrator for one of this place.",
+			"access token %s can be used at the edge of zone %s only", t.GetName(), t.GetZone())
+	}
+	return Principal{
+		Kind: AccessToken, Name: t.GetName(), Actor: "token:" + t.GetName(),
+		Project: t.GetProject(), ProjectID: t.GetProjectId(), Zone: t.GetZone(), ZoneID: t.GetZoneId(),
+		Expires: t.GetExpiresAt().AsTime(), tokenID: id,
+	}, nil
+}
+
+func (a *Authenticator) find(ctx context.Context, id string) (*apiv1.AccessToken, error) {
+	t, err := a.tokens.AccessToken(ctx, id)
+	if problem.Is(err, problem.NotFound) {
+		return nil, unknownToken()
+	}
+	return t, err
+}
+
+// unknownToken is one answer for a token that never was, one that was deleted, and a wrong secret.
+func unknownToken() error {
+	return problem.New(problem.TokenInvalid, "there is no such access token, or it has been deleted", "Ask an administrator for a new one: naru token create.")
+}
+
+func (a *Authenticator) certificate(chain []*x509.Certificate) (Principal, error) {
+	key := string(chain[0].Raw)
+	now := a.now()
+	a.mu.Lock()
+	p, known := a.admins[key]
+	a.mu.Unlock()
+	if known && now.Before(p.Expires) {
+		return p, nil
+	}
+	der := make([][]byte, len(chain))
+	for i, c := range chain {
+		der[i] = c.Raw
+	}
+	peer, err := pki.Verify(der, a.root(), now, pki.RoleAdmin)
+	if err != nil {
+		return Principal{}, refusedCertificate(peer, err)
+	}
+	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Expires: peer.NotAfter}
+	a.mu.Lock()
+	if len(a.admins) >= maxAdmins {
+		clear(a.admins)
+	}
+	a.admins[key] = p
+	a.mu.Unlock()
+	return p, nil
+}
+
+// refusedCertificate says what is wrong with a certificate, and the way out.
+func refusedCertificate(peer *pki.Peer, err error) error {
+	next := "Use the certificate of an administrator of this federation."
+	switch {
+	case errors.Is(err, pki.ErrExpired) && peer != nil:
+		next = "Have a new one issued for " + peer.Admin + ", on a server of the control plane."
+	case errors.Is(err, pki.ErrNotYetValid):
+		next = "Set the clocks right, here and there."
+	case errors.Is(err, pki.ErrUntrusted):
+		next = "It is of another federation, or damaged. " + next
+	}
+	return problem.Newf(problem.CertificateInvalid, next, "%w", err)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,40 @@
+package auth
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/naru-project/naru/pkg/problem"
+)
+
+const (
+	tokenPrefix = "naru_"
+	secretSize  = 32
+)
+
+// NewToken makes the secret of the access token with the given id (a UUID): the text that its bearer keeps, and the hash
+// that the federation keeps. The text names the id, so that the token can be found without searching.
+func NewToken(id string) (text string, hash []byte, err error) {
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		return "", nil, err
+	}
+	secret := make([]byte, secretSize)
+	rand.Read(secret) // never fails
+	sum := sha256.Sum256(secret)
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(append(parsed[:], secret...)), sum[:], nil
+}
+
+// parseToken returns the id that a token's text names and the hash of its secret. It never repeats the text.
+func parseToken(text string) (id string, hash [sha256.Size]byte, err error) {
+	rest, found := strings.CutPrefix(text, tokenPrefix)
+	raw, decodeErr := base64.RawURLEncoding.Strict().DecodeString(rest)
+	if !found || decodeErr != nil || len(raw) != 16+secretSize {
+		return "", hash, problem.New(problem.TokenInvalid, "this is no access token of Naru's", "Send the whole text that was shown when the token was made: naru_….")
+	}
+	return uuid.UUID(raw[:16]).String(), sha256.Sum256(raw[16:]), nil
+}
