@@ -68,7 +68,7 @@ type pair struct {
 }
 
 func (p *pair) change(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"host", "host", "assign", "assign", "place", "place", "place", "release", "cluster", "remove host", "remove cluster"}).Draw(t, "change") {
+	switch rapid.SampledFrom([]string{"host", "host", "assign", "assign", "place", "place", "place", "release", "hold", "cluster", "remove host", "remove cluster"}).Draw(t, "change") {
 	case "host":
 		h := drawHost(t)
 		p.SetHost(h)
@@ -77,6 +77,12 @@ func (p *pair) change(t *rapid.T) {
 		id := few(t, "host", 12)
 		p.RemoveHost(id)
 		delete(p.world.hosts, id)
+		p.forgetHeld(id)
+	case "hold":
+		id, amount := few(t, "host", 12), drawSize(t)
+		p.Hold(id, amount)
+		p.world.held[id] = vectorOf(amount)
+		p.forgetHeld(id)
 	case "cluster":
 		c := drawCluster(t)
 		p.SetCluster(c)
@@ -87,18 +93,16 @@ func (p *pair) change(t *rapid.T) {
 		delete(p.world.clusters, id)
 	case "assign":
 		vm, host := drawVM(t), few(t, "host", 12)
+		was := p.world.on[vm.Id]
 		p.Assign(vm, host)
+		defer func() { p.forgetHeld(was) }()
 		p.world.vms[vm.Id], p.world.on[vm.Id] = vm, host
 	case "release":
 		id := few(t, "vm", 24)
-		p.Release(id)
-		delete(p.world.vms, id)
-		delete(p.world.on, id)
+		p.forget(id)
 	case "place":
 		vm := drawVM(t)
-		p.Release(vm.Id)
-		delete(p.world.vms, vm.Id)
-		delete(p.world.on, vm.Id)
+		p.forget(vm.Id)
 		want, fits := p.world.choose(vm.ClusterId, vm, nil)
 		got, ok := p.Place(vm)
 		if got != want || ok != fits {
@@ -116,11 +120,25 @@ func (p *pair) change(t *rapid.T) {
 	}
 }
 
+// forgetHeld: a host that is not told and has no VM is forgotten, with what is held of it.
+func (p *pair) forgetHeld(host string) {
+	if p.world.hosts[host] == nil && !slices.Contains(slices.Collect(maps.Values(p.world.on)), host) {
+		delete(p.world.held, host)
+	}
+}
+
+// forget takes a VM away from both.
+func (p *pair) forget(vm string) {
+	host := p.world.on[vm]
+	p.Release(vm)
+	delete(p.world.vms, vm)
+	delete(p.world.on, vm)
+	p.forgetHeld(host)
+}
+
 func (p *pair) check(t *rapid.T) {
 	vm := drawVM(t)
-	p.Release(vm.Id)
-	delete(p.world.vms, vm.Id)
-	delete(p.world.on, vm.Id)
+	p.forget(vm.Id)
 	exclude := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return few(t, "host", 12) }), 0, 3).Draw(t, "exclude")
 	want, fits := p.world.choose(vm.ClusterId, vm, exclude)
 	got, ok := p.Choose(vm, exclude...)

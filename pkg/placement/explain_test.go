@@ -24,9 +24,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 			p.change(t)
 		}
 		vm := drawVM(t)
-		p.Release(vm.Id)
-		delete(p.world.vms, vm.Id)
-		delete(p.world.on, vm.Id)
+		p.forget(vm.Id)
 		exclude := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return few(t, "host", 12) }), 0, 3).Draw(t, "exclude")
 
 		verdicts := slices.Collect(p.Verdicts(vm, exclude...))

@@ -14,13 +14,15 @@ type world struct {
 	hosts    map[string]*apiv1.Host
 	vms      map[string]*apiv1.VM
 	on       map[string]string // vm → host
+	held     map[string]vector // host →
 }
 
 func newWorld() *world {
-	return &world{map[string]*apiv1.Cluster{}, map[string]*apiv1.Host{}, map[string]*apiv1.VM{}, map[string]string{}}
+	return &world{map[string]*apiv1.Cluster{}, map[string]*apiv1.Host{}, map[string]*apiv1.VM{}, map[string]string{}, map[string]vector{}}
 }
 
 func (w *world) used(host string) (used vector) {
+	used = w.held[host]
 	for vm, at := range w.on {
 		if at == host {
 			for d, n := range vectorOf(w.vms[vm].Size) {

@@ -30,7 +30,8 @@ type hosts struct {
 	closed     []Reason   // Fits: open to VMs
 	total      []vector   // before overcommit
 	capacity   []vector   // after it
-	used       []vector
+	used       []vector   // by VMs, and held
+	held       []vector
 	free       []vector // capacity less used, never below 0
 	reciprocal [][dimensions]uint64
 	count      []int32 // VMs
@@ -106,6 +107,22 @@ func (p *Picture) RemoveHost(id string) {
 	p.vacate(slot)
 }
 
+// Hold takes an amount of a host beside what its VMs take, in place of what was held before: for tenants whose size is
+// not known. The host is told already, or has VMs; of any other nothing is held.
+func (p *Picture) Hold(hostID string, amount *apiv1.Resources) {
+	slot, ok := p.slots[hostID]
+	if !ok {
+		return
+	}
+	held := vectorOf(amount)
+	change := held
+	for d, n := range p.hosts.held[slot] {
+		change[d] -= n
+	}
+	p.hosts.held[slot] = held
+	p.take(slot, change)
+}
+
 // totalOf is what a host has: what its hypervisor reports, and where the operator set a number, that.
 func totalOf(h *apiv1.Host) vector {
 	total, set := vectorOf(h.GetTotal()), vectorOf(h.GetCapacity())
@@ -172,11 +189,12 @@ func (p *Picture) slot(id string) int32 {
 		h.id, h.name, h.home = append(h.id, ""), append(h.name, ""), append(h.home, nil)
 		h.leaf, h.closed = append(h.leaf, 0), append(h.closed, Fits)
 		h.total, h.capacity = append(h.total, vector{}), append(h.capacity, vector{})
-		h.used, h.free = append(h.used, vector{}), append(h.free, vector{})
+		h.used, h.held, h.free = append(h.used, vector{}), append(h.held, vector{}), append(h.free, vector{})
 		h.reciprocal, h.count = append(h.reciprocal, [dimensions]uint64{}), append(h.count, 0)
 	}
 	h.id[slot], h.name[slot], h.home[slot], h.closed[slot] = id, id, nil, Unseen
-	h.total[slot], h.capacity[slot], h.used[slot], h.free[slot] = vector{}, vector{}, vector{}, vector{}
+	h.total[slot], h.capacity[slot], h.free[slot] = vector{}, vector{}, vector{}
+	h.used[slot], h.held[slot] = vector{}, vector{}
 	h.reciprocal[slot], h.count[slot] = [dimensions]uint64{}, 0
 	p.slots[id] = slot
 	return slot

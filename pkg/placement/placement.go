@@ -69,25 +69,27 @@ type tenant struct {
 func (p *Picture) Assign(vm *apiv1.VM, hostID string) {
 	slot := p.slot(hostID)
 	size := vectorOf(vm.GetSize())
-	if old, ok := p.vms[vm.GetId()]; ok {
-		if old.slot == slot && old.size == size && sameGroups(old.seats, vm) {
-			return
-		}
-		p.Release(vm.GetId())
-		slot = p.slot(hostID) // the slot may have been given back with its last VM
+	old, moves := p.vms[vm.GetId()]
+	if moves && old.slot == slot && old.size == size && sameGroups(old.seats, vm) {
+		return
 	}
 	p.vms[vm.GetId()] = tenant{slot: slot, size: size, seats: p.sit(vm, slot)}
 	p.hosts.count[slot]++
 	p.take(slot, size)
+	if moves {
+		p.leave(old)
+	}
 }
 
 // Release takes a VM off its host. A VM that is on none is passed over.
 func (p *Picture) Release(vmID string) {
-	t, ok := p.vms[vmID]
-	if !ok {
-		return
+	if t, ok := p.vms[vmID]; ok {
+		delete(p.vms, vmID)
+		p.leave(t)
 	}
-	delete(p.vms, vmID)
+}
+
+func (p *Picture) leave(t tenant) {
 	p.rise(t.seats, t.slot)
 	p.hosts.count[t.slot]--
 	p.take(t.slot, t.size.negative())
@@ -103,7 +105,7 @@ func (p *Picture) HostOf(vmID string) (hostID string, ok bool) {
 	return p.hosts.id[t.slot], true
 }
 
-// Used returns what the VMs on a host take together, and how many they are.
+// Used returns what is taken of a host, by its VMs and held, and how many VMs there are.
 func (p *Picture) Used(hostID string) (used *apiv1.Resources, vms uint32) {
 	slot, ok := p.slots[hostID]
 	if !ok {
