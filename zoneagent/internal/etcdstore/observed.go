@@ -1,0 +1,171 @@
+package etcdstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// ObservedSource sends up what the zone observes. It reads by range on the modification revision, so that no compaction
+// can take anything away from it.
+type ObservedSource struct {
+	store   *Store
+	own     *Ownership
+	changed <-chan struct{}
+
+	mu sync.Mutex
+	// full is where the full sync under way has come to; nil outside one.
+	full *linkv1.StateAckPoint
+}
+
+// ObservedSource is the uplink owner's.
+func (s *Store) ObservedSource(own *Ownership) *ObservedSource {
+	return &ObservedSource{store: s, own: own, changed: s.hints.subscribe(own.Lost(), Observed, tombstones)}
+}
+
+// Changed holds a hint when there may be something new.
+func (o *ObservedSource) Changed() <-chan struct{} { return o.changed }
+
+// Since is the chunk after a point: objects and tombstones in ascending revision, at most limit (and 128), but never
+// part of a revision, so that one revision's objects may go beyond limit. A point of another incarnation, or revision
+// 0, begins a full sync. Where nothing is new the chunk has no objects and goes no further than the point.
+func (o *ObservedSource) Since(ctx context.Context, after *linkv1.StateAckPoint, limit int) (*linkv1.StateChunk, error) {
+	now, err := o.store.life(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := now.incarnation.GetId()
+	from := after.GetRevision()
+	if after.GetIncarnation() != id {
+		from = 0
+	}
+	rows, bound, complete, err := o.read(ctx, from)
+	if err != nil {
+		return nil, fmt.Errorf("read observed state: %w", err)
+	}
+	rows, cut := cutAtRevision(rows, min(max(limit, 1), maxObserved))
+	c := &linkv1.StateChunk{Incarnation: id, After: from, Through: bound, Objects: rows, End: complete && !cut}
+	if cut {
+		c.Through = rows[len(rows)-1].GetRevision()
+	}
+	o.mark(c)
+	if !c.GetFull() && len(rows) == 0 {
+		c.Through = from
+	}
+	return c, nil
+}
+
+// mark says whether a chunk belongs to a full sync: it begins one, or follows on the last chunk of one.
+func (o *ObservedSource) mark(c *linkv1.StateChunk) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	follows := o.full.GetIncarnation() == c.GetIncarnation() && o.full.GetRevision() == c.GetAfter()
+	c.Full = c.GetAfter() == 0 || follows
+	switch {
+	case c.GetFull() && !c.GetEnd():
+		o.full = &linkv1.StateAckPoint{Incarnation: c.GetIncarnation(), Revision: c.GetThrough()}
+	case c.GetFull():
+		o.full = nil
+	}
+}
+
+// read brings objects after a revision, complete up to bound; complete: there are no more.
+func (o *ObservedSource) read(ctx context.Context, from uint64) (rows []*linkv1.Object, bound uint64, complete bool, err error) {
+	// One more than a revision can hold, so that there is always a whole revision among them.
+	since := func(s Space) clientv3.Op {
+		return clientv3.OpGet(o.store.keys.under(s), clientv3.WithPrefix(), clientv3.WithMinModRev(int64(from)+1),
+			clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend), clientv3.WithLimit(maxObserved+1))
+	}
+	resp, err := o.store.txn(ctx, nil, []clientv3.Op{since(Observed), since(tombstones)}, nil)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	bound, complete = uint64(resp.Header.GetRevision()), true
+	for _, r := range resp.Responses {
+		got := r.GetResponseRange()
+		for _, kv := range got.GetKvs() {
+			c, ok, err := o.store.keys.change(kv)
+			if err != nil {
+				return nil, 0, false, err
+			}
+			if ok {
+				rows = append(rows, objectOf(c))
+			}
+		}
+		if kvs := got.GetKvs(); got.GetMore() && len(kvs) > 0 {
+			complete = false
+			bound = min(bound, uint64(kvs[len(kvs)-1].ModRevision)-1)
+		}
+	}
+	rows = slices.DeleteFunc(rows, func(r *linkv1.Object) bool { return r.GetRevision() > bound })
+	slices.SortStableFunc(rows, func(a, b *linkv1.Object) int { return cmp.Compare(a.GetRevision(), b.GetRevision()) })
+	return rows, bound, complete, nil
+}
+
+// cutAtRevision takes at most limit rows, whole revisions only, but at least one revision.
+func cutAtRevision(rows []*linkv1.Object, limit int) ([]*linkv1.Object, bool) {
+	if len(rows) <= limit {
+		return rows, false
+	}
+	n := limit
+	for n > 0 && rows[n-1].GetRevision() == rows[n].GetRevision() {
+		n--
+	}
+	if n == 0 {
+		for n = 1; n < len(rows) && rows[n].GetRevision() == rows[0].GetRevision(); n++ {
+		}
+	}
+	return rows[:n], n < len(rows)
+}
+
+func objectOf(c Change) *linkv1.Object {
+	o := &linkv1.Object{Revision: uint64(c.Revision)}
+	switch m := c.Message.(type) {
+	case *apiv1.Zone:
+		o.Noun = &linkv1.Object_Zone{Zone: m}
+	case *apiv1.Cluster:
+		o.Noun = &linkv1.Object_Cluster{Cluster: m}
+	case *apiv1.Host:
+		o.Noun = &linkv1.Object_Host{Host: m}
+	case *apiv1.VM:
+		o.Noun = &linkv1.Object_Vm{Vm: m}
+	case *linkv1.Tombstone:
+		o.Noun = &linkv1.Object_Tombstone{Tombstone: m}
+	}
+	return o
+}
+
+// Acknowledged forgets tombstones that the control plane has committed.
+func (o *ObservedSource) Acknowledged(ctx context.Context, p *linkv1.StateAckPoint) error {
+	now, err := o.store.life(ctx)
+	if err != nil {
+		return err
+	}
+	if p.GetIncarnation() != now.incarnation.GetId() || p.GetRevision() == 0 {
+		return nil
+	}
+	resp, err := o.store.get(ctx, o.store.keys.under(tombstones), clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.WithMaxModRev(int64(p.GetRevision())))
+	if err != nil {
+		return fmt.Errorf("read tombstones: %w", err)
+	}
+	for kvs := resp.Kvs; len(kvs) > 0; {
+		t := o.store.Begin(o.own)
+		for len(kvs) > 0 && t.Room() > 0 {
+			t.needs = append(t.needs, need{key: string(kvs[0].Key), revision: kvs[0].ModRevision})
+			t.del(string(kvs[0].Key))
+			kvs = kvs[1:]
+		}
+		if _, err := t.Commit(ctx); err != nil {
+			return fmt.Errorf("forget acknowledged tombstones: %w", err)
+		}
+	}
+	return nil
+}

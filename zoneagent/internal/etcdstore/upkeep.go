@@ -1,0 +1,107 @@
+package etcdstore
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// pressedAt is the part of the quota, in percent, from which new local work is refused.
+	pressedAt = 60
+	// standardQuota is etcd's own, where it does not tell.
+	standardQuota = 2 << 30
+	// defragEvery is how often this agent's member may be defragmented: it does not answer meanwhile.
+	defragEvery = 10 * time.Minute
+)
+
+// pressure is how full etcd's members are.
+type pressure struct {
+	size, quota  int64
+	defragmented time.Duration
+}
+
+// Pressed tells whether the store is so full that no new local work may begin: the rest of the quota is kept for the
+// results of what was begun, and for recovery.
+func (s *Store) Pressed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pressure.quota > 0 && s.pressure.size*100 >= s.pressure.quota*pressedAt
+}
+
+// Size is that of the fullest member's database and its quota, in bytes.
+func (s *Store) Size() (size, quota int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pressure.size, s.pressure.quota
+}
+
+func (s *Store) upkeepLoop(ctx context.Context) {
+	s.measure(ctx)
+	every(ctx, 5*s.cfg.Heartbeat, func() {
+		s.measure(ctx)
+		s.findEndpoints(ctx)
+	})
+}
+
+// measure asks every member how full it is.
+func (s *Store) measure(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
+	defer cancel()
+	var size, quota int64
+	for _, e := range s.client.Endpoints() {
+		st, err := s.client.Status(ctx, e)
+		if err != nil {
+			continue
+		}
+		size = max(size, st.DbSize)
+		if quota == 0 || (st.DbSizeQuota > 0 && st.DbSizeQuota < quota) {
+			quota = st.DbSizeQuota
+		}
+		if s.cfg.Member != nil && e == s.clientURL() {
+			s.defragment(ctx, st)
+		}
+	}
+	if size == 0 {
+		return
+	}
+	if s.cfg.Quota > 0 {
+		quota = s.cfg.Quota
+	}
+	if quota <= 0 {
+		quota = standardQuota
+	}
+	before := s.Pressed()
+	s.mu.Lock()
+	s.pressure.size, s.pressure.quota = size, quota
+	s.mu.Unlock()
+	s.metrics.size.Set(float64(size))
+	s.metrics.quota.Set(float64(quota))
+	if now := s.Pressed(); now != before {
+		s.log.Warn("the fill of the zone's etcd has passed the mark for new work", "pressed", now, "size", size, "quota", quota)
+	}
+}
+
+// defragment gives the free pages of this agent's member back, when it is half full and mostly free, and takes back
+// the alarm that etcd raises at its quota.
+func (s *Store) defragment(ctx context.Context, st *clientv3.StatusResponse) {
+	s.mu.Lock()
+	due := s.cfg.Elapsed()-s.pressure.defragmented >= defragEvery
+	s.mu.Unlock()
+	if st.DbSizeQuota == 0 || st.DbSize*2 < st.DbSizeQuota || st.DbSizeInUse*2 > st.DbSize || !due {
+		return
+	}
+	s.mu.Lock()
+	s.pressure.defragmented = s.cfg.Elapsed()
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if _, err := s.client.Defragment(ctx, s.clientURL()); err != nil {
+		s.log.Warn("this agent's member of etcd could not be defragmented", "error", err)
+		return
+	}
+	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+		s.log.Warn("etcd's alarm could not be taken back", "error", err)
+	}
+}
