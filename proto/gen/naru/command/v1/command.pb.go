@@ -88,6 +88,7 @@ type Command struct {
 	//	*Command_AppendJournal
 	//	*Command_AcknowledgeJournal
 	//	*Command_QuarantineZone
+	//	*Command_ConsumeWithheld
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -579,6 +580,15 @@ func (x *Command) GetQuarantineZone() *QuarantineZone {
 	return nil
 }
 
+func (x *Command) GetConsumeWithheld() *ConsumeWithheld {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ConsumeWithheld); ok {
+			return x.ConsumeWithheld
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -778,6 +788,11 @@ type Command_QuarantineZone struct {
 	QuarantineZone *QuarantineZone `protobuf:"bytes,185,opt,name=quarantine_zone,json=quarantineZone,proto3,oneof"`
 }
 
+type Command_ConsumeWithheld struct {
+	// An entry of the zone's journal that a broker did not let through.
+	ConsumeWithheld *ConsumeWithheld `protobuf:"bytes,186,opt,name=consume_withheld,json=consumeWithheld,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -869,6 +884,8 @@ func (*Command_AppendJournal) isCommand_Body() {}
 func (*Command_AcknowledgeJournal) isCommand_Body() {}
 
 func (*Command_QuarantineZone) isCommand_Body() {}
+
+func (*Command_ConsumeWithheld) isCommand_Body() {}
 
 // Idempotency keeps a client's repeated write from being done twice.
 type Idempotency struct {
@@ -2799,6 +2816,59 @@ func (x *QuarantineZone) GetReason() string {
 	return ""
 }
 
+// ConsumeWithheld moves the journal past the entry and records it as rejected, with the broker's reason and digest.
+type ConsumeWithheld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	Withheld      *v11.Withheld          `protobuf:"bytes,2,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumeWithheld) Reset() {
+	*x = ConsumeWithheld{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumeWithheld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumeWithheld) ProtoMessage() {}
+
+func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
+func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ConsumeWithheld) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *ConsumeWithheld) GetWithheld() *v11.Withheld {
+	if x != nil {
+		return x.Withheld
+	}
+	return nil
+}
+
 type CreateAccessToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AccessToken   *v1.AccessToken        `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
@@ -2808,7 +2878,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +2890,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +2903,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -2847,7 +2917,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xd6\x1a\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa6\x1b\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -2908,7 +2978,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\aobserve\x18\xb6\x01 \x01(\v2\x18.naru.command.v1.ObserveH\x00R\aobserve\x12H\n" +
 	"\x0eappend_journal\x18\xb7\x01 \x01(\v2\x1e.naru.command.v1.AppendJournalH\x00R\rappendJournal\x12W\n" +
 	"\x13acknowledge_journal\x18\xb8\x01 \x01(\v2#.naru.command.v1.AcknowledgeJournalH\x00R\x12acknowledgeJournal\x12K\n" +
-	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZoneB\r\n" +
+	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12N\n" +
+	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheldB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"U\n" +
 	"\vIdempotency\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x03key\x12*\n" +
@@ -3033,7 +3104,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x03ack\x18\x02 \x01(\v2\x18.naru.link.v1.JournalAckR\x03ack\"A\n" +
 	"\x0eQuarantineZone\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"P\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"^\n" +
+	"\x0fConsumeWithheld\x12\x17\n" +
+	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x122\n" +
+	"\bwithheld\x18\x02 \x01(\v2\x16.naru.link.v1.WithheldR\bwithheld\"P\n" +
 	"\x11CreateAccessToken\x12;\n" +
 	"\faccess_token\x18\x01 \x01(\v2\x18.naru.api.v1.AccessTokenR\vaccessTokenBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
@@ -3049,7 +3123,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
@@ -3087,38 +3161,40 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*AppendJournal)(nil),                   // 33: naru.command.v1.AppendJournal
 	(*AcknowledgeJournal)(nil),              // 34: naru.command.v1.AcknowledgeJournal
 	(*QuarantineZone)(nil),                  // 35: naru.command.v1.QuarantineZone
-	(*CreateAccessToken)(nil),               // 36: naru.command.v1.CreateAccessToken
-	(*timestamppb.Timestamp)(nil),           // 37: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 38: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 39: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 40: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 41: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 42: naru.command.v1.EnrollBroker
-	(*v1.Problem)(nil),                      // 43: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 44: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 45: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 46: naru.api.v1.Server
-	(*v1.Zone)(nil),                         // 47: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 48: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 49: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 50: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 51: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 52: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 53: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 54: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 55: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 56: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 57: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 58: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Event)(nil),                        // 59: naru.api.v1.Event
-	(*v1.Generation)(nil),                   // 60: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 61: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 62: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 63: naru.link.v1.JournalAck
-	(*v1.AccessToken)(nil),                  // 64: naru.api.v1.AccessToken
+	(*ConsumeWithheld)(nil),                 // 36: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 37: naru.command.v1.CreateAccessToken
+	(*timestamppb.Timestamp)(nil),           // 38: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 39: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 40: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 41: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 42: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 43: naru.command.v1.EnrollBroker
+	(*v1.Problem)(nil),                      // 44: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 45: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 46: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 47: naru.api.v1.Server
+	(*v1.Zone)(nil),                         // 48: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 49: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 50: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 51: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 52: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 53: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 54: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 55: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 56: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 57: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 58: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 59: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Event)(nil),                        // 60: naru.api.v1.Event
+	(*v1.Generation)(nil),                   // 61: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 62: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 63: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 64: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 65: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 66: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	37, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	38, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	1,  // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,  // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
 	4,  // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
@@ -3153,61 +3229,63 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	28, // 32: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
 	29, // 33: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
 	10, // 34: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	36, // 35: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	37, // 35: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	10, // 36: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	38, // 37: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	39, // 38: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	40, // 39: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	41, // 40: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	42, // 41: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	39, // 37: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	40, // 38: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	41, // 39: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	42, // 40: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	43, // 41: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
 	30, // 42: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
 	31, // 43: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
 	32, // 44: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
 	33, // 45: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
 	34, // 46: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
 	35, // 47: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	43, // 48: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	44, // 49: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	45, // 50: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	46, // 51: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	37, // 52: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	37, // 53: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	37, // 54: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	47, // 55: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	47, // 56: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	48, // 57: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	48, // 58: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	49, // 59: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	49, // 60: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	50, // 61: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	50, // 62: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	51, // 63: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	51, // 64: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	52, // 65: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	52, // 66: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	53, // 67: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	53, // 68: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	54, // 69: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	37, // 70: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	24, // 71: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	55, // 72: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	56, // 73: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	37, // 74: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	57, // 75: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	37, // 76: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	58, // 77: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	46, // 78: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	59, // 79: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	60, // 80: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	61, // 81: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	62, // 82: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	63, // 83: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	64, // 84: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	36, // 48: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	44, // 49: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	45, // 50: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	46, // 51: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	47, // 52: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	38, // 53: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	38, // 54: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	38, // 55: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	48, // 56: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	48, // 57: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	49, // 58: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	49, // 59: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	50, // 60: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	50, // 61: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	51, // 62: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	51, // 63: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	52, // 64: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	52, // 65: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	53, // 66: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	53, // 67: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	54, // 68: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	54, // 69: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	55, // 70: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	38, // 71: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	24, // 72: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	56, // 73: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	57, // 74: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	38, // 75: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	58, // 76: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	38, // 77: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	59, // 78: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	47, // 79: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	60, // 80: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	61, // 81: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	62, // 82: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	63, // 83: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	64, // 84: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	65, // 85: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	66, // 86: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -3263,6 +3341,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_AppendJournal)(nil),
 		(*Command_AcknowledgeJournal)(nil),
 		(*Command_QuarantineZone)(nil),
+		(*Command_ConsumeWithheld)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3270,7 +3349,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
