@@ -1,0 +1,224 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Options say what to bring up.
+type Options struct {
+	// Servers of the control plane: 1 or 3.
+	Servers int
+	// WithoutLibvirt leaves the real hosts out; the walk then asks for a simulated one.
+	WithoutLibvirt bool
+}
+
+// Up brings the site up, from whatever a killed run left, to the point where `naru` can be used in every network.
+func (s *Site) Up(ctx context.Context, o Options) error {
+	if err := s.Down(ctx); err != nil {
+		return fmt.Errorf("clear what an earlier run left: %w", err)
+	}
+	for _, step := range []struct {
+		what string
+		do   func(context.Context, Options) error
+	}{
+		{"networks", func(ctx context.Context, _ Options) error { return s.layNetworks(ctx) }},
+		{"control plane", s.raiseControlPlane},
+		{"brokers", s.raiseBrokers},
+		{"zones", s.raiseZones},
+		{"hosts", s.raiseHosts},
+		{"catalogue", s.fillCatalogue},
+	} {
+		if err := step.do(ctx, o); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return s.save()
+}
+
+// Down ends the site and leaves nothing behind: no process, no namespace, no mount, no domain, no data.
+func (s *Site) Down(ctx context.Context) error {
+	if err := s.endAll(ctx); err != nil {
+		return err
+	}
+	if err := s.liftNetworks(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	for _, sub := range []string{"run", "cli", "config", "data"} {
+		errs = append(errs, os.RemoveAll(s.path(sub)), os.MkdirAll(s.path(sub), 0o700))
+	}
+	logs, _ := filepath.Glob(s.path("log", "*.log"))
+	for _, l := range logs {
+		errs = append(errs, os.Rename(l, l+".last"))
+	}
+	if err := os.Remove(s.path("site.json")); !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// federation is the trust domain of the site.
+const federation = "naru.test"
+
+func (s *Site) raiseControlPlane(ctx context.Context, o Options) error {
+	var targets []string
+	for i := range o.Servers {
+		name, address := serverName(i), s.address(control, serverHost+1+i)
+		targets = append(targets, address+":8443")
+		config, err := s.writeConfig(name, map[string]any{
+			"name": name,
+			"data": s.path("data", name),
+			"api":  map[string]any{"address": address + ":8443", "names": []string{"control.localhost"}},
+			"peer": map[string]any{"address": address + ":8444"},
+		})
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			if _, err := s.run(ctx, name, "naru-controlplane", "init", "--config", config, "--federation", federation, "--admin", s.path("cli")); err != nil {
+				return err
+			}
+		} else {
+			token := s.path("run", name+".token")
+			if err := s.serverToken(ctx, token); err != nil {
+				return err
+			}
+			if _, err := s.run(ctx, name, "naru-controlplane", "join", "--config", config, "--server", s.address(control, serverHost+1)+":8444", "--token-file", token); err != nil {
+				return err
+			}
+		}
+		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-controlplane"), "run", "--config", config}}); err != nil {
+			return err
+		}
+		if i == 0 {
+			if err := s.openControl(ctx, targets, o.Servers); err != nil {
+				return err
+			}
+		}
+		if err := s.awaitServer(ctx, name); err != nil {
+			return err
+		}
+	}
+	s.say.Tell("control plane: %d server(s) in network control, replicated by Raft", o.Servers)
+	return nil
+}
+
+func (s *Site) raiseBrokers(ctx context.Context, _ Options) error {
+	pin, err := s.run(ctx, "desk-control", "naru-controlplane", "pin", "--ca", s.path("cli", "ca.pem"))
+	if err != nil {
+		return err
+	}
+	for _, z := range zones {
+		name := "broker-" + z.Name
+		config, err := s.writeConfig(name, map[string]any{
+			"data":      s.path("data", name),
+			"trust_pin": pin,
+			"zone_leg":  map[string]any{"address": s.address(z, brokerHost) + ":7443"},
+			"hub_leg":   map[string]any{"address": s.address(control, brokerHubHost(z)) + ":7444"},
+		})
+		if err != nil {
+			return err
+		}
+		fingerprint, err := s.run(ctx, name, "naru-broker", "fingerprint", "--config", config)
+		if err != nil {
+			return err
+		}
+		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-broker"), "run", "--config", config}}); err != nil {
+			return err
+		}
+		if err := s.createBroker(ctx, z, s.address(control, brokerHubHost(z))+":7444", fingerprint); err != nil {
+			return err
+		}
+	}
+	s.say.Tell("brokers: one before each zone, a leg in each network, dialled from both sides")
+	return nil
+}
+
+func (s *Site) raiseZones(ctx context.Context, _ Options) error {
+	for _, z := range zones {
+		if err := s.createZone(ctx, z); err != nil {
+			return err
+		}
+		name := "agent-" + z.Name
+		token := s.path("run", name+".token")
+		if err := s.zoneToken(ctx, z, token); err != nil {
+			return err
+		}
+		config, err := s.writeConfig(name, map[string]any{
+			"name":    "agent-1",
+			"data":    s.path("data", name),
+			"brokers": []string{s.address(z, brokerHost) + ":7443"},
+			"edge":    map[string]any{"address": s.address(z, agentHost) + ":8443", "names": []string{z.Name + ".localhost"}},
+			"agent":   map[string]any{"address": s.address(z, agentHost) + ":7445"},
+			"gossip":  map[string]any{"address": s.address(z, agentHost) + ":7946"},
+			"etcd":    map[string]any{"client_address": s.address(z, agentHost) + ":2379", "peer_address": s.address(z, agentHost) + ":2380"},
+			"network": map[string]any{
+				"bridge": guestBridge, "cidr": s.guestAddress(z, 0) + "/24", "gateway": s.guestAddress(z, 1),
+				"first": s.guestAddress(z, 10), "last": s.guestAddress(z, 250),
+			},
+			"images":          s.path("data", "images"),
+			"sim_state":       s.path("data", "sim-"+z.Name),
+			"observe_every":   "2s",
+			"sample_every":    "2s",
+			"libvirt":         map[string]any{"pool_path": "/var/lib/naru"},
+			"metrics_address": s.address(z, agentHost) + ":9443",
+		})
+		if err != nil {
+			return err
+		}
+		if err := s.joinAgent(ctx, z, config, token); err != nil {
+			return err
+		}
+		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-zoneagent"), "run", "--config", config}}); err != nil {
+			return err
+		}
+		url, err := s.openWindow(z, []string{s.address(z, agentHost) + ":8443"})
+		if err != nil {
+			return err
+		}
+		s.Networks = append(s.Networks, NetworkState{z.Name, url, s.path("cli", z.Name+".yaml")})
+	}
+	for _, z := range zones {
+		if err := s.awaitZone(ctx, z); err != nil {
+			return err
+		}
+	}
+	s.say.Tell("zones: internet, business, management joined and online")
+	return nil
+}
+
+// joinAgent lets an agent in: it asks and prints its fingerprint, the administrator compares and accepts.
+func (s *Site) joinAgent(ctx context.Context, z Network, config, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	fingerprint, err := s.run(ctx, "agent-"+z.Name, "naru-zoneagent", "fingerprint", "--config", config)
+	if err != nil {
+		return err
+	}
+	joined := make(chan error, 1)
+	go func() {
+		_, err := s.run(ctx, "agent-"+z.Name, "naru-zoneagent", "join", "--config", config, "--token-file", token)
+		joined <- err
+	}()
+	if err := s.acceptAgent(ctx, z, fingerprint, joined); err != nil {
+		return err
+	}
+	return <-joined
+}
+
+// writeConfig writes the configuration of a process and returns the file's path.
+func (s *Site) writeConfig(name string, config map[string]any) (string, error) {
+	b, err := yaml.Marshal(config)
+	if err != nil {
+		return "", err
+	}
+	path := s.path("config", name+".yaml")
+	return path, writeFile(path, b)
+}
