@@ -1,0 +1,239 @@
+// Package identity is who an agent is: towards the federation by its link certificate, and inside its zone by the zone's own
+// authority, which every agent of the zone holds and which nobody outside knows. What the zone's authority issues is
+// renewed without the link.
+package identity
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/naru-project/naru/pkg/pki"
+	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
+)
+
+// Options say who this agent is.
+type Options struct {
+	// Folder of the keys.
+	Dir string
+	// Name of the agent, unique in its zone.
+	Agent string
+	// DNS names and addresses in the edge's certificate.
+	EdgeNames []string
+	EdgeIPs   []net.IP
+	Log       *slog.Logger
+	// Now is time.Now where it is nil.
+	Now func() time.Time
+}
+
+// Identity is an agent's keys and certificates. Safe for concurrent use once it has been founded or has entered.
+type Identity struct {
+	Options
+	// Link is towards the federation; Member inside the zone; Edge towards the zone's users.
+	Link, Member, Edge *pki.Holder
+
+	authority *pki.Authority
+	gossip    []byte
+}
+
+// Files of the key folder besides those of the holders.
+const (
+	authorityFile = "zone-ca.crt"
+	secretsFile   = "zone-secrets.pb"
+)
+
+// Open opens the key folder, and makes the keys that are missing.
+func Open(o Options) (*Identity, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	i := &Identity{Options: o}
+	for name, holder := range map[string]**pki.Holder{"link": &i.Link, "member": &i.Member, "edge": &i.Edge} {
+		h, err := pki.LoadOrCreate(o.Dir, name, pki.WithClock(o.Now), pki.WithLogger(o.Log))
+		if err != nil {
+			return nil, err
+		}
+		*holder = h
+	}
+	return i, i.loadZone()
+}
+
+// Joined reports whether the agent has been let into the federation.
+func (i *Identity) Joined() bool { return i.Link.Peer() != nil }
+
+// ZoneID is the id of the zone, as the link certificate has it; empty before the agent has joined.
+func (i *Identity) ZoneID() string {
+	if p := i.Link.Peer(); p != nil {
+		return p.ZoneID
+	}
+	return ""
+}
+
+// Federation is the federation's trust domain; empty before the agent has joined.
+func (i *Identity) Federation() string {
+	if p := i.Link.Peer(); p != nil {
+		return p.Federation
+	}
+	return ""
+}
+
+// InZone reports whether the agent holds the zone's authority.
+func (i *Identity) InZone() bool { return i.authority != nil }
+
+// Root is the certificate of the zone's authority; nil before the agent holds it.
+func (i *Identity) Root() *x509.Certificate {
+	if i.authority == nil {
+		return nil
+	}
+	return i.authority.Certificate
+}
+
+// AuthorityFile is the PEM file with the certificate of the zone's authority.
+func (i *Identity) AuthorityFile() string { return filepath.Join(i.Dir, authorityFile) }
+
+// HolderFiles are the PEM files of a holder: chain and key.
+func (i *Identity) HolderFiles(name string) (certificate, key string) {
+	return filepath.Join(i.Dir, name+".crt"), filepath.Join(i.Dir, name+".key")
+}
+
+// GossipKey encrypts what agents of the zone tell one another: 32 bytes.
+func (i *Identity) GossipKey() []byte { return i.gossip }
+
+// EtcdName is the DNS name in the certificate of every agent of the zone, and of nobody else's.
+func (i *Identity) EtcdName() string {
+	return "agents." + pki.ZoneDomain(i.Federation(), i.ZoneID())
+}
+
+// Found makes the zone's authority: the zone's first agent does so once, after it has joined the federation.
+func (i *Identity) Found() error {
+	a, err := pki.NewAuthority(pki.AuthorityZone, pki.ZoneDomain(i.Federation(), i.ZoneID()), nil, i.Now())
+	if err != nil {
+		return err
+	}
+	key, err := a.MarshalKey()
+	if err != nil {
+		return err
+	}
+	gossip := make([]byte, 32)
+	rand.Read(gossip)
+	return i.take(a.Certificate.Raw, &zonev1.Secrets{CaKey: key, GossipKey: gossip})
+}
+
+// take writes the zone's secrets down, and issues this agent its certificates.
+func (i *Identity) take(certificate []byte, secrets *zonev1.Secrets) error {
+	if err := i.saveZone(certificate, secrets); err != nil {
+		return err
+	}
+	if err := i.loadZone(); err != nil {
+		return err
+	}
+	return i.Reissue()
+}
+
+// Reissue issues this agent's certificates inside the zone now, with the names it is configured with.
+func (i *Identity) Reissue() error {
+	for _, h := range []struct {
+		holder *pki.Holder
+		issue  func(csr []byte) ([][]byte, error)
+	}{{i.Member, i.issueMember}, {i.Edge, i.issueEdge}} {
+		csr, err := h.holder.CSR()
+		if err != nil {
+			return err
+		}
+		chain, err := h.issue(csr)
+		if err != nil {
+			return err
+		}
+		if err := h.holder.Set(chain); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *Identity) issueMember(csr []byte) ([][]byte, error) { return i.memberChain(i.Agent, csr) }
+
+// memberChain issues an agent of the zone its certificate.
+func (i *Identity) memberChain(agent string, csr []byte) ([][]byte, error) {
+	key, err := pki.KeyOfCSR(csr)
+	if err != nil {
+		return nil, err
+	}
+	id, err := pki.MemberID(i.Federation(), i.ZoneID(), agent)
+	if err != nil {
+		return nil, err
+	}
+	return i.authority.Issue(key, id, pki.IssueOptions{DNS: []string{i.EtcdName()}, Now: i.Now()})
+}
+
+func (i *Identity) issueEdge(csr []byte) ([][]byte, error) {
+	key, err := pki.KeyOfCSR(csr)
+	if err != nil {
+		return nil, err
+	}
+	id, err := pki.EdgeID(i.Federation(), i.ZoneID(), i.Agent)
+	if err != nil {
+		return nil, err
+	}
+	return i.authority.Issue(key, id, pki.IssueOptions{DNS: i.EdgeNames, IPs: i.EdgeIPs, Now: i.Now()})
+}
+
+// IssueLibvirt issues a host's hypervisor a certificate, into the files that libvirt looks for: servercert.pem,
+// serverkey.pem, cacert.pem in dir. The key is made here and lies nowhere else.
+func (i *Identity) IssueLibvirt(host string, ip net.IP, dir string) error {
+	h, err := pki.LoadOrCreate(dir, "server", pki.WithClock(i.Now))
+	if err != nil {
+		return err
+	}
+	id, err := pki.LibvirtID(i.Federation(), i.ZoneID(), host)
+	if err != nil {
+		return err
+	}
+	chain, err := i.authority.Issue(h.Key().Public(), id, pki.IssueOptions{DNS: []string{host}, IPs: []net.IP{ip}, Now: i.Now()})
+	if err != nil {
+		return err
+	}
+	if err := h.Set(chain); err != nil {
+		return err
+	}
+	for from, to := range map[string]string{"server.crt": "servercert.pem", "server.key": "serverkey.pem"} {
+		if err := os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "cacert.pem"), i.RootPEM(), 0o644)
+}
+
+// RootPEM is the certificate of the zone's authority, as clients of the edge want it.
+func (i *Identity) RootPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.authority.Certificate.Raw})
+}
+
+// Run renews what the zone's authority has issued to this agent, until ctx ends.
+func (i *Identity) Run(ctx context.Context) error {
+	if !i.InZone() {
+		return errors.New("the agent does not hold the zone's authority yet")
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for holder, issue := range map[*pki.Holder]func([]byte) ([][]byte, error){i.Member: i.issueMember, i.Edge: i.issueEdge} {
+		g.Go(func() error {
+			return holder.Run(ctx, func(_ context.Context, csr []byte) ([][]byte, error) { return issue(csr) })
+		})
+	}
+	return g.Wait()
+}
+
+func errNotInZone(dir string) error {
+	return fmt.Errorf("%s: the agent has not joined a zone yet; join with: naru-zoneagent join", dir)
+}
