@@ -73,6 +73,20 @@ func (z *testZone) open(c Config) *running {
 	return r
 }
 
+// idle opens a store without Run.
+func (z *testZone) idle(c Config) *running {
+	z.t.Helper()
+	s, err := Open(z.t.Context(), c)
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	done <- nil
+	r := &running{Store: s, t: z.t, cancel: func() {}, done: done}
+	z.t.Cleanup(r.close)
+	return r
+}
+
 type running struct {
 	*Store
 	t      *testing.T
@@ -139,3 +153,6 @@ func must[V any](v V, err error) V {
 	}
 	return v
 }
+
+// one is a zone of one agent.
+func (z *testZone) one() *running { return z.open(z.config(1)) }
