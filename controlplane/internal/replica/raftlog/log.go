@@ -59,9 +59,11 @@ type Log struct {
 	mu  sync.RWMutex
 	wal *wal.WAL
 
-	serving atomic.Bool
-	closed  chan struct{}
-	written atomic.Uint64
+	serving   atomic.Bool
+	closed    chan struct{}
+	written   atomic.Uint64
+	appending atomic.Int64 // since when an append is under way, in nanoseconds after began; 0 when none is
+	began     time.Time
 }
 
 // Open opens the log in dir, which must exist, or makes a new one there. It checks what can be checked without reading every entry;
@@ -86,7 +88,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
 	}
-	l := &Log{dir: dir, o: o, meta: m, closed: make(chan struct{})}
+	l := &Log{dir: dir, o: o, meta: m, closed: make(chan struct{}), began: time.Now()}
 	if l.wal, err = l.openWAL(); err != nil {
 		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
 	}
@@ -145,6 +147,15 @@ func (l *Log) Serve() { l.serving.Store(true) }
 // Written returns how many bytes of entries were appended since the log was opened.
 func (l *Log) Written() uint64 { return l.written.Load() }
 
+// Appending returns how long the present append has been under way; 0 when none is.
+func (l *Log) Appending() time.Duration {
+	since := l.appending.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(l.began) - time.Duration(since)
+}
+
 // IsMonotonic implements raft.MonotonicLogStore.
 func (l *Log) IsMonotonic() bool { return true }
 
@@ -183,6 +194,8 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
+	l.appending.Store(max(1, int64(time.Since(l.began))))
+	defer l.appending.Store(0)
 	err := l.current().StoreLogs(entries)
 	if errors.Is(err, wal.ErrSealed) {
 		// The last segment is full, and its successor could not be made. Opening again makes it, or says why not.

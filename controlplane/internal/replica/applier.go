@@ -1,0 +1,191 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// blockedRetry is how long a batch that cannot be applied for the moment rests before it is tried again.
+const blockedRetry = 250 * time.Millisecond
+
+// applier hands committed entries to the Machine: Raft's FSM. All its raft.FSM methods are called by one goroutine of Raft's.
+//
+// Entries that the Machine already holds are passed over: Raft hands them out again after a start, since its newest snapshot is
+// older than the Machine's state. No other entry is. After a failure that stops the server nothing is applied any more.
+type applier struct {
+	machine  Machine
+	progress *progress
+	pending  *pending
+	metrics  *metrics
+	log      *slog.Logger
+	fail     func(error)
+	stopping context.Context
+	// reconfigured is told of each configuration that was committed. It must not block.
+	reconfigured func(raft.Configuration)
+
+	seen    uint64       // last index that Raft handed over
+	failed  error        // why nothing is applied any more
+	blocked atomic.Int64 // since when a batch cannot be applied, in Unix nanoseconds; 0 when none
+}
+
+// Apply implements raft.FSM; Raft calls ApplyBatch in its place.
+func (a *applier) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM. What the Machine answers goes to those who wait for it, not to Raft.
+func (a *applier) ApplyBatch(logs []*raft.Log) []any {
+	unheeded := make([]any, len(logs))
+	held := a.progress.applied()
+	fresh := logs
+	for len(fresh) > 0 && fresh[0].Index <= held {
+		fresh = fresh[1:]
+	}
+	a.seen = logs[len(logs)-1].Index
+	if len(fresh) == 0 {
+		return unheeded
+	}
+	entries := make([]Entry, len(fresh))
+	for i, l := range fresh {
+		entries[i] = Entry{Index: l.Index, Term: l.Term}
+		if l.Type == raft.LogCommand {
+			entries[i].Data = l.Data
+		}
+	}
+	results, err := a.apply(entries)
+	for i, l := range fresh {
+		switch {
+		case l.Type == raft.LogCommand && err != nil:
+			a.pending.deliver(l.Data, outcome{err: err})
+		case l.Type == raft.LogCommand:
+			a.pending.deliver(l.Data, outcome{result: results[i]})
+		case l.Type == raft.LogConfiguration && err == nil:
+			a.reconfigured(raft.DecodeConfiguration(l.Data))
+		}
+	}
+	return unheeded
+}
+
+func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
+	if a.failed != nil {
+		return nil, a.failed
+	}
+	first, last := entries[0].Index, entries[len(entries)-1].Index
+	results, err := a.machine.Apply(entries)
+	for err != nil && temporary(err) {
+		if a.blocked.CompareAndSwap(0, time.Now().UnixNano()) {
+			a.metrics.applyBlocked.Set(1)
+			a.log.Error("the state cannot be written, and waits until it can", "first", first, "last", last, "error", err)
+		}
+		select {
+		case <-a.stopping.Done():
+			return nil, fmt.Errorf("entries %d to %d were not applied before the server stopped: %w", first, last, err)
+		case <-time.After(blockedRetry):
+		}
+		results, err = a.machine.Apply(entries)
+	}
+	if a.blocked.Swap(0) != 0 {
+		a.metrics.applyBlocked.Set(0)
+		a.log.Info("the state can be written again", "last", last)
+	}
+	if err == nil && len(results) != len(entries) {
+		err = fmt.Errorf("the state machine returned %d results for %d entries", len(results), len(entries))
+	}
+	if err != nil {
+		a.failed = fmt.Errorf("apply entries %d to %d: %w", first, last, err)
+		a.fail(a.failed)
+		return nil, a.failed
+	}
+	a.metrics.batch.Observe(float64(len(entries)))
+	a.metrics.applied.Set(float64(last))
+	a.progress.advance(last)
+	return results, nil
+}
+
+func temporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.Is(err, syscall.ENOSPC) || errors.As(err, &t) && t.Temporary()
+}
+
+// blockedFor returns how long a batch has been waiting until it can be applied; 0 when none is.
+func (a *applier) blockedFor() time.Duration {
+	since := a.blocked.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, since))
+}
+
+// Snapshot implements raft.FSM. Raft labels it with the last index that it handed over, so that and the state must agree.
+func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
+	if a.failed != nil {
+		return nil, a.failed
+	}
+	s, err := a.machine.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if index, _ := s.Applied(); index != a.seen {
+		s.Release()
+		return nil, fmt.Errorf("the state is at entry %d and Raft at %d", index, a.seen)
+	}
+	return &persister{snapshot: s, metrics: a.metrics}, nil
+}
+
+// Restore implements raft.FSM: a snapshot came from the leader.
+func (a *applier) Restore(from io.ReadCloser) error {
+	if a.failed != nil {
+		return a.failed
+	}
+	if err := a.machine.Restore(from); err != nil {
+		return fmt.Errorf("restore the state from a snapshot: %w", err)
+	}
+	index, _, err := position(a.machine)
+	if err != nil {
+		return err
+	}
+	a.seen = index
+	a.metrics.applied.Set(float64(index))
+	a.progress.advance(index)
+	return nil
+}
+
+// position returns up to where the log is in m's state.
+func position(m Machine) (index, term uint64, err error) {
+	s, err := m.Snapshot()
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the applied index: %w", err)
+	}
+	defer s.Release()
+	index, term = s.Applied()
+	return index, term, nil
+}
+
+// persister writes one snapshot to Raft's store.
+type persister struct {
+	snapshot Snapshot
+	metrics  *metrics
+}
+
+// Persist implements raft.FSMSnapshot.
+func (p *persister) Persist(sink raft.SnapshotSink) error {
+	start := time.Now()
+	n, err := p.snapshot.WriteTo(sink)
+	if err != nil {
+		return errors.Join(fmt.Errorf("write a snapshot: %w", err), sink.Cancel())
+	}
+	p.metrics.snapshotSeconds.Observe(time.Since(start).Seconds())
+	p.metrics.snapshotBytes.Set(float64(n))
+	return nil
+}
+
+// Release implements raft.FSMSnapshot.
+func (p *persister) Release() { p.snapshot.Release() }

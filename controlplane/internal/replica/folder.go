@@ -1,0 +1,105 @@
+package replica
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// folder is the data folder: whose it is, and that nobody else works in it.
+//
+//	lock           held while a process works here; its pid
+//	identity.json  the server and federation it belongs to
+//	log/           the log, see raftlog
+//	snapshots/     the snapshots, by hashicorp/raft
+type folder struct {
+	path string
+	lock *os.File
+}
+
+type identity struct {
+	Server     string `json:"server"`
+	Federation string `json:"federation"`
+}
+
+// openFolder makes the folder when it is missing, locks it, and refuses one of another server or federation.
+func openFolder(path string, of identity) (*folder, error) {
+	if err := os.MkdirAll(filepath.Join(path, "log"), 0o700); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the data folder: %w", err)
+	}
+	f := &folder{path: path, lock: lock}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(lock.Name())
+		return nil, errors.Join(fmt.Errorf("the data folder %s is in use by the process with pid %s; stop that one, or give this server a folder of its own",
+			path, strings.TrimSpace(string(holder))), lock.Close())
+	}
+	if err := f.claim(of); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return f, nil
+}
+
+func (f *folder) claim(of identity) error {
+	if err := f.lock.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := f.lock.WriteAt(fmt.Appendln(nil, os.Getpid()), 0); err != nil {
+		return err
+	}
+	name := filepath.Join(f.path, "identity.json")
+	raw, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if raw, err = json.Marshal(of); err != nil {
+			return err
+		}
+		return writeDurably(name, append(raw, '\n'))
+	}
+	if err != nil {
+		return err
+	}
+	var is identity
+	if err := json.Unmarshal(raw, &is); err != nil {
+		return fmt.Errorf("the data folder %s does not say whose it is: %s: %w; put that file back from a backup of the folder, or give this server an empty folder and let it join anew", f.path, name, err)
+	}
+	if is != of {
+		return fmt.Errorf("the data folder %s belongs to server %s of federation %s, and this is server %s of federation %s; give this server the folder that is its own, or an empty one to join with",
+			f.path, is.Server, is.Federation, of.Server, of.Federation)
+	}
+	return nil
+}
+
+func (f *folder) log() string { return filepath.Join(f.path, "log") }
+
+func (f *folder) close() error { return f.lock.Close() } // the lock ends with its file
+
+// writeDurably replaces a small file whole.
+func writeDurably(name string, content []byte) error {
+	tmp, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,96 @@
+package replica
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// witnesses are the servers that have confirmed that this one leads, each with how lately. Time is counted in questions, since clocks may
+// jump and processes pause: an answer counts for a question when its message was sent after the question was asked.
+type witnesses struct {
+	mu       sync.Mutex
+	question uint64
+	heard    map[raft.ServerID]testimony
+	wake     chan struct{}
+}
+
+type testimony struct{ question, term uint64 }
+
+func newWitnesses() *witnesses {
+	return &witnesses{heard: map[raft.ServerID]testimony{}, wake: make(chan struct{})}
+}
+
+// ask returns the number of a new question.
+func (w *witnesses) ask() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.question++
+	return w.question
+}
+
+// sending returns the newest question, for a message that is sent after the call.
+func (w *witnesses) sending() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.question
+}
+
+// confirmed notes that a server acknowledged this one as the leader of term, to a message that was sent at question.
+func (w *witnesses) confirmed(by raft.ServerID, term, question uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := w.heard[by]
+	if term < last.term || term == last.term && question <= last.question {
+		return
+	}
+	w.heard[by] = testimony{question: question, term: term}
+	close(w.wake)
+	w.wake = make(chan struct{})
+}
+
+// changed returns a channel that is closed at the next confirmation.
+func (w *witnesses) changed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wake
+}
+
+// majority reports whether most voters, self included, have answered the question in term.
+func (w *witnesses) majority(c raft.Configuration, self raft.ServerID, term, question uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	voters, confirmed := 0, 0
+	for _, s := range c.Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if t := w.heard[s.ID]; s.ID == self || t.term == term && t.question >= question {
+			confirmed++
+		}
+	}
+	return confirmed > voters/2
+}
+
+// witnessed is a transport that takes down who confirms this server's leadership, and that keeps a leader whose own disk stalls from
+// holding on: it would go on sending heartbeats, and commit nothing.
+type witnessed struct {
+	raftTransport
+	witnesses *witnesses
+	stalled   func() bool
+}
+
+// AppendEntries implements raft.Transport; all heartbeats pass here.
+func (t witnessed) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.stalled() {
+		return errors.New("the disk of this server stalls: another one has to lead")
+	}
+	question := t.witnesses.sending()
+	err := t.raftTransport.AppendEntries(id, to, args, resp)
+	if err == nil && resp.Success && resp.Term == args.Term {
+		t.witnesses.confirmed(id, args.Term, question)
+	}
+	return err
+}
