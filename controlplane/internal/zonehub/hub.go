@@ -1,0 +1,177 @@
+// Package zonehub is the control plane's end of the links to its zones: it holds their sessions on this server, gives each
+// what its zone should hold and what it is ordered, and has what comes back carried through Raft.
+//
+// Which server holds a session does not matter: where each class stands is in the replicated state, and commands are
+// forwarded to the leader. A zone has one session; a newer one ends an older.
+package zonehub
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/federation/wire"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// Reader reads this server's copy of the state.
+type Reader interface {
+	View(ctx context.Context, fn func(*state.Tx) error) error
+	Watch(topics ...string) *state.Watch
+}
+
+// Proposer has a command carried out once.
+type Proposer interface {
+	Propose(context.Context, *commandv1.Command) (*commandv1.Result, error)
+}
+
+// Config is what a hub is made of. Every field but Registerer must be set.
+type Config struct {
+	Reader   Reader
+	Proposer Proposer
+	// ServerID is this server's.
+	ServerID string
+	// Version of the program.
+	Version  string
+	Identity link.Identity
+	Verify   link.Verify
+	// Calls carries out what users at zones' edges call.
+	Calls      link.CallHandler
+	Samples    *Samples
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Hub holds the sessions of this server. Safe for concurrent use.
+type Hub struct {
+	Config
+	end *link.HubEnd
+}
+
+// New returns a hub without sessions.
+func New(c Config) (*Hub, error) {
+	h := &Hub{Config: c}
+	checker, err := wire.NewChecker(wire.AtEnd)
+	if err != nil {
+		return nil, err
+	}
+	h.end, err = link.NewHubEnd(link.HubConfig{
+		Common: link.Common{
+			Identity: c.Identity, Verify: c.Verify, Checker: checker, Version: c.Version,
+			Metrics: link.NewMetrics(c.Registerer), Log: c.Log,
+			Skipped: func(o *linkv1.Object, reason string) {
+				c.Log.Error("a broker does not let an object through to its zone", "noun", nameOf(o), "reason", reason)
+			},
+		},
+		Admit: h.admit,
+	})
+	return h, err
+}
+
+// Serve carries one session that a broker offered, to its end.
+func (h *Hub) Serve(ctx context.Context, zoneID, agent string, dial link.Dial) error {
+	// What the session leaves to be done at its end waits for this context.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := h.end.Run(ctx, dial)
+	h.Log.Info("a zone's session ended", "zone_id", zoneID, "agent", agent, "cause", err)
+	return err
+}
+
+// Sessions is how many sessions this server holds.
+func (h *Hub) Sessions() int { return len(h.end.Sessions()) }
+
+// admit judges a zone that opens a session; it reads and changes nothing.
+func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*link.Admission, error) {
+	var zone *apiv1.Zone
+	a := &link.Admission{Calls: h.Calls}
+	err := h.view(ctx, func(tx *state.Tx) error {
+		var err error
+		if zone, err = tx.Zones.Get(p.Zone); err != nil {
+			return fmt.Errorf("zone %s: %w", p.Zone, err)
+		}
+		m := tx.Meta()
+		a.Epoch, a.EpochID = m.Epoch, bytes.Clone(m.EpochID)
+		revoked, err := tx.IsRevoked(p.Zone, p.Agent)
+		if err != nil {
+			return err
+		}
+		known, revision, err := tx.ObservedPoint(p.Zone)
+		a.IncarnationLost = known == hello.GetIncarnation() && revision > hello.GetRevision()
+		switch {
+		case err != nil:
+			return err
+		case revoked || zone.GetState() == apiv1.Zone_RETIRED:
+			return &link.Goodbye{Code: link.CodeRevoked, Reason: "agent " + p.Agent + " of zone " + zone.GetName() + " has been revoked; it must join anew"}
+		case zone.GetState() == apiv1.Zone_QUARANTINED:
+			return &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + zone.GetStateReason()}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	session := newSession(h, zone, p.Agent, hello.GetIncarnation())
+	a.Classes = link.Classes{
+		StateSource: session.desired, StateSink: session.observed, JournalSource: session.orders, JournalSink: session.results,
+	}
+	a.Samples = session
+	a.Opened = session.opened
+	return a, nil
+}
+
+// view reads a snapshot, and reads again when the state was replaced under it.
+func (h *Hub) view(ctx context.Context, fn func(*state.Tx) error) error {
+	for {
+		err := h.Reader.View(ctx, fn)
+		if !errors.Is(err, state.ErrRetry) {
+			return err
+		}
+	}
+}
+
+// actor is who does what the hub proposes.
+const actor = "zonehub"
+
+// propose has a command carried out; the error is a problem when it was refused. A refusal counts the first time only: a
+// command is never repeated with another id.
+func (h *Hub) propose(ctx context.Context, c *commandv1.Command) error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	c.Id, c.Actor = id[:], actor
+	result, err := h.Proposer.Propose(ctx, c)
+	if err != nil {
+		return err
+	}
+	return problem.FromProto(result.GetProblem())
+}
+
+// farewellTime bounds how long the end of a session may take to be written down.
+const farewellTime = 30 * time.Second
+
+func nameOf(o *linkv1.Object) string {
+	switch {
+	case o.GetVm() != nil:
+		return "vm " + o.GetVm().GetName()
+	case o.GetHost() != nil:
+		return "host " + o.GetHost().GetName()
+	case o.GetCluster() != nil:
+		return "cluster " + o.GetCluster().GetName()
+	case o.GetZone() != nil:
+		return "zone " + o.GetZone().GetName()
+	}
+	return "tombstone of " + o.GetTombstone().GetNoun().GetKind() + " " + o.GetTombstone().GetNoun().GetName()
+}

@@ -1,0 +1,124 @@
+package zonehub
+
+import (
+	"context"
+	"errors"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/problem"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// results takes a zone's journals up: results, usage, events.
+type results struct {
+	zone string
+	hub  *Hub
+}
+
+func (r *results) Points(ctx context.Context) (points []*linkv1.JournalPoint, err error) {
+	err = r.hub.view(ctx, func(tx *state.Tx) (err error) {
+		points, err = tx.JournalPoints(r.zone)
+		return err
+	})
+	return points, err
+}
+
+func (r *results) Commit(ctx context.Context, batch *linkv1.JournalBatch) (*linkv1.JournalAck, error) {
+	err := r.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AppendJournal{
+		AppendJournal: &commandv1.AppendJournal{ZoneId: r.zone, Batch: batch},
+	}})
+	if err != nil {
+		return nil, gap(err)
+	}
+	entries := batch.GetEntries()
+	return r.acknowledge(ctx, batch.GetOrigin(), batch.GetStream(), entries[0].GetSequence(), entries[len(entries)-1].GetSequence())
+}
+
+func (r *results) Withheld(ctx context.Context, w *linkv1.Withheld) (*linkv1.JournalAck, error) {
+	err := r.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ConsumeWithheld{
+		ConsumeWithheld: &commandv1.ConsumeWithheld{ZoneId: r.zone, Withheld: w},
+	}})
+	if err != nil {
+		return nil, gap(err)
+	}
+	e := w.GetEntry()
+	return r.acknowledge(ctx, e.GetOrigin(), e.GetStream(), e.GetSequence(), e.GetSequence())
+}
+
+// acknowledge tells where the journal stands now, and which of the entries just consumed were not accepted.
+func (r *results) acknowledge(ctx context.Context, origin, stream string, from, through uint64) (*linkv1.JournalAck, error) {
+	j := state.Journal{ZoneID: r.zone, Origin: origin, Stream: stream}
+	ack := &linkv1.JournalAck{}
+	err := r.hub.view(ctx, func(tx *state.Tx) error {
+		at, _, err := tx.JournalPoint(j)
+		if err != nil {
+			return err
+		}
+		ack.Points = []*linkv1.JournalPoint{{Origin: origin, Stream: stream, Sequence: at}}
+		ack.Rejected, err = tx.Rejected(j, from, through)
+		return err
+	})
+	return ack, err
+}
+
+// orders is the journal down to a zone.
+type orders struct {
+	zone    string
+	hub     *Hub
+	changes lazyWatch
+}
+
+func newOrders(h *Hub, zone string) *orders {
+	return &orders{zone: zone, hub: h, changes: lazyWatch{reader: h.Reader, topic: state.ForZone(state.TopicOrders, zone)}}
+}
+
+func (o *orders) close() { o.changes.close() }
+
+func (o *orders) Pending(ctx context.Context) (points []*linkv1.JournalPoint, err error) {
+	err = o.hub.view(ctx, func(tx *state.Tx) (err error) {
+		points, err = tx.OrderJournals(o.zone)
+		return err
+	})
+	return points, err
+}
+
+func (o *orders) After(ctx context.Context, p *linkv1.JournalPoint, max int) (batch *linkv1.JournalBatch, err error) {
+	err = o.hub.view(ctx, func(tx *state.Tx) (err error) {
+		batch, err = tx.OrdersAfter(o.zone, p.GetOrigin(), p.GetStream(), p.GetSequence(), max)
+		return err
+	})
+	return batch, err
+}
+
+func (o *orders) Changed() <-chan struct{} { return o.changes.c() }
+
+// Acknowledged drops what the zone has. A point that says nothing new is not proposed.
+func (o *orders) Acknowledged(ctx context.Context, ack *linkv1.JournalAck) error {
+	pending, err := o.Pending(ctx)
+	if err != nil {
+		return err
+	}
+	news := len(ack.GetRejected()) > 0
+	for _, p := range ack.GetPoints() {
+		for _, q := range pending {
+			news = news || (q.GetOrigin() == p.GetOrigin() && q.GetStream() == p.GetStream() && q.GetSequence() < p.GetSequence())
+		}
+	}
+	if !news {
+		return nil
+	}
+	return o.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AcknowledgeJournal{
+		AcknowledgeJournal: &commandv1.AcknowledgeJournal{ZoneId: o.zone, Ack: ack},
+	}})
+}
+
+// gap lets the link know that the other end has to begin elsewhere: the state machine refuses what does not follow on what
+// it has with CONFLICT.
+func gap(err error) error {
+	if problem.Is(err, problem.Conflict) {
+		return errors.Join(link.ErrGap, err)
+	}
+	return err
+}

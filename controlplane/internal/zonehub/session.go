@@ -1,0 +1,68 @@
+package zonehub
+
+import (
+	"context"
+	"crypto/rand"
+
+	"github.com/naru-project/naru/federation/link"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// session is one session of a zone: its classes, and the record of its beginning and end.
+type session struct {
+	hub                *Hub
+	zone               *apiv1.Zone
+	agent, incarnation string
+	id                 []byte
+
+	desired  *desired
+	observed *observed
+	orders   *orders
+	results  *results
+}
+
+func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string) *session {
+	s := &session{hub: h, zone: zone, agent: agent, incarnation: incarnation, id: make([]byte, 16)}
+	rand.Read(s.id)
+	s.desired = newDesired(h, zone.GetId())
+	s.observed = &observed{zone.GetId(), h}
+	s.orders = newOrders(h, zone.GetId())
+	s.results = &results{zone.GetId(), h}
+	return s
+}
+
+// opened writes down that the zone is connected, and sees to it that its end is written down too.
+func (s *session) opened(ctx context.Context, _ *link.Opened) error {
+	if err := s.record(ctx, true); err != nil {
+		return err
+	}
+	s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
+	context.AfterFunc(ctx, s.closed)
+	return nil
+}
+
+// closed writes down that the session has ended. It goes on trying beyond this session's life; a server that dies before
+// leaves it to the leader, who watches over sessions of servers that are gone.
+func (s *session) closed() {
+	s.desired.close()
+	s.orders.close()
+	s.hub.Samples.forget(s.zone.GetId())
+	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
+	defer cancel()
+	if err := s.record(ctx, false); err != nil {
+		s.hub.Log.Warn("the end of a zone's session could not be written down", "zone", s.zone.GetName(), "error", err)
+	}
+}
+
+func (s *session) record(ctx context.Context, connected bool) error {
+	return s.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
+		ZoneId: s.zone.GetId(), Session: s.id, Connected: connected, Agent: s.agent, ServerId: s.hub.ServerID, Incarnation: s.incarnation,
+	}}})
+}
+
+// Take keeps the zone's samples.
+func (s *session) Take(b *linkv1.SampleBatch) {
+	s.hub.Samples.take(s.zone.GetId(), s.zone.GetName(), b)
+}

@@ -1,0 +1,143 @@
+// Package edge serves the API inside a zone: the same methods, gRPC and REST, to the zone's own users. It decides nothing
+// about who may do what: a call goes over the link to the control plane with the caller's token, sealed, and is judged there.
+// While the zone is cut off, what may be read locally is answered from the zone's own store, with its age, to callers whom
+// the control plane has vouched for not long ago.
+package edge
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// method is what the descriptors say of one method of the API.
+type method struct {
+	name          string
+	edge          apiv1.Edge
+	input, output protoreflect.MessageType
+	stream        bool
+}
+
+// table is every method of the API, by its full name.
+type table map[string]method
+
+// readTable reads the methods of naru.api.v1 from the descriptors.
+func readTable() (table, error) {
+	t := table{}
+	var failed error
+	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			s := f.Services().Get(i)
+			for j := range s.Methods().Len() {
+				m := s.Methods().Get(j)
+				in, err := protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName())
+				if err != nil {
+					failed = err
+					return false
+				}
+				out, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+				if err != nil {
+					failed = err
+					return false
+				}
+				name := "/" + string(s.FullName()) + "/" + string(m.Name())
+				edge, _ := proto.GetExtension(m.Options(), apiv1.E_Edge).(apiv1.Edge)
+				t[name] = method{name: name, edge: edge, input: in, output: out, stream: m.IsStreamingServer()}
+			}
+		}
+		return true
+	})
+	return t, failed
+}
+
+// find returns a method that can be called at an edge.
+func (t table) find(name string) (method, error) {
+	m, ok := t[name]
+	switch {
+	case !ok:
+		return m, problem.New(problem.Unsupported, "there is no method "+name, "GET /openapi.json lists every path.")
+	case m.edge == apiv1.Edge_EDGE_UNSPECIFIED:
+		return m, problem.New(problem.Forbidden, name[strings.LastIndexByte(name, '/')+1:]+" cannot be called at a zone's edge", "Call it in the control network.")
+	}
+	return m, nil
+}
+
+// Conn is the API as the zone's users see it: a connection that a REST gateway or a gRPC server stands before. Safe for
+// concurrent use.
+type Conn struct {
+	central grpc.ClientConnInterface
+	local   *Local
+	table   table
+	known   *vouched
+}
+
+// NewConn returns a connection whose calls go over central, and while that says LINK_DOWN are read from local where they
+// may be.
+func NewConn(central grpc.ClientConnInterface, local *Local, now clock) (*Conn, error) {
+	t, err := readTable()
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{central: central, local: local, table: t, known: newVouched(now)}, nil
+}
+
+// Invoke carries out a unary call. Errors are gRPC statuses with their problem.
+func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ...grpc.CallOption) error {
+	m, err := c.table.find(name)
+	if err != nil {
+		return problem.ToStatus(err)
+	}
+	md, _ := metadata.FromOutgoingContext(ctx)
+	credential := first(md.Get("authorization"))
+	if credential == "" {
+		return problem.ToStatus(problem.New(problem.Unauthenticated, "no bearer token came with the request", "Send Authorization: Bearer with a token; an administrator makes one with: naru token create"))
+	}
+	err = problem.FromStatus(c.central.Invoke(ctx, name, args, reply, opts...))
+	switch {
+	case err == nil && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
+		c.vouch(ctx, credential)
+	case problem.Is(err, problem.LinkDown) && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
+		who, ok := c.known.get(credential)
+		if !ok {
+			return problem.ToStatus(err)
+		}
+		err = c.local.read(args.(proto.Message), reply.(proto.Message), who)
+	}
+	return problem.ToStatus(err)
+}
+
+// vouch asks the control plane who the caller is, and remembers it for when the link is down.
+func (c *Conn) vouch(ctx context.Context, credential string) {
+	if _, ok := c.known.get(credential); ok && c.known.fresh(credential) {
+		return
+	}
+	who := &apiv1.WhoAmIResponse{}
+	ctx = metadata.NewOutgoingContext(ctx, metadata.Pairs("authorization", credential))
+	if c.central.Invoke(ctx, apiv1.AccessTokenService_WhoAmI_FullMethodName, &apiv1.WhoAmIRequest{}, who) == nil {
+		c.known.put(credential, who)
+	}
+}
+
+// NewStream begins a watch. There is no watch while the zone is cut off.
+func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, name string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if _, err := c.table.find(name); err != nil {
+		return nil, problem.ToStatus(err)
+	}
+	s, err := c.central.NewStream(ctx, desc, name, opts...)
+	return s, problem.ToStatus(problem.FromStatus(err))
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}

@@ -1,0 +1,139 @@
+package edge
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+)
+
+// Follower tells what is in the zone's store, and what changes in it.
+type Follower interface {
+	Follow(ctx context.Context, fn func(etcdstore.Batch) error, spaces ...etcdstore.Space) error
+}
+
+// Local is the zone's own picture of its nouns: what the control plane last wished, with what the zone observes. Safe for
+// concurrent use.
+type Local struct {
+	store Follower
+
+	mu       sync.RWMutex
+	desired  map[nounKey]proto.Message
+	observed map[nounKey]proto.Message
+}
+
+type nounKey struct{ kind, id string }
+
+// NewLocal returns an empty picture; Run fills it.
+func NewLocal(store Follower) *Local { return &Local{store: store} }
+
+// Run keeps the picture current until ctx ends.
+func (l *Local) Run(ctx context.Context) error {
+	return l.store.Follow(ctx, func(b etcdstore.Batch) error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if b.Reset {
+			l.desired, l.observed = map[nounKey]proto.Message{}, map[nounKey]proto.Message{}
+		}
+		for _, c := range b.Changes {
+			side := l.desired
+			if c.Space == etcdstore.Observed {
+				side = l.observed
+			}
+			if key := (nounKey{c.Kind, c.ID}); c.Message == nil {
+				delete(side, key)
+			} else {
+				side[key] = c.Message
+			}
+		}
+		return nil
+	}, etcdstore.Desired, etcdstore.Observed)
+}
+
+// all returns the nouns of one kind, merged and by name.
+func all[M interface {
+	proto.Message
+	GetName() string
+	GetId() string
+}](l *Local, kind string, keep func(M) bool) []M {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var out []M
+	for key, desired := range l.desired {
+		if key.kind != kind {
+			continue
+		}
+		m := proto.CloneOf(desired.(M))
+		if observed := l.observed[key]; observed != nil {
+			schema.MergeObserved(m, proto.Clone(observed))
+		}
+		if keep(m) {
+			schema.Strip(m)
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b M) int {
+		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetId(), b.GetId()))
+	})
+	return out
+}
+
+// read answers a request from the zone's own store. What it tells is what the zone knows now; only what the control plane
+// wishes may be old, and is as fresh as the link was.
+func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse) error {
+	switch r := req.(type) {
+	case *apiv1.ListVMsRequest:
+		if err := simple(r.GetFilter(), r.GetOrderBy(), r.GetPageToken()); err != nil {
+			return err
+		}
+		reply.(*apiv1.ListVMsResponse).Vms = l.vms(who, r.GetProject())
+	case *apiv1.GetVMRequest:
+		for _, vm := range l.vms(who, r.GetProject()) {
+			if vm.GetId() == r.GetVm() || vm.GetName() == r.GetVm() {
+				reply.(*apiv1.GetVMResponse).Vm = vm
+				return nil
+			}
+		}
+		return problem.Newf(problem.NotFound, "The zone is cut off and knows its own VMs only; ask again when the link is up.", "there is no VM %q in this zone", r.GetVm())
+	case *apiv1.ListZonesRequest:
+		reply.(*apiv1.ListZonesResponse).Zones = all(l, "zone", func(*apiv1.Zone) bool { return true })
+	case *apiv1.GetZoneRequest:
+		for _, z := range all(l, "zone", func(z *apiv1.Zone) bool { return z.GetId() == r.GetZone() || z.GetName() == r.GetZone() }) {
+			reply.(*apiv1.GetZoneResponse).Zone = z
+			return nil
+		}
+		return problem.Newf(problem.NotFound, "The zone is cut off and knows itself only.", "there is no zone %q", r.GetZone())
+	default:
+		return problem.New(problem.LinkDown, "this cannot be read while the zone is cut off", "Try again when the link is up.")
+	}
+	return nil
+}
+
+// vms returns the zone's VMs of the caller's project.
+func (l *Local) vms(who *apiv1.WhoAmIResponse, project string) []*apiv1.VM {
+	return all(l, "vm", func(vm *apiv1.VM) bool {
+		asked := project == "" || project == vm.GetProject() || project == vm.GetProjectId()
+		if !asked || vm.GetProject() != who.GetProject() {
+			return false
+		}
+		if vm.Freshness = vm.GetHostFreshness(); vm.Freshness == apiv1.Freshness_LEVEL_UNSPECIFIED {
+			vm.Freshness = apiv1.Freshness_STALE
+		}
+		return true
+	})
+}
+
+// simple refuses what only the control plane can do.
+func simple(filter, order, token string) error {
+	if filter != "" || order != "" || token != "" {
+		return problem.New(problem.LinkDown, "the zone is cut off; it can list its own VMs, without filter, order and paging", "Ask without them, or try again when the link is up.")
+	}
+	return nil
+}
