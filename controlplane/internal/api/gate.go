@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/service"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+)
+
+const (
+	// unaryTime is how long a call may take; a caller may ask for less.
+	unaryTime = 30 * time.Second
+	// maxUnary bounds the calls under way, so that under overload some are answered in time and the rest are told so.
+	maxUnary = 4096
+	// maxStreams bounds the watches under way.
+	maxStreams = 16384
+)
+
+// Authenticator says who calls.
+type Authenticator interface {
+	Authenticate(context.Context, auth.Credentials) (auth.Principal, error)
+	// Recheck says whether a principal is still good.
+	Recheck(context.Context, auth.Principal) error
+}
+
+// gate is what every call passes, whichever way it came: it finds out who calls and decides whether they may, gives the
+// call a trace id and a deadline, validates the request, strips the answer of internal fields, turns errors into problems,
+// survives panics, counts and logs. Its two methods have the form of gRPC's interceptors.
+type gate struct {
+	who     Authenticator
+	log     *slog.Logger
+	metrics *metrics
+	unaries atomic.Int64
+	live    liveStreams
+}
+
+func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	v := newVisit(ctx, info.FullMethod)
+	answer, err := g.guardUnary(ctx, v, req, next)
+	return answer, g.finish(v, err)
+}
+
+func (g *gate) guardUnary(ctx context.Context, v *visit, req any, next grpc.UnaryHandler) (answer any, err error) {
+	defer recoverTo(&err)
+	defer g.unaries.Add(-1)
+	if g.unaries.Add(1) > maxUnary {
+		return nil, problem.New(problem.TooMany, "the server has as many calls under way as it takes", "Try again in a moment.")
+	}
+	ctx, cancel := context.WithTimeout(ctx, unaryTime)
+	defer cancel()
+	if ctx, err = g.admit(ctx, v); err != nil {
+		return nil, err
+	}
+	if err := validate(req.(proto.Message)); err != nil {
+		return nil, err
+	}
+	if answer, err = next(ctx, req); err != nil {
+		return nil, err
+	}
+	schema.Strip(answer.(proto.Message))
+	return answer, nil
+}
+
+// stream is for answers that last. What a stream sends must have been stripped by whoever sends it: streams share it.
+func (g *gate) stream(impl any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	v := newVisit(ss.Context(), info.FullMethod)
+	return g.finish(v, g.guardStream(v, impl, ss, next))
+}
+
+func (g *gate) guardStream(v *visit, impl any, ss grpc.ServerStream, next grpc.StreamHandler) (err error) {
+	defer recoverTo(&err)
+	ctx, err := g.admit(ss.Context(), v)
+	if err != nil {
+		return err
+	}
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	leave, err := g.live.enter(v.principal, cut)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	g.metrics.streams.Inc()
+	defer g.metrics.streams.Dec()
+	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx})
+	var why *problem.Error
+	if errors.As(context.Cause(ctx), &why) {
+		return why
+	}
+	return err
+}
+
+// admit decides whether the call may go on, and puts what the service needs to know of it into the context.
+func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
+	call, credentials, err := readCall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v.principal, err = g.who.Authenticate(ctx, credentials); err != nil {
+		return nil, err
+	}
+	if err := auth.Authorize(v.principal, v.method); err != nil {
+		return nil, err
+	}
+	call.Principal, call.TraceID = v.principal, v.trace
+	return service.WithCall(ctx, call), nil
+}
+
+// finish counts and logs the call and returns its error as a status that carries the problem.
+func (g *gate) finish(v *visit, err error) error {
+	took := time.Since(v.began)
+	code, level := "OK", slog.LevelDebug
+	var p *problem.Error
+	if err != nil {
+		// The problem may be shared with others who got the same refusal.
+		p = &problem.Error{Problem: proto.CloneOf(problem.Of(err))}
+		p.Problem.TraceId = v.trace
+		code, level = string(p.Code()), slog.LevelInfo
+	}
+	g.metrics.calls.WithLabelValues(v.method, code).Inc()
+	g.metrics.seconds.WithLabelValues(v.method).Observe(took.Seconds())
+	attributes := []slog.Attr{
+		slog.String("method", v.method), slog.String("code", code), slog.String("actor", v.principal.Actor),
+		slog.Duration("took", took), slog.String("trace_id", v.trace),
+	}
+	if code == string(problem.Internal) {
+		level = slog.LevelError
+		attributes = append(attributes, slog.Any("error", err))
+	}
+	g.log.LogAttrs(context.Background(), level, "api call", attributes...)
+	if p == nil {
+		return nil
+	}
+	return problem.ToStatus(p)
+}
+
+// recoverTo turns a panic into an error: one bad call must not end the server.
+func recoverTo(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	}
+}
+
+// guardedStream is a stream with the gate's context.
+type guardedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *guardedStream) Context() context.Context { return s.ctx }
+
+// RecvMsg validates what it receives.
+func (s *guardedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return validate(m.(proto.Message))
+}

@@ -1,0 +1,244 @@
+// Package placement keeps a picture of all zones' hosts, as they were last observed, and answers from it where a VM could
+// go: which cluster to ask, or why no host would do. The zone decides in the end; this spares a person the wait for what is
+// hopeless.
+//
+// The picture follows the state change by change. It may be a moment old, and is never the ground of anything that must
+// not be wrong.
+package placement
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/placement"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// chunk is how many changes are read at once.
+const chunk = 512
+
+// patience is how long a refusal waits for the picture to become current.
+const patience = 2 * time.Second
+
+// Reader reads this server's copy of the state.
+type Reader interface {
+	View(ctx context.Context, fn func(*state.Tx) error) error
+	Watch(topics ...string) *state.Watch
+}
+
+// Chooser answers where a VM could go. Run has to be running. Safe for concurrent use.
+type Chooser struct {
+	reader Reader
+	log    *slog.Logger
+	ask    chan struct{} // wakes Run though nothing of its tables changed
+
+	mu      sync.Mutex
+	picture *placement.Picture
+	epoch   uint64
+	drawn   uint64        // the picture holds everything up to this revision
+	moved   chan struct{} // closed when the picture has changed
+}
+
+// New returns a chooser that knows nothing yet.
+func New(r Reader, log *slog.Logger) *Chooser {
+	return &Chooser{reader: r, log: log, ask: make(chan struct{}, 1), moved: make(chan struct{}), picture: placement.New()}
+}
+
+// Choose returns the id of the cluster in which a VM of this size, zone and affinity should be placed: its own where it
+// names one. Where no host can take it, the error is a problem NO_HOST_FITS that says so host by host. A refusal rests on
+// everything up to the revision after; an acceptance may rest on a little less.
+func (c *Chooser) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		clusterID, current, moved, err := c.try(vm, after)
+		if err == nil || current {
+			return clusterID, err
+		}
+		select {
+		case c.ask <- struct{}{}:
+		default: // somebody has asked already
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return "", problem.New(problem.Unavailable, "the server has not yet read which hosts there are", "Try again in a moment.")
+		}
+	}
+}
+
+// try asks the picture as it is; current reports whether that holds everything up to after, moved is closed when it changes.
+func (c *Chooser) try(vm *apiv1.VM, after uint64) (clusterID string, current bool, moved <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	current = c.epoch != 0 && c.drawn >= after
+	if vm.GetClusterId() != "" {
+		if _, ok := c.picture.Choose(vm); ok {
+			return vm.GetClusterId(), current, c.moved, nil
+		}
+		e := c.picture.Explain(vm)
+		return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("cluster", "has no host that can take the VM")
+	}
+	if id, _, ok := c.picture.ChooseCluster(vm, apiv1.Cluster_SPREAD); ok {
+		return id, current, c.moved, nil
+	}
+	e := c.picture.ExplainZone(vm)
+	return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("zone", "has no host that can take the VM")
+}
+
+// Run keeps the picture current until ctx ends.
+func (c *Chooser) Run(ctx context.Context) error {
+	w := c.reader.Watch("clusters", "hosts", "vms")
+	defer w.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, open := <-w.C():
+			if !open {
+				return nil
+			}
+		case <-c.ask:
+		}
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = c.advance(ctx); err != nil {
+				c.log.Warn("the picture of hosts is not current", "error", err)
+				break // the next change tries again
+			}
+		}
+	}
+}
+
+// advance takes the next changes into the picture, and reports whether there may be more.
+func (c *Chooser) advance(ctx context.Context) (more bool, err error) {
+	err = c.reader.View(ctx, func(tx *state.Tx) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		defer func() {
+			close(c.moved)
+			c.moved = make(chan struct{})
+		}()
+		meta := tx.Meta()
+		if c.epoch != meta.Epoch || c.drawn > meta.Revision {
+			more = false
+			return c.redraw(tx)
+		}
+		var full bool
+		full, err := c.catchUp(tx)
+		if errors.Is(err, state.ErrCompacted) {
+			return c.redraw(tx)
+		}
+		more = full
+		return err
+	})
+	return more, err
+}
+
+// catchUp takes in what changed in the three tables, all up to one revision.
+func (c *Chooser) catchUp(tx *state.Tx) (full bool, err error) {
+	clusters, err := tx.Clusters.Since(c.drawn, chunk)
+	if err != nil {
+		return false, err
+	}
+	hosts, err := tx.Hosts.Since(c.drawn, chunk)
+	if err != nil {
+		return false, err
+	}
+	vms, err := tx.VMs.Since(c.drawn, chunk)
+	if err != nil {
+		return false, err
+	}
+	through := tx.Meta().Revision
+	through, full = bound(clusters, through, full)
+	through, full = bound(hosts, through, full)
+	through, full = bound(vms, through, full)
+	for _, ch := range clusters {
+		if ch.Revision <= through {
+			c.cluster(ch.Noun, ch.Deleted)
+		}
+	}
+	for _, ch := range hosts {
+		if ch.Revision <= through {
+			c.host(ch.Noun, ch.Deleted)
+		}
+	}
+	for _, ch := range vms {
+		if ch.Revision <= through {
+			c.vm(ch.Noun, ch.Deleted)
+		}
+	}
+	c.drawn = through
+	return full, nil
+}
+
+// bound lowers through to where a full chunk of changes ends.
+func bound[M state.Noun](changes []state.Change[M], through uint64, full bool) (uint64, bool) {
+	if len(changes) < chunk {
+		return through, full
+	}
+	return min(through, changes[len(changes)-1].Revision), true
+}
+
+// redraw begins anew from everything that is there.
+func (c *Chooser) redraw(tx *state.Tx) error {
+	c.picture, c.epoch = placement.New(), 0
+	for m, err := range tx.Clusters.All(nil) {
+		if err != nil {
+			return err
+		}
+		c.cluster(m, false)
+	}
+	for m, err := range tx.Hosts.All(nil) {
+		if err != nil {
+			return err
+		}
+		c.host(m, false)
+	}
+	for m, err := range tx.VMs.All(nil) {
+		if err != nil {
+			return err
+		}
+		c.vm(m, false)
+	}
+	c.epoch, c.drawn = tx.Meta().Epoch, tx.Meta().Revision
+	return nil
+}
+
+func (c *Chooser) cluster(m *apiv1.Cluster, deleted bool) {
+	if deleted {
+		c.picture.RemoveCluster(m.GetId())
+	} else {
+		c.picture.SetCluster(m)
+	}
+}
+
+func (c *Chooser) host(m *apiv1.Host, deleted bool) {
+	if deleted {
+		c.picture.RemoveHost(m.GetId())
+	} else {
+		c.picture.SetHost(m)
+	}
+}
+
+// vm puts a VM where it is. One that is still to be placed is put where it would go now, so that many that are asked for at
+// once are not all promised the same room.
+func (c *Chooser) vm(m *apiv1.VM, deleted bool) {
+	switch {
+	case deleted:
+		c.picture.Release(m.GetId())
+	case m.GetHostId() != "":
+		c.picture.Assign(m, m.GetHostId())
+	case m.GetDesiredState() == apiv1.VM_DELETED || m.GetState() == apiv1.VM_ERROR:
+		c.picture.Release(m.GetId())
+	default:
+		if _, placed := c.picture.HostOf(m.GetId()); !placed {
+			c.picture.Place(m)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// maxTokenLife is how long an access token may be valid.
+const maxTokenLife = 366 * 24 * time.Hour
+
+type accessTokenService struct {
+	apiv1.UnimplementedAccessTokenServiceServer
+	*Service
+}
+
+// AccessToken returns a token with its internal fields, for whoever checks bearers.
+func (s *Service) AccessToken(ctx context.Context, id string) (t *apiv1.AccessToken, err error) {
+	err = s.view(ctx, func(tx *state.Tx) error {
+		t, err = s.accessTokens.within(tx, id, nil)
+		return err
+	})
+	if err == nil && t.GetId() != id { // found by its name
+		return nil, problem.New(problem.NotFound, "there is no token "+id, "")
+	}
+	return t, err
+}
+
+func (s accessTokenService) ListAccessTokens(ctx context.Context, r *apiv1.ListAccessTokensRequest) (*apiv1.ListAccessTokensResponse, error) {
+	items, next, err := s.accessTokens.list(ctx, r, place{})
+	return &apiv1.ListAccessTokensResponse{AccessTokens: items, NextPageToken: next}, err
+}
+
+func (s accessTokenService) GetAccessToken(ctx context.Context, r *apiv1.GetAccessTokenRequest) (*apiv1.GetAccessTokenResponse, error) {
+	m, err := s.accessTokens.get(ctx, r.GetAccessToken(), place{})
+	return &apiv1.GetAccessTokenResponse{AccessToken: m}, err
+}
+
+// CreateAccessToken makes a token. Only the hash of its secret is kept, so a repeated request cannot be answered as the
+// first one was; it says so.
+func (s accessTokenService) CreateAccessToken(ctx context.Context, r *apiv1.CreateAccessTokenRequest) (*apiv1.CreateAccessTokenResponse, error) {
+	var text string
+	var hash []byte
+	result, err := s.accessTokens.create(ctx, r, r.GetAccessToken(), func(tx *state.Tx, t *apiv1.AccessToken) (state.Scope, error) {
+		left := time.Until(t.GetExpiresAt().AsTime())
+		if left <= 0 || left > maxTokenLife {
+			return nil, problem.New(problem.Invalid, "expires_at must lie ahead, at most 366 days", "Give another time.").With("expires_at", "must lie ahead, at most 366 days")
+		}
+		p, err := s.projects.within(tx, t.GetProject(), nil)
+		if err != nil {
+			return nil, inField(err, "project")
+		}
+		t.Project, t.ProjectId = p.GetName(), p.GetId()
+		if t.GetZone() != "" {
+			z, err := s.zones.within(tx, t.GetZone(), nil)
+			if err != nil {
+				return nil, inField(err, "zone")
+			}
+			t.Zone, t.ZoneId = z.GetName(), z.GetId()
+		}
+		t.CreatedBy = callOf(ctx).Principal.Actor
+		if text, hash, err = auth.NewToken(t.GetId()); err != nil {
+			return nil, err
+		}
+		t.SecretHash = hash
+		return nil, nil
+	}, func(c *commandv1.Command, t *apiv1.AccessToken) {
+		c.Body = &commandv1.Command_CreateAccessToken{CreateAccessToken: &commandv1.CreateAccessToken{AccessToken: t}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	made, err := s.accessTokens.decode(result)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(made.GetSecretHash(), hash) {
+		return nil, problem.Newf(problem.NameTaken, "Delete it, and make another with a new Idempotency-Key.",
+			"the first request with this Idempotency-Key made access token %s; its secret was shown then and is not kept", made.GetName())
+	}
+	return &apiv1.CreateAccessTokenResponse{AccessToken: proto.CloneOf(made), Secret: text}, nil
+}
+
+func (s accessTokenService) DeleteAccessToken(ctx context.Context, r *apiv1.DeleteAccessTokenRequest) (*apiv1.DeleteAccessTokenResponse, error) {
+	op, err := s.accessTokens.remove(ctx, r, r.GetAccessToken(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+		c.Body = &commandv1.Command_DeleteAccessToken{DeleteAccessToken: d}
+	})
+	return &apiv1.DeleteAccessTokenResponse{Operation: op}, err
+}
+
+// WhoAmI says who the caller is taken for.
+func (s accessTokenService) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
+	p := callOf(ctx).Principal
+	return &apiv1.WhoAmIResponse{Kind: string(p.Kind), Name: p.Name, Project: p.Project, Zone: p.Zone}, nil
+}

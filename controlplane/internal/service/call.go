@@ -1,0 +1,35 @@
+package service
+
+import (
+	"context"
+
+	"github.com/naru-project/naru/controlplane/internal/auth"
+)
+
+// Call is what a request says besides its message.
+type Call struct {
+	Principal auth.Principal
+	// IdempotencyKey makes it safe to send a write again; may be empty.
+	IdempotencyKey string
+	// IfMatch is the revision that an update rests on; empty means whatever it is.
+	IfMatch string
+	// LastEventID is where a watch goes on; it goes before the request's after.
+	LastEventID string
+	// Stale lets a read be answered from what this server has, without asking the leader.
+	Stale bool
+	// TraceID follows the request through every log.
+	TraceID string
+}
+
+type callKey struct{}
+
+// WithCall returns a context that carries c.
+func WithCall(ctx context.Context, c Call) context.Context {
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// callOf returns what ctx carries; nobody's call where it carries none, which sees nothing.
+func callOf(ctx context.Context) Call {
+	c, _ := ctx.Value(callKey{}).(Call)
+	return c
+}

@@ -1,0 +1,91 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+type hostService struct {
+	apiv1.UnimplementedHostServiceServer
+	*Service
+}
+
+func hostChange(kind apiv1.WatchType_Value, revision string, m *apiv1.Host) proto.Message {
+	return &apiv1.WatchHostsResponse{Type: kind, Revision: revision, Host: m}
+}
+
+func (s hostService) ListHosts(ctx context.Context, r *apiv1.ListHostsRequest) (*apiv1.ListHostsResponse, error) {
+	items, next, err := s.hosts.list(ctx, r, place{zone: r.GetZone(), cluster: r.GetCluster()})
+	return &apiv1.ListHostsResponse{Hosts: items, NextPageToken: next}, err
+}
+
+func (s hostService) GetHost(ctx context.Context, r *apiv1.GetHostRequest) (*apiv1.GetHostResponse, error) {
+	m, err := s.hosts.get(ctx, r.GetHost(), place{zone: r.GetZone(), cluster: r.GetCluster()})
+	return &apiv1.GetHostResponse{Host: m}, err
+}
+
+func (s hostService) WatchHosts(r *apiv1.WatchHostsRequest, stream grpc.ServerStreamingServer[apiv1.WatchHostsResponse]) error {
+	return s.hosts.watch(r, place{zone: r.GetZone(), cluster: r.GetCluster()}, stream)
+}
+
+func (s hostService) CreateHost(ctx context.Context, r *apiv1.CreateHostRequest) (*apiv1.CreateHostResponse, error) {
+	result, err := s.hosts.create(ctx, r, r.GetHost(), func(tx *state.Tx, h *apiv1.Host) (state.Scope, error) {
+		z, err := s.zones.within(tx, h.GetZone(), nil)
+		if err != nil {
+			return nil, inField(err, "zone")
+		}
+		c, err := s.clusters.within(tx, h.GetCluster(), state.Scope{"zone_id": z.GetId()})
+		if err != nil {
+			return nil, inField(err, "cluster")
+		}
+		h.Zone, h.ZoneId, h.Cluster, h.ClusterId = z.GetName(), z.GetId(), c.GetName(), c.GetId()
+		return state.Scope{"cluster_id": c.GetId()}, nil
+	}, func(c *commandv1.Command, m *apiv1.Host) {
+		c.Body = &commandv1.Command_CreateHost{CreateHost: &commandv1.CreateHost{Host: m}}
+	})
+	op, err := s.hosts.made(ctx, result, err)
+	return &apiv1.CreateHostResponse{Operation: op}, err
+}
+
+func (s hostService) UpdateHost(ctx context.Context, r *apiv1.UpdateHostRequest) (*apiv1.UpdateHostResponse, error) {
+	m, err := s.hosts.update(ctx, r, r.GetHost(), r.GetUpdateMask(), place{zone: r.GetZone(), cluster: r.GetCluster()}, nil, func(c *commandv1.Command, m *apiv1.Host, expected string) {
+		c.Body = &commandv1.Command_UpdateHost{UpdateHost: &commandv1.UpdateHost{Host: m, ExpectedRevision: expected}}
+	})
+	return &apiv1.UpdateHostResponse{Host: m}, err
+}
+
+func (s hostService) DeleteHost(ctx context.Context, r *apiv1.DeleteHostRequest) (*apiv1.DeleteHostResponse, error) {
+	op, err := s.hosts.remove(ctx, r, r.GetHost(), place{zone: r.GetZone(), cluster: r.GetCluster()}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+		c.Body = &commandv1.Command_DeleteHost{DeleteHost: d}
+	})
+	return &apiv1.DeleteHostResponse{Operation: op}, err
+}
+
+// TopHosts returns the newest sample of each host, busiest first.
+func (s hostService) TopHosts(ctx context.Context, r *apiv1.TopHostsRequest) (*apiv1.TopHostsResponse, error) {
+	zone := ""
+	if r.GetZone() != "" {
+		z, err := s.zones.get(ctx, r.GetZone(), place{})
+		if err != nil {
+			return nil, err
+		}
+		zone = z.GetName()
+	}
+	samples, err := s.Samples.Hosts(ctx, zone)
+	if err != nil {
+		return nil, err
+	}
+	samples = slices.Clone(samples)
+	slices.SortFunc(samples, func(a, b *apiv1.HostSample) int {
+		return cmp.Or(cmp.Compare(b.GetCpuRatio(), a.GetCpuRatio()), cmp.Compare(a.GetHostId(), b.GetHostId()))
+	})
+	return &apiv1.TopHostsResponse{Samples: samples}, nil
+}

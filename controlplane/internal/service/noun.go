@@ -1,0 +1,306 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// noun is what listing, showing, making, changing and deleting one noun have in common with doing so to the others.
+type noun[M state.Noun] struct {
+	*Service
+	kind  string // "vm"
+	topic string // "vms", as the state calls its table
+	table func(*state.Tx) state.Table[M]
+	// The columns that say whose and where a noun is; empty where it is nobody's, or nowhere. A column of ids ends in _id,
+	// the others hold names.
+	project, zone, cluster string
+	// wrap makes the message of a watch; feed follows the changes. Both are nil where there is no watch.
+	wrap func(apiv1.WatchType_Value, string, M) proto.Message
+	feed *feed[M]
+}
+
+// watched completes a noun that can be watched.
+func (n noun[M]) watched(wrap func(apiv1.WatchType_Value, string, M) proto.Message) noun[M] {
+	n.wrap = wrap
+	n.feed = newFeed(n.Reader, n.topic, n.table, n.where, wrap)
+	return n
+}
+
+// where says whose and where a noun is, by its columns.
+func (n noun[M]) where(m M) place {
+	read := func(column string) string {
+		if column == "" {
+			return ""
+		}
+		return m.ProtoReflect().Get(fieldOf(m, protoreflect.Name(column))).String()
+	}
+	return place{project: read(n.project), zone: read(n.zone), cluster: read(n.cluster)}
+}
+
+// place is what a request says of whose and where a noun is; each an id, a name, or empty.
+type place struct{ project, zone, cluster string }
+
+// listRequest is what all requests for lists have.
+type listRequest interface {
+	GetFilter() string
+	GetOrderBy() string
+	GetPageSize() uint32
+	GetPageToken() string
+}
+
+// list returns a page of what is in the caller's scope and in the place asked for.
+func (n noun[M]) list(ctx context.Context, r listRequest, at place) (items []M, next string, err error) {
+	err = n.read(ctx, func(tx *state.Tx) error {
+		scope, err := n.scope(ctx, tx, at)
+		if err != nil {
+			return err
+		}
+		items, next, err = n.table(tx).List(state.Query{
+			Filter: r.GetFilter(), OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
+		})
+		return err
+	})
+	return items, next, err
+}
+
+// get returns one noun by id or name.
+func (n noun[M]) get(ctx context.Context, name string, at place) (m M, err error) {
+	err = n.read(ctx, func(tx *state.Tx) error {
+		m, err = n.find(ctx, tx, name, at)
+		return err
+	})
+	return m, err
+}
+
+// find returns one noun by id or name, on a snapshot. What is out of the caller's scope is not there.
+func (n noun[M]) find(ctx context.Context, tx *state.Tx, name string, at place) (M, error) {
+	scope, err := n.scope(ctx, tx, at)
+	if err != nil {
+		var none M
+		return none, err
+	}
+	return n.within(tx, name, scope)
+}
+
+// within returns one noun by id or name within a scope that is known.
+func (n noun[M]) within(tx *state.Tx, name string, scope state.Scope) (M, error) {
+	m, err := n.table(tx).Find(name, scope)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return m, problem.Newf(problem.NotFound, "naru "+n.kind+" list shows which there are.", "there is no %s %s", n.kind, name)
+	case errors.Is(err, state.ErrAmbiguous):
+		return m, problem.Newf(problem.Invalid, "Say which: "+n.places()+", or the id.", "there is more than one %s named %s", n.kind, name)
+	}
+	return m, err
+}
+
+// places names what tells two nouns of one name apart.
+func (n noun[M]) places() string {
+	var out []string
+	for _, p := range [...]struct{ name, column string }{{"the project", n.project}, {"the zone", n.zone}, {"the cluster", n.cluster}} {
+		if p.column != "" {
+			out = append(out, p.name)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// scope narrows a query to the caller's own and to the place asked for. It is resolved before the query, never row by row.
+func (n noun[M]) scope(ctx context.Context, tx *state.Tx, at place) (state.Scope, error) {
+	out := state.Scope{}
+	principal := callOf(ctx).Principal
+	if n.project != "" && !principal.Scope().Everything() {
+		if principal.ProjectID == "" || principal.Project == "" {
+			return nil, problem.New(problem.Forbidden, principal.Name+" is in no project", "Ask an administrator.")
+		}
+		out[n.project] = pick(n.project, principal.ProjectID, principal.Project)
+	}
+	if at.project != "" && n.project != "" {
+		p, err := n.projects.find(ctx, tx, at.project, place{})
+		if err != nil {
+			return nil, err
+		}
+		out[n.project] = pick(n.project, p.GetId(), p.GetName())
+	}
+	if at.zone != "" && n.zone != "" {
+		z, err := n.zones.find(ctx, tx, at.zone, place{})
+		if err != nil {
+			return nil, err
+		}
+		out[n.zone] = pick(n.zone, z.GetId(), z.GetName())
+	}
+	if at.cluster != "" && n.cluster != "" {
+		c, err := n.clusters.find(ctx, tx, at.cluster, place{zone: at.zone})
+		if err != nil {
+			return nil, err
+		}
+		out[n.cluster] = pick(n.cluster, c.GetId(), c.GetName())
+	}
+	return out, nil
+}
+
+// pick returns what a column holds of a noun.
+func pick(column, id, name string) string {
+	if strings.HasSuffix(column, "_id") {
+		return id
+	}
+	return name
+}
+
+// create makes a noun of what the client sent. prepare resolves the names in it, on a snapshot, and gives the scope in
+// which its name must be new; body wraps it for the command.
+func (n noun[M]) create(ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), body func(*commandv1.Command, M)) (*commandv1.Result, error) {
+	if err := schema.CheckCreate(sent); err != nil {
+		return nil, err
+	}
+	id := newID()
+	return n.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m := proto.CloneOf(sent)
+		setID(m, id)
+		scope, err := prepare(tx, m)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.nameIsFree(tx, m, scope); err != nil {
+			return nil, err
+		}
+		body(c, m)
+		return nil, nil
+	})
+}
+
+// nameIsFree refuses a name that is taken, before the state machine does, so that it need not be asked.
+func (n noun[M]) nameIsFree(tx *state.Tx, m M, scope state.Scope) error {
+	name := m.ProtoReflect().Get(fieldOf(m, "name")).String()
+	_, err := n.table(tx).ByName(name, scope)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return nil
+	case err != nil && !errors.Is(err, state.ErrAmbiguous):
+		return err
+	}
+	return problem.Newf(problem.NameTaken, "Choose another name.", "there is a %s named %s already", n.kind, name).With("name", "is taken")
+}
+
+// made is the operation of a noun that was made.
+func (n noun[M]) made(ctx context.Context, r *commandv1.Result, err error) (*apiv1.Operation, error) {
+	target := &apiv1.Reference{Kind: n.kind}
+	if m, err := n.decode(r); err == nil {
+		target.Id, target.Name = m.GetId(), m.ProtoReflect().Get(fieldOf(m, "name")).String()
+	}
+	return n.ended(ctx, n.kind+".create", target, r, err)
+}
+
+// decode returns the noun that a result carries.
+func (n noun[M]) decode(r *commandv1.Result) (M, error) {
+	var zero M
+	m := zero.ProtoReflect().New().Interface().(M)
+	if len(r.GetNoun()) == 0 {
+		return m, errors.New("the result carries no noun")
+	}
+	return m, proto.Unmarshal(r.GetNoun(), m)
+}
+
+// update changes the fields that mask names. An If-Match of the call guards against a lost update; without it, a noun that
+// was changed meanwhile is read and changed again. prepare checks what comes of it.
+func (n noun[M]) update(ctx context.Context, req proto.Message, sent M, mask *fieldmaskpb.FieldMask, at place, prepare func(*state.Tx, M) error, body func(c *commandv1.Command, m M, expected string)) (M, error) {
+	r, err := n.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		stored, err := n.find(ctx, tx, sent.GetId(), at)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.matches(ctx, stored); err != nil {
+			return nil, err
+		}
+		changed := proto.CloneOf(stored)
+		if err := schema.ApplyUpdate(changed, sent, mask); err != nil {
+			return nil, err
+		}
+		if proto.Equal(stored, changed) {
+			noun, err := proto.Marshal(stored)
+			return &commandv1.Result{Noun: noun}, err
+		}
+		if prepare != nil {
+			if err := prepare(tx, changed); err != nil {
+				return nil, err
+			}
+		}
+		body(c, changed, stored.GetRevision())
+		return nil, nil
+	})
+	if err != nil {
+		var none M
+		return none, err
+	}
+	return n.decode(r)
+}
+
+// matches compares the call's If-Match with what is stored.
+func (n noun[M]) matches(ctx context.Context, stored M) error {
+	want := callOf(ctx).IfMatch
+	if want == "" || want == "*" || want == stored.GetRevision() {
+		return nil
+	}
+	return problem.Newf(problem.Conflict, "Read it again, and decide again.", "%s %s is at revision %s, and the change rests on %s", n.kind, stored.GetId(), stored.GetRevision(), want)
+}
+
+// remove deletes a noun by id or name.
+func (n noun[M]) remove(ctx context.Context, req proto.Message, name string, at place, body func(*commandv1.Command, *commandv1.DeleteNoun)) (*apiv1.Operation, error) {
+	target := &apiv1.Reference{Kind: n.kind}
+	r, err := n.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := n.find(ctx, tx, name, at)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.matches(ctx, m); err != nil {
+			return nil, err
+		}
+		target.Id, target.Name = m.GetId(), m.ProtoReflect().Get(fieldOf(m, "name")).String()
+		d := &commandv1.DeleteNoun{Id: m.GetId()}
+		if callOf(ctx).IfMatch != "" {
+			d.ExpectedRevision = m.GetRevision()
+		}
+		body(c, d)
+		return nil, nil
+	})
+	return n.ended(ctx, n.kind+".delete", target, r, err)
+}
+
+func fieldOf(m proto.Message, name protoreflect.Name) protoreflect.FieldDescriptor {
+	return m.ProtoReflect().Descriptor().Fields().ByName(name)
+}
+
+func setID(m proto.Message, id string) {
+	m.ProtoReflect().Set(fieldOf(m, "id"), protoreflect.ValueOfString(id))
+}
+
+// reference names a noun in an operation or in what a decision rests on.
+func reference[M interface {
+	GetId() string
+	GetName() string
+}](kind string, m M) *apiv1.Reference {
+	return &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetName()}
+}
+
+// anyName prepares a noun that refers to nothing and whose name is unique in the federation.
+func anyName[M state.Noun](*state.Tx, M) (state.Scope, error) { return nil, nil }
+
+// inField says which field of the request names what is not there.
+func inField(err error, field string) error {
+	var e *problem.Error
+	if !errors.As(err, &e) || e.Code() != problem.NotFound {
+		return err
+	}
+	return e.With(field, e.Problem.GetDetail())
+}

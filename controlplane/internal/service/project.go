@@ -1,0 +1,56 @@
+package service
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+type projectService struct {
+	apiv1.UnimplementedProjectServiceServer
+	*Service
+}
+
+func projectChange(kind apiv1.WatchType_Value, revision string, m *apiv1.Project) proto.Message {
+	return &apiv1.WatchProjectsResponse{Type: kind, Revision: revision, Project: m}
+}
+
+func (s projectService) ListProjects(ctx context.Context, r *apiv1.ListProjectsRequest) (*apiv1.ListProjectsResponse, error) {
+	items, next, err := s.projects.list(ctx, r, place{})
+	return &apiv1.ListProjectsResponse{Projects: items, NextPageToken: next}, err
+}
+
+func (s projectService) GetProject(ctx context.Context, r *apiv1.GetProjectRequest) (*apiv1.GetProjectResponse, error) {
+	m, err := s.projects.get(ctx, r.GetProject(), place{})
+	return &apiv1.GetProjectResponse{Project: m}, err
+}
+
+func (s projectService) WatchProjects(r *apiv1.WatchProjectsRequest, stream grpc.ServerStreamingServer[apiv1.WatchProjectsResponse]) error {
+	return s.projects.watch(r, place{}, stream)
+}
+
+func (s projectService) CreateProject(ctx context.Context, r *apiv1.CreateProjectRequest) (*apiv1.CreateProjectResponse, error) {
+	result, err := s.projects.create(ctx, r, r.GetProject(), anyName[*apiv1.Project], func(c *commandv1.Command, m *apiv1.Project) {
+		c.Body = &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{Project: m}}
+	})
+	op, err := s.projects.made(ctx, result, err)
+	return &apiv1.CreateProjectResponse{Operation: op}, err
+}
+
+func (s projectService) UpdateProject(ctx context.Context, r *apiv1.UpdateProjectRequest) (*apiv1.UpdateProjectResponse, error) {
+	m, err := s.projects.update(ctx, r, r.GetProject(), r.GetUpdateMask(), place{}, nil, func(c *commandv1.Command, m *apiv1.Project, expected string) {
+		c.Body = &commandv1.Command_UpdateProject{UpdateProject: &commandv1.UpdateProject{Project: m, ExpectedRevision: expected}}
+	})
+	return &apiv1.UpdateProjectResponse{Project: m}, err
+}
+
+func (s projectService) DeleteProject(ctx context.Context, r *apiv1.DeleteProjectRequest) (*apiv1.DeleteProjectResponse, error) {
+	op, err := s.projects.remove(ctx, r, r.GetProject(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+		c.Body = &commandv1.Command_DeleteProject{DeleteProject: d}
+	})
+	return &apiv1.DeleteProjectResponse{Operation: op}, err
+}

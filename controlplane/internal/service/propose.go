@@ -1,0 +1,132 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// operationTime is how long an operation may take where nobody said otherwise.
+const operationTime = 15 * time.Minute
+
+// newID makes an id. Ids are in the order of time, so that new rows stand together.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// answered returns the result that an earlier request with the same idempotency key had; nil where there was none, and an
+// error where that was another request. What is decided on a snapshot would refuse the repetition of what has succeeded.
+func (s *Service) answered(ctx context.Context, tx *state.Tx, req proto.Message) (*commandv1.Result, error) {
+	key, err := idempotency(ctx, req)
+	if key == nil || err != nil {
+		return nil, err
+	}
+	o, err := tx.OutcomeByKey(callOf(ctx).Principal.Actor, key.GetKey())
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !bytes.Equal(o.RequestHash, key.GetRequestHash()):
+		return nil, problem.Newf(problem.IdempotencyMismatch, "Send the same request again, or another key.",
+			"the Idempotency-Key %s came with another request before", key.GetKey())
+	}
+	return o.Result, nil
+}
+
+// idempotency returns what the command carries of the caller's key; nil where there is none.
+func idempotency(ctx context.Context, req proto.Message) (*commandv1.Idempotency, error) {
+	call := callOf(ctx)
+	if call.IdempotencyKey == "" || req == nil {
+		return nil, nil
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.New()
+	// Each method has a request message of its own.
+	fmt.Fprintf(hash, "%s\x00%s\x00", req.ProtoReflect().Descriptor().FullName(), call.IfMatch)
+	hash.Write(body)
+	return &commandv1.Idempotency{Key: call.IdempotencyKey, RequestHash: hash.Sum(nil)}, nil
+}
+
+// propose has a command carried out; fill sets its body. A refusal of the state machine is returned as the problem it is.
+// req is the request that the idempotency key belongs to; nil where a repetition does no harm.
+func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*commandv1.Command)) (*commandv1.Result, error) {
+	call := callOf(ctx)
+	id := uuid.Must(uuid.NewV7())
+	c := &commandv1.Command{Id: id[:], Actor: call.Principal.Actor, TraceId: call.TraceID}
+	fill(c)
+	var err error
+	if c.Idempotency, err = idempotency(ctx, req); err != nil {
+		return nil, err
+	}
+	r, err := s.Proposer.Propose(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return r, problem.FromProto(r.GetProblem())
+}
+
+// decide looks at a snapshot, proposes, and begins again where what it saw was changed meanwhile. look fills in the command
+// from the snapshot; it may return a result that answers already, and then nothing is proposed.
+func (s *Service) decide(ctx context.Context, req proto.Message, look func(*state.Tx, *commandv1.Command) (*commandv1.Result, error)) (*commandv1.Result, error) {
+	var last error
+	for range maxTries {
+		var known *commandv1.Result
+		next := &commandv1.Command{}
+		err := s.read(ctx, func(tx *state.Tx) (err error) {
+			next.Reset()
+			if known, err = s.answered(ctx, tx, req); known != nil || err != nil {
+				return err
+			}
+			known, err = look(tx, next)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if known != nil {
+			return known, problem.FromProto(known.GetProblem())
+		}
+		r, err := s.propose(ctx, req, func(c *commandv1.Command) { c.Body = next.Body })
+		if !problem.Is(err, problem.Conflict) || callOf(ctx).IfMatch != "" {
+			return r, err
+		}
+		last = err
+	}
+	return nil, last
+}
+
+// ended is the operation of what was decided: the one that the state machine keeps, else one that is finished, because what
+// was asked is done.
+func (s *Service) ended(ctx context.Context, kind string, target *apiv1.Reference, r *commandv1.Result, err error) (*apiv1.Operation, error) {
+	if err != nil {
+		return nil, err
+	}
+	if r.GetOperation() != nil {
+		return r.GetOperation(), nil
+	}
+	return finished(ctx, kind, target, ""), nil
+}
+
+// finished is the operation of what was done at once.
+func finished(ctx context.Context, kind string, target *apiv1.Reference, said string) *apiv1.Operation {
+	now := timestamppb.Now()
+	return &apiv1.Operation{
+		Id: newID(), Kind: kind, Target: target, Done: true, Progress: 100,
+		Steps:     []*apiv1.Operation_Step{{Name: "done", State: apiv1.Operation_Step_DONE, Message: said, At: now}},
+		CreatedBy: callOf(ctx).Principal.Actor, CreatedAt: now, FinishedAt: now,
+	}
+}

@@ -1,0 +1,121 @@
+package service
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// backUpChunk is the size of a backup's pieces.
+const backUpChunk = 256 << 10
+
+type serverService struct {
+	apiv1.UnimplementedServerServiceServer
+	*Service
+}
+
+// ListServers returns the servers that the state knows, each as it is seen now.
+func (s serverService) ListServers(ctx context.Context, r *apiv1.ListServersRequest) (*apiv1.ListServersResponse, error) {
+	items, next, err := s.servers.list(ctx, r, place{})
+	if err == nil {
+		err = s.overlay(ctx, items)
+	}
+	return &apiv1.ListServersResponse{Servers: items, NextPageToken: next}, err
+}
+
+func (s serverService) GetServer(ctx context.Context, r *apiv1.GetServerRequest) (*apiv1.GetServerResponse, error) {
+	m, err := s.servers.get(ctx, r.GetServer(), place{})
+	if err == nil {
+		err = s.overlay(ctx, []*apiv1.Server{m})
+	}
+	return &apiv1.GetServerResponse{Server: m}, err
+}
+
+// overlay writes into servers what is seen of them now.
+func (s serverService) overlay(ctx context.Context, servers []*apiv1.Server) error {
+	live, err := s.Servers.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range servers {
+		for _, l := range live {
+			if l.GetId() == m.GetId() {
+				m.Role, m.Voter, m.Healthy, m.AppliedIndex, m.Sessions = l.GetRole(), l.GetVoter(), l.GetHealthy(), l.GetAppliedIndex(), l.GetSessions()
+				if l.GetVersion() != "" {
+					m.Version = l.GetVersion()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// DeleteServer takes a server out of the quorum, then out of the state. The last one stays.
+func (s serverService) DeleteServer(ctx context.Context, r *apiv1.DeleteServerRequest) (*apiv1.DeleteServerResponse, error) {
+	var server *apiv1.Server
+	err := s.read(ctx, func(tx *state.Tx) (err error) {
+		if server, err = s.servers.find(ctx, tx, r.GetServer(), place{}); err != nil {
+			return err
+		}
+		all, _, err := tx.Servers.List(state.Query{PageSize: 2})
+		if err == nil && len(all) < 2 {
+			return problem.New(problem.InUse, "server "+server.GetName()+" is the last one", "Add another server before this one goes.")
+		}
+		return err
+	})
+	// A repetition that comes after the server is gone finds its answer under its key.
+	if err != nil && !problem.Is(err, problem.NotFound) {
+		return nil, err
+	}
+	if err == nil {
+		if err := s.Servers.RemoveServer(ctx, server.GetId()); err != nil {
+			return nil, err
+		}
+	}
+	op, err := s.servers.remove(ctx, r, r.GetServer(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+		c.Body = &commandv1.Command_DeleteServer{DeleteServer: d}
+	})
+	return &apiv1.DeleteServerResponse{Operation: op}, err
+}
+
+// CreateServerToken makes a token with which one server may join. A repetition makes another one, which does no harm.
+func (s serverService) CreateServerToken(ctx context.Context, r *apiv1.CreateServerTokenRequest) (*apiv1.CreateServerTokenResponse, error) {
+	text, expires, err := s.newJoinToken(ctx, "server", "", r.GetLifetimeSeconds())
+	return &apiv1.CreateServerTokenResponse{Token: text, ExpiresAt: expires}, err
+}
+
+// BackUp sends a backup in pieces.
+func (s serverService) BackUp(r *apiv1.BackUpRequest, stream grpc.ServerStreamingServer[apiv1.BackUpResponse]) error {
+	w := &chunkWriter{send: func(b []byte) error { return stream.Send(&apiv1.BackUpResponse{Chunk: b}) }}
+	if err := s.Servers.BackUp(stream.Context(), w); err != nil {
+		return err
+	}
+	return w.flush()
+}
+
+// chunkWriter gathers what is written into pieces of one size; the last one is shorter, or empty.
+type chunkWriter struct {
+	send func([]byte) error
+	held []byte
+}
+
+func (w *chunkWriter) Write(p []byte) (n int, err error) {
+	for len(p) > 0 {
+		take := min(len(p), backUpChunk-len(w.held))
+		w.held, p, n = append(w.held, p[:take]...), p[take:], n+take
+		if len(w.held) == backUpChunk {
+			if err := w.send(w.held); err != nil {
+				return n, err
+			}
+			w.held = nil // the piece may still be on its way
+		}
+	}
+	return n, nil
+}
+
+func (w *chunkWriter) flush() error { return w.send(w.held) }

@@ -1,0 +1,137 @@
+// Package service is what the control plane can be asked to do: the use cases behind the API, one file a noun.
+//
+// A read looks at a snapshot of this server's state, after making sure that it holds everything that was acknowledged
+// before. A write decides on such a snapshot: it resolves names to ids, checks, makes ids, and proposes a typed command
+// with the versions it read; the state machine checks again what must never be wrong. Where a version has moved on
+// meanwhile, it decides again.
+//
+// The methods have the signatures of the gRPC services, and nothing else of gRPC: who calls, and what a request says
+// besides its message, is in a Call that the API puts into the context. Errors are problems.
+package service
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// Reader reads this server's copy of the state.
+type Reader interface {
+	View(ctx context.Context, fn func(*state.Tx) error) error
+	Watch(topics ...string) *state.Watch
+}
+
+// Proposer is all that is known here of consensus.
+type Proposer interface {
+	// Propose has a command carried out once, and returns when this server's state holds its effect.
+	Propose(context.Context, *commandv1.Command) (*commandv1.Result, error)
+	// ReadIndex returns when this server's state holds everything that was acknowledged before the call.
+	ReadIndex(context.Context) error
+}
+
+// Servers is what is known of the servers besides the state.
+type Servers interface {
+	// Servers returns each server as it is seen now: id, role, voter, healthy, applied_index, version, sessions.
+	Servers(context.Context) ([]*apiv1.Server, error)
+	// RemoveServer takes a server out of the quorum.
+	RemoveServer(ctx context.Context, id string) error
+	// BackUp writes a backup.
+	BackUp(context.Context, io.Writer) error
+}
+
+// Samples is the newest of what zones relayed, over all servers.
+type Samples interface {
+	// Hosts returns the newest sample of each host, of one zone (by name) or of all.
+	Hosts(ctx context.Context, zone string) ([]*apiv1.HostSample, error)
+	// VMs returns the newest sample of each VM, of one zone (by name) or of all.
+	VMs(ctx context.Context, zone string) ([]*apiv1.VMSample, error)
+}
+
+// Chooser looks at the zones' hosts as they were last observed.
+type Chooser interface {
+	// Choose returns the id of the cluster in which the VM should be placed: its own where it names one. It returns a
+	// problem NO_HOST_FITS that explains itself where no host can take the VM; that rests on everything up to the revision
+	// after.
+	Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error)
+}
+
+// JoinTokens makes tokens with which agents and servers ask to join.
+type JoinTokens interface {
+	// NewJoinToken returns what is kept of a new token, its secret sealed, and the text that is shown once. role is zone or
+	// server; zoneID is empty for a server's.
+	NewJoinToken(role, zoneID string, expires time.Time) (record *commandv1.JoinToken, text string, err error)
+}
+
+// Config is what a service is made of. Every field must be set.
+type Config struct {
+	Reader     Reader
+	Proposer   Proposer
+	Servers    Servers
+	Samples    Samples
+	Chooser    Chooser
+	JoinTokens JoinTokens
+}
+
+// Service is all use cases. Run has to be running for watches to go on.
+type Service struct {
+	Config
+
+	zones        noun[*apiv1.Zone]
+	clusters     noun[*apiv1.Cluster]
+	hosts        noun[*apiv1.Host]
+	flavors      noun[*apiv1.Flavor]
+	images       noun[*apiv1.Image]
+	projects     noun[*apiv1.Project]
+	brokers      noun[*apiv1.Broker]
+	vms          noun[*apiv1.VM]
+	operations   noun[*apiv1.Operation]
+	events       noun[*apiv1.Event]
+	servers      noun[*apiv1.Server]
+	accessTokens noun[*apiv1.AccessToken]
+}
+
+// New returns a service.
+func New(c Config) *Service {
+	s := &Service{Config: c}
+	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
+	s.clusters = noun[*apiv1.Cluster]{Service: s, kind: "cluster", topic: "clusters", zone: "zone_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Cluster] { return tx.Clusters }}.watched(clusterChange)
+	s.hosts = noun[*apiv1.Host]{Service: s, kind: "host", topic: "hosts", zone: "zone_id", cluster: "cluster_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Host] { return tx.Hosts }}.watched(hostChange)
+	s.flavors = noun[*apiv1.Flavor]{Service: s, kind: "flavor", topic: "flavors", table: func(tx *state.Tx) state.Table[*apiv1.Flavor] { return tx.Flavors }}.watched(flavorChange)
+	s.images = noun[*apiv1.Image]{Service: s, kind: "image", topic: "images", table: func(tx *state.Tx) state.Table[*apiv1.Image] { return tx.Images }}.watched(imageChange)
+	s.projects = noun[*apiv1.Project]{Service: s, kind: "project", topic: "projects", project: "name",
+		table: func(tx *state.Tx) state.Table[*apiv1.Project] { return tx.Projects }}.watched(projectChange)
+	s.brokers = noun[*apiv1.Broker]{Service: s, kind: "broker", topic: "brokers", table: func(tx *state.Tx) state.Table[*apiv1.Broker] { return tx.Brokers }}.watched(brokerChange)
+	s.vms = noun[*apiv1.VM]{Service: s, kind: "vm", topic: "vms", project: "project_id", zone: "zone_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.VM] { return tx.VMs }}.watched(vmChange)
+	s.operations = noun[*apiv1.Operation]{Service: s, kind: "operation", topic: "operations", project: "project", zone: "zone",
+		table: func(tx *state.Tx) state.Table[*apiv1.Operation] { return tx.Operations }}.watched(operationChange)
+	s.events = noun[*apiv1.Event]{Service: s, kind: "event", topic: "events", project: "project", zone: "zone",
+		table: func(tx *state.Tx) state.Table[*apiv1.Event] { return tx.Events }}.watched(eventChange)
+	s.servers = noun[*apiv1.Server]{Service: s, kind: "server", table: func(tx *state.Tx) state.Table[*apiv1.Server] { return tx.Servers }}
+	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
+	return s
+}
+
+// Register puts every service of the API into r.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	apiv1.RegisterZoneServiceServer(r, zoneService{Service: s})
+	apiv1.RegisterClusterServiceServer(r, clusterService{Service: s})
+	apiv1.RegisterHostServiceServer(r, hostService{Service: s})
+	apiv1.RegisterFlavorServiceServer(r, flavorService{Service: s})
+	apiv1.RegisterImageServiceServer(r, imageService{Service: s})
+	apiv1.RegisterProjectServiceServer(r, projectService{Service: s})
+	apiv1.RegisterBrokerServiceServer(r, brokerService{Service: s})
+	apiv1.RegisterVMServiceServer(r, vmService{Service: s})
+	apiv1.RegisterOperationServiceServer(r, operationService{Service: s})
+	apiv1.RegisterEventServiceServer(r, eventService{Service: s})
+	apiv1.RegisterServerServiceServer(r, serverService{Service: s})
+	apiv1.RegisterAccessTokenServiceServer(r, accessTokenService{Service: s})
+}

@@ -1,0 +1,298 @@
+// Package servicetest is a federation of one server in one process, for tests: the real state and the real state machine,
+// and in place of Raft a loop that applies what is proposed, in batches.
+package servicetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/api"
+	"github.com/naru-project/naru/controlplane/internal/controller/placement"
+	"github.com/naru-project/naru/controlplane/internal/fsm"
+	"github.com/naru-project/naru/controlplane/internal/service"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// World is a federation. Everything in it ends with its test.
+type World struct {
+	testing.TB
+	DB      *state.DB
+	Service *service.Service
+	Chooser *placement.Chooser
+	API     *api.Server
+
+	// What stands for the rest of the control plane. Set before the first call, or under the test's own order.
+	Live        []*apiv1.Server
+	HostSamples []*apiv1.HostSample
+	VMSamples   []*apiv1.VMSample
+	Backup      []byte
+
+	machine  *fsm.Machine
+	proposed chan proposal
+	reads    atomic.Int64
+	proposes atomic.Int64
+
+	mu       sync.Mutex
+	observed map[string]uint64 // by zone
+	between  func()
+	choices  int
+	removed  []string
+	failures []error
+}
+
+type proposal struct {
+	data   []byte
+	answer chan *commandv1.Result
+}
+
+// New returns a bootstrapped federation, naru.test.
+func New(t testing.TB) *World {
+	t.Helper()
+	db, err := state.Open(filepath.Join(t.TempDir(), "state.db"), state.Options{ServerID: "server-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
+	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w})
+	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, Gatherer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.apply(ctx) })
+	running.Go(func() { _ = w.Service.Run(ctx) })
+	running.Go(func() { _ = w.Chooser.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_Bootstrap{Bootstrap: &commandv1.Bootstrap{
+		Federation: "naru.test", Epoch: 7, EpochId: make([]byte, 16), Keyring: &commandv1.Keyring{},
+		Server: &apiv1.Server{Id: "server-1", Name: "controlplane-1"},
+	}}})
+	return w
+}
+
+// apply is the log: one goroutine, batches as large as what has come meanwhile.
+func (w *World) apply(ctx context.Context) {
+	index := uint64(0)
+	for {
+		var batch []proposal
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-w.proposed:
+			batch = append(batch, p)
+		}
+		for more := true; more && len(batch) < 256; {
+			select {
+			case p := <-w.proposed:
+				batch = append(batch, p)
+			default:
+				more = false
+			}
+		}
+		entries := make([]fsm.Entry, len(batch))
+		for i, p := range batch {
+			index++
+			entries[i] = fsm.Entry{Index: index, Term: 1, Data: p.data}
+		}
+		results, err := w.machine.Apply(entries)
+		if err != nil {
+			panic(err)
+		}
+		for i, p := range batch {
+			p.answer <- results[i]
+		}
+	}
+}
+
+// Propose applies a command, unless the test asked for failures.
+func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.Result, error) {
+	w.proposes.Add(1)
+	if err := w.failure(); err != nil {
+		return nil, err
+	}
+	c.Stamp = timestamppb.Now()
+	data, err := proto.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	p := proposal{data, make(chan *commandv1.Result, 1)}
+	select {
+	case w.proposed <- p:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case r := <-p.answer:
+		return r, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ReadIndex counts; there is one server, which is always current.
+func (w *World) ReadIndex(context.Context) error {
+	w.reads.Add(1)
+	return nil
+}
+
+// Reads returns how many linearizable reads there were; Proposes how many commands.
+func (w *World) Reads() int64    { return w.reads.Load() }
+func (w *World) Proposes() int64 { return w.proposes.Load() }
+
+// FailNext makes the next proposals fail with these errors.
+func (w *World) FailNext(errs ...error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures = append(w.failures, errs...)
+}
+
+func (w *World) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.failures) == 0 {
+		return nil
+	}
+	err := w.failures[0]
+	w.failures = w.failures[1:]
+	return err
+}
+
+// Do applies a command by the federation itself, and fails the test where it is refused.
+func (w *World) Do(c *commandv1.Command) *commandv1.Result {
+	w.Helper()
+	id := uuid.Must(uuid.NewV7())
+	c.Id, c.Actor = id[:], "spiffe://naru.test/server/server-1"
+	r, err := w.Propose(context.Background(), c)
+	if err == nil {
+		err = problem.FromProto(r.GetProblem())
+	}
+	if err != nil {
+		w.Fatalf("%T: %v", c.GetBody(), err)
+	}
+	return r
+}
+
+// Observe has a zone report nouns.
+func (w *World) Observe(zoneID string, nouns ...proto.Message) {
+	w.Helper()
+	w.mu.Lock()
+	after := w.observed[zoneID]
+	chunk := &linkv1.StateChunk{Incarnation: "inc-" + zoneID, After: after, Full: after == 0, End: after == 0}
+	for _, m := range nouns {
+		after++
+		o := &linkv1.Object{Revision: after}
+		switch m := m.(type) {
+		case *apiv1.Host:
+			o.Noun = &linkv1.Object_Host{Host: m}
+		case *apiv1.VM:
+			o.Noun = &linkv1.Object_Vm{Vm: m}
+		case *apiv1.Cluster:
+			o.Noun = &linkv1.Object_Cluster{Cluster: m}
+		default:
+			w.Fatalf("a zone does not observe a %T", m)
+		}
+		chunk.Objects = append(chunk.Objects, o)
+	}
+	chunk.Through = after
+	w.observed[zoneID] = after
+	w.mu.Unlock()
+	w.Do(&commandv1.Command{Body: &commandv1.Command_Observe{Observe: &commandv1.Observe{ZoneId: zoneID, Chunk: chunk}}})
+}
+
+// View reads the state.
+func (w *World) View(fn func(*state.Tx) error) {
+	w.Helper()
+	if err := w.DB.View(context.Background(), fn); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *World) Servers(context.Context) ([]*apiv1.Server, error) { return w.Live, nil }
+
+func (w *World) RemoveServer(_ context.Context, id string) error {
+	w.removed = append(w.removed, id)
+	return nil
+}
+
+// Removed returns the servers that were taken out of the quorum.
+func (w *World) Removed() []string { return w.removed }
+
+func (w *World) BackUp(_ context.Context, to io.Writer) error {
+	_, err := to.Write(w.Backup)
+	return err
+}
+
+func (w *World) Hosts(context.Context, string) ([]*apiv1.HostSample, error) {
+	return w.HostSamples, nil
+}
+func (w *World) VMs(context.Context, string) ([]*apiv1.VMSample, error) { return w.VMSamples, nil }
+
+func (w *World) NewJoinToken(role, zoneID string, expires time.Time) (*commandv1.JoinToken, string, error) {
+	id := uuid.Must(uuid.NewV7()).String()
+	return &commandv1.JoinToken{Id: id, Role: role, ZoneId: zoneID, SealedSecret: []byte("sealed"), ExpiresAt: timestamppb.New(expires)}, fmt.Sprintf("naru-join:%s", id), nil
+}
+
+// Interfere has fn run once, in the middle of the next decision where a VM goes.
+func (w *World) Interfere(fn func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.between, w.choices = fn, 0
+}
+
+// Choices returns how often it was decided where a VM goes, since Interfere.
+func (w *World) Choices() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.choices
+}
+
+type choices struct{ w *World }
+
+func (c choices) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (string, error) {
+	c.w.mu.Lock()
+	fn := c.w.between
+	c.w.between = nil
+	c.w.choices++
+	c.w.mu.Unlock()
+	if fn != nil {
+		fn()
+	}
+	return c.w.Chooser.Choose(ctx, vm, after)
+}
+
+// Settle returns when the picture of hosts holds everything that was done before.
+func (w *World) Settle() {
+	w.Helper()
+	var revision uint64
+	w.View(func(tx *state.Tx) error {
+		revision = tx.Meta().Revision
+		return nil
+	})
+	if _, err := w.Chooser.Choose(context.Background(), &apiv1.VM{}, revision); !problem.Is(err, problem.NoHostFits) {
+		w.Fatal(err)
+	}
+}

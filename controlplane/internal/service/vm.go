@@ -1,0 +1,341 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+type vmService struct {
+	apiv1.UnimplementedVMServiceServer
+	*Service
+}
+
+func vmChange(kind apiv1.WatchType_Value, revision string, m *apiv1.VM) proto.Message {
+	return &apiv1.WatchVMsResponse{Type: kind, Revision: revision, Vm: m}
+}
+
+func (s vmService) ListVMs(ctx context.Context, r *apiv1.ListVMsRequest) (*apiv1.ListVMsResponse, error) {
+	items, next, err := s.vms.list(ctx, r, place{project: r.GetProject(), zone: r.GetZone()})
+	return &apiv1.ListVMsResponse{Vms: items, NextPageToken: next}, err
+}
+
+func (s vmService) GetVM(ctx context.Context, r *apiv1.GetVMRequest) (*apiv1.GetVMResponse, error) {
+	m, err := s.vms.get(ctx, r.GetVm(), place{project: r.GetProject(), zone: r.GetZone()})
+	return &apiv1.GetVMResponse{Vm: m}, err
+}
+
+func (s vmService) WatchVMs(r *apiv1.WatchVMsRequest, stream grpc.ServerStreamingServer[apiv1.WatchVMsResponse]) error {
+	return s.vms.watch(r, place{project: r.GetProject(), zone: r.GetZone()}, stream)
+}
+
+// CreateVM accepts a VM for a zone: it finds what the request names, makes sure as far as can be seen from here that some
+// host can take it, and has it written down as wanted. The zone then places and builds it.
+func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*apiv1.CreateVMResponse, error) {
+	sent := r.GetVm()
+	if p := callOf(ctx).Principal; sent.GetProject() == "" && p.Project != "" {
+		sent = proto.CloneOf(sent)
+		sent.Project = p.Project
+	}
+	operation := newID()
+	var reads []*commandv1.Read
+	result, err := s.vms.create(ctx, r, sent, func(tx *state.Tx, vm *apiv1.VM) (state.Scope, error) {
+		var err error
+		if reads, err = s.resolve(ctx, tx, vm); err != nil {
+			return nil, err
+		}
+		scope := state.Scope{"project_id": vm.GetProjectId()}
+		if err := s.vms.nameIsFree(tx, vm, scope); err != nil {
+			return nil, err
+		}
+		return scope, s.choose(ctx, tx, vm)
+	}, func(c *commandv1.Command, vm *apiv1.VM) {
+		vm.Operation = operation
+		c.Body = &commandv1.Command_CreateVm{CreateVm: &commandv1.CreateVM{
+			Vm: vm, OperationId: operation, Deadline: timestamppb.New(time.Now().Add(operationTime)), Reads: reads,
+		}}
+	})
+	op, err := s.vms.made(ctx, result, err)
+	return &apiv1.CreateVMResponse{Operation: op}, err
+}
+
+// resolve puts into the VM what its names stand for: ids, the flavor's size, the image's bits. It returns the versions that
+// this rests on.
+func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*commandv1.Read, error) {
+	project, err := s.projects.find(ctx, tx, vm.GetProject(), place{})
+	if err != nil {
+		return nil, inField(err, "project")
+	}
+	flavor, err := s.flavors.within(tx, vm.GetFlavor(), nil)
+	if err != nil {
+		return nil, inField(err, "flavor")
+	}
+	image, err := s.images.within(tx, vm.GetImage(), nil)
+	if err != nil {
+		return nil, inField(err, "image")
+	}
+	zone, err := s.zones.within(tx, vm.GetZone(), nil)
+	if err != nil {
+		return nil, inField(err, "zone")
+	}
+	if err := takesVMs(zone); err != nil {
+		return nil, err
+	}
+	if err := fits(flavor, image); err != nil {
+		return nil, err
+	}
+	vm.Project, vm.ProjectId = project.GetName(), project.GetId()
+	vm.Zone, vm.ZoneId = zone.GetName(), zone.GetId()
+	vm.Flavor = flavor.GetName()
+	vm.Size = &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
+	vm.Image, vm.ImageSha256, vm.ImageFormat = image.GetName(), image.GetSha256(), image.GetFormat()
+	vm.DesiredState = apiv1.VM_RUNNING
+	return []*commandv1.Read{
+		{Noun: reference("project", project), Revision: project.GetRevision()},
+		{Noun: reference("flavor", flavor), Revision: flavor.GetRevision()},
+		{Noun: reference("image", image), Revision: image.GetRevision()},
+	}, nil
+}
+
+// takesVMs refuses a zone in which nothing new may begin. One that is merely out of reach takes VMs: they are built when it
+// is back.
+func takesVMs(z *apiv1.Zone) error {
+	switch z.GetState() {
+	case apiv1.Zone_RETIRED, apiv1.Zone_QUARANTINED, apiv1.Zone_MAINTENANCE:
+		why := z.GetStateReason()
+		if why != "" {
+			why = ": " + why
+		}
+		return problem.Newf(problem.ZoneUnavailable, "Choose another zone, or ask an administrator when this one takes VMs again.",
+			"zone %s is %s%s", z.GetName(), lower(z.GetState()), why).With("zone", "takes no VMs now")
+	}
+	return nil
+}
+
+// fits refuses a flavor that is too small for the image.
+func fits(f *apiv1.Flavor, i *apiv1.Image) error {
+	e := problem.New(problem.Invalid, "", "Choose a larger flavor.")
+	if f.GetMemoryMib() < i.GetMinMemoryMib() {
+		e = problem.Newf(problem.Invalid, e.Problem.GetNext(), "image %s needs %d MiB of memory, and flavor %s has %d", i.GetName(), i.GetMinMemoryMib(), f.GetName(), f.GetMemoryMib()).
+			With("flavor", "has too little memory for the image")
+	}
+	if f.GetDiskGib() < i.GetMinDiskGib() {
+		said := e.Problem.GetErrors()
+		e = problem.Newf(problem.Invalid, e.Problem.GetNext(), "image %s needs a disk of %d GiB, and flavor %s has %d", i.GetName(), i.GetMinDiskGib(), f.GetName(), f.GetDiskGib()).
+			With("flavor", "has too small a disk for the image")
+		e.Problem.Errors = append(said, e.Problem.GetErrors()...)
+	}
+	if len(e.Problem.GetErrors()) == 0 {
+		return nil
+	}
+	return e
+}
+
+// choose settles the cluster.
+func (s vmService) choose(ctx context.Context, tx *state.Tx, vm *apiv1.VM) error {
+	inZone := state.Scope{"zone_id": vm.GetZoneId()}
+	if vm.GetCluster() != "" {
+		c, err := s.clusters.within(tx, vm.GetCluster(), inZone)
+		if err != nil {
+			return inField(err, "cluster")
+		}
+		vm.Cluster, vm.ClusterId = c.GetName(), c.GetId()
+	}
+	id, err := s.Chooser.Choose(ctx, vm, tx.Meta().Revision)
+	if err != nil {
+		return err
+	}
+	c, err := s.clusters.within(tx, id, inZone)
+	if err != nil {
+		return problem.New(problem.Unavailable, "the cluster that was chosen is gone meanwhile", "Try again.")
+	}
+	vm.Cluster, vm.ClusterId = c.GetName(), c.GetId()
+	return nil
+}
+
+func (s vmService) StartVM(ctx context.Context, r *apiv1.StartVMRequest) (*apiv1.StartVMResponse, error) {
+	op, err := s.want(ctx, r, r.GetVm(), r.GetProject(), apiv1.VM_RUNNING, false)
+	return &apiv1.StartVMResponse{Operation: op}, err
+}
+
+func (s vmService) StopVM(ctx context.Context, r *apiv1.StopVMRequest) (*apiv1.StopVMResponse, error) {
+	op, err := s.want(ctx, r, r.GetVm(), r.GetProject(), apiv1.VM_STOPPED, r.GetForce())
+	return &apiv1.StopVMResponse{Operation: op}, err
+}
+
+func (s vmService) DeleteVM(ctx context.Context, r *apiv1.DeleteVMRequest) (*apiv1.DeleteVMResponse, error) {
+	op, err := s.want(ctx, r, r.GetVm(), r.GetProject(), apiv1.VM_DELETED, false)
+	return &apiv1.DeleteVMResponse{Operation: op}, err
+}
+
+// wish is how one asks for a desired state.
+type wish struct{ kind, already string }
+
+var wishes = map[apiv1.VM_State]wish{
+	apiv1.VM_RUNNING: {"vm.start", "it runs already"},
+	apiv1.VM_STOPPED: {"vm.stop", "it is stopped already"},
+	apiv1.VM_DELETED: {"vm.delete", "it is deleted already"},
+}
+
+// want changes what is wanted of a VM. Asking for what is wanted already is no error: it answers with the operation that is
+// under way, or with one that says that there was nothing to do.
+func (s vmService) want(ctx context.Context, req proto.Message, name, project string, desired apiv1.VM_State, force bool) (*apiv1.Operation, error) {
+	operation := newID()
+	w := wishes[desired]
+	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		vm, err := s.vms.find(ctx, tx, name, place{project: project})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.vms.matches(ctx, vm); err != nil {
+			return nil, err
+		}
+		if vm.GetDesiredState() == apiv1.VM_DELETED && desired != apiv1.VM_DELETED {
+			return nil, beingDeleted(vm)
+		}
+		if op, err := s.already(ctx, tx, vm, desired, force); op != nil || err != nil {
+			return &commandv1.Result{Operation: op}, err
+		}
+		c.Body = &commandv1.Command_SetVmDesired{SetVmDesired: &commandv1.SetVMDesired{
+			VmId: vm.GetId(), Desired: desired, Force: force, OperationId: operation, Kind: w.kind,
+			Deadline: timestamppb.New(time.Now().Add(operationTime)), ExpectedRevision: callOf(ctx).IfMatch,
+		}}
+		return nil, nil
+	})
+	return s.ended(ctx, w.kind, nil, result, err)
+}
+
+// already returns the operation that answers a wish which is granted or being granted; nil where there is something to do.
+func (s vmService) already(ctx context.Context, tx *state.Tx, vm *apiv1.VM, desired apiv1.VM_State, force bool) (*apiv1.Operation, error) {
+	if vm.GetDesiredState() != desired {
+		return nil, nil
+	}
+	w := wishes[desired]
+	if force && !vm.GetForce() {
+		return nil, nil // now by force
+	}
+	open, err := tx.OpenOperations(vm.GetId())
+	if err != nil {
+		return nil, err
+	}
+	for _, op := range open {
+		if op.GetKind() == w.kind || desired == apiv1.VM_RUNNING && op.GetKind() == "vm.create" {
+			return op, nil
+		}
+	}
+	if vm.GetState() == desired && len(open) == 0 {
+		return finished(ctx, w.kind, reference("vm", vm), w.already), nil
+	}
+	return nil, nil
+}
+
+func beingDeleted(vm *apiv1.VM) error {
+	return problem.Newf(problem.WrongState, "Make a new one.", "VM %s is being deleted", vm.GetName())
+}
+
+// RebootVM orders a restart of the guest. An order that is under way is not given again.
+func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*apiv1.RebootVMResponse, error) {
+	const kind = "vm.reboot"
+	operation := newID()
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		vm, err := s.vms.find(ctx, tx, r.GetVm(), place{project: r.GetProject()})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.vms.matches(ctx, vm); err != nil {
+			return nil, err
+		}
+		switch {
+		case vm.GetDesiredState() == apiv1.VM_DELETED:
+			return nil, beingDeleted(vm)
+		case vm.GetDesiredState() != apiv1.VM_RUNNING || vm.GetState() != apiv1.VM_RUNNING:
+			return nil, problem.Newf(problem.WrongState, "Start it: naru vm start "+vm.GetName()+".", "VM %s is %s, and only a running one is rebooted", vm.GetName(), lower(vm.GetState()))
+		}
+		open, err := tx.OpenOperations(vm.GetId())
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(open, func(op *apiv1.Operation) bool { return op.GetKind() == kind }); i >= 0 {
+			return &commandv1.Result{Operation: open[i]}, nil
+		}
+		c.Body = &commandv1.Command_OrderVm{OrderVm: reboot(vm, operation, r.GetForce(), kind)}
+		return nil, nil
+	})
+	op, err := s.ended(ctx, kind, nil, result, err)
+	return &apiv1.RebootVMResponse{Operation: op}, err
+}
+
+// reboot is the order for the zone.
+func reboot(vm *apiv1.VM, operation string, force bool, kind string) *commandv1.OrderVM {
+	deadline := timestamppb.New(time.Now().Add(operationTime))
+	return &commandv1.OrderVM{
+		VmId: vm.GetId(), OperationId: operation, Kind: kind, Deadline: deadline,
+		Order: &linkv1.Order{OperationId: operation, Verb: linkv1.Order_REBOOT, VmId: vm.GetId(), Force: force, Deadline: deadline},
+	}
+}
+
+// lower writes a state as people do.
+func lower(state interface{ String() string }) string {
+	return strings.ToLower(strings.ReplaceAll(state.String(), "_", " "))
+}
+
+// TopVMs returns the newest samples of the VMs that the caller may see. A sample comes from a zone, which may lie: whose a
+// VM is, the state says.
+func (s vmService) TopVMs(ctx context.Context, r *apiv1.TopVMsRequest) (*apiv1.TopVMsResponse, error) {
+	var zone string
+	mine := map[string]*apiv1.VM{}
+	err := s.read(ctx, func(tx *state.Tx) error {
+		scope, err := s.vms.scope(ctx, tx, place{project: r.GetProject(), zone: r.GetZone()})
+		if err != nil {
+			return err
+		}
+		if r.GetZone() != "" {
+			z, err := s.zones.within(tx, r.GetZone(), nil)
+			if err != nil {
+				return err
+			}
+			zone = z.GetName()
+		}
+		clear(mine)
+		for vm, err := range tx.VMs.All(scope) {
+			if err != nil {
+				return err
+			}
+			mine[vm.GetId()] = vm
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	samples, err := s.Samples.VMs(ctx, zone)
+	if err != nil {
+		return nil, err
+	}
+	var out []*apiv1.VMSample
+	for _, sample := range samples {
+		vm, ok := mine[sample.GetVmId()]
+		if !ok || vm.GetZone() != sample.GetZone() {
+			continue
+		}
+		sample = proto.CloneOf(sample)
+		sample.Vm, sample.Project, sample.Host = vm.GetName(), vm.GetProject(), vm.GetHost()
+		out = append(out, sample)
+	}
+	slices.SortFunc(out, func(a, b *apiv1.VMSample) int {
+		return cmp.Or(cmp.Compare(b.GetCpuRatio(), a.GetCpuRatio()), cmp.Compare(a.GetVmId(), b.GetVmId()))
+	})
+	return &apiv1.TopVMsResponse{Samples: out}, nil
+}

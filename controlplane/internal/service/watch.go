@@ -1,0 +1,248 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// bookmarkTime is how often a watch hears that it still lives.
+const bookmarkTime = 15 * time.Second
+
+// Run keeps watches fed until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	var feeds sync.WaitGroup
+	for _, run := range []func(context.Context){
+		s.zones.feed.run, s.clusters.feed.run, s.hosts.feed.run, s.flavors.feed.run, s.images.feed.run,
+		s.projects.feed.run, s.brokers.feed.run, s.vms.feed.run, s.operations.feed.run, s.events.feed.run,
+	} {
+		feeds.Go(func() { run(ctx) })
+	}
+	feeds.Wait()
+	return ctx.Err()
+}
+
+// watchRequest is what all requests for watches have.
+type watchRequest interface {
+	GetAfter() string
+	GetFilter() string
+}
+
+// watcher is one watch under way.
+type watcher[M state.Noun] struct {
+	noun   noun[M]
+	stream grpc.ServerStream
+	scope  state.Scope
+	at     place
+	filter string
+	match  func(M) bool
+	epoch  uint64
+	stands uint64 // everything up to this revision has been sent
+	// known are the ids that the watch's reader may hold because they matched the filter; nil where there is none.
+	known map[string]struct{}
+	// settled is the revision from which on known is exact. Before, what does not match is told as deleted, whether or not
+	// the reader ever had it: it may have, before it came back.
+	settled uint64
+}
+
+// watch tells what changes: a bookmark at once, then each change in the order of revisions, and a bookmark every 15 s. A
+// noun that no longer matches the filter is told as deleted. Without a revision to start after, it first tells all that is
+// there, as puts at revision 0, so that a reader who is cut off meanwhile begins again; the bookmark behind them has the
+// revision from which to go on.
+func (n noun[M]) watch(r watchRequest, at place, stream grpc.ServerStream) error {
+	ctx := stream.Context()
+	after := callOf(ctx).LastEventID
+	if after == "" {
+		after = r.GetAfter()
+	}
+	w := &watcher[M]{noun: n, stream: stream, filter: r.GetFilter()}
+	if w.filter != "" {
+		w.known = map[string]struct{}{}
+	}
+	if err := w.begin(ctx, after, at); err != nil {
+		return err
+	}
+	return w.follow(ctx)
+}
+
+// begin finds out where the watch stands, sends the first bookmark, and what is there where the reader has nothing yet.
+func (w *watcher[M]) begin(ctx context.Context, after string, at place) error {
+	var now uint64
+	err := w.noun.read(ctx, func(tx *state.Tx) (err error) {
+		meta := tx.Meta()
+		w.epoch, now, w.stands = meta.Epoch, meta.Revision, 0
+		if after != "" {
+			if w.stands, err = standsAt(meta, after); err != nil {
+				return err
+			}
+		}
+		if w.scope, err = w.noun.scope(ctx, tx, at); err != nil {
+			return err
+		}
+		w.match, err = w.noun.table(tx).Matcher(w.filter)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	w.at = place{project: w.scope[w.noun.project], zone: w.scope[w.noun.zone], cluster: w.scope[w.noun.cluster]}
+	if err := w.bookmark(); err != nil {
+		return err
+	}
+	everything := w.stands == 0
+	if everything || w.known != nil {
+		if err := w.list(ctx, everything); err != nil {
+			return err
+		}
+	}
+	w.settled = now
+	if everything {
+		w.stands = now
+		return w.bookmark()
+	}
+	return nil
+}
+
+// standsAt reads the revision that a reader says it has.
+func standsAt(meta state.Meta, after string) (uint64, error) {
+	stands, err := meta.After(after)
+	switch {
+	case errors.Is(err, state.ErrCompacted):
+		return 0, gone(after)
+	case err != nil:
+		return 0, problem.New(problem.Invalid, err.Error(), "Send a revision as it was received.").With("after", "is no revision")
+	}
+	return stands, nil
+}
+
+func gone(after string) error {
+	return problem.New(problem.Gone, "the changes after revision "+after+" are no longer kept", "List again, and watch from there.")
+}
+
+// list goes through everything that is there, page by page, each on a snapshot of its own: what changes meanwhile is told
+// again later.
+func (w *watcher[M]) list(ctx context.Context, send bool) error {
+	q := state.Query{Filter: w.filter, OrderBy: "id", PageSize: feedChunk, Scope: w.scope}
+	for {
+		var items []M
+		err := w.noun.view(ctx, func(tx *state.Tx) (err error) {
+			items, q.PageToken, err = w.noun.table(tx).List(q)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, m := range items {
+			if w.known != nil {
+				w.known[m.GetId()] = struct{}{}
+			}
+			if send {
+				schema.Strip(m)
+				if err := w.stream.SendMsg(w.noun.wrap(apiv1.WatchType_PUT, state.RevisionText(w.epoch, 0), m)); err != nil {
+					return err
+				}
+			}
+		}
+		if q.PageToken == "" {
+			return nil
+		}
+	}
+}
+
+// follow tells changes until the reader goes.
+func (w *watcher[M]) follow(ctx context.Context) error {
+	tick := time.NewTicker(bookmarkTime)
+	defer tick.Stop()
+	for {
+		g, err := w.look(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range g.entries {
+			if err := w.tell(e); err != nil {
+				return err
+			}
+		}
+		if g.through > w.stands {
+			w.stands = g.through
+			if len(g.entries) > 0 {
+				continue // there may be more
+			}
+		}
+		select {
+		case <-g.wake:
+		case <-tick.C:
+			if err := w.bookmark(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// look returns the next changes: the feed's, or the state's own where the feed no longer has them.
+func (w *watcher[M]) look(ctx context.Context) (glance[M], error) {
+	g := w.noun.feed.after(w.stands)
+	if g.kept && g.epoch == w.epoch {
+		return g, nil
+	}
+	err := w.noun.view(ctx, func(tx *state.Tx) error {
+		meta := tx.Meta()
+		if meta.Epoch != w.epoch || meta.Revision < w.stands {
+			return gone(state.RevisionText(w.epoch, w.stands))
+		}
+		changes, err := w.noun.table(tx).Since(w.stands, feedChunk)
+		if errors.Is(err, state.ErrCompacted) {
+			return gone(state.RevisionText(w.epoch, w.stands))
+		}
+		if g.through = meta.Revision; len(changes) >= feedChunk {
+			g.through = changes[len(changes)-1].Revision
+		}
+		g.entries = w.noun.feed.entries(meta.Epoch, changes)
+		return err
+	})
+	return g, err
+}
+
+// tell sends one change if it is the reader's.
+func (w *watcher[M]) tell(e entry[M]) error {
+	if !e.at.within(w.at) {
+		return nil
+	}
+	if w.known == nil {
+		return w.stream.SendMsg(e.message)
+	}
+	id := e.noun.GetId()
+	_, held := w.known[id]
+	held = held || e.revision <= w.settled
+	switch {
+	case !e.deleted && w.match(e.noun):
+		w.known[id] = struct{}{}
+		return w.stream.SendMsg(e.message)
+	case held:
+		delete(w.known, id)
+		return w.stream.SendMsg(w.noun.wrap(apiv1.WatchType_DELETE, state.RevisionText(w.epoch, e.revision), e.noun))
+	}
+	return nil
+}
+
+func (w *watcher[M]) bookmark() error {
+	var none M
+	return w.stream.SendMsg(w.noun.wrap(apiv1.WatchType_BOOKMARK, state.RevisionText(w.epoch, w.stands), none))
+}
+
+// within reports whether a noun at p is in the place asked for; what is not asked for is everywhere.
+func (p place) within(asked place) bool {
+	return (asked.project == "" || asked.project == p.project) &&
+		(asked.zone == "" || asked.zone == p.zone) &&
+		(asked.cluster == "" || asked.cluster == p.cluster)
+}

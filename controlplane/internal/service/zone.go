@@ -1,0 +1,82 @@
+package service
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+type zoneService struct {
+	apiv1.UnimplementedZoneServiceServer
+	*Service
+}
+
+func zoneChange(kind apiv1.WatchType_Value, revision string, m *apiv1.Zone) proto.Message {
+	return &apiv1.WatchZonesResponse{Type: kind, Revision: revision, Zone: m}
+}
+
+func (s zoneService) ListZones(ctx context.Context, r *apiv1.ListZonesRequest) (*apiv1.ListZonesResponse, error) {
+	items, next, err := s.zones.list(ctx, r, place{})
+	return &apiv1.ListZonesResponse{Zones: items, NextPageToken: next}, err
+}
+
+func (s zoneService) GetZone(ctx context.Context, r *apiv1.GetZoneRequest) (*apiv1.GetZoneResponse, error) {
+	m, err := s.zones.get(ctx, r.GetZone(), place{})
+	return &apiv1.GetZoneResponse{Zone: m}, err
+}
+
+func (s zoneService) WatchZones(r *apiv1.WatchZonesRequest, stream grpc.ServerStreamingServer[apiv1.WatchZonesResponse]) error {
+	return s.zones.watch(r, place{}, stream)
+}
+
+func (s zoneService) CreateZone(ctx context.Context, r *apiv1.CreateZoneRequest) (*apiv1.CreateZoneResponse, error) {
+	result, err := s.zones.create(ctx, r, r.GetZone(), func(tx *state.Tx, z *apiv1.Zone) (state.Scope, error) {
+		z.State = apiv1.Zone_JOINING
+		return nil, s.prepare(tx, z)
+	}, func(c *commandv1.Command, m *apiv1.Zone) {
+		c.Body = &commandv1.Command_CreateZone{CreateZone: &commandv1.CreateZone{Zone: m}}
+	})
+	op, err := s.zones.made(ctx, result, err)
+	return &apiv1.CreateZoneResponse{Operation: op}, err
+}
+
+func (s zoneService) UpdateZone(ctx context.Context, r *apiv1.UpdateZoneRequest) (*apiv1.UpdateZoneResponse, error) {
+	m, err := s.zones.update(ctx, r, r.GetZone(), r.GetUpdateMask(), place{}, s.prepare, func(c *commandv1.Command, m *apiv1.Zone, expected string) {
+		c.Body = &commandv1.Command_UpdateZone{UpdateZone: &commandv1.UpdateZone{Zone: m, ExpectedRevision: expected}}
+	})
+	return &apiv1.UpdateZoneResponse{Zone: m}, err
+}
+
+func (s zoneService) DeleteZone(ctx context.Context, r *apiv1.DeleteZoneRequest) (*apiv1.DeleteZoneResponse, error) {
+	op, err := s.zones.remove(ctx, r, r.GetZone(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+		c.Body = &commandv1.Command_DeleteZone{DeleteZone: d}
+	})
+	return &apiv1.DeleteZoneResponse{Operation: op}, err
+}
+
+// prepareZone resolves the names in a zone.
+func (s zoneService) prepare(tx *state.Tx, z *apiv1.Zone) error {
+	if z.GetParent() != "" {
+		parent, err := s.zones.within(tx, z.GetParent(), nil)
+		if err != nil {
+			return inField(err, "parent")
+		}
+		if z.Parent = parent.GetName(); parent.GetId() == z.GetId() {
+			return problem.New(problem.Invalid, "a zone cannot stand below itself", "Name another zone.").With("parent", "is the zone itself")
+		}
+	}
+	if z.GetBroker() != "" {
+		broker, err := s.brokers.within(tx, z.GetBroker(), nil)
+		if err != nil {
+			return inField(err, "broker")
+		}
+		z.Broker = broker.GetName()
+	}
+	return nil
+}
