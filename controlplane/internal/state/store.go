@@ -1,0 +1,181 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"zombiezen.com/go/sqlite"
+)
+
+// store is a table as snapshots see it.
+type store interface {
+	name() string
+	// createTable and createIndexes are the statements that make it.
+	createTable() string
+	createIndexes() []string
+	// dumped names what a snapshot holds of a row.
+	dumped() []string
+	// dump calls row with those values for each row, in the order of the key. Checksums are verified. The slice is reused.
+	dump(tx *Tx, row func([]field) error) error
+	// load stores one row of a snapshot that holds the named values, which may be fewer than dumped.
+	load(tx *Tx, names []string, row []field) error
+}
+
+// plain is a table that is no noun's. A column crc is the checksum of the column message.
+type plain struct {
+	table string
+	// columns are names with SQL types. One that is added later needs a DEFAULT, so that older snapshots can be read.
+	columns [][2]string
+	key     []string
+	// further are indexes: what follows ON table.
+	further []string
+}
+
+func (p plain) name() string { return p.table }
+
+func (p plain) createTable() string {
+	var defs []string
+	for _, c := range p.columns {
+		defs = append(defs, c[0]+" "+c[1]+" NOT NULL")
+	}
+	return fmt.Sprintf("CREATE TABLE %s (%s, PRIMARY KEY (%s)) WITHOUT ROWID, STRICT", p.table, strings.Join(defs, ", "), strings.Join(p.key, ", "))
+}
+
+func (p plain) createIndexes() []string { return indexStatements(p.table, p.further) }
+
+func (p plain) dumped() []string {
+	var names []string
+	for _, c := range p.columns {
+		names = append(names, c[0])
+	}
+	return names
+}
+
+func (p plain) dump(tx *Tx, row func([]field) error) error {
+	names := p.dumped()
+	crc, message := slices.Index(names, "crc"), slices.Index(names, "message")
+	fields := make([]field, len(names))
+	sql := fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", strings.Join(names, ", "), p.table, strings.Join(p.key, ", "))
+	return tx.query(sql, func(s *sqlite.Stmt) error {
+		for i := range fields {
+			fields[i] = fieldOf(s, i)
+		}
+		if crc >= 0 && checksum(fields[message].bytes) != fields[crc].number {
+			return fmt.Errorf("%w: a row of %s does not fit its checksum", ErrCorrupt, p.table)
+		}
+		return row(fields)
+	})
+}
+
+func (p plain) load(tx *Tx, names []string, row []field) error {
+	args := make([]any, len(row))
+	for i, f := range row {
+		args[i] = f.any()
+	}
+	marks := strings.TrimSuffix(strings.Repeat("?, ", len(names)), ", ")
+	return tx.write(fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", p.table, strings.Join(names, ", "), marks), args...)
+}
+
+func indexStatements(table string, further []string) []string {
+	var all []string
+	for i, f := range further {
+		all = append(all, fmt.Sprintf("CREATE INDEX %s_%d ON %s %s", table, i, table, f))
+	}
+	return all
+}
+
+func (s *spec[M]) name() string { return s.plural }
+
+func (s *spec[M]) createTable() string {
+	defs := []string{"id TEXT NOT NULL PRIMARY KEY"}
+	for _, c := range s.columns {
+		if c.sql == "" {
+			defs = append(defs, c.name+" "+c.sqlType()+" NOT NULL")
+		}
+	}
+	defs = append(defs, "revision INTEGER NOT NULL", "crc INTEGER NOT NULL", "message BLOB NOT NULL")
+	return fmt.Sprintf("CREATE TABLE %s (%s) WITHOUT ROWID, STRICT", s.plural, strings.Join(defs, ", "))
+}
+
+// createIndexes: by revision for Since, by name for the usual order of lists, and within its scope for uniqueness.
+func (s *spec[M]) createIndexes() []string {
+	all := []string{fmt.Sprintf("CREATE INDEX %s_revision ON %s (revision)", s.plural, s.plural)}
+	if s.named {
+		key := strings.Join(append(slices.Clone(s.scope), "name"), ", ")
+		all = append(all, fmt.Sprintf("CREATE UNIQUE INDEX %s_name ON %s (%s)", s.plural, s.plural, key))
+	}
+	if s.named && len(s.scope) > 0 {
+		all = append(all, fmt.Sprintf("CREATE INDEX %s_by_name ON %s (name)", s.plural, s.plural))
+	}
+	return append(all, indexStatements(s.plural, s.further)...)
+}
+
+func (s *spec[M]) dumped() []string { return []string{"revision", "message"} }
+
+func (s *spec[M]) dump(tx *Tx, row func([]field) error) error {
+	fields := make([]field, 2)
+	return tx.query("SELECT revision, message, crc FROM "+s.plural+" ORDER BY id", func(q *sqlite.Stmt) error {
+		fields[0], fields[1] = fieldOf(q, 0), fieldOf(q, 1)
+		if checksum(fields[1].bytes) != q.ColumnInt64(2) {
+			return fmt.Errorf("%w: a row of %s does not fit its checksum", ErrCorrupt, s.plural)
+		}
+		return row(fields)
+	})
+}
+
+// load reckons the columns from the message, so that a version with other columns reads the same snapshot.
+func (s *spec[M]) load(tx *Tx, names []string, row []field) error {
+	if !slices.Equal(names, s.dumped()) {
+		return fmt.Errorf("rows of %s hold %v, not %v", s.plural, names, s.dumped())
+	}
+	m := s.zero()
+	if err := proto.Unmarshal(row[1].bytes, m); err != nil {
+		return fmt.Errorf("a row of %s is no %T: %w", s.plural, m, err)
+	}
+	return Table[M]{tx, s}.insert(m, row[1].bytes, uint64(row[0].number))
+}
+
+// plainStores are the tables that are no noun's, in the order in which snapshots hold them.
+func plainStores() []store {
+	text, number, blob := func(n string) [2]string { return [2]string{n, "TEXT"} },
+		func(n string) [2]string { return [2]string{n, "INTEGER"} },
+		func(n string) [2]string { return [2]string{n, "BLOB"} }
+	type cols = [][2]string
+	return []store{
+		// Deleted nouns, for watches. At or below a floor they have been dropped; kept counts those that are left.
+		plain{"tombstones", cols{text("noun"), number("revision"), text("id"), number("crc"), blob("message")},
+			[]string{"noun", "revision", "id"}, nil},
+		plain{"floors", cols{text("noun"), number("floor"), number("kept")}, []string{"noun"}, nil},
+		// What a zone should hold and whose row has no generation: the zone itself, and what is gone (gone = 1) until the
+		// zone has acknowledged that. Clusters, hosts and VMs are found by the generation in their own rows.
+		plain{"desired", cols{text("zone_id"), text("noun"), text("id"), text("name"), number("epoch"), number("revision"), number("gone")},
+			[]string{"zone_id", "noun", "id"}, []string{"(zone_id, revision)"}},
+		plain{"desired_points", cols{text("zone_id"), number("epoch"), number("revision")}, []string{"zone_id"}, nil},
+		// How far we have a zone's state; syncing while a full sync is under way, and then what it has brought so far.
+		plain{"observed_points", cols{text("zone_id"), text("incarnation"), number("revision"), number("syncing")}, []string{"zone_id"}, nil},
+		plain{"observed_in_sync", cols{text("zone_id"), text("vm_id")}, []string{"zone_id", "vm_id"}, nil},
+		// How far we have each of a zone's journals, and in which epoch that was.
+		plain{"journal_points", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("epoch")},
+			[]string{"zone_id", "origin", "stream"}, nil},
+		plain{"rejected", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("time"), text("reason")},
+			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(time)"}},
+		// Our journals to a zone: how far written and acknowledged, and what is not acknowledged.
+		plain{"order_heads", cols{text("zone_id"), text("origin"), text("stream"), number("last"), number("acknowledged")},
+			[]string{"zone_id", "origin", "stream"}, nil},
+		plain{"orders", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("crc"), blob("message")},
+			[]string{"zone_id", "origin", "stream", "sequence"}, nil},
+		plain{"sessions", cols{text("zone_id"), blob("session"), text("agent"), text("server_id"), text("incarnation"), number("connected")},
+			[]string{"zone_id"}, nil},
+		plain{"usage", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), text("vm_id"), number("time"), number("crc"), blob("message")},
+			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(vm_id, time)"}},
+		plain{"keyring", cols{number("one"), number("crc"), blob("message")}, []string{"one"}, nil},
+		plain{"join_tokens", cols{text("id"), number("expires_at"), number("crc"), blob("message")}, []string{"id"}, nil},
+		plain{"members", cols{text("zone_id"), text("agent"), number("crc"), blob("message")}, []string{"zone_id", "agent"}, nil},
+		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
+		// What each command came to, by its id; and by actor and key where a client gave one.
+		plain{"outcomes", cols{blob("id"), text("actor"), text("idempotency_key"), blob("request_hash"), number("crc"), blob("message")},
+			[]string{"id"}, []string{"(actor, idempotency_key) WHERE idempotency_key<>''"}},
+	}
+}

@@ -1,0 +1,286 @@
+package state
+
+import (
+	"fmt"
+	"hash/crc32"
+	"iter"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"zombiezen.com/go/sqlite"
+)
+
+// Noun is a message that has a table of its own.
+type Noun interface {
+	comparable
+	proto.Message
+	GetId() string
+	GetRevision() string
+}
+
+// Scope narrows a query to rows whose columns have these values: {"project_id": "0192…"}. Text columns only.
+type Scope map[string]string
+
+// Table is one noun's rows as a transaction sees them.
+type Table[M Noun] struct {
+	tx   *Tx
+	spec *spec[M]
+}
+
+// spec is what is particular to a noun's table: little more than its columns.
+type spec[M Noun] struct {
+	noun   string // "vm"
+	plural string // "vms": the table's name
+	zero   func() M
+	// revise writes the message's own revision.
+	revise func(M, string)
+	// columns beside id, revision, crc and message.
+	columns []column[M]
+	// named nouns have a column name, unique within the columns of scope.
+	named bool
+	scope []string
+	// further are indexes beside those on revision and name: what follows ON table.
+	further []string
+	// derive writes what is reckoned at read; its column has sql.
+	derive func(M, int64)
+
+	text sqlText
+}
+
+// sqlText is the statements of one table, put together once.
+type sqlText struct {
+	get, put, remove, byRevision, revisions, all string
+	fields                                       string // what decode reads
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) int64 { return int64(crc32.Checksum(b, castagnoli)) }
+
+// encode is the one way a message becomes bytes here.
+func encode(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
+
+// build completes a spec.
+func (s *spec[M]) build() *spec[M] {
+	var names, marks, updates []string
+	s.text.fields = "message, crc"
+	for _, c := range s.columns {
+		if c.sql != "" {
+			s.text.fields += ", " + c.sql
+			continue
+		}
+		names, marks = append(names, c.name), append(marks, "?")
+		if !c.fixed {
+			updates = append(updates, c.name+"=excluded."+c.name)
+		}
+	}
+	updates = append(updates, "revision=excluded.revision", "crc=excluded.crc", "message=excluded.message")
+	s.text.get = fmt.Sprintf("SELECT %s FROM %s WHERE id=?", s.text.fields, s.plural)
+	s.text.put = fmt.Sprintf("INSERT INTO %s (id, %s, revision, crc, message) VALUES (?, %s, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET %s",
+		s.plural, strings.Join(names, ", "), strings.Join(marks, ", "), strings.Join(updates, ", "))
+	s.text.remove = fmt.Sprintf("DELETE FROM %s WHERE id=?", s.plural)
+	s.text.revisions = fmt.Sprintf("SELECT revision FROM %s WHERE revision>? ORDER BY revision LIMIT ?", s.plural)
+	s.text.byRevision = fmt.Sprintf("SELECT %s, revision FROM %s WHERE revision>? AND revision<=? ORDER BY revision, id", s.text.fields, s.plural)
+	s.text.all = fmt.Sprintf("SELECT %s FROM %s", s.text.fields, s.plural)
+	return s
+}
+
+func (s *spec[M]) column(name string) (column[M], bool) {
+	for _, c := range s.columns {
+		if c.name == name {
+			return c, true
+		}
+	}
+	return column[M]{}, false
+}
+
+// decode reads a row whose first columns are spec.text.fields.
+func (t Table[M]) decode(s *sqlite.Stmt) (M, error) {
+	m := t.spec.zero()
+	if err := decodeInto(s, m, t.spec.plural); err != nil {
+		var none M
+		return none, err
+	}
+	if t.spec.derive != nil {
+		t.spec.derive(m, s.ColumnInt64(2))
+	}
+	return m, nil
+}
+
+// decodeInto reads a message and its checksum from columns 0 and 1.
+func decodeInto(s *sqlite.Stmt, m proto.Message, table string) error {
+	b := columnBytes(s, 0)
+	if checksum(b) != s.ColumnInt64(1) {
+		return fmt.Errorf("%w: a row of %s does not fit its checksum", ErrCorrupt, table)
+	}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return fmt.Errorf("%w: a row of %s is no %T: %w", ErrCorrupt, table, m, err)
+	}
+	return nil
+}
+
+// Get returns the noun with the id. Errors: ErrNotFound.
+func (t Table[M]) Get(id string) (M, error) {
+	return t.one(t.spec.text.get, id)
+}
+
+// one returns the only row of a query. Errors: ErrNotFound, ErrAmbiguous.
+func (t Table[M]) one(sql string, args ...any) (found M, err error) {
+	rows := 0
+	err = t.tx.query(sql, func(s *sqlite.Stmt) (err error) {
+		rows++
+		found, err = t.decode(s)
+		return err
+	}, args...)
+	var none M
+	switch {
+	case err != nil:
+		return none, err
+	case rows == 0:
+		return none, ErrNotFound
+	case rows > 1:
+		return none, ErrAmbiguous
+	}
+	return found, nil
+}
+
+// ByName returns the noun of the name within scope, of which parts may be missing as long as the name is clear.
+// Errors: ErrNotFound, ErrAmbiguous.
+func (t Table[M]) ByName(name string, scope Scope) (M, error) {
+	if !t.spec.named {
+		var none M
+		return none, ErrNotFound
+	}
+	where, args, err := t.where(scope)
+	if err != nil {
+		var none M
+		return none, err
+	}
+	return t.one(t.spec.text.all+" WHERE name=?"+and(where)+" ORDER BY id LIMIT 2", append([]any{name}, args...)...)
+}
+
+// Find returns the noun with the id, or else that of the name, within scope. Errors: ErrNotFound, ErrAmbiguous.
+func (t Table[M]) Find(nameOrID string, scope Scope) (M, error) {
+	where, args, err := t.where(scope)
+	if err != nil {
+		var none M
+		return none, err
+	}
+	m, err := t.one(t.spec.text.get+and(where), append([]any{nameOrID}, args...)...)
+	if err != ErrNotFound {
+		return m, err
+	}
+	return t.ByName(nameOrID, scope)
+}
+
+// where turns a scope into conditions, always in the same order.
+func (t Table[M]) where(scope Scope) (conditions []string, args []any, err error) {
+	left := len(scope)
+	for _, c := range t.spec.columns {
+		if v, ok := scope[c.name]; ok {
+			if c.kind != textKind {
+				return nil, nil, fmt.Errorf("scope %s of %s is not a text", c.name, t.spec.plural)
+			}
+			conditions, args, left = append(conditions, c.name+"=?"), append(args, v), left-1
+		}
+	}
+	if left > 0 {
+		return nil, nil, fmt.Errorf("scope %v names what is no column of %s", scope, t.spec.plural)
+	}
+	return conditions, args, nil
+}
+
+func and(conditions []string) string {
+	if len(conditions) == 0 {
+		return ""
+	}
+	return " AND " + strings.Join(conditions, " AND ")
+}
+
+// All goes through the nouns within scope in the order of their ids. It may be left early.
+func (t Table[M]) All(scope Scope) iter.Seq2[M, error] {
+	return func(yield func(M, error) bool) {
+		var none M
+		where, args, err := t.where(scope)
+		if err != nil {
+			yield(none, err)
+			return
+		}
+		stop := fmt.Errorf("left early")
+		err = t.tx.queryOnce(t.spec.text.all+" WHERE 1"+and(where)+" ORDER BY id", func(s *sqlite.Stmt) error {
+			m, err := t.decode(s)
+			if err != nil {
+				return err
+			}
+			if !yield(m, nil) {
+				return stop
+			}
+			return nil
+		}, args...)
+		if err != nil && err != stop {
+			yield(none, err)
+		}
+	}
+}
+
+// Put stores m whole under its id, and writes its revision and m.revision from the transaction's.
+func (t Table[M]) Put(m M) error {
+	if !t.tx.writable {
+		return errReadOnly
+	}
+	t.spec.revise(m, t.tx.meta.Text())
+	if t.spec.derive != nil {
+		t.spec.derive(m, 0)
+	}
+	b, err := encode(m)
+	if err != nil {
+		return fmt.Errorf("store %s %s: %w", t.spec.noun, m.GetId(), err)
+	}
+	return t.insert(m, b, t.tx.meta.Revision)
+}
+
+// insert writes the row of m, which is encoded as b.
+func (t Table[M]) insert(m M, b []byte, revision uint64) error {
+	s, err := t.tx.prepare(t.spec.text.put)
+	if err != nil {
+		return err
+	}
+	s.BindText(1, m.GetId())
+	i := 2
+	for _, c := range t.spec.columns {
+		if c.sql != "" {
+			continue
+		}
+		if v := c.get(m); v.isText {
+			s.BindText(i, v.text)
+		} else {
+			s.BindInt64(i, v.number)
+		}
+		i++
+	}
+	s.BindInt64(i, int64(revision))
+	s.BindInt64(i+1, checksum(b))
+	s.BindBytes(i+2, b)
+	t.tx.writes++
+	t.tx.touch(t.spec.plural)
+	return t.tx.step(s, nil)
+}
+
+// Delete removes the noun and leaves a tombstone for watches. Errors: ErrNotFound.
+func (t Table[M]) Delete(id string) error {
+	m, err := t.Get(id)
+	if err != nil {
+		return err
+	}
+	if err := t.Forget(id); err != nil {
+		return err
+	}
+	return t.bury(m)
+}
+
+// Forget removes the noun and tells nobody: it has outlived its keep.
+func (t Table[M]) Forget(id string) error {
+	return t.tx.write(t.spec.text.remove, id)
+}
