@@ -1,0 +1,45 @@
+package fsm
+
+import (
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createAccessToken(in *commandv1.CreateAccessToken) (*commandv1.Result, error) {
+	m := in.GetAccessToken()
+	if err := mayCreate(c.tx.AccessTokens, "access token", m, nil); err != nil {
+		return nil, err
+	}
+	if len(m.GetSecretHash()) != 32 {
+		return nil, invalid("an access token needs the SHA-256 of its secret")
+	}
+	if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
+		return nil, err
+	}
+	if m.GetZoneId() != "" || m.GetZone() != "" {
+		if _, err := c.zoneOf(m.GetZoneId(), m.GetZone()); err != nil {
+			return nil, err
+		}
+	}
+	m.CreatedBy, m.CreatedAt = c.actor, c.now
+	return put(c.tx.AccessTokens, m)
+}
+
+func (c *command) deleteAccessToken(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.AccessTokens, "access token", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.AccessTokens, "access-token", m, m.GetProject(), m.GetZone())
+}
+
+// projectExists checks that a noun names a project that exists, by id and name.
+func (c *command) projectExists(id, name string) error {
+	p, err := c.tx.Projects.Get(id)
+	if err != nil {
+		return orNotFound(err, "project", name)
+	}
+	if p.GetName() != name {
+		return invalid("project " + id + " is " + p.GetName() + ", not " + name)
+	}
+	return nil
+}

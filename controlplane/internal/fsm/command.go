@@ -1,0 +1,206 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"math"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// command is one command being carried out: the transaction, and what belongs to this command in it.
+type command struct {
+	tx    *state.Tx
+	id    []byte
+	actor string
+	now   *timestamppb.Timestamp
+	// ids counts those derived from the command's own.
+	ids uint32
+}
+
+// newCommand gives a command its revision and its time.
+func newCommand(tx *state.Tx, in *commandv1.Command) *command {
+	meta := tx.Meta()
+	meta.Revision++
+	if s := in.GetStamp(); s.IsValid() && s.AsTime().After(meta.LastStamp) {
+		meta.LastStamp = s.AsTime()
+	}
+	// Kept in microseconds, so that a restored state goes on with the same time.
+	now := &timestamppb.Timestamp{Seconds: meta.LastStamp.Unix(), Nanos: int32(meta.LastStamp.Nanosecond() / 1000 * 1000)}
+	meta.LastStamp = now.AsTime()
+	tx.SetMeta(meta)
+	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), now: now}
+}
+
+// run carries the command out. A *problem.Error refuses it; any other error is fatal.
+func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
+	bootstrapped := c.tx.Meta().Federation != ""
+	switch b := in.GetBody().(type) {
+	case *commandv1.Command_Noop:
+		return &commandv1.Result{}, nil
+	case *commandv1.Command_Bootstrap:
+		return c.bootstrap(b.Bootstrap)
+	case nil:
+		return nil, invalid("the command says nothing that this version knows")
+	default:
+		if !bootstrapped {
+			return nil, problem.New(problem.Unavailable, "the federation has not been bootstrapped", "Bootstrap its first server.")
+		}
+	}
+	switch b := in.GetBody().(type) {
+	case *commandv1.Command_BeginEpoch:
+		return c.beginEpoch(b.BeginEpoch)
+	case *commandv1.Command_Prune:
+		return c.prune(b.Prune)
+	case *commandv1.Command_RaiseFeatureLevel:
+		return c.raiseFeatureLevel(b.RaiseFeatureLevel)
+
+	case *commandv1.Command_CreateZone:
+		return c.createZone(b.CreateZone)
+	case *commandv1.Command_UpdateZone:
+		return c.updateZone(b.UpdateZone)
+	case *commandv1.Command_DeleteZone:
+		return c.deleteZone(b.DeleteZone)
+	case *commandv1.Command_QuarantineZone:
+		return c.quarantineZone(b.QuarantineZone)
+	case *commandv1.Command_CreateCluster:
+		return c.createCluster(b.CreateCluster)
+	case *commandv1.Command_UpdateCluster:
+		return c.updateCluster(b.UpdateCluster)
+	case *commandv1.Command_DeleteCluster:
+		return c.deleteCluster(b.DeleteCluster)
+	case *commandv1.Command_CreateHost:
+		return c.createHost(b.CreateHost)
+	case *commandv1.Command_UpdateHost:
+		return c.updateHost(b.UpdateHost)
+	case *commandv1.Command_DeleteHost:
+		return c.deleteHost(b.DeleteHost)
+	case *commandv1.Command_CreateFlavor:
+		return c.createFlavor(b.CreateFlavor)
+	case *commandv1.Command_UpdateFlavor:
+		return c.updateFlavor(b.UpdateFlavor)
+	case *commandv1.Command_DeleteFlavor:
+		return c.deleteFlavor(b.DeleteFlavor)
+	case *commandv1.Command_CreateImage:
+		return c.createImage(b.CreateImage)
+	case *commandv1.Command_UpdateImage:
+		return c.updateImage(b.UpdateImage)
+	case *commandv1.Command_DeleteImage:
+		return c.deleteImage(b.DeleteImage)
+	case *commandv1.Command_CreateProject:
+		return c.createProject(b.CreateProject)
+	case *commandv1.Command_UpdateProject:
+		return c.updateProject(b.UpdateProject)
+	case *commandv1.Command_DeleteProject:
+		return c.deleteProject(b.DeleteProject)
+	case *commandv1.Command_CreateBroker:
+		return c.createBroker(b.CreateBroker)
+	case *commandv1.Command_UpdateBroker:
+		return c.updateBroker(b.UpdateBroker)
+	case *commandv1.Command_DeleteBroker:
+		return c.deleteBroker(b.DeleteBroker)
+	case *commandv1.Command_EnrollBroker:
+		return c.enrollBroker(b.EnrollBroker)
+
+	case *commandv1.Command_CreateVm:
+		return c.createVM(b.CreateVm)
+	case *commandv1.Command_SetVmDesired:
+		return c.setVMDesired(b.SetVmDesired)
+	case *commandv1.Command_OrderVm:
+		return c.orderVM(b.OrderVm)
+	case *commandv1.Command_ResolveOperation:
+		return c.resolveOperation(b.ResolveOperation)
+	case *commandv1.Command_ExpireOperations:
+		return c.expireOperations(b.ExpireOperations)
+
+	case *commandv1.Command_PutServer:
+		return c.putServer(b.PutServer)
+	case *commandv1.Command_DeleteServer:
+		return c.deleteServer(b.DeleteServer)
+	case *commandv1.Command_CreateAccessToken:
+		return c.createAccessToken(b.CreateAccessToken)
+	case *commandv1.Command_DeleteAccessToken:
+		return c.deleteAccessToken(b.DeleteAccessToken)
+	case *commandv1.Command_CreateJoinToken:
+		return c.createJoinToken(b.CreateJoinToken)
+	case *commandv1.Command_AskToJoin:
+		return c.askToJoin(b.AskToJoin)
+	case *commandv1.Command_AcceptJoin:
+		return c.acceptJoin(b.AcceptJoin)
+	case *commandv1.Command_Revoke:
+		return c.revoke(b.Revoke)
+
+	case *commandv1.Command_SetZoneSession:
+		return c.setZoneSession(b.SetZoneSession)
+	case *commandv1.Command_AcknowledgeDesired:
+		return c.acknowledgeDesired(b.AcknowledgeDesired)
+	case *commandv1.Command_Observe:
+		return c.observe(b.Observe)
+	case *commandv1.Command_AppendJournal:
+		return c.appendJournal(b.AppendJournal)
+	case *commandv1.Command_AcknowledgeJournal:
+		return c.acknowledgeJournal(b.AcknowledgeJournal)
+	}
+	return nil, invalid("the command says nothing that this version knows")
+}
+
+// generation is the number of what is desired by this command.
+func (c *command) generation() *apiv1.Generation {
+	return &apiv1.Generation{Epoch: c.tx.Meta().Epoch, Index: c.tx.Meta().Revision}
+}
+
+// ownID is the command's id as text; what is made by a command without an id of its own has this one.
+func (c *command) ownID() string { return uuidText(c.id) }
+
+// nextID returns an id that no other command and no other call returns. It sorts behind the command's own.
+func (c *command) nextID() string {
+	c.ids++
+	id := append([]byte(nil), c.id...)
+	tail := id[len(id)-4:]
+	binary.BigEndian.PutUint32(tail, binary.BigEndian.Uint32(tail)+c.ids)
+	return uuidText(id)
+}
+
+// uuidText writes 16 bytes as 8-4-4-4-12 hexadecimal digits.
+func uuidText(id []byte) string {
+	h := hex.EncodeToString(id)
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// made is a result that hands back what was made.
+func made(noun proto.Message, op *apiv1.Operation) (*commandv1.Result, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(noun)
+	if err != nil {
+		return nil, err
+	}
+	return &commandv1.Result{Operation: op, Noun: b}, nil
+}
+
+// fits reports whether a number can be kept: SQLite's integers are signed.
+func fits(n uint64) bool { return n <= math.MaxInt64 }
+
+// missing reports whether err says that there is no such row.
+func missing(err error) bool { return errors.Is(err, state.ErrNotFound) }
+
+func invalid(detail string) *problem.Error {
+	return problem.New(problem.Invalid, detail, "This is a fault of the sender, not of the user; report it.")
+}
+
+func notFound(kind, id string) *problem.Error {
+	return problem.Newf(problem.NotFound, "List them to see which there are.", "there is no %s %s", kind, id)
+}
+
+// orNotFound gives ErrNotFound its words.
+func orNotFound(err error, kind, id string) error {
+	if missing(err) {
+		return notFound(kind, id)
+	}
+	return err
+}

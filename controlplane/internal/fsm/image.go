@@ -1,0 +1,42 @@
+package fsm
+
+import (
+	"github.com/naru-project/naru/controlplane/internal/state"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createImage(in *commandv1.CreateImage) (*commandv1.Result, error) {
+	m := in.GetImage()
+	if err := mayCreate(c.tx.Images, "image", m, nil); err != nil {
+		return nil, err
+	}
+	m.CreatedAt = c.now
+	return create(c, c.tx.Images, "image", m, "", "")
+}
+
+func (c *command) updateImage(in *commandv1.UpdateImage) (*commandv1.Result, error) {
+	m := in.GetImage()
+	was, err := stored(c.tx.Images, "image", m.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if err := mayRename("image", was, m); err != nil {
+		return nil, err
+	}
+	m.CreatedAt = was.GetCreatedAt()
+	return put(c.tx.Images, m)
+}
+
+// deleteImage is refused while a VM names it: rebuilding the VM needs the bits.
+func (c *command) deleteImage(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Images, "image", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	var u uses
+	u.add(dependents(c.tx.VMs, "VM", state.Scope{"image": m.GetName()}))
+	if err := u.refuse("image", m.GetName()); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Images, "image", m, "", "")
+}

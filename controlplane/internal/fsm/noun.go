@@ -1,0 +1,150 @@
+package fsm
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// named is a noun that people call by a name.
+type named interface {
+	state.Noun
+	GetName() string
+}
+
+func reference[M named](kind string, m M) *apiv1.Reference {
+	return &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetName()}
+}
+
+// mayCreate checks that a noun has an id and a name, and that both are free; the name within scope.
+func mayCreate[M named](t state.Table[M], kind string, m M, scope state.Scope) error {
+	if m.GetId() == "" || m.GetName() == "" {
+		return invalid("a " + kind + " without id or name cannot be created")
+	}
+	if _, err := t.Get(m.GetId()); err == nil {
+		return problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another %s", m.GetId(), kind)
+	} else if !missing(err) {
+		return err
+	}
+	return nameFree(t, kind, m.GetName(), scope)
+}
+
+func nameFree[M named](t state.Table[M], kind, name string, scope state.Scope) error {
+	switch other, err := t.ByName(name, scope); {
+	case err == nil:
+		return problem.Newf(problem.NameTaken, "Choose another name, or use the "+kind+" that has it.",
+			"the name %s belongs to %s %s", name, kind, other.GetId())
+	case !missing(err):
+		return err
+	}
+	return nil
+}
+
+// stored returns the noun that a command updates or deletes, at the revision that it expects.
+func stored[M named](t state.Table[M], kind, id, expected string) (M, error) {
+	m, err := t.Get(id)
+	if err != nil {
+		return m, orNotFound(err, kind, id)
+	}
+	return m, unchanged(kind, m, expected)
+}
+
+// unchanged compares a revision; an empty one expects nothing.
+func unchanged[M named](kind string, m M, expected string) error {
+	if expected != "" && m.GetRevision() != expected {
+		return problem.Newf(problem.Conflict, "Read it again, and repeat the change if it still makes sense.",
+			"%s %s is at revision %s, not %s", kind, m.GetName(), m.GetRevision(), expected)
+	}
+	return nil
+}
+
+// mayRename refuses a noun whose name is not the stored one: names never change.
+func mayRename[M named](kind string, was, is M) error {
+	if was.GetName() != is.GetName() {
+		return invalid("the name of " + kind + " " + was.GetName() + " cannot become " + strconv.Quote(is.GetName()))
+	}
+	return nil
+}
+
+// dependents says what nouns of a table have the values of scope: "3 clusters (web, was, db)", or "" for none.
+func dependents[M named](t state.Table[M], kind string, scope state.Scope) (string, error) {
+	n, err := t.Count(scope, "")
+	if err != nil || n == 0 {
+		return "", err
+	}
+	first, _, err := t.List(state.Query{Scope: scope, PageSize: 3})
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for _, m := range first {
+		names = append(names, m.GetName())
+	}
+	if n > uint64(len(names)) {
+		names = append(names, "…")
+	}
+	if n > 1 {
+		kind += "s"
+	}
+	return strconv.FormatUint(n, 10) + " " + kind + " (" + strings.Join(names, ", ") + ")", nil
+}
+
+// uses collects what depends on a noun that is to be deleted.
+type uses struct {
+	sentences []string
+	err       error
+}
+
+// add takes what dependents returns.
+func (u *uses) add(sentence string, err error) {
+	if u.err == nil {
+		u.err = err
+	}
+	if sentence != "" {
+		u.sentences = append(u.sentences, sentence)
+	}
+}
+
+// refuse is the refusal to delete what something depends on; nil when nothing does.
+func (u *uses) refuse(kind, name string) error {
+	if u.err != nil || len(u.sentences) == 0 {
+		return u.err
+	}
+	return problem.Newf(problem.InUse, "Delete what depends on it first.", "%s %s is in use by %s", kind, name, strings.Join(u.sentences, " and "))
+}
+
+// remove deletes a noun at once and makes the operation that says so.
+func remove[M named](c *command, t state.Table[M], kind string, m M, project, zone string) (*commandv1.Result, error) {
+	if err := t.Delete(m.GetId()); err != nil {
+		return nil, err
+	}
+	op, err := c.done(kind+".delete", reference(kind, m), project, zone)
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// create stores a new noun and makes the operation that says so.
+func create[M named](c *command, t state.Table[M], kind string, m M, project, zone string) (*commandv1.Result, error) {
+	if err := t.Put(m); err != nil {
+		return nil, err
+	}
+	op, err := c.done(kind+".create", reference(kind, m), project, zone)
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// put stores a noun that was changed.
+func put[M named](t state.Table[M], m M) (*commandv1.Result, error) {
+	if err := t.Put(m); err != nil {
+		return nil, err
+	}
+	return made(m, nil)
+}

@@ -1,0 +1,382 @@
+package fsm
+
+import (
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// maxChunk is how many objects a chunk may carry (proto: max_items).
+const maxChunk = 128
+
+// observation is a chunk of a zone's state being taken over.
+type observation struct {
+	*command
+	zone *apiv1.Zone
+	// full: the chunk is part of a full sync, which remembers what it brings.
+	full bool
+	// refused counts reported objects that are not the zone's to report.
+	refused int
+	first   string
+}
+
+// observe takes over a chunk that follows what is known of the zone, and the point with it.
+func (c *command) observe(in *commandv1.Observe) (*commandv1.Result, error) {
+	zone, err := c.linkedZone(in.GetZoneId())
+	if err != nil {
+		return nil, err
+	}
+	chunk := in.GetChunk()
+	cursor, err := c.tx.ObservedCursor(zone.GetId())
+	if err != nil {
+		return nil, err
+	}
+	begins := chunk.GetFull() && chunk.GetAfter() == 0
+	switch {
+	case chunk.GetIncarnation() == "" || len(chunk.GetObjects()) > maxChunk:
+		return nil, invalid("a chunk names its incarnation and has at most " + strconv.Itoa(maxChunk) + " objects")
+	case !fits(chunk.GetThrough()) || chunk.GetThrough() < chunk.GetAfter():
+		return nil, invalid("a chunk does not go back")
+	case !begins && (chunk.GetIncarnation() != cursor.Incarnation || chunk.GetAfter() != cursor.Revision || chunk.GetFull() && !cursor.Syncing):
+		return nil, problem.Newf(problem.Conflict, "Go on from the point that is known, or begin a full sync.",
+			"of zone %s incarnation %s is known up to %d, and the chunk goes on from %s after %d",
+			zone.GetName(), orNone(cursor.Incarnation), cursor.Revision, chunk.GetIncarnation(), chunk.GetAfter())
+	}
+	if begins {
+		if err := c.tx.ForgetObserved(zone.GetId()); err != nil {
+			return nil, err
+		}
+		was := proto.CloneOf(zone)
+		if err := c.meetIncarnation(zone, chunk.GetIncarnation()); err != nil {
+			return nil, err
+		}
+		if !proto.Equal(was, zone) {
+			if err := c.tx.Zones.Put(zone); err != nil {
+				return nil, err
+			}
+		}
+	}
+	o := &observation{command: c, zone: zone, full: chunk.GetFull()}
+	for _, object := range chunk.GetObjects() {
+		if err := o.take(object); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.tellRefused(); err != nil {
+		return nil, err
+	}
+	if chunk.GetFull() && chunk.GetEnd() {
+		if err := o.markAbsent(); err != nil {
+			return nil, err
+		}
+		if err := c.tx.ForgetObserved(zone.GetId()); err != nil {
+			return nil, err
+		}
+	}
+	return &commandv1.Result{}, c.tx.SetObservedCursor(zone.GetId(), state.ObservedCursor{
+		Incarnation: chunk.GetIncarnation(), Revision: chunk.GetThrough(), Syncing: chunk.GetFull() && !chunk.GetEnd(),
+	})
+}
+
+func orNone(incarnation string) string {
+	if incarnation == "" {
+		return "none"
+	}
+	return incarnation
+}
+
+// take takes over one object.
+func (o *observation) take(object *linkv1.Object) error {
+	switch n := object.GetNoun().(type) {
+	case *linkv1.Object_Zone:
+		return o.takeZone(n.Zone)
+	case *linkv1.Object_Cluster:
+		return takeNoun(o, o.tx.Clusters, "cluster", n.Cluster, n.Cluster.GetId())
+	case *linkv1.Object_Host:
+		return takeNoun(o, o.tx.Hosts, "host", n.Host, n.Host.GetId())
+	case *linkv1.Object_Vm:
+		return o.takeVM(n.Vm)
+	case *linkv1.Object_Tombstone:
+		if ref := n.Tombstone.GetNoun(); ref.GetKind() == "vm" {
+			return o.takeGone(ref.GetId())
+		}
+		return nil // clusters and hosts are the plane's to delete; the zone only says that it has followed
+	}
+	o.refuse("an object without a noun")
+	return nil
+}
+
+func (o *observation) refuse(what string) {
+	if o.refused++; o.first == "" {
+		o.first = what
+	}
+}
+
+// tellRefused says once for a chunk that it contained what the zone has no business with.
+func (o *observation) tellRefused() error {
+	if o.refused == 0 {
+		return nil
+	}
+	return o.tell(apiv1.Event_WARNING, "zone.report-refused", o.zone.GetName(), "", reference("zone", o.zone),
+		"zone "+o.zone.GetName()+" reported "+strconv.Itoa(o.refused)+" objects that are not its own; the first: "+o.first)
+}
+
+func (o *observation) takeZone(reported *apiv1.Zone) error {
+	if reported.GetId() != o.zone.GetId() {
+		o.refuse("zone " + reported.GetId())
+		return nil
+	}
+	was := proto.CloneOf(o.zone)
+	o.mergeZone(o.zone, reported)
+	if proto.Equal(was, o.zone) {
+		return nil
+	}
+	return o.tx.Zones.Put(o.zone)
+}
+
+// inZone is a noun that stands in a zone.
+type inZone interface {
+	state.Noun
+	GetZoneId() string
+}
+
+// takeNoun takes over what a zone reports of a noun that the plane has made. Nothing is written when nothing changed.
+func takeNoun[M inZone](o *observation, t state.Table[M], kind string, reported M, id string) error {
+	was, err := t.Get(id)
+	if missing(err) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	if was.GetZoneId() != o.zone.GetId() {
+		o.refuse(kind + " " + id)
+		return nil
+	}
+	next := proto.CloneOf(was)
+	schema.MergeObserved(next, reported)
+	if proto.Equal(was, next) {
+		return nil
+	}
+	return t.Put(next)
+}
+
+// takeVM takes over what a zone reports of a VM.
+func (o *observation) takeVM(reported *apiv1.VM) error {
+	if reported.GetId() == "" {
+		o.refuse("a VM without id")
+		return nil
+	}
+	was, err := o.tx.VMs.Get(reported.GetId())
+	if missing(err) {
+		return o.meetUnknown(reported)
+	}
+	if err != nil {
+		return err
+	}
+	if was.GetZoneId() != o.zone.GetId() {
+		o.refuse("VM " + reported.GetId())
+		return nil
+	}
+	if o.full {
+		if err := o.tx.MarkObserved(o.zone.GetId(), was.GetId()); err != nil {
+			return err
+		}
+	}
+	if reported.GetState() == apiv1.VM_DELETED {
+		return o.takeGone(was.GetId())
+	}
+	if !whole(was) && whole(reported) {
+		return o.adopt(reported)
+	}
+	next := proto.CloneOf(was)
+	schema.MergeObserved(next, reported)
+	if forgotten(o.tx.Meta(), next) {
+		return o.follow(next)
+	}
+	next.Freshness, was.Freshness = 0, 0
+	if proto.Equal(was, next) {
+		return nil
+	}
+	return o.tx.VMs.Put(next)
+}
+
+// forgotten reports whether a zone has carried out a wish of an earlier epoch that a restore has made this plane forget.
+func forgotten(meta state.Meta, m *apiv1.VM) bool {
+	reached, known := m.GetReached(), m.GetGeneration()
+	if reached == nil || reached.GetEpoch() >= meta.Epoch {
+		return false
+	}
+	if reached.GetEpoch() != known.GetEpoch() {
+		return reached.GetEpoch() > known.GetEpoch()
+	}
+	return reached.GetIndex() > known.GetIndex()
+}
+
+// follow takes what a zone has reached for what is wanted, under a generation of this epoch.
+func (o *observation) follow(m *apiv1.VM) error {
+	m.DesiredState, m.Generation = wantedFrom(m.GetState(), m.GetDesiredState()), o.generation()
+	if err := o.tx.VMs.Put(m); err != nil {
+		return err
+	}
+	if err := o.tx.Desire(o.zone.GetId(), reference("vm", m)); err != nil {
+		return err
+	}
+	return o.tell(apiv1.Event_WARNING, "vm.followed", o.zone.GetName(), m.GetProject(), reference("vm", m),
+		"VM "+m.GetName()+" was changed after the restored backup; it stays "+m.GetState().String())
+}
+
+// wantedFrom is what is wanted of a VM of which only its state is known.
+func wantedFrom(reached, otherwise apiv1.VM_State) apiv1.VM_State {
+	switch reached {
+	case apiv1.VM_RUNNING, apiv1.VM_STOPPED:
+		return reached
+	case apiv1.VM_SUSPENDED:
+		return apiv1.VM_STOPPED
+	}
+	if otherwise == apiv1.VM_STATE_UNSPECIFIED {
+		return apiv1.VM_RUNNING
+	}
+	return otherwise
+}
+
+// meetUnknown adopts a VM that the plane does not know, unless it knows it to be gone.
+func (o *observation) meetUnknown(reported *apiv1.VM) error {
+	gone, err := o.tx.IsDesiredGone(o.zone.GetId(), "vm", reported.GetId())
+	if err != nil || gone || reported.GetState() == apiv1.VM_DELETED {
+		return err
+	}
+	if o.full {
+		if err := o.tx.MarkObserved(o.zone.GetId(), reported.GetId()); err != nil {
+			return err
+		}
+	}
+	return o.adopt(reported)
+}
+
+// adopt stores a VM as its zone reports it. What was wanted of it follows from its state. If the report is whole it gets
+// a generation of this plane; if not, the zone keeps its own wish until the whole is known.
+func (o *observation) adopt(reported *apiv1.VM) error {
+	m := proto.CloneOf(reported)
+	m.Zone, m.ZoneId, m.Operation = o.zone.GetName(), o.zone.GetId(), ""
+	m.DesiredState = wantedFrom(m.GetState(), m.GetDesiredState())
+	if m.GetName() == "" {
+		m.Name = m.GetId()
+	}
+	if err := o.tx.VMs.Forget(m.GetId()); err != nil { // a partial one, whose columns may differ
+		return err
+	}
+	switch _, err := o.tx.VMs.ByName(m.GetName(), state.Scope{"project_id": m.GetProjectId()}); {
+	case err == nil:
+		m.Name += "-" + m.GetId()
+	case !missing(err):
+		return err
+	}
+	m.Generation = nil
+	if whole(m) {
+		m.Generation = o.generation()
+	}
+	if m.GetCreatedAt() == nil {
+		m.CreatedAt = o.now
+	}
+	if err := o.tx.VMs.Put(m); err != nil {
+		return err
+	}
+	if err := o.tx.Desire(o.zone.GetId(), reference("vm", m)); err != nil {
+		return err
+	}
+	return o.tell(apiv1.Event_WARNING, "vm.adopted", o.zone.GetName(), m.GetProject(), reference("vm", m),
+		"VM "+m.GetName()+" was found in zone "+o.zone.GetName()+" and was not known; it is kept as it is")
+}
+
+// takeGone takes a zone's word that a VM is gone: by decision, then it is removed; otherwise it is missing, and wanted
+// all the same.
+func (o *observation) takeGone(id string) error {
+	m, err := o.tx.VMs.Get(id)
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.GetZoneId() != o.zone.GetId():
+		o.refuse("VM " + id)
+		return nil
+	case m.GetDesiredState() == apiv1.VM_DELETED:
+		return o.removeVM(m, o.zone)
+	case m.GetPower() == apiv1.VM_MISSING:
+		return nil
+	}
+	m.Power, m.PowerChangedAt = apiv1.VM_MISSING, o.now
+	if err := o.tx.VMs.Put(m); err != nil {
+		return err
+	}
+	return o.tell(apiv1.Event_ERROR, "vm.missing", o.zone.GetName(), m.GetProject(), reference("vm", m),
+		"zone "+o.zone.GetName()+" says that VM "+m.GetName()+" is gone, and it is still wanted")
+}
+
+// markAbsent marks the VMs that a full sync has not brought. Absence is never an instruction: nothing else changes. One
+// that the zone has never reported is merely not there yet.
+func (o *observation) markAbsent() error {
+	ids, err := o.tx.NotObserved(o.zone.GetId())
+	if err != nil {
+		return err
+	}
+	marked, names := 0, ""
+	for _, id := range ids {
+		m, err := o.tx.VMs.Get(id)
+		if err != nil {
+			return err
+		}
+		known := m.GetReached() != nil || m.GetPower() != apiv1.VM_POWER_UNSPECIFIED
+		if !known || m.GetPower() == apiv1.VM_UNKNOWN && m.GetHostFreshness() == apiv1.Freshness_UNREACHABLE {
+			continue
+		}
+		if m.GetPower() != apiv1.VM_UNKNOWN {
+			m.Power, m.PowerChangedAt = apiv1.VM_UNKNOWN, o.now
+		}
+		m.HostFreshness = apiv1.Freshness_UNREACHABLE
+		if err := o.tx.VMs.Put(m); err != nil {
+			return err
+		}
+		if marked++; marked <= 3 {
+			names += " " + m.GetName()
+		}
+	}
+	if marked == 0 {
+		return nil
+	}
+	return o.tell(apiv1.Event_WARNING, "zone.vms-absent", o.zone.GetName(), "", reference("zone", o.zone),
+		strconv.Itoa(marked)+" VMs are not in the full report of zone "+o.zone.GetName()+"; nothing was deleted. The first:"+names)
+}
+
+// acknowledgeDesired notes how far the zone has what it should hold.
+func (c *command) acknowledgeDesired(in *commandv1.AcknowledgeDesired) (*commandv1.Result, error) {
+	zone, err := c.linkedZone(in.GetZoneId())
+	if err != nil {
+		return nil, err
+	}
+	meta, through := c.tx.Meta(), in.GetThrough()
+	switch {
+	case through.GetEpoch() != meta.Epoch:
+		return nil, problem.Newf(problem.Conflict, "Begin a full sync.", "the zone acknowledges epoch %d and this is epoch %d", through.GetEpoch(), meta.Epoch)
+	case through.GetIndex() > meta.Revision:
+		return nil, problem.Newf(problem.Conflict, "Begin a full sync.", "the zone acknowledges revision %d and there are %d", through.GetIndex(), meta.Revision)
+	}
+	point, err := c.tx.DesiredPoint(zone.GetId())
+	if err != nil {
+		return nil, err
+	}
+	if point.GetEpoch() == through.GetEpoch() && point.GetIndex() >= through.GetIndex() {
+		return &commandv1.Result{}, nil
+	}
+	return &commandv1.Result{}, c.tx.AcknowledgeDesired(zone.GetId(), through)
+}

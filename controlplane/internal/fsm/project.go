@@ -1,0 +1,42 @@
+package fsm
+
+import (
+	"github.com/naru-project/naru/controlplane/internal/state"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createProject(in *commandv1.CreateProject) (*commandv1.Result, error) {
+	m := in.GetProject()
+	if err := mayCreate(c.tx.Projects, "project", m, nil); err != nil {
+		return nil, err
+	}
+	m.CreatedAt = c.now
+	return create(c, c.tx.Projects, "project", m, m.GetName(), "")
+}
+
+func (c *command) updateProject(in *commandv1.UpdateProject) (*commandv1.Result, error) {
+	m := in.GetProject()
+	was, err := stored(c.tx.Projects, "project", m.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if err := mayRename("project", was, m); err != nil {
+		return nil, err
+	}
+	m.CreatedAt = was.GetCreatedAt()
+	return put(c.tx.Projects, m)
+}
+
+func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Projects, "project", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	var u uses
+	u.add(dependents(c.tx.VMs, "VM", state.Scope{"project_id": m.GetId()}))
+	u.add(dependents(c.tx.AccessTokens, "access token", state.Scope{"project_id": m.GetId()}))
+	if err := u.refuse("project", m.GetName()); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Projects, "project", m, m.GetName(), "")
+}

@@ -1,0 +1,242 @@
+package fsm
+
+import (
+	"strconv"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// createVM stores the VM as it is wanted. It goes down to its zone by its generation.
+func (c *command) createVM(in *commandv1.CreateVM) (*commandv1.Result, error) {
+	m := in.GetVm()
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return nil, err
+	}
+	if err := c.mayCreateVM(m); err != nil {
+		return nil, err
+	}
+	op, err := c.open(in.GetOperationId(), "vm.create", reference("vm", m), m.GetProject(), m.GetZone(), in.GetDeadline())
+	if err != nil {
+		return nil, err
+	}
+	schema.MergeObserved(m, &apiv1.VM{})
+	m.DesiredState, m.State, m.Force = apiv1.VM_RUNNING, apiv1.VM_PENDING, false
+	m.Generation, m.Operation, m.CreatedAt = c.generation(), op.GetId(), c.now
+	if err := c.tx.VMs.Put(m); err != nil {
+		return nil, err
+	}
+	if err := c.tx.Operations.Put(op); err != nil {
+		return nil, err
+	}
+	if err := c.tx.Desire(m.GetZoneId(), reference("vm", m)); err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+func (c *command) mayCreateVM(m *apiv1.VM) error {
+	if err := mayCreate(c.tx.VMs, "VM", m, state.Scope{"project_id": m.GetProjectId()}); err != nil {
+		return err
+	}
+	if m.GetSize() == nil {
+		return invalid("a VM without a size cannot be created")
+	}
+	if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
+		return err
+	}
+	if _, err := c.openZone(m.GetZoneId(), m.GetZone()); err != nil {
+		return err
+	}
+	if m.GetClusterId() != "" {
+		if err := c.clusterOf(m.GetClusterId(), m.GetCluster(), m.GetZoneId()); err != nil {
+			return err
+		}
+	}
+	if _, err := c.tx.Flavors.ByName(m.GetFlavor(), nil); err != nil {
+		return orNotFound(err, "flavor", m.GetFlavor())
+	}
+	if _, err := c.tx.Images.ByName(m.GetImage(), nil); err != nil {
+		return orNotFound(err, "image", m.GetImage())
+	}
+	return nil
+}
+
+// readsHold compares what the proposer read with what is stored now. It names the one that moved, so that the proposer
+// decides again on a new snapshot.
+func (c *command) readsHold(reads []*commandv1.Read) error {
+	for _, r := range reads {
+		revision, err := c.revisionOf(r.GetNoun().GetKind(), r.GetNoun().GetId())
+		if err != nil && !missing(err) {
+			return err
+		}
+		if missing(err) || revision != r.GetRevision() {
+			if revision == "" {
+				revision = "gone"
+			}
+			return problem.Newf(problem.Conflict, "Try again.", "%s %s was read at revision %s and is now at %s",
+				r.GetNoun().GetKind(), r.GetNoun().GetName(), r.GetRevision(), revision).With("reads", r.GetNoun().GetKind()+" "+r.GetNoun().GetId())
+		}
+	}
+	return nil
+}
+
+func (c *command) revisionOf(kind, id string) (string, error) {
+	switch kind {
+	case "zone":
+		return revision(c.tx.Zones, id)
+	case "cluster":
+		return revision(c.tx.Clusters, id)
+	case "host":
+		return revision(c.tx.Hosts, id)
+	case "flavor":
+		return revision(c.tx.Flavors, id)
+	case "image":
+		return revision(c.tx.Images, id)
+	case "project":
+		return revision(c.tx.Projects, id)
+	case "vm":
+		return revision(c.tx.VMs, id)
+	}
+	return "", invalid("a read of a " + strconv.Quote(kind) + " cannot be compared")
+}
+
+func revision[M state.Noun](t state.Table[M], id string) (string, error) {
+	m, err := t.Get(id)
+	return m.GetRevision(), err
+}
+
+// setVMDesired writes what is wanted of a VM. Deleting keeps the VM until its zone says that it is gone; only a retired
+// zone, which will say nothing any more, is not waited for.
+func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, error) {
+	m, err := stored(c.tx.VMs, "VM", in.GetVmId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	zone, err := c.tx.Zones.Get(m.GetZoneId())
+	if err != nil {
+		return nil, orNotFound(err, "zone", m.GetZone())
+	}
+	switch deleting := m.GetDesiredState() == apiv1.VM_DELETED; {
+	case in.GetDesired() != apiv1.VM_RUNNING && in.GetDesired() != apiv1.VM_STOPPED && in.GetDesired() != apiv1.VM_DELETED:
+		return nil, invalid("a VM can be wanted RUNNING, STOPPED or DELETED")
+	case deleting && in.GetDesired() != apiv1.VM_DELETED:
+		return nil, problem.Newf(problem.WrongState, "Create another VM.", "VM %s is being deleted", m.GetName())
+	case deleting && (m.GetForce() || !in.GetForce()):
+		// Asked twice: the deletion that is under way answers, if it is.
+		if op, err := c.tx.Operations.Get(m.GetOperation()); err == nil && !op.GetDone() {
+			return made(m, op)
+		} else if err != nil && !missing(err) {
+			return nil, err
+		}
+	case in.GetDesired() != apiv1.VM_DELETED && zone.GetState() == apiv1.Zone_RETIRED:
+		return nil, retired(zone)
+	case in.GetDesired() != apiv1.VM_DELETED && !whole(m):
+		return nil, notWhole(m)
+	}
+	op, err := c.open(in.GetOperationId(), in.GetKind(), reference("vm", m), m.GetProject(), m.GetZone(), in.GetDeadline())
+	if err != nil {
+		return nil, err
+	}
+	m.DesiredState, m.Force, m.Operation, m.Generation = in.GetDesired(), in.GetForce(), op.GetId(), c.generation()
+	if in.GetDesired() == apiv1.VM_DELETED && zone.GetState() == apiv1.Zone_RETIRED {
+		if err := c.tx.Operations.Put(op); err != nil {
+			return nil, err
+		}
+		if err := c.removeVM(m, zone); err != nil {
+			return nil, err
+		}
+		op, err := c.tx.Operations.Get(op.GetId())
+		if err != nil {
+			return nil, err
+		}
+		return made(m, op)
+	}
+	if err := c.tx.VMs.Put(m); err != nil {
+		return nil, err
+	}
+	if err := c.tx.Operations.Put(op); err != nil {
+		return nil, err
+	}
+	if err := c.tx.Desire(m.GetZoneId(), reference("vm", m)); err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// orderVM appends an action that is no state to the journal of the VM's zone.
+func (c *command) orderVM(in *commandv1.OrderVM) (*commandv1.Result, error) {
+	m, err := stored(c.tx.VMs, "VM", in.GetVmId(), "")
+	if err != nil {
+		return nil, err
+	}
+	zone, err := c.openZone(m.GetZoneId(), m.GetZone())
+	if err != nil {
+		return nil, err
+	}
+	if in.GetOrder().GetVerb() != linkv1.Order_REBOOT {
+		return nil, invalid("there is no order " + in.GetOrder().GetVerb().String())
+	}
+	if m.GetDesiredState() != apiv1.VM_RUNNING {
+		return nil, problem.Newf(problem.WrongState, "Start it first.", "VM %s is not wanted running", m.GetName())
+	}
+	op, err := c.open(in.GetOperationId(), in.GetKind(), reference("vm", m), m.GetProject(), m.GetZone(), in.GetDeadline())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.tx.Operations.Put(op); err != nil {
+		return nil, err
+	}
+	entry := &linkv1.JournalEntry{Time: c.now, Body: &linkv1.JournalEntry_Order{Order: &linkv1.Order{
+		OperationId: op.GetId(), Verb: in.GetOrder().GetVerb(), VmId: m.GetId(), Force: in.GetOrder().GetForce(), Deadline: in.GetDeadline(),
+	}}}
+	if err := c.tx.AppendOrder(c.ordersTo(zone), entry); err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// ordersTo is the journal that goes down to a zone in the present epoch.
+func (c *command) ordersTo(zone *apiv1.Zone) state.Journal {
+	return state.Journal{ZoneID: zone.GetId(), Origin: strconv.FormatUint(c.tx.Meta().Epoch, 10), Stream: "zone"}
+}
+
+// removeVM removes a VM that is gone by decision, and ends what was open on it: the newest wish as done, others as failed.
+func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
+	if err := c.tx.VMs.Delete(m.GetId()); err != nil {
+		return err
+	}
+	if err := c.tx.DesireGone(zone.GetId(), reference("vm", m)); err != nil {
+		return err
+	}
+	open, err := c.tx.OpenOperations(m.GetId())
+	if err != nil {
+		return err
+	}
+	for _, op := range open {
+		var failed *apiv1.Problem
+		if op.GetId() == m.GetOperation() {
+			step(op, &apiv1.Operation_Step{Name: "deleted", State: apiv1.Operation_Step_DONE, At: c.now})
+		} else {
+			failed = problem.Newf(problem.WrongState, "", "VM %s was deleted meanwhile", m.GetName()).Problem
+		}
+		if err := c.finish(op, failed); err != nil {
+			return err
+		}
+	}
+	return c.tell(apiv1.Event_INFO, "vm.deleted", zone.GetName(), m.GetProject(), reference("vm", m), "VM "+m.GetName()+" is deleted")
+}
+
+// whole reports whether what is known of a VM is enough to send it down: one that was adopted from a partial report is not.
+func whole(m *apiv1.VM) bool {
+	return m.GetSize() != nil && m.GetProjectId() != "" && m.GetImageSha256() != ""
+}
+
+func notWhole(m *apiv1.VM) *problem.Error {
+	return problem.Newf(problem.WrongState, "Ask its zone for a full report.",
+		"VM %s was found in its zone and is known only in part", m.GetName())
+}

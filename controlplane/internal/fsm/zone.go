@@ -1,0 +1,198 @@
+package fsm
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createZone(in *commandv1.CreateZone) (*commandv1.Result, error) {
+	m := in.GetZone()
+	if err := mayCreate(c.tx.Zones, "zone", m, nil); err != nil {
+		return nil, err
+	}
+	if err := c.zoneReferences(m); err != nil {
+		return nil, err
+	}
+	m.State, m.StateReason, m.StateChangedAt = apiv1.Zone_JOINING, "", c.now
+	m.Freshness, m.Incarnation, m.Agents, m.CreatedAt = apiv1.Freshness_LEVEL_UNSPECIFIED, "", nil, c.now
+	result, err := create(c, c.tx.Zones, "zone", m, "", m.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return result, c.tx.Desire(m.GetId(), reference("zone", m))
+}
+
+// updateZone writes what clients write. What the plane and the zone write stays as stored, but for the state where an
+// administrator moves it (adminState), which takes the revision he has seen.
+func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error) {
+	m := in.GetZone()
+	was, err := stored(c.tx.Zones, "zone", m.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if err := mayRename("zone", was, m); err != nil {
+		return nil, err
+	}
+	if was.GetState() == apiv1.Zone_RETIRED {
+		return nil, retired(was)
+	}
+	if m.GetParent() != was.GetParent() {
+		return nil, invalid("the parent of zone " + was.GetName() + " cannot change")
+	}
+	if err := c.zoneReferences(m); err != nil {
+		return nil, err
+	}
+	next := proto.CloneOf(was)
+	next.Kind, next.Grade, next.Description, next.Broker = m.GetKind(), m.GetGrade(), m.GetDescription(), m.GetBroker()
+	if in.GetExpectedRevision() != "" && adminState(was.GetState(), m.GetState()) {
+		setZoneState(c, next, m.GetState(), m.GetStateReason())
+	}
+	result, err := put(c.tx.Zones, next)
+	if err != nil {
+		return nil, err
+	}
+	return result, c.tx.Desire(next.GetId(), reference("zone", next))
+}
+
+// adminState reports whether an administrator may move a zone from one state to another: into maintenance, and out of
+// maintenance or quarantine. Everything else follows from sessions.
+func adminState(from, to apiv1.Zone_State) bool {
+	switch to {
+	case apiv1.Zone_MAINTENANCE:
+		return from != apiv1.Zone_MAINTENANCE
+	case apiv1.Zone_DISCONNECTED:
+		return from == apiv1.Zone_MAINTENANCE || from == apiv1.Zone_QUARANTINED
+	}
+	return false
+}
+
+// zoneReferences checks that the zones and brokers that a zone names exist.
+func (c *command) zoneReferences(m *apiv1.Zone) error {
+	if m.GetParent() != "" {
+		if m.GetParent() == m.GetName() {
+			return invalid("zone " + m.GetName() + " cannot stand below itself")
+		}
+		if _, err := c.tx.Zones.ByName(m.GetParent(), nil); err != nil {
+			return orNotFound(err, "zone", m.GetParent())
+		}
+	}
+	if m.GetBroker() != "" {
+		if _, err := c.tx.Brokers.ByName(m.GetBroker(), nil); err != nil {
+			return orNotFound(err, "broker", m.GetBroker())
+		}
+	}
+	return nil
+}
+
+// deleteZone forgets the zone and refuses its certificates for ever: its agents still hold them.
+func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Zones, "zone", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	var u uses
+	u.add(dependents(c.tx.VMs, "VM", state.Scope{"zone_id": m.GetId()}))
+	u.add(dependents(c.tx.Clusters, "cluster", state.Scope{"zone_id": m.GetId()}))
+	u.add(dependents(c.tx.AccessTokens, "access token", state.Scope{"zone_id": m.GetId()}))
+	u.add(dependents(c.tx.Zones, "zone", state.Scope{"parent": m.GetName()}))
+	if err := u.refuse("zone", m.GetName()); err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetZone(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.tx.Revoke(m.GetId(), ""); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Zones, "zone", m, "", m.GetName())
+}
+
+// quarantineZone stops the exchange with a zone until an administrator has looked.
+func (c *command) quarantineZone(in *commandv1.QuarantineZone) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Zones, "zone", in.GetZoneId(), "")
+	if err != nil {
+		return nil, err
+	}
+	switch m.GetState() {
+	case apiv1.Zone_RETIRED:
+		return nil, retired(m)
+	case apiv1.Zone_QUARANTINED:
+		return made(m, nil)
+	}
+	setZoneState(c, m, apiv1.Zone_QUARANTINED, in.GetReason())
+	m.Freshness = apiv1.Freshness_STALE
+	result, err := put(c.tx.Zones, m)
+	if err != nil {
+		return nil, err
+	}
+	return result, c.tell(apiv1.Event_ERROR, "zone.quarantined", m.GetName(), "", reference("zone", m), in.GetReason())
+}
+
+// setZoneState moves a zone; the time is that of the change, not of its repetition.
+func setZoneState(c *command, m *apiv1.Zone, to apiv1.Zone_State, reason string) {
+	if m.GetState() != to {
+		m.State, m.StateChangedAt = to, c.now
+	}
+	m.StateReason = reason
+}
+
+// zoneOf returns the zone that a noun names by id and name.
+func (c *command) zoneOf(id, name string) (*apiv1.Zone, error) {
+	m, err := c.tx.Zones.Get(id)
+	if err != nil {
+		return nil, orNotFound(err, "zone", name)
+	}
+	if m.GetName() != name {
+		return nil, invalid("zone " + id + " is " + m.GetName() + ", not " + name)
+	}
+	return m, nil
+}
+
+// openZone returns a zone in which something may be made.
+func (c *command) openZone(id, name string) (*apiv1.Zone, error) {
+	m, err := c.zoneOf(id, name)
+	if err == nil && m.GetState() == apiv1.Zone_RETIRED {
+		return nil, retired(m)
+	}
+	return m, err
+}
+
+// linkedZone returns a zone that may exchange with the plane.
+func (c *command) linkedZone(id string) (*apiv1.Zone, error) {
+	m, err := c.tx.Zones.Get(id)
+	if err != nil {
+		return nil, orNotFound(err, "zone", id)
+	}
+	switch m.GetState() {
+	case apiv1.Zone_RETIRED:
+		return nil, retired(m)
+	case apiv1.Zone_QUARANTINED:
+		return nil, problem.Newf(problem.ZoneUnavailable, "Look into the zone, then lift the quarantine.",
+			"zone %s is quarantined: %s", m.GetName(), m.GetStateReason())
+	}
+	return m, nil
+}
+
+func retired(m *apiv1.Zone) *problem.Error {
+	return problem.Newf(problem.WrongState, "Use another zone.", "zone %s is retired", m.GetName())
+}
+
+// mergeZone takes over what a zone reports of itself. An agent that is not alive degrades the zone.
+func (c *command) mergeZone(m, reported *apiv1.Zone) {
+	schema.MergeObserved(m, reported)
+	if m.GetState() != apiv1.Zone_ONLINE && m.GetState() != apiv1.Zone_DEGRADED {
+		return
+	}
+	for _, a := range m.GetAgents() {
+		if !a.GetAlive() {
+			setZoneState(c, m, apiv1.Zone_DEGRADED, "agent "+a.GetName()+" is not alive")
+			return
+		}
+	}
+	setZoneState(c, m, apiv1.Zone_ONLINE, "")
+}
