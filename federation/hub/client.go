@@ -1,0 +1,201 @@
+package hub
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/naru-project/naru/pkg/pki"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+const (
+	maxFrame    = 4 << 20
+	maxAnnounce = 8 << 20
+	window      = 256 << 10
+	connWindow  = 8 << 20
+	// maxQueries bounds how many questions of the zone side are worked on at a time.
+	maxQueries = 64
+	// queryPatience is a little less than the broker's, so that an answer still finds its asker.
+	queryPatience = 8 * time.Second
+	sessionKey    = "naru-session"
+)
+
+// Client is this server's side of one broker's hub leg.
+type Client struct{ config Config }
+
+// New checks the configuration; nothing is dialled before Run.
+func New(config Config) (*Client, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	return &Client{config: config}, nil
+}
+
+// Run keeps the announce stream until ctx ends, whose cause it returns. It dials again for ever, ever more slowly while
+// that fails. When it returns, every session's Serve has returned.
+func (c *Client) Run(ctx context.Context) error {
+	log := c.config.Logger.With("broker", c.config.Broker, "address", c.config.Address)
+	defer c.config.Metrics.forget(c.config.Broker)
+	retry := firstRetry
+	for {
+		began := time.Now()
+		err := c.round(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		c.config.Metrics.failures.WithLabelValues(c.config.Broker).Inc()
+		if time.Since(began) > lastRetry {
+			retry = firstRetry
+		}
+		log.Warn("broker not reached", "error", err, "retry_in", retry)
+		timer := time.NewTimer(retry/2 + rand.N(retry)/2)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		retry = min(2*retry, lastRetry)
+	}
+}
+
+// round is one connection: any failure ends it and all its sessions.
+func (c *Client) round(ctx context.Context) error {
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	r := &round{
+		Client:   c,
+		leg:      linkv1.NewHubLegServiceClient(conn),
+		queries:  make(chan struct{}, maxQueries),
+		sessions: make(chan struct{}, c.config.MaxSessions),
+	}
+	defer r.work.Wait()
+	defer cancel()
+	if r.announce, err = r.leg.Announce(ctx); err != nil {
+		return err
+	}
+	r.work.Go(func() { r.publish(ctx) })
+	return r.listen(ctx)
+}
+
+func (c *Client) dial() (*grpc.ClientConn, error) {
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(pki.KeyClient(c.config.Fingerprint, c.config.Certificate))),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnnounce), grpc.MaxCallSendMsgSize(maxAnnounce)),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(connWindow),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+	}
+	dial := c.config.DialContext
+	if dial == nil {
+		dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		}
+	}
+	options = append(options, grpc.WithContextDialer(dial))
+	return grpc.NewClient("passthrough:///"+c.config.Address, options...)
+}
+
+// round is the life of one announce stream.
+type round struct {
+	*Client
+	leg      linkv1.HubLegServiceClient
+	announce grpc.BidiStreamingClient[linkv1.AnnounceRequest, linkv1.AnnounceResponse]
+	work     sync.WaitGroup
+	// Tokens: what is at work is bounded.
+	queries, sessions chan struct{}
+
+	sending sync.Mutex
+	schema  uint32 // of the listening goroutine
+}
+
+func (r *round) say(word *linkv1.AnnounceRequest) error {
+	r.sending.Lock()
+	defer r.sending.Unlock()
+	return r.announce.Send(word)
+}
+
+// publish tells the broker each status that the board shows. Why it cannot any more, the listening side says.
+func (r *round) publish(ctx context.Context) {
+	for {
+		status, changed := r.config.Board.read()
+		if status != nil {
+			if err := r.say(&linkv1.AnnounceRequest{Body: &linkv1.AnnounceRequest_Status{Status: status}}); err != nil {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listen hears the broker until the stream breaks.
+func (r *round) listen(ctx context.Context) error {
+	defer r.config.Metrics.connected.WithLabelValues(r.config.Broker).Set(0)
+	for {
+		word, err := r.announce.Recv()
+		if err != nil {
+			return fmt.Errorf("announce stream: %w", err)
+		}
+		r.config.Metrics.connected.WithLabelValues(r.config.Broker).Set(1)
+		switch body := word.Body.(type) {
+		case *linkv1.AnnounceResponse_Status:
+			r.schema = body.Status.Schema
+			if csr := body.Status.Csr; len(csr) > 0 {
+				r.bounded(r.queries, "enrolment", func() { r.enrol(ctx, csr) })
+			}
+		case *linkv1.AnnounceResponse_Query:
+			r.bounded(r.queries, "query", func() { r.answer(ctx, body.Query) })
+		case *linkv1.AnnounceResponse_Offer:
+			schema := r.schema
+			r.bounded(r.sessions, "offer", func() { r.take(ctx, body.Offer, schema) })
+		}
+	}
+}
+
+// bounded starts work if there is a token for it. Else it leaves it: whoever waits for it asks again, or another.
+func (r *round) bounded(tokens chan struct{}, kind string, work func()) {
+	select {
+	case tokens <- struct{}{}:
+		r.work.Go(func() {
+			defer func() { <-tokens }()
+			work()
+		})
+	default:
+		r.config.Logger.Warn("too much at once, left to others", "broker", r.config.Broker, "kind", kind)
+	}
+}
+
+// take opens an offered session and serves it.
+func (r *round) take(ctx context.Context, offer *linkv1.Offer, schema uint32) {
+	log := r.config.Logger.With("broker", r.config.Broker, "zone", offer.ZoneId, "agent", offer.Agent, "session", hex.EncodeToString(offer.Session))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := r.leg.Session(metadata.AppendToOutgoingContext(ctx, sessionKey, hex.EncodeToString(offer.Session)), grpc.MaxCallRecvMsgSize(maxFrame))
+	if err != nil {
+		log.Warn("offered session not taken up", "error", err)
+		return
+	}
+	live := r.config.Metrics.sessions.WithLabelValues(r.config.Broker)
+	live.Inc()
+	defer live.Dec()
+	err = r.config.Serve(ctx, &Session{ZoneID: offer.ZoneId, Agent: offer.Agent, Broker: r.config.Broker, Schema: schema, Stream: stream})
+	log.Info("session ended", "cause", err)
+}

@@ -1,0 +1,210 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/naru-project/naru/pkg/pki"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// zoneLeg answers agents.
+type zoneLeg struct {
+	linkv1.UnimplementedZoneLegServiceServer
+	*Broker
+}
+
+// Join passes a stranger's wish to a server. The secret behind it is the server's to judge.
+func (z zoneLeg) Join(ctx context.Context, in *linkv1.JoinRequest) (*linkv1.JoinResponse, error) {
+	from, _ := grpcpeer.FromContext(ctx)
+	if !z.joins.allow(addressOf(from.Addr), z.now()) {
+		z.metrics.queries.WithLabelValues("join", "throttled").Inc()
+		return nil, status.Error(codes.ResourceExhausted, "too many ask to join at the moment: ask again in a minute")
+	}
+	if err := z.validate(in, in.Csr); err != nil {
+		z.metrics.queries.WithLabelValues("join", "invalid").Inc()
+		return nil, err
+	}
+	answer, err := z.queries.ask(ctx, "join", &linkv1.Query{Body: &linkv1.Query_Join{Join: in}})
+	if err != nil {
+		return nil, err
+	}
+	if answer.GetJoin() == nil {
+		return nil, status.Error(codes.Internal, "the control plane gave no answer to a join")
+	}
+	return answer.GetJoin(), nil
+}
+
+// Renew passes on the wish of the holder of a link certificate, expired or not. Whose it is, the server reads from the
+// certificate that was shown here.
+func (z zoneLeg) Renew(ctx context.Context, in *linkv1.RenewRequest) (*linkv1.RenewResponse, error) {
+	peer, err := z.zoneGuard.FromContext(ctx)
+	if err != nil && !errors.Is(err, pki.ErrExpired) {
+		return nil, status.Errorf(codes.Unauthenticated, "renewal asks for the certificate that is to be renewed: %v", err)
+	}
+	if z.servers.isRevoked(peer.ZoneID, peer.Agent) {
+		z.metrics.queries.WithLabelValues("renew", "revoked").Inc()
+		return nil, errRevoked(peer)
+	}
+	if !z.zones.get(peer.ZoneID).renewals.AllowN(z.now(), 1) {
+		z.metrics.queries.WithLabelValues("renew", "throttled").Inc()
+		return nil, status.Errorf(codes.ResourceExhausted, "zone %s asks for renewal too often: ask again in a minute", peer.ZoneID)
+	}
+	if err := z.validate(in, in.Csr); err != nil {
+		z.metrics.queries.WithLabelValues("renew", "invalid").Inc()
+		return nil, err
+	}
+	answer, err := z.queries.ask(ctx, "renew", &linkv1.Query{Certificate: pki.LeafFromContext(ctx), Body: &linkv1.Query_Renew{Renew: in}})
+	if err != nil {
+		return nil, err
+	}
+	if answer.GetRenew() == nil {
+		return nil, status.Error(codes.Internal, "the control plane gave no answer to a renewal")
+	}
+	return answer.GetRenew(), nil
+}
+
+// Connect carries one session.
+func (z zoneLeg) Connect(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]) error {
+	peer, err := z.zoneGuard.FromContext(leg.Context())
+	switch {
+	case errors.Is(err, pki.ErrExpired):
+		return status.Errorf(codes.Unauthenticated, "%v: renew it first", err)
+	case err != nil:
+		return status.Errorf(codes.Unauthenticated, "a session asks for a link certificate: %v", err)
+	case z.servers.isRevoked(peer.ZoneID, peer.Agent):
+		return errRevoked(peer)
+	}
+	first, err := z.firstFrame(leg)
+	if err != nil {
+		return err
+	}
+	s, err := z.newSession(leg.Context(), peer, pki.LeafFromContext(leg.Context()), leg, first)
+	if err != nil {
+		z.metrics.ends.WithLabelValues(peer.ZoneID, "refused").Inc()
+		return err
+	}
+	if err := z.sessions.add(s); err != nil {
+		z.metrics.ends.WithLabelValues(peer.ZoneID, "refused").Inc()
+		return err
+	}
+	defer z.sessions.remove(s)
+	z.attend(s)
+	e := s.ending()
+	z.metrics.ends.WithLabelValues(peer.ZoneID, e.reason).Inc()
+	s.log.Info("session ended", "reason", e.reason, "detail", e.zone.Message())
+	return e.zone.Err()
+}
+
+// firstFrame waits for a session's first frame, and not for ever.
+func (z zoneLeg) firstFrame(leg stream) (*linkv1.Frame, error) {
+	type result struct {
+		frame *linkv1.Frame
+		err   error
+	}
+	got := make(chan result, 1)
+	go func() { // ends with the stream
+		f, err := leg.Recv()
+		got <- result{f, err}
+	}()
+	timer := time.NewTimer(z.config.Patience.Hello)
+	defer timer.Stop()
+	select {
+	case r := <-got:
+		return r.frame, r.err
+	case <-timer.C:
+		return nil, status.Errorf(codes.DeadlineExceeded, "no HELLO came within %s", z.config.Patience.Hello)
+	case <-z.stopping:
+		return nil, errStopping
+	}
+}
+
+// attend stays with a session until it ends: it finds a server and then watches the clock.
+func (z zoneLeg) attend(s *session) {
+	defer s.end(context.Canceled) // whatever happens, nobody waits for a session that nobody attends
+	// The revocation list may have changed between the check and the session's being known to it.
+	if z.servers.isRevoked(s.zone.id, s.agent) {
+		s.end(revokedEnding(s))
+		return
+	}
+	life := time.AfterFunc(s.until.Sub(z.now()), func() {
+		s.end(ended(endExpired, codes.Unauthenticated, "the certificate that this session was opened with has expired: connect anew with the current one"))
+	})
+	defer life.Stop()
+	server := z.findServer(s)
+	if server == "" {
+		return
+	}
+	z.servers.count(server, 1)
+	defer z.servers.count(server, -1)
+	s.log.Info("session taken up", "server", server)
+	<-s.ctx.Done()
+}
+
+// findServer offers a session to one server after the other until one takes it up, and returns which, or "" when the
+// session has ended.
+func (z zoneLeg) findServer(s *session) string {
+	deadline := time.NewTimer(z.config.Patience.TakeUp)
+	defer deadline.Stop()
+	tried := map[string]bool{}
+	for {
+		to := z.servers.choose(tried)
+		if to == nil && len(tried) == 0 {
+			s.end(ended(endNoServer, codes.Unavailable, "no server of the control plane serves at this broker now (%s): connect again in a moment", z.presence()))
+			return ""
+		}
+		if to == nil {
+			clear(tried)
+			if err := sleep(s.ctx, 100*time.Millisecond); err != nil {
+				return ""
+			}
+			continue
+		}
+		tried[to.id] = true
+		s.offerTo(to.id)
+		if !to.tell(&linkv1.AnnounceResponse{Body: &linkv1.AnnounceResponse_Offer{Offer: &linkv1.Offer{
+			Session: s.id[:], ZoneId: s.zone.id, Agent: s.agent,
+		}}}) {
+			continue
+		}
+		once := time.NewTimer(z.config.Patience.Offer)
+		select {
+		case <-s.taken:
+			once.Stop()
+			return s.server
+		case <-once.C:
+			s.log.Warn("a server did not take up the session it was offered", "server", to.id)
+		case <-to.ctx.Done():
+			once.Stop()
+		case <-deadline.C:
+			once.Stop()
+			s.end(ended(endNoServer, codes.Unavailable, "no server took up the session within %s: connect again in a moment", z.config.Patience.TakeUp))
+			return ""
+		case <-s.ctx.Done():
+			once.Stop()
+			return ""
+		}
+	}
+}
+
+// presence says in words how many servers are here.
+func (b *Broker) presence() string {
+	switch here, _ := b.servers.all(); len(here) {
+	case 0:
+		return "none is connected"
+	case 1:
+		return "one is connected and has no leader"
+	default:
+		return "those that are connected have no leader"
+	}
+}
+
+func errRevoked(peer *pki.Peer) error {
+	return status.Errorf(codes.PermissionDenied, "%s is revoked: ask an administrator of the federation", peer.ID)
+}
