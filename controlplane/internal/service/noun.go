@@ -161,22 +161,30 @@ func pick(column, id, name string) string {
 // create makes a noun of what the client sent. prepare resolves the names in it, on a snapshot, and gives the scope in
 // which its name must be new; body wraps it for the command.
 func (n noun[M]) create(ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), body func(*commandv1.Command, M)) (*commandv1.Result, error) {
+	return n.createSettled(ctx, req, sent, prepare, func(context.Context, M) error { return nil }, body)
+}
+
+// createSettled is create with a last step after the snapshot was let go, for what may have to wait.
+func (n noun[M]) createSettled(ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), settle func(context.Context, M) error, body func(*commandv1.Command, M)) (*commandv1.Result, error) {
 	if err := schema.CheckCreate(sent); err != nil {
 		return nil, err
 	}
 	id := newID()
-	return n.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
-		m := proto.CloneOf(sent)
+	var m M
+	return n.decideSettled(ctx, req, func(tx *state.Tx, _ *commandv1.Command) (*commandv1.Result, error) {
+		m = proto.CloneOf(sent)
 		setID(m, id)
 		scope, err := prepare(tx, m)
 		if err != nil {
 			return nil, err
 		}
-		if err := n.nameIsFree(tx, m, scope); err != nil {
-			return nil, err
+		return nil, n.nameIsFree(tx, m, scope)
+	}, func(ctx context.Context, c *commandv1.Command) error {
+		if err := settle(ctx, m); err != nil {
+			return err
 		}
 		body(c, m)
-		return nil, nil
+		return nil
 	})
 }
 

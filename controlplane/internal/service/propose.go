@@ -82,6 +82,11 @@ func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*com
 // decide looks at a snapshot, proposes, and begins again where what it saw was changed meanwhile. look fills in the command
 // from the snapshot; it may return a result that answers already, and then nothing is proposed.
 func (s *Service) decide(ctx context.Context, req proto.Message, look func(*state.Tx, *commandv1.Command) (*commandv1.Result, error)) (*commandv1.Result, error) {
+	return s.decideSettled(ctx, req, look, func(context.Context, *commandv1.Command) error { return nil })
+}
+
+// decideSettled is decide with a last step after the snapshot was let go: snapshots are few, and nobody may wait on one.
+func (s *Service) decideSettled(ctx context.Context, req proto.Message, look func(*state.Tx, *commandv1.Command) (*commandv1.Result, error), settle func(context.Context, *commandv1.Command) error) (*commandv1.Result, error) {
 	var last error
 	for range maxTries {
 		var known *commandv1.Result
@@ -99,6 +104,9 @@ func (s *Service) decide(ctx context.Context, req proto.Message, look func(*stat
 		}
 		if known != nil {
 			return known, problem.FromProto(known.GetProblem())
+		}
+		if err := settle(ctx, next); err != nil {
+			return nil, err
 		}
 		r, err := s.propose(ctx, req, func(c *commandv1.Command) { c.Body = next.Body })
 		if !problem.Is(err, problem.Conflict) || callOf(ctx).IfMatch != "" {

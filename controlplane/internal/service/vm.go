@@ -51,16 +51,13 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 	}
 	operation := newID()
 	var reads []*commandv1.Read
-	result, err := s.vms.create(ctx, r, sent, func(tx *state.Tx, vm *apiv1.VM) (state.Scope, error) {
-		var err error
-		if reads, err = s.resolve(ctx, tx, vm); err != nil {
-			return nil, err
-		}
-		scope := state.Scope{"project_id": vm.GetProjectId()}
-		if err := s.vms.nameIsFree(tx, vm, scope); err != nil {
-			return nil, err
-		}
-		return scope, s.choose(ctx, tx, vm)
+	var seen uint64
+	result, err := s.vms.createSettled(ctx, r, sent, func(tx *state.Tx, vm *apiv1.VM) (_ state.Scope, err error) {
+		seen = tx.Meta().Revision
+		reads, err = s.resolve(ctx, tx, vm)
+		return state.Scope{"project_id": vm.GetProjectId()}, err
+	}, func(ctx context.Context, vm *apiv1.VM) error {
+		return s.choose(ctx, vm, seen)
 	}, func(c *commandv1.Command, vm *apiv1.VM) {
 		vm.Operation = operation
 		c.Body = &commandv1.Command_CreateVm{CreateVm: &commandv1.CreateVM{
@@ -95,6 +92,13 @@ func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*
 	}
 	if err := fits(flavor, image); err != nil {
 		return nil, err
+	}
+	if vm.GetCluster() != "" {
+		cluster, err := s.clusters.within(tx, vm.GetCluster(), state.Scope{"zone_id": zone.GetId()})
+		if err != nil {
+			return nil, inField(err, "cluster")
+		}
+		vm.Cluster, vm.ClusterId = cluster.GetName(), cluster.GetId()
 	}
 	vm.Project, vm.ProjectId = project.GetName(), project.GetId()
 	vm.Zone, vm.ZoneId = zone.GetName(), zone.GetId()
@@ -143,26 +147,20 @@ func fits(f *apiv1.Flavor, i *apiv1.Image) error {
 	return e
 }
 
-// choose settles the cluster.
-func (s vmService) choose(ctx context.Context, tx *state.Tx, vm *apiv1.VM) error {
-	inZone := state.Scope{"zone_id": vm.GetZoneId()}
-	if vm.GetCluster() != "" {
-		c, err := s.clusters.within(tx, vm.GetCluster(), inZone)
-		if err != nil {
-			return inField(err, "cluster")
-		}
-		vm.Cluster, vm.ClusterId = c.GetName(), c.GetId()
-	}
-	id, err := s.Chooser.Choose(ctx, vm, tx.Meta().Revision)
-	if err != nil {
+// choose settles the cluster. It may have to wait for the picture of hosts, so no snapshot may be held meanwhile.
+func (s vmService) choose(ctx context.Context, vm *apiv1.VM, after uint64) error {
+	id, err := s.Chooser.Choose(ctx, vm, after)
+	if err != nil || id == vm.GetClusterId() {
 		return err
 	}
-	c, err := s.clusters.within(tx, id, inZone)
-	if err != nil {
-		return problem.New(problem.Unavailable, "the cluster that was chosen is gone meanwhile", "Try again.")
-	}
-	vm.Cluster, vm.ClusterId = c.GetName(), c.GetId()
-	return nil
+	return s.view(ctx, func(tx *state.Tx) error {
+		c, err := s.clusters.within(tx, id, state.Scope{"zone_id": vm.GetZoneId()})
+		if err != nil {
+			return problem.New(problem.Unavailable, "the cluster that was chosen is gone meanwhile", "Try again.")
+		}
+		vm.Cluster, vm.ClusterId = c.GetName(), c.GetId()
+		return nil
+	})
 }
 
 func (s vmService) StartVM(ctx context.Context, r *apiv1.StartVMRequest) (*apiv1.StartVMResponse, error) {

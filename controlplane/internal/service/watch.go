@@ -161,7 +161,7 @@ func (w *watcher[M]) list(ctx context.Context, send bool) error {
 func (w *watcher[M]) follow(ctx context.Context) error {
 	tick := time.NewTicker(bookmarkTime)
 	defer tick.Stop()
-	for {
+	for due := false; ; {
 		g, err := w.look(ctx)
 		if err != nil {
 			return err
@@ -171,18 +171,20 @@ func (w *watcher[M]) follow(ctx context.Context) error {
 				return err
 			}
 		}
-		if g.through > w.stands {
-			w.stands = g.through
-			if len(g.entries) > 0 {
-				continue // there may be more
+		w.stands = max(w.stands, g.through)
+		if len(g.entries) > 0 {
+			continue // there may be more
+		}
+		if due {
+			if err := w.bookmark(); err != nil {
+				return err
 			}
+			due = false
 		}
 		select {
 		case <-g.wake:
 		case <-tick.C:
-			if err := w.bookmark(); err != nil {
-				return err
-			}
+			due = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}

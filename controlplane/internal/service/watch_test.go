@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"pgregory.net/rapid"
@@ -331,4 +333,25 @@ func TestAWatchEndsWithItsReader(t *testing.T) {
 			return
 		}
 	}
+}
+
+func TestAWatchHearsEveryFifteenSecondsThatItLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := servicetest.New(t)
+		r := watchProjects(t, t.Context(), w.Admin(), &apiv1.WatchProjectsRequest{})
+		r.expect("BOOKMARK")
+		began := time.Now()
+		last := r.expect("BOOKMARK").GetRevision()
+		for i := range 3 {
+			w.Do(&commandv1.Command{Body: &commandv1.Command_Noop{Noop: &commandv1.Noop{}}})
+			m := r.expect("BOOKMARK")
+			if waited := time.Since(began); waited != time.Duration(i+1)*15*time.Second {
+				t.Fatalf("bookmark %d came after %s", i, waited)
+			}
+			if m.GetRevision() <= last {
+				t.Fatalf("the bookmark stands still at %s", m.GetRevision())
+			}
+			last = m.GetRevision()
+		}
+	})
 }
