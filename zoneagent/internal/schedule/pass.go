@@ -1,0 +1,247 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+)
+
+// pass does what there is to do, a transaction at a time.
+func (t *Term) pass(ctx context.Context) error {
+	if !t.stalled.IsZero() && time.Now().Before(t.stalled) {
+		return nil
+	}
+	for t.book.told {
+		began := time.Now()
+		p := t.plan()
+		t.cfg.Metrics.waiting.WithLabelValues(t.cfg.Cluster).Set(float64(len(t.book.waiting)))
+		if p.empty() {
+			return nil
+		}
+		revision, err := t.commit(ctx, p)
+		switch {
+		case err == nil:
+			t.settle(p, revision)
+			t.cfg.Metrics.committed(p, time.Since(began))
+		case errors.Is(err, etcdstore.ErrFenced), ctx.Err() != nil:
+			return err
+		case errors.Is(err, etcdstore.ErrTooLarge) && t.size > 1:
+			t.size = max(t.size/2, 1)
+			t.undo(p)
+		default:
+			// A conflict is mended by the news of what has moved, any other failure by time.
+			t.undo(p)
+			t.cfg.Metrics.failed(err)
+			t.log.Info("placements were not committed and are tried again", "vms", len(p.placed), "error", err)
+			t.stall()
+			return nil
+		}
+		t.drain()
+	}
+	return nil
+}
+
+// plan is one transaction in the making. The picture and the pool hold what it places already.
+type plan struct {
+	now     time.Time
+	placed  []placed
+	refused []refused
+	ended   []*apiv1.VM // wanted away, and never on a host
+	left    []*departure
+	hosts   map[string]bool // whose allocation changes
+}
+
+type placed struct {
+	vm      *apiv1.VM // as wanted
+	host    *apiv1.Host
+	address netip.Addr // zero: none
+}
+
+type refused struct {
+	vm  *apiv1.VM
+	why *apiv1.Problem
+}
+
+func (p *plan) empty() bool {
+	return len(p.placed)+len(p.refused)+len(p.ended)+len(p.left) == 0
+}
+
+// plan decides for as many as one transaction carries.
+func (t *Term) plan() *plan {
+	p := &plan{now: time.Now(), hosts: map[string]bool{}}
+	room := t.size
+	for _, d := range t.departures[:min(room, len(t.departures))] {
+		t.planDeparture(p, d)
+		room--
+	}
+	if t.book.syncing || room == 0 {
+		return p
+	}
+	pressed := t.cfg.Store.Pressed()
+	refusals := refusals{book: t.book}
+	for _, id := range t.book.oldest() {
+		if room == 0 {
+			break
+		}
+		vm := t.book.desired[id]
+		switch {
+		case vm.GetDesiredState() == apiv1.VM_DELETED:
+			p.ended = append(p.ended, vm)
+		case pressed:
+			t.stall()
+			continue
+		default:
+			t.place(p, vm, &refusals)
+		}
+		room--
+	}
+	if pressed && len(t.book.waiting) > len(p.ended) {
+		t.cfg.Metrics.held.Inc()
+		t.log.Warn("the zone's store is nearly full: nothing new is placed until there is room", "waiting", len(t.book.waiting))
+	}
+	return p
+}
+
+func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) {
+	before := t.book.picture.Visits()
+	id, ok := t.book.picture.Place(vm)
+	t.cfg.Metrics.visits.Add(float64(t.book.picture.Visits() - before))
+	if !ok {
+		p.refused = append(p.refused, refused{vm, r.noHost(vm)})
+		return
+	}
+	at := placed{vm: vm, host: t.book.hosts[id].desired}
+	if pool := t.book.pool; pool != nil {
+		if at.address, ok = pool.lowest(); !ok {
+			t.book.picture.Release(vm.GetId())
+			p.refused = append(p.refused, refused{vm, t.noAddress()})
+			return
+		}
+		pool.set(at.address, true)
+	}
+	r.forget()
+	p.placed = append(p.placed, at)
+	p.hosts[id] = true
+}
+
+// refusals explains, and remembers what it said as long as nothing was placed since: when a cluster is full, thousands
+// are refused for the same reason.
+type refusals struct {
+	book *book
+	said map[[3]uint32]*apiv1.Problem
+}
+
+func (r *refusals) noHost(vm *apiv1.VM) *apiv1.Problem {
+	size := [3]uint32{vm.GetSize().GetCores(), vm.GetSize().GetMemoryMib(), vm.GetSize().GetDiskGib()}
+	plain := len(vm.GetAffinities()) == 0
+	if p := r.said[size]; p != nil && plain {
+		return p
+	}
+	e := r.book.picture.Explain(vm)
+	p := problem.New(problem.NoHostFits, e.Detail(), e.Next()).Problem
+	if plain {
+		if r.said == nil {
+			r.said = map[[3]uint32]*apiv1.Problem{}
+		}
+		r.said[size] = p
+	}
+	return p
+}
+
+func (r *refusals) forget() { clear(r.said) }
+
+func (t *Term) noAddress() *apiv1.Problem {
+	first, last := t.book.pool.bounds()
+	return problem.Newf(problem.NoAddress, "Delete a VM of this network, ask for another cluster, or widen the range in the agents' configuration.",
+		"All addresses from %s to %s of guest network %s are taken.", first, last, t.book.pool.network.CIDR).Problem
+}
+
+// commit writes a plan.
+func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) {
+	tx := t.cfg.Store.Begin()
+	tx.ReadIn(t.book.incarnation)
+	for _, at := range p.placed {
+		tx.PutObserved(at.noun())
+		tx.PutWork(&zonev1.Work{
+			VmId: at.vm.GetId(), Generation: at.vm.GetGeneration(), OperationId: at.vm.GetOperation(), LastStep: "placed",
+			Deadline: timestamppb.New(p.now.Add(t.cfg.OperationTimeout)),
+		})
+		if at.address.IsValid() {
+			tx.TakeAddress(at.address, &zonev1.AddressLease{VmId: at.vm.GetId(), ClusterId: t.cfg.Cluster})
+		}
+		tx.Journal(report(p.now, at.vm, &linkv1.OperationReport{
+			Step: step(p.now, "placed", apiv1.Operation_Step_DONE, fmt.Sprintf("on %s of %s", at.host.GetName(), at.host.GetCluster())), Progress: 30,
+		})...)
+	}
+	for _, r := range p.refused {
+		tx.PutObserved(r.noun())
+		tx.Journal(report(p.now, r.vm, &linkv1.OperationReport{
+			Step: step(p.now, "placed", apiv1.Operation_Step_FAILED, r.why.GetDetail()), Done: true, Error: r.why,
+		})...)
+	}
+	for _, vm := range p.ended {
+		tx.Tombstone(reference(vm), vm.GetGeneration())
+		tx.Journal(report(p.now, vm, &linkv1.OperationReport{
+			Step: step(p.now, "gone", apiv1.Operation_Step_DONE, "it was on no host"), Progress: 100, Done: true,
+		})...)
+	}
+	for _, d := range p.left {
+		t.writeDeparture(tx, d)
+	}
+	for id := range p.hosts {
+		used, vms := t.book.picture.Used(id)
+		tx.PutAllocation(&zonev1.Allocation{HostId: id, Used: used, VmCount: vms}, t.book.host(id).allocation.revision)
+	}
+	return tx.Commit(ctx)
+}
+
+// settle takes over what was committed, before the store tells it.
+func (t *Term) settle(p *plan, revision int64) {
+	for _, at := range p.placed {
+		id := at.vm.GetId()
+		t.book.observed[id] = seen[*apiv1.VM]{at.noun(), revision}
+		delete(t.book.waiting, id)
+		if at.address.IsValid() {
+			t.book.leases[at.address.String()] = seen[*zonev1.AddressLease]{&zonev1.AddressLease{VmId: id}, revision}
+		}
+	}
+	for _, r := range p.refused {
+		t.book.observed[r.vm.GetId()] = seen[*apiv1.VM]{r.noun(), revision}
+		delete(t.book.waiting, r.vm.GetId())
+	}
+	for _, vm := range p.ended {
+		t.book.gone[vm.GetId()] = vm.GetGeneration()
+		delete(t.book.waiting, vm.GetId())
+	}
+	for _, d := range p.left {
+		t.settleDeparture(d, revision)
+	}
+	t.departures = t.departures[len(p.left):]
+	for id := range p.hosts {
+		used, vms := t.book.picture.Used(id)
+		t.book.host(id).allocation = seen[*zonev1.Allocation]{&zonev1.Allocation{HostId: id, Used: used, VmCount: vms}, revision}
+	}
+}
+
+// undo takes a plan back that was not committed.
+func (t *Term) undo(p *plan) {
+	for _, at := range p.placed {
+		t.book.picture.Release(at.vm.GetId())
+		if at.address.IsValid() && t.book.leases[at.address.String()].value == nil {
+			t.book.pool.set(at.address, false)
+		}
+	}
+	for _, d := range p.left {
+		t.book.relate(d.VM.GetId())
+	}
+}
