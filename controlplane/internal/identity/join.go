@@ -27,24 +27,20 @@ const (
 	tokenForServer = "server"
 )
 
-// NewToken makes a join token: what the administrator gets to see, and the command that records it. zoneID is empty for a
-// server's token.
-func (k *Keeper) NewToken(zoneID string, lifetime time.Duration) (string, *commandv1.JoinToken, error) {
+// NewJoinToken makes a join token: what is recorded of it, its secret sealed, and what the administrator gets to see. role
+// is zone or server; zoneID is empty for a server's.
+func (k *Keeper) NewJoinToken(role, zoneID string, expires time.Time) (*commandv1.JoinToken, string, error) {
 	t, err := pki.NewJoinToken(pki.Pin(k.Root()))
 	if err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
 	sealed, err := k.Seal(tokenSealRole(t.ID), t.Secret)
 	if err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
-	role := tokenForZone
-	if zoneID == "" {
-		role = tokenForServer
-	}
-	return t.String(), &commandv1.JoinToken{
-		Id: t.ID, Role: role, ZoneId: zoneID, SealedSecret: sealed, ExpiresAt: timestamppb.New(k.Now().Add(lifetime)),
-	}, nil
+	return &commandv1.JoinToken{
+		Id: t.ID, Role: role, ZoneId: zoneID, SealedSecret: sealed, ExpiresAt: timestamppb.New(expires),
+	}, t.String(), nil
 }
 
 // proveToken checks that whoever asks knows a token's secret, and that the token is one for role and still good. key is the

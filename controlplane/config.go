@@ -1,0 +1,94 @@
+package controlplane
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"github.com/naru-project/naru/controlplane/internal/replica"
+	"github.com/naru-project/naru/pkg/config"
+	"github.com/naru-project/naru/pkg/obs"
+)
+
+// Config is a server's configuration file. Unknown keys are errors.
+type Config struct {
+	// Name of the server, unique in the federation: lower-case letters, digits and dashes.
+	Name string `yaml:"name"`
+	// Folder of everything the server keeps: keys, log, snapshots, state.
+	Data string `yaml:"data"`
+	// Where administrators and the portal reach the API.
+	API APIConfig `yaml:"api"`
+	// Where the other servers reach this one.
+	Peer PeerConfig `yaml:"peer"`
+	// A broker inside this process, for federations that have none of their own before some zone.
+	Broker BrokerConfig   `yaml:"broker"`
+	Raft   replica.Tuning `yaml:"raft"`
+	Log    obs.LogConfig  `yaml:"log"`
+}
+
+// APIConfig is where the API listens.
+type APIConfig struct {
+	// HOST:PORT to listen on.
+	Address string `yaml:"address"`
+	// HOST:PORT that is shown to people; empty: as address.
+	Advertise string `yaml:"advertise"`
+	// DNS names and addresses, besides that of address, for which its certificate is good.
+	Names []string `yaml:"names"`
+}
+
+// PeerConfig is where the server's peers find it.
+type PeerConfig struct {
+	// HOST:PORT to listen on.
+	Address string `yaml:"address"`
+	// HOST:PORT at which the other servers reach it; empty: as address.
+	Advertise string `yaml:"advertise"`
+}
+
+// BrokerConfig is the broker inside the process.
+type BrokerConfig struct {
+	// HOST:PORT of its leg towards zones; empty: there is none.
+	Address string `yaml:"address"`
+}
+
+// LoadConfig reads and checks the file at path.
+func LoadConfig(path string) (*Config, error) {
+	c := &Config{}
+	if err := config.Load(path, c); err != nil {
+		return nil, err
+	}
+	for key, value := range map[string]string{"name": c.Name, "data": c.Data, "api.address": c.API.Address, "peer.address": c.Peer.Address} {
+		if value == "" {
+			return nil, fmt.Errorf("configuration %s: key %q is missing", path, key)
+		}
+	}
+	for key, address := range map[string]string{"api.address": c.API.Address, "peer.address": c.Peer.Address, "broker.address": c.Broker.Address} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
+		}
+	}
+	if c.API.Advertise == "" {
+		c.API.Advertise = c.API.Address
+	}
+	if c.Peer.Advertise == "" {
+		c.Peer.Advertise = c.Peer.Address
+	}
+	return c, nil
+}
+
+// names splits the names of the API's certificate into DNS names and addresses.
+func (c *Config) names() (dns []string, ips []net.IP) {
+	host, _, _ := net.SplitHostPort(c.API.Address)
+	advertised, _, _ := net.SplitHostPort(c.API.Advertise)
+	for _, n := range append([]string{host, advertised}, c.API.Names...) {
+		if ip := net.ParseIP(n); ip != nil {
+			ips = append(ips, ip)
+		} else if n != "" {
+			dns = append(dns, n)
+		}
+	}
+	return dns, ips
+}
+
+func (c *Config) keys() string  { return filepath.Join(c.Data, "keys") }
+func (c *Config) raft() string  { return filepath.Join(c.Data, "raft") }
+func (c *Config) state() string { return filepath.Join(c.Data, "state.db") }

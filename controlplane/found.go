@@ -1,0 +1,198 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/fsm"
+	"github.com/naru-project/naru/controlplane/internal/identity"
+	"github.com/naru-project/naru/controlplane/internal/replica"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/problem"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// Init makes an empty data folder into that of a new federation's first server, and writes what its first administrator
+// needs (ca.pem, admin.pem, admin.key, config.yaml) into the folder admin. Start the server with Run then.
+func Init(c *Config, log *slog.Logger, federation, admin string) error {
+	keeper, err := openKeeper(c, log)
+	if err != nil {
+		return err
+	}
+	serverID, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	ring, person, err := keeper.Begin(federation, serverID.String(), "admin")
+	if err != nil {
+		return err
+	}
+	epochID := make([]byte, 16)
+	rand.Read(epochID)
+	first, err := proto.Marshal(&commandv1.Bootstrap{
+		Federation: federation, Epoch: uint64(time.Now().Unix()), EpochId: epochID, Keyring: ring,
+	})
+	if err != nil {
+		return err
+	}
+	if err := writeAdmin(admin, c, keeper, person); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.Data, bootstrapFile), first, 0o600)
+}
+
+// writeAdmin writes an administrator's certificate, key, and configuration of the command line.
+func writeAdmin(dir string, c *Config, keeper *identity.Keeper, person *identity.Admin) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var chain []byte
+	for _, der := range person.Chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	config, err := yaml.Marshal(map[string]string{
+		"server": "https://" + c.API.Advertise, "ca_file": "ca.pem", "certificate_file": "admin.pem", "key_file": "admin.key",
+	})
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{
+		"ca.pem":      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: keeper.Root().Raw}),
+		"admin.pem":   chain,
+		"admin.key":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: person.Key}),
+		"config.yaml": config,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Join makes an empty data folder into that of one more server, let in by the server at address with a token. Start the
+// server with Run then; it asks the leader to be admitted.
+func Join(ctx context.Context, c *Config, log *slog.Logger, address, token string) error {
+	t, err := pki.ParseJoinToken(token)
+	if err != nil {
+		return err
+	}
+	keeper, err := openKeeper(c, log)
+	if err != nil {
+		return err
+	}
+	serverID, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	nonce := make([]byte, 32)
+	rand.Read(nonce)
+	request, take, err := keeper.AskToJoin(t, c.Name, serverID.String(), nonce)
+	if err != nil {
+		return err
+	}
+	server := &pki.Guard{Pin: t.Pin, Want: []pki.Role{pki.RoleServer}}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(server.Client(nil))))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	answer, err := commandv1.NewPeerServiceClient(conn).Join(ctx, request, grpc.WaitForReady(true))
+	if err != nil {
+		return fmt.Errorf("join at %s: %w", address, problem.FromStatus(err))
+	}
+	if err := take(answer); err != nil {
+		return err
+	}
+	pending, err := json.Marshal(pendingJoin{Seeds: []string{address}})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.Data, joinFile), pending, 0o600)
+}
+
+// Restore makes a data folder that holds nothing but a server's keys into that of a federation's only server, whose state
+// is the backup. It begins a new epoch when it is started. The keys folder must be that of a server of the federation: the
+// keyring in the backup opens only with its sealing key.
+func Restore(c *Config, log *slog.Logger, backup string) error {
+	keeper, err := openKeeper(c, log)
+	if err != nil {
+		return err
+	}
+	if !keeper.Ready() {
+		return fmt.Errorf("%s holds no keys of a server: copy the folder keys of one of the federation's servers there first", c.keys())
+	}
+	if _, err := os.Stat(c.state()); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s holds a state already; move it away, so that nothing is lost, and restore again", c.state())
+	}
+	f, err := os.Open(backup)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	header, err := state.ReadHeader(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", backup, err)
+	}
+	peer := keeper.Holder().Peer()
+	if header.Federation != peer.Federation {
+		return fmt.Errorf("%s is a backup of federation %s, and the keys are of %s", backup, header.Federation, peer.Federation)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	db, err := state.Open(c.state(), state.Options{ServerID: peer.ServerID, Federation: peer.Federation, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := replica.Recover(replica.Config{
+		ServerID: peer.ServerID, Federation: peer.Federation, Dir: c.raft(), Address: c.Peer.Advertise,
+		Machine: machine{fsm.New(db)}, Tuning: c.Raft, Logger: log,
+	}, f); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.Data, restoredFile), []byte(filepath.Base(backup)), 0o600)
+}
+
+// Pin returns the pin of the CA certificate in a PEM file: what a broker's configuration names.
+func Pin(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return "", fmt.Errorf("%s holds no certificate", path)
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return pki.Pin(root), nil
+}
+
+// ReadToken reads a join token from a file.
+func ReadToken(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}

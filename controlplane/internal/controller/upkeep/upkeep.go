@@ -1,0 +1,182 @@
+// Package upkeep is what the leader does by the clock: it fails operations whose deadline has passed, forgets what has
+// outlived its keep, and ends the sessions of servers that are gone.
+package upkeep
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+const (
+	// expireEvery is how often deadlines are looked at.
+	expireEvery = time.Second
+	// pruneEvery is how often what has outlived its keep is forgotten.
+	pruneEvery = 10 * time.Minute
+	// keepOutcomes is how long a command and an idempotency key are remembered.
+	keepOutcomes = 24 * time.Hour
+	// keepOperations and keepEvents are how long history is kept here.
+	keepOperations = 30 * 24 * time.Hour
+	keepEvents     = 30 * 24 * time.Hour
+	// watchEvery is how often the servers that hold sessions are looked at; goneAfter is how long one must have been
+	// silent before its sessions count as ended. A zone's agent finds another server long before.
+	watchEvery = 3 * time.Second
+	goneAfter  = 12 * time.Second
+	// batch bounds one command.
+	batch = 256
+	actor = "upkeep"
+)
+
+// Reader reads this server's copy of the state.
+type Reader interface {
+	View(ctx context.Context, fn func(*state.Tx) error) error
+}
+
+// Proposer has a command carried out once.
+type Proposer interface {
+	Propose(context.Context, *commandv1.Command) (*commandv1.Result, error)
+}
+
+// Servers tells how the servers are now.
+type Servers interface {
+	Servers(context.Context) ([]*apiv1.Server, error)
+}
+
+// Config is what the upkeep is made of. Every field must be set.
+type Config struct {
+	Reader   Reader
+	Proposer Proposer
+	Servers  Servers
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Upkeep runs on the leader only.
+type Upkeep struct {
+	Config
+	silentSince map[string]time.Time // by server id; of the watching loop alone
+}
+
+// New returns an upkeep that does nothing yet.
+func New(c Config) *Upkeep { return &Upkeep{Config: c} }
+
+// Run goes on until ctx ends. What fails is tried again at the next turn.
+func (u *Upkeep) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	u.silentSince = map[string]time.Time{}
+	for what, loop := range map[string]struct {
+		every time.Duration
+		turn  func(context.Context) error
+	}{
+		"expire operations": {expireEvery, u.expire},
+		"prune":             {pruneEvery, u.prune},
+		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
+	} {
+		g.Go(func() error {
+			t := time.NewTicker(loop.every)
+			defer t.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-t.C:
+				}
+				if err := loop.turn(ctx); err != nil && ctx.Err() == nil {
+					u.Log.Warn("upkeep", "what", what, "error", err)
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// expire fails what has passed its deadline.
+func (u *Upkeep) expire(ctx context.Context) error {
+	var ids []string
+	err := u.Reader.View(ctx, func(tx *state.Tx) error {
+		due, err := tx.DueOperations(u.Now().UnixMicro(), batch)
+		for _, op := range due {
+			ids = append(ids, op.GetId())
+		}
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ExpireOperations{ExpireOperations: &commandv1.ExpireOperations{OperationIds: ids}}})
+}
+
+func (u *Upkeep) prune(ctx context.Context) error {
+	now := u.Now()
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_Prune{Prune: &commandv1.Prune{
+		Before:           timestamppb.New(now.Add(-keepOutcomes)),
+		OperationsBefore: timestamppb.New(now.Add(-keepOperations)),
+		EventsBefore:     timestamppb.New(now.Add(-keepEvents)),
+	}}})
+}
+
+// endSessionsOfTheGone ends sessions whose server has been silent for so long that it cannot say so itself.
+func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
+	servers, err := u.Servers.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	now, gone := u.Now(), map[string]bool{}
+	known := map[string]bool{}
+	for _, s := range servers {
+		known[s.GetId()] = true
+		if s.GetHealthy() {
+			delete(u.silentSince, s.GetId())
+			continue
+		}
+		since, ok := u.silentSince[s.GetId()]
+		if !ok {
+			u.silentSince[s.GetId()] = now
+			continue
+		}
+		gone[s.GetId()] = now.Sub(since) > goneAfter
+	}
+	type held struct {
+		zone    string
+		session state.Session
+	}
+	var over []held
+	err = u.Reader.View(ctx, func(tx *state.Tx) error {
+		for z, err := range tx.Zones.All(nil) {
+			if err != nil {
+				return err
+			}
+			s, err := tx.Session(z.GetId())
+			if err == nil && s.Connected && (gone[s.ServerID] || !known[s.ServerID]) {
+				over = append(over, held{z.GetId(), s})
+			}
+		}
+		return nil
+	})
+	for _, h := range over {
+		if err == nil {
+			err = u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
+				ZoneId: h.zone, Session: h.session.ID, Agent: h.session.Agent, ServerId: h.session.ServerID, Incarnation: h.session.Incarnation,
+			}}})
+		}
+	}
+	return err
+}
+
+func (u *Upkeep) propose(ctx context.Context, c *commandv1.Command) error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	c.Id, c.Actor = id[:], actor
+	_, err = u.Proposer.Propose(ctx, c)
+	return err
+}

@@ -1,0 +1,215 @@
+package zonehub
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/federation"
+	"github.com/naru-project/naru/federation/hub"
+	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/pki"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// leaderless is how long a server may know no leader before it lets its zones go elsewhere.
+const leaderless = 2 * time.Second
+
+// Leader tells who leads.
+type Leader interface {
+	// Leading returns whether this server leads, whether any leader is known, and a channel that is closed when that
+	// changes.
+	Leading() (self, known bool, changed <-chan struct{})
+}
+
+// BrokersConfig is what Brokers is made of. Every field but ZoneLeg and Registerer must be set.
+type BrokersConfig struct {
+	Hub       *Hub
+	Leader    Leader
+	Registrar hub.Registrar
+	Holder    *pki.Holder
+	Root      func() *x509.Certificate
+	// ZoneLeg is HOST:PORT of the leg towards zones of a broker inside this process; empty: there is none.
+	ZoneLeg string
+	// Data is the server's data folder.
+	Data       string
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Brokers keeps this server's side of every broker's hub leg: of those that the state names, and of the one inside this
+// process. It tells them whether this server takes sessions and who is revoked, and ends sessions that may not go on.
+type Brokers struct {
+	BrokersConfig
+	board   *hub.Board
+	metrics *hub.Metrics
+	inside  *federation.Broker
+	pipe    *federation.InProcess
+}
+
+// NewBrokers returns it; nothing is dialled before Run.
+func NewBrokers(c BrokersConfig) (*Brokers, error) {
+	b := &Brokers{BrokersConfig: c, board: &hub.Board{}}
+	var err error
+	if b.metrics, err = hub.NewMetrics(c.Registerer); err != nil || c.ZoneLeg == "" {
+		return b, err
+	}
+	b.pipe = federation.Pipe()
+	config := federation.DefaultConfig()
+	config.StateDir, config.ZoneListen, config.TrustPin = filepath.Join(c.Data, "broker"), c.ZoneLeg, pki.Pin(c.Root())
+	b.inside, err = federation.NewBroker(config, federation.Options{Hub: b.pipe, Logger: c.Log, Registerer: c.Registerer})
+	return b, err
+}
+
+// Run goes on until ctx ends.
+func (b *Brokers) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if b.inside != nil {
+		g.Go(func() error { return b.inside.Run(ctx) })
+		g.Go(func() error {
+			return b.client(ctx, &apiv1.Broker{Id: "inside", Name: "inside", HubAddress: "in-process", Fingerprint: b.inside.Fingerprint()})
+		})
+	}
+	g.Go(func() error { return b.publish(ctx) })
+	g.Go(func() error { return b.reconcile(ctx) })
+	return g.Wait()
+}
+
+// publish tells brokers how this server stands, each time that changes, and ends sessions that may not go on.
+func (b *Brokers) publish(ctx context.Context) error {
+	identity := b.Hub.Reader.Watch(state.TopicIdentity)
+	defer identity.Close()
+	var since time.Time // when the last leader was lost
+	for {
+		self, known, changed := b.Leader.Leading()
+		var revoked []string
+		if err := b.Hub.view(ctx, func(tx *state.Tx) (err error) {
+			revoked, err = tx.Revoked()
+			return err
+		}); err != nil {
+			return fmt.Errorf("read who is revoked: %w", err)
+		}
+		b.Hub.endRevoked(revoked)
+		var lost <-chan time.Time
+		switch {
+		case known:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+			fallthrough
+		default:
+			if left := leaderless - time.Since(since); left > 0 {
+				lost = time.After(left)
+			} else {
+				b.Hub.end.EndAll(link.CodeNoLeader, "this server knows no leader")
+			}
+		}
+		b.board.Publish(&linkv1.ServerStatus{Serving: known, Leader: self, Schema: link.CurrentSchema, Revoked: revoked})
+		select {
+		case <-ctx.Done():
+			// Zones are told to go elsewhere before the streams end.
+			b.board.Publish(&linkv1.ServerStatus{Schema: link.CurrentSchema, Revoked: revoked})
+			b.Hub.end.EndAll(link.CodeShuttingDown, "this server stops")
+			return ctx.Err()
+		case <-changed:
+		case <-identity.C():
+		case <-lost:
+		}
+	}
+}
+
+// reconcile keeps a client for each broker that the state names.
+func (b *Brokers) reconcile(ctx context.Context) error {
+	watch := b.Hub.Reader.Watch("brokers")
+	defer watch.Close()
+	running := map[string]*runningClient{}
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		wanted := map[string]*apiv1.Broker{}
+		err := b.Hub.view(ctx, func(tx *state.Tx) error {
+			clear(wanted)
+			for broker, err := range tx.Brokers.All(nil) {
+				if err != nil {
+					return err
+				}
+				wanted[broker.GetId()] = broker
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read the brokers: %w", err)
+		}
+		for id, r := range running {
+			if w := wanted[id]; w == nil || w.GetHubAddress() != r.broker.GetHubAddress() || w.GetFingerprint() != r.broker.GetFingerprint() {
+				r.stop()
+				delete(running, id)
+			}
+		}
+		for _, id := range slices.Sorted(maps.Keys(wanted)) {
+			if running[id] != nil {
+				continue
+			}
+			ctx, stop := context.WithCancel(ctx)
+			r := &runningClient{broker: wanted[id], stop: stop}
+			running[id] = r
+			work.Go(func() {
+				if err := b.client(ctx, r.broker); err != nil && ctx.Err() == nil {
+					b.Log.Error("a broker cannot be served", "broker", r.broker.GetName(), "error", err)
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-watch.C():
+		}
+	}
+}
+
+type runningClient struct {
+	broker *apiv1.Broker
+	stop   context.CancelFunc
+}
+
+// client runs this server's side of one broker.
+func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
+	config := hub.Config{
+		Broker: broker.GetId(), Address: broker.GetHubAddress(), Fingerprint: broker.GetFingerprint(),
+		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: b.Registrar,
+		Serve: func(ctx context.Context, s *hub.Session) error {
+			return b.Hub.Serve(ctx, s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
+				return link.Path{Stream: s.Stream, Schema: s.Schema, Zone: s.ZoneID}, nil
+			})
+		},
+		Logger: b.Log.With("broker_name", broker.GetName()), Metrics: b.metrics,
+	}
+	if broker.GetId() == "inside" {
+		config.DialContext = b.pipe.DialContext
+	}
+	c, err := hub.New(config)
+	if err != nil {
+		return err
+	}
+	return c.Run(ctx)
+}
+
+// endRevoked ends the sessions of who is revoked, as "zone id" or "zone id/agent".
+func (h *Hub) endRevoked(revoked []string) {
+	for _, s := range h.end.Sessions() {
+		if slices.Contains(revoked, s.Peer.Zone) || slices.Contains(revoked, s.Peer.Zone+"/"+s.Peer.Agent) {
+			h.end.End(s.Peer.Zone, s.Peer.Agent, link.CodeRevoked, "revoked by an administrator")
+		}
+	}
+}
