@@ -118,10 +118,11 @@ func (s *Site) raiseBrokers(ctx context.Context, _ Options) error {
 	for _, z := range zones {
 		name := "broker-" + z.Name
 		config, err := s.writeConfig(name, map[string]any{
-			"data":      s.path("data", name),
-			"trust_pin": pin,
-			"zone_leg":  map[string]any{"address": s.address(z, brokerHost) + ":7443"},
-			"hub_leg":   map[string]any{"address": s.address(control, brokerHubHost(z)) + ":7444"},
+			"state_dir":    s.path("data", name),
+			"trust_pin":    pin,
+			"zone_listen":  s.address(z, brokerHost) + ":7443",
+			"hub_listen":   s.address(control, brokerHubHost(z)) + ":7444",
+			"admin_listen": s.address(control, brokerHubHost(z)) + ":7445",
 		})
 		if err != nil {
 			return err
