@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"time"
 
@@ -54,6 +55,7 @@ func New(c *Config) (*Client, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(tc)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithUnaryInterceptor(repeatSafely),
+		grpc.WithContextDialer(dial),
 	}
 	if token != "" {
 		options = append(options, grpc.WithPerRPCCredentials(bearer(token)))
@@ -121,4 +123,13 @@ func isWrite(method string) bool {
 		}
 	}
 	return true
+}
+
+// dial resolves names under .localhost to this machine itself, as RFC 6761 has it and not every resolver does.
+func dial(ctx context.Context, address string) (net.Conn, error) {
+	if host, port, err := net.SplitHostPort(address); err == nil && strings.HasSuffix(host, ".localhost") {
+		address = net.JoinHostPort("127.0.0.1", port)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
 }

@@ -1,0 +1,221 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/problem"
+	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
+)
+
+// State is the session that this agent has now, if any.
+type State struct{ end atomic.Pointer[link.ZoneEnd] }
+
+func (s *State) set(end *link.ZoneEnd) { s.end.Store(end) }
+
+// Peers pass calls to the agent that owns the link.
+type Peers interface {
+	// UplinkAddress is where the agent that owns the link answers; empty where it is this one or nobody.
+	UplinkAddress(ctx context.Context) (string, error)
+	Call(ctx context.Context, address string, r *zonev1.CallRequest, send func(*zonev1.CallResponse) error) error
+}
+
+// Central is the control plane as the zone's edges call it: over this agent's own session, or through the agent that has
+// one. It is a connection for the generated clients. Safe for concurrent use.
+type Central struct {
+	State *State
+	Peers Peers
+}
+
+// Central returns the connection over this uplink.
+func (u *Uplink) Central(p Peers) *Central { return &Central{&u.state, p} }
+
+// Invoke makes a unary call.
+func (c *Central) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if end := c.State.end.Load(); end != nil {
+		return end.Invoke(ctx, method, args, reply, opts...)
+	}
+	got := false
+	err := c.pass(ctx, method, args.(proto.Message), func(r *zonev1.CallResponse) error {
+		got = true
+		return proto.Unmarshal(r.GetBody(), reply.(proto.Message))
+	})
+	if err == nil && !got {
+		err = io.ErrUnexpectedEOF
+	}
+	return problem.ToStatus(problem.FromStatus(err))
+}
+
+// NewStream begins a server's stream.
+func (c *Central) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if end := c.State.end.Load(); end != nil {
+		return end.NewStream(ctx, desc, method, opts...)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	return &passed{ctx: ctx, cancel: cancel, central: c, method: method, answers: make(chan []byte), ended: make(chan struct{})}, nil
+}
+
+// pass hands a call to the agent that owns the link.
+func (c *Central) pass(ctx context.Context, method string, m proto.Message, send func(*zonev1.CallResponse) error) error {
+	address, err := c.Peers.UplinkAddress(ctx)
+	if err != nil || address == "" {
+		return problem.New(problem.LinkDown, "the zone has no session with the control plane", "Try again when the link is up.")
+	}
+	body, err := proto.Marshal(m)
+	if err != nil {
+		return err
+	}
+	md, _ := metadata.FromOutgoingContext(ctx)
+	return c.Peers.Call(ctx, address, &zonev1.CallRequest{
+		Method: method, Body: body, Credential: first(md, "authorization"), IdempotencyKey: first(md, "idempotency-key"),
+		IfMatch: first(md, "if-match"), LastEventId: first(md, "last-event-id"), Language: first(md, "accept-language"), TraceId: first(md, "trace-id"),
+	}, send)
+}
+
+// Call carries out a call that another agent's edge passed on. It is never passed on again.
+func (c *Central) Call(ctx context.Context, r *zonev1.CallRequest, send func(*zonev1.CallResponse) error) error {
+	end := c.State.end.Load()
+	if end == nil {
+		return problem.New(problem.LinkDown, "this agent does not hold the zone's link", "Try again.")
+	}
+	in, out, stream, err := types(r.GetMethod())
+	if err != nil {
+		return err
+	}
+	req := in.New().Interface()
+	if err := proto.Unmarshal(r.GetBody(), req); err != nil {
+		return problem.Newf(problem.Invalid, "", "the body of %s: %w", r.GetMethod(), err)
+	}
+	md := metadata.MD{}
+	for key, value := range map[string]string{
+		"authorization": r.GetCredential(), "idempotency-key": r.GetIdempotencyKey(), "if-match": r.GetIfMatch(),
+		"last-event-id": r.GetLastEventId(), "accept-language": r.GetLanguage(), "trace-id": r.GetTraceId(),
+	} {
+		if value != "" {
+			md.Set(key, value)
+		}
+	}
+	ctx = metadata.NewOutgoingContext(ctx, md)
+	forward := func(m proto.Message) error {
+		body, err := proto.Marshal(m)
+		if err != nil {
+			return err
+		}
+		return send(&zonev1.CallResponse{Body: body})
+	}
+	if !stream {
+		answer := out.New().Interface()
+		if err := end.Invoke(ctx, r.GetMethod(), req, answer); err != nil {
+			return err
+		}
+		return forward(answer)
+	}
+	s, err := end.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, r.GetMethod())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.SendMsg(req), s.CloseSend()); err != nil {
+		return err
+	}
+	for {
+		answer := out.New().Interface()
+		if err := s.RecvMsg(answer); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := forward(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// types finds a method's messages in the descriptors.
+func types(method string) (in, out protoreflect.MessageType, stream bool, err error) {
+	unknown := problem.New(problem.Unsupported, "there is no method "+method, "")
+	if method == "" {
+		return nil, nil, false, unknown
+	}
+	name := []byte(method[1:])
+	for i := range name {
+		if name[i] == '/' {
+			name[i] = '.'
+		}
+	}
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	m, ok := d.(protoreflect.MethodDescriptor)
+	if err != nil || !ok {
+		return nil, nil, false, unknown
+	}
+	if in, err = protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName()); err != nil {
+		return nil, nil, false, err
+	}
+	out, err = protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+	return in, out, m.IsStreamingServer(), err
+}
+
+func first(md metadata.MD, key string) string {
+	if v := md.Get(key); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// passed is the calling end of a stream that another agent carries.
+type passed struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	central *Central
+	method  string
+	request proto.Message
+	answers chan []byte
+	ended   chan struct{}
+	err     error // set before ended is closed
+}
+
+func (p *passed) Header() (metadata.MD, error) { return nil, nil }
+func (p *passed) Trailer() metadata.MD         { return nil }
+func (p *passed) Context() context.Context     { return p.ctx }
+
+func (p *passed) SendMsg(m any) error {
+	p.request = m.(proto.Message)
+	return nil
+}
+
+func (p *passed) CloseSend() error {
+	go func() {
+		defer p.cancel()
+		defer close(p.ended)
+		p.err = p.central.pass(p.ctx, p.method, p.request, func(r *zonev1.CallResponse) error {
+			select {
+			case p.answers <- r.GetBody():
+				return nil
+			case <-p.ctx.Done():
+				return p.ctx.Err()
+			}
+		})
+	}()
+	return nil
+}
+
+func (p *passed) RecvMsg(m any) error {
+	select {
+	case body := <-p.answers:
+		return proto.Unmarshal(body, m.(proto.Message))
+	case <-p.ended:
+		if p.err == nil {
+			return io.EOF
+		}
+		return problem.ToStatus(problem.FromStatus(p.err))
+	}
+}
