@@ -15,10 +15,18 @@ import (
 const FeatureLevel = 1
 
 // Machine applies commands to a database. Apply, Snapshot and Restore are called by one goroutine, as Raft does.
-type Machine struct{ db *state.DB }
+type Machine struct {
+	db *state.DB
+	// run carries out one command; a test may put another in its place.
+	run func(*state.Tx, *commandv1.Command) (*commandv1.Result, error)
+}
 
 // New returns the machine of a database.
-func New(db *state.DB) *Machine { return &Machine{db} }
+func New(db *state.DB) *Machine {
+	return &Machine{db: db, run: func(tx *state.Tx, in *commandv1.Command) (*commandv1.Result, error) {
+		return newCommand(tx, in).run(in)
+	}}
+}
 
 // Entry is one entry of the log.
 type Entry struct {
@@ -38,11 +46,11 @@ func (m *Machine) Apply(entries []Entry) ([]*commandv1.Result, error) {
 		return nil, nil
 	}
 	results := make([]*commandv1.Result, len(entries))
-	err := m.db.Update(func(tx *state.Tx) error { return applyAll(tx, entries, results, false) })
+	err := m.db.Update(func(tx *state.Tx) error { return m.applyAll(tx, entries, results, false) })
 	if errors.Is(err, errHalfDone) {
 		// Savepoints cost as much as the writes they guard, and commands check before they write. So the batch is first
 		// tried without, and only where a command fails half-way done again with them.
-		err = m.db.Update(func(tx *state.Tx) error { return applyAll(tx, entries, results, true) })
+		err = m.db.Update(func(tx *state.Tx) error { return m.applyAll(tx, entries, results, true) })
 	}
 	if err != nil {
 		return nil, err
@@ -50,7 +58,7 @@ func (m *Machine) Apply(entries []Entry) ([]*commandv1.Result, error) {
 	return results, nil
 }
 
-func applyAll(tx *state.Tx, entries []Entry, results []*commandv1.Result, guarded bool) error {
+func (m *Machine) applyAll(tx *state.Tx, entries []Entry, results []*commandv1.Result, guarded bool) error {
 	for i, e := range entries {
 		results[i] = &commandv1.Result{Index: e.Index}
 		meta := tx.Meta()
@@ -58,7 +66,7 @@ func applyAll(tx *state.Tx, entries []Entry, results []*commandv1.Result, guarde
 			continue
 		}
 		if len(e.Data) > 0 {
-			result, err := applyOne(tx, e.Data, guarded)
+			result, err := m.applyOne(tx, e.Data, guarded)
 			if err != nil {
 				return err
 			}
@@ -73,7 +81,7 @@ func applyAll(tx *state.Tx, entries []Entry, results []*commandv1.Result, guarde
 }
 
 // applyOne carries out one command, unless it has been before.
-func applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.Result, error) {
+func (m *Machine) applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.Result, error) {
 	in := &commandv1.Command{}
 	if err := proto.Unmarshal(data, in); err != nil {
 		return refusal(problem.New(problem.Invalid, "the command cannot be decoded", "Send it from a server of the same version.")), nil
@@ -102,7 +110,7 @@ func applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.Result, error
 		}
 		outcome.Key, outcome.RequestHash = key, in.GetIdempotency().GetRequestHash()
 	}
-	outcome.Result, err = carryOut(tx, in, guarded)
+	outcome.Result, err = m.carryOut(tx, in, guarded)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +122,9 @@ func applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.Result, error
 }
 
 // carryOut runs a command; if it is refused, the state is as before.
-func carryOut(tx *state.Tx, in *commandv1.Command, guarded bool) (result *commandv1.Result, err error) {
+func (m *Machine) carryOut(tx *state.Tx, in *commandv1.Command, guarded bool) (result *commandv1.Result, err error) {
 	attempt := func() (err error) {
-		result, err = newCommand(tx, in).run(in)
+		result, err = m.run(tx, in)
 		return err
 	}
 	meta, writes := tx.Meta(), tx.Writes()
