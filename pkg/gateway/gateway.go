@@ -117,6 +117,9 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	h.Set("X-Content-Type-Options", "nosniff")
+	trace := traceID(r.Header.Get(traceHeader))
+	h.Set(traceHeader, trace)
+	r.Header.Set(traceHeader, trace) // from here on it is a call's
 	if err := g.origin.Check(r); err != nil {
 		g.refuse(w, r, problem.New(problem.Forbidden, "a page of another site may not change anything here",
 			"Call the API from its own site, or from a program."))

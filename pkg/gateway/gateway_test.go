@@ -252,8 +252,26 @@ func TestAProblemFromBehindArrivesWhole(t *testing.T) {
 	}})
 	w := call(h, "POST", "/v1/vms", `{}`)
 	p := problemOf(t, w)
-	if p.Status != 409 || p.Code != "NO_HOST_FITS" || p.Next != "Choose a smaller flavor." || p.TraceID != "t-1" || p.Errors[0].Field != "flavor" || w.Header().Get("Trace-Id") != "t-1" {
+	if p.Status != 409 || p.Code != "NO_HOST_FITS" || p.Next != "Choose a smaller flavor." || p.TraceID != "t-1" || p.Errors[0].Field != "flavor" {
 		t.Fatalf("got %+v", p)
+	}
+}
+
+func TestEveryAnswerHasATraceID(t *testing.T) {
+	var md metadata.MD
+	h := newHandler(t, far{unary: map[string]func(metadata.MD, proto.Message) (proto.Message, error){
+		getVM: func(m metadata.MD, _ proto.Message) (proto.Message, error) {
+			md = m
+			return &apiv1.GetVMResponse{}, nil
+		},
+	}})
+	const mine = "0123456789abcdef0123456789abcdef"
+	if got := call(h, "GET", "/v1/vms/web-1", "", "Trace-Id", mine).Header().Get("Trace-Id"); got != mine || md.Get("trace-id")[0] != mine {
+		t.Fatalf("mine became %q, %v", got, md)
+	}
+	w := call(h, "GET", "/v1/nothing", "", "Trace-Id", "no trace id")
+	if got := w.Header().Get("Trace-Id"); len(got) != 32 || problemOf(t, w).TraceID != got {
+		t.Fatalf("it is %q", got)
 	}
 }
 

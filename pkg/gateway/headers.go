@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"net/http"
 	"strings"
 
@@ -14,7 +16,21 @@ import (
 // passed is the allow-list of headers that become metadata of a call. Nothing else of a request does, but Authorization,
 // which the gateway's library always passes on.
 var passed = [...]string{
-	"Idempotency-Key", "Last-Event-Id", "Accept-Language", "Trace-Id", "X-Naru-Consistency",
+	"Idempotency-Key", "Last-Event-Id", "Accept-Language", traceHeader, "X-Naru-Consistency",
+}
+
+// traceHeader carries the id that follows a request through every log: the caller's, or one that the gateway makes. Every
+// answer has it.
+const traceHeader = "Trace-Id"
+
+// traceID takes a caller's id where it is one (32 hexadecimal digits), else makes one.
+func traceID(given string) string {
+	if raw, err := hex.DecodeString(given); err == nil && len(raw) == 16 {
+		return given
+	}
+	raw := make([]byte, 16)
+	rand.Read(raw) // never fails
+	return hex.EncodeToString(raw)
 }
 
 // noHeader is the matcher of a gateway that passes on nothing by itself.

@@ -43,6 +43,9 @@ func (g *gateway) body(r *http.Request, err error) problemBody {
 		Status: problem.HTTPStatus(problem.Code(p.GetCode())), Code: p.GetCode(),
 		Detail: p.GetDetail(), Next: p.GetNext(), TraceID: p.GetTraceId(),
 	}
+	if b.TraceID == "" {
+		b.TraceID = r.Header.Get(traceHeader)
+	}
 	for _, f := range p.GetErrors() {
 		b.Errors = append(b.Errors, fieldError{Field: f.GetField(), Detail: f.GetDetail()})
 	}
@@ -56,9 +59,6 @@ func (g *gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	h.Del("Trailer")
 	h.Del("Transfer-Encoding")
 	h.Set("Content-Type", "application/problem+json")
-	if b.TraceID != "" {
-		h.Set("Trace-Id", b.TraceID)
-	}
 	if b.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="naru"`)
 	}

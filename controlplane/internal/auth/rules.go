@@ -16,6 +16,12 @@ const (
 	anyone
 )
 
+// String names the rule.
+func (r rule) String() string { return [...]string{"nobody", "admin", "project", "anyone"}[r] }
+
+// RuleOf says who may call a method: nobody, admin, project or anyone. Tests make their matrix of it.
+func RuleOf(method string) string { return rules[method].String() }
+
 // rules is the whole of what may be called by whom. A test holds that every method of the API has its row.
 var rules = map[string]rule{
 	apiv1.ZoneService_ListZones_FullMethodName:        anyone,

@@ -206,10 +206,14 @@ func (s vmService) want(ctx context.Context, req proto.Message, name, project st
 		if op, err := s.already(ctx, tx, vm, desired, force); op != nil || err != nil {
 			return &commandv1.Result{Operation: op}, err
 		}
-		c.Body = &commandv1.Command_SetVmDesired{SetVmDesired: &commandv1.SetVMDesired{
+		set := &commandv1.SetVMDesired{
 			VmId: vm.GetId(), Desired: desired, Force: force, OperationId: operation, Kind: w.kind,
-			Deadline: timestamppb.New(time.Now().Add(operationTime)), ExpectedRevision: callOf(ctx).IfMatch,
-		}}
+			Deadline: timestamppb.New(time.Now().Add(operationTime)),
+		}
+		if callOf(ctx).IfMatch != "" {
+			set.ExpectedRevision = vm.GetRevision()
+		}
+		c.Body = &commandv1.Command_SetVmDesired{SetVmDesired: set}
 		return nil, nil
 	})
 	return s.ended(ctx, w.kind, nil, result, err)
