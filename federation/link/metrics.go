@@ -1,0 +1,125 @@
+package link
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"google.golang.org/grpc/codes"
+
+	"github.com/naru-project/naru/federation/wire"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+)
+
+// Metrics are an end's figures; way is "up" or "down". Several ends of one process may share them.
+type Metrics struct {
+	frames, bytes        *prometheus.CounterVec // class, way
+	framesRead           *prometheus.CounterVec
+	bytesRead            *prometheus.CounterVec
+	frameRefused         *prometheus.CounterVec // class, way: of what this end sent
+	frameWithheld        *prometheus.CounterVec // class, way: of what this end would have received
+	sessions             prometheus.Gauge
+	sessionsEnded        *prometheus.CounterVec // cause
+	openSeconds          prometheus.Histogram
+	acknowledgeSeconds   *prometheus.HistogramVec // class
+	objectsSkipped       prometheus.Counter
+	callsRunning         prometheus.Gauge
+	calls                *prometheus.CounterVec // code
+	callSeconds          prometheus.Histogram
+	samplesDropped       prometheus.Counter
+	samplesDroppedRemote prometheus.Counter
+}
+
+// NewMetrics registers the figures with r; nil registers them nowhere.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	f := promauto.With(r)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "naru_link_" + name, Help: help}, labels)
+	}
+	seconds := prometheus.ExponentialBuckets(0.001, 2, 15)
+	return &Metrics{
+		frames:        counter("sent_frames_total", "Frames sent.", "class", "way"),
+		bytes:         counter("sent_payload_bytes_total", "Payload sent.", "class", "way"),
+		framesRead:    counter("received_frames_total", "Frames received and accepted.", "class", "way"),
+		bytesRead:     counter("received_payload_bytes_total", "Payload received and accepted.", "class", "way"),
+		frameRefused:  counter("refused_frames_total", "Frames of this end that a broker refused.", "class", "way"),
+		frameWithheld: counter("withheld_frames_total", "Frames for this end that a broker withheld.", "class", "way"),
+		sessions:      f.NewGauge(prometheus.GaugeOpts{Name: "naru_link_sessions", Help: "Open sessions."}),
+		sessionsEnded: counter("sessions_ended_total", "Sessions that ended, or did not open.", "cause"),
+		openSeconds: f.NewHistogram(prometheus.HistogramOpts{Name: "naru_link_open_seconds",
+			Help: "From dialling to an open session.", Buckets: seconds}),
+		acknowledgeSeconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "naru_link_acknowledge_seconds",
+			Help: "From sending a chunk or batch to its acknowledgement.", Buckets: seconds}, []string{"class"}),
+		objectsSkipped: f.NewCounter(prometheus.CounterOpts{Name: "naru_link_skipped_objects_total",
+			Help: "Objects that a broker refused and that were left out of the state."}),
+		callsRunning: f.NewGauge(prometheus.GaugeOpts{Name: "naru_link_calls", Help: "Calls that are being carried out."}),
+		calls:        counter("calls_total", "Calls that ended.", "code"),
+		callSeconds: f.NewHistogram(prometheus.HistogramOpts{Name: "naru_link_call_seconds",
+			Help: "Time of a call, streams included.", Buckets: seconds}),
+		samplesDropped: f.NewCounter(prometheus.CounterOpts{Name: "naru_link_dropped_samples_total",
+			Help: "Samples dropped at this end."}),
+		samplesDroppedRemote: f.NewCounter(prometheus.CounterOpts{Name: "naru_link_dropped_remote_samples_total",
+			Help: "Samples that the other end says it dropped."}),
+	}
+}
+
+func way(d linkv1.Direction) string {
+	if d == linkv1.Direction_UP {
+		return "up"
+	}
+	return "down"
+}
+
+func (m *Metrics) sent(c wire.Class, d linkv1.Direction, bytes int) {
+	m.frames.WithLabelValues(string(c), way(d)).Inc()
+	m.bytes.WithLabelValues(string(c), way(d)).Add(float64(bytes))
+}
+
+func (m *Metrics) received(c wire.Class, d linkv1.Direction, bytes int) {
+	m.framesRead.WithLabelValues(string(c), way(d)).Inc()
+	m.bytesRead.WithLabelValues(string(c), way(d)).Add(float64(bytes))
+}
+
+func (m *Metrics) refused(c wire.Class, d linkv1.Direction) {
+	m.frameRefused.WithLabelValues(string(c), way(d)).Inc()
+}
+
+func (m *Metrics) withheld(c wire.Class, d linkv1.Direction) {
+	m.frameWithheld.WithLabelValues(string(c), way(d)).Inc()
+}
+
+func (m *Metrics) acknowledged(c wire.Class, since time.Time) {
+	m.acknowledgeSeconds.WithLabelValues(string(c)).Observe(time.Since(since).Seconds())
+}
+
+func (m *Metrics) called(code codes.Code, began time.Time) {
+	m.calls.WithLabelValues(code.String()).Inc()
+	m.callSeconds.Observe(time.Since(began).Seconds())
+}
+
+func (m *Metrics) ended(cause error) { m.sessionsEnded.WithLabelValues(causeLabel(cause)).Inc() }
+
+// causeLabel names a session's end in one of few words.
+func causeLabel(cause error) string {
+	var g *Goodbye
+	if errors.As(cause, &g) {
+		switch g.Code {
+		case CodeSuperseded, CodeRevoked, CodeNoLeader, CodeShuttingDown, CodeProtocol, CodeQuarantined:
+			return g.Code
+		}
+		return "GOODBYE"
+	}
+	for _, known := range []struct {
+		err   error
+		label string
+	}{
+		{ErrIdentity, "IDENTITY"}, {ErrProtocol, CodeProtocol}, {ErrWithheld, "WITHHELD"}, {ErrSilent, "SILENT"}, {ErrSchema, "SCHEMA"},
+		{ErrOldEpoch, "OLD_EPOCH"}, {ErrQuarantine, CodeQuarantined}, {ErrIncarnationLost, "INCARNATION_LOST"}, {errStream, "STREAM"},
+	} {
+		if errors.Is(cause, known.err) {
+			return known.label
+		}
+	}
+	return "OTHER"
+}
