@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
 )
 
 // Options say what to bring up.
@@ -143,56 +144,73 @@ func (s *Site) raiseBrokers(ctx context.Context, _ Options) error {
 }
 
 func (s *Site) raiseZones(ctx context.Context, _ Options) error {
+	if err := together(ctx, zones, s.raiseZone); err != nil {
+		return err
+	}
 	for _, z := range zones {
-		if err := s.createZone(ctx, z); err != nil {
-			return err
-		}
-		name := "agent-" + z.Name
-		token := s.path("run", name+".token")
-		if err := s.zoneToken(ctx, z, token); err != nil {
-			return err
-		}
-		config, err := s.writeConfig(name, map[string]any{
-			"name":    "agent-1",
-			"data":    s.path("data", name),
-			"brokers": []string{s.address(z, brokerHost) + ":7443"},
-			"edge":    map[string]any{"address": s.address(z, agentHost) + ":8443", "names": []string{z.Name + ".localhost"}},
-			"agent":   map[string]any{"address": s.address(z, agentHost) + ":7445"},
-			"gossip":  map[string]any{"address": s.address(z, agentHost) + ":7946"},
-			"etcd":    map[string]any{"client_address": s.address(z, agentHost) + ":2379", "peer_address": s.address(z, agentHost) + ":2380"},
-			"network": map[string]any{
-				"bridge": guestBridge, "cidr": s.guestAddress(z, 0) + "/24", "gateway": s.guestAddress(z, 1),
-				"first": s.guestAddress(z, 10), "last": s.guestAddress(z, 250),
-			},
-			"images":          s.path("data", "images"),
-			"sim_state":       s.path("data", "sim-"+z.Name),
-			"observe_every":   "2s",
-			"sample_every":    "2s",
-			"libvirt":         map[string]any{"pool_path": "/var/lib/naru"},
-			"metrics_address": s.address(z, agentHost) + ":9443",
-		})
-		if err != nil {
-			return err
-		}
-		if err := s.joinAgent(ctx, z, config, token); err != nil {
-			return err
-		}
-		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-zoneagent"), "run", "--config", config}}); err != nil {
-			return err
-		}
 		url, err := s.openWindow(z, []string{s.address(z, agentHost) + ":8443"})
 		if err != nil {
 			return err
 		}
 		s.Networks = append(s.Networks, NetworkState{z.Name, url, s.path("cli", z.Name+".yaml")})
 	}
-	for _, z := range zones {
-		if err := s.awaitZone(ctx, z); err != nil {
-			return err
-		}
-	}
 	s.say.Tell("zones: internet, business, management joined and online")
 	return nil
+}
+
+// raiseZone makes a zone, lets its agent in and waits until it is online.
+func (s *Site) raiseZone(ctx context.Context, z Network) error {
+	if err := s.createZone(ctx, z); err != nil {
+		return err
+	}
+	name := "agent-" + z.Name
+	token := s.path("run", name+".token")
+	if err := s.zoneToken(ctx, z, token); err != nil {
+		return err
+	}
+	config, err := s.writeConfig(name, s.agentConfig(z))
+	if err != nil {
+		return err
+	}
+	if err := s.joinAgent(ctx, z, config, token); err != nil {
+		return err
+	}
+	if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-zoneagent"), "run", "--config", config}}); err != nil {
+		return err
+	}
+	return s.awaitZone(ctx, z)
+}
+
+// agentConfig is the configuration of a zone's agent.
+func (s *Site) agentConfig(z Network) map[string]any {
+	here := s.address(z, agentHost)
+	return map[string]any{
+		"name":    "agent-1",
+		"data":    s.path("data", "agent-"+z.Name),
+		"brokers": []string{s.address(z, brokerHost) + ":7443"},
+		"edge":    map[string]any{"address": here + ":8443", "names": []string{z.Name + ".localhost"}},
+		"agent":   map[string]any{"address": here + ":7445"},
+		"gossip":  map[string]any{"address": here + ":7946"},
+		"etcd":    map[string]any{"client_address": here + ":2379", "peer_address": here + ":2380"},
+		"network": map[string]any{
+			"bridge": guestBridge, "cidr": s.guestAddress(z, 0) + "/24", "gateway": s.guestAddress(z, 1),
+			"first": s.guestAddress(z, 10), "last": s.guestAddress(z, 250),
+		},
+		"images":          s.path("data", "images"),
+		"sim_state":       s.path("data", "sim-"+z.Name),
+		"observe_every":   "2s",
+		"sample_every":    "2s",
+		"metrics_address": here + ":9443",
+	}
+}
+
+// together does the same for every network at once; the first failure ends the others.
+func together(ctx context.Context, networks []Network, do func(context.Context, Network) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range networks {
+		g.Go(func() error { return do(ctx, n) })
+	}
+	return g.Wait()
 }
 
 // joinAgent lets an agent in: it asks and prints its fingerprint, the administrator compares and accepts.

@@ -45,10 +45,8 @@ func (s *Site) raiseHosts(ctx context.Context, o Options) error {
 	if o.WithoutLibvirt || s.Mode == Loopback {
 		return nil
 	}
-	for _, z := range zones {
-		if err := s.raiseKVM(ctx, z); err != nil {
-			return err
-		}
+	if err := together(ctx, zones, s.raiseKVM); err != nil {
+		return err
 	}
 	s.say.Tell("hosts: kvm-1 in each zone, a real libvirt with QEMU, reached over TLS")
 	return nil
