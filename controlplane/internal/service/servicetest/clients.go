@@ -43,11 +43,18 @@ func (w *World) Admin() *Clients { return NewClients(as{w.API.Local(), "admin"})
 
 // In calls with a token of a project, by name.
 func (w *World) In(project string) *Clients {
+	w.Helper()
+	return NewClients(as{w.API.Local(), w.TokenOf(project)})
+}
+
+// TokenOf is what a call says (as authorization) that comes with a token of a project.
+func (w *World) TokenOf(project string) string {
+	w.Helper()
 	p, err := w.Admin().Projects.GetProject(context.Background(), &apiv1.GetProjectRequest{Project: project})
 	if err != nil {
 		w.Fatal(err)
 	}
-	return NewClients(as{w.API.Local(), "token " + project + " " + p.GetProject().GetId()})
+	return "token " + project + " " + p.GetProject().GetId()
 }
 
 // Nobody calls without saying who.

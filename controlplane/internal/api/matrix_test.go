@@ -1,0 +1,280 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// requests has for every method of the API a request that succeeds for an administrator, about project web's VM web-1
+// where there is a VM in it. A method without one fails the test.
+func requests(w *servicetest.World, operation string) map[string]proto.Message {
+	mask := func(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
+	return map[string]proto.Message{
+		apiv1.ZoneService_ListZones_FullMethodName:        &apiv1.ListZonesRequest{},
+		apiv1.ZoneService_GetZone_FullMethodName:          &apiv1.GetZoneRequest{Zone: "business"},
+		apiv1.ZoneService_WatchZones_FullMethodName:       &apiv1.WatchZonesRequest{},
+		apiv1.ZoneService_CreateZone_FullMethodName:       &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "other"}},
+		apiv1.ZoneService_UpdateZone_FullMethodName:       &apiv1.UpdateZoneRequest{Zone: &apiv1.Zone{Id: "business", Description: "x"}, UpdateMask: mask("description")},
+		apiv1.ZoneService_DeleteZone_FullMethodName:       &apiv1.DeleteZoneRequest{Zone: "spare"},
+		apiv1.ZoneService_CreateJoinToken_FullMethodName:  &apiv1.CreateJoinTokenRequest{Zone: "business"},
+		apiv1.ZoneService_ListJoinRequests_FullMethodName: &apiv1.ListJoinRequestsRequest{},
+		apiv1.ZoneService_AcceptAgent_FullMethodName:      nil, // needs an agent; see notInMatrix
+		apiv1.ZoneService_RevokeZone_FullMethodName:       &apiv1.RevokeZoneRequest{Zone: "internet"},
+
+		apiv1.ClusterService_ListClusters_FullMethodName:  &apiv1.ListClustersRequest{},
+		apiv1.ClusterService_GetCluster_FullMethodName:    &apiv1.GetClusterRequest{Cluster: "kvm", Zone: "business"},
+		apiv1.ClusterService_WatchClusters_FullMethodName: &apiv1.WatchClustersRequest{},
+		apiv1.ClusterService_CreateCluster_FullMethodName: &apiv1.CreateClusterRequest{Cluster: &apiv1.Cluster{Name: "other", Zone: "business", Hypervisor: "sim"}},
+		apiv1.ClusterService_UpdateCluster_FullMethodName: &apiv1.UpdateClusterRequest{Cluster: &apiv1.Cluster{Id: "kvm", Purpose: "DB"}, Zone: "business", UpdateMask: mask("purpose")},
+		apiv1.ClusterService_DeleteCluster_FullMethodName: &apiv1.DeleteClusterRequest{Cluster: "spare", Zone: "business"},
+
+		apiv1.HostService_ListHosts_FullMethodName:  &apiv1.ListHostsRequest{},
+		apiv1.HostService_GetHost_FullMethodName:    &apiv1.GetHostRequest{Host: "kvm-1", Zone: "business"},
+		apiv1.HostService_WatchHosts_FullMethodName: &apiv1.WatchHostsRequest{},
+		apiv1.HostService_CreateHost_FullMethodName: &apiv1.CreateHostRequest{Host: &apiv1.Host{Name: "other", Zone: "business", Cluster: "kvm", Endpoint: "sim://"}},
+		apiv1.HostService_UpdateHost_FullMethodName: &apiv1.UpdateHostRequest{Host: &apiv1.Host{Id: "kvm-1", AdminState: apiv1.Host_ENABLED}, Zone: "business", UpdateMask: mask("admin_state")},
+		apiv1.HostService_DeleteHost_FullMethodName: &apiv1.DeleteHostRequest{Host: "kvm-1", Zone: "internet"},
+		apiv1.HostService_TopHosts_FullMethodName:   &apiv1.TopHostsRequest{},
+
+		apiv1.FlavorService_ListFlavors_FullMethodName:  &apiv1.ListFlavorsRequest{},
+		apiv1.FlavorService_GetFlavor_FullMethodName:    &apiv1.GetFlavorRequest{Flavor: "s1"},
+		apiv1.FlavorService_WatchFlavors_FullMethodName: &apiv1.WatchFlavorsRequest{},
+		apiv1.FlavorService_CreateFlavor_FullMethodName: &apiv1.CreateFlavorRequest{Flavor: &apiv1.Flavor{Name: "other", Cores: 1, MemoryMib: 64, DiskGib: 1}},
+		apiv1.FlavorService_UpdateFlavor_FullMethodName: &apiv1.UpdateFlavorRequest{Flavor: &apiv1.Flavor{Id: "s1", Description: "x"}, UpdateMask: mask("description")},
+		apiv1.FlavorService_DeleteFlavor_FullMethodName: &apiv1.DeleteFlavorRequest{Flavor: "huge"},
+
+		apiv1.ImageService_ListImages_FullMethodName:  &apiv1.ListImagesRequest{},
+		apiv1.ImageService_GetImage_FullMethodName:    &apiv1.GetImageRequest{Image: "tiny"},
+		apiv1.ImageService_WatchImages_FullMethodName: &apiv1.WatchImagesRequest{},
+		apiv1.ImageService_CreateImage_FullMethodName: &apiv1.CreateImageRequest{Image: &apiv1.Image{Name: "other", Sha256: strings.Repeat("0", 64)}},
+		apiv1.ImageService_UpdateImage_FullMethodName: &apiv1.UpdateImageRequest{Image: &apiv1.Image{Id: "tiny", Os: "x"}, UpdateMask: mask("os")},
+		apiv1.ImageService_DeleteImage_FullMethodName: &apiv1.DeleteImageRequest{Image: "spare"},
+
+		apiv1.ProjectService_ListProjects_FullMethodName:  &apiv1.ListProjectsRequest{},
+		apiv1.ProjectService_GetProject_FullMethodName:    &apiv1.GetProjectRequest{Project: "web"},
+		apiv1.ProjectService_WatchProjects_FullMethodName: &apiv1.WatchProjectsRequest{},
+		apiv1.ProjectService_CreateProject_FullMethodName: &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "other"}},
+		apiv1.ProjectService_UpdateProject_FullMethodName: &apiv1.UpdateProjectRequest{Project: &apiv1.Project{Id: "web", Description: "x"}, UpdateMask: mask("description")},
+		apiv1.ProjectService_DeleteProject_FullMethodName: &apiv1.DeleteProjectRequest{Project: "spare"},
+
+		apiv1.BrokerService_ListBrokers_FullMethodName:  &apiv1.ListBrokersRequest{},
+		apiv1.BrokerService_GetBroker_FullMethodName:    &apiv1.GetBrokerRequest{Broker: "spare"},
+		apiv1.BrokerService_WatchBrokers_FullMethodName: &apiv1.WatchBrokersRequest{},
+		apiv1.BrokerService_CreateBroker_FullMethodName: &apiv1.CreateBrokerRequest{Broker: &apiv1.Broker{Name: "other", HubAddress: "h:1", Fingerprint: "SHA256:" + strings.Repeat("b", 43)}},
+		apiv1.BrokerService_UpdateBroker_FullMethodName: &apiv1.UpdateBrokerRequest{Broker: &apiv1.Broker{Id: "spare", Description: "x"}, UpdateMask: mask("description")},
+		apiv1.BrokerService_DeleteBroker_FullMethodName: &apiv1.DeleteBrokerRequest{Broker: "spare"},
+
+		apiv1.VMService_ListVMs_FullMethodName:  &apiv1.ListVMsRequest{},
+		apiv1.VMService_GetVM_FullMethodName:    &apiv1.GetVMRequest{Vm: "web-1"},
+		apiv1.VMService_WatchVMs_FullMethodName: &apiv1.WatchVMsRequest{},
+		apiv1.VMService_CreateVM_FullMethodName: &apiv1.CreateVMRequest{Vm: w.VM("web-2", "web")},
+		apiv1.VMService_StartVM_FullMethodName:  &apiv1.StartVMRequest{Vm: "web-1"},
+		apiv1.VMService_StopVM_FullMethodName:   &apiv1.StopVMRequest{Vm: "web-1"},
+		apiv1.VMService_RebootVM_FullMethodName: &apiv1.RebootVMRequest{Vm: "web-1"},
+		apiv1.VMService_DeleteVM_FullMethodName: &apiv1.DeleteVMRequest{Vm: "web-1"},
+		apiv1.VMService_TopVMs_FullMethodName:   &apiv1.TopVMsRequest{},
+
+		apiv1.OperationService_ListOperations_FullMethodName:   &apiv1.ListOperationsRequest{},
+		apiv1.OperationService_GetOperation_FullMethodName:     &apiv1.GetOperationRequest{Operation: operation},
+		apiv1.OperationService_WatchOperations_FullMethodName:  &apiv1.WatchOperationsRequest{},
+		apiv1.OperationService_ResolveOperation_FullMethodName: &apiv1.ResolveOperationRequest{Operation: operation, Outcome: apiv1.ResolveOperationRequest_FAIL, Reason: "test"},
+
+		apiv1.EventService_ListEvents_FullMethodName:  &apiv1.ListEventsRequest{},
+		apiv1.EventService_WatchEvents_FullMethodName: &apiv1.WatchEventsRequest{},
+
+		apiv1.ServerService_ListServers_FullMethodName:       &apiv1.ListServersRequest{},
+		apiv1.ServerService_GetServer_FullMethodName:         &apiv1.GetServerRequest{Server: "controlplane-1"},
+		apiv1.ServerService_DeleteServer_FullMethodName:      nil, // the last server stays
+		apiv1.ServerService_CreateServerToken_FullMethodName: &apiv1.CreateServerTokenRequest{},
+		apiv1.ServerService_BackUp_FullMethodName:            &apiv1.BackUpRequest{},
+
+		apiv1.AccessTokenService_ListAccessTokens_FullMethodName: &apiv1.ListAccessTokensRequest{},
+		apiv1.AccessTokenService_GetAccessToken_FullMethodName:   &apiv1.GetAccessTokenRequest{AccessToken: "spare"},
+		apiv1.AccessTokenService_CreateAccessToken_FullMethodName: &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
+			Name: "other", Project: "web", ExpiresAt: timestamppb.New(timestamppb.Now().AsTime().AddDate(0, 0, 1)),
+		}},
+		apiv1.AccessTokenService_DeleteAccessToken_FullMethodName: &apiv1.DeleteAccessTokenRequest{AccessToken: "spare"},
+		apiv1.AccessTokenService_WhoAmI_FullMethodName:            &apiv1.WhoAmIRequest{},
+	}
+}
+
+// notInMatrix are requests that no site makes succeed for an administrator; what refuses them is not who calls.
+var notInMatrix = map[string]proto.Message{
+	apiv1.ZoneService_AcceptAgent_FullMethodName:    &apiv1.AcceptAgentRequest{Zone: "business", Agent: "a", Fingerprint: "SHA256:x"},
+	apiv1.ServerService_DeleteServer_FullMethodName: &apiv1.DeleteServerRequest{Server: "controlplane-1"},
+}
+
+// spare makes what the matrix deletes, and a VM of project web that runs.
+func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operation string) {
+	t.Helper()
+	a, ctx := w.Admin(), t.Context()
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(a.Zones.CreateZone(ctx, &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "spare"}}))
+	check(a.Clusters.CreateCluster(ctx, &apiv1.CreateClusterRequest{Cluster: &apiv1.Cluster{Name: "spare", Zone: "business", Hypervisor: "sim"}}))
+	check(a.Images.CreateImage(ctx, &apiv1.CreateImageRequest{Image: &apiv1.Image{Name: "spare", Sha256: strings.Repeat("1", 64)}}))
+	check(a.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "spare"}}))
+	check(a.Brokers.CreateBroker(ctx, &apiv1.CreateBrokerRequest{Broker: &apiv1.Broker{Name: "spare", HubAddress: "h:1", Fingerprint: "SHA256:" + strings.Repeat("a", 43)}}))
+	check(a.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
+		Name: "spare", Project: "web", ExpiresAt: timestamppb.New(timestamppb.Now().AsTime().AddDate(0, 0, 1)),
+	}}))
+	made, err := a.VMs.CreateVM(ctx, &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")})
+	check(made, err)
+	got, err := a.VMs.GetVM(ctx, &apiv1.GetVMRequest{Vm: "web-1", Project: "web"})
+	check(got, err)
+	vm := got.GetVm()
+	w.Observe(site.Business.GetId(), &apiv1.VM{Id: vm.GetId(), Name: vm.GetName(), State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId(), Reached: vm.GetGeneration()})
+	return made.GetOperation().GetId()
+}
+
+// apiMethods are all methods of the API.
+func apiMethods() map[string]protoreflect.MethodDescriptor {
+	out := map[string]protoreflect.MethodDescriptor{}
+	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			s := file.Services().Get(i)
+			for j := range s.Methods().Len() {
+				out["/"+string(s.FullName())+"/"+string(s.Methods().Get(j).Name())] = s.Methods().Get(j)
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// call calls any method and returns what it answers; of a stream, what comes up to the second bookmark.
+func call(ctx context.Context, conn grpc.ClientConnInterface, name string, d protoreflect.MethodDescriptor, request proto.Message) ([]proto.Message, error) {
+	mt, err := protoregistry.GlobalTypes.FindMessageByName(d.Output().FullName())
+	if err != nil {
+		return nil, err
+	}
+	if !d.IsStreamingServer() {
+		answer := mt.New().Interface()
+		err := conn.Invoke(ctx, name, request, answer)
+		return []proto.Message{answer}, problem.FromStatus(err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.SendMsg(request); err != nil {
+		return nil, err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return nil, err
+	}
+	var answers []proto.Message
+	for bookmarks := 0; bookmarks < 2; {
+		m := mt.New().Interface()
+		if err := stream.RecvMsg(m); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, problem.FromStatus(err)
+		}
+		if c, ok := m.(interface{ GetType() apiv1.WatchType_Value }); ok && c.GetType() == apiv1.WatchType_BOOKMARK {
+			bookmarks++
+		}
+		answers = append(answers, m)
+	}
+	return answers, nil
+}
+
+// TestP14OneTenantNeverSeesAnother calls every method as everybody: what the table of rules says is what happens.
+func TestP14OneTenantNeverSeesAnother(t *testing.T) {
+	methods := apiMethods()
+	for name, d := range methods {
+		t.Run(string(d.Name()), func(t *testing.T) {
+			t.Parallel()
+			w := servicetest.New(t)
+			operation := spare(t, w, w.NewSite(1))
+			request, known := requests(w, operation)[name]
+			if !known {
+				t.Fatalf("%s has no request in the matrix: say what it answers to whom", name)
+			}
+			succeeds := request != nil
+			if !succeeds {
+				request = notInMatrix[name]
+			}
+			rule := auth.RuleOf(name)
+			do := func(who string) ([]proto.Message, error) {
+				ctx := t.Context()
+				if who != "" {
+					ctx = metadata.AppendToOutgoingContext(ctx, "authorization", who)
+				}
+				return call(ctx, w.API.Local(), name, d, proto.Clone(request))
+			}
+			if _, err := do(""); !problem.Is(err, problem.Unauthenticated) {
+				t.Errorf("nobody: %v", err)
+			}
+			answers, err := do(w.TokenOf("db"))
+			text := strings.ReplaceAll(prototext.Format(&apiv1.Problem{Detail: errorText(err)}), "web-1", "") // what the caller itself named
+			for _, m := range answers {
+				text += prototext.Format(m)
+			}
+			switch {
+			case rule == "admin" && !problem.Is(err, problem.Forbidden):
+				t.Errorf("another project's token may call what is an administrator's: %v", err)
+			case rule == "project" && err != nil && !problem.Is(err, problem.NotFound):
+				t.Errorf("another project's token: %v", err)
+			case rule == "project" && (strings.Contains(text, "web-1") || strings.Contains(text, `"web"`) && err == nil):
+				t.Errorf("another project's token sees %s", text)
+			case rule == "anyone" && err != nil:
+				t.Errorf("a token: %v", err)
+			}
+			if _, err := do(w.TokenOf("web")); rule != "admin" && err != nil {
+				t.Errorf("the project's own token: %v", err)
+			} else if rule == "admin" && !problem.Is(err, problem.Forbidden) {
+				t.Errorf("the project's own token may call what is an administrator's: %v", err)
+			}
+			if strings.HasPrefix(string(d.Name()), "Create") && rule == "project" {
+				return // the name is taken now
+			}
+			request = adminRequest(request)
+			if _, err := do("admin"); succeeds && err != nil {
+				t.Errorf("an administrator: %v", err)
+			} else if problem.Is(err, problem.Forbidden) || problem.Is(err, problem.Unauthenticated) {
+				t.Errorf("an administrator is refused: %v", err)
+			}
+		})
+	}
+}
+
+// adminRequest says which project is meant, which a token need not.
+func adminRequest(m proto.Message) proto.Message {
+	out := proto.Clone(m)
+	f := out.ProtoReflect().Descriptor().Fields().ByName("project")
+	if f != nil && f.Kind() == protoreflect.StringKind && out.ProtoReflect().Get(f).String() == "" {
+		out.ProtoReflect().Set(f, protoreflect.ValueOfString("web"))
+	}
+	return out
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
