@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -37,7 +36,9 @@ type site struct {
 	config            federation.Config
 	zoneAddr, hubAddr string
 	broker            *federation.Broker
+	fingerprint       string // of its key
 	stopBroker        func()
+	ahead             time.Duration // of the broker's clock
 
 	mu      sync.Mutex
 	pending map[string]bool // agents that have asked to join and wait
@@ -83,11 +84,11 @@ func (s *site) startBroker() {
 	zone, hubLeg := listen(s.t, s.zoneAddr), listen(s.t, s.hubAddr)
 	s.zoneAddr, s.hubAddr = zone.Addr().String(), hubLeg.Addr().String()
 	s.registry = prometheus.NewRegistry()
-	b, err := federation.NewBroker(s.config, federation.Options{Logger: logger(s.t), Registerer: s.registry, Zone: zone, Hub: hubLeg})
+	b, err := federation.NewBroker(s.config, federation.Options{Logger: logger(s.t), Registerer: s.registry, Zone: zone, Hub: hubLeg, Now: func() time.Time { return time.Now().Add(s.ahead) }})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.broker = b
+	s.broker, s.fingerprint = b, b.Fingerprint()
 	s.stopBroker = s.run("broker", b.Run)
 }
 
@@ -159,14 +160,29 @@ type taken struct {
 	end func()
 }
 
-// server connects a server that serves, and waits until the broker knows it.
+// server connects a server that serves, and waits until the broker knows it and has its certificate.
 func (s *site) server(id string, change ...func(*hub.Config)) *server {
+	s.t.Helper()
+	before := s.gauge("naru_broker_servers_serving")
+	one := s.absentServer(id, change...)
+	s.eventually("server "+id+" at the broker", func() bool { return s.gauge("naru_broker_servers_serving") > before && s.broker.Enrolled() })
+	stop := one.stop
+	one.stop = func() {
+		here := s.gauge("naru_broker_servers")
+		stop()
+		s.eventually("the broker sees that "+id+" is gone", func() bool { return s.gauge("naru_broker_servers") < here })
+	}
+	return one
+}
+
+// absentServer is a server that tries to connect.
+func (s *site) absentServer(id string, change ...func(*hub.Config)) *server {
 	s.t.Helper()
 	one := &server{id: id, board: &hub.Board{}, taken: make(chan *taken, 64)}
 	one.board.Publish(&linkv1.ServerStatus{Serving: true, Schema: 1})
 	holder := s.serverHolder(id)
 	config := hub.Config{
-		Broker: "b1", Address: s.hubAddr, Fingerprint: s.broker.Fingerprint(),
+		Broker: "b1", Address: s.hubAddr, Fingerprint: s.fingerprint,
 		Certificate: holder.TLSCertificate, Board: one.board, Registrar: registrar{s}, Logger: logger(s.t),
 		Serve: func(ctx context.Context, session *hub.Session) error {
 			ctx, end := context.WithCancel(ctx)
@@ -183,9 +199,7 @@ func (s *site) server(id string, change ...func(*hub.Config)) *server {
 		s.t.Fatal(err)
 	}
 	one.client = client
-	before := s.gauge("naru_broker_servers")
 	one.stop = s.run("server "+id, client.Run)
-	s.eventually("server "+id+" at the broker", func() bool { return s.gauge("naru_broker_servers") > before && s.broker.Enrolled() })
 	return one
 }
 
@@ -357,6 +371,19 @@ func (s *site) eventually(what string, ok func() bool) {
 	}
 }
 
+// standsStill waits until a count that has begun to rise rises no more.
+func (s *site) standsStill(what string, count func() float64) {
+	s.t.Helper()
+	last, looks := 0.0, 0
+	s.eventually(what, func() bool {
+		now := count()
+		if looks++; now != last {
+			last, looks = now, 0
+		}
+		return now > 0 && looks >= 25
+	})
+}
+
 // gauge sums a metric's series whose labels are among those given.
 func (s *site) gauge(name string, labels ...string) (sum float64) {
 	for _, family := range must(s.registry.Gather()) {
@@ -401,5 +428,3 @@ func wantCode(t testing.TB, err error, want codes.Code, what string) {
 		t.Errorf("%s: want %s, got %v", what, want, err)
 	}
 }
-
-var _ = fmt.Sprint

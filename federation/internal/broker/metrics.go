@@ -21,6 +21,7 @@ type metrics struct {
 	turnedAway  *prometheus.CounterVec
 	throttled   *prometheus.CounterVec
 	servers     prometheus.Gauge
+	serving     prometheus.Gauge
 	connections prometheus.Gauge
 }
 
@@ -39,6 +40,7 @@ func newMetrics(r prometheus.Registerer, enrolledUntil func() time.Time) (*metri
 		throttled:   counter("naru_broker_throttled_seconds_total", "Time for which a zone's frames were held back by its limits.", "zone"),
 		sessions:    prometheus.NewGaugeVec(gauge("naru_broker_sessions", "Live sessions."), []string{"zone"}),
 		servers:     prometheus.NewGauge(gauge("naru_broker_servers", "Servers that hold an announce stream.")),
+		serving:     prometheus.NewGauge(gauge("naru_broker_servers_serving", "Servers that take sessions.")),
 		connections: prometheus.NewGauge(gauge("naru_broker_zone_connections", "Connections to the zone leg.")),
 	}
 	expiry := prometheus.NewGaugeFunc(gauge("naru_broker_certificate_expiry_timestamp_seconds", "When the broker's certificate ends; 0 before the first."), func() float64 {
@@ -50,7 +52,7 @@ func newMetrics(r prometheus.Registerer, enrolledUntil func() time.Time) (*metri
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.frames, m.bytes, m.refusals, m.ends, m.queries, m.turnedAway, m.throttled, m.sessions, m.servers, m.connections, expiry} {
+	for _, c := range []prometheus.Collector{m.frames, m.bytes, m.refusals, m.ends, m.queries, m.turnedAway, m.throttled, m.sessions, m.servers, m.serving, m.connections, expiry} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -36,8 +36,8 @@ func (p *pump) run() {
 		f, err := p.from.Recv()
 		if err == nil {
 			err = p.carry(f)
-		} else if status.Code(err) == codes.ResourceExhausted && p.session.ctx.Err() == nil {
-			// gRPC's own bound: the frame was never taken in.
+		} else if status.Code(err) == codes.ResourceExhausted {
+			// gRPC's own bound: the frame was never gathered, and gRPC has told the sender.
 			err = p.hostile(&wire.Refusal{Reason: wire.ReasonOversize, Hostile: true, Detail: fmt.Sprintf("a frame of more than %d bytes", maxFrame)})
 		} else {
 			err = p.left(err)

@@ -66,6 +66,7 @@ func (r *servers) join(ctx context.Context, id string) *server {
 	}
 	r.byID[id] = s
 	r.metrics.servers.Set(float64(len(r.byID)))
+	r.unite()
 	close(r.arrived)
 	r.arrived = make(chan struct{})
 	return s
@@ -95,8 +96,12 @@ func (r *servers) update(s *server, status *linkv1.ServerStatus) {
 
 // unite counts a zone as revoked as soon as one server says so: a server that lags behind cannot let it in.
 func (r *servers) unite() {
-	union, told := map[string]struct{}{}, false
+	union, told, serving := map[string]struct{}{}, false, 0
+	defer func() { r.metrics.serving.Set(float64(serving)) }()
 	for _, s := range r.byID {
+		if s.status.GetServing() {
+			serving++
+		}
 		for _, name := range s.status.GetRevoked() {
 			union[name] = struct{}{}
 		}

@@ -37,9 +37,11 @@ type session struct {
 	hello *linkv1.Frame
 	log   *slog.Logger
 
-	// ctx ends with the session; its cause is an *ending.
-	ctx context.Context
-	end context.CancelCauseFunc
+	// ctx ends with the session; its cause is an *ending. left is closed when the agent's stream has ended: until there
+	// is a server, nobody else would see.
+	ctx  context.Context
+	end  context.CancelCauseFunc
+	left <-chan struct{}
 
 	toZone, toHub outlet
 
@@ -112,7 +114,8 @@ func (b *Broker) newSession(ctx context.Context, peer *pki.Peer, leaf []byte, zo
 		return nil, status.Error(codes.InvalidArgument, "the session's id is all zero: it must be random")
 	}
 	s.log = b.log.With("zone", peer.ZoneID, "agent", peer.Agent, "session", s.id.String())
-	s.ctx, s.end = context.WithCancelCause(ctx)
+	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	s.left = ctx.Done()
 	return s, nil
 }
 
@@ -149,7 +152,7 @@ func (s *session) ending() *ending {
 	if e, ok := context.Cause(s.ctx).(*ending); ok {
 		return e
 	}
-	return ended(endAgentLeft, codes.Canceled, "the agent's stream ended")
+	return ended(endAgentLeft, codes.Unavailable, "the agent's stream ended")
 }
 
 // holder is whom the session belongs to: one session each.

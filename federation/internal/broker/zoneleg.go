@@ -150,10 +150,13 @@ func (z zoneLeg) attend(s *session) {
 // findServer offers a session to one server after the other until one takes it up, and returns which, or "" when the
 // session has ended.
 func (z zoneLeg) findServer(s *session) string {
-	deadline := time.NewTimer(z.config.Patience.TakeUp)
-	defer deadline.Stop()
+	deadline := time.Now().Add(z.config.Patience.TakeUp)
 	tried := map[string]bool{}
 	for {
+		if time.Now().After(deadline) {
+			s.end(ended(endNoServer, codes.Unavailable, "no server took up the session within %s: connect again in a moment", z.config.Patience.TakeUp))
+			return ""
+		}
 		to := z.servers.choose(tried)
 		if to == nil && len(tried) == 0 {
 			s.end(ended(endNoServer, codes.Unavailable, "no server of the control plane serves at this broker now (%s): connect again in a moment", z.presence()))
@@ -161,7 +164,7 @@ func (z zoneLeg) findServer(s *session) string {
 		}
 		if to == nil {
 			clear(tried)
-			if err := sleep(s.ctx, 100*time.Millisecond); err != nil {
+			if !s.rest(100 * time.Millisecond) {
 				return ""
 			}
 			continue
@@ -182,15 +185,29 @@ func (z zoneLeg) findServer(s *session) string {
 			s.log.Warn("a server did not take up the session it was offered", "server", to.id)
 		case <-to.ctx.Done():
 			once.Stop()
-		case <-deadline.C:
-			once.Stop()
-			s.end(ended(endNoServer, codes.Unavailable, "no server took up the session within %s: connect again in a moment", z.config.Patience.TakeUp))
-			return ""
 		case <-s.ctx.Done():
 			once.Stop()
 			return ""
+		case <-s.left:
+			once.Stop()
+			s.end(agentLeft(context.Canceled))
+			return ""
 		}
 	}
+}
+
+// rest waits between two rounds of offers; false: the session has ended meanwhile.
+func (s *session) rest(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.left:
+		s.end(agentLeft(context.Canceled))
+	case <-s.ctx.Done():
+	}
+	return false
 }
 
 // presence says in words how many servers are here.
