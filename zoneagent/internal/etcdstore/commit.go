@@ -135,24 +135,27 @@ func (c *committer) commit(ctx context.Context, batch []*commit) (retry []*commi
 		answer(batch, outcome{err: err})
 		return nil
 	}
-	compare, then, orElse, next, err := c.compose(now, batch)
+	compare, then, next, err := c.compose(now, batch)
 	if err != nil {
 		answer(batch, outcome{err: err})
 		return nil
 	}
 	s.metrics.merged.Observe(float64(len(batch)))
 	s.metrics.operations.Observe(float64(len(then)))
-	resp, repeated, err := c.send(ctx, compare, then, orElse)
-	switch {
-	case err != nil:
-		s.metrics.commits.WithLabelValues("error").Add(float64(len(batch)))
-		c.head = head{}
-		answer(batch, outcome{err: err})
-		return nil
-	case resp.Succeeded:
+	resp, repeated, err := c.send(ctx, compare, then)
+	if err == nil && resp.Succeeded {
 		s.metrics.commits.WithLabelValues("ok").Add(float64(len(batch)))
 		c.head.next, c.head.revision = next, resp.Header.GetRevision()
 		answer(batch, outcome{revision: c.head.revision})
+		return nil
+	}
+	if err == nil {
+		resp, _, err = c.send(ctx, nil, c.look(batch))
+	}
+	if err != nil {
+		s.metrics.commits.WithLabelValues("error").Add(float64(len(batch)))
+		c.head = head{}
+		answer(batch, outcome{err: err})
 		return nil
 	}
 	return c.failed(resp, repeated, next, now, batch)
@@ -192,18 +195,16 @@ func (c *committer) headKey(origin string) string {
 	return c.own.store.keys.of(journalHead, origin, c.own.stream())
 }
 
-// compose makes etcd's transaction: everything compared, everything written, and what is to be looked at if a
-// comparison fails, in the same order as the comparisons.
-func (c *committer) compose(now life, batch []*commit) (compare []clientv3.Cmp, then, orElse []clientv3.Op, next uint64, err error) {
-	keys, stream := c.own.store.keys, c.own.stream()
+// compose makes etcd's transaction: everything compared, everything written.
+func (c *committer) compose(now life, batch []*commit) (compare []clientv3.Cmp, then []clientv3.Op, next uint64, err error) {
+	keys := c.own.store.keys
 	same := func(key string, revision int64) {
 		compare = append(compare, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
-		orElse = append(orElse, clientv3.OpGet(key, clientv3.WithKeysOnly()))
 	}
 	compare = append(compare, clientv3.Compare(clientv3.CreateRevision(c.own.Key), "=", c.own.CreateRevision))
-	orElse = append(orElse, clientv3.OpGet(c.own.Key, clientv3.WithKeysOnly()))
 	same(keys.of(incarnation), now.revision)
 	same(c.headKey(c.head.origin), c.head.revision)
+	journal := keys.under(journals, c.head.origin, c.own.stream())
 	next = c.head.next
 	for _, b := range batch {
 		for _, n := range b.tx.needs {
@@ -217,25 +218,39 @@ func (c *committer) compose(now life, batch []*commit) (compare []clientv3.Cmp, 
 			next++
 			value, err := proto.Marshal(e)
 			if err != nil {
-				return nil, nil, nil, 0, err
+				return nil, nil, 0, err
 			}
-			then = append(then, clientv3.OpPut(keys.of(journals, c.head.origin, stream, sequence(e.Sequence)), string(value)))
+			then = append(then, clientv3.OpPut(journal+sequence(e.Sequence), string(value)))
 		}
 	}
 	value, err := proto.Marshal(&zonev1.JournalHead{Next: next})
 	if err != nil {
-		return nil, nil, nil, 0, err
+		return nil, nil, 0, err
 	}
-	then = append(then, clientv3.OpPut(c.headKey(c.head.origin), string(value)))
-	return compare, then, orElse, next, nil
+	return compare, append(then, clientv3.OpPut(c.headKey(c.head.origin), string(value))), next, nil
+}
+
+// look reads what compose compares, in the same order. A modification revision never comes back, so that it may be done
+// after the comparison has failed.
+func (c *committer) look(batch []*commit) (gets []clientv3.Op) {
+	keys := []string{c.own.Key, c.own.store.keys.of(incarnation), c.headKey(c.head.origin)}
+	for _, b := range batch {
+		for _, n := range b.tx.needs {
+			keys = append(keys, n.key)
+		}
+	}
+	for _, k := range keys {
+		gets = append(gets, clientv3.OpGet(k, clientv3.WithKeysOnly()))
+	}
+	return gets
 }
 
 // send sends the transaction until there is an answer. repeated: an earlier sending may have taken effect.
-func (c *committer) send(ctx context.Context, compare []clientv3.Cmp, then, orElse []clientv3.Op) (resp *clientv3.TxnResponse, repeated bool, err error) {
+func (c *committer) send(ctx context.Context, compare []clientv3.Cmp, then []clientv3.Op) (resp *clientv3.TxnResponse, repeated bool, err error) {
 	s := c.own.store
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		began := time.Now()
-		resp, err := s.txn(ctx, compare, then, orElse)
+		resp, err := s.txn(ctx, compare, then)
 		s.metrics.commitTime.Observe(time.Since(began).Seconds())
 		switch {
 		case err == nil:
@@ -258,7 +273,7 @@ func (c *committer) send(ctx context.Context, compare []clientv3.Cmp, then, orEl
 	}
 }
 
-// failed says why a comparison did not hold.
+// failed says why a comparison did not hold, by what was seen afterwards.
 func (c *committer) failed(resp *clientv3.TxnResponse, repeated bool, next uint64, now life, batch []*commit) (retry []*commit) {
 	s := c.own.store
 	seen := func(i int) *mvccpb.KeyValue {

@@ -3,9 +3,7 @@ package etcdstore
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
@@ -20,112 +18,114 @@ import (
 type DesiredSink struct {
 	store *Store
 	own   *Ownership
-
-	mu sync.Mutex
-	// epoch and id are what the control plane said of itself in this session.
-	epoch uint64
-	id    []byte
 }
 
 // DesiredSink is the uplink owner's.
 func (s *Store) DesiredSink(own *Ownership) *DesiredSink { return &DesiredSink{store: s, own: own} }
 
-// Cursor is where the zone stands in the control plane's state; a blank one before the first sync.
+// Cursor is where the zone stands in the control plane's state; a blank one before the first session.
 func (s *Store) Cursor(ctx context.Context) (*zonev1.Cursor, error) {
-	c, _, err := s.cursor(ctx)
-	return c, err
-}
-
-func (s *Store) cursor(ctx context.Context) (*zonev1.Cursor, int64, error) {
-	c, err := s.Get(ctx, Cursor, "", "")
-	if errors.Is(err, ErrNotFound) {
-		return &zonev1.Cursor{Point: &linkv1.StateAckPoint{}}, 0, nil
-	}
+	st, err := s.standing(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return c.Message.(*zonev1.Cursor), c.Revision, nil
+	return st.cursor, nil
 }
 
-// Point is up to where the zone has the control plane's state.
+// standing is the cursor, the revision of its key, and the revision at which the full sync under way began: 0 outside
+// one.
+type standing struct {
+	cursor   *zonev1.Cursor
+	revision int64
+	began    int64
+}
+
+func (s *Store) standing(ctx context.Context) (st standing, err error) {
+	st.cursor = &zonev1.Cursor{Point: &linkv1.StateAckPoint{}}
+	resp, err := s.txn(ctx, nil, []clientv3.Op{
+		clientv3.OpGet(s.keys.of(Cursor)), clientv3.OpGet(s.keys.of(syncing), clientv3.WithKeysOnly()),
+	})
+	if err != nil {
+		return st, fmt.Errorf("read cursor: %w", err)
+	}
+	for _, kv := range resp.Responses[0].GetResponseRange().GetKvs() {
+		c, _, err := s.keys.change(kv)
+		if err != nil {
+			return st, err
+		}
+		st.cursor, st.revision = c.Message.(*zonev1.Cursor), c.Revision
+	}
+	for _, kv := range resp.Responses[1].GetResponseRange().GetKvs() {
+		st.began = kv.ModRevision
+	}
+	return st, nil
+}
+
+// Point is up to where the zone has the control plane's state; a full sync that has not ended counts for nothing.
 func (d *DesiredSink) Point(ctx context.Context) (*linkv1.StateAckPoint, error) {
 	c, err := d.store.Cursor(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if c.GetSyncing() {
+		return &linkv1.StateAckPoint{Epoch: c.GetPoint().GetEpoch()}, nil
+	}
 	return c.GetPoint(), nil
 }
 
-// Greet takes the epoch with which the control plane opens a session: ErrOldEpoch for a lower one than known,
-// ErrQuarantine for a known one with another id.
-func (d *DesiredSink) Greet(ctx context.Context, epoch uint64, id []byte) error {
-	c, err := d.store.Cursor(ctx)
+// BeginEpoch writes down the epoch with which the control plane has opened a session, before anything of it is taken
+// in: ErrOldEpoch for a lower one than known, ErrQuarantine for a known one with another id. A new one asks for a full
+// sync.
+func (d *DesiredSink) BeginEpoch(ctx context.Context, epoch uint64, id []byte) error {
+	st, err := d.store.standing(ctx)
 	if err != nil {
 		return err
 	}
-	if err := admitEpoch(c, epoch, id); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.epoch, d.id = epoch, bytes.Clone(id)
-	return nil
-}
-
-func admitEpoch(c *zonev1.Cursor, epoch uint64, id []byte) error {
-	known := c.GetPoint().GetEpoch()
+	known := st.cursor.GetPoint().GetEpoch()
 	switch {
 	case epoch < known:
-		return fmt.Errorf("epoch %d was sent, %d is known: %w", epoch, known, ErrOldEpoch)
-	case epoch == known && len(id) > 0 && len(c.GetEpochId()) > 0 && !bytes.Equal(id, c.GetEpochId()):
-		return fmt.Errorf("epoch %d was sent with id %x, it is known with %x: %w", epoch, id, c.GetEpochId(), ErrQuarantine)
+		return fmt.Errorf("epoch %d, known is %d: %w", epoch, known, ErrOldEpoch)
+	case epoch == known && bytes.Equal(id, st.cursor.GetEpochId()):
+		return nil
+	case epoch == known && len(st.cursor.GetEpochId()) > 0:
+		return fmt.Errorf("epoch %d with id %x, known with %x: %w", epoch, id, st.cursor.GetEpochId(), ErrQuarantine)
+	}
+	t := d.store.Begin(d.own)
+	t.Require(Cursor, "", "", st.revision)
+	t.put(t.keys().of(Cursor), &zonev1.Cursor{Point: &linkv1.StateAckPoint{Epoch: epoch}, EpochId: id, Syncing: true})
+	t.del(t.keys().of(syncing))
+	if _, err := t.Commit(ctx); err != nil {
+		return fmt.Errorf("write down epoch %d: %w", epoch, err)
 	}
 	return nil
 }
 
-func (d *DesiredSink) epochID(epoch uint64) []byte {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.epoch == epoch {
-		return d.id
-	}
-	return nil
-}
-
-// Commit takes a chunk in. Besides Greet's errors: ErrGap when it does not follow on the cursor, ErrFenced when the
-// uplink's ownership is gone. A chunk that is there already is no error. An object of an older generation than the
-// zone's own is not taken. After the last chunk of a full sync, objects that it did not name are unclaimed, and stay.
+// Commit takes a chunk in. ErrGap: it does not follow on the cursor. ErrOldEpoch, ErrFenced: as they say. A chunk that
+// is there already is no error. An object of an older generation than the zone's own is not taken. After the last chunk
+// of a full sync, objects that it did not name are unclaimed, and stay.
 func (d *DesiredSink) Commit(ctx context.Context, chunk *linkv1.StateChunk) error {
-	cursor, revision, err := d.store.cursor(ctx)
+	st, err := d.store.standing(ctx)
 	if err != nil {
 		return err
 	}
-	id := d.epochID(chunk.GetEpoch())
-	if err := admitEpoch(cursor, chunk.GetEpoch(), id); err != nil {
-		return err
-	}
-	known := cursor.GetPoint()
-	begins := chunk.GetAfter() == 0
+	known := st.cursor.GetPoint()
+	in := &intake{sink: d, chunk: chunk, cursor: st.cursor, revision: st.revision}
 	switch {
-	case begins:
-	case chunk.GetEpoch() != known.GetEpoch():
+	case chunk.GetEpoch() < known.GetEpoch():
+		return fmt.Errorf("chunk of epoch %d, known is %d: %w", chunk.GetEpoch(), known.GetEpoch(), ErrOldEpoch)
+	case chunk.GetEpoch() > known.GetEpoch() && chunk.GetAfter() != 0:
 		return fmt.Errorf("epoch %d begins without a full sync: %w", chunk.GetEpoch(), ErrGap)
+	case chunk.GetEpoch() > known.GetEpoch():
+		in.begin(chunk.GetEpoch(), nil)
+	case chunk.GetAfter() == 0 && st.began != 0 && known.GetRevision() == 0:
+		// The first revision of the sync under way came in more than one chunk.
+	case chunk.GetAfter() == 0:
+		in.begin(chunk.GetEpoch(), st.cursor.GetEpochId())
+	case chunk.GetAfter() == known.GetRevision():
 	case chunk.GetThrough() <= known.GetRevision():
 		return nil
-	case chunk.GetAfter() != known.GetRevision():
+	default:
 		return fmt.Errorf("chunk after %d, the zone stands at %d: %w", chunk.GetAfter(), known.GetRevision(), ErrGap)
-	}
-	in := &intake{sink: d, chunk: chunk, cursor: proto.CloneOf(cursor), revision: revision, begins: begins}
-	if begins {
-		in.cursor = &zonev1.Cursor{
-			Point: &linkv1.StateAckPoint{Epoch: chunk.GetEpoch()}, EpochId: cursor.GetEpochId(), Syncing: true,
-		}
-		if chunk.GetEpoch() != known.GetEpoch() {
-			in.cursor.EpochId = nil
-		}
-	}
-	if len(id) > 0 {
-		in.cursor.EpochId = id
 	}
 	return in.run(ctx)
 }
@@ -141,6 +141,12 @@ type intake struct {
 	// stored is what is there of the chunk's objects, unclaimed which desired objects are.
 	stored    map[string]proto.Message
 	unclaimed map[string]bool
+}
+
+// begin makes the chunk the first of a full sync.
+func (in *intake) begin(epoch uint64, id []byte) {
+	in.begins = true
+	in.cursor = &zonev1.Cursor{Point: &linkv1.StateAckPoint{Epoch: epoch}, EpochId: id, Syncing: true}
 }
 
 func (in *intake) run(ctx context.Context) error {
@@ -227,7 +233,7 @@ func (in *intake) look(ctx context.Context, objects []*linkv1.Object) error {
 			ops = append(ops, clientv3.OpGet(s.keys.of(Desired, kind, id)))
 		}
 		objects = objects[n:]
-		resp, err := s.txn(ctx, nil, ops, nil)
+		resp, err := s.txn(ctx, nil, ops)
 		if err != nil {
 			return err
 		}
@@ -329,15 +335,13 @@ func (in *intake) finish(ctx context.Context, t *Tx) error {
 	if err := in.commit(ctx, t); err != nil {
 		return err
 	}
-	began, err := s.get(ctx, s.keys.of(syncing), clientv3.WithKeysOnly())
+	st, err := s.standing(ctx)
 	if err != nil {
 		return err
 	}
-	var missing []*apiv1.Reference
-	if len(began.Kvs) > 0 {
-		if missing, err = in.unnamed(ctx, began.Kvs[0].ModRevision); err != nil {
-			return err
-		}
+	missing, err := in.unnamed(ctx, st.began)
+	if err != nil {
+		return err
 	}
 	t = in.part()
 	for _, r := range missing {

@@ -68,8 +68,11 @@ func TestObjectsAndCursorComeTogether(t *testing.T) {
 func TestWhatDoesNotFollowIsRefused(t *testing.T) {
 	a := newZone(t).one()
 	sink := a.DesiredSink(a.own(UplinkName))
-	if err := sink.Greet(t.Context(), 5, []byte("id-of-epoch-five")); err != nil {
+	if err := sink.BeginEpoch(t.Context(), 5, []byte("id-of-epoch-five")); err != nil {
 		t.Fatal(err)
+	}
+	if p := must(sink.Point(t.Context())); p.GetEpoch() != 5 || p.GetRevision() != 0 {
+		t.Errorf("a new epoch begins at %v", p)
 	}
 	if err := sink.Commit(t.Context(), &linkv1.StateChunk{Epoch: 5, Through: 10, Full: true, End: true}); err != nil {
 		t.Fatal(err)
@@ -88,13 +91,13 @@ func TestWhatDoesNotFollowIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := sink.Greet(t.Context(), 5, []byte("another-identity")); !errors.Is(err, ErrQuarantine) {
+	if err := sink.BeginEpoch(t.Context(), 5, []byte("another-identity")); !errors.Is(err, ErrQuarantine) {
 		t.Errorf("known epoch, other id: %v", err)
 	}
-	if err := sink.Greet(t.Context(), 4, []byte("x")); !errors.Is(err, ErrOldEpoch) {
+	if err := sink.BeginEpoch(t.Context(), 4, []byte("x")); !errors.Is(err, ErrOldEpoch) {
 		t.Errorf("older epoch: %v", err)
 	}
-	if err := sink.Greet(t.Context(), 6, []byte("id-of-epoch-six!")); err != nil {
+	if err := sink.BeginEpoch(t.Context(), 6, []byte("id-of-epoch-six!")); err != nil {
 		t.Errorf("newer epoch: %v", err)
 	}
 	if err := sink.Commit(t.Context(), &linkv1.StateChunk{Epoch: 6, Through: 2, Full: true, End: true}); err != nil {
@@ -269,9 +272,9 @@ func TestDesiredStateConvergesToThePlanes(t *testing.T) {
 				id := fmt.Sprintf("vm-%d", rapid.IntRange(0, 9).Draw(r, "vm"))
 				p.delete(id)
 			case "send":
-				p.send(r, t, sink, false, everHeld, deleted)
+				p.send(r, t, sink, false, rapid.IntRange(1, 5).Draw(r, "chunks"), everHeld, deleted)
 			case "resync":
-				p.send(r, t, sink, true, everHeld, deleted)
+				p.send(r, t, sink, true, rapid.IntRange(1, 5).Draw(r, "chunks"), everHeld, deleted)
 			case "restore":
 				p.restore()
 			}
@@ -309,4 +312,27 @@ func TestDesiredStateConvergesToThePlanes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A session may cut one revision in two: then through stays at after.
+func TestARevisionThatComesInTwoChunksIsTakenWhole(t *testing.T) {
+	a := newZone(t).one()
+	sink := a.DesiredSink(a.own(UplinkName))
+	for i, c := range []*linkv1.StateChunk{
+		{Epoch: 1, After: 0, Through: 0, Full: true, Objects: []*linkv1.Object{object(4, at("a", 1, 4)), object(4, at("b", 1, 4))}},
+		{Epoch: 1, After: 0, Through: 6, Full: true, Objects: []*linkv1.Object{object(4, at("c", 1, 4)), object(6, at("d", 1, 6))}},
+		{Epoch: 1, After: 6, Through: 6, Full: true, Objects: []*linkv1.Object{object(7, at("e", 1, 7))}},
+		{Epoch: 1, After: 6, Through: 7, Full: true, End: true, Objects: []*linkv1.Object{object(7, at("f", 1, 7))}},
+	} {
+		if err := sink.Commit(t.Context(), c); err != nil {
+			t.Fatalf("chunk %d: %v", i, err)
+		}
+	}
+	b := must(a.Snapshot(t.Context(), Desired, Unclaimed))
+	if len(b.Changes) != 6 {
+		t.Errorf("after it there is %v", b.Changes)
+	}
+	if p := must(sink.Point(t.Context())); p.GetRevision() != 7 {
+		t.Errorf("the zone stands at %v", p)
+	}
 }

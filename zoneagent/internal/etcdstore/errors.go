@@ -3,6 +3,8 @@ package etcdstore
 import (
 	"errors"
 	"fmt"
+
+	"github.com/naru-project/naru/federation/link"
 )
 
 var (
@@ -19,12 +21,10 @@ var (
 	ErrFull = errors.New("etcd has no space left")
 	// ErrNotFound: there is no such key.
 	ErrNotFound = errors.New("not found")
-	// ErrOldEpoch: the control plane's epoch is below the one the zone has seen.
-	ErrOldEpoch = errors.New("epoch is older than the one known")
-	// ErrQuarantine: the control plane shows a known epoch with another id: there are two of it.
-	ErrQuarantine = errors.New("epoch is known with another id")
-	// ErrGap: what was received does not follow on what is there.
-	ErrGap = errors.New("does not follow on what is there")
+	// ErrOldEpoch, ErrQuarantine and ErrGap are the link's words for numbers that are not taken.
+	ErrOldEpoch   = link.ErrOldEpoch
+	ErrQuarantine = link.ErrQuarantine
+	ErrGap        = link.ErrGap
 	// ErrClosed: the store is closed.
 	ErrClosed = errors.New("store is closed")
 )

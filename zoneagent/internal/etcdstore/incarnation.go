@@ -188,7 +188,7 @@ func (s *Store) sight(ctx context.Context, anchor *zonev1.Anchor) (*sighting, er
 		clientv3.OpGet(s.keys.of(incarnation)),
 		clientv3.OpGet(s.keys.of(incarnations, anchor.GetIncarnation())),
 		clientv3.OpGet(s.keys.of(Cursor)),
-	}, nil)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +244,7 @@ func (s *Store) mint(ctx context.Context, seen *sighting, fresh *zonev1.Incarnat
 		clientv3.OpPut(s.keys.of(incarnations, fresh.GetId()), string(value)),
 	}
 	if c := seen.cursor; c != nil {
+		ops = append(ops, clientv3.OpDelete(s.keys.of(syncing)))
 		c.Point = &linkv1.StateAckPoint{Epoch: c.GetPoint().GetEpoch()}
 		c.Syncing = true
 		value, err := proto.Marshal(c)
@@ -252,7 +253,7 @@ func (s *Store) mint(ctx context.Context, seen *sighting, fresh *zonev1.Incarnat
 		}
 		ops = append(ops, clientv3.OpPut(s.keys.of(Cursor), string(value)))
 	}
-	return s.rawTxn(ctx, compare, ops, nil)
+	return s.rawTxn(ctx, compare, ops)
 }
 
 // writeAnchor keeps on disk what was seen, when there is something new.

@@ -274,4 +274,3 @@ func TestTheAnchorIsNeverAheadOfTheStore(t *testing.T) {
 		t.Errorf("closing left the anchor at %d", f.anchor().GetRevision())
 	}
 }
-

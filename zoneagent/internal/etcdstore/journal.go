@@ -40,7 +40,7 @@ type streamState struct {
 // streams reads the heads of all streams, by "origin/stream".
 func (j *JournalSource) streams(ctx context.Context) (map[string]streamState, error) {
 	read := func(s Space) clientv3.Op { return clientv3.OpGet(j.store.keys.under(s), clientv3.WithPrefix()) }
-	resp, err := j.store.txn(ctx, nil, []clientv3.Op{read(journalHead), read(journalAcked)}, nil)
+	resp, err := j.store.txn(ctx, nil, []clientv3.Op{read(journalHead), read(journalAcked)})
 	if err != nil {
 		return nil, fmt.Errorf("read heads of journals: %w", err)
 	}
@@ -83,7 +83,7 @@ func (j *JournalSource) Pending(ctx context.Context) ([]*linkv1.JournalPoint, er
 	return out, nil
 }
 
-// After is at most max entries behind a point; without entries where there are none. What was acknowledged is sent
+// After is at most limit entries behind a point; nil where there are none. What was acknowledged is sent
 // again when asked for, as long as it is kept; where it no longer is, the batch begins with the first entry that is.
 func (j *JournalSource) After(ctx context.Context, p *linkv1.JournalPoint, limit int) (*linkv1.JournalBatch, error) {
 	if err := checkPoint(p); err != nil {
@@ -102,6 +102,9 @@ func (j *JournalSource) After(ctx context.Context, p *linkv1.JournalPoint, limit
 			return nil, err
 		}
 		b.Entries = append(b.Entries, c.Message.(*linkv1.JournalEntry))
+	}
+	if len(b.Entries) == 0 {
+		return nil, nil
 	}
 	return b, nil
 }

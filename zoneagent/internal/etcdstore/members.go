@@ -38,7 +38,7 @@ func (s *Store) EnsureMembers(ctx context.Context, agents []Agent) (string, erro
 	if err != nil {
 		return "", err
 	}
-	p := s.plan(agents, list)
+	p := s.plan(agents, list, told)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
 	defer cancel()
 	switch {
@@ -58,10 +58,10 @@ func (s *Store) EnsureMembers(ctx context.Context, agents []Agent) (string, erro
 // plan is what EnsureMembers sees.
 type plan struct {
 	want, voters int
-	// learner is the one member that does not vote yet; its agent may be unknown.
-	learner      *etcdserverpb.Member
-	learnerAgent *Agent
-	learnerGone  bool
+	// learner is the one member that does not vote yet; its agent's name may be unknown.
+	learner     *etcdserverpb.Member
+	learnerName string
+	learnerGone bool
 	// dead is a voter that has been away longer than the grace time.
 	dead     *etcdserverpb.Member
 	deadName string
@@ -69,7 +69,7 @@ type plan struct {
 	candidate *Agent
 }
 
-func (s *Store) plan(agents []Agent, list []*etcdserverpb.Member) plan {
+func (s *Store) plan(agents []Agent, list []*etcdserverpb.Member, told map[string]*etcdserverpb.Member) plan {
 	p := plan{want: 1}
 	agents = slices.Clone(agents)
 	slices.SortFunc(agents, func(a, b Agent) int {
@@ -89,16 +89,13 @@ func (s *Store) plan(agents []Agent, list []*etcdserverpb.Member) plan {
 	}
 	for _, m := range list {
 		i := slices.IndexFunc(agents, func(a Agent) bool { return s.isAt(m, a) })
-		name := m.GetName()
+		name := nameOfMember(m, told)
 		if i >= 0 {
 			name = agents[i].Name
 		}
-		gone := s.goneFor(name, i >= 0 && agents[i].Alive)
+		gone := s.goneFor(m.GetID(), i >= 0 && agents[i].Alive)
 		if m.GetIsLearner() {
-			p.learner, p.learnerGone = m, gone
-			if i >= 0 {
-				p.learnerAgent = &agents[i]
-			}
+			p.learner, p.learnerName, p.learnerGone = m, name, gone
 			continue
 		}
 		p.voters++
@@ -115,22 +112,32 @@ func (s *Store) plan(agents []Agent, list []*etcdserverpb.Member) plan {
 	return p
 }
 
+// nameOfMember is the agent's that runs a member, or was told to.
+func nameOfMember(m *etcdserverpb.Member, told map[string]*etcdserverpb.Member) string {
+	for name, role := range told {
+		if role.GetID() == m.GetID() {
+			return name
+		}
+	}
+	return m.GetName()
+}
+
 func (s *Store) isAt(m *etcdserverpb.Member, a Agent) bool {
 	return m.GetName() == a.Name || slices.Contains(m.GetPeerURLs(), member.PeerURL(a.Peer, s.cfg.TLS))
 }
 
-// goneFor tells whether an agent has been away longer than the grace time, by this leader's own watch.
-func (s *Store) goneFor(name string, alive bool) bool {
+// goneFor tells whether a member's agent has been away longer than the grace time, by this leader's own watch.
+func (s *Store) goneFor(id uint64, alive bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if alive {
-		delete(s.gone, name)
+		delete(s.gone, id)
 		return false
 	}
-	since, ok := s.gone[name]
+	since, ok := s.gone[id]
 	if !ok {
 		since = s.cfg.Elapsed()
-		s.gone[name] = since
+		s.gone[id] = since
 	}
 	return s.cfg.Elapsed()-since >= s.cfg.MemberGrace
 }
@@ -138,7 +145,7 @@ func (s *Store) goneFor(name string, alive bool) bool {
 // answers asks a member itself whether it lives.
 func (s *Store) answers(ctx context.Context, m *etcdserverpb.Member) bool {
 	for _, u := range m.GetClientURLs() {
-		if _, err := s.client.Status(ctx, u); err == nil {
+		if _, err := s.status(ctx, u); err == nil {
 			return true
 		}
 	}
@@ -146,18 +153,13 @@ func (s *Store) answers(ctx context.Context, m *etcdserverpb.Member) bool {
 }
 
 func (s *Store) tendLearner(ctx context.Context, p plan, told map[string]*etcdserverpb.Member) (string, error) {
-	if p.learnerAgent == nil || p.learnerGone {
-		if !p.learnerGone {
-			return "", nil
-		}
-		name := p.learner.GetName()
-		if p.learnerAgent != nil {
-			name = p.learnerAgent.Name
-		}
+	name := p.learnerName
+	switch {
+	case p.learnerGone:
 		return s.remove(ctx, p.learner, name)
-	}
-	name := p.learnerAgent.Name
-	if told[name].GetID() != p.learner.GetID() {
+	case name == "":
+		return "", nil
+	case told[name].GetID() != p.learner.GetID():
 		return "told " + name + " to run a member", s.tell(ctx, name, p.learner)
 	}
 	if p.learner.GetName() == "" {
@@ -165,7 +167,7 @@ func (s *Store) tendLearner(ctx context.Context, p plan, told map[string]*etcdse
 	}
 	_, err := s.client.MemberPromote(ctx, p.learner.GetID())
 	switch {
-	case errors.Is(err, rpctypes.ErrMemberLearnerNotReady):
+	case notYet(err):
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("promote member of %s: %w", name, err)
@@ -177,6 +179,10 @@ func (s *Store) tendLearner(ctx context.Context, p plan, told map[string]*etcdse
 
 func (s *Store) addLearner(ctx context.Context, a Agent) (string, error) {
 	resp, err := s.client.MemberAddAsLearner(ctx, []string{member.PeerURL(a.Peer, s.cfg.TLS)})
+	if notYet(err) || errors.Is(err, rpctypes.ErrMemberNotFound) {
+		// The latter: etcd makes a member's id from address and second, and one of this id was removed just now.
+		return "", nil
+	}
 	if err != nil {
 		return "", fmt.Errorf("add %s as a learner: %w", a.Name, err)
 	}
@@ -185,15 +191,25 @@ func (s *Store) addLearner(ctx context.Context, a Agent) (string, error) {
 }
 
 func (s *Store) remove(ctx context.Context, m *etcdserverpb.Member, name string) (string, error) {
-	if _, err := s.client.MemberRemove(ctx, m.GetID()); err != nil {
+	_, err := s.client.MemberRemove(ctx, m.GetID())
+	if notYet(err) {
+		return "", nil
+	}
+	if err != nil {
 		return "", fmt.Errorf("remove member of %s: %w", name, err)
 	}
 	s.log.Warn("a member of the zone's etcd that was away is removed", "agent", name, "grace", s.cfg.MemberGrace)
 	if name == "" {
 		return "removed a member that never came", nil
 	}
-	_, err := s.client.Delete(ctx, s.keys.of(roles, name))
+	_, err = s.client.Delete(ctx, s.keys.of(roles, name))
 	return "removed " + name, err
+}
+
+// notYet: etcd takes a change of its membership only when a learner has caught up, and when all members have been
+// connected for some seconds.
+func notYet(err error) bool {
+	return errors.Is(err, rpctypes.ErrMemberLearnerNotReady) || errors.Is(err, rpctypes.ErrUnhealthy)
 }
 
 // tell writes an agent's role.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -19,10 +18,6 @@ type ObservedSource struct {
 	store   *Store
 	own     *Ownership
 	changed <-chan struct{}
-
-	mu sync.Mutex
-	// full is where the full sync under way has come to; nil outside one.
-	full *linkv1.StateAckPoint
 }
 
 // ObservedSource is the uplink owner's.
@@ -33,47 +28,38 @@ func (s *Store) ObservedSource(own *Ownership) *ObservedSource {
 // Changed holds a hint when there may be something new.
 func (o *ObservedSource) Changed() <-chan struct{} { return o.changed }
 
-// Since is the chunk after a point: objects and tombstones in ascending revision, at most limit (and 128), but never
-// part of a revision, so that one revision's objects may go beyond limit. A point of another incarnation, or revision
-// 0, begins a full sync. Where nothing is new the chunk has no objects and goes no further than the point.
+// Since is the chunk after a point, nil where nothing is new: objects and tombstones in ascending revision, at most
+// limit (and 128), but never part of a revision, so that one revision's objects may go beyond limit. A point of another
+// incarnation, revision 0 or one that lies ahead begins a full sync.
 func (o *ObservedSource) Since(ctx context.Context, after *linkv1.StateAckPoint, limit int) (*linkv1.StateChunk, error) {
 	now, err := o.store.life(ctx)
 	if err != nil {
 		return nil, err
 	}
-	id := now.incarnation.GetId()
 	from := after.GetRevision()
-	if after.GetIncarnation() != id {
+	if after.GetIncarnation() != now.incarnation.GetId() {
 		from = 0
 	}
 	rows, bound, complete, err := o.read(ctx, from)
+	if err == nil && bound < from {
+		from = 0
+		rows, bound, complete, err = o.read(ctx, from)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read observed state: %w", err)
 	}
+	if len(rows) == 0 && from > 0 {
+		return nil, nil
+	}
 	rows, cut := cutAtRevision(rows, min(max(limit, 1), maxObserved))
-	c := &linkv1.StateChunk{Incarnation: id, After: from, Through: bound, Objects: rows, End: complete && !cut}
+	c := &linkv1.StateChunk{
+		Incarnation: now.incarnation.GetId(), After: from, Through: bound, Objects: rows,
+		Full: from == 0, End: complete && !cut,
+	}
 	if cut {
 		c.Through = rows[len(rows)-1].GetRevision()
 	}
-	o.mark(c)
-	if !c.GetFull() && len(rows) == 0 {
-		c.Through = from
-	}
 	return c, nil
-}
-
-// mark says whether a chunk belongs to a full sync: it begins one, or follows on the last chunk of one.
-func (o *ObservedSource) mark(c *linkv1.StateChunk) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	follows := o.full.GetIncarnation() == c.GetIncarnation() && o.full.GetRevision() == c.GetAfter()
-	c.Full = c.GetAfter() == 0 || follows
-	switch {
-	case c.GetFull() && !c.GetEnd():
-		o.full = &linkv1.StateAckPoint{Incarnation: c.GetIncarnation(), Revision: c.GetThrough()}
-	case c.GetFull():
-		o.full = nil
-	}
 }
 
 // read brings objects after a revision, complete up to bound; complete: there are no more.
@@ -83,7 +69,7 @@ func (o *ObservedSource) read(ctx context.Context, from uint64) (rows []*linkv1.
 		return clientv3.OpGet(o.store.keys.under(s), clientv3.WithPrefix(), clientv3.WithMinModRev(int64(from)+1),
 			clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend), clientv3.WithLimit(maxObserved+1))
 	}
-	resp, err := o.store.txn(ctx, nil, []clientv3.Op{since(Observed), since(tombstones)}, nil)
+	resp, err := o.store.txn(ctx, nil, []clientv3.Op{since(Observed), since(tombstones)})
 	if err != nil {
 		return nil, 0, false, err
 	}

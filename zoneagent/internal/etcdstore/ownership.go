@@ -120,7 +120,7 @@ func (o *Ownership) queue(ctx context.Context, lease int64) error {
 		return err
 	}
 	if _, err := s.txn(ctx, []clientv3.Cmp{absent(o.Key)},
-		[]clientv3.Op{clientv3.OpPut(o.Key, string(value), clientv3.WithLease(clientv3.LeaseID(lease)))}, nil); err != nil {
+		[]clientv3.Op{clientv3.OpPut(o.Key, string(value), clientv3.WithLease(clientv3.LeaseID(lease)))}); err != nil {
 		return err
 	}
 	for {

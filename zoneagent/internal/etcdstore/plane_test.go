@@ -58,15 +58,15 @@ func (p *modelPlane) restore() {
 	p.held, p.revision = maps.Clone(p.backup), p.backedUp
 }
 
-// send sends up to three chunks from where the zone stands, some of them twice.
-func (p *modelPlane) send(r *rapid.T, t *testing.T, sink *DesiredSink, full bool, everHeld, deleted map[string]bool) {
+// send sends some chunks from where the zone stands, some of them twice.
+func (p *modelPlane) send(r *rapid.T, t *testing.T, sink *DesiredSink, full bool, chunks int, everHeld, deleted map[string]bool) {
 	point := must(sink.Point(t.Context()))
 	after := point.GetRevision()
 	full = full || point.GetEpoch() != p.epoch || after == 0
 	if full {
 		after = 0
 	}
-	for range rapid.IntRange(1, 3).Draw(r, "chunks") {
+	for range chunks {
 		c := p.chunk(after, rapid.IntRange(1, 4).Draw(r, "size"), full)
 		if c == nil {
 			return
@@ -98,7 +98,7 @@ func (p *modelPlane) settle(r *rapid.T, t *testing.T, sink *DesiredSink, everHel
 		if cursor.GetPoint().GetEpoch() == p.epoch && cursor.GetPoint().GetRevision() == p.revision && !cursor.GetSyncing() {
 			return
 		}
-		p.send(r, t, sink, false, everHeld, deleted)
+		p.send(r, t, sink, false, 100, everHeld, deleted)
 	}
 }
 

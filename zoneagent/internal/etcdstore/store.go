@@ -36,7 +36,7 @@ type Store struct {
 	mu        sync.Mutex
 	member    *member.Member
 	endpoints []string
-	gone      map[string]time.Duration
+	gone      map[uint64]time.Duration
 	pressure  pressure
 
 	// base ends with Close; everything that outlives a call hangs on it.
@@ -61,7 +61,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: c, keys: newKeyspace(c.Zone), log: c.Logger, metrics: newMetrics(c.Registerer), folder: f,
-		gone: map[string]time.Duration{},
+		gone: map[uint64]time.Duration{},
 	}
 	s.base, s.end = context.WithCancelCause(context.Background())
 	if err := s.open(ctx); err != nil {
@@ -181,16 +181,16 @@ func (s *Store) Close() error {
 }
 
 // rawTxn sends one transaction and believes the answer as it is.
-func (s *Store) rawTxn(ctx context.Context, compare []clientv3.Cmp, then, orElse []clientv3.Op) (*clientv3.TxnResponse, error) {
+func (s *Store) rawTxn(ctx context.Context, compare []clientv3.Cmp, then []clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), s.cfg.RequestTimeout)
 	defer cancel()
-	return s.client.Txn(ctx).If(compare...).Then(then...).Else(orElse...).Commit()
+	return s.client.Txn(ctx).If(compare...).Then(then...).Commit()
 }
 
 // txn sends one transaction; a response out of another life of the store is an error.
-func (s *Store) txn(ctx context.Context, compare []clientv3.Cmp, then, orElse []clientv3.Op) (*clientv3.TxnResponse, error) {
+func (s *Store) txn(ctx context.Context, compare []clientv3.Cmp, then []clientv3.Op) (*clientv3.TxnResponse, error) {
 	m := s.witness.mark()
-	resp, err := s.rawTxn(ctx, compare, then, orElse)
+	resp, err := s.rawTxn(ctx, compare, then)
 	if err != nil {
 		return nil, err
 	}

@@ -181,16 +181,17 @@ func TestALostAnswerDoesNotDoubleAnEntry(t *testing.T) {
 	tx.Journal(usage("vm-1"))
 	batch := []*commit{{tx: tx, done: make(chan outcome, 1)}}
 	now := must(c.ready(t.Context(), tx.incarnation))
-	compare, then, orElse, next, err := c.compose(now, batch)
+	compare, then, next, err := c.compose(now, batch)
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := must(a.txn(t.Context(), compare, then, orElse))
-	again := must(a.txn(t.Context(), compare, then, orElse))
+	first := must(a.txn(t.Context(), compare, then))
+	again := must(a.txn(t.Context(), compare, then))
 	if !first.Succeeded || again.Succeeded {
 		t.Fatal("the second sending took effect too")
 	}
-	if retry := c.failed(again, true, next, now, batch); retry != nil {
+	seen := must(a.txn(t.Context(), nil, c.look(batch)))
+	if retry := c.failed(seen, true, next, now, batch); retry != nil {
 		t.Error("it is tried once more")
 	}
 	if out := <-batch[0].done; out.err != nil || out.revision != first.Header.Revision {

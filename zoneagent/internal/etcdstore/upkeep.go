@@ -47,11 +47,9 @@ func (s *Store) upkeepLoop(ctx context.Context) {
 
 // measure asks every member how full it is.
 func (s *Store) measure(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
-	defer cancel()
 	var size, quota int64
 	for _, e := range s.client.Endpoints() {
-		st, err := s.client.Status(ctx, e)
+		st, err := s.status(ctx, e)
 		if err != nil {
 			continue
 		}
@@ -81,6 +79,13 @@ func (s *Store) measure(ctx context.Context) {
 	if now := s.Pressed(); now != before {
 		s.log.Warn("the fill of the zone's etcd has passed the mark for new work", "pressed", now, "size", size, "quota", quota)
 	}
+}
+
+// status asks one member how it is; one that is away is not waited for.
+func (s *Store) status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout/3)
+	defer cancel()
+	return s.client.Status(ctx, endpoint)
 }
 
 // defragment gives the free pages of this agent's member back, when it is half full and mostly free, and takes back

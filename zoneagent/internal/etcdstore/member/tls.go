@@ -2,6 +2,7 @@ package member
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -45,18 +46,58 @@ func (t *TLS) info(log *zap.Logger) transport.TLSInfo {
 	}
 }
 
-// Client is the configuration of a client; nil for nil.
+// Client is the configuration of a client; nil for nil. Files are read at each handshake.
 func (t *TLS) Client() (*tls.Config, error) {
 	if t == nil {
 		return nil, nil
 	}
-	info := transport.TLSInfo{
-		CertFile: t.CertFile, KeyFile: t.KeyFile, TrustedCAFile: t.CAFile, ServerName: t.Name,
-		MinVersion: tls.VersionTLS12, Logger: zap.NewNop(),
+	if _, err := t.roots(); err != nil {
+		return nil, err
 	}
-	c, err := info.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("certificates for etcd: %w", err)
+	load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		return &c, err
+	}
+	if _, err := load(nil); err != nil {
+		return nil, fmt.Errorf("certificate for etcd: %w", err)
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, GetClientCertificate: load, InsecureSkipVerify: true}
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		name := t.Name
+		if name == "" {
+			name = s.ServerName
+		}
+		return t.verify(s.PeerCertificates, name)
 	}
 	return c, nil
+}
+
+// verify does what InsecureSkipVerify leaves out. gRPC would hold a certificate against the address that it dials; here
+// it is held against the name that all agents carry.
+func (t *TLS) verify(chain []*x509.Certificate, name string) error {
+	if len(chain) == 0 {
+		return errors.New("etcd shows no certificate")
+	}
+	roots, err := t.roots()
+	if err != nil {
+		return err
+	}
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), DNSName: name}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err = chain[0].Verify(o)
+	return err
+}
+
+func (t *TLS) roots() (*x509.CertPool, error) {
+	raw, err := os.ReadFile(t.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("CA for etcd: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("CA for etcd: no certificate in %s", t.CAFile)
+	}
+	return pool, nil
 }
