@@ -2,6 +2,7 @@ package hypervisortest
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -11,7 +12,11 @@ import (
 )
 
 func foreignEndpoint(t *testing.T, s *session) {
-	for _, endpoint := range []string{"", "::", "https://example.org", "unheard-of:///system?socket=/x", s.Host.GetEndpoint() + "&no_such_key=1", s.Host.GetEndpoint() + "?no_such_key=1"} {
+	join := "?"
+	if strings.Contains(s.Host.GetEndpoint(), "?") {
+		join = "&"
+	}
+	for _, endpoint := range []string{"", "::", "https://example.org", "unheard-of:///system?socket=/x", s.Host.GetEndpoint() + join + "no_such_key=1"} {
 		host := proto.CloneOf(s.Host)
 		host.Endpoint = endpoint
 		if _, err := s.Driver.Open(s.ctx, host); !hypervisor.IsFatal(err) {

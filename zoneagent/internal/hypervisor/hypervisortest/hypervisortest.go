@@ -24,8 +24,9 @@ type Bench struct {
 	ImageBits []byte
 	// Machine returns a new machine of that image, with an id of its own. Two of them fit on the host.
 	Machine func(t *testing.T) hypervisor.Machine
-	// LoseReply arranges that the next call that changes something does so and has its answer lost.
-	LoseReply func(t *testing.T)
+	// LoseReply arranges that the call about to be made has its effect and its answer lost. The step is "disk", "seed",
+	// "define", "start", "forced stop" or "gone".
+	LoseReply func(t *testing.T, step string)
 	// Patience is how long a guest may take to start or to power off.
 	Patience time.Duration
 }

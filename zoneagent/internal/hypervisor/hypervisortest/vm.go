@@ -136,7 +136,7 @@ func lostReply(t *testing.T, s *session) {
 		step{"gone", func(ctx context.Context, _ hypervisor.Machine) error { return s.host.EnsureGone(ctx, id) }},
 	)
 	for _, step := range steps {
-		s.LoseReply(t)
+		s.LoseReply(t, step.name)
 		err := step.call(s.ctx, m)
 		if err == nil {
 			t.Fatalf("%s: no reply was lost", step.name)

@@ -69,7 +69,7 @@ func TestConformance(t *testing.T) {
 				return hypervisortest.Bench{
 					Driver: fleet, Host: host, Image: image(), ImageBits: bits(),
 					Machine:   func(*testing.T) hypervisor.Machine { return machine() },
-					LoseReply: func(*testing.T) { fleet.Knobs(host.Id).LoseNext(1) },
+					LoseReply: func(*testing.T, string) { fleet.Knobs(host.Id).LoseNext(1) },
 					Patience:  5 * time.Second,
 				}
 			})
