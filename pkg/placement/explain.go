@@ -132,6 +132,12 @@ func (p *Picture) explain(c *cluster, vm *apiv1.VM, exclude []string) Explanatio
 	return e
 }
 
+// MayPass tells whether a host is out for a reason that passes by itself within moments: it has not reported yet, or it
+// is being looked at because it was silent. Who can wait a little asks again then.
+func (e Explanation) MayPass() bool {
+	return !e.Cordoned && (e.has(Unseen) || e.has(Suspect) || e.has(Checking))
+}
+
 // gapOf is the greatest lack, in millionths of what is asked.
 func gapOf(free, ask vector) (gap int64) {
 	for d := range dimensions {

@@ -151,6 +151,19 @@ func TestEveryRefusalNamesAWayOut(t *testing.T) {
 	}
 }
 
+func TestARefusalTellsWhetherWaitingMayHelp(t *testing.T) {
+	one := available("kvm-1", "c", 2, 4096, 100)
+	for health, want := range map[apiv1.Host_Health]bool{
+		apiv1.Host_HEALTH_UNSPECIFIED: true, apiv1.Host_SUSPECT: true, apiv1.Host_CHECKING: true,
+		apiv1.Host_DOWN: false, apiv1.Host_DEGRADED: false, apiv1.Host_AVAILABLE: false,
+	} {
+		p := small(0, with(one, func(h *apiv1.Host) { h.Health = health }))
+		if got := p.Explain(&apiv1.VM{ClusterId: "c", Size: &apiv1.Resources{Cores: 9}}).MayPass(); got != want {
+			t.Errorf("%v: %v, want %v", health, got, want)
+		}
+	}
+}
+
 func TestAZonesRefusalSpeaksOfEachCluster(t *testing.T) {
 	p := New()
 	for _, c := range []*apiv1.Cluster{{Id: "1", Name: "web", ZoneId: "z"}, {Id: "2", Name: "was", ZoneId: "z", Cordoned: true}, {Id: "3", Name: "db", ZoneId: "z"}, {Id: "4", Name: "other", ZoneId: "y"}} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -18,9 +19,6 @@ import (
 
 // pass does what there is to do, a transaction at a time.
 func (t *Term) pass(ctx context.Context) error {
-	if !t.stalled.IsZero() && time.Now().Before(t.stalled) {
-		return nil
-	}
 	for t.book.told {
 		began := time.Now()
 		p := t.plan()
@@ -87,6 +85,7 @@ func (t *Term) plan() *plan {
 	if t.book.syncing || room == 0 {
 		return p
 	}
+	maps.DeleteFunc(t.since, func(id string, _ time.Time) bool { return !t.book.waiting[id] })
 	pressed := t.cfg.Store.Pressed()
 	refusals := refusals{book: t.book}
 	for _, id := range t.book.oldest() {
@@ -101,8 +100,12 @@ func (t *Term) plan() *plan {
 			t.stall()
 			continue
 		default:
-			t.place(p, vm, &refusals)
+			if !t.place(p, vm, &refusals) {
+				t.stall()
+				continue
+			}
 		}
+		delete(t.since, id)
 		room--
 	}
 	if pressed && len(t.book.waiting) > len(p.ended) {
@@ -112,50 +115,71 @@ func (t *Term) plan() *plan {
 	return p
 }
 
-func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) {
+// place gives a VM a host, or refuses it; false: neither, it waits.
+func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) bool {
 	before := t.book.picture.Visits()
 	id, ok := t.book.picture.Place(vm)
 	t.cfg.Metrics.visits.Add(float64(t.book.picture.Visits() - before))
 	if !ok {
-		p.refused = append(p.refused, refused{vm, r.noHost(vm)})
-		return
+		why, mayPass := r.noHost(vm)
+		if mayPass && t.patient(p, vm.GetId()) {
+			return false
+		}
+		p.refused = append(p.refused, refused{vm, why})
+		return true
 	}
 	at := placed{vm: vm, host: t.book.hosts[id].desired}
 	if pool := t.book.pool; pool != nil {
 		if at.address, ok = pool.lowest(); !ok {
 			t.book.picture.Release(vm.GetId())
 			p.refused = append(p.refused, refused{vm, t.noAddress()})
-			return
+			return true
 		}
 		pool.set(at.address, true)
 	}
 	r.forget()
 	p.placed = append(p.placed, at)
 	p.hosts[id] = true
+	return true
+}
+
+// patient tells whether a VM can wait some more for a host that may be there in a moment.
+func (t *Term) patient(p *plan, id string) bool {
+	since, waits := t.since[id]
+	if !waits {
+		t.since[id] = p.now
+		return true
+	}
+	return p.now.Sub(since) < t.cfg.Patience
 }
 
 // refusals explains, and remembers what it said as long as nothing was placed since: when a cluster is full, thousands
 // are refused for the same reason.
 type refusals struct {
 	book *book
-	said map[[3]uint32]*apiv1.Problem
+	said map[[3]uint32]refusal
 }
 
-func (r *refusals) noHost(vm *apiv1.VM) *apiv1.Problem {
+type refusal struct {
+	why     *apiv1.Problem
+	mayPass bool
+}
+
+func (r *refusals) noHost(vm *apiv1.VM) (why *apiv1.Problem, mayPass bool) {
 	size := [3]uint32{vm.GetSize().GetCores(), vm.GetSize().GetMemoryMib(), vm.GetSize().GetDiskGib()}
 	plain := len(vm.GetAffinities()) == 0
-	if p := r.said[size]; p != nil && plain {
-		return p
+	if said, ok := r.said[size]; ok && plain {
+		return said.why, said.mayPass
 	}
 	e := r.book.picture.Explain(vm)
-	p := problem.New(problem.NoHostFits, e.Detail(), e.Next()).Problem
+	why, mayPass = problem.New(problem.NoHostFits, e.Detail(), e.Next()).Problem, e.MayPass()
 	if plain {
 		if r.said == nil {
-			r.said = map[[3]uint32]*apiv1.Problem{}
+			r.said = map[[3]uint32]refusal{}
 		}
-		r.said[size] = p
+		r.said[size] = refusal{why, mayPass}
 	}
-	return p
+	return why, mayPass
 }
 
 func (r *refusals) forget() { clear(r.said) }

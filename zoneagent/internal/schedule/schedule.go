@@ -83,6 +83,9 @@ type Config struct {
 	Batch int
 	// OperationTimeout is how long the work on a VM may take from its placement; 10 min by default.
 	OperationTimeout time.Duration
+	// Patience is how long a VM waits for hosts that have not reported yet or are suspect, before it is refused for want
+	// of them; 15 s by default.
+	Patience time.Duration
 	// Retry is how long to wait before a store that failed is asked again; 200 ms by default.
 	Retry   time.Duration
 	Logger  *slog.Logger
@@ -95,6 +98,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.OperationTimeout == 0 {
 		c.OperationTimeout = 10 * time.Minute
+	}
+	if c.Patience == 0 {
+		c.Patience = 15 * time.Second
 	}
 	if c.Retry == 0 {
 		c.Retry = 200 * time.Millisecond
@@ -119,8 +125,9 @@ type Term struct {
 	failed  error // set before ended is closed
 
 	departures []*departure
-	size       int // VMs a transaction; smaller where the store finds them too large
-	stalled    time.Time
+	size       int                  // VMs a transaction; smaller where the store finds them too large
+	stalled    time.Time            // when to try again what could not be done; zero: nothing is put off
+	since      map[string]time.Time // VMs that wait for a host to report, and since when
 }
 
 // NewTerm makes a term. It does nothing until it runs.
@@ -136,6 +143,7 @@ func NewTerm(c Config) (*Term, error) {
 	return &Term{
 		cfg: c, log: c.Logger.With("cluster", c.Cluster), book: newBook(c.Cluster, pool), size: c.Batch,
 		changes: make(chan etcdstore.Batch), leaving: make(chan *departure), ended: make(chan struct{}),
+		since: map[string]time.Time{},
 	}, nil
 }
 
@@ -208,8 +216,8 @@ func (t *Term) gather(ctx context.Context) error {
 	case d := <-t.leaving:
 		t.departures = append(t.departures, d)
 	case <-again:
-		t.stalled = time.Time{}
 	}
+	t.stalled = time.Time{}
 	t.drain()
 	return nil
 }

@@ -130,6 +130,37 @@ func TestAVMThatFitsNowhereIsRefusedHostByHost(t *testing.T) {
 	})
 }
 
+func TestAVMWaitsAWhileForHostsThatHaveNotReportedYet(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 0)
+		s.zone.Want(&apiv1.Host{Id: "kvm-1", Name: "kvm-1", ClusterId: "kvm", Endpoint: "sim://"})
+		s.own("kvm")
+		s.zone.Want(s.vm("kvm", "patient"))
+		s.settle()
+		if vm := s.zone.VM("patient"); vm != nil {
+			t.Fatalf("it was answered at once: %v", vm)
+		}
+		s.report("kvm-1", apiv1.Host_AVAILABLE, 8, 32768)
+		synctest.Wait()
+		if vm := s.zone.VM("patient"); vm.GetHostId() != "kvm-1" {
+			t.Errorf("the host has reported: %v", vm)
+		}
+		s.report("kvm-1", apiv1.Host_SUSPECT, 8, 32768)
+		s.zone.Want(s.vm("kvm", "in-vain"))
+		time.Sleep(14 * time.Second)
+		synctest.Wait()
+		if vm := s.zone.VM("in-vain"); vm != nil {
+			t.Errorf("it was answered too soon: %v", vm)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if d := s.zone.VM("in-vain").GetError().GetDetail(); d != "1 host looked at: 1 is suspect." {
+			t.Errorf("detail %q", d)
+		}
+		s.audit()
+	})
+}
+
 func TestAnEmptyPoolIsARefusalOfItsOwn(t *testing.T) {
 	within(t, func(s *site) {
 		s.network.First, s.network.Last = s.network.Gateway, s.network.Gateway.Next().Next()

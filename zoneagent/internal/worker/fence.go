@@ -1,0 +1,99 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// errLost: the ownership's deadline has passed; nothing may be touched any more.
+var errLost = errors.New("this agent may not own the cluster any more")
+
+// fence bounds driver calls by the ownership.
+type fence struct {
+	own Ownership
+	// calls holds one for each call under way.
+	calls   chan struct{}
+	timeout time.Duration
+}
+
+// call makes one driver call, once there is room for it, with a context that ends with the ownership or after the
+// timeout. A call that could begin too late is not made.
+func (f fence) call(ctx context.Context, fn func(ctx context.Context) error) error {
+	return f.until(ctx, f.timeout, fn)
+}
+
+// until is call with a timeout of its own.
+func (f fence) until(ctx context.Context, timeout time.Duration, fn func(ctx context.Context) error) error {
+	select {
+	case f.calls <- struct{}{}:
+		defer func() { <-f.calls }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ctx, release := f.bind(ctx)
+	defer release()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := fn(ctx)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, errLost) {
+		err = fmt.Errorf("%w: %w", err, ctx.Err())
+	}
+	return err
+}
+
+// fenced is a context that ends when the ownership's deadline passes. The deadline moves while the ownership is
+// confirmed, so it is looked at anew each time: Err is the truth at the moment it is asked, also after the machine was
+// suspended, when timers are late.
+type fenced struct {
+	context.Context
+	own Ownership
+}
+
+func (f *fenced) Deadline() (time.Time, bool) {
+	deadline := f.own.Deadline()
+	if parent, ok := f.Context.Deadline(); ok && parent.Before(deadline) {
+		return parent, true
+	}
+	return deadline, true
+}
+
+func (f *fenced) Err() error {
+	if f.Context.Err() != nil {
+		return context.Cause(f.Context)
+	}
+	if !time.Now().Before(f.own.Deadline()) {
+		return errLost
+	}
+	return nil
+}
+
+// bind fences a context; release ends it.
+func (f fence) bind(ctx context.Context) (_ context.Context, release func()) {
+	inner, cancel := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			left := time.Until(f.own.Deadline())
+			if left <= 0 {
+				cancel(errLost)
+				return
+			}
+			timer := time.NewTimer(left)
+			select {
+			case <-inner.Done():
+				timer.Stop()
+				return
+			case <-f.own.Lost():
+				timer.Stop()
+				cancel(errLost)
+				return
+			case <-timer.C:
+			}
+		}
+	}()
+	return &fenced{inner, f.own}, func() { cancel(context.Canceled) }
+}

@@ -1,0 +1,227 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
+)
+
+// absencesBelieved is how many rounds in a row must miss a VM before it is said to be missing.
+const absencesBelieved = 2
+
+// round is what one look at a host has found.
+type round struct {
+	began     time.Time
+	inventory *hypervisor.Inventory // nil: not asked this time
+	vms       []hypervisor.Observation
+	counters  hypervisor.HostCounters
+	err       error
+}
+
+// rounds looks at a host again and again until ctx ends, at intervals that differ by chance, so that hosts that were
+// opened together are not looked at together for ever.
+func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
+	every := t.limits.ObserveEvery
+	asked := time.Time{}
+	for pause := time.Duration(0); ; pause = every*9/10 + rand.N(every/5) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		r := t.look(ctx, handle, time.Since(asked) >= t.limits.InventoryEvery)
+		if ctx.Err() != nil || errors.Is(r.err, errLost) {
+			return
+		}
+		if r.inventory != nil {
+			asked = r.began
+		}
+		if r.err != nil {
+			asked = time.Time{}
+		}
+		t.w.metrics.round(r)
+		t.tell(func() {
+			if h.handle == handle {
+				t.looked(h, r)
+			}
+		})
+	}
+}
+
+// look asks a host once; what fails is tried once more before it is believed.
+func (t *Term) look(ctx context.Context, handle hypervisor.Host, whole bool) (r round) {
+	f := t.fence
+	f.calls = t.w.looks
+	for range 2 {
+		r = round{began: time.Now()}
+		r.err = f.call(ctx, func(ctx context.Context) (err error) {
+			if whole {
+				inventory, err := handle.Inventory(ctx)
+				if err != nil {
+					return err
+				}
+				r.inventory = &inventory
+			}
+			if r.vms, err = handle.ObserveAll(ctx); err != nil {
+				return err
+			}
+			r.counters, err = handle.Sample(ctx)
+			return err
+		})
+		if r.err == nil || ctx.Err() != nil || errors.Is(r.err, errLost) {
+			return r
+		}
+	}
+	return r
+}
+
+// looked takes over what a round has found.
+func (t *Term) looked(h *host, r round) {
+	if r.err != nil {
+		t.silent(h, r.err)
+		return
+	}
+	if i := r.inventory; i != nil && (!proto.Equal(i.Total, h.total) || i.Version != h.version) {
+		h.total, h.version = i.Total, i.Version
+		t.dirty[h.id] = true
+	}
+	t.answered(h)
+	found := map[string]bool{}
+	var samples []*apiv1.VMSample
+	for _, o := range r.vms {
+		found[o.VMID] = true
+		m := t.zone.machines[o.VMID]
+		if m == nil || m.is.GetHostId() != h.id {
+			t.meetStranger(h, o)
+			continue
+		}
+		if s := t.sampleVM(h, m, o); s != nil {
+			samples = append(samples, s)
+		}
+		m.absences = 0
+		t.sight(m, o, r.began)
+	}
+	for id, m := range t.zone.on[h.id] {
+		if !found[id] {
+			m.absences++
+			t.sight(m, hypervisor.Missing(id), r.began)
+		}
+	}
+	if sink := t.w.cfg.Samples; sink != nil {
+		sink.Add(t.sampleHost(h, r.counters), samples)
+	}
+}
+
+// sight notes what a round saw of a VM. A round that began before the last word on the VM says nothing new.
+func (t *Term) sight(m *machine, o hypervisor.Observation, began time.Time) {
+	if m.busy || began.Before(m.spoken) {
+		m.absences = 0
+		return
+	}
+	m.seen, m.sighted = o, true
+	t.due[m.id] = true
+}
+
+// meetStranger tells of a VM that is on a host and should not be: nobody knows it, or it should be on another. It is
+// counted and told once, and never touched.
+func (t *Term) meetStranger(h *host, o hypervisor.Observation) {
+	m := t.zone.machines[o.VMID]
+	if t.strange[o.VMID] || m != nil && (m.busy || m.ended || m.is == nil) {
+		return
+	}
+	t.strange[o.VMID] = true
+	message := "host " + h.name() + " has VM " + o.VMID + ", which nobody here knows"
+	kind := "host.unknown_vm"
+	if m != nil {
+		message, kind = "VM "+o.VMID+" was found on host "+h.name()+"; it belongs on "+m.is.GetHost(), "host.misplaced_vm"
+	}
+	t.log.Warn("a VM was found where it should not be", "host", h.name(), "vm", o.VMID, "power", o.Power)
+	e := t.event(kind, apiv1.Event_WARNING, &apiv1.Reference{Kind: "host", Id: h.id, Name: h.name()}, "", message)
+	t.commit(func(tx Tx) { tx.Journal(e) }, func(_ int64, err error) {
+		if err != nil {
+			delete(t.strange, o.VMID)
+		}
+	})
+}
+
+// absorb writes what has changed of a VM behind our back: its host's reach, and, while there is no work on it, its
+// power. It returns whether there was something to write.
+func (t *Term) absorb(m *machine) bool {
+	h := t.hosts[m.is.GetHostId()]
+	if h == nil || !h.health.known {
+		return false
+	}
+	vm := proto.CloneOf(m.is)
+	vm.HostFreshness = h.freshness()
+	r := &record{noun: vm}
+	if m.work == nil && m.sighted && h.available() && (m.seen.Power != apiv1.VM_MISSING || m.absences >= absencesBelieved) {
+		t.drift(m, vm, r)
+	}
+	if proto.Equal(vm, m.is) {
+		return false
+	}
+	t.write(m, r)
+	return true
+}
+
+// drift takes over the power that was seen of a VM that nobody works on, with the state that follows from it.
+func (t *Term) drift(m *machine, vm *apiv1.VM, r *record) {
+	power, host := m.seen.Power, vm.GetHost()
+	tell := func(kind string, severity apiv1.Event_Severity, message string) {
+		r.entries = append(r.entries, t.eventOf(m, kind, severity, message))
+	}
+	if m.seen.Ready && vm.GetUsableAt() == nil {
+		vm.UsableAt = stamp(time.Now())
+		tell("vm.usable", apiv1.Event_INFO, "it can be used, at "+vm.GetAddress())
+	}
+	if power == vm.GetPower() {
+		return
+	}
+	setPower(vm, power)
+	if !built(vm) && vm.GetState() == apiv1.VM_ERROR && vm.GetUsableAt() == nil {
+		return // it was never whole; its error says more than its power
+	}
+	was := vm.GetState()
+	switch power {
+	case apiv1.VM_ON:
+		vm.State, vm.Error = apiv1.VM_RUNNING, nil
+		if was != vm.State {
+			tell("vm.started", apiv1.Event_WARNING, "it was found on, on "+host+": it was not switched on from here")
+		}
+	case apiv1.VM_OFF:
+		vm.State, vm.Error = apiv1.VM_STOPPED, nil
+		if was != vm.State {
+			tell("vm.stopped", apiv1.Event_WARNING, "it was found off, on "+host+": it was not switched off from here")
+		}
+	case apiv1.VM_PAUSED:
+		tell("vm.paused", apiv1.Event_WARNING, "it was found paused, on "+host)
+	case apiv1.VM_MISSING:
+		vm.State, vm.Error = apiv1.VM_ERROR, lostProblem(vm)
+		tell("vm.missing", apiv1.Event_ERROR, "host "+host+" does not know it any more")
+	}
+	r.entries = append(r.entries, t.usage(m, was, vm.GetState())...)
+}
+
+// usage tells that a VM began or ended to be used.
+func (t *Term) usage(m *machine, was, is apiv1.VM_State) []*linkv1.JournalEntry {
+	counts := is == apiv1.VM_RUNNING || is == apiv1.VM_STOPPED || is == apiv1.VM_DELETED || was == apiv1.VM_RUNNING
+	if was == is || !counts {
+		return nil
+	}
+	return []*linkv1.JournalEntry{{Time: stamp(time.Now()), Body: &linkv1.JournalEntry_Usage{Usage: &linkv1.Usage{
+		VmId: m.id, State: is, Size: m.wanted.GetSize(),
+	}}}}
+}
+
+func setPower(vm *apiv1.VM, power apiv1.VM_Power) {
+	if vm.GetPower() != power {
+		vm.Power, vm.PowerChangedAt = power, stamp(time.Now())
+	}
+}

@@ -1,0 +1,183 @@
+package worker
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+)
+
+// reportedAtOnce bounds the nouns of one transaction.
+const reportedAtOnce = 100
+
+// unreported tells whether nouns of hosts or of the cluster may have to be written.
+func (t *Term) unreported() bool { return t.outdated || len(t.dirty) > 0 }
+
+// flush writes what has changed of hosts and of the cluster, a while after the last time: allocations change with every
+// placement. A change of health does not wait.
+func (t *Term) flush() {
+	now := time.Now()
+	if !t.unreported() || t.writing || now.Before(t.flushes) {
+		return
+	}
+	t.flushes = now.Add(t.limits.ReportEvery)
+	var changed, dead []*host
+	nouns := map[string]*apiv1.Host{}
+	for _, id := range slices.Sorted(maps.Keys(t.dirty)) {
+		if len(changed)+len(dead) == reportedAtOnce {
+			break
+		}
+		delete(t.dirty, id)
+		h := t.hosts[id]
+		switch {
+		case h == nil:
+		case t.forsaken(h):
+			dead = append(dead, h)
+		case h.ours(t.cluster) && h.health.known:
+			if noun := t.nounOf(h); !proto.Equal(noun, h.reported) {
+				changed = append(changed, h)
+				nouns[id] = noun
+			}
+		}
+	}
+	if len(t.dirty) > 0 {
+		t.flushes = now // the rest follows at once
+	}
+	t.outdated = false
+	cluster := t.clusterNoun()
+	if proto.Equal(cluster, t.zone.reported) {
+		cluster = nil
+	}
+	if len(changed)+len(dead) == 0 && cluster == nil {
+		return
+	}
+	t.writing = true
+	t.commit(func(tx Tx) {
+		for _, h := range changed {
+			tx.PutObserved(nouns[h.id])
+			tx.Journal(t.healthEvents(h, nouns[h.id])...)
+		}
+		for _, h := range dead {
+			// Only what the control plane really does not name: should it name the host again, this conflicts.
+			tx.Require(etcdstore.Desired, "host", h.id, 0)
+			tx.Tombstone(&apiv1.Reference{Kind: "host", Id: h.id, Name: h.name()}, nil)
+			if h.allocated > 0 {
+				tx.DeleteAllocation(h.id, h.allocated)
+			}
+		}
+		if cluster != nil {
+			tx.PutObserved(cluster)
+		}
+	}, func(_ int64, err error) {
+		t.writing = false
+		if err != nil {
+			t.log.Info("hosts could not be reported and are tried again", "error", err)
+			for _, h := range append(changed, dead...) {
+				t.dirty[h.id] = true
+			}
+			t.outdated = true
+			return
+		}
+		for _, h := range changed {
+			h.reported = nouns[h.id]
+		}
+		if cluster != nil {
+			t.zone.reported = cluster
+		}
+	})
+}
+
+// forsaken tells whether a host that was reported is named by nobody and has no VM: what is observed of it goes.
+func (t *Term) forsaken(h *host) bool {
+	return h.wanted == nil && !t.zone.syncing && len(t.zone.on[h.id]) == 0 && (h.reported != nil || h.allocation != nil)
+}
+
+// nounOf is what is observed of a host.
+func (t *Term) nounOf(h *host) *apiv1.Host {
+	noun := &apiv1.Host{
+		Id: h.id, Name: h.name(), Health: h.health.level, HealthReason: h.health.reason, HealthChangedAt: stamp(h.health.changed),
+		Freshness: h.freshness(), Total: h.total, HypervisorVersion: h.version,
+		Allocated: h.allocation.GetUsed(), VmCount: h.allocation.GetVmCount(),
+	}
+	if noun.Allocated == nil {
+		noun.Allocated = &apiv1.Resources{}
+	}
+	if h.wanted == nil {
+		noun.HealthReason = "the control plane does not name it any more; it has VMs, and none is touched"
+	}
+	return noun
+}
+
+// healthEvents tells that a host's health has changed for good or bad; that it is suspect is not worth an event.
+func (t *Term) healthEvents(h *host, now *apiv1.Host) []*linkv1.JournalEntry {
+	if h.reported.GetHealth() == now.GetHealth() {
+		return nil
+	}
+	target := reference("host", now)
+	switch now.GetHealth() {
+	case apiv1.Host_DOWN:
+		return []*linkv1.JournalEntry{t.event("host.down", apiv1.Event_ERROR, target, "", "it does not answer: "+now.GetHealthReason())}
+	case apiv1.Host_DEGRADED:
+		return []*linkv1.JournalEntry{t.event("host.degraded", apiv1.Event_WARNING, target, "", now.GetHealthReason())}
+	case apiv1.Host_AVAILABLE:
+		if h.reported.GetHealth() != apiv1.Host_SUSPECT {
+			return []*linkv1.JournalEntry{t.event("host.available", apiv1.Event_INFO, target, "", "it answers")}
+		}
+	}
+	return nil
+}
+
+// count sets the gauges, a while after the last time.
+func (t *Term) count() {
+	if time.Since(t.counted) < t.limits.ReportEvery {
+		return
+	}
+	t.counted = time.Now()
+	levels, working := map[apiv1.Host_Health]int{}, 0
+	for _, h := range t.hosts {
+		if h.ours(t.cluster) {
+			levels[h.health.level]++
+		}
+	}
+	for _, m := range t.zone.machines {
+		if m.works() {
+			working++
+		}
+	}
+	t.w.metrics.count(t.cluster, levels, working, len(t.strange))
+}
+
+// clusterNoun is what is observed of the cluster; nil while the control plane does not name it.
+func (t *Term) clusterNoun() *apiv1.Cluster {
+	z := &t.zone
+	if z.noun == nil {
+		return nil
+	}
+	noun := &apiv1.Cluster{
+		Id: z.noun.GetId(), Name: z.noun.GetName(), Owner: t.w.cfg.Agent, Total: &apiv1.Resources{}, Allocated: &apiv1.Resources{},
+	}
+	percent := func(n, of uint32) uint32 {
+		if of == 0 {
+			of = 100
+		}
+		return uint32(min(uint64(n)*uint64(of)/100, 1<<32-1))
+	}
+	for _, h := range t.hosts {
+		if h.wanted.GetClusterId() != t.cluster {
+			continue
+		}
+		noun.HostCount++
+		noun.Total.Cores += percent(h.total.GetCores(), z.noun.GetCpuOvercommitPercent())
+		noun.Total.MemoryMib += percent(h.total.GetMemoryMib(), z.noun.GetMemoryOvercommitPercent())
+		noun.Total.DiskGib += h.total.GetDiskGib()
+		noun.Allocated.Cores += h.allocation.GetUsed().GetCores()
+		noun.Allocated.MemoryMib += h.allocation.GetUsed().GetMemoryMib()
+		noun.Allocated.DiskGib += h.allocation.GetUsed().GetDiskGib()
+	}
+	return noun
+}
