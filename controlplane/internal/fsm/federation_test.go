@@ -99,16 +99,16 @@ func TestPruneForgetsWhatHasOutlivedItsKeep(t *testing.T) {
 	open := createVM(3)
 	p.accept(open)
 	count := func() string {
-		var b strings.Builder
+		var ops, events uint64
+		var err1, err2 error
 		p.view(func(tx *state.Tx) {
-			ops, err1 := tx.Operations.Count(nil, "")
-			events, err2 := tx.Events.Count(nil, "")
-			if err1 != nil || err2 != nil {
-				t.Fatal(err1, err2)
-			}
-			fmt.Fprintf(&b, "%d operations, %d events, %d rejected", ops, events, len(p.rejections("i", "zone")))
+			ops, err1 = tx.Operations.Count(nil, "")
+			events, err2 = tx.Events.Count(nil, "")
 		})
-		return b.String()
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		return fmt.Sprintf("%d operations, %d events, %d rejected", ops, events, len(p.rejections("i", "zone")))
 	}
 	if got := count(); got != "10 operations, 2 events, 1 rejected" { // those of the furniture are operations, too
 		t.Errorf("before: %s", got)

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -23,9 +24,19 @@ import (
 // start is when the tests' clock begins.
 var start = time.Date(2026, 11, 1, 9, 0, 0, 0, time.UTC)
 
+// tb is what testing.T, testing.B and rapid.T have in common here.
+type tb interface {
+	Helper()
+	Error(...any)
+	Errorf(string, ...any)
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Cleanup(func())
+}
+
 // plane is a machine with a log of its own.
 type plane struct {
-	testing.TB
+	tb
 	db      *state.DB
 	machine *fsm.Machine
 	log     []fsm.Entry
@@ -33,29 +44,33 @@ type plane struct {
 	made    uint64
 }
 
-func empty(t testing.TB) *plane {
+func empty(t tb) *plane {
 	t.Helper()
-	db, err := state.Open(filepath.Join(t.TempDir(), "state.db"), state.Options{ServerID: "server-1"})
+	dir, err := os.MkdirTemp("", "fsm-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := state.Open(filepath.Join(dir, "state.db"), state.Options{ServerID: "server-1", Readers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
+		if err := errors.Join(db.Close(), os.RemoveAll(dir)); err != nil {
 			t.Error(err)
 		}
 	})
-	return &plane{TB: t, db: db, machine: fsm.New(db), now: start}
+	return &plane{tb: t, db: db, machine: fsm.New(db), now: start}
 }
 
 // bootstrapped is a plane with a federation and nothing in it.
-func bootstrapped(t testing.TB) *plane {
+func bootstrapped(t tb) *plane {
 	p := empty(t)
 	p.accept(bootstrap())
 	return p
 }
 
 // furnished is a plane with a zone that an agent has joined, a cluster, a host, a flavor, an image and a project.
-func furnished(t testing.TB) *plane {
+func furnished(t tb) *plane {
 	p := bootstrapped(t)
 	for _, c := range furniture() {
 		p.accept(c)
@@ -257,7 +272,7 @@ func (p *plane) operation(id string) *apiv1.Operation {
 }
 
 // get returns a noun, or nil if there is none.
-func get[M state.Noun](t testing.TB, table state.Table[M], id string) M {
+func get[M state.Noun](t tb, table state.Table[M], id string) M {
 	t.Helper()
 	m, err := table.Get(id)
 	if err != nil && err != state.ErrNotFound {
