@@ -35,6 +35,7 @@ func (s *Site) Up(ctx context.Context, o Options) error {
 		{"zones", s.raiseZones},
 		{"hosts", s.raiseHosts},
 		{"catalogue", s.fillCatalogue},
+		{"hosts", s.awaitHosts},
 	} {
 		if err := step.do(ctx, o); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
@@ -128,11 +129,11 @@ func (s *Site) raiseBrokers(ctx context.Context, _ Options) error {
 		if err != nil {
 			return err
 		}
-		fingerprint, err := s.run(ctx, name, "naru-broker", "fingerprint", "--config", config)
+		fingerprint, err := s.run(ctx, name, "naru-broker", "--config", config, "--fingerprint")
 		if err != nil {
 			return err
 		}
-		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-broker"), "run", "--config", config}}); err != nil {
+		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-broker"), "--config", config}}); err != nil {
 			return err
 		}
 		if err := s.createBroker(ctx, z, s.address(control, brokerHubHost(z))+":7444", fingerprint); err != nil {

@@ -153,6 +153,10 @@ func (s *Site) fillCatalogue(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	format := apiv1.Image_QCOW2
+	if s.simulated(o) {
+		format = apiv1.Image_RAW
+	}
 	err = s.asAdmin(ctx, func(ctx context.Context, c *client.Client) error {
 		if _, err := c.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "web", Description: "the walk's project"}}); err != nil {
 			return err
@@ -167,7 +171,7 @@ func (s *Site) fillCatalogue(ctx context.Context, o Options) error {
 			}
 		}
 		_, err := c.Images.CreateImage(ctx, &apiv1.CreateImageRequest{Image: &apiv1.Image{
-			Name: "tiny", Sha256: digest, Format: apiv1.Image_QCOW2, Os: "busybox", MinMemoryMib: 64, MinDiskGib: 1, Description: "boots in seconds; SSH",
+			Name: "tiny", Sha256: digest, Format: format, Os: "busybox", MinMemoryMib: 64, MinDiskGib: 1, Description: "boots in seconds; SSH",
 		}})
 		return err
 	})

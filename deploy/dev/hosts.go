@@ -42,7 +42,7 @@ func (s *Site) raiseHosts(ctx context.Context, o Options) error {
 		return err
 	}
 	s.say.Tell("hosts: %d simulated servers with %d cores, as in the reference site", servers, cores)
-	if o.WithoutLibvirt || s.Mode == Loopback {
+	if s.simulated(o) {
 		return nil
 	}
 	if err := together(ctx, zones, s.raiseKVM); err != nil {
@@ -50,6 +50,24 @@ func (s *Site) raiseHosts(ctx context.Context, o Options) error {
 	}
 	s.say.Tell("hosts: kvm-1 in each zone, a real libvirt with QEMU, reached over TLS")
 	return nil
+}
+
+// awaitHosts waits until every host has been seen by its zone's agent.
+func (s *Site) awaitHosts(ctx context.Context, _ Options) error {
+	return s.until(ctx, "waiting for the hosts to be seen", nil, func(ctx context.Context) error {
+		return s.asAdmin(ctx, func(ctx context.Context, c *client.Client) error {
+			r, err := c.Hosts.ListHosts(ctx, &apiv1.ListHostsRequest{PageSize: 1000})
+			if err != nil {
+				return err
+			}
+			for _, h := range r.GetHosts() {
+				if h.GetHealth() != apiv1.Host_AVAILABLE {
+					return fmt.Errorf("host %s of zone %s is %s %s", h.GetName(), h.GetZone(), h.GetHealth(), h.GetHealthReason())
+				}
+			}
+			return nil
+		})
+	})
 }
 
 // raiseKVM starts the zone's libvirt host, with a certificate of the zone's own CA, and makes it known.
@@ -133,7 +151,7 @@ func (s *Site) layImage(ctx context.Context, o Options) (string, error) {
 // guestImage returns the path of the bootable guest, built once and kept in the user's cache. Where no real host runs, a
 // few bytes stand for it: a simulated host boots anything.
 func (s *Site) guestImage(ctx context.Context, o Options) (string, error) {
-	if o.WithoutLibvirt || s.Mode == Loopback {
+	if s.simulated(o) {
 		path := s.path("data", "stand-in")
 		return path, os.WriteFile(path, []byte("stands for an image on simulated hosts"), 0o600)
 	}
@@ -157,3 +175,6 @@ func (s *Site) startHost(ctx context.Context, r record) error {
 	}
 	return s.writeRecord(r)
 }
+
+// simulated reports whether the site has simulated hosts only.
+func (s *Site) simulated(o Options) bool { return o.WithoutLibvirt || s.Mode == Loopback }

@@ -78,7 +78,7 @@ func (s *Site) layNetworks(ctx context.Context) error {
 
 // plug puts a leg of a group into a network.
 func (s *Site) plug(ctx context.Context, n Network, group, dev string, host int) error {
-	port := "p-" + strings.NewReplacer("controlplane", "cp", n.Name, "z").Replace(group)
+	port := portOf(group)
 	sw := s.netns("switch-" + n.Name)
 	if err := ipBatch(ctx, "", fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s\n", dev, s.netns(group), port, sw)); err != nil {
 		return err
@@ -87,6 +87,12 @@ func (s *Site) plug(ctx context.Context, n Network, group, dev string, host int)
 		return err
 	}
 	return ipBatch(ctx, s.netns(group), fmt.Sprintf("addr add %s/24 dev %s\nlink set %s up\n", s.address(n, host), dev, dev))
+}
+
+// portOf names a group's port on a network's switch; interface names take 15 bytes.
+func portOf(group string) string {
+	role, rest, _ := strings.Cut(group, "-")
+	return fmt.Sprintf("%.6s-%.3s", role, rest)
 }
 
 // guestBridge is the bridge of a zone's flat guest network, on its host.
@@ -122,7 +128,7 @@ func (s *Site) setLink(ctx context.Context, zone, state string) error {
 	if s.Mode == Loopback {
 		return fmt.Errorf("this site runs on loopback, where no link can be cut; run it as root")
 	}
-	return ipBatch(ctx, s.netns("switch-"+z.Name), fmt.Sprintf("link set %s %s\n", "p-broker-z", state))
+	return ipBatch(ctx, s.netns("switch-"+z.Name), fmt.Sprintf("link set %s %s\n", portOf("broker-"+z.Name), state))
 }
 
 // Command returns a command that runs inside a network, where a person with a desk in it would sit.

@@ -28,7 +28,7 @@ type WalkResult struct {
 func (s *Site) DoWalk(ctx context.Context, o Options) error {
 	from, to := "internet", "business"
 	cluster := "kvm"
-	if o.WithoutLibvirt || s.Mode == Loopback {
+	if s.simulated(o) {
 		cluster = "test"
 	}
 	key := s.path("cli", "walk_key")

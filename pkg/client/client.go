@@ -101,11 +101,16 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 		ctx = metadata.AppendToOutgoingContext(ctx, idempotencyKey, uuid.NewString())
 	}
 	_, bounded := ctx.Deadline()
+	var nobody error // why the last call found nobody
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		err := invoke(ctx, method, req, reply, cc, opts...)
+		if nobody != nil && status.Code(err) == codes.DeadlineExceeded {
+			return nobody
+		}
 		if !bounded || status.Code(err) != codes.Unavailable {
 			return err
 		}
+		nobody = err
 		select {
 		case <-ctx.Done():
 			return err

@@ -63,8 +63,11 @@ func (a *app) explain(e *problem.Error, err error) {
 	for _, f := range p.GetErrors() {
 		fmt.Fprintf(a.err, "  %s %s\n", f.GetField(), f.GetDetail())
 	}
-	if p.GetNext() != "" {
+	switch {
+	case p.GetNext() != "":
 		fmt.Fprintf(a.err, "  %s\n", p.GetNext())
+	case e.Code() == problem.Unavailable && a.config != nil:
+		fmt.Fprintf(a.err, "  %s was asked. Is it up, and reached from here? Another: --config, or NARU_SERVER.\n", a.config.Server)
 	}
 }
 

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// run runs one command line without a server.
+func run(t *testing.T, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	t.Setenv("NARU_CONFIG", filepath.Join(t.TempDir(), "none.yaml"))
+	var o, e bytes.Buffer
+	code = Run(context.Background(), args, &o, &e)
+	return code, o.String(), e.String()
+}
+
+func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
+	for _, c := range []struct{ line, says string }{
+		{"vm foo", "it has create, delete, list"},
+		{"vm show", "takes one name"},
+		{"vm list extra", "takes no argument"},
+		{"vm list -o xml", "it is table, wide, json, yaml or name"},
+		{"vm list --colour", "unknown flag"},
+		{"vm list", "no server is configured"},
+		{"image create x --format vmdk", "no server is configured"},
+	} {
+		code, _, errOut := run(t, strings.Fields(c.line)...)
+		if code != problem.ExitUsage || !strings.Contains(errOut, c.says) {
+			t.Errorf("naru %s: exit %d, %q", c.line, code, errOut)
+		}
+	}
+}
+
+func TestAServerThatIsNotThereIsNamed(t *testing.T) {
+	t.Setenv("NARU_SERVER", "https://127.0.0.1:1")
+	code, _, errOut := run(t, "vm", "list", "--timeout", "300ms")
+	if code != problem.ExitUnavailable || !strings.Contains(errOut, "https://127.0.0.1:1 was asked") {
+		t.Fatalf("exit %d, %q", code, errOut)
+	}
+}
+
+func TestAServerWithoutTLSIsRefused(t *testing.T) {
+	t.Setenv("NARU_SERVER", "http://127.0.0.1:1")
+	if code, _, errOut := run(t, "vm", "list"); code != problem.ExitUsage || !strings.Contains(errOut, "https://HOST:PORT") {
+		t.Fatalf("exit %d, %q", code, errOut)
+	}
+}
+
+func TestTheOutputFormats(t *testing.T) {
+	vms := []*apiv1.VM{{
+		Id: "0192", Name: "web-1", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Zone: "business", Host: "kvm-1",
+		Address: "10.91.2.10", Freshness: apiv1.Freshness_LIVE, CreatedAt: timestamppb.Now(),
+	}, {Id: "0193", Name: "web-2", State: apiv1.VM_BUILDING, Task: apiv1.VM_STARTING, Zone: "business"}}
+	for format, want := range map[string]string{
+		"table": "NAME   STATE                POWER  ZONE      HOST   ADDRESS     FRESH\n" +
+			"web-1  running              on     business  kvm-1  10.91.2.10  live\n" +
+			"web-2  building (starting)  -      business  -      -           -\n",
+		"name": "web-1\nweb-2\n",
+	} {
+		var out bytes.Buffer
+		a := &app{out: &out, output: format}
+		if err := printList(a, vmColumns, vms); err != nil || out.String() != want {
+			t.Errorf("-o %s: %v\n%s", format, err, out.String())
+		}
+	}
+	for format, want := range map[string]string{"json": `"state": "RUNNING"`, "yaml": "state: RUNNING\n"} {
+		var out bytes.Buffer
+		if err := printOne(&app{out: &out, output: format}, vms[0], vmColumns); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("-o %s: %v\n%s", format, err, out.String())
+		}
+	}
+}
+
+func TestWhatOthersWroteCannotSteerTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	p := &apiv1.Project{Name: "web", Description: "\x1b]0;owned\x07 line\nbreak"}
+	if err := printList(&app{out: &out, output: "table"}, projectColumns, []*apiv1.Project{p}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\x07") || strings.Count(out.String(), "\n") != 2 {
+		t.Fatalf("%q", out.String())
+	}
+}
+
+func TestAStoryTellsEachStepOnce(t *testing.T) {
+	var out bytes.Buffer
+	op := &apiv1.Operation{Kind: "vm.create", Target: &apiv1.Reference{Name: "web-1"}}
+	s := newStory(&out, op)
+	step := func(name string, state apiv1.Operation_Step_State) *apiv1.Operation_Step {
+		return &apiv1.Operation_Step{Name: name, State: state, Message: "on kvm-1", At: timestamppb.Now()}
+	}
+	op.Steps = []*apiv1.Operation_Step{step("accepted", apiv1.Operation_Step_DONE)}
+	s.tell(op)
+	s.tell(op)
+	op.Steps = append(op.Steps, step("disk", apiv1.Operation_Step_RUNNING))
+	s.tell(op)
+	op.Steps[1] = step("disk", apiv1.Operation_Step_FAILED)
+	s.tell(op)
+	s.close(false)
+	if got := out.String(); strings.Count(got, "accepted") != 1 || strings.Count(got, "✗ disk") != 1 || strings.Count(got, "\n") != 2 {
+		t.Fatalf("%s", got)
+	}
+}
+
+func TestAnArgumentMayComeFromAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key.pub")
+	if err := os.WriteFile(path, []byte("ssh-ed25519 AAAA me\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := argument("@" + path); err != nil || s != "ssh-ed25519 AAAA me\n" {
+		t.Fatalf("%q, %v", s, err)
+	}
+	if s, err := argument("plain"); err != nil || s != "plain" {
+		t.Fatalf("%q, %v", s, err)
+	}
+	if _, err := argument("@/nowhere"); err == nil {
+		t.Fatal("a missing file is no error")
+	}
+}
+
+func TestABackupAppearsOnlyWhenItIsWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "backup")
+	chunks := [][]byte{[]byte("one"), []byte("two")}
+	_, err := save(path, func() ([]byte, error) {
+		if len(chunks) == 0 {
+			return nil, context.Canceled
+		}
+		c := chunks[0]
+		chunks = chunks[1:]
+		return c, nil
+	})
+	if _, missing := os.Stat(path); err == nil || missing == nil {
+		t.Fatalf("err %v; the file is there although it is not whole", err)
+	}
+}

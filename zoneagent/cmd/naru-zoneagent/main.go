@@ -1,0 +1,124 @@
+// Command naru-zoneagent is one of a zone's controllers.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/naru-project/naru/pkg/obs"
+	"github.com/naru-project/naru/pkg/version"
+	"github.com/naru-project/naru/zoneagent"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "naru-zoneagent:", err)
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "naru-zoneagent", Short: "A controller of a zone", Version: version.Version, SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand())
+	return root
+}
+
+// configured makes a command that needs the configuration.
+func configured(use, short string, do func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := zoneagent.LoadConfig(path)
+		if err != nil {
+			return err
+		}
+		log, err := obs.NewLogger(os.Stderr, c.Log)
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), c, log)
+	}}
+	cmd.Flags().StringVar(&path, "config", "/etc/naru/zoneagent.yaml", "configuration file")
+	return cmd
+}
+
+func runCommand() *cobra.Command {
+	return configured("run", "Control the zone until told to stop", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+		a, err := zoneagent.New(ctx, c, log)
+		if err != nil {
+			return err
+		}
+		return a.Run(ctx)
+	})
+}
+
+func joinCommand() *cobra.Command {
+	var tokenFile string
+	cmd := configured("join", "Ask to be let into a zone, and wait until an administrator has accepted", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+		token, err := zoneagent.ReadToken(tokenFile)
+		if err != nil {
+			return err
+		}
+		zone, err := zoneagent.Join(ctx, c, log, token, func(fingerprint string) {
+			fmt.Fprintf(os.Stderr, "Asked to join. The key of this agent is\n  %s\nLet an administrator compare it and accept: naru zone accept ZONE --agent %s\n", fingerprint, c.Name)
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "Joined zone %s. Start the agent with: naru-zoneagent run\n", zone)
+		return nil
+	})
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the token of: naru zone token")
+	cmd.MarkFlagRequired("token-file")
+	return cmd
+}
+
+func fingerprintCommand() *cobra.Command {
+	return configured("fingerprint", "Print the fingerprint of this agent's key", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+		f, err := zoneagent.Fingerprint(c, log)
+		if err == nil {
+			fmt.Println(f)
+		}
+		return err
+	})
+}
+
+func caCommand() *cobra.Command {
+	var pin bool
+	cmd := configured("ca", "Print the certificate of the zone's authority, for clients of the edge", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+		certificate, thumb, err := zoneagent.CA(c, log)
+		switch {
+		case err != nil:
+		case pin:
+			fmt.Println(thumb)
+		default:
+			os.Stdout.Write(certificate)
+		}
+		return err
+	})
+	cmd.Flags().BoolVar(&pin, "pin", false, "print its pin instead, for zone_pin of further agents")
+	return cmd
+}
+
+func issueCommand() *cobra.Command {
+	var host, address, out string
+	cmd := configured("issue", "Issue a certificate for a host's libvirt", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+		return zoneagent.Issue(c, log, host, address, out)
+	})
+	cmd.Flags().StringVar(&host, "host", "", "name of the host")
+	cmd.Flags().StringVar(&address, "address", "", "IP address at which agents reach it")
+	cmd.Flags().StringVar(&out, "out", "", "folder for cacert.pem, servercert.pem and serverkey.pem")
+	for _, f := range []string{"host", "address", "out"} {
+		cmd.MarkFlagRequired(f)
+	}
+	return cmd
+}

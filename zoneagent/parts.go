@@ -1,0 +1,133 @@
+package zoneagent
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore/member"
+	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
+	"github.com/naru-project/naru/zoneagent/internal/hypervisor/libvirt"
+	"github.com/naru-project/naru/zoneagent/internal/hypervisor/sim"
+	"github.com/naru-project/naru/zoneagent/internal/peer"
+	"github.com/naru-project/naru/zoneagent/internal/schedule"
+	"github.com/naru-project/naru/zoneagent/internal/worker"
+)
+
+// enterZone sees to it that the agent holds the zone's authority, and returns where the zone's etcd is, where another agent
+// told it; the answer is kept for the next start.
+func (a *Agent) enterZone(ctx context.Context) ([]string, error) {
+	kept := filepath.Join(a.config.Data, "etcd-endpoints.json")
+	var endpoints []string
+	if b, err := os.ReadFile(kept); err == nil {
+		if err := json.Unmarshal(b, &endpoints); err != nil {
+			return nil, fmt.Errorf("%s is damaged; remove it, and start again: %w", kept, err)
+		}
+	}
+	switch {
+	case a.identity.InZone() && (len(a.config.Peers) == 0 || len(endpoints) > 0):
+		return endpoints, nil
+	case len(a.config.Peers) == 0:
+		return nil, a.identity.Found()
+	}
+	a.log.Info("entering the zone", "at", a.config.Peers)
+	endpoints, err := peer.Enter(ctx, a.identity, a.config.Peers, a.config.ZonePin)
+	if err != nil {
+		return nil, fmt.Errorf("enter the zone: %w", err)
+	}
+	b, err := json.Marshal(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	return endpoints, os.WriteFile(kept, b, 0o600)
+}
+
+// openStore opens the zone's etcd: a member of its own, the other agents', or the operator's.
+func (a *Agent) openStore(ctx context.Context, endpoints []string) (*etcdstore.Store, error) {
+	e := a.config.Etcd
+	certificate, key := a.identity.HolderFiles("member")
+	c := etcdstore.Config{
+		Zone: a.identity.ZoneID(), Agent: a.config.Name, Dir: filepath.Join(a.config.Data, "store"), Endpoints: endpoints,
+		Member: &etcdstore.MemberConfig{Peer: e.PeerAddress, Client: e.ClientAddress, Tick: e.Tick, Election: e.Election},
+		TLS:    &member.TLS{CertFile: certificate, KeyFile: key, CAFile: a.identity.AuthorityFile(), Name: a.identity.EtcdName()},
+		Logger: a.log.With("part", "store"), Registerer: a.registry,
+	}
+	if len(e.Endpoints) > 0 {
+		c.Endpoints, c.Member, c.TLS = e.Endpoints, nil, nil
+		for _, endpoint := range e.Endpoints {
+			if u, err := url.Parse(endpoint); err != nil || u.Host == "" {
+				return nil, fmt.Errorf("etcd.endpoints: %q is not a URL", endpoint)
+			}
+		}
+		if e.CertFile != "" {
+			c.TLS = &member.TLS{CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile}
+		}
+	}
+	return etcdstore.Open(ctx, c)
+}
+
+// newWorker makes what drives hypervisors. The literal map is the list of drivers.
+func (a *Agent) newWorker() (*worker.Worker, error) {
+	fleet, err := sim.New(sim.Options{StateDir: a.config.SimState, Logger: a.log.With("driver", "sim")})
+	if err != nil {
+		return nil, err
+	}
+	return worker.New(worker.Config{
+		Agent: a.config.Name, Zone: a.identity.ZoneID(),
+		Drivers: map[string]hypervisor.Driver{
+			"sim": fleet,
+			"libvirt": libvirt.New(libvirt.Options{
+				Folder: a.config.Libvirt.PoolPath, Bridge: a.config.Network.Bridge,
+				Certificate: a.identity.Member.TLSCertificate, Roots: a.roots,
+				Logger: a.log.With("driver", "libvirt"), Metrics: libvirt.NewMetrics(a.registry),
+			}),
+		},
+		Images: images(a.config.Images), Others: a.company, Samples: a.samples,
+		Network: func(string) worker.Network {
+			n := a.config.Network
+			return worker.Network{Bridge: n.Bridge, CIDR: n.CIDR, Gateway: n.Gateway, Nameservers: n.Nameservers}
+		},
+		Limits: worker.Limits{ObserveEvery: min(a.config.ObserveEvery, a.config.SampleEvery)},
+		Logger: a.log.With("part", "worker"), Metrics: worker.NewMetrics(a.registry),
+	})
+}
+
+// roots are the authorities that hosts' certificates come from: the zone's own.
+func (a *Agent) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.identity.Root())
+	return pool
+}
+
+// guestNetwork is the pool that addresses are taken from; nil where guests ask DHCP.
+func (a *Agent) guestNetwork() *schedule.Network {
+	n := a.config.Network
+	if !n.CIDR.IsValid() {
+		return nil
+	}
+	return &schedule.Network{CIDR: n.CIDR, Gateway: n.Gateway, First: n.First, Last: n.Last}
+}
+
+// images is a folder with images, each named by the SHA-256 of its file.
+type images string
+
+// Open opens an image. Nothing but a digest is ever looked up, so no name leads out of the folder.
+func (i images) Open(_ context.Context, sha256 string) (io.ReadCloser, error) {
+	root, err := os.OpenRoot(string(i))
+	if err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	defer root.Close()
+	f, err := root.Open(sha256)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the image store %s of this zone has no image %s; lay the file there under that name", i, sha256)
+	}
+	return f, err
+}
