@@ -25,7 +25,6 @@ import (
 // requests has for every method of the API a request that succeeds for an administrator, about project web's VM web-1
 // where there is a VM in it. A method without one fails the test.
 func requests(w *servicetest.World, operation string) map[string]proto.Message {
-	mask := func(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
 	return map[string]proto.Message{
 		apiv1.ZoneService_ListZones_FullMethodName:        &apiv1.ListZonesRequest{},
 		apiv1.ZoneService_GetZone_FullMethodName:          &apiv1.GetZoneRequest{Zone: "business"},
@@ -120,6 +119,8 @@ var notInMatrix = map[string]proto.Message{
 	apiv1.ZoneService_AcceptAgent_FullMethodName:    &apiv1.AcceptAgentRequest{Zone: "business", Agent: "a", Fingerprint: "SHA256:x"},
 	apiv1.ServerService_DeleteServer_FullMethodName: &apiv1.DeleteServerRequest{Server: "controlplane-1"},
 }
+
+func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
 
 // spare makes what the matrix deletes, and a VM of project web that runs.
 func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operation string) {

@@ -71,16 +71,17 @@ func (f *feed[M]) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		// A read that fails is made again at the next change or tick; meanwhile watchers wait.
-		for more := true; more && ctx.Err() == nil; {
-			more = f.advance(ctx) == nil && f.behind()
+		for more := true; more; {
+			more, _ = f.advance(ctx)
 		}
 	}
 }
 
-// advance reads what changed since the last time.
-func (f *feed[M]) advance(ctx context.Context) error {
-	return f.reader.View(ctx, func(tx *state.Tx) error {
+// advance reads what changed since the last time, and reports whether there may be more.
+func (f *feed[M]) advance(ctx context.Context) (more bool, err error) {
+	err = f.reader.View(ctx, func(tx *state.Tx) error {
 		meta := tx.Meta()
+		more = false
 		f.mu.Lock()
 		known, epoch, through := f.epoch != 0, f.epoch, f.through
 		f.mu.Unlock()
@@ -97,12 +98,13 @@ func (f *feed[M]) advance(ctx context.Context) error {
 			return err
 		}
 		reached := meta.Revision
-		if len(changes) >= feedChunk {
+		if more = len(changes) >= feedChunk; more {
 			reached = changes[len(changes)-1].Revision
 		}
 		f.publish(f.entries(meta.Epoch, changes), reached)
 		return nil
 	})
+	return more && err == nil, err
 }
 
 // entries makes changes ready to be sent.
@@ -151,13 +153,6 @@ func (f *feed[M]) publish(entries []entry[M], through uint64) {
 func (f *feed[M]) broadcast() {
 	close(f.wake)
 	f.wake = make(chan struct{})
-}
-
-// behind reports whether the last read brought as much as one read brings, so that there may be more.
-func (f *feed[M]) behind() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.ring) > 0 && f.ring[len(f.ring)-1].revision == f.through
 }
 
 // glance is what a watcher sees of a feed.
