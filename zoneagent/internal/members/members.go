@@ -1,175 +1,192 @@
-// Package members is how the agents of one zone find one another and notice that one is gone: memberlist, inside the zone
-// only, encrypted under a key that agents of the zone alone hold. What it says is a hint. Who may act is decided by
-// elections in the zone's store, never here.
 package members
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
-	"net"
+	"log"
+	"maps"
+	"net/netip"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Member is one agent, as it told of itself.
+// Member is an agent as this one has heard of it.
 type Member struct {
-	Name string `json:"name"`
-	// Agent is HOST:PORT where it answers other agents; EtcdPeer and EtcdClient are where its etcd member listens, or would.
-	Agent      string `json:"agent"`
-	EtcdPeer   string `json:"etcd_peer"`
-	EtcdClient string `json:"etcd_client"`
-	Version    string `json:"version"`
-	// Alive is false for one that has fallen silent, or has left, since this agent started.
-	Alive bool `json:"-"`
+	Agent
+	// Address is where it gossips.
+	Address netip.AddrPort
+	// Alive is false once it has said goodbye or fallen silent.
+	Alive bool
+	// Since is when that was first heard.
+	Since time.Time
 }
 
-// Config is what Members is made of.
-type Config struct {
-	// Name of this agent, unique in the zone.
-	Name string
-	// Address is HOST:PORT to gossip at, TCP and UDP; others reach it there.
-	Address string
-	// Key encrypts and authenticates: 32 bytes.
-	Key []byte
-	// Join are the gossip addresses of others; one that answers is enough.
-	Join []string
-	// Self is what the others are told.
-	Self Member
-	Log  *slog.Logger
-	// Quick makes failure detection fast enough for tests.
-	Quick bool
-}
-
-// Members is the zone's agents as this one hears of them. Safe for concurrent use.
-type Members struct {
-	config Config
-	list   *memberlist.Memberlist
-
-	closing sync.Once
-	closed  error
-
-	mu      sync.Mutex
-	known   map[string]Member
+// List is the agents of the zone as this one knows them. All methods are safe for concurrent use.
+type List struct {
+	cfg     Config
+	gossip  *memberlist.Memberlist
 	changed chan struct{}
+	alive   prometheus.Gauge
+
+	mu    sync.Mutex
+	known map[string]Member
 }
 
-// New begins to listen; Run joins the others.
-func New(c Config) (*Members, error) {
-	host, portText, err := net.SplitHostPort(c.Address)
-	if err != nil {
-		return nil, fmt.Errorf("gossip address %q: %w; want HOST:PORT", c.Address, err)
+// New listens on the agent's address. The error names a port that is taken.
+func New(c Config) (*List, error) {
+	c = c.withDefaults()
+	if err := c.check(); err != nil {
+		return nil, err
 	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
-		return nil, fmt.Errorf("gossip address %q: the port is not a number", c.Address)
+	l := &List{cfg: c, changed: make(chan struct{}, 1), known: map[string]Member{}}
+	l.alive = prometheus.NewGauge(prometheus.GaugeOpts{Name: "naru_members_alive_agents", Help: "Agents of the zone that are heard, this one among them."})
+	if c.Registerer != nil {
+		c.Registerer.MustRegister(l.alive)
 	}
-	c.Self.Name = c.Name
+	mc, err := l.gossipConfig()
+	if err != nil {
+		return nil, err
+	}
+	if l.gossip, err = memberlist.Create(mc); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
+			return nil, fmt.Errorf("gossip address %s is taken by another process: stop that one, or give gossip another port: %w", c.Address, err)
+		}
+		return nil, fmt.Errorf("gossip at %s: %w", c.Address, err)
+	}
+	return l, nil
+}
+
+func (l *List) gossipConfig() (*memberlist.Config, error) {
+	c := l.cfg
+	ring, err := memberlist.NewKeyring(c.Keys[1:], c.Keys[0])
+	if err != nil {
+		return nil, fmt.Errorf("gossip key: %w", err)
+	}
 	meta, err := json.Marshal(c.Self)
 	if err != nil {
 		return nil, err
 	}
 	if len(meta) > memberlist.MetaMaxSize {
-		return nil, fmt.Errorf("what agent %s tells of itself takes %d bytes; gossip carries %d: give it shorter addresses", c.Name, len(meta), memberlist.MetaMaxSize)
+		return nil, fmt.Errorf("what this agent tells of itself takes %d bytes, %d can be told", len(meta), memberlist.MetaMaxSize)
 	}
-	m := &Members{config: c, known: map[string]Member{}, changed: make(chan struct{}, 1)}
-	l := memberlist.DefaultLANConfig()
-	if c.Quick {
-		l = memberlist.DefaultLocalConfig()
-		l.ProbeInterval, l.ProbeTimeout, l.SuspicionMult, l.GossipInterval = 100*time.Millisecond, 50*time.Millisecond, 2, 20*time.Millisecond
-	}
-	l.Name, l.BindAddr, l.AdvertiseAddr, l.BindPort, l.AdvertisePort = c.Name, host, host, port, port
-	l.SecretKey = c.Key
-	l.Delegate, l.Events = told(meta), heard{m}
-	l.Logger = slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)
-	l.LogOutput = nil
-	if m.list, err = memberlist.Create(l); err != nil {
-		return nil, fmt.Errorf("gossip at %s: %w; stop what holds the port, or configure another", c.Address, err)
-	}
-	return m, nil
+	mc := memberlist.DefaultLANConfig()
+	mc.Name, mc.Label, mc.Keyring = c.Self.Name, c.Zone, ring
+	mc.BindAddr, mc.BindPort = c.Address.Addr().String(), int(c.Address.Port())
+	mc.AdvertiseAddr, mc.AdvertisePort = mc.BindAddr, mc.BindPort
+	mc.ProbeInterval, mc.ProbeTimeout = c.Probe, c.Probe*3/5
+	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 2
+	mc.GossipInterval, mc.PushPullInterval = c.Probe/5, 30*c.Probe
+	mc.GossipToTheDeadTime = 60 * c.Probe
+	mc.DeadNodeReclaimTime = 10 * c.Probe
+	mc.TCPTimeout = 10 * c.Probe
+	w := &words{list: l, meta: meta}
+	mc.Events, mc.Delegate, mc.Conflict = w, w, w
+	mc.Logger = log.New(logWriter{log: c.Logger}, "", 0)
+	return mc, nil
 }
 
-// Members returns all agents that were heard of since this one started, by name, this one among them.
-func (m *Members) Members() []Member {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := make([]Member, 0, len(m.known))
-	for _, k := range m.known {
-		out = append(out, k)
+// Run looks for the agents of Join until ctx ends; then it says goodbye and stops listening.
+func (l *List) Run(ctx context.Context) error {
+	l.join()
+	t := time.NewTicker(l.cfg.Retry)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			l.join()
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), l.stop())
+		}
 	}
-	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// stop says goodbye to whoever is there.
+func (l *List) stop() error {
+	if err := l.gossip.Leave(2 * l.cfg.Probe); err != nil {
+		l.cfg.Logger.Debug("the goodbye to the zone's other agents was not heard", "error", err)
+	}
+	return l.gossip.Shutdown()
+}
+
+// join tries the agents of Join that are not heard. Those that were cut off and given up are found again so, too.
+func (l *List) join() {
+	var missing []string
+	heard := l.heard()
+	for _, a := range l.cfg.Join {
+		if !heard[a] {
+			missing = append(missing, a.String())
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	if n, err := l.gossip.Join(missing); err != nil && n == 0 {
+		l.cfg.Logger.Info("other agents of the zone are not found yet", "addresses", missing, "again_in", l.cfg.Retry, "error", err)
+	}
+}
+
+// heard are the addresses of agents that are alive, this one among them.
+func (l *List) heard() map[netip.AddrPort]bool {
+	out := map[netip.AddrPort]bool{l.cfg.Address: true}
+	for _, m := range l.Members() {
+		out[m.Address] = out[m.Address] || m.Alive
+	}
 	return out
 }
 
-// Changed is level-triggered: receive, then read Members.
-func (m *Members) Changed() <-chan struct{} { return m.changed }
+// Members are all agents ever heard of, by name, this one among them.
+func (l *List) Members() []Member {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.SortedFunc(maps.Values(l.known), func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+}
 
-// joinEvery is how often an agent that hears of nobody asks again.
-const joinEvery = 3 * time.Second
+// Changed holds a hint when Members may tell something new.
+func (l *List) Changed() <-chan struct{} { return l.changed }
 
-// Run joins the others, and joins them again when it has lost them all, until ctx ends; then it leaves.
-func (m *Members) Run(ctx context.Context) error {
-	for {
-		if len(m.config.Join) > 0 && m.list.NumMembers() < 2 {
-			if _, err := m.list.Join(m.config.Join); err != nil {
-				m.config.Log.Info("no other agent of the zone answers", "asked", m.config.Join, "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), m.Close())
-		case <-time.After(joinEvery/2 + rand.N(joinEvery)):
-		}
+// Forget takes an agent off the list that is not alive and will not come back.
+func (l *List) Forget(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known[name].Alive {
+		delete(l.known, name)
 	}
 }
 
-// Close tells the others that this agent leaves, and ends the gossip. It may be called more than once.
-func (m *Members) Close() error {
-	m.closing.Do(func() {
-		if err := m.list.Leave(time.Second); err != nil {
-			m.config.Log.Debug("leave the zone's agents", "error", err)
-		}
-		m.closed = m.list.Shutdown()
-	})
-	return m.closed
-}
-
-func (m *Members) hear(n *memberlist.Node, alive bool) {
-	member := Member{}
-	if err := json.Unmarshal(n.Meta, &member); err != nil || member.Name != n.Name {
-		m.config.Log.Warn("an agent tells nonsense of itself", "agent", n.Name)
-		return
+// note takes down what was heard of an agent.
+func (l *List) note(n *memberlist.Node, alive bool) {
+	m := Member{Alive: alive, Since: time.Now()}
+	if err := json.Unmarshal(n.Meta, &m.Agent); err != nil && alive {
+		l.cfg.Logger.Warn("an agent of the zone tells nothing of itself that is understood", "agent", n.Name, "error", err)
 	}
-	member.Alive = alive
-	m.mu.Lock()
-	m.known[n.Name] = member
-	m.mu.Unlock()
+	m.Name = n.Name
+	if ip, ok := netip.AddrFromSlice(n.Addr); ok {
+		m.Address = netip.AddrPortFrom(ip.Unmap(), n.Port)
+	}
+	l.mu.Lock()
+	if old, ok := l.known[n.Name]; ok && old.Alive == alive {
+		m.Since = old.Since
+	}
+	l.known[n.Name] = m
+	count := 0
+	for _, k := range l.known {
+		if k.Alive {
+			count++
+		}
+	}
+	l.mu.Unlock()
+	l.alive.Set(float64(count))
+	l.cfg.Logger.Debug("heard of an agent", "agent", n.Name, "alive", alive, "address", m.Address)
 	select {
-	case m.changed <- struct{}{}:
+	case l.changed <- struct{}{}:
 	default:
 	}
 }
-
-// heard takes memberlist's events.
-type heard struct{ m *Members }
-
-func (h heard) NotifyJoin(n *memberlist.Node)   { h.m.hear(n, true) }
-func (h heard) NotifyUpdate(n *memberlist.Node) { h.m.hear(n, true) }
-func (h heard) NotifyLeave(n *memberlist.Node)  { h.m.hear(n, false) }
-
-// told is what the others are told of this agent; nothing else is gossiped.
-type told []byte
-
-func (t told) NodeMeta(int) []byte           { return t }
-func (told) NotifyMsg([]byte)                {}
-func (told) GetBroadcasts(int, int) [][]byte { return nil }
-func (told) LocalState(bool) []byte          { return nil }
-func (told) MergeRemoteState([]byte, bool)   {}

@@ -2,104 +2,261 @@ package members
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
-	"slices"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
-func free(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var zoneKey = bytes.Repeat([]byte{7}, 32)
+
+// site is a network of agents on loopback addresses of its own.
+type site struct {
+	t   *testing.T
+	net string
 }
 
-func start(t *testing.T, name, address string, key []byte, join ...string) *Members {
-	t.Helper()
-	m, err := New(Config{
-		Name: name, Address: address, Key: key, Join: join, Quick: true, Log: slog.New(slog.DiscardHandler),
-		Self: Member{Agent: address, EtcdPeer: "10.0.0.1:2380", Version: "v1"},
+func newSite(t *testing.T) *site {
+	return &site{t: t, net: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
+}
+
+func (s *site) address(n int) netip.AddrPort {
+	return netip.MustParseAddrPort(fmt.Sprintf("%s.%d:7946", s.net, n))
+}
+
+func (s *site) config(n int, join ...int) Config {
+	c := Config{
+		Zone: "z1", Address: s.address(n), Keys: [][]byte{zoneKey},
+		Self:  Agent{Name: fmt.Sprintf("agent-%d", n), API: fmt.Sprintf("10.0.0.%d:8443", n), Peer: "p", Client: "c", Version: "v1"},
+		Probe: 50 * time.Millisecond, Retry: 50 * time.Millisecond,
+	}
+	for _, j := range join {
+		c.Join = append(c.Join, s.address(j))
+	}
+	return c
+}
+
+// running is an agent's list, and how to end it.
+type running struct {
+	*List
+	cancel context.CancelFunc
+	done   chan error
+	once   sync.Once
+}
+
+func (s *site) start(c Config) *running {
+	s.t.Helper()
+	l, err := New(c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{List: l, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- l.Run(ctx) }()
+	s.t.Cleanup(r.leave)
+	return r
+}
+
+// leave ends an agent with a goodbye.
+func (r *running) leave() {
+	r.once.Do(func() {
+		r.cancel()
+		if err := <-r.done; !errors.Is(err, context.Canceled) {
+			panic(err)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	go m.Run(t.Context())
-	t.Cleanup(func() { m.Close() })
-	return m
 }
 
-// await waits until what is known of the members says so.
-func await(t *testing.T, m *Members, what string, ok func([]Member) bool) {
+// sees waits until an agent is alive, or is not.
+func (r *running) sees(t *testing.T, name string, alive bool) Member {
 	t.Helper()
-	for deadline := time.After(20 * time.Second); ; {
-		if ok(m.Members()) {
-			return
+	limit := time.After(30 * time.Second)
+	for {
+		for _, m := range r.Members() {
+			if m.Name == name && m.Alive == alive {
+				return m
+			}
 		}
 		select {
-		case <-m.Changed():
-		case <-deadline:
-			t.Fatalf("never: %s; there are %+v", what, m.Members())
+		case <-r.Changed():
+		case <-limit:
+			t.Fatalf("%s does not see %s alive %v: %v", r.cfg.Self.Name, name, alive, r.Members())
 		}
 	}
 }
 
-func alive(members []Member) string {
-	var names []string
-	for _, m := range members {
-		if m.Alive {
-			names = append(names, m.Name)
+func TestAgentsFindEachOtherInWhateverOrderTheyStart(t *testing.T) {
+	s := newSite(t)
+	a := s.start(s.config(1, 1, 2, 3))
+	b := s.start(s.config(2, 1, 2, 3))
+	c := s.start(s.config(3, 1, 2, 3))
+	for _, r := range []*running{a, b, c} {
+		for n := range 3 {
+			m := r.sees(t, fmt.Sprintf("agent-%d", n+1), true)
+			if want := s.config(n + 1); m.Agent != want.Self || m.Address != want.Address || m.Since.IsZero() {
+				t.Errorf("%s is told of as %+v", want.Self.Name, m)
+			}
 		}
 	}
-	return strings.Join(names, " ")
 }
 
-var key = bytes.Repeat([]byte{7}, 32)
-
-func TestAgentsFindOneAnotherAndNoticeWhoIsGone(t *testing.T) {
-	first := free(t)
-	a := start(t, "a", first, key)
-	b := start(t, "b", free(t), key, first)
-	c := start(t, "c", free(t), key, first)
-	for _, m := range []*Members{a, b, c} {
-		await(t, m, "all three", func(all []Member) bool { return alive(all) == "a b c" })
-	}
-	if got := a.Members(); got[1].Agent == "" || got[1].EtcdPeer != "10.0.0.1:2380" || got[1].Version != "v1" {
-		t.Fatalf("what b tells of itself is lost: %+v", got[1])
-	}
-	c.closing.Do(func() { c.closed = c.list.Shutdown() }) // dies without a word
-	await(t, a, "c is gone", func(all []Member) bool { return alive(all) == "a b" && len(all) == 3 })
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	await(t, a, "b has left", func(all []Member) bool { return alive(all) == "a" })
-}
-
-func TestAnAgentOfAnotherZoneIsNotHeard(t *testing.T) {
-	first := free(t)
-	a := start(t, "a", first, key)
-	other := start(t, "x", free(t), bytes.Repeat([]byte{8}, 32))
-	if _, err := other.list.Join([]string{first}); err == nil {
-		t.Fatal("it joined without the zone's key")
-	}
-	if slices.ContainsFunc(a.Members(), func(m Member) bool { return m.Name == "x" }) {
-		t.Fatal("it is known")
-	}
-}
-
-func TestATakenPortIsNamed(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func TestAnAgentThatIsKilledIsDeadAndComesBack(t *testing.T) {
+	s := newSite(t)
+	a := s.start(s.config(1))
+	b := s.start(s.config(2, 1))
+	c, err := New(s.config(3, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, err = New(Config{Name: "a", Address: l.Addr().String(), Key: key, Log: slog.New(slog.DiscardHandler)})
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(l.Addr())) {
-		t.Fatalf("got %v", err)
+	c.join()
+	for _, r := range []*running{a, b} {
+		r.sees(t, "agent-3", true)
+	}
+	// Killed: no goodbye.
+	if err := c.gossip.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+	a.sees(t, "agent-3", false)
+	b.sees(t, "agent-3", false)
+	s.start(s.config(3, 1))
+	a.sees(t, "agent-3", true)
+}
+
+func TestAnAgentThatSaysGoodbyeHasLeft(t *testing.T) {
+	s := newSite(t)
+	a := s.start(s.config(1))
+	b := s.start(s.config(2, 1))
+	a.sees(t, "agent-2", true)
+	b.leave()
+	a.sees(t, "agent-2", false)
+	a.Forget("agent-2")
+	a.Forget("agent-1")
+	if m := a.Members(); len(m) != 1 || m[0].Name != "agent-1" {
+		t.Errorf("members are %v", m)
+	}
+}
+
+func TestAnotherZoneOrAnotherKeyIsNotHeard(t *testing.T) {
+	s := newSite(t)
+	a := s.start(s.config(1))
+	for n, change := range map[int]func(*Config){
+		2: func(c *Config) { c.Zone = "z2" },
+		3: func(c *Config) { c.Keys = [][]byte{bytes.Repeat([]byte{8}, 32)} },
+	} {
+		c := s.config(n, 1)
+		change(&c)
+		stranger := s.start(c)
+		stranger.join()
+		if m := stranger.Members(); len(m) != 1 {
+			t.Errorf("a stranger sees %v", m)
+		}
+	}
+	friend := s.start(s.config(4, 1))
+	friend.sees(t, "agent-1", true)
+	a.sees(t, "agent-4", true)
+	if m := a.Members(); len(m) != 2 {
+		t.Errorf("strangers are heard: %v", m)
+	}
+}
+
+func TestAKeyIsReplacedWhileAllGoOn(t *testing.T) {
+	s := newSite(t)
+	fresh := bytes.Repeat([]byte{9}, 32)
+	old := s.config(1)
+	old.Keys = [][]byte{zoneKey, fresh}
+	a := s.start(old)
+	next := s.config(2, 1)
+	next.Keys = [][]byte{fresh, zoneKey}
+	b := s.start(next)
+	a.sees(t, "agent-2", true)
+	b.sees(t, "agent-1", true)
+}
+
+func TestWhatCannotWorkIsRefusedWithItsReason(t *testing.T) {
+	s := newSite(t)
+	taken, err := net.Listen("tcp", s.address(9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for want, change := range map[string]func(*Config){
+		"name":                        func(c *Config) { c.Self.Name = "" },
+		"never all its networks":      func(c *Config) { c.Address = netip.MustParseAddrPort("0.0.0.0:7946") },
+		"in the clear":                func(c *Config) { c.Keys = nil },
+		"gossip key":                  func(c *Config) { c.Keys = [][]byte{{1}} },
+		"can be told":                 func(c *Config) { c.Self.Version = strings.Repeat("v", 600) },
+		s.address(9).String() + " is": func(c *Config) { c.Address = s.address(9) },
+	} {
+		c := s.config(1)
+		change(&c)
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) contains(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), s)
+}
+
+func TestTwoAgentsOfOneNameAreToldApart(t *testing.T) {
+	s := newSite(t)
+	var log lines
+	c := s.config(1)
+	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	a := s.start(c)
+	twin := s.config(2, 1)
+	twin.Self.Name = "agent-1"
+	b, err := New(twin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.join()
+	if !log.contains("same name") {
+		t.Error("nothing is said of it")
+	}
+	if m := a.Members(); len(m) != 1 || m[0].Address != s.address(1) {
+		t.Errorf("members are %v", m)
+	}
+	if err := b.gossip.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLinesOfGossipComeAtTheirLevel(t *testing.T) {
+	var log lines
+	w := logWriter{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	for _, line := range []string{"[ERR] memberlist: a\n", "[WARN] memberlist: b\n", "[DEBUG] memberlist: c\n"} {
+		if n, err := w.Write([]byte(line)); n != len(line) || err != nil {
+			t.Errorf("wrote %d, %v", n, err)
+		}
+	}
+	if !log.contains("level=WARN msg=gossip said=\"memberlist: a\"") || !log.contains("level=INFO") || log.contains("memberlist: c") {
+		t.Errorf("log is %s", log.text.String())
 	}
 }
