@@ -160,7 +160,7 @@ func (s *site) order(cluster, vm string, change ...func(*linkv1.Order)) string {
 func (s *site) own(cluster string) *agent {
 	s.t.Helper()
 	s.kill(cluster)
-	a := &agent{site: s, owner: s.zone.Own(cluster, time.Hour), ended: make(chan error, 2)}
+	a := &agent{site: s, owner: s.zone.Own(cluster, 365*24*time.Hour), ended: make(chan error, 2)}
 	w, err := New(Config{
 		Agent: "agent-1", Zone: "business", Drivers: map[string]hypervisor.Driver{"sim": &watched{s.fleet, a}},
 		Images: bitsStore{}, Others: s.others, Samples: s.sink, Limits: s.limits, Logger: s.log,

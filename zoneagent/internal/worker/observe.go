@@ -37,8 +37,8 @@ func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 		case <-time.After(pause):
 		}
 		r := t.look(ctx, handle, time.Since(asked) >= t.limits.InventoryEvery)
-		if ctx.Err() != nil || errors.Is(r.err, errLost) {
-			return
+		if errors.Is(r.err, errLost) {
+			continue // nothing may be asked, and nothing is said of the host
 		}
 		if r.inventory != nil {
 			asked = r.began
