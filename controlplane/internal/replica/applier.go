@@ -33,9 +33,10 @@ type applier struct {
 	// reconfigured is told of each configuration that was committed. It must not block.
 	reconfigured func(raft.Configuration)
 
-	seen    uint64       // last index that Raft handed over
-	failed  error        // why nothing is applied any more
-	blocked atomic.Int64 // since when a batch cannot be applied, in Unix nanoseconds; 0 when none
+	seen   uint64       // last index that Raft handed over
+	failed error        // why nothing is applied any more
+	began  atomic.Int64 // when the batch began that is being applied, in nanoseconds after epoch; 0 when none is
+	epoch  time.Time
 }
 
 // Apply implements raft.FSM; Raft calls ApplyBatch in its place.
@@ -79,9 +80,18 @@ func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
 		return nil, a.failed
 	}
 	first, last := entries[0].Index, entries[len(entries)-1].Index
+	a.began.Store(max(1, int64(time.Since(a.epoch))))
+	defer a.began.Store(0)
 	results, err := a.machine.Apply(entries)
-	for err != nil && temporary(err) {
-		if a.blocked.CompareAndSwap(0, time.Now().UnixNano()) {
+	for blocked := false; ; blocked = true {
+		if err == nil || !temporary(err) {
+			if blocked {
+				a.metrics.applyBlocked.Set(0)
+				a.log.Info("the state can be written again", "last", last)
+			}
+			break
+		}
+		if !blocked {
 			a.metrics.applyBlocked.Set(1)
 			a.log.Error("the state cannot be written, and waits until it can", "first", first, "last", last, "error", err)
 		}
@@ -91,10 +101,6 @@ func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
 		case <-time.After(blockedRetry):
 		}
 		results, err = a.machine.Apply(entries)
-	}
-	if a.blocked.Swap(0) != 0 {
-		a.metrics.applyBlocked.Set(0)
-		a.log.Info("the state can be written again", "last", last)
 	}
 	if err == nil && len(results) != len(entries) {
 		err = fmt.Errorf("the state machine returned %d results for %d entries", len(results), len(entries))
@@ -115,13 +121,13 @@ func temporary(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.As(err, &t) && t.Temporary()
 }
 
-// blockedFor returns how long a batch has been waiting until it can be applied; 0 when none is.
-func (a *applier) blockedFor() time.Duration {
-	since := a.blocked.Load()
-	if since == 0 {
+// applying returns for how long the present batch has been under way; 0 when none is.
+func (a *applier) applying() time.Duration {
+	began := a.began.Load()
+	if began == 0 {
 		return 0
 	}
-	return time.Since(time.Unix(0, since))
+	return time.Since(a.epoch) - time.Duration(began)
 }
 
 // Snapshot implements raft.FSM. Raft labels it with the last index that it handed over, so that and the state must agree.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 	"github.com/prometheus/client_golang/prometheus"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -43,6 +44,9 @@ type Config struct {
 	ClockJumped func(by time.Duration)
 	Logger      *slog.Logger
 	Metrics     prometheus.Registerer
+
+	snapshotKept func()    // tests end the process there
+	files        types.VFS // tests put in one that fails
 }
 
 // JoinHandler decides who becomes a server.

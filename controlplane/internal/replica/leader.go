@@ -148,7 +148,7 @@ func (r *Replica) followLeadership(ctx context.Context) error {
 		case term = <-inOffice:
 		case <-seen:
 		case <-watch.C:
-			if r.applier.blockedFor() > r.c.Tuning.StallTimeout && r.raft.State() == raft.Leader {
+			if r.applier.applying() > r.c.Tuning.StallTimeout && r.raft.State() == raft.Leader {
 				r.spawn(func() { r.handOver("entries cannot be applied here") })
 			}
 		}

@@ -30,8 +30,9 @@ type ledger struct {
 	// before is called before entries are applied, after when they are durable.
 	before func([]Entry) error
 	after  func([]Entry)
-	// restored is called when a snapshot has been taken over.
+	// restored is called when a snapshot has been taken over, writing when one is half written.
 	restored func()
+	writing  func()
 	batches  int
 }
 
@@ -152,7 +153,7 @@ func (l *ledger) keep(next ledgerState) error {
 func (l *ledger) Snapshot() (Snapshot, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return ledgerSnapshot{l.state.clone()}, nil
+	return ledgerSnapshot{l.state.clone(), l.writing}, nil
 }
 
 // Restore implements Machine.
@@ -174,7 +175,10 @@ func (l *ledger) Restore(r io.Reader) error {
 	return err
 }
 
-type ledgerSnapshot struct{ state ledgerState }
+type ledgerSnapshot struct {
+	state   ledgerState
+	writing func()
+}
 
 func (s ledgerSnapshot) Applied() (index, term uint64) { return s.state.Index, s.state.Term }
 func (s ledgerSnapshot) Release()                      {}
@@ -183,7 +187,16 @@ func (s ledgerSnapshot) WriteTo(w io.Writer) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return io.Copy(w, bytes.NewReader(raw))
+	half := int64(len(raw) / 2)
+	n, err := io.Copy(w, bytes.NewReader(raw[:half]))
+	if err != nil {
+		return n, err
+	}
+	if s.writing != nil {
+		s.writing()
+	}
+	m, err := io.Copy(w, bytes.NewReader(raw[half:]))
+	return n + m, err
 }
 
 func (l *ledger) get(key string) string {

@@ -22,6 +22,9 @@ import (
 // cacheEntries is how many of the newest entries are kept in memory for followers: twice what one message may carry.
 const cacheEntries = 2 * maxBatch
 
+// stopTimeout is how long Close waits for what is under way.
+const stopTimeout = 10 * time.Second
+
 // Replica is one server's part in the federation. Its methods may be called concurrently, from New on.
 type Replica struct {
 	c         Config
@@ -93,8 +96,12 @@ func (r *Replica) open(weave weave) (err error) {
 	if err != nil {
 		return err
 	}
+	if r.c.snapshotKept != nil {
+		snapshots.kept = r.c.snapshotKept
+	}
 	if r.log, err = raftlog.Open(r.folder.log(), raftlog.Options{
 		SegmentBytes: r.c.Tuning.SegmentBytes, Logger: logger{to: r.c.Logger}, Fail: r.fail, NoSpace: r.noSpace(),
+		Files: r.c.files,
 	}); err != nil {
 		return fmt.Errorf("%w. %s", err, rejoin)
 	}
@@ -116,11 +123,13 @@ func (r *Replica) open(weave weave) (err error) {
 	r.progress.advance(applied)
 	r.metrics.applied.Set(float64(applied))
 	r.applier = &applier{machine: r.c.Machine, progress: r.progress, pending: r.pending, metrics: r.metrics, log: r.c.Logger,
-		fail: r.fail, stopping: r.stopping, reconfigured: r.reconfigured}
+		fail: r.fail, stopping: r.stopping, reconfigured: r.reconfigured, epoch: time.Now()}
 
-	if r.fabric, err = weave(&r.c, r.serverAt, r.metrics); err != nil {
+	woven, err := weave(&r.c, r.serverAt, r.metrics)
+	if err != nil {
 		return err
 	}
+	r.fabric = woven
 	cached, err := raft.NewLogCache(cacheEntries, r.log)
 	if err != nil {
 		return err
@@ -188,7 +197,9 @@ func (r *Replica) Close() (err error) {
 		r.stop()
 		r.spawning.Unlock()
 		if r.raft != nil {
-			err = r.raft.Shutdown().Error()
+			if err = r.stopRaft(); err != nil {
+				return // it still uses what would be closed now
+			}
 		}
 		if r.fabric != nil {
 			err = errors.Join(err, r.fabric.close())
@@ -214,6 +225,18 @@ func (r *Replica) spawn(task func()) bool {
 	}
 	r.tasks.Go(task)
 	return true
+}
+
+// stopRaft waits until Raft's goroutines have ended, though not for ever: a disk may keep one of them.
+func (r *Replica) stopRaft() error {
+	done := make(chan error, 1)
+	go func() { done <- r.raft.Shutdown().Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("the server did not come to rest within %v: an append or a batch is still under way", stopTimeout)
+	}
 }
 
 // Applied returns the index of the last entry that was applied here.

@@ -199,20 +199,35 @@ func (s *site) must(n *node, cmd *commandv1.Command) *commandv1.Result {
 	return result
 }
 
-// alike waits until all running servers have applied what the leader has, and compares their ledgers.
+// alike waits until all running servers have applied the same entries, the leader's, and compares their ledgers.
 func (s *site) alike() {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
-	for _, n := range s.running() {
-		check(s.t, n.ReadIndex(ctx))
-	}
-	first := s.running()[0]
-	for _, n := range s.running()[1:] {
-		if d := first.ledger.differs(n.ledger); d != "" {
-			s.t.Fatalf("%s and %s differ: %s", first.id, n.id, d)
+	for ctx.Err() == nil {
+		for _, n := range s.running() {
+			check(s.t, n.ReadIndex(ctx)) // an abandoned command may still come
 		}
+		differ := ""
+		first := s.running()[0]
+		index, _ := first.ledger.position()
+		same := true
+		for _, n := range s.running()[1:] {
+			if other, _ := n.ledger.position(); other != index {
+				same = false
+			} else if d := first.ledger.differs(n.ledger); d != "" {
+				differ = fmt.Sprintf("%s and %s differ at entry %d: %s", first.id, n.id, index, d)
+			}
+		}
+		switch {
+		case same && differ != "":
+			s.t.Fatal(differ)
+		case same:
+			return
+		}
+		pause(ctx, 10*time.Millisecond)
 	}
+	s.t.Fatal("the servers do not come to the same entry")
 }
 
 func addresses(nodes ...*node) []string {
@@ -238,7 +253,9 @@ func (doorman) Admit(context.Context, *apiv1.Server) error { return nil }
 // sight is what a server tells of itself.
 type sight struct{ n *node }
 
-func (v sight) Server(context.Context) (*apiv1.Server, error) { return &apiv1.Server{Name: v.n.id}, nil }
+func (v sight) Server(context.Context) (*apiv1.Server, error) {
+	return &apiv1.Server{Name: v.n.id}, nil
+}
 func (v sight) Samples(context.Context) (*commandv1.SamplesResponse, error) {
 	return &commandv1.SamplesResponse{Vms: []*apiv1.VMSample{{}}}, nil
 }

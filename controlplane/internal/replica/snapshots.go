@@ -33,6 +33,23 @@ type snapshotStore struct {
 	dir string
 	// damaged is told of a snapshot that does not read back as it was written. It must not block.
 	damaged func(id string, err error)
+	// kept is called when a snapshot is durable; tests end the process there.
+	kept func()
+}
+
+// sealedSink is a snapshot that is being written.
+type sealedSink struct {
+	raft.SnapshotSink
+	kept func()
+}
+
+// Close implements raft.SnapshotSink.
+func (s sealedSink) Close() error {
+	err := s.SnapshotSink.Close()
+	if err == nil {
+		s.kept()
+	}
+	return err
 }
 
 func openSnapshots(dir string, log logger, damaged func(id string, err error)) (*snapshotStore, error) {
@@ -40,7 +57,7 @@ func openSnapshots(dir string, log logger, damaged func(id string, err error)) (
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots: %w", err)
 	}
-	s := &snapshotStore{FileSnapshotStore: files, dir: filepath.Join(dir, "snapshots"), damaged: damaged}
+	s := &snapshotStore{FileSnapshotStore: files, dir: filepath.Join(dir, "snapshots"), damaged: damaged, kept: func() {}}
 	// What a crash left half written is of no use to anybody.
 	left, err := filepath.Glob(filepath.Join(s.dir, "*.tmp"))
 	for _, path := range left {
@@ -59,7 +76,7 @@ func (s *snapshotStore) Create(v raft.SnapshotVersion, index, term uint64, c raf
 	if err := writeDurably(filepath.Join(s.dir, sink.ID()+".tmp", sealName), seal(meta)); err != nil {
 		return nil, errors.Join(err, sink.Cancel())
 	}
-	return sink, nil
+	return sealedSink{sink, s.kept}, nil
 }
 
 // List implements raft.SnapshotStore: newest first.

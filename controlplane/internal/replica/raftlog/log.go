@@ -40,7 +40,8 @@ type Options struct {
 	// NoSpace is told that the disk is full, and with nil that it has room again. It must not block.
 	NoSpace func(error)
 
-	files types.VFS // the file system; tests put in one that fails
+	// Files is the file system that the segments are in; nil means the machine's.
+	Files types.VFS
 }
 
 // Log implements raft.LogStore, raft.MonotonicLogStore and raft.StableStore. Its methods may be called concurrently, as raft does:
@@ -81,8 +82,8 @@ func Open(dir string, o Options) (*Log, error) {
 	if o.NoSpace == nil {
 		o.NoSpace = func(error) {}
 	}
-	if o.files == nil {
-		o.files = walfs.New()
+	if o.Files == nil {
+		o.Files = walfs.New()
 	}
 	m, err := openMeta(dir)
 	if err != nil {
@@ -111,7 +112,7 @@ func Open(dir string, o Options) (*Log, error) {
 }
 
 func (l *Log) openWAL() (*wal.WAL, error) {
-	files := segments{SegmentFiler: segment.NewFiler(l.dir, l.o.files), dir: l.dir}
+	files := segments{SegmentFiler: segment.NewFiler(l.dir, l.o.Files), dir: l.dir}
 	if err := files.finishRotation(l.meta); err != nil {
 		return nil, err
 	}
@@ -177,6 +178,14 @@ func (l *Log) GetLog(index uint64, entry *raft.Log) error {
 func (l *Log) read(index uint64, entry *raft.Log) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	// raft-wal still reads what was deleted from its last segment.
+	first, err := l.wal.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if index < first {
+		return raft.ErrLogNotFound
+	}
 	if err := l.wal.GetLog(index, entry); err != nil {
 		return err
 	}

@@ -273,7 +273,7 @@ func TestSegmentsWithoutMetadataAreRefusedAndKept(t *testing.T) {
 func TestP19AFullDiskRefusesAppendsAndHeals(t *testing.T) {
 	disk := &disk{VFS: fs.New()}
 	var full error
-	l := open(t, t.TempDir(), Options{SegmentBytes: 4096, files: disk, NoSpace: func(err error) { full = err },
+	l := open(t, t.TempDir(), Options{SegmentBytes: 4096, Files: disk, NoSpace: func(err error) { full = err },
 		Fail: func(err error) { t.Errorf("a full disk is no reason to stop: %v", err) }})
 	defer l.Close()
 	var want []*raft.Log
@@ -299,7 +299,7 @@ func TestP19AFullDiskRefusesAppendsAndHeals(t *testing.T) {
 
 func TestP19ARotationThatFoundNoRoomIsMadeUpFor(t *testing.T) {
 	disk := &disk{VFS: fs.New()}
-	l := open(t, t.TempDir(), Options{SegmentBytes: 4096, files: disk})
+	l := open(t, t.TempDir(), Options{SegmentBytes: 4096, Files: disk})
 	defer l.Close()
 	disk.noCreate = true
 	var want []*raft.Log
@@ -323,7 +323,7 @@ func TestP19ARotationThatFoundNoRoomIsMadeUpFor(t *testing.T) {
 func TestP19AFailedSyncEndsTheLogAndIsNeverTriedAgain(t *testing.T) {
 	disk := &disk{VFS: fs.New()}
 	var failed error
-	l := open(t, t.TempDir(), Options{files: disk, Fail: func(err error) { failed = err }})
+	l := open(t, t.TempDir(), Options{Files: disk, Fail: func(err error) { failed = err }})
 	defer l.Close()
 	check(t, l.StoreLogs(entries(1, 3, 1)))
 	l.Serve()
@@ -491,6 +491,11 @@ func holds(t tester, l *Log, want []*raft.Log) {
 	if first != want[0].Index || last != want[len(want)-1].Index {
 		t.Fatalf("holds entries %d to %d, want %d to %d", first, last, want[0].Index, want[len(want)-1].Index)
 	}
+	for _, gone := range []uint64{first - 1, last + 1} {
+		if err := l.GetLog(gone, new(raft.Log)); !errors.Is(err, raft.ErrLogNotFound) {
+			t.Fatalf("entry %d is read from a log that holds %d to %d: %v", gone, first, last, err)
+		}
+	}
 	for _, w := range want {
 		var got raft.Log
 		check(t, l.GetLog(w.Index, &got))
@@ -525,7 +530,7 @@ func sealedWithoutSuccessor(t *testing.T) (dir string, want []*raft.Log, start i
 	t.Helper()
 	source := t.TempDir()
 	disk := &disk{VFS: fs.New()}
-	l := open(t, source, Options{SegmentBytes: 4096, files: disk})
+	l := open(t, source, Options{SegmentBytes: 4096, Files: disk})
 	defer l.Close()
 	l.meta.commit = func(string, []byte) error { return syscall.EIO } // raft-wal only logs that a rotation failed
 	for {
