@@ -12,36 +12,42 @@ import (
 
 // Config says who this agent is among the others.
 type Config struct {
-	// Zone is the zone's id: agents of another do not hear this one.
-	Zone string
+	// Name is the agent's, unique in the zone.
+	Name string
 	// Address is IP:port in the zone's network, for UDP and TCP.
-	Address netip.AddrPort
-	// Keys encrypt what is said; the first is used, the others are understood. 16, 24 or 32 bytes each, at least one.
-	Keys [][]byte
+	Address string
+	// Key encrypts what is said: 16, 24 or 32 bytes. OldKeys are understood besides, while a key is being replaced.
+	Key     []byte
+	OldKeys [][]byte
 	// Self is what the others are told of this agent.
-	Self Agent
-	// Join are addresses of other agents, tried again and again until they are found.
-	Join []netip.AddrPort
+	Self Member
+	// Join are gossip addresses of other agents, tried again and again until they are heard.
+	Join []string
 	// Probe is how often another agent is asked whether it lives (500 ms by default). One that is silent counts as dead
 	// after about five times as long.
 	Probe time.Duration
-	// Retry is how often agents of Join that are not found are tried (5 s by default).
-	Retry  time.Duration
-	Logger *slog.Logger
+	// Retry is how often agents of Join that are not heard are tried (5 s by default).
+	Retry time.Duration
+	Log   *slog.Logger
 	// Registerer may be nil.
 	Registerer prometheus.Registerer
 }
 
-// Agent is what agents tell of themselves.
-type Agent struct {
-	// Name is unique in the zone.
+// Member is an agent of the zone, as it tells of itself and as it is heard.
+type Member struct {
 	Name string `json:"-"`
-	// API, Peer and Client are IP:port: the agents' own service, and etcd's member.
-	API    string `json:"api,omitempty"`
-	Peer   string `json:"peer,omitempty"`
-	Client string `json:"client,omitempty"`
+	// Agent, EtcdPeer and EtcdClient are where its own service and its member of etcd listen: IP:port.
+	Agent      string `json:"agent,omitempty"`
+	EtcdPeer   string `json:"etcd_peer,omitempty"`
+	EtcdClient string `json:"etcd_client,omitempty"`
 	// Version of the program.
 	Version string `json:"version,omitempty"`
+
+	// Address is where it gossips.
+	Address netip.AddrPort `json:"-"`
+	// Alive is false once it has said goodbye or fallen silent; Since is when that was first heard.
+	Alive bool      `json:"-"`
+	Since time.Time `json:"-"`
 }
 
 func (c Config) withDefaults() Config {
@@ -51,20 +57,22 @@ func (c Config) withDefaults() Config {
 	if c.Retry == 0 {
 		c.Retry = 5 * time.Second
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
 }
 
-func (c Config) check() error {
+// check returns the address that is listened on.
+func (c Config) check() (netip.AddrPort, error) {
+	address, err := netip.ParseAddrPort(c.Address)
 	switch {
-	case c.Zone == "" || c.Self.Name == "":
-		return errors.New("an agent among others needs the zone's id and a name")
-	case !c.Address.IsValid() || c.Address.Addr().IsUnspecified():
-		return fmt.Errorf("gossip address %s: it is IP:port of this machine in the zone's network, never all its networks", c.Address)
-	case len(c.Keys) == 0:
-		return errors.New("the zone's gossip key is missing: nothing is said in the clear")
+	case c.Name == "":
+		return address, errors.New("an agent among others needs a name")
+	case err != nil || address.Addr().IsUnspecified():
+		return address, fmt.Errorf("gossip address %q: it is IP:port of this machine in the zone's network, never all its networks", c.Address)
+	case len(c.Key) == 0:
+		return address, errors.New("the zone's gossip key is missing: nothing is said in the clear")
 	}
-	return nil
+	return address, nil
 }

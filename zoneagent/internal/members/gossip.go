@@ -10,7 +10,7 @@ import (
 
 // words is what memberlist asks and tells. It is called under memberlist's lock and never waits.
 type words struct {
-	list *List
+	list *Members
 	meta []byte
 }
 
@@ -30,7 +30,7 @@ func (w *words) NotifyLeave(n *memberlist.Node) { w.list.note(n, false) }
 
 // NotifyConflict: two agents go by one name.
 func (w *words) NotifyConflict(have, other *memberlist.Node) {
-	w.list.cfg.Logger.Error("two agents of the zone have the same name: give one of them another",
+	w.list.cfg.Log.Error("two agents of the zone have the same name: give one of them another",
 		"agent", have.Name, "known_at", have.Address(), "also_at", other.Address())
 }
 

@@ -37,19 +37,19 @@ func (s *site) address(n int) netip.AddrPort {
 
 func (s *site) config(n int, join ...int) Config {
 	c := Config{
-		Zone: "z1", Address: s.address(n), Keys: [][]byte{zoneKey},
-		Self:  Agent{Name: fmt.Sprintf("agent-%d", n), API: fmt.Sprintf("10.0.0.%d:8443", n), Peer: "p", Client: "c", Version: "v1"},
+		Name: fmt.Sprintf("agent-%d", n), Address: s.address(n).String(), Key: zoneKey,
+		Self:  Member{Agent: fmt.Sprintf("10.0.0.%d:8443", n), EtcdPeer: "p", EtcdClient: "c", Version: "v1"},
 		Probe: 50 * time.Millisecond, Retry: 50 * time.Millisecond,
 	}
 	for _, j := range join {
-		c.Join = append(c.Join, s.address(j))
+		c.Join = append(c.Join, s.address(j).String())
 	}
 	return c
 }
 
 // running is an agent's list, and how to end it.
 type running struct {
-	*List
+	*Members
 	cancel context.CancelFunc
 	done   chan error
 	once   sync.Once
@@ -62,7 +62,7 @@ func (s *site) start(c Config) *running {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{List: l, cancel: cancel, done: make(chan error, 1)}
+	r := &running{Members: l, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- l.Run(ctx) }()
 	s.t.Cleanup(r.leave)
 	return r
@@ -75,6 +75,9 @@ func (r *running) leave() {
 		if err := <-r.done; !errors.Is(err, context.Canceled) {
 			panic(err)
 		}
+		if err := r.Close(); err != nil {
+			panic(err)
+		}
 	})
 }
 
@@ -83,7 +86,7 @@ func (r *running) sees(t *testing.T, name string, alive bool) Member {
 	t.Helper()
 	limit := time.After(30 * time.Second)
 	for {
-		for _, m := range r.Members() {
+		for _, m := range r.Members.Members() {
 			if m.Name == name && m.Alive == alive {
 				return m
 			}
@@ -91,7 +94,7 @@ func (r *running) sees(t *testing.T, name string, alive bool) Member {
 		select {
 		case <-r.Changed():
 		case <-limit:
-			t.Fatalf("%s does not see %s alive %v: %v", r.cfg.Self.Name, name, alive, r.Members())
+			t.Fatalf("%s does not see %s alive %v: %v", r.cfg.Name, name, alive, r.Members.Members())
 		}
 	}
 }
@@ -104,8 +107,10 @@ func TestAgentsFindEachOtherInWhateverOrderTheyStart(t *testing.T) {
 	for _, r := range []*running{a, b, c} {
 		for n := range 3 {
 			m := r.sees(t, fmt.Sprintf("agent-%d", n+1), true)
-			if want := s.config(n + 1); m.Agent != want.Self || m.Address != want.Address || m.Since.IsZero() {
-				t.Errorf("%s is told of as %+v", want.Self.Name, m)
+			want := s.config(n + 1).Self
+			want.Name, want.Address, want.Alive, want.Since = fmt.Sprintf("agent-%d", n+1), s.address(n+1), true, m.Since
+			if m != want || m.Since.IsZero() {
+				t.Errorf("told of as %+v, want %+v", m, want)
 			}
 		}
 	}
@@ -142,31 +147,26 @@ func TestAnAgentThatSaysGoodbyeHasLeft(t *testing.T) {
 	a.sees(t, "agent-2", false)
 	a.Forget("agent-2")
 	a.Forget("agent-1")
-	if m := a.Members(); len(m) != 1 || m[0].Name != "agent-1" {
+	if m := a.Members.Members(); len(m) != 1 || m[0].Name != "agent-1" {
 		t.Errorf("members are %v", m)
 	}
 }
 
-func TestAnotherZoneOrAnotherKeyIsNotHeard(t *testing.T) {
+func TestAnotherZonesKeyIsNotHeard(t *testing.T) {
 	s := newSite(t)
 	a := s.start(s.config(1))
-	for n, change := range map[int]func(*Config){
-		2: func(c *Config) { c.Zone = "z2" },
-		3: func(c *Config) { c.Keys = [][]byte{bytes.Repeat([]byte{8}, 32)} },
-	} {
-		c := s.config(n, 1)
-		change(&c)
-		stranger := s.start(c)
-		stranger.join()
-		if m := stranger.Members(); len(m) != 1 {
-			t.Errorf("a stranger sees %v", m)
-		}
+	c := s.config(2, 1)
+	c.Key = bytes.Repeat([]byte{8}, 32)
+	stranger := s.start(c)
+	stranger.join()
+	if m := stranger.Members.Members(); len(m) != 1 {
+		t.Errorf("a stranger sees %v", m)
 	}
 	friend := s.start(s.config(4, 1))
 	friend.sees(t, "agent-1", true)
 	a.sees(t, "agent-4", true)
-	if m := a.Members(); len(m) != 2 {
-		t.Errorf("strangers are heard: %v", m)
+	if m := a.Members.Members(); len(m) != 2 {
+		t.Errorf("a stranger is heard: %v", m)
 	}
 }
 
@@ -174,10 +174,10 @@ func TestAKeyIsReplacedWhileAllGoOn(t *testing.T) {
 	s := newSite(t)
 	fresh := bytes.Repeat([]byte{9}, 32)
 	old := s.config(1)
-	old.Keys = [][]byte{zoneKey, fresh}
+	old.OldKeys = [][]byte{fresh}
 	a := s.start(old)
 	next := s.config(2, 1)
-	next.Keys = [][]byte{fresh, zoneKey}
+	next.Key, next.OldKeys = fresh, [][]byte{zoneKey}
 	b := s.start(next)
 	a.sees(t, "agent-2", true)
 	b.sees(t, "agent-1", true)
@@ -191,12 +191,12 @@ func TestWhatCannotWorkIsRefusedWithItsReason(t *testing.T) {
 	}
 	defer taken.Close()
 	for want, change := range map[string]func(*Config){
-		"name":                        func(c *Config) { c.Self.Name = "" },
-		"never all its networks":      func(c *Config) { c.Address = netip.MustParseAddrPort("0.0.0.0:7946") },
-		"in the clear":                func(c *Config) { c.Keys = nil },
-		"gossip key":                  func(c *Config) { c.Keys = [][]byte{{1}} },
+		"name":                        func(c *Config) { c.Name = "" },
+		"never all its networks":      func(c *Config) { c.Address = "0.0.0.0:7946" },
+		"in the clear":                func(c *Config) { c.Key = nil },
+		"gossip key":                  func(c *Config) { c.Key = []byte{1} },
 		"can be told":                 func(c *Config) { c.Self.Version = strings.Repeat("v", 600) },
-		s.address(9).String() + " is": func(c *Config) { c.Address = s.address(9) },
+		s.address(9).String() + " is": func(c *Config) { c.Address = s.address(9).String() },
 	} {
 		c := s.config(1)
 		change(&c)
@@ -228,10 +228,10 @@ func TestTwoAgentsOfOneNameAreToldApart(t *testing.T) {
 	s := newSite(t)
 	var log lines
 	c := s.config(1)
-	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	c.Log = slog.New(slog.NewTextHandler(&log, nil))
 	a := s.start(c)
 	twin := s.config(2, 1)
-	twin.Self.Name = "agent-1"
+	twin.Name = "agent-1"
 	b, err := New(twin)
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +240,7 @@ func TestTwoAgentsOfOneNameAreToldApart(t *testing.T) {
 	if !log.contains("same name") {
 		t.Error("nothing is said of it")
 	}
-	if m := a.Members(); len(m) != 1 || m[0].Address != s.address(1) {
+	if m := a.Members.Members(); len(m) != 1 || m[0].Address != s.address(1) {
 		t.Errorf("members are %v", m)
 	}
 	if err := b.gossip.Shutdown(); err != nil {
