@@ -3,9 +3,12 @@ package link
 import (
 	"context"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/federation/wire"
@@ -23,6 +26,7 @@ type zoneStream struct {
 	stop   func() bool
 	ended  error
 	opened bool
+	began  time.Time
 }
 
 func (z *zoneStream) Header() (metadata.MD, error) { return nil, nil }
@@ -35,7 +39,7 @@ func (t *callTable) openStream(ctx context.Context, m *wire.Method) (*zoneStream
 	if err != nil {
 		return nil, err
 	}
-	return &zoneStream{ctx: ctx, t: t, c: c, stop: context.AfterFunc(ctx, func() { t.cancel(c) })}, nil
+	return &zoneStream{ctx: ctx, t: t, c: c, began: time.Now(), stop: context.AfterFunc(ctx, func() { t.cancel(c) })}, nil
 }
 
 // SendMsg takes the request; a stream of requests does not cross the link.
@@ -92,6 +96,11 @@ func (z *zoneStream) RecvMsg(m any) error {
 func (z *zoneStream) finish(err error) error {
 	z.ended = err
 	z.stop()
+	code := codes.OK
+	if err != io.EOF {
+		code = status.Code(err)
+	}
+	z.t.s.metrics.called(code, z.began)
 	return err
 }
 

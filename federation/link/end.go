@@ -55,8 +55,15 @@ func (c Common) ready() (shared, error) {
 	return shared{Common: c, checker: c.Checker, timing: c.Timing.withDefaults(), metrics: c.Metrics, log: c.Log}, nil
 }
 
+// attempt is what became of an opening.
+type attempt struct {
+	s      *session
+	opened *Opened
+	err    error
+}
+
 // round is one session from dialling to its end: open proves both ends, begin gives it its classes. Whatever fails is
-// what it returns, and nothing of it is left behind.
+// what it returns.
 func (sh shared) round(ctx context.Context, way linkv1.Direction, dial Dial, open func(*opening) (*Opened, error), begin func(*session, *Opened) error) (err error) {
 	defer func() { sh.metrics.ended(err) }()
 	// The line outlives the work by a goodbye.
@@ -66,40 +73,72 @@ func (sh shared) round(ctx context.Context, way linkv1.Direction, dial Dial, ope
 	patience := time.AfterFunc(sh.timing.Opening, hangUp)
 	leave := context.AfterFunc(ctx, hangUp)
 
-	s, opened, err := sh.open(ctx, line, way, dial, open)
+	// One goroutine receives, through the opening and after it.
+	attempts, ready, heard := make(chan attempt, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(heard)
+		a := sh.open(ctx, line, way, dial, open)
+		attempts <- a
+		select {
+		case <-ready:
+			a.s.read()
+		case <-line.Done():
+		}
+	}()
+	var a attempt
+	select {
+	case a = <-attempts:
+	case <-line.Done():
+		a.err = line.Err()
+	}
 	timely, present := patience.Stop(), leave()
 	switch {
 	case !present:
-		err = context.Cause(ctx)
+		a.err = context.Cause(ctx)
 	case !timely:
-		err = fmt.Errorf("%w: the session did not open within %v", ErrSilent, sh.timing.Opening)
+		a.err = fmt.Errorf("%w: the session did not open within %v", ErrSilent, sh.timing.Opening)
 	}
-	if s != nil {
-		defer s.end(nil)
-	}
-	if err != nil {
-		return err
+	if a.err != nil {
+		hangUp()
+		settle(heard)
+		return a.err
 	}
 	sh.metrics.openSeconds.Observe(time.Since(began).Seconds())
 	sh.metrics.sessions.Inc()
 	defer sh.metrics.sessions.Dec()
-	s.peer = opened.Peer
-	err = judgeNumbers(opened)
+	s := a.s
+	s.peer = a.opened.Peer
+	err = judgeNumbers(a.opened)
 	if err == nil {
-		err = begin(s, opened)
+		err = begin(s, a.opened)
 	}
 	if err != nil {
 		s.end(err)
 	}
-	return s.run(hangUp)
+	close(ready)
+	return s.run(line, hangUp, heard)
 }
 
-func (sh shared) open(ctx, line context.Context, way linkv1.Direction, dial Dial, open func(*opening) (*Opened, error)) (*session, *Opened, error) {
+func (sh shared) open(ctx, line context.Context, way linkv1.Direction, dial Dial, open func(*opening) (*Opened, error)) attempt {
 	path, err := dial(line)
 	if err != nil {
-		return nil, nil, fmt.Errorf("dial: %w: %w", errStream, err)
+		return attempt{err: fmt.Errorf("dial: %w: %w", errStream, err)}
 	}
 	s := newSession(ctx, way, path, sh)
-	opened, err := open(&opening{s: s, identity: sh.Identity, verify: sh.Verify, path: path})
-	return s, opened, err
+	opened, err := open(&opening{s: s, line: line, identity: sh.Identity, verify: sh.Verify, path: path})
+	if err != nil {
+		s.end(err)
+	}
+	return attempt{s: s, opened: opened, err: err}
+}
+
+// settle waits until a goroutine has left its stream, which it does at once where the stream has ended with the line.
+// Where it has not, the stream's owner ends it, and there is nothing to wait for.
+func settle(left <-chan struct{}) {
+	timer := time.NewTimer(100 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-left:
+	case <-timer.C:
+	}
 }

@@ -14,9 +14,7 @@ import (
 
 // Metrics are an end's figures; way is "up" or "down". Several ends of one process may share them.
 type Metrics struct {
-	frames, bytes        *prometheus.CounterVec // class, way
-	framesRead           *prometheus.CounterVec
-	bytesRead            *prometheus.CounterVec
+	sending, receiving   map[wire.Class][2]flow // by direction: up, down
 	frameRefused         *prometheus.CounterVec // class, way: of what this end sent
 	frameWithheld        *prometheus.CounterVec // class, way: of what this end would have received
 	sessions             prometheus.Gauge
@@ -39,10 +37,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	seconds := prometheus.ExponentialBuckets(0.001, 2, 15)
 	return &Metrics{
-		frames:        counter("sent_frames_total", "Frames sent.", "class", "way"),
-		bytes:         counter("sent_payload_bytes_total", "Payload sent.", "class", "way"),
-		framesRead:    counter("received_frames_total", "Frames received and accepted.", "class", "way"),
-		bytesRead:     counter("received_payload_bytes_total", "Payload received and accepted.", "class", "way"),
+		sending: flows(counter("sent_frames_total", "Frames sent.", "class", "way"),
+			counter("sent_payload_bytes_total", "Payload sent.", "class", "way")),
+		receiving: flows(counter("received_frames_total", "Frames received and accepted.", "class", "way"),
+			counter("received_payload_bytes_total", "Payload received and accepted.", "class", "way")),
 		frameRefused:  counter("refused_frames_total", "Frames of this end that a broker refused.", "class", "way"),
 		frameWithheld: counter("withheld_frames_total", "Frames for this end that a broker withheld.", "class", "way"),
 		sessions:      f.NewGauge(prometheus.GaugeOpts{Name: "naru_link_sessions", Help: "Open sessions."}),
@@ -71,14 +69,32 @@ func way(d linkv1.Direction) string {
 	return "down"
 }
 
+// flow is what passes of one class in one direction. It is looked up once, because every frame counts.
+type flow struct{ frames, bytes prometheus.Counter }
+
+func flows(frames, bytes *prometheus.CounterVec) map[wire.Class][2]flow {
+	all := map[wire.Class][2]flow{}
+	for _, c := range []wire.Class{wire.ClassOpening, wire.ClassState, wire.ClassJournal, wire.ClassCall, wire.ClassSample, wire.ClassControl} {
+		var both [2]flow
+		for i, d := range []linkv1.Direction{linkv1.Direction_UP, linkv1.Direction_DOWN} {
+			both[i] = flow{frames.WithLabelValues(string(c), way(d)), bytes.WithLabelValues(string(c), way(d))}
+		}
+		all[c] = both
+	}
+	return all
+}
+
+func (f flow) count(bytes int) {
+	f.frames.Inc()
+	f.bytes.Add(float64(bytes))
+}
+
 func (m *Metrics) sent(c wire.Class, d linkv1.Direction, bytes int) {
-	m.frames.WithLabelValues(string(c), way(d)).Inc()
-	m.bytes.WithLabelValues(string(c), way(d)).Add(float64(bytes))
+	m.sending[c][d-linkv1.Direction_UP].count(bytes)
 }
 
 func (m *Metrics) received(c wire.Class, d linkv1.Direction, bytes int) {
-	m.framesRead.WithLabelValues(string(c), way(d)).Inc()
-	m.bytesRead.WithLabelValues(string(c), way(d)).Add(float64(bytes))
+	m.receiving[c][d-linkv1.Direction_UP].count(bytes)
 }
 
 func (m *Metrics) refused(c wire.Class, d linkv1.Direction) {

@@ -34,6 +34,7 @@ type Opened struct {
 // Until the last of these is verified, nothing that the other end says is acted upon.
 type opening struct {
 	s        *session
+	line     context.Context
 	identity Identity
 	verify   Verify
 	path     Path
@@ -169,6 +170,9 @@ func (o *opening) hear(kind linkv1.Type, into proto.Message) ([]byte, error) {
 	f, err := o.s.stream.Recv()
 	if err != nil {
 		return nil, fmt.Errorf("wait for %s: %w: %w", kind, errStream, err)
+	}
+	if o.line.Err() != nil {
+		return nil, o.line.Err() // nobody waits for this opening any more
 	}
 	if o.s.id == nil {
 		o.s.id = f.Session // the zone's end names the session

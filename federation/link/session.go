@@ -79,9 +79,10 @@ type session struct {
 	loops     []func(context.Context) error
 }
 
-// run carries the session until something ends it, and returns the cause. hangUp ends the stream.
-func (s *session) run(hangUp context.CancelFunc) error {
-	var work, lines sync.WaitGroup
+// run carries the session until something ends it, and returns the cause. hangUp ends the line; heard is closed when the
+// reader has left it.
+func (s *session) run(line context.Context, hangUp context.CancelFunc, heard <-chan struct{}) error {
+	var work sync.WaitGroup
 	for _, loop := range s.loops {
 		work.Go(func() {
 			if err := loop(s.ctx); err != nil {
@@ -89,20 +90,31 @@ func (s *session) run(hangUp context.CancelFunc) error {
 			}
 		})
 	}
-	lines.Go(s.read)
-	lines.Go(s.write)
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		s.write()
+	}()
 	<-s.ctx.Done()
-	work.Wait()
+	cause := context.Cause(s.ctx)
 	// The writer says goodbye; the other end hears it and hangs up, or does not, and is hung up on.
 	linger := s.timing.Farewell
-	if farewell(context.Cause(s.ctx)) == nil {
+	if farewell(cause) == nil {
 		linger = 0
 	}
 	timer := time.AfterFunc(linger, hangUp)
-	lines.Wait()
-	timer.Stop()
+	defer timer.Stop()
+	work.Wait()
+	for _, left := range []<-chan struct{}{said, heard} {
+		select {
+		case <-left:
+		case <-line.Done():
+		}
+	}
 	hangUp()
-	return context.Cause(s.ctx)
+	settle(said)
+	settle(heard)
+	return cause
 }
 
 // post puts a message into a lane and waits until the writer has taken it.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metricv1 "github.com/prometheus/client_model/go"
 
+	"github.com/naru-project/naru/federation/wire"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -370,10 +371,10 @@ func TestMetricsCountByClassAndDirection(t *testing.T) {
 		w.zoneObjects.put("vm-1")
 		w.zoneLedger.write("zone", "0")
 		w.start(t)
-		if n := figure(w.zoneMetrics.frames.WithLabelValues("state", "up")); n != 1 {
+		if n := figure(w.zoneMetrics.sending[wire.ClassState][0].frames); n != 1 {
 			t.Errorf("%v chunks sent", n)
 		}
-		if n := figure(w.hubMetrics.framesRead.WithLabelValues("journal", "up")); n != 1 {
+		if n := figure(w.hubMetrics.receiving[wire.ClassJournal][0].frames); n != 1 {
 			t.Errorf("%v batches received", n)
 		}
 		if n := figure(w.hubMetrics.sessions); n != 1 {

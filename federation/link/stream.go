@@ -25,7 +25,8 @@ type Path struct {
 	Zone string
 }
 
-// Dial opens the path for one session. The stream must end, and its Send and Recv return, when ctx does.
+// Dial opens the path for one session. Its stream should end, so that Send and Recv return, when ctx does. Whoever gives
+// a stream that was opened under another context ends it when Run has returned; until then a goroutine may wait in it.
 type Dial func(ctx context.Context) (Path, error)
 
 // MemoryStream is one end of a Pipe.

@@ -243,6 +243,8 @@ func (w *world) start(t *testing.T) {
 
 // once runs one session to its end and returns what both ends say.
 func (w *world) once(ctx context.Context) (zone, hub error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Hour)
+	defer cancel()
 	zone = w.zone.Run(ctx, w.dial(ctx))
 	w.wg.Wait()
 	w.mu.Lock()
