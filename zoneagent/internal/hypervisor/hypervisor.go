@@ -44,7 +44,8 @@ type Host interface {
 
 	// EnsureImage makes the image's bits present and verified on the host. It calls open only when they are not there.
 	// Bits with another digest than the image's are refused and leave nothing that a disk could be based on. A file
-	// that refers to other files (a backing file, an external data file) is a Fatal error.
+	// that refers to other files (a backing file, an external data file) is a Fatal error. It can take minutes, so give
+	// it a context that ends when ownership does, not one with a deadline of seconds.
 	EnsureImage(ctx context.Context, image Image, open func() (io.ReadCloser, error)) error
 	// EnsureDisk gives the VM a disk of its own, based on its image, of the VM's size. An existing disk is kept as it is.
 	EnsureDisk(ctx context.Context, m Machine) error

@@ -38,6 +38,7 @@ type session struct {
 
 	mu     sync.Mutex
 	pools  map[string]rpc.StoragePool // those that are ready for use
+	reread map[string]bool            // those whose list of volumes is known to be whole
 	domain string                     // "kvm" or "qemu", once asked
 
 	logs serialLogs
@@ -135,6 +136,7 @@ func begin(ctx context.Context, dial dialFunc) (*session, error) {
 		libvirt: rpc.NewWithDialer(dialers.NewAlreadyConnected(conn)),
 		conn:    conn,
 		pools:   map[string]rpc.StoragePool{},
+		reread:  map[string]bool{},
 		logs:    serialLogs{vms: map[string]*serialLog{}},
 	}
 	if _, err := await(ctx, s, func(l *rpc.Libvirt) (struct{}, error) { return struct{}{}, l.ConnectToURI(rpc.QEMUSystem) }); err != nil {

@@ -18,8 +18,14 @@ func seedName(vmID string) string { return vmID + ".iso" }
 
 // EnsureDisk implements hypervisor.Host.
 func (h *host) EnsureDisk(ctx context.Context, m hypervisor.Machine) error {
+	if _, err := parseID(m.VM.GetId()); err != nil {
+		return err
+	}
 	pool, err := h.pool(ctx, disksPool)
 	if err != nil {
+		return err
+	}
+	if err := h.reread(ctx, pool); err != nil {
 		return err
 	}
 	existing, err := h.volume(ctx, pool, diskName(m.VM.GetId()))
@@ -88,6 +94,9 @@ func (h *host) wholeDisk(ctx context.Context, vmID string, volume rpc.StorageVol
 
 // EnsureSeed implements hypervisor.Host.
 func (h *host) EnsureSeed(ctx context.Context, m hypervisor.Machine) error {
+	if _, err := parseID(m.VM.GetId()); err != nil {
+		return err
+	}
 	wanted, err := seed.Build(m)
 	if err != nil {
 		return err

@@ -22,14 +22,23 @@ func domainName(name, vmID string) string {
 	return namePrefix + name + "-" + vmID[strings.LastIndexByte(vmID, '-')+1:]
 }
 
+// parseID returns a VM's id as libvirt has it. Only the usual spelling is one, for it is part of file names.
+func parseID(vmID string) (rpc.UUID, error) {
+	id, err := uuid.Parse(vmID)
+	if err != nil || id.String() != vmID {
+		return rpc.UUID{}, hypervisor.Fatal(fmt.Errorf("vm id %q is not a uuid", vmID))
+	}
+	return rpc.UUID(id), nil
+}
+
 // domain returns the VM's domain, nil when the host does not know it.
 func (h *host) domain(ctx context.Context, vmID string) (*rpc.Domain, error) {
-	id, err := uuid.Parse(vmID)
+	id, err := parseID(vmID)
 	if err != nil {
-		return nil, hypervisor.Fatal(fmt.Errorf("vm id %q is not a uuid", vmID))
+		return nil, err
 	}
 	found, err := call(ctx, h, "domain_lookup", func(l *rpc.Libvirt) (rpc.Domain, error) {
-		return l.DomainLookupByUUID(rpc.UUID(id))
+		return l.DomainLookupByUUID(id)
 	})
 	if is(err, rpc.ErrNoDomain) {
 		return nil, nil
@@ -43,8 +52,8 @@ func (h *host) domain(ctx context.Context, vmID string) (*rpc.Domain, error) {
 // EnsureDefined implements hypervisor.Host. Defining what is defined replaces what the next start reads.
 func (h *host) EnsureDefined(ctx context.Context, m hypervisor.Machine) error {
 	vmID := m.VM.GetId()
-	if _, err := uuid.Parse(vmID); err != nil {
-		return hypervisor.Fatal(fmt.Errorf("vm id %q is not a uuid", vmID))
+	if _, err := parseID(vmID); err != nil {
+		return err
 	}
 	var paths [2]string
 	disks, err := h.pool(ctx, disksPool)

@@ -2,6 +2,8 @@ package libvirt
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -12,21 +14,21 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor/diskimage"
 )
 
-func imageName(sha256 string) string { return sha256 + ".img" }
-func markName(sha256 string) string  { return sha256 + ".ok" }
+func imageName(digest string) string { return digest + ".img" }
+func markName(digest string) string  { return digest + ".ok" }
 
 // image returns the volume of an image whose bits are verified, nil without one.
-func (h *host) image(ctx context.Context, pool rpc.StoragePool, sha256 string) (*rpc.StorageVol, error) {
-	mark, err := h.volume(ctx, pool, markName(sha256))
+func (h *host) image(ctx context.Context, pool rpc.StoragePool, digest string) (*rpc.StorageVol, error) {
+	mark, err := h.volume(ctx, pool, markName(digest))
 	if err != nil || mark == nil {
 		return nil, err
 	}
-	return h.volume(ctx, pool, imageName(sha256))
+	return h.volume(ctx, pool, imageName(digest))
 }
 
 // EnsureImage implements hypervisor.Host.
 func (h *host) EnsureImage(ctx context.Context, image hypervisor.Image, open func() (io.ReadCloser, error)) error {
-	if len(image.SHA256) != 64 {
+	if sum, err := hex.DecodeString(image.SHA256); err != nil || len(sum) != sha256.Size {
 		return hypervisor.Fatal(fmt.Errorf("%q is not a sha256", image.SHA256))
 	}
 	release, err := h.images.take(ctx, image.SHA256)

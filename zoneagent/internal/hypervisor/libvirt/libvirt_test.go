@@ -236,6 +236,20 @@ func TestAStumpOfADiskIsMadeAnewAndADefinedOneIsKept(t *testing.T) {
 	}
 }
 
+// A volume that lies in the folder and not on libvirt's list would be made anew, over a guest's data.
+func TestADiskThatLibvirtDoesNotListIsNotOverwritten(t *testing.T) {
+	s := newStation(t)
+	m := s.machine(t)
+	ok(t, s.host.EnsureImage(t.Context(), s.image(), s.open))
+	file := filepath.Join(s.config.Dir, "pool", "disks", m.VM.Id+".qcow2")
+	const content = "QFI\xfb and a guest's data"
+	ok(t, os.WriteFile(file, []byte(content), 0o600))
+	ok(t, s.host.EnsureDisk(t.Context(), m))
+	if kept, err := os.ReadFile(file); err != nil || string(kept) != content {
+		t.Fatalf("it holds %.40q, %v", kept, err)
+	}
+}
+
 func TestADiskSmallerThanItsImageIsRefusedForGood(t *testing.T) {
 	s := newStation(t)
 	ok(t, s.host.EnsureImage(t.Context(), s.image(), s.open))

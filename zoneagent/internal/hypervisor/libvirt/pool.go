@@ -14,8 +14,8 @@ const (
 	serialPool = "naru-serial"
 )
 
-// pool returns a pool, ready for use: defined, running, running again after the host's next start, and freshly read. It
-// is made at its first use in a connection's life, by steps that can be repeated.
+// pool returns a pool, ready for use: defined, running, and running again after the host's next start. It is made at its
+// first use in a connection's life, by steps that can be repeated.
 func (h *host) pool(ctx context.Context, name string) (rpc.StoragePool, error) {
 	s, err := h.calls.get(ctx)
 	if err != nil {
@@ -58,12 +58,30 @@ func (h *host) makePool(ctx context.Context, name string) (rpc.StoragePool, erro
 			return rpc.StoragePool{}, err
 		}
 	}
-	if err := h.do(ctx, "storage_pool_set_autostart", func(l *rpc.Libvirt) error { return l.StoragePoolSetAutostart(pool, 1) }); err != nil {
-		return rpc.StoragePool{}, err
+	return pool, h.do(ctx, "storage_pool_set_autostart", func(l *rpc.Libvirt) error { return l.StoragePoolSetAutostart(pool, 1) })
+}
+
+// reread makes libvirt list what lies in a pool, once in a connection's life. libvirt lists what it made itself, and a
+// volume that lies there unlisted, after a crash or a restored backup, it would make anew over what is there.
+func (h *host) reread(ctx context.Context, pool rpc.StoragePool) error {
+	s, err := h.calls.get(ctx)
+	if err != nil {
+		return err
 	}
-	// libvirt lists what it made itself. After a crash there may be more, and a volume that it does not list it would
-	// make anew, over what lies there.
-	return pool, h.do(ctx, "storage_pool_refresh", func(l *rpc.Libvirt) error { return l.StoragePoolRefresh(pool, 0) })
+	s.mu.Lock()
+	done := s.reread[pool.Name]
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	// Refused while another transfer into the pool is under way: temporary, as all that is unknown.
+	if err := h.do(ctx, "storage_pool_refresh", func(l *rpc.Libvirt) error { return l.StoragePoolRefresh(pool, 0) }); err != nil {
+		return wrap(err, "reading pool %s anew", pool.Name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reread[pool.Name] = true
+	return nil
 }
 
 func (h *host) definePool(ctx context.Context, name string) (rpc.StoragePool, error) {

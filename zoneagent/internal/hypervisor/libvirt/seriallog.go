@@ -140,10 +140,14 @@ func (h *host) readLog(ctx context.Context, log *serialLog, vmID string) error {
 	if err != nil {
 		return err
 	}
-	log.offset += uint64(len(part))
-	marker := []byte(hypervisor.ReadyMarker(vmID))
-	text := append(log.tail, part...)
-	log.ready = bytes.Contains(text, marker)
-	log.tail = bytes.Clone(text[max(0, len(text)-len(marker)):])
+	log.take(part, []byte(hypervisor.ReadyMarker(vmID)))
 	return nil
+}
+
+// take goes on reading where the last part ended; a marker may lie across two parts.
+func (l *serialLog) take(part, marker []byte) {
+	l.offset += uint64(len(part))
+	text := append(l.tail, part...)
+	l.ready = l.ready || bytes.Contains(text, marker)
+	l.tail = bytes.Clone(text[max(0, len(text)-len(marker)):])
 }
