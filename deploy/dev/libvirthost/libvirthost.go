@@ -14,8 +14,10 @@ package libvirthost
 import (
 	"context"
 	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -53,6 +55,8 @@ type Config struct {
 	// machines the device opens and no guest boots with it. (A device like /dev/null in its place would make libvirt
 	// look at QEMU anew with every call.)
 	KVM bool
+	// Bound cuts the host's power when the process that started it ends, by whatever means.
+	Bound bool
 }
 
 // TLS is how the daemon listens: PEM files, and an address of the network namespace.
@@ -72,7 +76,7 @@ type Host struct {
 }
 
 // Start starts the host and returns when its daemon answers. The host then runs until Kill or Stop, whatever becomes of
-// ctx or of the caller.
+// ctx, or, unless it is Bound, of the caller.
 func Start(ctx context.Context, config Config) (_ *Host, err error) {
 	if err := config.prepare(); err != nil {
 		return nil, fmt.Errorf("libvirt host %s: %w", config.Name, err)
@@ -100,6 +104,9 @@ func Start(ctx context.Context, config Config) (_ *Host, err error) {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 		Setsid:     true,
 	}
+	if config.Bound {
+		h.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	if err := h.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("libvirt host %s: %w", config.Name, err)
 	}
@@ -118,9 +125,8 @@ func (h *Host) Ready(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		connection, err := net.Dial("unix", h.Socket())
-		if err == nil {
-			return connection.Close()
+		if h.answers() {
+			return nil
 		}
 		select {
 		case <-tick.C:
@@ -130,6 +136,27 @@ func (h *Host) Ready(ctx context.Context) error {
 			return fmt.Errorf("its daemon does not answer (%w):\n%s", ctx.Err(), h.log())
 		}
 	}
+}
+
+// answers asks the daemon how one may log in, its protocol's first question. A socket alone says nothing: it is there
+// before the daemon has read its certificates, and after it was killed.
+func (h *Host) answers() bool {
+	connection, err := net.Dial("unix", h.Socket())
+	if err != nil {
+		return false
+	}
+	defer connection.Close()
+	connection.SetDeadline(time.Now().Add(time.Second))
+	const length, program, version, authList, call, serial, status = 28, 0x20008086, 1, 66, 0, 1, 0
+	var question []byte
+	for _, word := range []uint32{length, program, version, authList, call, serial, status} {
+		question = binary.BigEndian.AppendUint32(question, word)
+	}
+	if _, err := connection.Write(question); err != nil {
+		return false
+	}
+	_, err = io.ReadFull(connection, make([]byte, length))
+	return err == nil
 }
 
 // log returns the end of what the host and its daemon have written.

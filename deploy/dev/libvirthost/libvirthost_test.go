@@ -3,6 +3,7 @@
 package libvirthost_test
 
 import (
+	"bufio"
 	"context"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/naru-project/naru/deploy/dev/libvirthost"
 )
@@ -54,7 +57,7 @@ func config(t *testing.T) libvirthost.Config {
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	return libvirthost.Config{
 		Dir: folder, Name: "kvm-1", UUID: "0b1e0d9a-1111-4000-8000-000000000001",
-		NetNS: "/run/netns/" + namespace, Bridge: "guests",
+		NetNS: "/run/netns/" + namespace, Bridge: "guests", Bound: true,
 	}
 }
 
@@ -138,6 +141,48 @@ func TestAKilledDaemonComesBackByItself(t *testing.T) {
 	case <-h.Ended():
 		t.Error("the host ended with its daemon")
 	default:
+	}
+}
+
+// The test binary starts a host as another process would, says so, and is killed.
+func TestABoundHostEndsWithItsStarter(t *testing.T) {
+	if folder := os.Getenv("BOUND_HOST"); folder != "" {
+		h, err := libvirthost.Start(t.Context(), libvirthost.Config{Dir: folder, Name: "kvm-2", UUID: "0b1e0d9a-1111-4000-8000-000000000002", NetNS: "/run/netns/" + namespace, Bound: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString(strconv.Itoa(h.PID()) + "\n")
+		select {}
+	}
+	c := config(t)
+	starter := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	starter.Env = append(os.Environ(), "BOUND_HOST="+c.Dir)
+	out, err := starter.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := starter.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ended)
+	if err := starter.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	starter.Wait()
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(ended), Events: unix.POLLIN}}, 10_000); n != 1 {
+		t.Errorf("the host runs on: %v", err)
 	}
 }
 

@@ -110,7 +110,7 @@ func newLab(t *testing.T) *lab {
 	cache, err := os.UserCacheDir()
 	ok(t, err)
 	l.config = libvirthost.Config{
-		Dir: folder, Name: "kvm-1", UUID: uuid.NewString(), Bridge: bridge,
+		Dir: folder, Name: "kvm-1", UUID: uuid.NewString(), Bridge: bridge, Bound: true,
 		Capabilities: filepath.Join(cache, "naru", "qemu-capabilities"),
 	}
 	l.certificates(t, filepath.Join(folder, "pki"))
