@@ -28,12 +28,12 @@ func newCompany(a *Agent) (*company, error) {
 	c := &company{agent: a, peers: peer.NewPeers(a.identity)}
 	var err error
 	c.members, err = members.New(members.Config{
-		Name: a.config.Name, Address: a.config.Gossip.Address, Key: a.identity.GossipKey(), Join: a.config.Peers,
+		Name: a.config.Name, Address: a.config.Gossip.Address, Key: a.identity.GossipKey(), Join: a.config.gossipPeers(),
 		Self: members.Member{
 			Name: a.config.Name, Agent: a.config.Agent.Address, EtcdPeer: a.config.Etcd.PeerAddress,
 			EtcdClient: a.config.Etcd.ClientAddress, Version: version.Version,
 		},
-		Log: a.log.With("part", "members"),
+		Log: a.log.With("part", "members"), Registerer: a.registry,
 	})
 	return c, err
 }

@@ -23,7 +23,7 @@ type Config struct {
 	Edge EdgeConfig `yaml:"edge"`
 	// Where the zone's other agents reach this one.
 	Agent ListenConfig `yaml:"agent"`
-	// Where agents gossip about who is alive; TCP and UDP.
+	// Where agents gossip about who is alive; TCP and UDP. All agents of a zone use the same port.
 	Gossip ListenConfig `yaml:"gossip"`
 	// Agent addresses of others in the zone; empty for the first.
 	Peers []string `yaml:"peers"`
@@ -127,6 +127,18 @@ func LoadConfig(path string) (*Config, error) {
 }
 
 func (c *Config) keys() string { return filepath.Join(c.Data, "keys") }
+
+// gossipPeers are where the zone's other agents gossip.
+func (c *Config) gossipPeers() []string {
+	_, port, _ := net.SplitHostPort(c.Gossip.Address)
+	var out []string
+	for _, p := range c.Peers {
+		if host, _, err := net.SplitHostPort(p); err == nil {
+			out = append(out, net.JoinHostPort(host, port))
+		}
+	}
+	return out
+}
 
 // names splits the names of the edge's certificate into DNS names and addresses.
 func (c *Config) names() (dns []string, ips []net.IP) {

@@ -193,7 +193,7 @@ func (a *Authority) Issue(pub crypto.PublicKey, id spiffeid.ID, o IssueOptions) 
 		NotBefore:             o.Now.Add(-min(backdate, ttl/10)),
 		NotAfter:              earlier(o.Now.Add(ttl), a.Certificate.NotAfter),
 		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
+		KeyUsage:              k.keyUsage(),
 		ExtKeyUsage:           k.usage,
 	}
 	if template.NotAfter.Before(o.Now) {

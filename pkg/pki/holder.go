@@ -44,6 +44,7 @@ type held struct {
 	root  *x509.Certificate
 	peer  *Peer
 	tls   *tls.Certificate
+	short *tls.Certificate
 	since time.Time // when it was taken up, with its monotonic reading
 }
 
@@ -204,6 +205,7 @@ func (h *Holder) check(chain [][]byte) (*held, error) {
 		root:  root,
 		peer:  peer,
 		tls:   &tls.Certificate{Certificate: chain, PrivateKey: h.key, Leaf: certs[0]},
+		short: &tls.Certificate{Certificate: chain[:len(chain)-1], PrivateKey: h.key, Leaf: certs[0]},
 		since: time.Now(),
 	}, nil
 }
@@ -245,6 +247,15 @@ func (h *Holder) Peer() *Peer {
 func (h *Holder) TLSCertificate() (*tls.Certificate, error) {
 	if c := h.get(); c != nil {
 		return c.tls, nil
+	}
+	return nil, ErrNoCertificate
+}
+
+// ShortTLSCertificate is the same without the root, for whoever has that: each certificate that is shown costs the other
+// end kilobytes for as long as the connection lives.
+func (h *Holder) ShortTLSCertificate() (*tls.Certificate, error) {
+	if c := h.get(); c != nil {
+		return c.short, nil
 	}
 	return nil, ErrNoCertificate
 }

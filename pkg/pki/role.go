@@ -53,6 +53,15 @@ type kind struct {
 	ttl, max time.Duration
 }
 
+// keyUsage is exactly what a leaf's key may do. Inside a zone it may also encipher: libvirt asks that of the certificates at
+// both ends, though no TLS 1.3 does it.
+func (k kind) keyUsage() x509.KeyUsage {
+	if k.authority == AuthorityZone {
+		return x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
+	}
+	return x509.KeyUsageDigitalSignature
+}
+
 const day = 24 * time.Hour
 
 // kinds is the table of who there is. A path determines its role within federation or zone.

@@ -172,8 +172,8 @@ func identify(path []*x509.Certificate) (*Peer, error) {
 	if rootDomain != domain || (rootRole != AuthorityRoot && rootRole != AuthorityZone) {
 		return nil, fmt.Errorf("%w: an authority of %s under a root of %s", ErrUntrusted, domain, rootDomain)
 	}
-	if leaf.IsCA || leaf.KeyUsage != x509.KeyUsageDigitalSignature {
-		return nil, fmt.Errorf("%w: its leaf may do more than sign", ErrUntrusted)
+	if leaf.IsCA {
+		return nil, fmt.Errorf("%w: its leaf is an authority", ErrUntrusted)
 	}
 	if !isP256(leaf.PublicKey) {
 		return nil, fmt.Errorf("%w: its key is not ECDSA P-256", ErrUntrusted)
@@ -192,7 +192,7 @@ func identify(path []*x509.Certificate) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Equal(leaf.ExtKeyUsage, k.usage) || len(leaf.UnknownExtKeyUsage) > 0 {
+	if leaf.KeyUsage != k.keyUsage() || !slices.Equal(leaf.ExtKeyUsage, k.usage) || len(leaf.UnknownExtKeyUsage) > 0 {
 		return nil, fmt.Errorf("%w: its key usages are not those of role %s", ErrUntrusted, k.role)
 	}
 	return newPeer(id, k, names, leaf), nil
