@@ -20,11 +20,15 @@ type hint struct {
 	spaces []Space
 	c      chan struct{}
 	done   <-chan struct{}
+	// pace is the least time between two hints; the first of a burst comes at once, the last is never lost.
+	pace  time.Duration
+	last  time.Time
+	armed bool
 }
 
 // subscribe returns a channel that holds at most one hint; it is forgotten when done is closed.
-func (h *hints) subscribe(done <-chan struct{}, spaces ...Space) <-chan struct{} {
-	n := &hint{spaces: spaces, c: make(chan struct{}, 1), done: done}
+func (h *hints) subscribe(done <-chan struct{}, pace time.Duration, spaces ...Space) <-chan struct{} {
+	n := &hint{spaces: spaces, c: make(chan struct{}, 1), done: done, pace: pace}
 	n.c <- struct{}{}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -45,13 +49,35 @@ func (h *hints) tell(spaces ...Space) {
 		}
 	})
 	for _, n := range h.subs {
-		if len(spaces) > 0 && !slices.ContainsFunc(spaces, func(s Space) bool { return slices.Contains(n.spaces, s) }) {
-			continue
+		if len(spaces) == 0 || slices.ContainsFunc(spaces, func(s Space) bool { return slices.Contains(n.spaces, s) }) {
+			h.pass(n)
 		}
-		select {
-		case n.c <- struct{}{}:
-		default:
-		}
+	}
+}
+
+// pass gives a hint on, now or when its time has come. h.mu is held.
+func (h *hints) pass(n *hint) {
+	wait := n.pace - time.Since(n.last)
+	switch {
+	case n.armed:
+	case wait <= 0:
+		n.give()
+	default:
+		n.armed = true
+		time.AfterFunc(wait, func() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			n.armed = false
+			n.give()
+		})
+	}
+}
+
+func (n *hint) give() {
+	n.last = time.Now()
+	select {
+	case n.c <- struct{}{}:
+	default:
 	}
 }
 

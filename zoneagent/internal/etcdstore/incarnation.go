@@ -108,7 +108,7 @@ func (s *Store) Incarnation() (*zonev1.Incarnation, <-chan struct{}) {
 	return proto.CloneOf(now.incarnation), now.over
 }
 
-// Revision is the highest revision seen in the present incarnation.
+// Revision is the highest revision seen in the present incarnation: the store's own right after a read, as of Cursor.
 func (s *Store) Revision() uint64 { return s.witness.anchor().GetRevision() }
 
 // Renew mints a new incarnation: for when the control plane has seen more of this one than the store holds.

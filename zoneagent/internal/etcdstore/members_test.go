@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -163,6 +164,9 @@ func TestALostQuorumIsLeftByForgettingTheOthers(t *testing.T) {
 	a = z.open(one)
 	if _, err := a.Get(t.Context(), Observed, "vm", "kept"); err != nil {
 		t.Error(err)
+	}
+	if life, _ := a.Incarnation(); !strings.Contains(life.GetReason(), "forgotten") {
+		t.Errorf("incarnation is %v", life)
 	}
 	if v := a.voters(); !slices.Equal(v, []string{"agent-1"}) {
 		t.Errorf("members are %v", v)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -20,9 +21,13 @@ type ObservedSource struct {
 	changed <-chan struct{}
 }
 
+// observedPace is how often at most the observed state is looked through while it keeps changing: etcd has no index by
+// modification revision, so that each look costs some microseconds for every object there is.
+const observedPace = 100 * time.Millisecond
+
 // ObservedSource is the uplink owner's.
 func (s *Store) ObservedSource(own *Ownership) *ObservedSource {
-	return &ObservedSource{store: s, own: own, changed: s.hints.subscribe(own.Lost(), Observed, tombstones)}
+	return &ObservedSource{store: s, own: own, changed: s.hints.subscribe(own.Lost(), observedPace, Observed, tombstones)}
 }
 
 // Changed holds a hint when there may be something new.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"strings"
 	"sync"
@@ -215,14 +216,20 @@ func (o *Ownership) Lost() <-chan struct{} { return o.lost }
 
 // Resign gives the ownership up, so that another agent can own at once. The caller has no driver call under way.
 func (o *Ownership) Resign(ctx context.Context) error {
-	o.lose(errors.New("resigned"))
+	o.lose(errResigned)
 	return o.store.leases.Revoke(ctx, o.keeper.id)
 }
 
+var errResigned = errors.New("given up")
+
 func (o *Ownership) lose(why error) {
 	o.once.Do(func() {
-		if o.CreateRevision != 0 && o.store.base.Err() == nil {
-			o.store.log.Warn("this agent owns no more", "what", o.Name, "reason", why)
+		level := slog.LevelWarn
+		if errors.Is(why, errResigned) || o.store.base.Err() != nil {
+			level = slog.LevelInfo
+		}
+		if o.CreateRevision != 0 {
+			o.store.log.Log(context.Background(), level, "this agent owns no more", "what", o.Name, "reason", why)
 		}
 		o.stop(why)
 		close(o.lost)
