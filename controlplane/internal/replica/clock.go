@@ -39,12 +39,12 @@ func (c *clock) now() time.Time {
 	wall, monotonic := c.read()
 	c.mu.Lock()
 	passed := monotonic - c.monotonic
-	by := wall.Sub(c.wall) - passed
-	if passed < 0 { // another reading came first
-		by = 0
-	} else {
-		c.wall, c.monotonic = wall, monotonic
+	if passed < 0 { // somebody read the clocks after this and came first
+		c.mu.Unlock()
+		return wall
 	}
+	by := wall.Sub(c.wall) - passed
+	c.wall, c.monotonic = wall, monotonic
 	c.mu.Unlock()
 	if by.Abs() > jumpFloor+passed/jumpShare {
 		c.jumped(by)

@@ -67,7 +67,7 @@ func (r *Replica) WatchLeader() (Leader, <-chan struct{}) {
 // WhileLeader runs fn once in each of this server's terms as the leader, and cancels fn's context when the term ends; the next fn starts
 // only after the last one has returned. It returns fn's error, unless that is its cancelled context's, and nil when ctx ends.
 func (r *Replica) WhileLeader(ctx context.Context, fn func(context.Context) error) error {
-	for {
+	for ctx.Err() == nil {
 		leader, term, changed := r.leadership.watch()
 		if leader.Self {
 			if err := r.inTerm(ctx, term, fn); err != nil {
@@ -77,10 +77,10 @@ func (r *Replica) WhileLeader(ctx context.Context, fn func(context.Context) erro
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-changed:
 		}
 	}
+	return nil
 }
 
 // inTerm runs fn and returns when it has ended and the term is over, or ctx.

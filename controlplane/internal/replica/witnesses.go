@@ -82,10 +82,12 @@ type witnessed struct {
 	stalled   func() bool
 }
 
+var errStalled = errors.New("the disk of this server stalls: another one has to lead")
+
 // AppendEntries implements raft.Transport; all heartbeats pass here.
 func (t witnessed) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if t.stalled() {
-		return errors.New("the disk of this server stalls: another one has to lead")
+		return errStalled
 	}
 	question := t.witnesses.sending()
 	err := t.raftTransport.AppendEntries(id, to, args, resp)
@@ -93,4 +95,26 @@ func (t witnessed) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *
 		t.witnesses.confirmed(id, args.Term, question)
 	}
 	return err
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t witnessed) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	if t.stalled() {
+		return nil, errStalled
+	}
+	p, err := t.raftTransport.AppendEntriesPipeline(id, to)
+	return pipeline{p, t.stalled}, err
+}
+
+type pipeline struct {
+	raft.AppendPipeline
+	stalled func() bool
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.stalled() {
+		return nil, errStalled
+	}
+	return p.AppendPipeline.AppendEntries(args, resp)
 }
