@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,9 +18,12 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/naru-project/naru/federation"
 	"github.com/naru-project/naru/pkg/pki"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 // childKey in the environment makes the test's program a broker, so that its memory and time can be told from those of
@@ -34,13 +38,18 @@ func child(settings string) error {
 	signal.Notify(tidy, syscall.SIGUSR1)
 	go func() {
 		for range tidy {
-			debug.FreeOSMemory()
+			for range 4 { // each collection halves the stacks that have become too large
+				debug.FreeOSMemory()
+			}
 			fmt.Println("tidied")
 		}
 	}()
 	config := federation.DefaultConfig()
 	if err := json.Unmarshal([]byte(settings), &config); err != nil {
 		return err
+	}
+	if os.Getenv(bareKey) != "" {
+		return bare(ctx, config)
 	}
 	registry := prometheus.NewRegistry()
 	b, err := federation.NewBroker(config, federation.Options{Registerer: registry, Gatherer: registry})
@@ -52,6 +61,41 @@ func child(settings string) error {
 		return err
 	}
 	return nil
+}
+
+// bareKey makes the child a gRPC server that echoes frames over TLS, as the library comes: what a broker is measured by.
+const bareKey = "NARU_TEST_BARE"
+
+func bare(ctx context.Context, config federation.Config) error {
+	h, err := pki.LoadOrCreate(config.StateDir, "broker")
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", config.ZoneListen)
+	if err != nil {
+		return err
+	}
+	g := grpc.NewServer(grpc.Creds(credentials.NewTLS((&pki.Guard{Pin: config.TrustPin}).Server(h.SelfSigned))))
+	linkv1.RegisterZoneLegServiceServer(g, bareServer{})
+	context.AfterFunc(ctx, g.Stop)
+	fmt.Println(h.Fingerprint())
+	return g.Serve(l)
+}
+
+type bareServer struct {
+	linkv1.UnimplementedZoneLegServiceServer
+}
+
+func (bareServer) Connect(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]) error {
+	for {
+		f, err := leg.Recv()
+		if err != nil {
+			return err
+		}
+		if err := leg.Send(f); err != nil {
+			return err
+		}
+	}
 }
 
 // childSite is a site whose broker is a process of its own.
@@ -81,7 +125,9 @@ func newChildSite(t testing.TB, change ...func(*federation.Config)) *childSite {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.process.Process.Signal(syscall.SIGTERM)
+		if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
 		if err := s.process.Wait(); err != nil {
 			t.Errorf("the broker ended with %v", err)
 		}

@@ -113,7 +113,8 @@ func (d *Dialer) known() (*tls.Config, error) {
 	if d.config.Holder.Root() == nil {
 		return nil, fmt.Errorf("%w: join first", pki.ErrNoCertificate)
 	}
-	return pki.ClientTLS(d.config.Holder, d.config.Holder.Root, pki.RoleBroker), nil
+	guard := &pki.Guard{Root: d.config.Holder.Root, Want: []pki.Role{pki.RoleBroker}}
+	return guard.Client(d.config.Holder.ShortTLSCertificate), nil
 }
 
 func (d *Dialer) open(address string, config *tls.Config) (*grpc.ClientConn, error) {

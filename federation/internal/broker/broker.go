@@ -91,7 +91,8 @@ func New(config Config, options Options) (*Broker, error) {
 			config.StateDir, pki.Pin(root), config.TrustPin)
 	}
 	b.selfSigned = sync.OnceValues(b.holder.SelfSigned)
-	b.zoneGuard = &pki.Guard{Pin: config.TrustPin, Want: []pki.Role{pki.RoleAgent}, AllowAbsent: true, AllowExpired: true, Now: b.now}
+	// Before there is a certificate, and with it the root, the zone leg lets nobody in.
+	b.zoneGuard = &pki.Guard{Root: b.holder.Root, Want: []pki.Role{pki.RoleAgent}, AllowAbsent: true, AllowExpired: true, Now: b.now}
 	b.hubGuard = &pki.Guard{Pin: config.TrustPin, Want: []pki.Role{pki.RoleServer}, Now: b.now}
 
 	if b.checker, err = wire.NewChecker(wire.AtBroker); err != nil {
@@ -104,6 +105,11 @@ func New(config Config, options Options) (*Broker, error) {
 		return nil, fmt.Errorf("broker's metrics: %w", err)
 	}
 	b.zones = newZones(config.Limits, b.metrics)
+	if options.Registerer != nil {
+		if err := options.Registerer.Register(newTrafficCollector(b.zones)); err != nil {
+			return nil, fmt.Errorf("broker's metrics: %w", err)
+		}
+	}
 	b.servers = newServers(b.metrics)
 	b.sessions = newSessions(config.Limits.SessionsPerZone)
 	b.queries = newQueries(b.servers, config.Patience.Query, b.metrics)
@@ -229,13 +235,14 @@ func (b *Broker) hubTLS() *tls.Config {
 	})
 }
 
+// memberServer carries sessions. A connection keeps no buffer for reading: TLS has one already.
 func (b *Broker) memberServer() *grpc.Server {
 	s := grpc.NewServer(
 		grpc.Creds(newHandshaken()),
 		grpc.MaxRecvMsgSize(maxFrame), grpc.MaxSendMsgSize(maxFrame),
 		grpc.MaxConcurrentStreams(8),
 		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(2*window),
-		grpc.ReadBufferSize(legBuffer), grpc.WriteBufferSize(legBuffer),
+		grpc.ReadBufferSize(0),
 		grpc.MaxHeaderListSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -251,7 +258,7 @@ func (b *Broker) strangerServer() *grpc.Server {
 		grpc.MaxRecvMsgSize(maxStranger),
 		grpc.MaxConcurrentStreams(1),
 		grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
-		grpc.ReadBufferSize(legBuffer), grpc.WriteBufferSize(legBuffer),
+		grpc.ReadBufferSize(0),
 		grpc.MaxHeaderListSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Second, MaxConnectionAge: time.Minute, MaxConnectionAgeGrace: 15 * time.Second}),
 	)
@@ -271,9 +278,6 @@ func (b *Broker) hubServer() *grpc.Server {
 	linkv1.RegisterHubLegServiceServer(s, hubLeg{Broker: b})
 	return s
 }
-
-// legBuffer is what each connection of the zone leg keeps for reading; there may be thousands.
-const legBuffer = 8 << 10
 
 // validate holds a question of the zone side to its rules and to a request that proves its key.
 func (b *Broker) validate(m proto.Message, csr []byte) error {

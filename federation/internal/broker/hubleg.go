@@ -107,6 +107,8 @@ func (h hubLeg) Session(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]
 	if err := s.take(peer.ServerID, leg); err != nil {
 		return err
 	}
+	h.servers.count(peer.ServerID, 1)
+	defer h.servers.count(peer.ServerID, -1)
 	h.carry(s, leg)
 	return s.ending().hub.Err()
 }

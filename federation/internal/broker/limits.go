@@ -32,13 +32,15 @@ func addressOf(a net.Addr) netip.Prefix {
 	return prefix
 }
 
-// joinLimits hold strangers to a pace, each address and all together. They remember at most addresses many.
+// joinLimits hold strangers to a pace, each address and all together. They remember at most maxAddresses; who comes
+// beyond is held to the common pace alone.
 type joinLimits struct {
 	perAddress int
 	all        *rate.Limiter
 
-	mu   sync.Mutex
-	each map[netip.Prefix]*rate.Limiter
+	mu     sync.Mutex
+	each   map[netip.Prefix]*rate.Limiter
+	looked time.Time // when those who are quiet were last looked for
 }
 
 const maxAddresses = 4096
@@ -57,7 +59,7 @@ func (j *joinLimits) allow(from netip.Prefix, now time.Time) bool {
 	defer j.mu.Unlock()
 	own, known := j.each[from]
 	if !known {
-		if len(j.each) >= maxAddresses {
+		if len(j.each) >= maxAddresses && now.Sub(j.looked) >= time.Second {
 			j.forget(now)
 		}
 		own = perMinute(j.perAddress)
@@ -70,6 +72,7 @@ func (j *joinLimits) allow(from netip.Prefix, now time.Time) bool {
 
 // forget drops the addresses that have been quiet for so long that a fresh limiter would say the same.
 func (j *joinLimits) forget(now time.Time) {
+	j.looked = now
 	for from, l := range j.each {
 		if l.TokensAt(now) >= float64(l.Burst()) {
 			delete(j.each, from)

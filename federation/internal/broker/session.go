@@ -147,6 +147,11 @@ func (s *session) take(server string, hubLeg stream) error {
 	return nil
 }
 
+// expire ends the session at the end of the certificate it was opened with.
+func (s *session) expire() {
+	s.end(ended(endExpired, codes.Unauthenticated, "the certificate that this session was opened with has expired: connect anew with the current one"))
+}
+
 // ending is why the session ended; it must have.
 func (s *session) ending() *ending {
 	if e, ok := context.Cause(s.ctx).(*ending); ok {

@@ -70,54 +70,39 @@ func (z zoneLeg) Renew(ctx context.Context, in *linkv1.RenewRequest) (*linkv1.Re
 	return answer.GetRenew(), nil
 }
 
-// Connect carries one session.
+// Connect carries one session. Its goroutine waits for as long as the session lives, and there are many: what takes
+// stack is done by others that end (open and match), so that this one stays small.
 func (z zoneLeg) Connect(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]) error {
-	peer, err := z.zoneGuard.FromContext(leg.Context())
-	switch {
-	case errors.Is(err, pki.ErrExpired):
-		return status.Errorf(codes.Unauthenticated, "%v: renew it first", err)
-	case err != nil:
-		return status.Errorf(codes.Unauthenticated, "a session asks for a link certificate: %v", err)
-	case z.servers.isRevoked(peer.ZoneID, peer.Agent):
-		return errRevoked(peer)
-	}
-	first, err := z.firstFrame(leg)
+	s, err := z.open(leg)
 	if err != nil {
-		return err
-	}
-	s, err := z.newSession(leg.Context(), peer, pki.LeafFromContext(leg.Context()), leg, first)
-	if err != nil {
-		z.metrics.ends.WithLabelValues(peer.ZoneID, "refused").Inc()
 		return err
 	}
 	if err := z.sessions.add(s); err != nil {
-		z.metrics.ends.WithLabelValues(peer.ZoneID, "refused").Inc()
 		return err
 	}
-	defer z.sessions.remove(s)
-	z.attend(s)
-	e := s.ending()
-	z.metrics.ends.WithLabelValues(peer.ZoneID, e.reason).Inc()
-	s.log.Info("session ended", "reason", e.reason, "detail", e.zone.Message())
-	return e.zone.Err()
+	life := time.AfterFunc(s.until.Sub(z.now()), s.expire)
+	defer life.Stop()
+	go z.match(s) // ends when the session has a server, or has ended
+	<-s.ctx.Done()
+	return z.close(s)
 }
 
-// firstFrame waits for a session's first frame, and not for ever.
-func (z zoneLeg) firstFrame(leg stream) (*linkv1.Frame, error) {
+// open judges who comes and its first frame.
+func (z zoneLeg) open(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]) (*session, error) {
 	type result struct {
-		frame *linkv1.Frame
-		err   error
+		session *session
+		err     error
 	}
 	got := make(chan result, 1)
 	go func() { // ends with the stream
-		f, err := leg.Recv()
-		got <- result{f, err}
+		s, err := z.greet(leg)
+		got <- result{s, err}
 	}()
 	timer := time.NewTimer(z.config.Patience.Hello)
 	defer timer.Stop()
 	select {
 	case r := <-got:
-		return r.frame, r.err
+		return r.session, r.err
 	case <-timer.C:
 		return nil, status.Errorf(codes.DeadlineExceeded, "no HELLO came within %s", z.config.Patience.Hello)
 	case <-z.stopping:
@@ -125,26 +110,47 @@ func (z zoneLeg) firstFrame(leg stream) (*linkv1.Frame, error) {
 	}
 }
 
-// attend stays with a session until it ends: it finds a server and then watches the clock.
-func (z zoneLeg) attend(s *session) {
-	defer s.end(context.Canceled) // whatever happens, nobody waits for a session that nobody attends
+// greet is open without its patience.
+func (z zoneLeg) greet(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]) (*session, error) {
+	peer, err := z.zoneGuard.FromContext(leg.Context())
+	switch {
+	case errors.Is(err, pki.ErrExpired):
+		return nil, status.Errorf(codes.Unauthenticated, "%v: renew it first", err)
+	case err != nil:
+		return nil, status.Errorf(codes.Unauthenticated, "a session asks for a link certificate: %v", err)
+	case z.servers.isRevoked(peer.ZoneID, peer.Agent):
+		return nil, errRevoked(peer)
+	}
+	first, err := leg.Recv()
+	if err != nil {
+		return nil, err
+	}
+	s, err := z.newSession(leg.Context(), peer, pki.LeafFromContext(leg.Context()), leg, first)
+	if err != nil {
+		z.metrics.ends.WithLabelValues(peer.ZoneID, "refused").Inc()
+	}
+	return s, err
+}
+
+// close takes an ended session out, and returns what its agent is told.
+func (z zoneLeg) close(s *session) error {
+	z.sessions.remove(s)
+	e := s.ending()
+	z.metrics.ends.WithLabelValues(s.zone.id, e.reason).Inc()
+	s.log.Info("session ended", "reason", e.reason, "detail", e.zone.Message())
+	return e.zone.Err()
+}
+
+// match finds a session its server.
+func (z zoneLeg) match(s *session) {
 	// The revocation list may have changed between the check and the session's being known to it.
 	if z.servers.isRevoked(s.zone.id, s.agent) {
 		s.end(revokedEnding(s))
 		return
 	}
-	life := time.AfterFunc(s.until.Sub(z.now()), func() {
-		s.end(ended(endExpired, codes.Unauthenticated, "the certificate that this session was opened with has expired: connect anew with the current one"))
-	})
-	defer life.Stop()
-	server := z.findServer(s)
-	if server == "" {
-		return
+	if server := z.findServer(s); server != "" {
+		s.log.Info("session taken up", "server", server)
 	}
-	z.servers.count(server, 1)
-	defer z.servers.count(server, -1)
-	s.log.Info("session taken up", "server", server)
-	<-s.ctx.Done()
 }
 
 // findServer offers a session to one server after the other until one takes it up, and returns which, or "" when the

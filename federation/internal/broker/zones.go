@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,10 +40,9 @@ func (z *zones) get(id string) *zone {
 	defer z.mu.Unlock()
 	known, ok := z.byID[id]
 	if !ok {
-		throttled := z.metrics.throttled.WithLabelValues(id)
 		known = &zone{
 			id:       id,
-			pace:     newPace(z.limits, func(d time.Duration) { throttled.Add(d.Seconds()) }),
+			pace:     newPace(z.limits, func(d time.Duration) { z.metrics.throttled.WithLabelValues(id).Add(d.Seconds()) }),
 			renewals: perMinute(z.limits.RenewalsPerMinutePerZone),
 			up:       z.metrics.meter(id, linkv1.Direction_UP),
 			down:     z.metrics.meter(id, linkv1.Direction_DOWN),
@@ -50,4 +51,10 @@ func (z *zones) get(id string) *zone {
 		z.byID[id] = known
 	}
 	return known
+}
+
+func (z *zones) all() []*zone {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Collect(maps.Values(z.byID))
 }
