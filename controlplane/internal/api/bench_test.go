@@ -26,7 +26,7 @@ func cpu() time.Duration {
 func BenchmarkCreateVM(b *testing.B) {
 	for _, clients := range []int{1, 16, 256} {
 		b.Run(fmt.Sprintf("grpc/clients=%d", clients), func(b *testing.B) {
-			f := newFederation(b, 2000)
+			f := large(b)
 			var conns []*servicetest.Clients
 			for range min(clients, 16) {
 				conns = append(conns, f.dial(f.tls(f.admin())))
@@ -34,10 +34,22 @@ func BenchmarkCreateVM(b *testing.B) {
 			createVMs(b, f.World, conns, clients)
 		})
 		b.Run(fmt.Sprintf("local/clients=%d", clients), func(b *testing.B) {
-			f := newFederation(b, 2000)
+			f := large(b)
 			createVMs(b, f.World, []*servicetest.Clients{f.Admin()}, clients)
 		})
 	}
+}
+
+// large is a federation with room for every VM that a benchmark asks for.
+func large(b *testing.B) *federation {
+	f := newFederation(b, 100)
+	for _, h := range f.Site.Hosts {
+		f.Observe(f.Business.GetId(), &apiv1.Host{
+			Id: h.GetId(), Name: h.GetName(), Health: apiv1.Host_AVAILABLE, Freshness: apiv1.Freshness_LIVE,
+			Total: &apiv1.Resources{Cores: 1 << 16, MemoryMib: 1 << 30, DiskGib: 1 << 30},
+		})
+	}
+	return f
 }
 
 func createVMs(b *testing.B, w *servicetest.World, conns []*servicetest.Clients, clients int) {

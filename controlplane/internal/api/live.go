@@ -54,9 +54,15 @@ func (l *liveStreams) watch(ctx context.Context, recheck func(context.Context, a
 			return
 		case <-tick.C:
 		}
+		verdicts := map[auth.Principal]error{} // one principal has many streams
 		for _, s := range l.list() {
+			err, asked := verdicts[s.principal]
+			if !asked {
+				err = recheck(ctx, s.principal)
+				verdicts[s.principal] = err
+			}
 			// Only a refusal cuts: that the store cannot be asked just now says nothing of the credential.
-			if err := recheck(ctx, s.principal); refused(err) {
+			if refused(err) {
 				s.cut(err)
 			}
 		}

@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -22,16 +23,24 @@ type accessTokenService struct {
 	*Service
 }
 
-// AccessToken returns a token with its internal fields, for whoever checks bearers.
-func (s *Service) AccessToken(ctx context.Context, id string) (t *apiv1.AccessToken, err error) {
-	err = s.view(ctx, func(tx *state.Tx) error {
-		t, err = s.accessTokens.within(tx, id, nil)
+// AccessToken returns a token by its id, with its internal fields, for whoever checks bearers. It is shared and read-only.
+func (s *Service) AccessToken(ctx context.Context, id string) (*apiv1.AccessToken, error) {
+	t, age := s.tokens.get(id)
+	if t != nil {
+		return t, nil
+	}
+	err := s.view(ctx, func(tx *state.Tx) (err error) {
+		t, err = tx.AccessTokens.Get(id)
 		return err
 	})
-	if err == nil && t.GetId() != id { // found by its name
-		return nil, problem.New(problem.NotFound, "there is no token "+id, "")
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, problem.New(problem.NotFound, "there is no access token "+id, "naru token list shows which there are.")
 	}
-	return t, err
+	if err != nil {
+		return nil, err
+	}
+	s.tokens.put(t, age)
+	return t, nil
 }
 
 func (s accessTokenService) ListAccessTokens(ctx context.Context, r *apiv1.ListAccessTokensRequest) (*apiv1.ListAccessTokensResponse, error) {

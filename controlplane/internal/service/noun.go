@@ -95,7 +95,7 @@ func (n noun[M]) find(ctx context.Context, tx *state.Tx, name string, at place) 
 
 // within returns one noun by id or name within a scope that is known.
 func (n noun[M]) within(tx *state.Tx, name string, scope state.Scope) (M, error) {
-	m, err := n.table(tx).Find(name, scope)
+	m, err := n.lookUp(tx, name, scope)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		return m, problem.Newf(problem.NotFound, "naru "+n.kind+" list shows which there are.", "there is no %s %s", n.kind, name)
@@ -103,6 +103,16 @@ func (n noun[M]) within(tx *state.Tx, name string, scope state.Scope) (M, error)
 		return m, problem.Newf(problem.Invalid, "Say which: "+n.places()+", or the id.", "there is more than one %s named %s", n.kind, name)
 	}
 	return m, err
+}
+
+// lookUp finds by name first what looks like one: names begin with a letter, and ids, UUIDs of this age, with a digit.
+func (n noun[M]) lookUp(tx *state.Tx, name string, scope state.Scope) (M, error) {
+	if name != "" && name[0] >= 'a' && name[0] <= 'z' {
+		if m, err := n.table(tx).ByName(name, scope); !errors.Is(err, state.ErrNotFound) {
+			return m, err
+		}
+	}
+	return n.table(tx).Find(name, scope)
 }
 
 // places names what tells two nouns of one name apart.

@@ -94,6 +94,8 @@ type Service struct {
 	events       noun[*apiv1.Event]
 	servers      noun[*apiv1.Server]
 	accessTokens noun[*apiv1.AccessToken]
+
+	tokens tokenCache
 }
 
 // New returns a service.
