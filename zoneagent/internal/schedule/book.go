@@ -74,12 +74,7 @@ func (b *book) reset() {
 // apply takes over what the store tells.
 func (b *book) apply(news etcdstore.Batch) {
 	if news.Reset {
-		gone := b.gone
-		b.reset()
-		if b.incarnation == news.Incarnation {
-			b.gone = gone
-		}
-		b.told, b.incarnation = true, news.Incarnation
+		b.begin(news)
 	}
 	vms, hosts := map[string]bool{}, map[string]bool{}
 	for _, c := range news.Changes {
@@ -132,6 +127,32 @@ func (b *book) apply(news etcdstore.Batch) {
 	}
 }
 
+// begin makes way for a snapshot. What was committed after it was read stays known: the store tells it later.
+func (b *book) begin(news etcdstore.Batch) {
+	old := *b
+	b.reset()
+	b.told, b.incarnation = true, news.Incarnation
+	if old.incarnation != news.Incarnation {
+		return
+	}
+	b.gone = old.gone
+	for id, vm := range old.observed {
+		if vm.revision > news.Revision {
+			b.observed[id] = vm
+		}
+	}
+	for address, lease := range old.leases {
+		if lease.revision > news.Revision {
+			b.lease(address, lease)
+		}
+	}
+	for id, h := range old.hosts {
+		if h.allocation.revision > news.Revision {
+			b.host(id).allocation = h.allocation
+		}
+	}
+}
+
 func (b *book) applyDesired(c etcdstore.Change, vms, hosts map[string]bool) {
 	switch c.Kind {
 	case "cluster":
@@ -180,12 +201,17 @@ func (b *book) applyLease(address string, lease *zonev1.AddressLease, revision i
 	if revision < b.leases[address].revision {
 		return
 	}
-	b.leases[address] = seen[*zonev1.AddressLease]{lease, revision}
+	b.lease(address, seen[*zonev1.AddressLease]{lease, revision})
 	if lease == nil {
 		delete(b.leases, address)
 	}
+}
+
+// lease notes who has an address; nobody where the value is nil.
+func (b *book) lease(address string, lease seen[*zonev1.AddressLease]) {
+	b.leases[address] = lease
 	if a, err := netip.ParseAddr(address); err == nil && b.pool != nil {
-		b.pool.set(a, lease != nil)
+		b.pool.set(a, lease.value != nil)
 	}
 }
 

@@ -58,6 +58,9 @@ func (t *Term) planDeparture(p *plan, d *departure) {
 
 func (t *Term) writeDeparture(tx Tx, d *departure) {
 	id := d.VM.GetId()
+	if t.book.observed[id].value == nil {
+		t.unmoved(tx, d.VM) // there is really nothing to be given back
+	}
 	tx.Tombstone(reference(d.VM), d.VM.GetGeneration())
 	tx.DeleteWork(id)
 	if d.address.IsValid() {
@@ -71,10 +74,7 @@ func (t *Term) settleDeparture(d *departure, revision int64) {
 	t.book.observed[id] = seen[*apiv1.VM]{nil, revision}
 	t.book.gone[id] = d.VM.GetGeneration()
 	if d.address.IsValid() {
-		t.book.leases[d.address.String()] = seen[*zonev1.AddressLease]{nil, revision}
-		if t.book.pool != nil {
-			t.book.pool.set(d.address, false)
-		}
+		t.book.lease(d.address.String(), seen[*zonev1.AddressLease]{nil, revision})
 	}
 	t.book.relate(id)
 	close(d.committed)

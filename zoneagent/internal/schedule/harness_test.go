@@ -29,6 +29,7 @@ type site struct {
 	network *Network
 	terms   map[string]*running
 	index   uint64
+	fail    func(format string, args ...any)
 }
 
 type running struct {
@@ -48,7 +49,7 @@ func within(t *testing.T, fn func(s *site)) {
 
 func newSite(t testing.TB) *site {
 	return &site{
-		t: t, zone: storetest.NewZone(), terms: map[string]*running{},
+		t: t, fail: t.Errorf, zone: storetest.NewZone(), terms: map[string]*running{},
 		network: &Network{CIDR: netip.MustParsePrefix("10.91.2.0/24"), Gateway: netip.MustParseAddr("10.91.2.1")},
 	}
 }
@@ -142,7 +143,6 @@ func (s *site) settle() {
 // audit checks what must hold at every moment of the committed state: allocations are what the VMs take, nothing is
 // over capacity, an address has one VM and a VM its own address.
 func (s *site) audit() {
-	s.t.Helper()
 	type sum struct{ cores, memory, disk, vms uint32 }
 	taken, addresses := map[string]sum{}, map[string]string{}
 	s.zone.Each(etcdstore.Observed, func(kind, id string, m proto.Message) {
@@ -154,7 +154,7 @@ func (s *site) audit() {
 		at := taken[vm.HostId]
 		taken[vm.HostId] = sum{at.cores + size.GetCores(), at.memory + size.GetMemoryMib(), at.disk + size.GetDiskGib(), at.vms + 1}
 		if other := addresses[vm.Address]; other != "" && vm.Address != "" {
-			s.t.Errorf("%s and %s both have %s", id, other, vm.Address)
+			s.fail("%s and %s both have %s", id, other, vm.Address)
 		}
 		addresses[vm.Address] = id
 	})
@@ -164,25 +164,25 @@ func (s *site) audit() {
 		want := taken[id]
 		got := sum{a.GetUsed().GetCores(), a.GetUsed().GetMemoryMib(), a.GetUsed().GetDiskGib(), a.GetVmCount()}
 		if got != want {
-			s.t.Errorf("%s: allocated %v, its VMs take %v", id, got, want)
+			s.fail("%s: allocated %v, its VMs take %v", id, got, want)
 		}
 		host := s.zone.Host(id)
 		if got.cores > host.GetTotal().GetCores() || got.memory > host.GetTotal().GetMemoryMib() {
-			s.t.Errorf("%s is over capacity: %v of %v", id, got, host.GetTotal())
+			s.fail("%s is over capacity: %v of %v", id, got, host.GetTotal())
 		}
 		delete(taken, id)
 	})
 	for id, v := range taken {
-		s.t.Errorf("%s has %v VMs and no allocation", id, v)
+		s.fail("%s has %v VMs and no allocation", id, v)
 	}
 	s.zone.Each(etcdstore.Address, func(_, address string, m proto.Message) {
 		if vm := m.(*zonev1.AddressLease).GetVmId(); addresses[address] != vm {
-			s.t.Errorf("%s is leased to %s and used by %q", address, vm, addresses[address])
+			s.fail("%s is leased to %s and used by %q", address, vm, addresses[address])
 		}
 		delete(addresses, address)
 	})
 	for address, vm := range addresses {
-		s.t.Errorf("%s uses %s without a lease", vm, address)
+		s.fail("%s uses %s without a lease", vm, address)
 	}
 }
 

@@ -195,6 +195,7 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 	tx := t.cfg.Store.Begin()
 	tx.ReadIn(t.book.incarnation)
 	for _, at := range p.placed {
+		t.unmoved(tx, at.vm)
 		tx.PutObserved(at.noun())
 		tx.PutWork(&zonev1.Work{
 			VmId: at.vm.GetId(), Generation: at.vm.GetGeneration(), OperationId: at.vm.GetOperation(), LastStep: "placed",
@@ -208,12 +209,14 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 		})...)
 	}
 	for _, r := range p.refused {
+		t.unmoved(tx, r.vm)
 		tx.PutObserved(r.noun())
 		tx.Journal(report(p.now, r.vm, &linkv1.OperationReport{
 			Step: step(p.now, "placed", apiv1.Operation_Step_FAILED, r.why.GetDetail()), Done: true, Error: r.why,
 		})...)
 	}
 	for _, vm := range p.ended {
+		t.unmoved(tx, vm)
 		tx.Tombstone(reference(vm), vm.GetGeneration())
 		tx.Journal(report(p.now, vm, &linkv1.OperationReport{
 			Step: step(p.now, "gone", apiv1.Operation_Step_DONE, "it was on no host"), Progress: 100, Done: true,
@@ -229,6 +232,15 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 	return tx.Commit(ctx)
 }
 
+// unmoved makes the transaction conflict when what is observed of a VM is not what is known of it here.
+func (t *Term) unmoved(tx Tx, vm *apiv1.VM) {
+	is := t.book.observed[vm.GetId()]
+	if is.value == nil {
+		is.revision = 0
+	}
+	tx.Require(etcdstore.Observed, "vm", vm.GetId(), is.revision)
+}
+
 // settle takes over what was committed, before the store tells it.
 func (t *Term) settle(p *plan, revision int64) {
 	for _, at := range p.placed {
@@ -236,7 +248,7 @@ func (t *Term) settle(p *plan, revision int64) {
 		t.book.observed[id] = seen[*apiv1.VM]{at.noun(), revision}
 		delete(t.book.waiting, id)
 		if at.address.IsValid() {
-			t.book.leases[at.address.String()] = seen[*zonev1.AddressLease]{&zonev1.AddressLease{VmId: id}, revision}
+			t.book.lease(at.address.String(), seen[*zonev1.AddressLease]{&zonev1.AddressLease{VmId: id}, revision})
 		}
 	}
 	for _, r := range p.refused {

@@ -58,6 +58,7 @@ type Tx interface {
 	PutWork(w *zonev1.Work)
 	DeleteWork(vmID string)
 	Journal(entries ...*linkv1.JournalEntry)
+	Require(space etcdstore.Space, kind, id string, revision int64)
 	Commit(ctx context.Context) (revision int64, err error)
 }
 
