@@ -182,18 +182,7 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	defer db.writing.Unlock()
 	defer db.metrics.diskFull.Set(0)
 	for {
-		f, err := db.current()
-		if err != nil {
-			return err
-		}
-		started := time.Now()
-		topics, err := f.write(db, fn)
-		f.leave()
-		if err == nil {
-			db.metrics.commits.Observe(time.Since(started).Seconds())
-			db.watches.publish(topics)
-			return db.checkpointIfDue(f)
-		}
+		err := db.updateOnce(fn)
 		if !errors.Is(err, errFull) {
 			return err
 		}
@@ -205,6 +194,22 @@ func (db *DB) Update(fn func(*Tx) error) error {
 			return ErrClosed
 		}
 	}
+}
+
+func (db *DB) updateOnce(fn func(*Tx) error) error {
+	f, err := db.current()
+	if err != nil {
+		return err
+	}
+	defer f.leave()
+	started := time.Now()
+	topics, err := f.write(db, fn)
+	if err != nil {
+		return err
+	}
+	db.metrics.commits.Observe(time.Since(started).Seconds())
+	db.watches.publish(topics)
+	return db.checkpointIfDue(f)
 }
 
 // Checkpoint makes everything committed so far durable, and moves it from the write-ahead log into the file as far as
@@ -233,6 +238,9 @@ func (db *DB) checkpointIfDue(f *file) error {
 	}
 	db.metrics.walBytes.Set(float64(info.Size()))
 	switch {
+	case info.Size() < walSoft: // it has started over
+		f.nextCheckpoint = walSoft
+		return nil
 	case info.Size() < f.nextCheckpoint:
 		return nil
 	case info.Size() > walHard:
@@ -240,11 +248,8 @@ func (db *DB) checkpointIfDue(f *file) error {
 	default:
 		err = db.checkpoint(f, "PASSIVE")
 	}
-	// The file shrinks when the next write starts it over; should readers have prevented that, wait for it to grow.
+	// The next write starts the log over; should readers prevent that, it may grow a little before the next attempt.
 	f.nextCheckpoint = info.Size() + walSoft/4
-	if info, err := os.Stat(db.path + "-wal"); err == nil && info.Size() < walSoft {
-		f.nextCheckpoint = walSoft
-	}
 	if errors.Is(err, errFull) {
 		db.log.Warn("the disk is full, the write-ahead log stays as it is", "path", db.path, "error", err)
 		return nil

@@ -22,15 +22,28 @@ func (db *DB) Writer(sql string) error {
 	return run(db.file.writer, sql)
 }
 
-// Explain returns SQLite's plan of a list.
-func (t Table[M]) Explain(sql string, args ...any) (plan []string, err error) {
-	return t.tx.explain(sql, args...)
-}
-
-func (tx *Tx) explain(sql string, args ...any) (plan []string, err error) {
+// Explain returns SQLite's plan of a statement.
+func (tx *Tx) Explain(sql string) (plan []string, err error) {
 	err = tx.queryOnce("EXPLAIN QUERY PLAN "+sql, func(s *sqlite.Stmt) error {
 		plan = append(plan, s.ColumnText(3))
 		return nil
-	}, args...)
+	})
 	return plan, err
+}
+
+// Tables names every table of a snapshot.
+func Tables() (names []string) {
+	for _, s := range newNouns().stores() {
+		names = append(names, s.name())
+	}
+	return names
+}
+
+// CountRows counts a table's rows.
+func (tx *Tx) CountRows(table string) (n int) {
+	_ = tx.queryOnce("SELECT count(*) FROM "+table, func(s *sqlite.Stmt) error {
+		n = s.ColumnInt(0)
+		return nil
+	})
+	return n
 }
