@@ -69,7 +69,7 @@ $(TOOLS)/buf:
 generate: $(TOOLS)/protoexport $(TOOLS)/buf ## Go, gateway and OpenAPI from proto/
 	@rm -rf proto/third_party && $(TOOLS)/protoexport proto/third_party
 	@cd proto && ../$(TOOLS)/buf format -w --path naru && ../$(TOOLS)/buf lint && rm -rf gen && ../$(TOOLS)/buf generate
-	@go run ./deploy/tools/openapi proto/gen/openapi.yaml pkg/gateway/openapi.json
+	@go run ./deploy/openapi proto/gen/openapi.yaml pkg/gateway/openapi.json
 
 generate-check: $(TOOLS)/protoexport $(TOOLS)/buf ## fails when generated code is stale or the API breaks proto/baseline.binpb
 	@$(MAKE) --no-print-directory generate

@@ -145,6 +145,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.observe(b.Observe)
 	case *commandv1.Command_AppendJournal:
 		return c.appendJournal(b.AppendJournal)
+	case *commandv1.Command_ConsumeWithheld:
+		return c.consumeWithheld(b.ConsumeWithheld)
 	case *commandv1.Command_AcknowledgeJournal:
 		return c.acknowledgeJournal(b.AcknowledgeJournal)
 	}
