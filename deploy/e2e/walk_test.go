@@ -1,0 +1,79 @@
+// Package e2e tests the whole federation on one machine, as a user meets it: the built programs, in network namespaces.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// needs skips a test on a machine that lacks what it is about.
+func needs(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for network namespaces")
+	}
+	for _, tool := range []string{"ip", "libvirtd", "qemu-system-x86_64", "ssh"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s; make setup installs it", tool)
+		}
+	}
+	if _, err := os.Stat(program("naru-dev")); err != nil {
+		t.Fatalf("%v: build first, with make build", err)
+	}
+}
+
+// program returns the path of a built program.
+func program(name string) string { return filepath.Join("..", "..", "bin", name) }
+
+// site is what naru-dev prints of a site.
+type site struct {
+	Mode      string
+	Networks  []struct{ Name, API, CLIConfig string }
+	Processes []struct {
+		Name string
+		PID  int
+	}
+	Walk struct {
+		OK                      bool
+		VM, Zone, Host, Address string
+		Seconds                 float64
+	}
+}
+
+func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
+	needs(t)
+	state := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program("naru-dev"), "run", "--once", "--state", state)
+	var out, story bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &story
+	err := cmd.Run()
+	t.Log(story.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s site
+	if err := json.Unmarshal(out.Bytes(), &s); err != nil {
+		t.Fatalf("site.json: %v\n%s", err, out.String())
+	}
+	if !s.Walk.OK || s.Walk.Zone != "business" || s.Walk.Host != "kvm-1" || !strings.HasPrefix(s.Walk.Address, "10.91.2.") {
+		t.Fatalf("the walk: %+v", s.Walk)
+	}
+	for _, p := range s.Processes {
+		if _, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.PID))); err == nil {
+			t.Errorf("%s (%d) is left", p.Name, p.PID)
+		}
+	}
+	if left, err := exec.Command("ip", "netns", "list").Output(); err != nil || bytes.Contains(left, []byte("naru-")) {
+		t.Errorf("namespaces are left: %s %v", left, err)
+	}
+}
