@@ -22,7 +22,7 @@ import (
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // site is a federation's CA, one broker with both legs on loopback, and whoever the test lets dial them. Everything in
 // it ends with the test.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/naru-project/naru/federation"
 	"github.com/naru-project/naru/pkg/config"
+	"github.com/naru-project/naru/pkg/version"
 )
 
 func main() {
@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	broker, err := federation.NewBroker(settings, federation.Options{Logger: log, Registerer: registry, Gatherer: registry, Version: version()})
+	broker, err := federation.NewBroker(settings, federation.Options{Logger: log, Registerer: registry, Gatherer: registry, Version: version.Version})
 	if err != nil {
 		fmt.Fprintf(stderr, "naru-broker: %v\n", err)
 		return exitRefused
@@ -76,11 +76,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	log.Info("broker ended")
 	return 0
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return ""
 }
