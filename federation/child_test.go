@@ -34,6 +34,11 @@ const childKey = "NARU_TEST_BROKER"
 func child(settings string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	ctx, gone := context.WithCancel(ctx)
+	go func() { // whoever started this one and was killed leaves nothing behind
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		gone()
+	}()
 	tidy := make(chan os.Signal, 1)
 	signal.Notify(tidy, syscall.SIGUSR1)
 	go func() {
@@ -120,6 +125,7 @@ func newChildSite(t testing.TB, change ...func(*federation.Config)) *childSite {
 	s.process = exec.Command(os.Args[0])
 	s.process.Env = append(os.Environ(), childKey+"="+string(must(json.Marshal(s.config))))
 	s.process.Stderr = os.Stderr
+	must(s.process.StdinPipe())
 	s.out = newLines(must(s.process.StdoutPipe()))
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
