@@ -6,13 +6,14 @@ import (
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
-// StateSource is where one end keeps what the other should hold. One session uses it at a time.
+// StateSource is where one end keeps what the other should hold. It serves one session: the one before may still be
+// ending when the next begins, and would take its signals.
 type StateSource interface {
-	// Since returns what changed after a point: at most limit objects in ascending revision, through, the revision up to
-	// which nothing is missing, and end, whether there was nothing more at that moment; nil when nothing changed. After is
-	// the point's revision, or zero where that point is of another life of this end (epoch or incarnation), lies ahead, or
-	// is no longer known: that begins a full sync. An object that was deleted comes as a tombstone. Objects of one revision
-	// may be split over two chunks by the session, never by the source.
+	// Since returns what changed after a point: at most limit objects in ascending revision (or those of one revision,
+	// where it alone has more), through, the revision up to which nothing is missing, and end, whether there was nothing
+	// more at that moment; nil when nothing changed. After is the point's revision, or zero where that point is of another
+	// life of this end (epoch or incarnation), lies ahead, or is no longer known: that begins a full sync. A point that it
+	// has given itself in this session is always known. An object that was deleted comes as a tombstone.
 	Since(ctx context.Context, after *linkv1.StateAckPoint, limit int) (*linkv1.StateChunk, error)
 	// Changed is level-triggered: receive, then read again. No change after the last Since goes without a signal.
 	Changed() <-chan struct{}

@@ -233,7 +233,9 @@ func TestANewerSessionSupersedesTheOlder(t *testing.T) {
 		w := newWorld().build()
 		first := w.zone
 		ends := make(chan error, 1)
-		w.wg.Go(func() { ends <- first.Run(t.Context(), w.dial(t.Context())) })
+		bounded, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		w.wg.Go(func() { ends <- first.Run(bounded, w.dial(bounded)) })
 		synctest.Wait()
 		w.zone = nil
 		ctx, cancel := context.WithCancel(t.Context())
