@@ -36,7 +36,8 @@
 //	I1. A frame is accepted only in its own session and direction, with the counter that follows the last one's, and
 //	    with a tag under its direction's key. Whatever is changed, repeated, moved, reflected or missing ends the session
 //	    at the next frame, the latest being a sign of life.
-//	I2. What an end accepts a broker would have let through: both judge with package wire.
+//	I2. What an end accepts from the other a broker would have let through: both judge with package wire. The one thing
+//	    left to others is the rules of a call's body, which its service checks, as for calls that come by other ways.
 //	I3. Nothing of a hello is acted upon before the zone's proof: a recorded hello opens nothing, supersedes nothing. A
 //	    zone is what its certificate says, and, where the broker says whom it saw, the same.
 //	I4. Both proofs cover both payloads: who changes one bit of the opening, keys and resume points included, opens
