@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -99,6 +100,10 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	credential := first(md.Get("authorization"))
 	if credential == "" {
 		return problem.ToStatus(problem.New(problem.Unauthenticated, "no bearer token came with the request", "Send Authorization: Bearer with a token; an administrator makes one with: naru token create"))
+	}
+	// The broker would refuse what breaks a rule, with fewer words.
+	if err := schema.Validate(args.(proto.Message)); err != nil {
+		return problem.ToStatus(err)
 	}
 	err = problem.FromStatus(c.central.Invoke(ctx, name, args, reply, opts...))
 	switch {
