@@ -62,6 +62,8 @@ type site struct {
 	wrong []string             // what should not have happened
 	slow  map[string]int       // "verb" → most at once
 	now   map[string]int
+	hide  map[string]int // rounds that are to miss a VM
+	lag   time.Duration  // from what a round saw to its end
 }
 
 // agent is one owner of one cluster.
@@ -92,7 +94,7 @@ func newSite(t testing.TB) *site {
 	}
 	return &site{
 		t: t, zone: storetest.NewZone(), fleet: fleet, agents: map[string]*agent{}, sink: &samples{}, log: log,
-		calls: map[string]int{}, cuts: map[string]time.Time{}, slow: map[string]int{}, now: map[string]int{},
+		calls: map[string]int{}, cuts: map[string]time.Time{}, slow: map[string]int{}, now: map[string]int{}, hide: map[string]int{},
 	}
 }
 
@@ -384,6 +386,28 @@ func (h *watchedHost) Reboot(ctx context.Context, id string, force bool) error {
 
 func (h *watchedHost) EnsureGone(ctx context.Context, id string) error {
 	return h.act("gone", id, func() error { return h.Host.EnsureGone(ctx, id) })
+}
+
+// ObserveAll leaves out what is to be missed.
+func (h *watchedHost) ObserveAll(ctx context.Context) ([]hypervisor.Observation, error) {
+	all, err := h.Host.ObserveAll(ctx)
+	s := h.agent.site
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(all, func(o hypervisor.Observation) bool {
+		s.hide[o.VMID]--
+		return s.hide[o.VMID] >= 0
+	}), err
+}
+
+// Sample is the last a round asks.
+func (h *watchedHost) Sample(ctx context.Context) (hypervisor.HostCounters, error) {
+	s := h.agent.site
+	s.mu.Lock()
+	lag := s.lag
+	s.mu.Unlock()
+	time.Sleep(lag) // the bubble's time
+	return h.Host.Sample(ctx)
 }
 
 // reach is what the other agents say.

@@ -319,6 +319,37 @@ func TestTheNextOwnerCarriesOnWhereverTheLastOneDied(t *testing.T) {
 	}
 }
 
+// The store tells late what this owner wrote itself: it goes on with what it knows, and does nothing twice.
+func TestOldNewsOfItsOwnWritesIsPassedOver(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "latency=20ms")
+		s.own("kvm")
+		s.pass(time.Second)
+		op := s.want(s.vm("kvm", "web-1"))
+		s.pass(25 * time.Millisecond)
+		s.zone.Silence(true)
+		s.pass(10 * time.Second)
+		s.equal("outcome", s.outcome(op), "done")
+		calls := s.total()
+		s.zone.Silence(false)
+		s.pass(10 * time.Second)
+		s.equal("steps", s.steps(op), "[placed image disk seed define start usable]")
+		s.equal("calls when the news came", s.total()-calls, 0)
+
+		op = s.want(s.vm("kvm", "web-1", wanting(apiv1.VM_DELETED)))
+		s.pass(25 * time.Millisecond)
+		s.zone.Silence(true)
+		s.pass(10 * time.Second)
+		s.equal("deletion", s.outcome(op), "done")
+		calls = s.total()
+		s.zone.Silence(false)
+		s.pass(10 * time.Second)
+		s.equal("tombstones", s.zone.Tombstones("vm", "web-1"), 1)
+		s.equal("calls when the news came", s.total()-calls, 0)
+		s.equal("usage", s.usage("web-1"), "[RUNNING DELETED]")
+	})
+}
+
 func TestAGuestThatPowersItselfOffEachTimeIsNotStartedForEver(t *testing.T) {
 	within(t, func(s *site) {
 		s.cluster("kvm", 1, "boot=100h")

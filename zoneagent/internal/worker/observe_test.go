@@ -72,6 +72,46 @@ func TestAPowerThatChangedBehindOurBackIsReportedAndNotActedUpon(t *testing.T) {
 	})
 }
 
+func TestARoundThatMissesAVMOnceIsNotBelieved(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "")
+		s.own("kvm")
+		s.running("kvm", "web-1")
+		for range 5 {
+			s.mu.Lock()
+			s.hide["web-1"] = 1
+			s.mu.Unlock()
+			s.pass(20 * time.Second)
+		}
+		s.equal("state", s.zone.VM("web-1").GetState(), apiv1.VM_RUNNING)
+		s.equal("events", s.zone.Events("web-1"), "[vm.usable]")
+	})
+}
+
+// A round that saw the VM before a step changed it says nothing about it any more.
+func TestWhatARoundSawBeforeAStepIsNotBelievedAfterIt(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "boot=100ms")
+		s.own("kvm")
+		s.running("kvm", "web-1")
+		s.mu.Lock()
+		s.lag = 4 * time.Second
+		s.mu.Unlock()
+		for i := range 10 {
+			s.want(s.vm("kvm", "web-1", wanting(apiv1.VM_STOPPED)))
+			s.pass(11*time.Second + time.Duration(i)*800*time.Millisecond)
+			s.want(s.vm("kvm", "web-1"))
+			s.pass(11*time.Second + time.Duration(i)*300*time.Millisecond)
+		}
+		for _, e := range s.zone.Journal() {
+			if e.GetEvent().GetSeverity() > apiv1.Event_INFO {
+				t.Errorf("told: %v", e.GetEvent())
+			}
+		}
+		s.equal("state", s.zone.VM("web-1").GetState(), apiv1.VM_RUNNING)
+	})
+}
+
 func TestAVMThatItsHostLostIsAnErrorAndIsNotBuiltAnew(t *testing.T) {
 	within(t, func(s *site) {
 		s.cluster("kvm", 1, "")
