@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -14,7 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// flakyKV loses requests and answers of transactions that write, and may kill their owner on the way.
+// flakyKV loses requests and answers of transactions that write, delivers lost requests late, and may kill their owner
+// on the way.
 type flakyKV struct {
 	clientv3.KV
 	mu     sync.Mutex
@@ -22,9 +24,10 @@ type flakyKV struct {
 	own    *Ownership
 	// lose and kill are chances in a hundred.
 	lose, kill int
+	late       []*flakyTxn
 }
 
-func (k *flakyKV) Txn(ctx context.Context) clientv3.Txn { return &flakyTxn{Txn: k.KV.Txn(ctx), kv: k} }
+func (k *flakyKV) Txn(ctx context.Context) clientv3.Txn { return &flakyTxn{kv: k, ctx: ctx} }
 
 func (k *flakyKV) chance(percent int) bool {
 	k.mu.Lock()
@@ -32,32 +35,52 @@ func (k *flakyKV) chance(percent int) bool {
 	return k.random.IntN(100) < percent
 }
 
-type flakyTxn struct {
-	clientv3.Txn
-	kv     *flakyKV
-	writes bool
+func (k *flakyKV) delay(t *flakyTxn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.late = append(k.late, t)
 }
 
-func (t *flakyTxn) If(c ...clientv3.Cmp) clientv3.Txn  { t.Txn = t.Txn.If(c...); return t }
-func (t *flakyTxn) Else(o ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(o...); return t }
-
-func (t *flakyTxn) Then(ops ...clientv3.Op) clientv3.Txn {
-	for _, o := range ops {
-		t.writes = t.writes || !o.IsGet()
+// deliver lets arrive, some of the time, what was lost before.
+func (k *flakyKV) deliver() {
+	if !k.chance(50) {
+		return
 	}
-	t.Txn = t.Txn.Then(ops...)
-	return t
+	k.mu.Lock()
+	late := k.late
+	k.late = nil
+	k.mu.Unlock()
+	for _, t := range late {
+		_, _ = t.send(context.Background())
+	}
+}
+
+type flakyTxn struct {
+	kv      *flakyKV
+	ctx     context.Context
+	compare []clientv3.Cmp
+	then    []clientv3.Op
+}
+
+func (t *flakyTxn) If(c ...clientv3.Cmp) clientv3.Txn  { t.compare = c; return t }
+func (t *flakyTxn) Then(o ...clientv3.Op) clientv3.Txn { t.then = o; return t }
+func (t *flakyTxn) Else(...clientv3.Op) clientv3.Txn   { return t }
+
+func (t *flakyTxn) send(ctx context.Context) (*clientv3.TxnResponse, error) {
+	return t.kv.KV.Txn(ctx).If(t.compare...).Then(t.then...).Commit()
 }
 
 func (t *flakyTxn) Commit() (*clientv3.TxnResponse, error) {
-	if !t.writes {
-		return t.Txn.Commit()
+	if !slices.ContainsFunc(t.then, func(o clientv3.Op) bool { return !o.IsGet() }) {
+		return t.send(t.ctx)
 	}
 	lost := status.Error(codes.Unavailable, "the connection broke")
 	if t.kv.chance(t.kv.lose) {
+		t.kv.delay(t)
 		return nil, lost
 	}
-	resp, err := t.Txn.Commit()
+	resp, err := t.send(t.ctx)
+	t.kv.deliver()
 	if t.kv.chance(t.kv.kill) {
 		t.kv.own.lose(errors.New("killed"))
 	}
@@ -93,10 +116,12 @@ func TestCommitsTakeEffectOnceUnderLossAndCrashes(t *testing.T) {
 					sent++
 				}
 				writers.Go(func() {
-					for _, id := range ids {
+					for i, id := range ids {
 						tx := a.Begin(own)
 						tx.PutObserved(vm(id))
-						tx.Require(Observed, "vm", id, 0)
+						if i%2 == 0 {
+							tx.Require(Observed, "vm", id, 0)
+						}
 						tx.Journal(usage(id))
 						_, err := tx.Commit(t.Context())
 						mu.Lock()

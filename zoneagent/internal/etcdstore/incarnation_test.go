@@ -204,6 +204,7 @@ func TestAgentsAgreeOnOneIncarnation(t *testing.T) {
 func TestATransactionOfAnEarlierIncarnationConflicts(t *testing.T) {
 	a := newZone(t).one()
 	own := a.own("cluster/c1")
+	a.write(own, "vm-1", "vm-2")
 	tx := a.Begin(own)
 	tx.PutWork(&zonev1.Work{VmId: "vm-1"})
 	if err := a.Renew(t.Context(), "test"); err != nil {

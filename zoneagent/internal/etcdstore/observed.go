@@ -45,10 +45,10 @@ func (o *ObservedSource) Since(ctx context.Context, after *linkv1.StateAckPoint,
 	if after.GetIncarnation() != now.incarnation.GetId() {
 		from = 0
 	}
-	rows, bound, complete, err := o.read(ctx, from)
-	if err == nil && bound < from {
+	rows, at, err := o.read(ctx, from)
+	if err == nil && at < from {
 		from = 0
-		rows, bound, complete, err = o.read(ctx, from)
+		rows, at, err = o.read(ctx, from)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read observed state: %w", err)
@@ -58,8 +58,7 @@ func (o *ObservedSource) Since(ctx context.Context, after *linkv1.StateAckPoint,
 	}
 	rows, cut := cutAtRevision(rows, min(max(limit, 1), maxObserved))
 	c := &linkv1.StateChunk{
-		Incarnation: now.incarnation.GetId(), After: from, Through: bound, Objects: rows,
-		Full: from == 0, End: complete && !cut,
+		Incarnation: now.incarnation.GetId(), After: from, Through: at, Objects: rows, Full: from == 0, End: !cut,
 	}
 	if cut {
 		c.Through = rows[len(rows)-1].GetRevision()
@@ -67,37 +66,30 @@ func (o *ObservedSource) Since(ctx context.Context, after *linkv1.StateAckPoint,
 	return c, nil
 }
 
-// read brings objects after a revision, complete up to bound; complete: there are no more.
-func (o *ObservedSource) read(ctx context.Context, from uint64) (rows []*linkv1.Object, bound uint64, complete bool, err error) {
-	// One more than a revision can hold, so that there is always a whole revision among them.
+// read brings the first objects after a revision, of what there was at a revision. It asks for one more of each space
+// than a revision can hold: where there are more, a cut at maxObserved leaves only revisions that came whole.
+func (o *ObservedSource) read(ctx context.Context, from uint64) (rows []*linkv1.Object, at uint64, err error) {
 	since := func(s Space) clientv3.Op {
 		return clientv3.OpGet(o.store.keys.under(s), clientv3.WithPrefix(), clientv3.WithMinModRev(int64(from)+1),
 			clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend), clientv3.WithLimit(maxObserved+1))
 	}
 	resp, err := o.store.txn(ctx, nil, []clientv3.Op{since(Observed), since(tombstones)})
 	if err != nil {
-		return nil, 0, false, err
+		return nil, 0, err
 	}
-	bound, complete = uint64(resp.Header.GetRevision()), true
 	for _, r := range resp.Responses {
-		got := r.GetResponseRange()
-		for _, kv := range got.GetKvs() {
+		for _, kv := range r.GetResponseRange().GetKvs() {
 			c, ok, err := o.store.keys.change(kv)
 			if err != nil {
-				return nil, 0, false, err
+				return nil, 0, err
 			}
 			if ok {
 				rows = append(rows, objectOf(c))
 			}
 		}
-		if kvs := got.GetKvs(); got.GetMore() && len(kvs) > 0 {
-			complete = false
-			bound = min(bound, uint64(kvs[len(kvs)-1].ModRevision)-1)
-		}
 	}
-	rows = slices.DeleteFunc(rows, func(r *linkv1.Object) bool { return r.GetRevision() > bound })
 	slices.SortStableFunc(rows, func(a, b *linkv1.Object) int { return cmp.Compare(a.GetRevision(), b.GetRevision()) })
-	return rows, bound, complete, nil
+	return rows, uint64(resp.Header.GetRevision()), nil
 }
 
 // cutAtRevision takes at most limit rows, whole revisions only, but at least one revision.

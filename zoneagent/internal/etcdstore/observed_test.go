@@ -92,6 +92,39 @@ func TestObservedStateGoesUpInWholeRevisions(t *testing.T) {
 	}
 }
 
+func TestMoreThanAChunkCarriesComesInSeveral(t *testing.T) {
+	a := newZone(t).one()
+	own, link := a.own("cluster/c1"), a.own(UplinkName)
+	const revisions, each = 7, 60
+	for i := range revisions {
+		tx := a.Begin(own)
+		for j := range each {
+			if j%3 == 0 {
+				tx.Tombstone(&apiv1.Reference{Kind: "vm", Id: fmt.Sprintf("gone-%d-%d", i, j)}, nil)
+			}
+			tx.PutObserved(vm(fmt.Sprintf("vm-%d-%d", i, j)))
+		}
+		a.commit(tx)
+	}
+	source := a.ObservedSource(link)
+	m := &modelReceiver{point: &linkv1.StateAckPoint{}, held: map[string]*apiv1.VM{}}
+	objects := 0
+	for end := false; !end; {
+		c := must(source.Since(t.Context(), m.point, 127))
+		if n := len(c.GetObjects()); n > 127 {
+			t.Fatalf("a chunk of %d objects", n)
+		}
+		objects += len(c.GetObjects())
+		if err := m.take(c); err != nil {
+			t.Fatal(err)
+		}
+		end = c.GetEnd()
+	}
+	if len(m.held) != revisions*each || objects != revisions*(each+each/3) {
+		t.Errorf("%d objects came, %d are held", objects, len(m.held))
+	}
+}
+
 func TestATombstoneIsKeptUntilItIsAcknowledged(t *testing.T) {
 	a := newZone(t).one()
 	own, link := a.own("cluster/c1"), a.own(UplinkName)

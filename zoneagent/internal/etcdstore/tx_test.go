@@ -202,6 +202,36 @@ func TestALostAnswerDoesNotDoubleAnEntry(t *testing.T) {
 	}
 }
 
+func TestWhatGoesTogetherIsAsIfOneCameAfterTheOther(t *testing.T) {
+	a := newZone(t).one()
+	own := a.own(ClusterName("c1"))
+	begin := func(fill func(*Tx)) *commit {
+		tx := a.Begin(own)
+		fill(tx)
+		return &commit{tx: tx}
+	}
+	first := begin(func(tx *Tx) { tx.PutWork(&zonev1.Work{VmId: "vm-1"}) })
+	for name, c := range map[string]struct {
+		next *commit
+		want int
+	}{
+		"another key":                 {begin(func(tx *Tx) { tx.PutWork(&zonev1.Work{VmId: "vm-2"}) }), 2},
+		"the same key":                {begin(func(tx *Tx) { tx.DeleteWork("vm-1") }), 1},
+		"needs what the first writes": {begin(func(tx *Tx) { tx.Require(Work, "", "vm-1", 0) }), 1},
+		"deletes a range":             {begin(func(tx *Tx) { tx.delRange("a", "b") }), 1},
+		"another incarnation":         {begin(func(tx *Tx) { tx.ReadIn("another") }), 1},
+		"too many observed": {begin(func(tx *Tx) {
+			for i := range maxObserved + 1 {
+				tx.PutObserved(vm(fmt.Sprint("vm-", i)))
+			}
+		}), 1},
+	} {
+		if n := own.together([]*commit{first, c.next}); n != c.want {
+			t.Errorf("%s: %d go together", name, n)
+		}
+	}
+}
+
 func TestATransactionKnowsItsRoomAndSplitsNothing(t *testing.T) {
 	z := newZone(t)
 	z.open(z.config(1))
