@@ -48,13 +48,9 @@ func (t Table[M]) Since(revision uint64, limit int) ([]Change[M], error) {
 
 // between returns the changes of after < revision <= through.
 func (t Table[M]) between(after, through uint64) (changes []Change[M], err error) {
-	revisionAt := 2
-	if t.spec.derive != nil {
-		revisionAt = 3
-	}
 	err = t.tx.query(t.spec.text.byRevision, func(s *sqlite.Stmt) error {
 		m, err := t.decode(s)
-		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(revisionAt)), Noun: m})
+		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(2)), Noun: m})
 		return err
 	}, after, through)
 	if err != nil {

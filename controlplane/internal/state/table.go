@@ -41,8 +41,10 @@ type spec[M Noun] struct {
 	scope []string
 	// further are indexes beside those on revision and name: what follows ON table.
 	further []string
-	// derive writes what is reckoned at read; its column has sql.
-	derive func(M, int64)
+	// derive, where set, writes what is reckoned when read and is not stored: the fields of columns with sql.
+	derive func(*Tx, M) error
+	// underive clears it again.
+	underive func(M)
 
 	text sqlText
 }
@@ -68,7 +70,6 @@ func (s *spec[M]) build() *spec[M] {
 	s.text.fields = "message, crc"
 	for _, c := range s.columns {
 		if c.sql != "" {
-			s.text.fields += ", " + c.sql
 			continue
 		}
 		names, marks = append(names, c.name), append(marks, "?")
@@ -104,7 +105,10 @@ func (t Table[M]) decode(s *sqlite.Stmt) (M, error) {
 		return none, err
 	}
 	if t.spec.derive != nil {
-		t.spec.derive(m, s.ColumnInt64(2))
+		if err := t.spec.derive(t.tx, m); err != nil {
+			var none M
+			return none, err
+		}
 	}
 	return m, nil
 }
@@ -231,8 +235,8 @@ func (t Table[M]) Put(m M) error {
 		return errReadOnly
 	}
 	t.spec.revise(m, t.tx.meta.Text())
-	if t.spec.derive != nil {
-		t.spec.derive(m, 0)
+	if t.spec.underive != nil {
+		t.spec.underive(m)
 	}
 	b, err := encode(m)
 	if err != nil {

@@ -31,6 +31,8 @@ type Tx struct {
 	writes   int
 	touched  map[string]struct{}
 	keep     uint64
+	// fresh is what zoneFreshness has read so far.
+	fresh map[string]apiv1.Freshness_Level
 }
 
 // begin makes a transaction over a connection on which BEGIN has been said.
@@ -51,6 +53,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.AccessTokens = Table[*apiv1.AccessToken]{tx, c.accessTokens}
 	if writable {
 		tx.touched = map[string]struct{}{}
+	} else {
+		tx.fresh = map[string]apiv1.Freshness_Level{}
 	}
 	return tx, tx.loadMeta()
 }
