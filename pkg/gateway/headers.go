@@ -71,7 +71,9 @@ func (g *gateway) answerHeaders(ctx context.Context, w http.ResponseWriter, answ
 		body = part.XXX_ResponseBody()
 	}
 	if op, ok := body.(*apiv1.Operation); ok && x.route.begins {
-		w.Header().Set("Location", "/v1/operations/"+op.GetId())
+		if op.GetId() != "" { // one that needed nothing to be done is kept nowhere
+			w.Header().Set("Location", "/v1/operations/"+op.GetId())
+		}
 		w.WriteHeader(http.StatusAccepted)
 		return nil
 	}

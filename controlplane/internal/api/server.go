@@ -7,23 +7,18 @@ package api
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
-	"time"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
+	"github.com/naru-project/naru/pkg/frontdoor"
 	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/obs"
 )
-
-// closeTime is how long calls under way may go on when the server stops.
-const closeTime = 3 * time.Second
 
 // Config is what a server is made of. Every field but Logger and Registerer must be set.
 type Config struct {
@@ -62,17 +57,7 @@ func New(c Config) (*Server, error) {
 	}
 	g := &gate{who: c.Who, log: c.Logger, metrics: newMetrics(c.Registerer)}
 	s := &Server{config: c, gate: g, dispatcher: newDispatcher(g), log: c.Logger}
-	s.grpc = grpc.NewServer(
-		grpc.Creds(handshaken{}),
-		grpc.UnaryInterceptor(g.unary),
-		grpc.StreamInterceptor(g.stream),
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxConcurrentStreams(1024),
-		grpc.ConnectionTimeout(handshakeTime),
-		grpc.MaxHeaderListSize(16<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+	s.grpc = grpc.NewServer(append(frontdoor.Options(maxMessage), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream))...)
 	c.Register(both{s.grpc, s.dispatcher})
 	rest, err := gateway.New(s.Local(), gateway.Options{})
 	if err != nil {
@@ -98,71 +83,26 @@ func (s *Server) Dispatcher() *Dispatcher { return s.dispatcher }
 // network; what shows who calls is their metadata alone. Answers are shared with the services, and read-only.
 func (s *Server) Local() grpc.ClientConnInterface { return localConn{s.dispatcher} }
 
-// Run serves on l until ctx ends, and closes l. When it returns, no call is under way.
+// Run serves on l until ctx ends, and closes l. When it returns, no call is under way. Watches are cut at once: they may last
+// for ever.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	split := newSplit(l, s.config.Certificate, s.log)
-	web := &http.Server{
-		Handler:           http.HandlerFunc(s.serveHTTP),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1024, SendPingTimeout: 30 * time.Second, PingTimeout: 10 * time.Second},
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watching sync.WaitGroup
+	watching.Go(func() { s.gate.live.watch(ctx, s.config.Who.Recheck) })
+	door := &frontdoor.Door{
+		Certificate: s.config.Certificate, GRPC: s.grpc, Web: http.HandlerFunc(s.serveHTTP), Closing: s.gate.live.cutAll, Log: s.log,
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ended := make(chan error, 3)
-	go func() { ended <- split.run(ctx) }()
-	go func() { ended <- s.grpc.Serve(split.grpc) }()
-	go func() { ended <- web.Serve(split.web) }()
-	go s.gate.live.watch(ctx, s.config.Who.Recheck)
-
-	var err error
-	left := 3
-	select {
-	case <-ctx.Done():
-	case err = <-ended:
-		left--
-	}
-	cancel(err)
-	s.stop(web)
-	for range left {
-		<-ended
-	}
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		return nil
-	}
+	err := door.Run(ctx, l)
+	cancel()
+	watching.Wait()
 	return err
 }
 
-// stop lets calls under way end for a while, watches excepted: their contexts have ended already.
-func (s *Server) stop(web *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
-	s.gate.live.cutAll()
-	graceful := make(chan struct{})
-	go func() {
-		defer close(graceful)
-		s.grpc.GracefulStop()
-	}()
-	if web.Shutdown(ctx) != nil {
-		_ = web.Close() // what is still open is cut
-	}
-	select {
-	case <-graceful:
-	case <-ctx.Done():
-		s.grpc.Stop()
-		<-graceful
-	}
-}
-
-// serveHTTP serves what did not come as gRPC from the start: REST, health, and gRPC of a client that also offered HTTP/1.1.
+// serveHTTP serves what is no gRPC: health, metrics and REST.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
-		s.grpc.ServeHTTP(w, r)
-	case r.URL.Path == "/healthz", r.URL.Path == "/readyz", r.URL.Path == "/metrics":
+	switch r.URL.Path {
+	case "/healthz", "/readyz", "/metrics":
 		s.health.ServeHTTP(w, r)
 	default:
 		o := origin{}

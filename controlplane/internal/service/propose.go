@@ -129,11 +129,11 @@ func (s *Service) ended(ctx context.Context, kind string, target *apiv1.Referenc
 	return finished(ctx, kind, target, ""), nil
 }
 
-// finished is the operation of what was done at once.
+// finished is the operation of what needed nothing to be done, or was done at once. It is kept nowhere, so it has no id.
 func finished(ctx context.Context, kind string, target *apiv1.Reference, said string) *apiv1.Operation {
 	now := timestamppb.Now()
 	return &apiv1.Operation{
-		Id: newID(), Kind: kind, Target: target, Done: true, Progress: 100,
+		Kind: kind, Target: target, Done: true, Progress: 100,
 		Steps:     []*apiv1.Operation_Step{{Name: "done", State: apiv1.Operation_Step_DONE, Message: said, At: now}},
 		CreatedBy: callOf(ctx).Principal.Actor, CreatedAt: now, FinishedAt: now,
 	}
