@@ -43,7 +43,6 @@ type site struct {
 	mu      sync.Mutex
 	pending map[string]bool // agents that have asked to join and wait
 	tokens  map[string]pki.JoinToken
-	revoked []string
 }
 
 func must[T any](v T, err error) T {

@@ -2,8 +2,6 @@ package link
 
 import (
 	"context"
-	"errors"
-	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -269,5 +267,3 @@ func await(within time.Duration, against func() string) string {
 		}
 	}
 }
-
-func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, errStream) }

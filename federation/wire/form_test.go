@@ -118,7 +118,7 @@ func TestUnusualFormsAreRefused(t *testing.T) {
 	}{
 		{"fields out of order", point, join(str(2, "s"), str(1, "o")), FaultForm},
 		{"a singular field twice", point, join(str(1, "o"), str(1, "p")), FaultForm},
-		{"a longer varint than needed", point, []byte{3<<3 | 0, 0x81, 0x00}, FaultForm},
+		{"a longer varint than needed", point, []byte{3 << 3, 0x81, 0x00}, FaultForm},
 		{"a longer tag than needed", point, []byte{1<<3 | 2 | 0x80, 0x00, 1, 'o'}, FaultForm},
 		{"a longer length than needed", point, []byte{1<<3 | 2, 0x81, 0x00, 'o'}, FaultForm},
 		{"a varint without end", point, []byte{3 << 3, 0x80}, FaultForm},
@@ -129,7 +129,7 @@ func TestUnusualFormsAreRefused(t *testing.T) {
 		{"a length beyond the end", point, []byte{1<<3 | 2, 5, 'o'}, FaultForm},
 		{"a wrong wire type", point, num(1, 7), FaultForm},
 		{"a group", point, []byte{9<<3 | 3, 9<<3 | 4}, FaultForm},
-		{"field number zero", point, []byte{0<<3 | 0, 1}, FaultForm},
+		{"field number zero", point, []byte{0, 1}, FaultForm},
 		{"an unknown field", point, num(4, 1), FaultUnknown},
 		{"an unknown field within", batch, join(str(1, "o"), str(2, "s"), str(3, string(num(50, 1)))), FaultUnknown},
 		{"a second member of a oneof", entry, join(str(100, ""), str(101, "")), FaultForm},

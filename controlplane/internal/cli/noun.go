@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/pkg/client"
@@ -237,11 +236,6 @@ func (a *app) action(use, short string, in []string, call func(ctx context.Conte
 		})
 	}
 	return cmd
-}
-
-// ifMatch guards an update with the revision that was read.
-func ifMatch(ctx context.Context, revision string) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "if-match", revision)
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {

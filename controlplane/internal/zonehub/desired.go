@@ -1,7 +1,6 @@
 package zonehub
 
 import (
-	"bytes"
 	"context"
 	"time"
 
@@ -78,16 +77,6 @@ func (o *observed) Commit(ctx context.Context, chunk *linkv1.StateChunk) error {
 	return gap(o.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_Observe{
 		Observe: &commandv1.Observe{ZoneId: o.zone, Chunk: chunk},
 	}}))
-}
-
-// epochOf returns the federation's epoch.
-func (h *Hub) epochOf(ctx context.Context) (epoch uint64, id []byte, err error) {
-	err = h.view(ctx, func(tx *state.Tx) error {
-		m := tx.Meta()
-		epoch, id = m.Epoch, bytes.Clone(m.EpochID)
-		return nil
-	})
-	return epoch, id, err
 }
 
 // settleAfter is how long an acknowledgement may wait to be written with those that follow it.
