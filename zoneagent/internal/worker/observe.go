@@ -30,13 +30,15 @@ type round struct {
 func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 	every := t.limits.ObserveEvery
 	asked := time.Time{}
-	for pause := time.Duration(0); ; pause = every*9/10 + rand.N(every/5) {
+	pause := time.Duration(0)
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
 		r := t.look(ctx, handle, time.Since(asked) >= t.limits.InventoryEvery)
+		pause = every*9/10 + rand.N(every/5)
 		if errors.Is(r.err, errLost) {
 			continue // nothing may be asked, and nothing is said of the host
 		}
@@ -45,6 +47,7 @@ func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 		}
 		if r.err != nil {
 			asked = time.Time{}
+			pause /= 4 // whether it is silent is to be known soon
 		}
 		t.w.metrics.round(r)
 		t.tell(func() {
@@ -58,7 +61,7 @@ func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 // look asks a host once; what fails is tried once more before it is believed.
 func (t *Term) look(ctx context.Context, handle hypervisor.Host, whole bool) (r round) {
 	f := t.fence
-	f.calls = t.w.looks
+	f.calls, f.timeout = t.w.looks, t.limits.ObserveTimeout
 	for range 2 {
 		r = round{began: time.Now()}
 		r.err = f.call(ctx, func(ctx context.Context) (err error) {
@@ -158,14 +161,17 @@ func (t *Term) absorb(m *machine) bool {
 	if h == nil || !h.health.known {
 		return false
 	}
+	drifts := m.work == nil && m.sighted && h.available() &&
+		(m.seen.Power != m.is.GetPower() || m.seen.Ready && m.is.GetUsableAt() == nil) &&
+		(m.seen.Power != apiv1.VM_MISSING || m.absences >= absencesBelieved)
+	if !drifts && h.freshness() == m.is.GetHostFreshness() {
+		return false
+	}
 	vm := proto.CloneOf(m.is)
 	vm.HostFreshness = h.freshness()
 	r := &record{noun: vm}
-	if m.work == nil && m.sighted && h.available() && (m.seen.Power != apiv1.VM_MISSING || m.absences >= absencesBelieved) {
+	if drifts {
 		t.drift(m, vm, r)
-	}
-	if proto.Equal(vm, m.is) {
-		return false
 	}
 	t.write(m, r)
 	return true

@@ -141,8 +141,10 @@ type Limits struct {
 	ObservedAtOnce int
 	// ObserveEvery is how often each host is observed, 5 s; InventoryEvery how often it is asked what it has, 1 min.
 	ObserveEvery, InventoryEvery time.Duration
-	// PollEvery is how often a VM is looked at that is to come up or go off: 500 ms.
+	// PollEvery is how often a VM is looked at that is to come up or go off: 200 ms.
 	PollEvery time.Duration
+	// ObserveTimeout bounds one look at a host: 5 s. What fails is tried once more before it is believed.
+	ObserveTimeout time.Duration
 	// SuspectRounds is how many silent rounds make a suspect host down or degraded: 2.
 	SuspectRounds int
 	// CallTimeout bounds a driver call: 30 s. Images and disks may take until the work's deadline.
@@ -175,7 +177,8 @@ func (l Limits) withDefaults() Limits {
 	span(&l.BootHold, 30*time.Second)
 	span(&l.ObserveEvery, 5*time.Second)
 	span(&l.InventoryEvery, time.Minute)
-	span(&l.PollEvery, 500*time.Millisecond)
+	span(&l.PollEvery, 200*time.Millisecond)
+	span(&l.ObserveTimeout, 5*time.Second)
 	span(&l.CallTimeout, 30*time.Second)
 	span(&l.OperationTimeout, 10*time.Minute)
 	span(&l.StopGrace, time.Minute)

@@ -1,0 +1,197 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
+	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
+)
+
+// deed is what came of one step.
+type deed struct {
+	move move
+	seen hypervisor.Observation
+	err  error
+}
+
+// do looks at the VM, decides, and makes one step. It runs beside the loop.
+func (t *Term) do(h hypervisor.Host, v view, machine hypervisor.Machine) (d deed) {
+	call := func(fn func(ctx context.Context) error) {
+		if d.err == nil {
+			d.err = t.fence.call(t.ctx, fn)
+		}
+	}
+	long := func(fn func(ctx context.Context) error) {
+		d.err = t.fence.until(t.ctx, max(time.Until(deadlineOf(v.work)), t.limits.CallTimeout), fn)
+	}
+	observe := func(ctx context.Context) (err error) {
+		d.seen, err = h.Observe(ctx, v.wanted.GetId())
+		return err
+	}
+	began := time.Now()
+	if call(observe); d.err != nil {
+		return d
+	}
+	v.seen = d.seen
+	d.move = v.next()
+	id, bits := machine.VM.GetId(), hypervisor.ImageOf(machine.VM)
+	switch d.move {
+	case image:
+		long(func(ctx context.Context) error {
+			return h.EnsureImage(ctx, bits, func() (io.ReadCloser, error) { return t.w.cfg.Images.Open(ctx, bits.SHA256) })
+		})
+	case disk:
+		long(func(ctx context.Context) error { return h.EnsureDisk(ctx, machine) })
+	case seed:
+		call(func(ctx context.Context) error { return h.EnsureSeed(ctx, machine) })
+	case define:
+		call(func(ctx context.Context) error { return h.EnsureDefined(ctx, machine) })
+	case start:
+		call(func(ctx context.Context) error { return h.EnsureStarted(ctx, id) })
+		call(observe)
+	case askStop:
+		call(func(ctx context.Context) error { return h.EnsureStopped(ctx, id, false) })
+	case cutPower:
+		call(func(ctx context.Context) error { return h.EnsureStopped(ctx, id, true) })
+		call(observe)
+	case remove:
+		call(func(ctx context.Context) error { return h.EnsureGone(ctx, id) })
+		call(observe)
+	}
+	t.w.metrics.step(d, time.Since(began))
+	return d
+}
+
+// did records what came of a step.
+func (t *Term) did(m *machine, v view, d deed) {
+	if d.err != nil {
+		t.didFail(m, d)
+		return
+	}
+	m.failures, m.failure = 0, nil
+	m.seen, m.sighted, m.absences = d.seen, true, 0
+	switch d.move {
+	case wait:
+		t.pause(m, t.limits.PollEvery)
+		t.record(m, v, d, nil)
+	case image, disk, seed, define:
+		t.recordStep(m, v, d, "")
+	case start:
+		m.starts++
+		m.started = time.Now()
+		t.pause(m, t.limits.PollEvery)
+		if v.work.GetLastStep() == stepStart {
+			t.record(m, v, d, nil)
+			return
+		}
+		t.recordStep(m, v, d, "on "+v.is.GetHost())
+	case askStop:
+		m.asked = time.Now()
+		t.pause(m, t.limits.PollEvery)
+		t.record(m, v, d, reached(v.work, stepStop), report(v.work.GetOperationId(), stepStop, apiv1.Operation_Step_RUNNING,
+			"the guest was asked to power off", 50)...)
+	case cutPower:
+		message := "the power was cut"
+		t.pause(m, t.limits.PollEvery)
+		if !v.asked.IsZero() {
+			message = fmt.Sprintf("the guest did not power off in %s, and the power was cut", v.grace)
+		}
+		t.record(m, v, d, reached(v.work, stepStop), report(v.work.GetOperationId(), stepStop, apiv1.Operation_Step_RUNNING, message, 80)...)
+	case remove:
+		t.record(m, v, d, reached(v.work, stepGone))
+	case runs, silent, stopped:
+		t.finish(m, v, d)
+	case gone:
+		t.depart(m, v)
+	case lost:
+		t.fail(m, lostProblem(v.is))
+	case flapping:
+		t.fail(m, problem.Newf(problem.DriverFailed, "Look at the guest's console log; then start the VM again.",
+			"VM %s was started %d times and powered itself off each time.", v.wanted.GetName(), v.starts).Problem)
+	case late:
+		t.failLate(m, errors.New("nothing failed, it took too long"))
+	}
+}
+
+// reached is the work with another last step.
+func reached(w *zonev1.Work, step string) *zonev1.Work {
+	w = proto.CloneOf(w)
+	w.LastStep, w.Attempts = step, 0
+	return w
+}
+
+// recordStep records a step of the chain.
+func (t *Term) recordStep(m *machine, v view, d deed, message string) {
+	for _, s := range chain {
+		if s.move == d.move {
+			t.record(m, v, d, reached(v.work, s.name),
+				report(v.work.GetOperationId(), s.name, apiv1.Operation_Step_DONE, message, s.progress)...)
+		}
+	}
+}
+
+// record writes the power that was seen, and how far the work has come; nothing where nothing has changed.
+func (t *Term) record(m *machine, v view, d deed, w *zonev1.Work, entries ...*linkv1.JournalEntry) {
+	r := &record{work: w, entries: entries}
+	if vm := proto.CloneOf(m.is); vm.GetPower() != d.seen.Power {
+		setPower(vm, d.seen.Power)
+		r.noun = vm
+	}
+	if r.noun != nil || r.work != nil || len(r.entries) > 0 {
+		t.write(m, r)
+	}
+}
+
+// didFail takes a failed step: a fatal error, or one that the deadline does not leave time to mend, ends the work;
+// any other is tried again, and told the first time.
+func (t *Term) didFail(m *machine, d deed) {
+	if errors.Is(d.err, errLost) || t.ctx.Err() != nil {
+		// Nothing is known and nothing may be done: the term is about to end, or the ownership is confirmed anew.
+		t.pause(m, t.limits.PollEvery)
+		return
+	}
+	m.failure = d.err
+	switch {
+	case hypervisor.IsFatal(d.err):
+		t.fail(m, problem.New(problem.DriverFailed, sentence(d.err), "Mend what is named, then ask again.").Problem)
+	case overdue(m.work):
+		t.failLate(m, d.err)
+	default:
+		m.failures++
+		if m.failures > 1 {
+			t.givePlace(m) // others may fare better
+		}
+		t.pause(m, backoff(m.failures, t.limits.RetryFirst, t.limits.RetryMost))
+		t.log.Info("a step failed and is tried again", "vm", m.id, "step", nameOf(d.move), "failures", m.failures, "error", d.err)
+		if m.failures == 1 && d.move != wait {
+			w := proto.CloneOf(m.work)
+			w.Attempts++
+			t.write(m, &record{work: w, entries: report(w.GetOperationId(), nameOf(d.move), apiv1.Operation_Step_RUNNING,
+				"tried again after: "+d.err.Error(), 0)})
+		}
+	}
+}
+
+func nameOf(mv move) string {
+	for _, s := range chain {
+		if s.move == mv {
+			return s.name
+		}
+	}
+	switch mv {
+	case askStop, cutPower:
+		return stepStop
+	case remove:
+		return stepGone
+	}
+	return "look"
+}

@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// finish ends work that has reached what was wanted.
+func (t *Term) finish(m *machine, v view, d deed) {
+	t.givePlace(m)
+	vm := proto.CloneOf(m.is)
+	was := vm.GetState()
+	setPower(vm, d.seen.Power)
+	vm.Task, vm.Error, vm.Reached = apiv1.VM_TASK_UNSPECIFIED, nil, v.work.GetGeneration()
+	r := &record{noun: vm, done: true, then: m.renew}
+	step, message := stepUsable, "at "+vm.GetAddress()
+	switch d.move {
+	case stopped:
+		vm.State, step, message = apiv1.VM_STOPPED, stepStop, "it is off"
+		if was != vm.State {
+			r.entries = append(r.entries, t.eventOf(m, "vm.stopped", apiv1.Event_INFO, "it was powered off"))
+		}
+	case silent:
+		vm.State = apiv1.VM_RUNNING
+		message = "its power is on; no sign that it can be used came until the operation's deadline"
+		r.entries = append(r.entries, t.eventOf(m, "vm.silent", apiv1.Event_WARNING, message))
+	case runs:
+		vm.State = apiv1.VM_RUNNING
+		if vm.GetUsableAt() == nil {
+			vm.UsableAt = stamp(time.Now())
+			r.entries = append(r.entries, t.eventOf(m, "vm.usable", apiv1.Event_INFO, "it can be used, "+message))
+		} else if was != vm.State {
+			r.entries = append(r.entries, t.eventOf(m, "vm.started", apiv1.Event_INFO, "it was powered on"))
+		}
+	}
+	r.entries = append(r.entries, t.usage(m, was, vm.GetState())...)
+	r.entries = append(r.entries, reportEnd(v.work.GetOperationId(), step, message, nil)...)
+	t.w.metrics.finished.WithLabelValues(step).Inc()
+	t.write(m, r)
+}
+
+// depart ends a VM of which its host has nothing any more.
+func (t *Term) depart(m *machine, v view) {
+	t.givePlace(m)
+	m.busy = true
+	entries := t.usage(m, v.is.GetState(), apiv1.VM_DELETED)
+	entries = append(entries, t.eventOf(m, "vm.deleted", apiv1.Event_INFO, "it was removed from "+v.is.GetHost()))
+	entries = append(entries, reportEnd(v.work.GetOperationId(), stepGone, "removed from "+v.is.GetHost(), nil)...)
+	vm := v.wanted
+	t.job(func() func() {
+		err := t.ledger.Depart(t.ctx, vm, entries...)
+		return func() {
+			m.busy = false
+			if err != nil {
+				t.log.Warn("a VM that is gone could not be taken off the books yet", "vm", m.id, "error", err)
+				t.pause(m, t.limits.RetryFirst)
+				return
+			}
+			m.ended = m.is != nil
+			m.work = nil
+			t.w.metrics.finished.WithLabelValues(stepGone).Inc()
+		}
+	})
+}
+
+func (t *Term) failLate(m *machine, last error) {
+	if m.failure != nil {
+		last = m.failure
+	}
+	t.fail(m, problem.Newf(problem.Timeout, "See that the host works, then ask again.",
+		"The operation's deadline passed after step %s; last: %s", m.work.GetLastStep(), sentence(last)).Problem)
+}
+
+// fail ends work that cannot reach what was wanted. A VM that was never whole, or is half removed, is an ERROR; one that
+// is whole stays what its power says.
+func (t *Term) fail(m *machine, why *apiv1.Problem) {
+	t.givePlace(m)
+	vm := proto.CloneOf(m.is)
+	was := vm.GetState()
+	if m.sighted {
+		setPower(vm, m.seen.Power)
+	}
+	whole := built(vm) && m.wanted.GetDesiredState() != apiv1.VM_DELETED
+	switch {
+	case whole && vm.GetPower() == apiv1.VM_ON:
+		vm.State, vm.Error = apiv1.VM_RUNNING, nil
+	case whole && vm.GetPower() == apiv1.VM_OFF:
+		vm.State, vm.Error = apiv1.VM_STOPPED, nil
+	case whole && vm.GetPower() != apiv1.VM_MISSING:
+	default:
+		vm.State, vm.Error = apiv1.VM_ERROR, why
+	}
+	vm.Task, vm.Reached = apiv1.VM_TASK_UNSPECIFIED, m.work.GetGeneration()
+	r := &record{noun: vm, done: true, then: m.renew}
+	r.entries = append(t.usage(m, was, vm.GetState()), t.eventOf(m, "vm.failed", apiv1.Event_ERROR, why.GetDetail()))
+	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), m.work.GetLastStep(), "", why)...)
+	t.w.metrics.gaveUp.WithLabelValues(why.GetCode()).Inc()
+	t.log.Warn("work on a VM has failed", "vm", m.id, "operation", m.work.GetOperationId(), "problem", why.GetCode(), "detail", why.GetDetail())
+	t.write(m, r)
+}
+
+// sentence makes a problem's detail of an error.
+func sentence(err error) string {
+	return clip(err.Error(), 4096) + "."
+}
