@@ -162,7 +162,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"a key that is too long", "POST", "/v1/vms", vm(), []string{"Idempotency-Key", strings.Repeat("k", 129)}, 400, problem.Invalid, "Idempotency-Key", "Idempotency-Key"},
 		{"an unknown query parameter", "GET", "/v1/vms?state=RUNNING", "", nil, 400, problem.Invalid, "state", "state"},
 		{"a filter that cannot be read", "GET", "/v1/vms?filter=state%3E%3E1", "", nil, 400, problem.Invalid, "filter", "filter"},
-		{"an unknown VM", "GET", "/v1/vms/web-9?project=web", "", nil, 404, problem.NotFound, "no vm web-9", ""},
+		{"an unknown VM", "GET", "/v1/vms/web-9?project=web", "", nil, 404, problem.NotFound, "no VM web-9", ""},
 		{"a lost update", "PATCH", "/v1/zones/business", `{"description":"x"}`, []string{"If-Match", `"7-1"`}, 412, problem.Conflict, "7-1", ""},
 		{"an If-Match that is no revision", "PATCH", "/v1/zones/business", `{"description":"x"}`, []string{"If-Match", strings.Repeat("7", 100)}, 400, problem.Invalid, "If-Match", ""},
 		{"an action that cannot be now", "POST", "/v1/vms/taken:reboot?", `{"project":"web"}`, nil, 409, problem.WrongState, "only a running one", ""},

@@ -98,9 +98,9 @@ func (n noun[M]) within(tx *state.Tx, name string, scope state.Scope) (M, error)
 	m, err := n.lookUp(tx, name, scope)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		return m, problem.Newf(problem.NotFound, "naru "+n.kind+" list shows which there are.", "there is no %s %s", n.kind, name)
+		return m, problem.Newf(problem.NotFound, "naru "+n.kind+" list shows which there are.", "there is no %s %s", n.word(), name)
 	case errors.Is(err, state.ErrAmbiguous):
-		return m, problem.Newf(problem.Invalid, "Say which: "+n.places()+", or the id.", "there is more than one %s named %s", n.kind, name)
+		return m, problem.Newf(problem.Invalid, "Say which: "+n.places()+", or the id.", "there is more than one %s named %s", n.word(), name)
 	}
 	return m, err
 }
@@ -113,6 +113,17 @@ func (n noun[M]) lookUp(tx *state.Tx, name string, scope state.Scope) (M, error)
 		}
 	}
 	return n.table(tx).Find(name, scope)
+}
+
+// word is what people call the noun.
+func (n noun[M]) word() string {
+	switch n.kind {
+	case "vm":
+		return "VM"
+	case "token":
+		return "access token"
+	}
+	return n.kind
 }
 
 // places names what tells two nouns of one name apart.
@@ -208,7 +219,7 @@ func (n noun[M]) nameIsFree(tx *state.Tx, m M, scope state.Scope) error {
 	case err != nil && !errors.Is(err, state.ErrAmbiguous):
 		return err
 	}
-	return problem.Newf(problem.NameTaken, "Choose another name.", "there is a %s named %s already", n.kind, name).With("name", "is taken")
+	return problem.Newf(problem.NameTaken, "Choose another name.", "there is a %s named %s already", n.word(), name).With("name", "is taken")
 }
 
 // made is the operation of a noun that was made.
@@ -270,7 +281,7 @@ func (n noun[M]) matches(ctx context.Context, stored M) error {
 	if want == "" || want == "*" || want == stored.GetRevision() {
 		return nil
 	}
-	return problem.Newf(problem.Conflict, "Read it again, and decide again.", "%s %s is at revision %s, and the change rests on %s", n.kind, stored.GetId(), stored.GetRevision(), want)
+	return problem.Newf(problem.Conflict, "Read it again, and decide again.", "%s %s is at revision %s, and the change rests on %s", n.word(), stored.GetId(), stored.GetRevision(), want)
 }
 
 // remove deletes a noun by id or name.
