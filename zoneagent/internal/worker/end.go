@@ -55,6 +55,7 @@ func (t *Term) depart(m *machine, v view) {
 		err := t.ledger.Depart(t.ctx, vm, entries...)
 		return func() {
 			m.busy = false
+			t.due[m.id] = true
 			if err != nil {
 				t.log.Warn("a VM that is gone could not be taken off the books yet", "vm", m.id, "error", err)
 				t.pause(m, t.limits.RetryFirst)

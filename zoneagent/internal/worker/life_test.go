@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -371,9 +372,9 @@ func TestAStoreThatFailsForAWhileDelaysWorkAndLosesNothing(t *testing.T) {
 		s.own("kvm")
 		s.pass(time.Second)
 		op := s.want(s.vm("kvm", "web-1"))
-		n := 0
+		var n atomic.Int64
 		s.zone.Fault = func() error {
-			if n++; n%2 == 0 {
+			if n.Add(1)%2 == 0 {
 				return sim.ErrInjected
 			}
 			return nil

@@ -42,8 +42,9 @@ type machine struct {
 	started time.Time // the last time
 	failure error     // the last one
 	reboot  rebootState
-	force   bool  // of the reboot
-	place   *host // on which it has a place among the VMs that are built
+	force   bool           // of the reboot
+	outcome *apiv1.Problem // of the reboot that was done; nil: it went well
+	place   *host          // on which it has a place among the VMs that are built
 
 	// seen is what was seen last; spoken when a step last saw or wrote something.
 	seen     hypervisor.Observation
@@ -66,7 +67,7 @@ type rebootState int
 const (
 	notMine  rebootState = iota // taken up by an owner before: whether it was done is not known
 	takenUp                     // durably; it is to be done now
-	rebooted                    // done; to be recorded
+	rebooted                    // done, or found not to be possible; to be recorded
 )
 
 // begins tells whether what is wanted asks for work that was not begun.
@@ -95,7 +96,7 @@ func (m *machine) starting() bool {
 // renew forgets what belongs to one work only.
 func (m *machine) renew() {
 	m.asked, m.starts, m.started, m.failures, m.failure = time.Time{}, 0, time.Time{}, 0, nil
-	m.pause, m.reboot = time.Time{}, notMine
+	m.pause, m.reboot, m.outcome = time.Time{}, notMine, nil
 }
 
 // backoff is the pause after n failures in a row: doubling from first to most, the upper half of it by chance, so that

@@ -153,3 +153,23 @@ func TestAnOrderInTheZonesStreamIsTakenUpByTheOwnerOfTheVM(t *testing.T) {
 		s.consumed()
 	})
 }
+
+// An order that comes while its VM departs is answered, whatever comes first.
+func TestAnOrderForAVMThatDepartsIsAnswered(t *testing.T) {
+	for at := time.Duration(0); at < 700*time.Millisecond; at += 35 * time.Millisecond {
+		within(t, func(s *site) {
+			s.cluster("kvm", 1, "latency=30ms")
+			s.own("kvm")
+			s.running("kvm", "web-1")
+			s.want(s.vm("kvm", "web-1", wanting(apiv1.VM_DELETED)))
+			s.pass(at)
+			op := s.order("kvm", "web-1")
+			s.pass(2 * time.Minute)
+			if s.outcome(op) == "" {
+				t.Errorf("after %s: no answer", at)
+			}
+			s.consumed()
+			s.equal("tombstones", s.zone.Tombstones("vm", "web-1"), 1)
+		})
+	}
+}

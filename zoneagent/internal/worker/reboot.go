@@ -76,12 +76,15 @@ func (t *Term) goOnRebooting(m *machine) {
 	h := t.hosts[m.is.GetHostId()]
 	switch {
 	case m.reboot == rebooted:
-		t.endReboot(m, nil)
+		t.endReboot(m)
 	case m.reboot == notMine:
-		t.endReboot(m, unknownReboot(m, "the agent that was to do it has ended meanwhile"))
+		m.reboot, m.outcome = rebooted, unknownReboot(m, "the agent that was to do it has ended meanwhile")
+		t.endReboot(m)
 	case !h.available():
 		// It was taken up an instant ago; that the host went silent since is an answer.
-		t.endReboot(m, problem.Newf(problem.Unavailable, "Ask again when the host is back.", "Host %s does not answer; nothing was done.", m.is.GetHost()).Problem)
+		m.reboot, m.outcome = rebooted, problem.Newf(problem.Unavailable, "Ask again when the host is back.",
+			"Host %s does not answer; nothing was done.", m.is.GetHost()).Problem
+		t.endReboot(m)
 	default:
 		t.rebootNow(m, h.handle)
 	}
@@ -104,11 +107,11 @@ func (t *Term) rebootNow(m *machine, h hypervisor.Host) {
 				// The ownership cannot be relied on: nothing was done, and if it is gone the next owner cannot know that.
 				t.pause(m, t.limits.PollEvery)
 			case err == nil:
-				m.reboot = rebooted
+				m.reboot, m.outcome = rebooted, nil
 			case errors.Is(err, hypervisor.ErrNotRunning), errors.Is(err, hypervisor.ErrNotDefined):
-				t.endReboot(m, problem.Newf(problem.WrongState, "Start the VM.", "VM %s does not run.", m.is.GetName()).Problem)
+				m.reboot, m.outcome = rebooted, problem.Newf(problem.WrongState, "Start the VM.", "VM %s does not run.", m.is.GetName()).Problem
 			default:
-				t.endReboot(m, unknownReboot(m, err.Error()))
+				m.reboot, m.outcome = rebooted, unknownReboot(m, err.Error())
 			}
 		}
 	})
@@ -119,13 +122,13 @@ func unknownReboot(m *machine, why string) *apiv1.Problem {
 		"Whether VM %s restarted is not known: %s.", m.is.GetName(), why).Problem
 }
 
-func (t *Term) endReboot(m *machine, failed *apiv1.Problem) {
+func (t *Term) endReboot(m *machine) {
 	vm := proto.CloneOf(m.is)
 	vm.Task = apiv1.VM_TASK_UNSPECIFIED
 	r := &record{noun: vm, done: true, then: m.renew}
-	if failed == nil {
+	if m.outcome == nil {
 		r.entries = append(r.entries, t.eventOf(m, "vm.rebooted", apiv1.Event_INFO, fmt.Sprintf("it was rebooted, on %s", vm.GetHost())))
 	}
-	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), stepReboot, "the guest restarts", failed)...)
+	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), stepReboot, "the guest restarts", m.outcome)...)
 	t.write(m, r)
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -73,6 +74,9 @@ func (t *Term) written(m *machine, r *record, revision int64) {
 		if r.done {
 			m.work = nil
 		}
+	}
+	if c := r.consumed; c != nil {
+		m.orders = slices.DeleteFunc(m.orders, func(o order) bool { return o.id == c.id })
 	}
 	if r.then != nil {
 		r.then()

@@ -153,8 +153,12 @@ func (t *Term) advance() {
 	})
 	// In the order of their ids, which is that of their making: who came first has the first place on a host.
 	for _, id := range slices.Sorted(maps.Keys(t.due)) {
+		m := t.zone.machines[id]
+		if m != nil && m.busy {
+			continue // it stays due
+		}
 		delete(t.due, id)
-		if m := t.zone.machines[id]; m != nil && !m.busy {
+		if m != nil {
 			t.consider(m)
 		}
 	}
