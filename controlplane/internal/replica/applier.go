@@ -32,6 +32,8 @@ type applier struct {
 	stopping context.Context
 	// reconfigured is told of each configuration that was committed. It must not block.
 	reconfigured func(raft.Configuration)
+	// applied is told of the last entry of each batch. It must not block.
+	applied func(index, term uint64)
 
 	seen   uint64       // last index that Raft handed over
 	failed error        // why nothing is applied any more
@@ -113,6 +115,7 @@ func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
 	a.metrics.batch.Observe(float64(len(entries)))
 	a.metrics.applied.Set(float64(last))
 	a.progress.advance(last)
+	a.applied(last, entries[len(entries)-1].Term)
 	return results, nil
 }
 

@@ -74,7 +74,7 @@ type Tuning struct {
 	ElectionTimeout time.Duration `yaml:"election_timeout"`
 	// How long a leader goes on without hearing from a majority. Default 500ms, at most heartbeat_timeout.
 	LeaseTimeout time.Duration `yaml:"lease_timeout"`
-	// After a commit, how long an idle leader waits before it tells the followers. Default 5ms.
+	// How long an idle leader waits before it repeats to the followers what is committed. Default 50ms.
 	CommitTimeout time.Duration `yaml:"commit_timeout"`
 	// How long the disk may keep an append waiting before a leader lets another one lead. Default 2s.
 	StallTimeout time.Duration `yaml:"stall_timeout"`
@@ -105,7 +105,7 @@ func (t Tuning) withDefaults() Tuning {
 	def(&t.HeartbeatTimeout, time.Second)
 	def(&t.ElectionTimeout, max(time.Second, t.HeartbeatTimeout))
 	def(&t.LeaseTimeout, t.HeartbeatTimeout/2)
-	def(&t.CommitTimeout, 5*time.Millisecond)
+	def(&t.CommitTimeout, 50*time.Millisecond)
 	def(&t.StallTimeout, 2*time.Second)
 	def(&t.ProposeTimeout, 15*time.Second)
 	if t.SnapshotBytes == 0 {

@@ -177,7 +177,7 @@ func (r *Replica) announce(term uint64) {
 }
 
 // takeOffice commits the first command of a term, and then sends the term. When that command is applied here, so is everything that
-// earlier leaders committed. leave makes it give up.
+// earlier leaders committed. leave ends it, and what it leaves running for the term.
 func (r *Replica) takeOffice(ctx context.Context) (inOffice <-chan uint64, leave func()) {
 	ctx, leave = context.WithCancel(ctx)
 	done := make(chan uint64, 1)
@@ -190,6 +190,7 @@ func (r *Replica) takeOffice(ctx context.Context) (inOffice <-chan uint64, leave
 			switch {
 			case err == nil && r.raft.CurrentTerm() == term:
 				done <- term
+				r.couriers.run(ctx, term)
 				return
 			case ctx.Err() == nil:
 				r.c.Logger.Warn("the first command of this term is not applied yet", "term", term, "error", err)

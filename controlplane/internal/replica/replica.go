@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -39,6 +40,7 @@ type Replica struct {
 	clock     *clock
 	witnesses *witnesses
 	reads     *readRounds
+	couriers  *couriers
 
 	leadership *leadership
 	// elections carries Raft's word that this server was elected or no longer leads. Raft waits until it is taken.
@@ -51,7 +53,9 @@ type Replica struct {
 	stopping context.Context // ends first of all when the server stops
 	stop     context.CancelFunc
 	running  chan struct{} // closed when raft is set
-	closing  sync.Once
+	closing  atomic.Bool
+	closed   chan struct{}
+	closeErr error
 
 	spawning sync.Mutex // no task begins once stopping has ended
 	tasks    sync.WaitGroup
@@ -77,7 +81,7 @@ func start(c Config, weave weave) (*Replica, error) {
 	r := &Replica{
 		c: c, metrics: newMetrics(c.Metrics), progress: &progress{}, pending: &pending{}, witnesses: newWitnesses(), leadership: newLeadership(),
 		elections: make(chan bool), leftOut: make(chan struct{}, 1), snapshotDamaged: make(chan struct{}, 1), failed: make(chan error, 1),
-		running: make(chan struct{}),
+		running: make(chan struct{}), closed: make(chan struct{}),
 	}
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	r.clock = newClock(r.clockJumped)
@@ -134,7 +138,9 @@ func (r *Replica) open(weave weave) (err error) {
 	if err != nil {
 		return err
 	}
-	transport := witnessed{raftTransport: r.fabric.transport(), witnesses: r.witnesses, stalled: r.stalled}
+	r.couriers = newCouriers(r.fabric.transport(), r.c.ServerID, r.members, r.spawn)
+	r.applier.applied = r.couriers.applied
+	transport := witnessed{raftTransport: r.fabric.transport(), witnesses: r.witnesses, couriers: r.couriers, stalled: r.stalled}
 	r.log.Serve()
 	if r.raft, err = raft.NewRaft(r.c.raft(r.elections), r.applier, cached, r.log, snapshots, transport); err != nil {
 		return fmt.Errorf("start Raft: %w", err)
@@ -147,6 +153,9 @@ func (r *Replica) open(weave weave) (err error) {
 // Run takes part in the federation until ctx ends; then it hands the leadership over, closes everything and returns nil. It returns an error
 // when the server must not go on: a write that failed, a damaged log, ErrRemoved.
 func (r *Replica) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.stopping, cancel)() // Close ends Run, too
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		select {
@@ -190,29 +199,36 @@ func (r *Replica) leaveOffice() {
 	}
 }
 
-// Close stops a Replica whose Run was never called; Run calls it itself.
-func (r *Replica) Close() (err error) {
-	r.closing.Do(func() {
-		r.spawning.Lock()
-		r.stop()
-		r.spawning.Unlock()
-		if r.raft != nil {
-			if err = r.stopRaft(); err != nil {
-				return // it still uses what would be closed now
-			}
+// Close stops a Replica whose Run was never called; Run calls it itself. It returns when all has ended.
+func (r *Replica) Close() error {
+	if r.closing.CompareAndSwap(false, true) {
+		r.closeErr = r.close()
+		close(r.closed)
+	}
+	<-r.closed
+	return r.closeErr
+}
+
+func (r *Replica) close() (err error) {
+	r.spawning.Lock()
+	r.stop()
+	r.spawning.Unlock()
+	defer r.leadership.set(Leader{}, 0)
+	if r.raft != nil {
+		if err := r.stopRaft(); err != nil {
+			return err // it still uses what would be closed now
 		}
-		if r.fabric != nil {
-			err = errors.Join(err, r.fabric.close())
-		}
-		r.tasks.Wait()
-		if r.log != nil {
-			err = errors.Join(err, r.log.Close())
-		}
-		if r.folder != nil {
-			err = errors.Join(err, r.folder.close())
-		}
-		r.leadership.set(Leader{}, 0)
-	})
+	}
+	if r.fabric != nil {
+		err = r.fabric.close()
+	}
+	r.tasks.Wait()
+	if r.log != nil {
+		err = errors.Join(err, r.log.Close())
+	}
+	if r.folder != nil {
+		err = errors.Join(err, r.folder.close())
+	}
 	return err
 }
 

@@ -102,7 +102,7 @@ func newTLSSite(t testing.TB, n int, tune func(*Config)) (*site, *authority) {
 	t.Cleanup(s.close)
 	s.nodes[0].start()
 	check(t, s.nodes[0].Bootstrap())
-	s.must(s.nodes[0], put("first", "command"))
+	s.must(s.nodes[0], bootstrapCommand())
 	for _, n := range s.nodes[1:] {
 		n.start()
 		s.admit(n)

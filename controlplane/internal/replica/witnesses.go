@@ -79,6 +79,7 @@ func (w *witnesses) majority(c raft.Configuration, self raft.ServerID, term, que
 type witnessed struct {
 	raftTransport
 	witnesses *witnesses
+	couriers  *couriers
 	stalled   func() bool
 }
 
@@ -89,10 +90,12 @@ func (t witnessed) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *
 	if t.stalled() {
 		return errStalled
 	}
+	t.couriers.sent(id, args)
 	question := t.witnesses.sending()
 	err := t.raftTransport.AppendEntries(id, to, args, resp)
 	if err == nil && resp.Success && resp.Term == args.Term {
 		t.witnesses.confirmed(id, args.Term, question)
+		t.couriers.answered(id, args, resp)
 	}
 	return err
 }
@@ -102,19 +105,57 @@ func (t witnessed) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress
 	if t.stalled() {
 		return nil, errStalled
 	}
-	p, err := t.raftTransport.AppendEntriesPipeline(id, to)
-	return pipeline{p, t.stalled}, err
+	inner, err := t.raftTransport.AppendEntriesPipeline(id, to)
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{AppendPipeline: inner, to: id, couriers: t.couriers, stalled: t.stalled,
+		answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	go p.relay()
+	return p, nil
 }
 
+// pipeline is one of Raft's, whose messages are seen on their way out and back.
 type pipeline struct {
 	raft.AppendPipeline
-	stalled func() bool
+	to       raft.ServerID
+	couriers *couriers
+	stalled  func() bool
+	answers  chan raft.AppendFuture
+	once     sync.Once
+	closed   chan struct{}
 }
 
 // AppendEntries implements raft.AppendPipeline.
-func (p pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	if p.stalled() {
 		return nil, errStalled
 	}
+	p.couriers.sent(p.to, args)
 	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// Consumer implements raft.AppendPipeline.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+func (p *pipeline) relay() {
+	for {
+		select {
+		case f := <-p.AppendPipeline.Consumer():
+			p.couriers.answered(p.to, f.Request(), f.Response())
+			select {
+			case p.answers <- f:
+			case <-p.closed:
+				return
+			}
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+// Close implements raft.AppendPipeline.
+func (p *pipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return p.AppendPipeline.Close()
 }
