@@ -1,0 +1,32 @@
+#!/bin/bash
+# bench.sh [NAME]: the benchmarks of docs/benchmarks.md, all or one (S1, S2, S4, S7), with the machine's load before each.
+# Quote CPU per operation and ratios within one run: machines are noisy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+run() { # NAME PACKAGE PATTERN [MORE…]
+  local name=$1 package=$2 pattern=$3; shift 3
+  echo "== $name: $package $pattern (load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) cores)"
+  go test -p 2 -run '^$' -bench "$pattern" -benchmem "$@" "$package" | grep -vE '^(goos|goarch|PASS|ok)'
+}
+
+known=(S1 S2 S4 S7)
+wanted=("${@:-${known[@]}}")
+for name in "${wanted[@]}"; do
+  case $name in
+  S1) run S1 ./pkg/placement '^BenchmarkChoose$' ;;
+  S2)
+    run S2 ./zoneagent/internal/worker '^BenchmarkPlacing$' -benchtime 1x
+    run S2 ./zoneagent/internal/etcdstore '^BenchmarkPlacementsCommitted$'
+    ;;
+  S4)
+    run S4 ./controlplane/internal/replica '^BenchmarkReplicaS4$'
+    run S4 ./controlplane/internal/api '^BenchmarkCreateVM$'
+    ;;
+  S7) run S7 ./federation '^BenchmarkS7' -benchtime 20000x ;;
+  *)
+    echo "bench.sh: there is no benchmark $name; there are ${known[*]}" >&2
+    exit 2
+    ;;
+  esac
+done
