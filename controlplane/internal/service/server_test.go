@@ -1,0 +1,111 @@
+package service_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func TestServersAreShownAsTheyAreSeenNow(t *testing.T) {
+	w := servicetest.New(t)
+	w.Do(&commandv1.Command{Body: &commandv1.Command_PutServer{PutServer: &commandv1.PutServer{Server: &apiv1.Server{Id: "server-2", Name: "controlplane-2"}}}})
+	w.Live = []*apiv1.Server{{Id: "server-1", Role: apiv1.Server_LEADER, Voter: true, Healthy: true, AppliedIndex: "9", Version: "v1", Sessions: 3}}
+	r, err := w.Admin().Servers.ListServers(t.Context(), &apiv1.ListServersRequest{OrderBy: "name"})
+	if err != nil || len(r.GetServers()) != 2 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	one, two := r.GetServers()[0], r.GetServers()[1]
+	if one.GetName() != "controlplane-1" || one.GetRole() != apiv1.Server_LEADER || !one.GetHealthy() || one.GetSessions() != 3 || one.GetAppliedIndex() != "9" {
+		t.Errorf("the leader is shown as %v", one)
+	}
+	if two.GetHealthy() || two.GetRole() != apiv1.Server_ROLE_UNSPECIFIED {
+		t.Errorf("one that does not answer is shown as %v", two)
+	}
+	got, err := w.Admin().Servers.GetServer(t.Context(), &apiv1.GetServerRequest{Server: "controlplane-1"})
+	if err != nil || got.GetServer().GetVersion() != "v1" {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
+func TestAServerLeavesTheQuorumThenTheStateAndTheLastOneStays(t *testing.T) {
+	w := servicetest.New(t)
+	_, err := w.Admin().Servers.DeleteServer(t.Context(), &apiv1.DeleteServerRequest{Server: "controlplane-1"})
+	refuses(t, err, problem.InUse, "the last one")
+	w.Do(&commandv1.Command{Body: &commandv1.Command_PutServer{PutServer: &commandv1.PutServer{Server: &apiv1.Server{Id: "server-2", Name: "controlplane-2"}}}})
+	ctx := with(t.Context(), "idempotency-key", "k")
+	for range 2 { // the second time by its key: the server is gone
+		r, err := w.Admin().Servers.DeleteServer(ctx, &apiv1.DeleteServerRequest{Server: "controlplane-2"})
+		if err != nil || !r.GetOperation().GetDone() {
+			t.Fatalf("%v, %v", r, err)
+		}
+	}
+	if got := w.Removed(); len(got) != 1 || got[0] != "server-2" {
+		t.Fatalf("out of the quorum: %v", got)
+	}
+	_, err = w.Admin().Servers.DeleteServer(t.Context(), &apiv1.DeleteServerRequest{Server: "controlplane-2"})
+	refuses(t, err, problem.NotFound, "no server controlplane-2")
+}
+
+// TestP24ABackupArrivesInPiecesAndWhole for lengths on and beside the size of a piece.
+func TestP24ABackupArrivesInPiecesAndWhole(t *testing.T) {
+	const piece = 256 << 10
+	for _, n := range []int{0, 1, piece - 1, piece, piece + 1, 3 * piece} {
+		w := servicetest.New(t)
+		w.Backup = bytes.Repeat([]byte("0123456789abcdef"), n/16+1)[:n]
+		stream, err := w.Admin().Servers.BackUp(t.Context(), &apiv1.BackUpRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		var last int
+		for {
+			m, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, last = append(got, m.GetChunk()...), len(m.GetChunk())
+		}
+		if !bytes.Equal(got, w.Backup) || last == piece {
+			t.Errorf("%d bytes: %d came, the last piece has %d", n, len(got), last)
+		}
+	}
+}
+
+func TestTopHostsAreTheBusiestFirst(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	w.HostSamples = []*apiv1.HostSample{{HostId: "a", CpuRatio: 0.1}, {HostId: "b", CpuRatio: 0.9}, {HostId: "c", CpuRatio: 0.5}}
+	r, err := w.Admin().Hosts.TopHosts(t.Context(), &apiv1.TopHostsRequest{Zone: "business"})
+	if err != nil || len(r.GetSamples()) != 3 || r.GetSamples()[0].GetHostId() != "b" || r.GetSamples()[2].GetHostId() != "a" {
+		t.Fatalf("%v, %v", r, err)
+	}
+	_, err = w.Admin().Hosts.TopHosts(t.Context(), &apiv1.TopHostsRequest{Zone: "nowhere"})
+	refuses(t, err, problem.NotFound, "no zone nowhere")
+}
+
+func TestAnOperationThatHangsIsResolvedByAnAdministratorOnce(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	op := create(t, w.Admin(), w.VM("web-1", "web"))
+	resolve := func() (*apiv1.Operation, error) {
+		r, err := w.Admin().Operations.ResolveOperation(t.Context(), &apiv1.ResolveOperationRequest{Operation: op.GetId(), Outcome: apiv1.ResolveOperationRequest_FAIL, Reason: "the host burnt"})
+		return r.GetOperation(), err
+	}
+	got, err := resolve()
+	if err != nil || !got.GetDone() || got.GetError() == nil {
+		t.Fatalf("%v, %v", got, err)
+	}
+	_, err = resolve()
+	refuses(t, err, problem.WrongState, "is done")
+	_, err = w.Admin().Operations.ResolveOperation(t.Context(), &apiv1.ResolveOperationRequest{Operation: op.GetId()})
+	refuses(t, err, problem.Invalid, "outcome")
+}
