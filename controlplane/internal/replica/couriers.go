@@ -15,8 +15,8 @@ const (
 	courierRest = time.Second
 )
 
-// couriers tell followers at once what is committed. Raft tells them with the next entries, or else after the commit timeout, and a follower
-// that has sent a command on waits for it.
+// couriers tell followers that wait for it what is committed. Raft tells them with the next entries, or else after the commit timeout; a
+// follower that has sent a command on, or asked for a read, would wait as long.
 //
 // What they send is what Raft would: an append without entries, behind the last entry that was applied here, which is committed.
 type couriers struct {
@@ -25,7 +25,7 @@ type couriers struct {
 	members   func() []raft.Server
 	spawn     func(func()) bool
 
-	fresh chan struct{} // something was committed
+	fresh chan struct{} // there may be news for somebody
 
 	mu          sync.Mutex
 	index, term uint64 // the last entry that was applied here
@@ -34,9 +34,10 @@ type couriers struct {
 
 // follower is what is known of one.
 type follower struct {
-	has  uint64 // the last entry that it has acknowledged
-	told uint64 // up to which entry it was told, or is being told, what is committed
-	busy bool   // a courier is on the way
+	has    uint64 // the last entry that it has acknowledged
+	told   uint64 // up to which entry it was told, or is being told, what is committed
+	wanted uint64 // up to which entry it wants to be told
+	busy   bool   // a courier is on the way
 }
 
 func newCouriers(t raft.Transport, self string, members func() []raft.Server, spawn func(func()) bool) *couriers {
@@ -57,9 +58,20 @@ func (c *couriers) follower(id raft.ServerID) *follower {
 // applied notes that an entry was applied here.
 func (c *couriers) applied(index, term uint64) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.index, c.term = index, term
+}
+
+// wanted notes that a follower waits for an entry that was applied here.
+func (c *couriers) wanted(by string, index uint64) {
+	c.mu.Lock()
+	f := c.follower(raft.ServerID(by))
+	f.wanted = max(f.wanted, index)
+	late := f.news(c.index)
 	c.mu.Unlock()
-	c.wake()
+	if late {
+		c.wake()
+	}
 }
 
 // sent notes that a message of Raft's is on its way, and brings the news.
@@ -89,8 +101,8 @@ func (c *couriers) answered(by raft.ServerID, args *raft.AppendEntriesRequest, r
 	}
 }
 
-// news reports whether the follower has entry index, and does not know that it is committed.
-func (f *follower) news(index uint64) bool { return !f.busy && f.told < index && index <= f.has }
+// news reports whether the follower does not know what it wants to know, and has the last applied entry, index, so that it can be told.
+func (f *follower) news(index uint64) bool { return !f.busy && f.told < f.wanted && index <= f.has }
 
 func (c *couriers) wake() {
 	select {

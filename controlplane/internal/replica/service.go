@@ -35,6 +35,7 @@ func (s service) Propose(ctx context.Context, req *commandv1.ProposeRequest) (*c
 	if err != nil {
 		return nil, err
 	}
+	s.couriers.wanted(callerOf(ctx), result.GetIndex())
 	return &commandv1.ProposeResponse{Result: result}, nil
 }
 
@@ -52,6 +53,7 @@ func (s service) ReadIndex(ctx context.Context, _ *commandv1.ReadIndexRequest) (
 	if err := s.checkMember(ctx); err != nil {
 		return nil, err
 	}
+	s.couriers.wanted(callerOf(ctx), index)
 	return &commandv1.ReadIndexResponse{Index: index}, nil
 }
 
