@@ -39,7 +39,9 @@ type plane struct {
 	tb
 	db      *state.DB
 	machine *fsm.Machine
+	path    string
 	log     []fsm.Entry
+	offset  uint64 // entries before log
 	now     time.Time
 	made    uint64
 }
@@ -59,7 +61,7 @@ func empty(t tb) *plane {
 			t.Error(err)
 		}
 	})
-	return &plane{tb: t, db: db, machine: fsm.New(db), now: start}
+	return &plane{tb: t, db: db, path: filepath.Join(dir, "state.db"), machine: fsm.New(db), now: start}
 }
 
 // bootstrapped is a plane with a federation and nothing in it.
@@ -185,7 +187,7 @@ func (p *plane) entry(c *commandv1.Command) fsm.Entry {
 }
 
 func (p *plane) raw(data []byte) fsm.Entry {
-	e := fsm.Entry{Index: uint64(len(p.log)) + 1, Term: 1, Data: data}
+	e := fsm.Entry{Index: p.offset + uint64(len(p.log)) + 1, Term: 1, Data: data}
 	p.log = append(p.log, e)
 	return e
 }
