@@ -39,7 +39,8 @@ type ledger struct {
 type ledgerState struct {
 	Index, Term uint64
 	Values      map[string]string
-	// Done holds the encoded result of each command that was carried out, Order their ids.
+	// Done holds the encoded result of each command that was carried out, by its id in hexadecimal: JSON keeps no other bytes. Order
+	// is their ids.
 	Done  map[string][]byte
 	Order []string
 }
@@ -112,7 +113,8 @@ func (s *ledgerState) apply(e Entry) (*commandv1.Result, error) {
 	if cmd.GetStamp() == nil {
 		return nil, errors.New("a command came without a stamp")
 	}
-	if done, ok := s.Done[string(cmd.GetId())]; ok {
+	id := fmt.Sprintf("%x", cmd.GetId())
+	if done, ok := s.Done[id]; ok {
 		result := &commandv1.Result{}
 		return result, proto.Unmarshal(done, result)
 	}
@@ -126,8 +128,8 @@ func (s *ledgerState) apply(e Entry) (*commandv1.Result, error) {
 		}
 	}
 	raw, err := proto.Marshal(result)
-	s.Done[string(cmd.GetId())] = raw
-	s.Order = append(s.Order, fmt.Sprintf("%x", cmd.GetId()))
+	s.Done[id] = raw
+	s.Order = append(s.Order, id)
 	return result, err
 }
 
