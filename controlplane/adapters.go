@@ -15,7 +15,6 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/pki"
-	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -96,18 +95,6 @@ func (r stateReader) ZoneName(ctx context.Context, zoneID string) (name string, 
 		return err
 	})
 	return name, active, err
-}
-
-// AccessToken returns a token with its internal fields, or a problem NOT_FOUND.
-func (r stateReader) AccessToken(ctx context.Context, id string) (t *apiv1.AccessToken, err error) {
-	err = r.view(ctx, func(tx *state.Tx) (err error) {
-		t, err = tx.AccessTokens.Get(id)
-		if errors.Is(err, state.ErrNotFound) {
-			return problem.New(problem.NotFound, "there is no such access token", "")
-		}
-		return err
-	})
-	return t, err
 }
 
 func absent(err error) error {

@@ -79,7 +79,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		Reader: s.db, Proposer: s.replica, Servers: s.replica, Samples: &allSamples{s.replica},
 		Chooser: s.chooser, JoinTokens: s.keeper,
 	})
-	authenticator := auth.New(reader, s.keeper.Root, time.Now)
+	authenticator := auth.New(s.service, s.keeper.Root, time.Now)
 	if s.api, err = api.New(api.Config{
 		Certificate: s.keeper.Holder().TLSCertificate, Register: s.service.Register, Who: authenticator,
 		Ready: s.ready, Gatherer: registry, Registerer: registry, Logger: log.With("part", "api"),
