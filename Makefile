@@ -56,7 +56,7 @@ lint: $(TOOLS)/staticcheck ## formatting, vet, staticcheck
 $(TOOLS)/%: deploy/tools/go.mod deploy/tools/go.sum
 	@mkdir -p $(TOOL_CACHE) $(TOOLS)
 	@cd deploy/tools && for t in $$(go list tool) ./protoexport; do \
-	  b=$(TOOL_CACHE)/$${t##*/}; [ -x $$b ] || go build $(GOFLAGS_P) -o $$b $$t; cp $$b $(TOOLS)/; done
+	  b=$(TOOL_CACHE)/$${t##*/}; [ -x $$b ] || go build $(GOFLAGS_P) -o $$b $$t; cp $$b $(CURDIR)/$(TOOLS)/; done
 
 $(TOOLS)/buf:
 	@command -v npm >/dev/null || { echo "make generate needs npm, which brings buf; install nodejs and npm, or leave the generated code as it is." >&2; exit 1; }
