@@ -35,6 +35,9 @@ type book struct {
 	waiting map[string]bool // VMs to be placed, refused or ended
 	// gone are VMs that this term has ended, with the generation that asked for it, until the control plane forgets them.
 	gone map[string]*apiv1.Generation
+	// surveyed are hosts that told what they have; found are VMs that were found where the store knows nothing of them.
+	surveyed map[string]bool
+	found    map[string]string
 	// unknown are VMs that nobody says any more what they are, by the host they are on.
 	unknown map[string]map[string]bool
 }
@@ -64,7 +67,7 @@ func (b *book) reset() {
 	b.desired, b.observed = map[string]*apiv1.VM{}, map[string]seen[*apiv1.VM]{}
 	b.hosts, b.leases = map[string]*host{}, map[string]seen[*zonev1.AddressLease]{}
 	b.unclaimed, b.waiting, b.gone = map[string]bool{}, map[string]bool{}, map[string]*apiv1.Generation{}
-	b.unknown = map[string]map[string]bool{}
+	b.unknown, b.surveyed, b.found = map[string]map[string]bool{}, map[string]bool{}, map[string]string{}
 	b.syncing, b.told = false, false
 	if b.pool != nil {
 		b.pool.reset()
@@ -135,7 +138,7 @@ func (b *book) begin(news etcdstore.Batch) {
 	if old.incarnation != news.Incarnation {
 		return
 	}
-	b.gone = old.gone
+	b.gone, b.surveyed, b.found = old.gone, old.surveyed, old.found
 	for id, vm := range old.observed {
 		if vm.revision > news.Revision {
 			b.observed[id] = vm
@@ -250,6 +253,9 @@ func (b *book) relate(id string) {
 	wanted, is := b.desired[id], b.observed[id].value
 	for _, on := range b.unknown {
 		delete(on, id)
+	}
+	if is.GetHostId() != "" {
+		delete(b.found, id)
 	}
 	switch at := is.GetHostId(); {
 	case at == "":

@@ -3,7 +3,6 @@ package schedule
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"time"
@@ -63,6 +62,7 @@ type placed struct {
 	vm      *apiv1.VM // as wanted
 	host    *apiv1.Host
 	address netip.Addr // zero: none
+	found   bool       // it was there already
 }
 
 type refused struct {
@@ -93,7 +93,18 @@ func (t *Term) plan() *plan {
 			break
 		}
 		vm := t.book.desired[id]
+		found, unasked := t.book.foundOn(id), (*apiv1.Host)(nil)
+		if found == nil {
+			unasked = t.mayExist(vm)
+		}
 		switch {
+		case found != nil:
+			t.takeOver(p, vm, found)
+		case unasked != nil && t.patient(p, id, t.cfg.OperationTimeout):
+			t.stall()
+			continue
+		case unasked != nil:
+			p.refused = append(p.refused, refused{vm, hostUnasked(vm, unasked)})
 		case vm.GetDesiredState() == apiv1.VM_DELETED:
 			p.ended = append(p.ended, vm)
 		case pressed:
@@ -122,7 +133,7 @@ func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) bool {
 	t.cfg.Metrics.visits.Add(float64(t.book.picture.Visits() - before))
 	if !ok {
 		why, mayPass := r.noHost(vm)
-		if mayPass && t.patient(p, vm.GetId()) {
+		if mayPass && t.patient(p, vm.GetId(), t.cfg.Patience) {
 			return false
 		}
 		p.refused = append(p.refused, refused{vm, why})
@@ -144,13 +155,21 @@ func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) bool {
 }
 
 // patient tells whether a VM can wait some more for a host that may be there in a moment.
-func (t *Term) patient(p *plan, id string) bool {
+func (t *Term) patient(p *plan, id string, most time.Duration) bool {
 	since, waits := t.since[id]
 	if !waits {
 		t.since[id] = p.now
 		return true
 	}
-	return p.now.Sub(since) < t.cfg.Patience
+	return p.now.Sub(since) < most
+}
+
+// takeOver places a VM where it was found.
+func (t *Term) takeOver(p *plan, vm *apiv1.VM, h *apiv1.Host) {
+	t.log.Warn("a VM that the store did not know was found on a host and is taken over there", "vm", vm.GetId(), "host", h.GetName())
+	t.book.picture.Assign(vm, h.GetId())
+	p.placed = append(p.placed, placed{vm: vm, host: h, found: true})
+	p.hosts[h.GetId()] = true
 }
 
 // refusals explains, and remembers what it said as long as nothing was placed since: when a cluster is full, thousands
@@ -205,7 +224,7 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 			tx.TakeAddress(at.address, &zonev1.AddressLease{VmId: at.vm.GetId(), ClusterId: t.cfg.Cluster})
 		}
 		tx.Journal(report(p.now, at.vm, &linkv1.OperationReport{
-			Step: step(p.now, "placed", apiv1.Operation_Step_DONE, fmt.Sprintf("on %s of %s", at.host.GetName(), at.host.GetCluster())), Progress: 30,
+			Step: step(p.now, "placed", apiv1.Operation_Step_DONE, at.String()), Progress: 30,
 		})...)
 	}
 	for _, r := range p.refused {
@@ -247,6 +266,7 @@ func (t *Term) settle(p *plan, revision int64) {
 		id := at.vm.GetId()
 		t.book.observed[id] = seen[*apiv1.VM]{at.noun(), revision}
 		delete(t.book.waiting, id)
+		delete(t.book.found, id)
 		if at.address.IsValid() {
 			t.book.lease(at.address.String(), seen[*zonev1.AddressLease]{&zonev1.AddressLease{VmId: id}, revision})
 		}

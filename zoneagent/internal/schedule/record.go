@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,10 +19,21 @@ func (p placed) noun() *apiv1.VM {
 	if p.vm.GetDesiredState() == apiv1.VM_RUNNING {
 		vm.Task = apiv1.VM_STARTING
 	}
+	if p.found {
+		vm.State = apiv1.VM_STOPPED // it is whole, and nothing of it is to be made; the worker sees whether it runs
+	}
 	if p.address.IsValid() {
 		vm.Address = p.address.String()
 	}
 	return vm
+}
+
+func (p placed) String() string {
+	s := fmt.Sprintf("on %s of %s", p.host.GetName(), p.host.GetCluster())
+	if p.found {
+		s = "found " + s
+	}
+	return s
 }
 
 // noun is the VM as it is observed when it found no place: that answers what was wanted.

@@ -17,7 +17,7 @@
 //
 // # What is never done
 //
-// A VM that is on a host is never moved or placed again here. What the control plane does not name any more is kept:
+// A VM that may be on a host already is not placed on another; see Survey. A VM that is on a host is never moved or placed again here. What the control plane does not name any more is kept:
 // its room and its address stay taken, because absence is not an instruction.
 package schedule
 
@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -43,6 +44,8 @@ type Store interface {
 	Follow(ctx context.Context, fn func(etcdstore.Batch) error, spaces ...etcdstore.Space) error
 	// Begin begins a transaction of the owner's.
 	Begin() Tx
+	// Incarnation is the store's present life.
+	Incarnation() (*zonev1.Incarnation, <-chan struct{})
 	// Pressed tells that so much of the quota is used that no new work is to be begun.
 	Pressed() bool
 }
@@ -125,6 +128,10 @@ type Term struct {
 	ended   chan struct{}
 	failed  error // set before ended is closed
 
+	inbox    sync.Mutex
+	surveys  map[string]survey // not taken yet, by host
+	surveyed chan struct{}     // there are some
+
 	departures []*departure
 	size       int                  // VMs a transaction; smaller where the store finds them too large
 	stalled    time.Time            // when to try again what could not be done; zero: nothing is put off
@@ -144,7 +151,7 @@ func NewTerm(c Config) (*Term, error) {
 	return &Term{
 		cfg: c, log: c.Logger.With("cluster", c.Cluster), book: newBook(c.Cluster, pool), size: c.Batch,
 		changes: make(chan etcdstore.Batch), leaving: make(chan *departure), ended: make(chan struct{}),
-		since: map[string]time.Time{},
+		since: map[string]time.Time{}, surveys: map[string]survey{}, surveyed: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -216,6 +223,7 @@ func (t *Term) gather(ctx context.Context) error {
 		t.book.apply(b)
 	case d := <-t.leaving:
 		t.departures = append(t.departures, d)
+	case <-t.surveyed:
 	case <-again:
 	}
 	t.stalled = time.Time{}
@@ -231,6 +239,7 @@ func (t *Term) drain() {
 		case d := <-t.leaving:
 			t.departures = append(t.departures, d)
 		default:
+			t.takeSurveys()
 			return
 		}
 	}

@@ -73,7 +73,10 @@ func (t *Term) do(h hypervisor.Host, v view, machine hypervisor.Machine) (d deed
 
 // did records what came of a step.
 func (t *Term) did(m *machine, v view, d deed) {
-	if d.err != nil {
+	switch {
+	case m.is == nil || m.work == nil:
+		return // the store was put back to before the work began: there is nothing to be recorded of it
+	case d.err != nil:
 		t.didFail(m, d)
 		return
 	}

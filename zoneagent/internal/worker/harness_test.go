@@ -18,6 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
@@ -116,6 +118,7 @@ func (s *site) vm(cluster, id string, change ...func(*apiv1.VM)) *apiv1.VM {
 		Id: id, Name: id, ProjectId: "web", Project: "web", ClusterId: cluster, Cluster: cluster, DesiredState: apiv1.VM_RUNNING,
 		Size:        &apiv1.Resources{Cores: 1, MemoryMib: 1024, DiskGib: 10},
 		ImageSha256: hex.EncodeToString(sum[:]), ImageFormat: apiv1.Image_RAW,
+		CreatedAt: timestamppb.New(time.Now()),
 		Operation: fmt.Sprintf("op-%s-%d", id, s.index), Generation: &apiv1.Generation{Epoch: 1, Index: s.index},
 	}
 	for _, c := range change {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -26,13 +25,13 @@ type host struct {
 	handle hypervisor.Host
 	stop   context.CancelFunc // ends its rounds
 
-	health    health
-	total     *apiv1.Resources
-	version   string
-	counters  hypervisor.HostCounters
-	places    int             // VMs that are being built or started
-	queue     map[string]bool // VMs that wait for a place
-	inventory time.Time       // when it was last asked what it has
+	health   health
+	total    *apiv1.Resources
+	version  string
+	counters hypervisor.HostCounters
+	places   int             // VMs that are being built or started
+	queue    map[string]bool // VMs that wait for a place
+	surveyed string          // the incarnation in which the ledger was told what it has
 }
 
 func (t *Term) host(id string) *host {
@@ -119,7 +118,6 @@ func (t *Term) open(h *host) {
 	}
 	ctx, stop := context.WithCancel(t.ctx)
 	h.stop = stop
-	h.inventory = time.Time{}
 	handle := h.handle
 	t.jobs.Go(func() { t.rounds(ctx, h, handle) })
 }

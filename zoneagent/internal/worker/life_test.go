@@ -368,10 +368,6 @@ func TestAGuestThatPowersItselfOffEachTimeIsNotStartedForEver(t *testing.T) {
 
 func TestAStoreThatFailsForAWhileDelaysWorkAndLosesNothing(t *testing.T) {
 	within(t, func(s *site) {
-		s.cluster("kvm", 1, "")
-		s.own("kvm")
-		s.pass(time.Second)
-		op := s.want(s.vm("kvm", "web-1"))
 		var n atomic.Int64
 		s.zone.Fault = func() error {
 			if n.Add(1)%2 == 0 {
@@ -379,6 +375,10 @@ func TestAStoreThatFailsForAWhileDelaysWorkAndLosesNothing(t *testing.T) {
 			}
 			return nil
 		}
+		s.cluster("kvm", 1, "")
+		s.own("kvm")
+		s.pass(time.Second)
+		op := s.want(s.vm("kvm", "web-1"))
 		s.pass(time.Minute)
 		s.equal("outcome", s.outcome(op), "done")
 		s.equal("steps", s.steps(op), "[placed image disk seed define start usable]")

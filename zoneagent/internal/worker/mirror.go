@@ -20,7 +20,8 @@ var spaces = []etcdstore.Space{
 type mirror struct {
 	cluster     string
 	incarnation string
-	told        bool // the snapshot has come
+	since       time.Time // when the incarnation was first told
+	told        bool      // the snapshot has come
 	syncing     bool
 	noun        *apiv1.Cluster
 	reported    *apiv1.Cluster // as observed
@@ -115,9 +116,15 @@ func (t *Term) touch(hostID string) {
 func (t *Term) forgetBefore(b etcdstore.Batch) {
 	z := &t.zone
 	fresh := z.incarnation != b.Incarnation
+	if fresh {
+		z.since = time.Now()
+	}
 	z.told, z.incarnation, z.syncing, z.noun = true, b.Incarnation, false, nil
 	for _, m := range z.machines {
 		m.wanted, m.kept, m.orders = nil, false, nil
+		if fresh {
+			m.unwritten, m.ended = nil, false
+		}
 		if fresh || m.revision <= b.Revision {
 			z.see(m, nil, 0)
 		}

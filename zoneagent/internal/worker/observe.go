@@ -96,6 +96,7 @@ func (t *Term) looked(h *host, r round) {
 		t.dirty[h.id] = true
 	}
 	t.answered(h)
+	t.survey(h, r)
 	found := map[string]bool{}
 	var samples []*apiv1.VMSample
 	for _, o := range r.vms {
@@ -122,6 +123,25 @@ func (t *Term) looked(h *host, r round) {
 	}
 }
 
+// survey tells the ledger what a host has: once in each incarnation of the store, and when it has a VM that is wanted
+// and has no host yet.
+func (t *Term) survey(h *host, r round) {
+	if r.began.Before(t.zone.since) {
+		return
+	}
+	news := h.surveyed != t.zone.incarnation
+	ids := make([]string, 0, len(r.vms))
+	for _, o := range r.vms {
+		ids = append(ids, o.VMID)
+		m := t.zone.machines[o.VMID]
+		news = news || m != nil && m.wanted != nil && m.is.GetHostId() == "" && !m.ended
+	}
+	if news {
+		h.surveyed = t.zone.incarnation
+		t.ledger.Survey(t.zone.incarnation, h.id, ids)
+	}
+}
+
 // sight notes what a round saw of a VM. A round that began before the last word on the VM says nothing new.
 func (t *Term) sight(m *machine, o hypervisor.Observation, began time.Time) {
 	if m.busy || began.Before(m.spoken) {
@@ -136,13 +156,16 @@ func (t *Term) sight(m *machine, o hypervisor.Observation, began time.Time) {
 // counted and told once, and never touched.
 func (t *Term) meetStranger(h *host, o hypervisor.Observation) {
 	m := t.zone.machines[o.VMID]
-	if t.strange[o.VMID] || m != nil && (m.busy || m.ended || m.is == nil) {
+	switch {
+	case t.strange[o.VMID], m != nil && (m.busy || m.ended):
 		return
+	case m != nil && m.wanted != nil && m.is.GetHostId() == "":
+		return // the ledger takes it over
 	}
 	t.strange[o.VMID] = true
 	message := "host " + h.name() + " has VM " + o.VMID + ", which nobody here knows"
 	kind := "host.unknown_vm"
-	if m != nil {
+	if m != nil && m.is.GetHostId() != "" {
 		message, kind = "VM "+o.VMID+" was found on host "+h.name()+"; it belongs on "+m.is.GetHost(), "host.misplaced_vm"
 	}
 	t.log.Warn("a VM was found where it should not be", "host", h.name(), "vm", o.VMID, "power", o.Power)

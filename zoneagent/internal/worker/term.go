@@ -168,8 +168,8 @@ func (t *Term) advance() {
 
 // commit writes a transaction of fn's beside the loop, and tells the loop how it went.
 func (t *Term) commit(fn func(Tx), then func(revision int64, err error)) {
-	tx := t.store.Begin()
-	tx.ReadIn(t.zone.incarnation)
+	tx, life := t.store.Begin(), t.zone.incarnation
+	tx.ReadIn(life)
 	fn(tx)
 	t.job(func() func() {
 		revision, err := tx.Commit(t.ctx)
@@ -180,6 +180,10 @@ func (t *Term) commit(fn func(Tx), then func(revision int64, err error)) {
 			if errors.Is(err, etcdstore.ErrFenced) {
 				t.over = err
 				return
+			}
+			if life != t.zone.incarnation {
+				// What was written is forgotten with the life of the store that it was written in.
+				revision, err = 0, fmt.Errorf("incarnation %s is over: %w", life, etcdstore.ErrConflict)
 			}
 			then(revision, err)
 		}

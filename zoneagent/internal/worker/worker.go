@@ -87,8 +87,10 @@ type Ownership interface {
 	Lost() <-chan struct{}
 }
 
-// Ledger takes back what a VM had, when it is gone for good. schedule.Term is one.
+// Ledger keeps the book of what hosts have given. schedule.Term is one.
 type Ledger interface {
+	// Survey tells what VMs a host has, as it was found since the store's incarnation began. It returns at once.
+	Survey(incarnation, hostID string, vms []string)
 	// Depart writes the VM's tombstone, frees its room and address, deletes its work and journals the entries, in one
 	// transaction, and returns when that is durable.
 	Depart(ctx context.Context, vm *apiv1.VM, entries ...*linkv1.JournalEntry) error

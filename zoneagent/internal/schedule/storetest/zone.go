@@ -13,15 +13,13 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
-
-// Incarnation of every Zone.
-const Incarnation = "life"
 
 // Zone is the store. Safe for concurrent use.
 type Zone struct {
@@ -37,6 +35,7 @@ type Zone struct {
 	followers map[*follower]bool
 	pressed   bool
 	silent    bool
+	life      *zonev1.Incarnation
 
 	entries    []Entry
 	tombstones map[string]int // by "kind/id"
@@ -65,7 +64,7 @@ type value struct {
 func NewZone() *Zone {
 	return &Zone{
 		revision: 1, values: map[name]value{}, owners: map[string]*Owner{}, followers: map[*follower]bool{},
-		tombstones: map[string]int{}, MaxObserved: 128,
+		tombstones: map[string]int{}, MaxObserved: 128, life: &zonev1.Incarnation{Id: "life-1"},
 	}
 }
 
@@ -241,6 +240,13 @@ func (o *Owner) Pressed() bool {
 	return o.zone.pressed
 }
 
+// Incarnation is the store's present life.
+func (o *Owner) Incarnation() (*zonev1.Incarnation, <-chan struct{}) {
+	o.zone.mu.Lock()
+	defer o.zone.mu.Unlock()
+	return proto.CloneOf(o.zone.life), nil
+}
+
 // Tx returns a transaction of the owner's.
 func (o *Owner) Tx() *Tx { return &Tx{owner: o, writes: map[name]proto.Message{}} }
 
@@ -296,7 +302,7 @@ func (z *Zone) next(f *follower) []etcdstore.Batch {
 }
 
 func (z *Zone) snapshot(f *follower) etcdstore.Batch {
-	b := etcdstore.Batch{Reset: true, Revision: z.revision, Incarnation: Incarnation}
+	b := etcdstore.Batch{Reset: true, Revision: z.revision, Incarnation: z.life.GetId()}
 	for n, v := range z.values {
 		if f.wants(n.space) {
 			b.Changes = append(b.Changes, etcdstore.Change{Space: n.space, Kind: n.kind, ID: n.id, Message: v.message, Revision: v.revision})
@@ -321,7 +327,7 @@ func (z *Zone) tell(changes []etcdstore.Change) {
 			}
 		}
 		if len(mine) > 0 {
-			f.push(etcdstore.Batch{Changes: mine, Revision: z.revision, Incarnation: Incarnation})
+			f.push(etcdstore.Batch{Changes: mine, Revision: z.revision, Incarnation: z.life.GetId()})
 		}
 	}
 }
@@ -336,6 +342,16 @@ func (f *follower) poke() {
 	case f.wake <- struct{}{}:
 	default:
 	}
+}
+
+// PutBack makes the store forget what the zone wrote into it, as one that was restored from an old backup: another life
+// begins, in which only what came from the control plane is known.
+func (z *Zone) PutBack() {
+	z.mu.Lock()
+	maps.DeleteFunc(z.values, func(n name, _ value) bool { return n.space != etcdstore.Desired && n.space != etcdstore.Order })
+	z.life = &zonev1.Incarnation{Id: z.life.GetId() + "'", MintedAt: timestamppb.Now()}
+	z.mu.Unlock()
+	z.Reset()
 }
 
 // Reset makes every follower begin anew, as when a watch was lost.
@@ -357,6 +373,7 @@ type Tx struct {
 	entries  []*linkv1.JournalEntry
 	dead     []string
 	observed int
+	life     string
 }
 
 type need struct {
@@ -371,8 +388,8 @@ func (t *Tx) put(n name, m proto.Message) {
 	t.writes[n] = m
 }
 
-// ReadIn is for a store with one life only.
-func (t *Tx) ReadIn(string) {}
+// ReadIn says in which life was read what is required.
+func (t *Tx) ReadIn(incarnation string) { t.life = incarnation }
 
 // PutObserved writes what is observed of a noun.
 func (t *Tx) PutObserved(noun proto.Message) {
@@ -447,6 +464,9 @@ func (t *Tx) Commit(ctx context.Context) (int64, error) {
 	defer z.mu.Unlock()
 	if z.owners[t.owner.cluster] != t.owner {
 		return 0, fmt.Errorf("cluster %s: %w", t.owner.cluster, etcdstore.ErrFenced)
+	}
+	if t.life != "" && t.life != z.life.GetId() {
+		return 0, fmt.Errorf("read in incarnation %s, this is %s: %w", t.life, z.life.GetId(), etcdstore.ErrConflict)
 	}
 	if t.observed > z.MaxObserved {
 		return 0, etcdstore.ErrTooLarge

@@ -1,0 +1,91 @@
+package schedule
+
+import (
+	"time"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// The store can be put back to an older backup, or begin anew, while VMs run that it then knows nothing of. Placing
+// such a VM as if it were new would make a second one. So a VM that is older than the store's present life and has no
+// host gets none before every host of the cluster was asked what it has; and one that is found on a host is taken over
+// where it is.
+
+// clockSkew is how far the clocks of the control plane and of the zone may lie apart in telling what is older.
+const clockSkew = 5 * time.Minute
+
+// survey is what one host has.
+type survey struct {
+	incarnation string
+	vms         []string
+}
+
+// Survey tells what VMs a host has, as it was found since the store's incarnation began. It returns at once.
+func (t *Term) Survey(incarnation, hostID string, vms []string) {
+	t.inbox.Lock()
+	t.surveys[hostID] = survey{incarnation, vms}
+	t.inbox.Unlock()
+	select {
+	case t.surveyed <- struct{}{}:
+	default:
+	}
+}
+
+// takeSurveys takes what was told of the present incarnation. The worker may have learned of a new one first: what it
+// told of that waits.
+func (t *Term) takeSurveys() {
+	t.inbox.Lock()
+	defer t.inbox.Unlock()
+	for host, s := range t.surveys {
+		if s.incarnation == t.book.incarnation {
+			delete(t.surveys, host)
+			t.book.survey(host, s.vms)
+		}
+	}
+}
+
+func (b *book) survey(host string, vms []string) {
+	b.surveyed[host] = true
+	for _, id := range vms {
+		if b.observed[id].value.GetHostId() == "" {
+			b.found[id] = host
+		}
+	}
+}
+
+// foundOn returns the host of the cluster that a VM without a host was found on.
+func (b *book) foundOn(id string) *apiv1.Host {
+	if h := b.hosts[b.found[id]]; h.in(b.cluster) {
+		return h.desired
+	}
+	return nil
+}
+
+// unasked returns a host of the cluster that was not asked yet what it has; nil when all were.
+func (b *book) unasked() (first *apiv1.Host) {
+	for id, h := range b.hosts {
+		if h.in(b.cluster) && !b.surveyed[id] && (first == nil || h.desired.GetName() < first.GetName()) {
+			first = h.desired
+		}
+	}
+	return first
+}
+
+// mayExist tells whether a VM without a host may be on one that was not asked yet, and on which.
+func (t *Term) mayExist(vm *apiv1.VM) (on *apiv1.Host) {
+	life, _ := t.cfg.Store.Incarnation()
+	switch {
+	case life.GetId() == t.book.incarnation && life.GetMintedAt() == nil:
+		return nil
+	case life.GetId() == t.book.incarnation && vm.GetCreatedAt().AsTime().After(life.GetMintedAt().AsTime().Add(clockSkew)):
+		return nil
+	}
+	return t.book.unasked()
+}
+
+func hostUnasked(vm *apiv1.VM, h *apiv1.Host) *apiv1.Problem {
+	return problem.Newf(problem.Unavailable, "Bring the host back, or take it out of the cluster if it is gone for good, then ask again.",
+		"VM %s is older than the zone's store, which was put back or began anew, and may be on host %s, which has not answered since.",
+		vm.GetName(), h.GetName()).Problem
+}

@@ -1,0 +1,110 @@
+package worker
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	"github.com/naru-project/naru/zoneagent/internal/hypervisor/sim"
+)
+
+// creations is how often a VM was made, on all hosts of a cluster.
+func (s *site) creations(cluster, vm string, hosts int) (n int) {
+	for i := range hosts {
+		n += s.fleet.Knobs(fmt.Sprintf("%s-%d", cluster, i+1)).Creations(vm)
+	}
+	return n
+}
+
+// P3: the store is put back to a backup that knows nothing of VMs that run. They are taken over where they are; none is
+// made a second time, by this owner or the next.
+func TestAStoreThatWasPutBackFindsItsVMsWhereTheyAre(t *testing.T) {
+	for _, sameOwner := range []bool{true, false} {
+		within(t, func(s *site) {
+			s.cluster("kvm", 3, "")
+			s.own("kvm")
+			for _, id := range []string{"a", "b", "c", "d"} {
+				s.running("kvm", id)
+			}
+			s.want(s.vm("kvm", "c", wanting(apiv1.VM_STOPPED)))
+			s.pass(10 * time.Second)
+			where := map[string]string{}
+			for _, id := range []string{"a", "b", "c", "d"} {
+				where[id] = s.zone.VM(id).GetHostId()
+			}
+			s.want(s.vm("kvm", "d", wanting(apiv1.VM_DELETED)))
+			s.zone.PutBack()
+			if !sameOwner {
+				s.own("kvm")
+			}
+			s.pass(time.Minute)
+			for _, id := range []string{"a", "b"} {
+				vm := s.zone.VM(id)
+				if vm.GetHostId() != where[id] || vm.GetState() != apiv1.VM_RUNNING {
+					t.Errorf("%s was on %s, observed %v", id, where[id], vm)
+				}
+				s.equal(id+" runs on", s.fleet.Running(id), "["+where[id]+"]")
+			}
+			if vm := s.zone.VM("c"); vm.GetHostId() != where["c"] || vm.GetState() != apiv1.VM_STOPPED {
+				t.Errorf("c was on %s, observed %v", where["c"], vm)
+			}
+			s.equal("d was wanted away", s.zone.Tombstones("vm", "d"), 1)
+			s.equal("d runs on", s.fleet.Running("d"), "[]")
+			for _, id := range []string{"a", "b", "c", "d"} {
+				s.equal("creations of "+id, s.creations("kvm", id, 3), 1)
+			}
+		})
+	}
+}
+
+// While a host is silent that may have them, VMs that are older than the store wait; newer ones do not.
+func TestAVMThatMayBeOnASilentHostIsNotMadeAgain(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 2, "")
+		s.own("kvm")
+		s.running("kvm", "a")
+		home := s.zone.VM("a").GetHostId()
+		s.silence(home, (*sim.Knobs).Cut)
+		s.pass(20 * time.Second)
+		s.zone.PutBack()
+		s.pass(6 * time.Minute)
+		if vm := s.zone.VM("a"); vm != nil {
+			t.Errorf("observed %v", vm)
+		}
+		s.running("kvm", "new")
+		s.pass(5 * time.Minute)
+		if vm := s.zone.VM("a"); vm.GetError().GetCode() != string(problem.Unavailable) {
+			t.Errorf("when it has waited long enough: %v", vm)
+		}
+		s.restore(home)
+		s.want(s.vm("kvm", "a", func(vm *apiv1.VM) { vm.CreatedAt = nil }))
+		s.pass(30 * time.Second)
+		if vm := s.zone.VM("a"); vm.GetHostId() != home || vm.GetState() != apiv1.VM_RUNNING {
+			t.Errorf("its host is back: %v", vm)
+		}
+		s.equal("creations", s.creations("kvm", "a", 2), 1)
+	})
+}
+
+// The store is put back in the middle of every step of a VM's making.
+func TestAStoreThatIsPutBackWhileAVMIsBuiltMakesNoSecondOne(t *testing.T) {
+	for at := time.Duration(0); at < 900*time.Millisecond; at += 40 * time.Millisecond {
+		within(t, func(s *site) {
+			s.cluster("kvm", 3, "latency=40ms")
+			s.own("kvm")
+			s.pass(time.Second)
+			s.want(s.vm("kvm", "a"))
+			s.pass(at)
+			s.zone.PutBack()
+			s.pass(2 * time.Minute)
+			if vm := s.zone.VM("a"); vm.GetState() != apiv1.VM_RUNNING {
+				t.Errorf("after %s: %v", at, vm)
+			}
+			if on := s.fleet.Running("a"); len(on) != 1 {
+				t.Errorf("after %s: it runs on %v", at, on)
+			}
+		})
+	}
+}
