@@ -5,7 +5,7 @@
 //
 // A Term lasts as long as one ownership of one cluster. It begins with a fresh snapshot of the zone, read after the
 // election was won, so it sees all that the owner before it committed; it ends with the ownership. One goroutine keeps
-// the picture, decides and commits, so that nothing in here needs a lock, and nobody else writes allocations or takes
+// the picture, decides and commits, so that none of it needs a lock, and nobody else writes allocations or takes
 // addresses for the cluster.
 //
 // # One pass

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,24 +69,37 @@ func TestAnOwnershipThatIsConfirmedAgainGoesOn(t *testing.T) {
 }
 
 type held struct {
-	deadline time.Time
-	lost     chan struct{}
+	mu   sync.Mutex
+	at   time.Time
+	lost chan struct{}
 }
 
-func (h *held) Deadline() time.Time   { return h.deadline }
+func (h *held) Deadline() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
+}
+
 func (h *held) Lost() <-chan struct{} { return h.lost }
+
+func (h *held) until(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.at = time.Now().Add(d)
+}
 
 func TestACallsContextIsBoundByTheOwnership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		own := &held{time.Now().Add(5 * time.Second), make(chan struct{})}
+		own := &held{lost: make(chan struct{})}
+		own.until(5 * time.Second)
 		f := fence{own: own, calls: make(chan struct{}, 1), timeout: time.Minute}
 		started := time.Now()
 		err := f.call(context.Background(), func(ctx context.Context) error {
-			if d, ok := ctx.Deadline(); !ok || d != own.deadline {
+			if d, ok := ctx.Deadline(); !ok || d != own.Deadline() {
 				t.Errorf("deadline %v, want the ownership's", d)
 			}
 			time.Sleep(3 * time.Second)
-			own.deadline = time.Now().Add(5 * time.Second) // confirmed
+			own.until(5 * time.Second) // confirmed
 			<-ctx.Done()
 			return ctx.Err()
 		})
@@ -97,9 +111,9 @@ func TestACallsContextIsBoundByTheOwnership(t *testing.T) {
 		}
 
 		// What the context says is true at the moment it is asked, before any timer has fired.
-		own.deadline = time.Now().Add(time.Minute)
+		own.until(time.Minute)
 		_ = f.call(context.Background(), func(ctx context.Context) error {
-			own.deadline = time.Now().Add(-time.Second)
+			own.until(-time.Second)
 			if !errors.Is(ctx.Err(), errLost) {
 				t.Errorf("error %v, want that the ownership is lost", ctx.Err())
 			}
@@ -107,7 +121,7 @@ func TestACallsContextIsBoundByTheOwnership(t *testing.T) {
 		})
 
 		// A timeout of the call is not a loss.
-		own.deadline = time.Now().Add(time.Hour)
+		own.until(time.Hour)
 		err = f.until(context.Background(), time.Second, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLost) {
 			t.Errorf("timed out with %v", err)
