@@ -33,7 +33,6 @@ import (
 type Server struct {
 	config *Config
 	log    *slog.Logger
-	name   string
 	id     string
 
 	keeper  *identity.Keeper

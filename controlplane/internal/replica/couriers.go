@@ -151,7 +151,7 @@ func (c *couriers) ride(ctx context.Context, term uint64, to raft.Server) {
 	address := c.transport.EncodePeer(c.self, c.transport.LocalAddr())
 	args := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(c.self), Addr: address},
-		Term:      term, Leader: address, PrevLogEntry: index, PrevLogTerm: entryTerm, LeaderCommitIndex: index,
+		Term:      term, PrevLogEntry: index, PrevLogTerm: entryTerm, LeaderCommitIndex: index,
 	}
 	c.sent(to.ID, args)
 	var resp raft.AppendEntriesResponse

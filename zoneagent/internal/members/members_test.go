@@ -210,12 +210,27 @@ func TestWhatCannotWorkIsRefusedWithItsReason(t *testing.T) {
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
+	next chan struct{} // closed at the next write
 }
 
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.next != nil {
+		close(l.next)
+		l.next = nil
+	}
 	return l.text.Write(p)
+}
+
+// written returns a channel that is closed at the next write.
+func (l *lines) written() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == nil {
+		l.next = make(chan struct{})
+	}
+	return l.next
 }
 
 func (l *lines) contains(s string) bool {
@@ -237,8 +252,16 @@ func TestTwoAgentsOfOneNameAreToldApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.join()
-	if !log.contains("same name") {
-		t.Error("nothing is said of it")
+	for patience := time.After(20 * time.Second); ; {
+		next := log.written()
+		if log.contains("same name") {
+			break
+		}
+		select {
+		case <-next:
+		case <-patience:
+			t.Fatal("nothing is said of it")
+		}
 	}
 	if m := a.Members.Members(); len(m) != 1 || m[0].Address != s.address(1) {
 		t.Errorf("members are %v", m)
