@@ -17,8 +17,9 @@
 //
 // # What is never done
 //
-// A VM that may be on a host already is not placed on another; see Survey. A VM that is on a host is never moved or placed again here. What the control plane does not name any more is kept:
-// its room and its address stay taken, because absence is not an instruction.
+// A VM that is on a host is never moved or placed again, nor is one that may be on a host that the store has forgotten
+// (see Survey). What the control plane does not name any more is kept: its room and its address stay taken, because
+// absence is not an instruction.
 package schedule
 
 import (

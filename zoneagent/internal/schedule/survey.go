@@ -13,7 +13,7 @@ import (
 // where it is.
 
 // clockSkew is how far the clocks of the control plane and of the zone may lie apart in telling what is older.
-const clockSkew = 5 * time.Minute
+const clockSkew = 30 * time.Second
 
 // survey is what one host has.
 type survey struct {

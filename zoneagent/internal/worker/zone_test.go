@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
@@ -115,6 +117,7 @@ func vmObject(cluster, id string, state apiv1.VM_State) *linkv1.Object {
 	return &linkv1.Object{Noun: &linkv1.Object_Vm{Vm: &apiv1.VM{
 		Id: id, Name: id, ProjectId: "p", ClusterId: cluster, Cluster: cluster, DesiredState: state, Operation: "op-" + id,
 		Size:        &apiv1.Resources{Cores: 1, MemoryMib: 256, DiskGib: 1},
+		CreatedAt:   timestamppb.New(time.Now().Add(time.Hour)), // newer than the store, whatever the clocks say
 		ImageSha256: hex.EncodeToString(sum[:]), ImageFormat: apiv1.Image_RAW,
 	}}}
 }
