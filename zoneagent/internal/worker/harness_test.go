@@ -57,6 +57,7 @@ type site struct {
 	log    *slog.Logger
 	agents map[string]*agent // by cluster
 	index  uint64
+	born   map[string]*timestamppb.Timestamp // when a VM was first asked for
 
 	mu    sync.Mutex
 	calls map[string]int       // "verb vm" → calls that were made
@@ -96,6 +97,7 @@ func newSite(t testing.TB) *site {
 	}
 	return &site{
 		t: t, zone: storetest.NewZone(), fleet: fleet, agents: map[string]*agent{}, sink: &samples{}, log: log,
+		born:  map[string]*timestamppb.Timestamp{},
 		calls: map[string]int{}, cuts: map[string]time.Time{}, slow: map[string]int{}, now: map[string]int{}, hide: map[string]int{},
 	}
 }
@@ -113,12 +115,15 @@ func (s *site) host(cluster, name, query string) {
 
 func (s *site) vm(cluster, id string, change ...func(*apiv1.VM)) *apiv1.VM {
 	s.index++
+	if s.born[id] == nil {
+		s.born[id] = timestamppb.New(time.Now())
+	}
 	sum := sha256.Sum256(bits)
 	vm := &apiv1.VM{
 		Id: id, Name: id, ProjectId: "web", Project: "web", ClusterId: cluster, Cluster: cluster, DesiredState: apiv1.VM_RUNNING,
 		Size:        &apiv1.Resources{Cores: 1, MemoryMib: 1024, DiskGib: 10},
 		ImageSha256: hex.EncodeToString(sum[:]), ImageFormat: apiv1.Image_RAW,
-		CreatedAt: timestamppb.New(time.Now()),
+		CreatedAt: s.born[id],
 		Operation: fmt.Sprintf("op-%s-%d", id, s.index), Generation: &apiv1.Generation{Epoch: 1, Index: s.index},
 	}
 	for _, c := range change {
