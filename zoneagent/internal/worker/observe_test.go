@@ -143,14 +143,15 @@ func TestADeadHostIsReportedAndItsVMsAreNotTouched(t *testing.T) {
 		s.own("kvm")
 		s.running("kvm", "web-1")
 		s.running("kvm", "web-2")
-		s.silence("kvm-1", (*sim.Knobs).Kill)
-		for s.zone.Host("kvm-1").GetHealth() == apiv1.Host_AVAILABLE {
+		dead := s.zone.VM("web-1").GetHost() // whichever was seen first
+		s.silence(dead, (*sim.Knobs).Kill)
+		for s.zone.Host(dead).GetHealth() == apiv1.Host_AVAILABLE {
 			s.pass(50 * time.Millisecond)
 		}
-		s.equal("health at first", s.zone.Host("kvm-1").GetHealth(), apiv1.Host_SUSPECT)
+		s.equal("health at first", s.zone.Host(dead).GetHealth(), apiv1.Host_SUSPECT)
 		s.equal("its VM", s.zone.VM("web-1").GetHostFreshness(), apiv1.Freshness_LIVE)
 		s.pass(10 * time.Second)
-		down := s.zone.Host("kvm-1")
+		down := s.zone.Host(dead)
 		if down.GetHealth() != apiv1.Host_DOWN || down.GetFreshness() != apiv1.Freshness_UNREACHABLE || down.GetHealthReason() == "" {
 			t.Errorf("observed %v", down)
 		}
@@ -159,15 +160,15 @@ func TestADeadHostIsReportedAndItsVMsAreNotTouched(t *testing.T) {
 			t.Errorf("its VM: %v", vm)
 		}
 		s.equal("the other host's VM", s.zone.VM("web-2").GetHostFreshness(), apiv1.Freshness_LIVE)
-		s.equal("events", s.zone.Events("kvm-1"), "[host.available host.down]")
+		s.equal("events", s.zone.Events(dead), "[host.available host.down]")
 
 		before := s.zone.Commits()
 		s.pass(24 * time.Hour)
 		s.equal("commits in a day of silence", s.zone.Commits()-before, 0)
 
-		s.restore("kvm-1")
+		s.restore(dead)
 		s.pass(20 * time.Second)
-		if h := s.zone.Host("kvm-1"); h.GetHealth() != apiv1.Host_AVAILABLE || h.GetFreshness() != apiv1.Freshness_LIVE || h.GetHealthReason() != "" {
+		if h := s.zone.Host(dead); h.GetHealth() != apiv1.Host_AVAILABLE || h.GetFreshness() != apiv1.Freshness_LIVE || h.GetHealthReason() != "" {
 			t.Errorf("back: %v", h)
 		}
 		vm = s.zone.VM("web-1")
