@@ -32,8 +32,9 @@ type applier struct {
 	stopping context.Context
 	// reconfigured is told of each configuration that was committed. It must not block.
 	reconfigured func(raft.Configuration)
-	// applied is told of the last entry of each batch. It must not block.
-	applied func(index, term uint64)
+	// applied is told of the last entry of each batch, restored of that of a leader's snapshot, persisted of that of our own. They must
+	// not block.
+	applied, restored, persisted func(index, term uint64)
 
 	seen   uint64       // last index that Raft handed over
 	failed error        // why nothing is applied any more
@@ -146,7 +147,7 @@ func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
 		s.Release()
 		return nil, fmt.Errorf("the state is at entry %d and Raft at %d", index, a.seen)
 	}
-	return &persister{snapshot: s, metrics: a.metrics}, nil
+	return &persister{snapshot: s, metrics: a.metrics, persisted: a.persisted}, nil
 }
 
 // Restore implements raft.FSM: a snapshot came from the leader.
@@ -157,11 +158,12 @@ func (a *applier) Restore(from io.ReadCloser) error {
 	if err := a.machine.Restore(from); err != nil {
 		return fmt.Errorf("restore the state from a snapshot: %w", err)
 	}
-	index, _, err := position(a.machine)
+	index, term, err := position(a.machine)
 	if err != nil {
 		return err
 	}
 	a.seen = index
+	a.restored(index, term)
 	a.metrics.applied.Set(float64(index))
 	a.progress.advance(index)
 	return nil
@@ -180,8 +182,9 @@ func position(m Machine) (index, term uint64, err error) {
 
 // persister writes one snapshot to Raft's store.
 type persister struct {
-	snapshot Snapshot
-	metrics  *metrics
+	snapshot  Snapshot
+	metrics   *metrics
+	persisted func(index, term uint64)
 }
 
 // Persist implements raft.FSMSnapshot.
@@ -193,6 +196,7 @@ func (p *persister) Persist(sink raft.SnapshotSink) error {
 	}
 	p.metrics.snapshotSeconds.Observe(time.Since(start).Seconds())
 	p.metrics.snapshotBytes.Set(float64(n))
+	p.persisted(p.snapshot.Applied())
 	return nil
 }
 

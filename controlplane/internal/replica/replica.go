@@ -113,11 +113,11 @@ func (r *Replica) open(weave weave) (err error) {
 	if err != nil {
 		return fmt.Errorf("list the snapshots: %w", err)
 	}
-	var newest uint64
+	newest := &raft.SnapshotMeta{}
 	if len(kept) > 0 {
-		newest = kept[0].Index
+		newest = kept[0]
 	}
-	if r.unsnapped, err = r.log.Verify(newest); err != nil {
+	if r.unsnapped, err = r.log.Verify(newest.Index); err != nil {
 		return fmt.Errorf("%w. %s", err, rejoin)
 	}
 	applied, err := bringTogether(r.c.Machine, r.log, snapshots, r.c.Logger)
@@ -139,10 +139,12 @@ func (r *Replica) open(weave weave) (err error) {
 		return err
 	}
 	r.couriers = newCouriers(r.fabric.transport(), r.c.ServerID, r.members, r.spawn)
-	r.applier.applied = r.couriers.applied
+	log := &anchoredLog{LogStore: cached}
+	log.anchor(newest.Index, newest.Term)
+	r.applier.applied, r.applier.restored, r.applier.persisted = r.couriers.applied, log.replaced, log.anchor
 	transport := witnessed{raftTransport: r.fabric.transport(), witnesses: r.witnesses, couriers: r.couriers, stalled: r.stalled}
 	r.log.Serve()
-	if r.raft, err = raft.NewRaft(r.c.raft(r.elections), r.applier, cached, r.log, snapshots, transport); err != nil {
+	if r.raft, err = raft.NewRaft(r.c.raft(r.elections), r.applier, log, r.log, snapshots, transport); err != nil {
 		return fmt.Errorf("start Raft: %w", err)
 	}
 	close(r.running)
