@@ -8,12 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-const (
-	// courierDelay is how long the next entries may take to bring the news themselves.
-	courierDelay = 300 * time.Microsecond
-	// courierRest is how long a follower is left alone that did not take the news.
-	courierRest = time.Second
-)
+// courierRest is how long a follower is left alone that did not take the news.
+const courierRest = time.Second
 
 // couriers tell followers that wait for it what is committed. Raft tells them with the next entries, or else after the commit timeout; a
 // follower that has sent a command on, or asked for a read, would wait as long.
@@ -122,7 +118,6 @@ func (c *couriers) run(ctx context.Context, term uint64) {
 			return
 		case <-c.fresh:
 		}
-		pause(ctx, courierDelay)
 		for _, m := range c.members() {
 			if m.ID != c.self && c.hire(m.ID) && !c.spawn(func() { c.ride(ctx, term, m) }) {
 				return
