@@ -6,12 +6,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// anchoredLog is the log as Raft sees it: with the term of the entry before the first one, and with what a snapshot has not replaced.
+// anchoredLog is the log as Raft sees it: with the term of the entry before the first one, and with what a snapshot has not
+// replaced.
 //
-// Raft looks the entry before those it is sent up in the log, also where a snapshot ends with it; and when it takes a leader's snapshot over it
-// empties the log, but still believes in the entries behind the snapshot. A follower that was killed soon after it had taken a snapshot over
-// would refuse what comes next, be sent the snapshot again, refuse again, without end. So the log answers for the entry with which a snapshot
-// ends, and keeps what is behind it: entries like any others, that the leader confirms or has removed.
+// Raft looks the entry before those it is sent up in the log, also where a snapshot ends with it; and when it takes a
+// leader's snapshot over it empties the log, but still believes in the entries behind the snapshot. A follower that was
+// killed soon after it had taken a snapshot over would refuse what comes next, be sent the snapshot again, refuse again,
+// without end. So the log answers for the entry with which a snapshot ends, and keeps what is behind it: entries like any
+// others, that the leader confirms or has removed.
 type anchoredLog struct {
 	raft.LogStore
 
@@ -37,8 +39,8 @@ func (l *anchoredLog) replaced(index, term uint64) {
 // IsMonotonic implements raft.MonotonicLogStore.
 func (l *anchoredLog) IsMonotonic() bool { return true }
 
-// GetLog implements raft.LogStore. What it answers for the anchor has no content: only index and term are ever asked of an entry that a
-// snapshot has replaced. Not so of the first of all, which is sent to new followers.
+// GetLog implements raft.LogStore. What it answers for the anchor has no content: only index and term are ever asked of an
+// entry that a snapshot has replaced. Not so of the first of all, which is sent to new followers.
 func (l *anchoredLog) GetLog(index uint64, entry *raft.Log) error {
 	err := l.LogStore.GetLog(index, entry)
 	if err != raft.ErrLogNotFound || index <= 1 {

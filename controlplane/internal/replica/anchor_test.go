@@ -56,7 +56,7 @@ func (p *puppet) entry(index, term uint64) *raft.Log {
 }
 
 func (p *puppet) append(term, previous, previousTerm, last, committed uint64) bool {
-	args := &raft.AppendEntriesRequest{RPCHeader: p.header, Term: term, Leader: p.header.Addr, PrevLogEntry: previous, PrevLogTerm: previousTerm, LeaderCommitIndex: committed}
+	args := &raft.AppendEntriesRequest{RPCHeader: p.header, Term: term, PrevLogEntry: previous, PrevLogTerm: previousTerm, LeaderCommitIndex: committed}
 	for i := previous + 1; i <= last; i++ {
 		args.Entries = append(args.Entries, p.entry(i, term))
 	}
@@ -94,7 +94,8 @@ func withPuppet(t *testing.T, test func(t *testing.T, e *ether, p *puppet)) {
 	})
 }
 
-// The leader has sent a snapshot and entries behind it, and the follower is killed before it answers for those. The leader sends them again.
+// The leader has sent a snapshot and entries behind it, and the follower is killed before it answers for those. The leader
+// sends them again.
 func TestP17EntriesBehindASnapshotAreTakenAgainAfterAStart(t *testing.T) {
 	withPuppet(t, func(t *testing.T, e *ether, p *puppet) {
 		if !p.snapshot(3, 106, 2) || !p.append(3, 106, 2, 112, 106) {

@@ -18,10 +18,11 @@ import (
 // blockedRetry is how long a batch that cannot be applied for the moment rests before it is tried again.
 const blockedRetry = 250 * time.Millisecond
 
-// applier hands committed entries to the Machine: Raft's FSM. All its raft.FSM methods are called by one goroutine of Raft's.
+// applier hands committed entries to the Machine: Raft's FSM. All its raft.FSM methods are called by one goroutine of
+// Raft's.
 //
-// Entries that the Machine already holds are passed over: Raft hands them out again after a start, since its newest snapshot is
-// older than the Machine's state. No other entry is. After a failure that stops the server nothing is applied any more.
+// Entries that the Machine already holds are passed over: Raft hands them out again after a start, since its newest snapshot
+// is older than the Machine's state. No other entry is. After a failure that stops the server nothing is applied any more.
 type applier struct {
 	machine  Machine
 	progress *progress
@@ -32,8 +33,8 @@ type applier struct {
 	stopping context.Context
 	// reconfigured is told of each configuration that was committed. It must not block.
 	reconfigured func(raft.Configuration)
-	// applied is told of the last entry of each batch, restored of that of a leader's snapshot, persisted of that of our own. They must
-	// not block.
+	// applied is told of the last entry of each batch, restored of that of a leader's snapshot, persisted of that of our
+	// own. They must not block.
 	applied, restored, persisted func(index, term uint64)
 
 	seen   uint64       // last index that Raft handed over

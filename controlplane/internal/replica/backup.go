@@ -11,8 +11,8 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/replica/raftlog"
 )
 
-// BackUp writes the whole state, as it is on this server at one moment, to w. Call ReadIndex before it for a backup that holds all that has
-// been acknowledged; without a majority it still holds what this server has.
+// BackUp writes the whole state, as it is on this server at one moment, to w. Call ReadIndex before it for a backup that
+// holds all that has been acknowledged; without a majority it still holds what this server has.
 func (r *Replica) BackUp(ctx context.Context, w io.Writer) error {
 	s, err := r.c.Machine.Snapshot()
 	if err != nil {
@@ -38,9 +38,9 @@ func (w writerUntil) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-// Recover makes an empty data folder, and an empty Machine, into the only server of a federation whose state is the backup. The log goes on
-// after the backup's last entry. Start the server with New and Run then, and propose BeginEpoch: to whatever the backup does not know, this
-// is another federation.
+// Recover makes an empty data folder, and an empty Machine, into the only server of a federation whose state is the backup.
+// The log goes on after the backup's last entry. Start the server with New and Run then, and propose BeginEpoch: to whatever
+// the backup does not know, this is another federation.
 //
 // When it is interrupted the server refuses to start; empty the folder and begin anew.
 func Recover(c Config, backup io.Reader) (err error) {

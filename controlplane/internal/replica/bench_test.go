@@ -21,9 +21,10 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// BenchmarkReplicaS4 is the part of S4 that replication has: the bare log, N entries an append, against commands from N proposers at once,
-// through one server and through three over TLS, with a state machine that does nothing and with the real one. of-bare is the share of the
-// bare log's entries a second, measured in the same run; cpu-µs/op is the whole process's, all servers.
+// BenchmarkReplicaS4 is the part of S4 that replication has: the bare log, N entries an append, against commands from N
+// proposers at once, through one server and through three over TLS, with a state machine that does nothing and with the real
+// one. of-bare is the share of the bare log's entries a second, measured in the same run; cpu-µs/op is the whole process's,
+// all servers.
 func BenchmarkReplicaS4(b *testing.B) {
 	data, err := proto.Marshal(createFlavor("benchmark"))
 	check(b, err)
@@ -140,8 +141,8 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// measure runs do, which returns how many operations it did, for the benchmark's time, and reports rates. reference is another rate to be
-// compared with.
+// measure runs do, which returns how many operations it did, for the benchmark's time, and reports rates. reference is
+// another rate to be compared with.
 func measure(b *testing.B, reference float64, do func() int) {
 	b.Helper()
 	before := cpu()

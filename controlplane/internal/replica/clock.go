@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A jump is a difference between what the two clocks say has passed of more than jumpFloor and of more than a part in jumpShare:
-// so much a clock may drift.
+// A jump is a difference between what the two clocks say has passed of more than jumpFloor and of more than a part in
+// jumpShare: so much a clock may drift.
 const (
 	jumpFloor = time.Second
 	jumpShare = 50

@@ -31,8 +31,8 @@ type Config struct {
 	Machine Machine
 	Tuning  Tuning
 
-	// ServerTLS and ClientTLS are the two ends of what servers say to one another. Both verify the peer's chain; ServerTLS has to
-	// let callers in who have no certificate, since a new server has none before it has joined. ALPN is set here.
+	// ServerTLS and ClientTLS are the two ends of what servers say to one another. Both verify the peer's chain; ServerTLS
+	// has to let callers in who have no certificate, since a new server has none before it has joined. ALPN is set here.
 	ServerTLS, ClientTLS *tls.Config
 	// PeerOf returns the id of the server whose certificate the connection has shown; an error for anybody else.
 	PeerOf func(tls.ConnectionState) (serverID string, err error)

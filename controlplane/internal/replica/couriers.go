@@ -11,10 +11,11 @@ import (
 // courierRest is how long a follower is left alone that did not take the news.
 const courierRest = time.Second
 
-// couriers tell followers that wait for it what is committed. Raft tells them with the next entries, or else after the commit timeout; a
-// follower that has sent a command on, or asked for a read, would wait as long.
+// couriers tell followers that wait for it what is committed. Raft tells them with the next entries, or else after the
+// commit timeout; a follower that has sent a command on, or asked for a read, would wait as long.
 //
-// What they send is what Raft would: an append without entries, behind the last entry that was applied here, which is committed.
+// What they send is what Raft would: an append without entries, behind the last entry that was applied here, which is
+// committed.
 type couriers struct {
 	transport raft.Transport
 	self      raft.ServerID
@@ -97,7 +98,8 @@ func (c *couriers) answered(by raft.ServerID, args *raft.AppendEntriesRequest, r
 	}
 }
 
-// news reports whether the follower does not know what it wants to know, and has the last applied entry, index, so that it can be told.
+// news reports whether the follower does not know what it wants to know, and has the last applied entry, index, so that it
+// can be told.
 func (f *follower) news(index uint64) bool { return !f.busy && f.told < f.wanted && index <= f.has }
 
 func (c *couriers) wake() {

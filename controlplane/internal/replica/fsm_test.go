@@ -61,7 +61,8 @@ func createFlavor(name string) *commandv1.Command {
 	}}}
 }
 
-// P23 and P24 with the real state: leaders are killed, one server needs a snapshot, all end with the same hash, and a backup holds it.
+// P23 and P24 with the real state: leaders are killed, one server needs a snapshot, all end with the same hash, and a backup
+// holds it.
 func TestP23ServersWithTheRealStateMachineEndAlike(t *testing.T) {
 	machines, databases := map[string]*fsm.Machine{}, map[string]*state.DB{}
 	e := newEther()

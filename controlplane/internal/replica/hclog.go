@@ -10,8 +10,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// logger lets Raft and its log store write to a slog.Logger. What they call information is only of interest when something is
-// looked into, so it becomes debug; what they call an error (a peer that does not answer) is a warning: they go on from it.
+// logger lets Raft and its log store write to a slog.Logger. What they call information is only of interest when something
+// is looked into, so it becomes debug; what they call an error (a peer that does not answer) is a warning: they go on from
+// it.
 type logger struct {
 	to   *slog.Logger
 	name string

@@ -30,9 +30,9 @@ func numberFrom(variable string, otherwise int) int {
 	return otherwise
 }
 
-// Servers crash and come back, links are cut in both directions or in one, leaders are deposed, snapshots taken, and disks filled, while
-// clients write and read through any server. What they saw must be explicable by one register a key; every acknowledged command was carried
-// out exactly once, every other at most once; and all servers end alike.
+// Servers crash and come back, links are cut in both directions or in one, leaders are deposed, snapshots taken, and disks
+// filled, while clients write and read through any server. What they saw must be explicable by one register a key; every
+// acknowledged command was carried out exactly once, every other at most once; and all servers end alike.
 func TestP1WhatWasAcknowledgedSurvivesAnyMinorityOfCrashes(t *testing.T) {
 	if *seedFlag != 0 {
 		runSchedule(t, *seedFlag)
@@ -197,7 +197,8 @@ type registerInput struct {
 	key, value string // an empty value reads
 }
 
-// register is one key: a read returns what was written last. An operation whose outcome is unknown may take effect at any time after it began.
+// register is one key: a read returns what was written last. An operation whose outcome is unknown may take effect at any
+// time after it began.
 var register = porcupine.Model{
 	Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
 		byKey := map[string][]porcupine.Operation{}

@@ -64,8 +64,9 @@ func (r *Replica) WatchLeader() (Leader, <-chan struct{}) {
 	return l, changed
 }
 
-// WhileLeader runs fn once in each of this server's terms as the leader, and cancels fn's context when the term ends; the next fn starts
-// only after the last one has returned. It returns fn's error, unless that is its cancelled context's, and nil when ctx ends.
+// WhileLeader runs fn once in each of this server's terms as the leader, and cancels fn's context when the term ends; the
+// next fn starts only after the last one has returned. It returns fn's error, unless that is its cancelled context's, and
+// nil when ctx ends.
 func (r *Replica) WhileLeader(ctx context.Context, fn func(context.Context) error) error {
 	for ctx.Err() == nil {
 		leader, term, changed := r.leadership.watch()
@@ -176,8 +177,8 @@ func (r *Replica) announce(term uint64) {
 	}
 }
 
-// takeOffice commits the first command of a term, and then sends the term. When that command is applied here, so is everything that
-// earlier leaders committed. leave ends it, and what it leaves running for the term.
+// takeOffice commits the first command of a term, and then sends the term. When that command is applied here, so is
+// everything that earlier leaders committed. leave ends it, and what it leaves running for the term.
 func (r *Replica) takeOffice(ctx context.Context) (inOffice <-chan uint64, leave func()) {
 	ctx, leave = context.WithCancel(ctx)
 	done := make(chan uint64, 1)

@@ -234,8 +234,9 @@ func TestAnswersToOldMessagesConfirmNoLeader(t *testing.T) {
 	}
 }
 
-// The whole of it. The leader is held up like a paused process: its disk keeps it from noticing that time passes, and the answers to what it
-// sent are under way. It is replaced. Then all goes on at once, in the order in which Raft's own check takes it for the leader.
+// The whole of it. The leader is held up like a paused process: its disk keeps it from noticing that time passes, and the
+// answers to what it sent are under way. It is replaced. Then all goes on at once, in the order in which Raft's own check
+// takes it for the leader.
 func TestAReplacedLeaderReadsNothingOnTheStrengthOfLateAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()

@@ -19,9 +19,9 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// ledger is a state machine small enough to be seen through: a map that PutServer writes (id is the key, name the value), and a note
-// of every command it carried out, in order. It stands in for a durable one: whoever starts a server again hands it the same ledger, or
-// one opened from the same file.
+// ledger is a state machine small enough to be seen through: a map that PutServer writes (id is the key, name the value),
+// and a note of every command it carried out, in order. It stands in for a durable one: whoever starts a server again hands
+// it the same ledger, or one opened from the same file.
 type ledger struct {
 	path string // where it is kept; in memory only when empty
 
@@ -39,8 +39,8 @@ type ledger struct {
 type ledgerState struct {
 	Index, Term uint64
 	Values      map[string]string
-	// Done holds the encoded result of each command that was carried out, by its id in hexadecimal: JSON keeps no other bytes. Order
-	// is their ids.
+	// Done holds the encoded result of each command that was carried out, by its id in hexadecimal: JSON keeps no other
+	// bytes. Order is their ids.
 	Done  map[string][]byte
 	Order []string
 }

@@ -23,7 +23,8 @@ type Machine interface {
 	Apply(entries []Entry) ([]*commandv1.Result, error)
 	// Snapshot returns a consistent view of the state as it is now, that later calls of Apply do not change.
 	Snapshot() (Snapshot, error)
-	// Restore replaces the whole state, and its applied position, by what a Snapshot wrote; or leaves it as it was and fails.
+	// Restore replaces the whole state, and its applied position, by what a Snapshot wrote; or leaves it as it was and
+	// fails.
 	Restore(r io.Reader) error
 }
 

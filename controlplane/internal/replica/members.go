@@ -43,8 +43,8 @@ func (r *Replica) Bootstrap() error {
 	return nil
 }
 
-// Servers returns the servers of the federation as they are now, each asked at once and given a second; of one that does not answer only id,
-// address and voter are known.
+// Servers returns the servers of the federation as they are now, each asked at once and given a second; of one that does not
+// answer only id, address and voter are known.
 func (r *Replica) Servers(ctx context.Context) ([]*apiv1.Server, error) {
 	members := r.raft.GetConfiguration().Configuration().Servers
 	servers := make([]*apiv1.Server, len(members))
@@ -98,8 +98,8 @@ func (r *Replica) self(ctx context.Context) (*apiv1.Server, error) {
 	return server, nil
 }
 
-// AddVoter lets a server take part, on the leader only. It first follows without a vote until it has what the leader has: a voter that
-// cannot be reached would count for the majority all the same, and could stop the federation.
+// AddVoter lets a server take part, on the leader only. It first follows without a vote until it has what the leader has: a
+// voter that cannot be reached would count for the majority all the same, and could stop the federation.
 func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
 	if id == "" {
 		return problem.New(problem.Invalid, "a server needs an id", "")
@@ -154,7 +154,8 @@ func (r *Replica) untilCaughtUp(ctx context.Context, server raft.Server) error {
 	}
 }
 
-// RemoveServer takes a server out of the federation, on the leader only. It may be the leader itself; another one is elected then.
+// RemoveServer takes a server out of the federation, on the leader only. It may be the leader itself; another one is elected
+// then.
 func (r *Replica) RemoveServer(ctx context.Context, id string) error {
 	if !r.Leader().Self {
 		return r.notLeader()
@@ -203,8 +204,8 @@ func (r *Replica) reconfigure(ctx context.Context, f raft.IndexFuture) error {
 	}
 }
 
-// AskAdmission asks to be admitted as a voter, of any of the seeds and of whom they call the leader, until one does it or ctx ends. Run has to
-// be running: a server is admitted when it has caught up.
+// AskAdmission asks to be admitted as a voter, of any of the seeds and of whom they call the leader, until one does it or
+// ctx ends. Run has to be running: a server is admitted when it has caught up.
 func (r *Replica) AskAdmission(ctx context.Context, seeds []string, self *apiv1.Server) error {
 	for {
 		var last error
@@ -257,9 +258,9 @@ func (r *Replica) checkMember(ctx context.Context) error {
 	return problem.Newf(problem.Revoked, "Let it join anew, with an empty data folder.", "server %s is not one of the federation's servers", caller)
 }
 
-// watchMembership ends with ErrRemoved when the leader says that this server is no longer one of the federation's. It asks when a committed
-// configuration leaves this server out, and when there has been no leader for a while: a removed server need not be told, and what it
-// has in its own log may be old.
+// watchMembership ends with ErrRemoved when the leader says that this server is no longer one of the federation's. It asks
+// when a committed configuration leaves this server out, and when there has been no leader for a while: a removed server
+// need not be told, and what it has in its own log may be old.
 func (r *Replica) watchMembership(ctx context.Context) error {
 	patience := 3 * r.c.Tuning.ElectionTimeout
 	tick := time.NewTicker(patience)

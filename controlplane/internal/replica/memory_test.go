@@ -124,7 +124,8 @@ func (m *mote) answering() commandv1.PeerServiceServer {
 	return m.service
 }
 
-// whisper calls a peer's service as gRPC would: arguments are copied, and a reply is lost when the way back is cut meanwhile.
+// whisper calls a peer's service as gRPC would: arguments are copied, and a reply is lost when the way back is cut
+// meanwhile.
 type whisper struct {
 	commandv1.PeerServiceClient
 	from *mote

@@ -9,8 +9,8 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// pending are the commands whose result somebody here waits for. The applier delivers them: Raft's own futures know no context, and
-// some are never answered when Raft stops.
+// pending are the commands whose result somebody here waits for. The applier delivers them: Raft's own futures know no
+// context, and some are never answered when Raft stops.
 type pending struct {
 	mu   sync.Mutex
 	byID map[commandID][]chan outcome

@@ -29,12 +29,12 @@ var errStopping = errors.New("this server is stopping")
 // errMoved ends an attempt whose leader is no longer the one.
 var errMoved = errors.New("the leader changed")
 
-// Propose has cmd carried out once, whichever server leads, and returns what the state machine answered. It gives cmd an id when it
-// has none, which makes a repetition harmless; the leader sets the stamp. cmd belongs to Propose from then on.
+// Propose has cmd carried out once, whichever server leads, and returns what the state machine answered. It gives cmd an id
+// when it has none, which makes a repetition harmless; the leader sets the stamp. cmd belongs to Propose from then on.
 //
-// When it returns, this server has applied cmd too: who reads here sees it. A refusal comes back as its problem, with the result. Of the
-// other errors, UNAVAILABLE means that nothing was carried out, and TIMEOUT and CANCELLED that this is unknown: the same command may be
-// proposed again.
+// When it returns, this server has applied cmd too: who reads here sees it. A refusal comes back as its problem, with the
+// result. Of the other errors, UNAVAILABLE means that nothing was carried out, and TIMEOUT and CANCELLED that this is
+// unknown: the same command may be proposed again.
 func (r *Replica) Propose(ctx context.Context, cmd *commandv1.Command) (*commandv1.Result, error) {
 	if err := ensureID(cmd); err != nil {
 		return nil, err
@@ -94,8 +94,8 @@ func (r *Replica) noLeader(err error) error {
 		"no server has led since %s: %w", r.Leader().Since.UTC().Format(time.RFC3339), err)
 }
 
-// withLeader calls do with whoever leads, again and again while do's error says that another attempt may help, until ctx ends. changed is
-// closed when the leader is no longer the one.
+// withLeader calls do with whoever leads, again and again while do's error says that another attempt may help, until ctx
+// ends. changed is closed when the leader is no longer the one.
 func (r *Replica) withLeader(ctx context.Context, do func(leader Leader, changed <-chan struct{}) error) error {
 	rest := retryFirst
 	for last := error(nil); ; {
@@ -163,8 +163,8 @@ func (r *Replica) ask(ctx context.Context, leader Leader, changed <-chan struct{
 	return problem.FromStatus(call(ctx, peer))
 }
 
-// proposeHere appends cmd to the log, and waits until it is applied here; it gives up when ended is closed. After an error that again
-// approves of it is unknown what becomes of cmd: another leader may still carry it out.
+// proposeHere appends cmd to the log, and waits until it is applied here; it gives up when ended is closed. After an error
+// that again approves of it is unknown what becomes of cmd: another leader may still carry it out.
 func (r *Replica) proposeHere(ctx context.Context, ended <-chan struct{}, cmd *commandv1.Command) (*commandv1.Result, error) {
 	if err := ensureID(cmd); err != nil {
 		return nil, err

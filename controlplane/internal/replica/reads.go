@@ -51,10 +51,12 @@ func (r *Replica) readIndex(ctx context.Context) (index uint64, err error) {
 	return index, err
 }
 
-// confirm returns the commit index as it was when it was called, once a majority has said after the call that this server leads in term.
+// confirm returns the commit index as it was when it was called, once a majority has said after the call that this server
+// leads in term.
 //
-// Raft's VerifyLeader is not enough for that: it counts any answer that comes in, also one to a message sent long before. After a pause
-// of the process such answers lie ready, and a leader that has been replaced meanwhile would take them for votes.
+// Raft's VerifyLeader is not enough for that: it counts any answer that comes in, also one to a message sent long before.
+// After a pause of the process such answers lie ready, and a leader that has been replaced meanwhile would take them for
+// votes.
 func (r *Replica) confirm(ctx context.Context, term uint64, ended <-chan struct{}) (index uint64, err error) {
 	r.metrics.readRounds.Inc()
 	index = r.raft.CommitIndex()

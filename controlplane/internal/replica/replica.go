@@ -1,8 +1,10 @@
-// Package replica keeps the control plane's servers alike: each write is a command that a majority has in its log before it is carried out,
-// by one deterministic function, in the same order everywhere. It alone knows Raft; the state behind it is a Machine.
+// Package replica keeps the control plane's servers alike: each write is a command that a majority has in its log before it
+// is carried out, by one deterministic function, in the same order everywhere. It alone knows Raft; the state behind it is a
+// Machine.
 //
-// New checks and repairs what a crash may have left, and starts. Run lives until its context ends, or something happens after which the
-// server must not go on; it returns why. Propose writes, ReadIndex makes a read up to date, WhileLeader runs what only one server may do.
+// New checks and repairs what a crash may have left, and starts. Run lives until its context ends, or something happens
+// after which the server must not go on; it returns why. Propose writes, ReadIndex makes a read up to date, WhileLeader runs
+// what only one server may do.
 package replica
 
 import (
@@ -61,7 +63,8 @@ type Replica struct {
 	tasks    sync.WaitGroup
 }
 
-// New opens the data folder, brings log, snapshots and state together, listens, and starts to follow. After an error nothing is left open.
+// New opens the data folder, brings log, snapshots and state together, listens, and starts to follow. After an error nothing
+// is left open.
 func New(c Config) (*Replica, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -152,8 +155,8 @@ func (r *Replica) open(weave weave) (err error) {
 	return nil
 }
 
-// Run takes part in the federation until ctx ends; then it hands the leadership over, closes everything and returns nil. It returns an error
-// when the server must not go on: a write that failed, a damaged log, ErrRemoved.
+// Run takes part in the federation until ctx ends; then it hands the leadership over, closes everything and returns nil. It
+// returns an error when the server must not go on: a write that failed, a damaged log, ErrRemoved.
 func (r *Replica) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -26,8 +26,8 @@ const (
 	snapshotRetry = 30 * time.Second
 )
 
-// snapshotStore keeps snapshots in files. The library's own store has a checksum of the content only; here the metadata (index, term,
-// configuration) has one too, and a snapshot whose metadata does not match is none.
+// snapshotStore keeps snapshots in files. The library's own store has a checksum of the content only; here the metadata
+// (index, term, configuration) has one too, and a snapshot whose metadata does not match is none.
 type snapshotStore struct {
 	*raft.FileSnapshotStore
 	dir string

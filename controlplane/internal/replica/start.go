@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// found is what three durable things say on start: the state, the log, and the newest snapshot. Each was written at its own moment,
-// so a crash can leave any pair of them apart; Raft itself would skip entries silently then, or wedge.
+// found is what three durable things say on start: the state, the log, and the newest snapshot. Each was written at its own
+// moment, so a crash can leave any pair of them apart; Raft itself would skip entries silently then, or wedge.
 type found struct {
 	applied, appliedTerm uint64
 	first, last          uint64 // of the log; 0, 0 when it is empty
@@ -20,7 +20,8 @@ type found struct {
 
 // repair is what has to be done before Raft starts.
 type repair struct {
-	// restore: the state is older than the newest snapshot, as after a crash while the leader's snapshot was being taken over.
+	// restore: the state is older than the newest snapshot, as after a crash while the leader's snapshot was being taken
+	// over.
 	restore bool
 	// emptyLog: the log does not go on from the newest snapshot, as after a crash before it was reset.
 	emptyLog bool
@@ -70,7 +71,8 @@ func plan(f found) (repair, error) {
 	return r, nil
 }
 
-// bringTogether makes the Machine's state fit the log and the snapshots, or says why that cannot be. It returns the applied index.
+// bringTogether makes the Machine's state fit the log and the snapshots, or says why that cannot be. It returns the applied
+// index.
 func bringTogether(m Machine, log raft.LogStore, snapshots raft.SnapshotStore, l *slog.Logger) (applied uint64, err error) {
 	f := found{term: func(index uint64) (uint64, error) {
 		var entry raft.Log

@@ -47,8 +47,8 @@ func TestWhatIsDoneBeforeRaftStarts(t *testing.T) {
 	}
 }
 
-// Whatever a crash or an accident has left: after the repair the state, the snapshot and the log fit each other, and no entry that the state
-// lacks is missing; or the server does not start.
+// Whatever a crash or an accident has left: after the repair the state, the snapshot and the log fit each other, and no
+// entry that the state lacks is missing; or the server does not start.
 func TestAfterTheRepairNothingIsSkipped(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		history := func(index uint64) uint64 { return 1 + index/7 } // the term of each committed entry
@@ -143,8 +143,8 @@ func TestAServerThatLostOnlyItsStateMakesItAgain(t *testing.T) {
 	})
 }
 
-// P18, on the whole server: each byte of what lies beside the state is flipped, and the server either refuses to start or ends up with the
-// state it had.
+// P18, on the whole server: each byte of what lies beside the state is flipped, and the server either refuses to start or
+// ends up with the state it had.
 func TestP18AServerWithAFlippedByteStartsWithTheSameStateOrNotAtAll(t *testing.T) {
 	source := t.TempDir()
 	var want *ledger

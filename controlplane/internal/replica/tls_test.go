@@ -141,6 +141,12 @@ func TestThreeServersSpeakOverTLS(t *testing.T) {
 		t.Errorf("%d servers, %d leaders", len(servers), leaders)
 	}
 
+	samples, err := s.follower().Samples(t.Context())
+	check(t, err)
+	if len(samples.GetVms()) != 3 {
+		t.Errorf("each of three servers has a sample, and %d were collected", len(samples.GetVms()))
+	}
+
 	gone := s.follower()
 	gone.crash()
 	servers, err = s.leader().Servers(t.Context())

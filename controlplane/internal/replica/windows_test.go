@@ -21,8 +21,8 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// windowVariable makes the test binary a server that kills itself in one of the windows in which the three durable things (log, snapshots,
-// state) are apart, or that waits to be killed.
+// windowVariable makes the test binary a server that kills itself in one of the windows in which the three durable things
+// (log, snapshots, state) are apart, or that waits to be killed.
 const windowVariable = "NARU_REPLICA_WINDOW"
 
 // window is what such a process is told.
@@ -181,8 +181,8 @@ func (w window) run(t *testing.T, killAfter int) (acknowledged []string) {
 	return acknowledged
 }
 
-// holdsAll checks the state that a killed process left, started again, against the model: what was acknowledged, in order, and at most one
-// command a kill more. It returns what is there.
+// holdsAll checks the state that a killed process left, started again, against the model: what was acknowledged, in order,
+// and at most one command a kill more. It returns what is there.
 func holdsAll(t *testing.T, dir string, acknowledged []string, kills int) {
 	t.Helper()
 	l, err := openLedger(filepath.Join(dir, "ledger.json"))

@@ -7,8 +7,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// witnesses are the servers that have confirmed that this one leads, each with how lately. Time is counted in questions, since clocks may
-// jump and processes pause: an answer counts for a question when its message was sent after the question was asked.
+// witnesses are the servers that have confirmed that this one leads, each with how lately. Time is counted in questions,
+// since clocks may jump and processes pause: an answer counts for a question when its message was sent after the question
+// was asked.
 type witnesses struct {
 	mu       sync.Mutex
 	question uint64
@@ -74,8 +75,8 @@ func (w *witnesses) majority(c raft.Configuration, self raft.ServerID, term, que
 	return confirmed > voters/2
 }
 
-// witnessed is a transport that takes down who confirms this server's leadership, and that keeps a leader whose own disk stalls from
-// holding on: it would go on sending heartbeats, and commit nothing.
+// witnessed is a transport that takes down who confirms this server's leadership, and that keeps a leader whose own disk
+// stalls from holding on: it would go on sending heartbeats, and commit nothing.
 type witnessed struct {
 	raftTransport
 	witnesses *witnesses

@@ -25,8 +25,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //	CRC32C of the rest, 4 bytes | index, term, type, nanoseconds since 1970 when it was appended (0: unknown),
 //	length of the extensions: varints | extensions | data
 //
-// so that an entry that reads back is the one that was written: raft-wal itself checks a sum only of the last batch, once, when
-// it opens.
+// so that an entry that reads back is the one that was written: raft-wal itself checks a sum only of the last batch, once,
+// when it opens.
 type codec struct{}
 
 // ID implements wal.Codec.

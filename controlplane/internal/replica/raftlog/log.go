@@ -1,8 +1,9 @@
-// Package raftlog is the durable log of one server: hashicorp's raft-wal, made to keep what it was given or to say that it has not.
+// Package raftlog is the durable log of one server: hashicorp's raft-wal, made to keep what it was given or to say that it
+// has not.
 //
-// raft-wal is fast and small, and trusts the disk. What stands around it here: a checksum on every entry and on the metadata; a
-// mark that tells a write cut short from acknowledged entries gone; the end of a rotation that a crash interrupted; and an end of
-// the process, never a retry, after a failed sync.
+// raft-wal is fast and small, and trusts the disk. What stands around it here: a checksum on every entry and on the
+// metadata; a mark that tells a write cut short from acknowledged entries gone; the end of a rotation that a crash
+// interrupted; and an end of the process, never a retry, after a failed sync.
 package raftlog
 
 import (
@@ -44,12 +45,12 @@ type Options struct {
 	Files types.VFS
 }
 
-// Log implements raft.LogStore, raft.MonotonicLogStore and raft.StableStore. Its methods may be called concurrently, as raft does:
-// one writer, many readers.
+// Log implements raft.LogStore, raft.MonotonicLogStore and raft.StableStore. Its methods may be called concurrently, as raft
+// does: one writer, many readers.
 //
-// After a failure that makes the log unreliable (a damaged entry, a failed sync) Fail is called, and a method that Raft would
-// answer by a panic or by going on does not return: its goroutine ends. Raft's own goroutines are made for that; nothing else may
-// call those methods after Serve.
+// After a failure that makes the log unreliable (a damaged entry, a failed sync) Fail is called, and a method that Raft
+// would answer by a panic or by going on does not return: its goroutine ends. Raft's own goroutines are made for that;
+// nothing else may call those methods after Serve.
 type Log struct {
 	dir  string
 	o    Options
@@ -67,8 +68,8 @@ type Log struct {
 	began     time.Time
 }
 
-// Open opens the log in dir, which must exist, or makes a new one there. It checks what can be checked without reading every entry;
-// call Verify for the rest.
+// Open opens the log in dir, which must exist, or makes a new one there. It checks what can be checked without reading every
+// entry; call Verify for the rest.
 func Open(dir string, o Options) (*Log, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = DefaultSegmentBytes
@@ -120,7 +121,8 @@ func (l *Log) openWAL() (*wal.WAL, error) {
 		wal.WithSegmentSize(l.o.SegmentBytes), wal.WithLogger(l.o.Logger), wal.WithMetricsCollector(counter{&l.written}))
 }
 
-// Verify reads every entry. It returns how many bytes the entries above index take; an error names the entry that is damaged.
+// Verify reads every entry. It returns how many bytes the entries above index take; an error names the entry that is
+// damaged.
 func (l *Log) Verify(index uint64) (bytes uint64, err error) {
 	first, err := l.FirstIndex()
 	if err != nil {

@@ -164,8 +164,8 @@ func TestP17ASealCutShortAnywhereByACrashIsWrittenAgain(t *testing.T) {
 	}
 }
 
-// Every byte of every file of a log is flipped in turn, with each of a few masks. What is read then is what was written, or an
-// error: nothing else, and nothing acknowledged is missing without an error.
+// Every byte of every file of a log is flipped in turn, with each of a few masks. What is read then is what was written, or
+// an error: nothing else, and nothing acknowledged is missing without an error.
 func TestP18AFlippedByteIsAnErrorAndNeverAWrongEntry(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{SegmentBytes: 2048}
@@ -525,8 +525,8 @@ func onlySegment(t *testing.T, dir string) string {
 	return found[0]
 }
 
-// sealedWithoutSuccessor returns a log as a crash leaves it between the append that seals a segment and the metadata that says so,
-// and where in the file that append begins.
+// sealedWithoutSuccessor returns a log as a crash leaves it between the append that seals a segment and the metadata that
+// says so, and where in the file that append begins.
 func sealedWithoutSuccessor(t *testing.T) (dir string, want []*raft.Log, start int) {
 	t.Helper()
 	source := t.TempDir()

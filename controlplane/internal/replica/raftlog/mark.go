@@ -11,11 +11,12 @@ import (
 
 const markName = "tail"
 
-// mark remembers the last index that was durable. Opening a log, raft-wal takes whatever does not read as a write that a crash
-// cut short, and drops it with all that follows; only the mark can tell that from acknowledged entries that were damaged.
+// mark remembers the last index that was durable. Opening a log, raft-wal takes whatever does not read as a write that a
+// crash cut short, and drops it with all that follows; only the mark can tell that from acknowledged entries that were
+// damaged.
 //
-// It is written after each append, without a sync: it may lag behind the log, and must never be ahead of it. So it is lowered,
-// durably, before the log's tail is cut off.
+// It is written after each append, without a sync: it may lag behind the log, and must never be ahead of it. So it is
+// lowered, durably, before the log's tail is cut off.
 type mark struct {
 	f *os.File
 }

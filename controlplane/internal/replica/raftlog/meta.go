@@ -88,8 +88,8 @@ func (m *meta) Load(string) (types.PersistentState, error) {
 	return m.state.Log, nil
 }
 
-// CommitState implements types.MetaStore. raft-wal writes its own codec's number whatever the codec, and refuses it on opening;
-// so ours is put in its place.
+// CommitState implements types.MetaStore. raft-wal writes its own codec's number whatever the codec, and refuses it on
+// opening; so ours is put in its place.
 func (m *meta) CommitState(s types.PersistentState) error {
 	for i := range s.Segments {
 		s.Segments[i].Codec = codecID

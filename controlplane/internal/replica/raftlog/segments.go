@@ -14,7 +14,8 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 )
 
-// frameHeader is the length of what stands before each entry, index and commit in a segment; frames are padded to multiples of it.
+// frameHeader is the length of what stands before each entry, index and commit in a segment; frames are padded to multiples
+// of it.
 const frameHeader = 8
 
 // segments creates and opens the log's files, with our codec's number in their headers.
@@ -29,9 +30,9 @@ func (s segments) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
 	return s.SegmentFiler.Create(info)
 }
 
-// finishRotation brings the last segment into a state in which it can be appended to. A full segment is sealed by its last append,
-// and replaced by a new one a moment later; raft-wal does not take a sealed last segment up again when it opens, but refuses every
-// append from then on. So a whole seal gets its new segment here, and one that was cut short is removed.
+// finishRotation brings the last segment into a state in which it can be appended to. A full segment is sealed by its last
+// append, and replaced by a new one a moment later; raft-wal does not take a sealed last segment up again when it opens, but
+// refuses every append from then on. So a whole seal gets its new segment here, and one that was cut short is removed.
 func (s segments) finishRotation(m *meta) error {
 	state, err := m.Load(s.dir)
 	if err != nil || len(state.Segments) == 0 {
@@ -72,8 +73,8 @@ func (s segments) finishRotation(m *meta) error {
 	return m.CommitState(state)
 }
 
-// inspectSeal compares the index that seals a segment with where its entries, up to last, really stand. end is where the last
-// committed append ends.
+// inspectSeal compares the index that seals a segment with where its entries, up to last, really stand. end is where the
+// last committed append ends.
 func (s segments) inspectSeal(path string, w types.SegmentWriter, info types.SegmentInfo, last, indexStart uint64) (whole bool, end int64, err error) {
 	offsets, ok := w.(interface {
 		OffsetForFrame(uint64) (uint32, error)
