@@ -82,6 +82,8 @@ type Command struct {
 	//	*Command_AcceptJoin
 	//	*Command_Revoke
 	//	*Command_EnrollBroker
+	//	*Command_AddAuthority
+	//	*Command_RetireAuthority
 	//	*Command_SetZoneSession
 	//	*Command_AcknowledgeDesired
 	//	*Command_Observe
@@ -526,6 +528,24 @@ func (x *Command) GetEnrollBroker() *EnrollBroker {
 	return nil
 }
 
+func (x *Command) GetAddAuthority() *AddAuthority {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddAuthority); ok {
+			return x.AddAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetireAuthority() *RetireAuthority {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RetireAuthority); ok {
+			return x.RetireAuthority
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetSetZoneSession() *SetZoneSession {
 	if x != nil {
 		if x, ok := x.Body.(*Command_SetZoneSession); ok {
@@ -759,6 +779,14 @@ type Command_EnrollBroker struct {
 	EnrollBroker *EnrollBroker `protobuf:"bytes,166,opt,name=enroll_broker,json=enrollBroker,proto3,oneof"`
 }
 
+type Command_AddAuthority struct {
+	AddAuthority *AddAuthority `protobuf:"bytes,167,opt,name=add_authority,json=addAuthority,proto3,oneof"`
+}
+
+type Command_RetireAuthority struct {
+	RetireAuthority *RetireAuthority `protobuf:"bytes,168,opt,name=retire_authority,json=retireAuthority,proto3,oneof"`
+}
+
 type Command_SetZoneSession struct {
 	// A zone's session began or ended.
 	SetZoneSession *SetZoneSession `protobuf:"bytes,180,opt,name=set_zone_session,json=setZoneSession,proto3,oneof"`
@@ -872,6 +900,10 @@ func (*Command_AcceptJoin) isCommand_Body() {}
 func (*Command_Revoke) isCommand_Body() {}
 
 func (*Command_EnrollBroker) isCommand_Body() {}
+
+func (*Command_AddAuthority) isCommand_Body() {}
+
+func (*Command_RetireAuthority) isCommand_Body() {}
 
 func (*Command_SetZoneSession) isCommand_Body() {}
 
@@ -2917,7 +2949,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa6\x1b\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xbd\x1c\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -2972,7 +3004,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\vaccept_join\x18\xa4\x01 \x01(\v2\x1b.naru.command.v1.AcceptJoinH\x00R\n" +
 	"acceptJoin\x122\n" +
 	"\x06revoke\x18\xa5\x01 \x01(\v2\x17.naru.command.v1.RevokeH\x00R\x06revoke\x12E\n" +
-	"\renroll_broker\x18\xa6\x01 \x01(\v2\x1d.naru.command.v1.EnrollBrokerH\x00R\fenrollBroker\x12L\n" +
+	"\renroll_broker\x18\xa6\x01 \x01(\v2\x1d.naru.command.v1.EnrollBrokerH\x00R\fenrollBroker\x12E\n" +
+	"\radd_authority\x18\xa7\x01 \x01(\v2\x1d.naru.command.v1.AddAuthorityH\x00R\faddAuthority\x12N\n" +
+	"\x10retire_authority\x18\xa8\x01 \x01(\v2 .naru.command.v1.RetireAuthorityH\x00R\x0fretireAuthority\x12L\n" +
 	"\x10set_zone_session\x18\xb4\x01 \x01(\v2\x1f.naru.command.v1.SetZoneSessionH\x00R\x0esetZoneSession\x12W\n" +
 	"\x13acknowledge_desired\x18\xb5\x01 \x01(\v2#.naru.command.v1.AcknowledgeDesiredH\x00R\x12acknowledgeDesired\x125\n" +
 	"\aobserve\x18\xb6\x01 \x01(\v2\x18.naru.command.v1.ObserveH\x00R\aobserve\x12H\n" +
@@ -3169,29 +3203,31 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*AcceptJoin)(nil),                      // 41: naru.command.v1.AcceptJoin
 	(*Revoke)(nil),                          // 42: naru.command.v1.Revoke
 	(*EnrollBroker)(nil),                    // 43: naru.command.v1.EnrollBroker
-	(*v1.Problem)(nil),                      // 44: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 45: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 46: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 47: naru.api.v1.Server
-	(*v1.Zone)(nil),                         // 48: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 49: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 50: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 51: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 52: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 53: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 54: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 55: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 56: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 57: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 58: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 59: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Event)(nil),                        // 60: naru.api.v1.Event
-	(*v1.Generation)(nil),                   // 61: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 62: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 63: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 64: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 65: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 66: naru.api.v1.AccessToken
+	(*AddAuthority)(nil),                    // 44: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 45: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 46: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 47: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 48: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 49: naru.api.v1.Server
+	(*v1.Zone)(nil),                         // 50: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 51: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 52: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 53: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 54: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 55: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 56: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 57: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 58: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 59: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 60: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 61: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Event)(nil),                        // 62: naru.api.v1.Event
+	(*v1.Generation)(nil),                   // 63: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 64: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 65: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 66: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 67: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 68: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	38, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -3236,56 +3272,58 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	41, // 39: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
 	42, // 40: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
 	43, // 41: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	30, // 42: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	31, // 43: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	32, // 44: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	33, // 45: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	34, // 46: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	35, // 47: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	36, // 48: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	44, // 49: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	45, // 50: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	46, // 51: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	47, // 52: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	38, // 53: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	38, // 54: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	38, // 55: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	48, // 56: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	48, // 57: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	49, // 58: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	49, // 59: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	50, // 60: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	50, // 61: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	51, // 62: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	51, // 63: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	52, // 64: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	52, // 65: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	53, // 66: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	53, // 67: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	54, // 68: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	54, // 69: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	55, // 70: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	38, // 71: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	24, // 72: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	56, // 73: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	57, // 74: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	38, // 75: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	58, // 76: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	38, // 77: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	59, // 78: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	47, // 79: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	60, // 80: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	61, // 81: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	62, // 82: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	63, // 83: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	64, // 84: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	65, // 85: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	66, // 86: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	44, // 42: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	45, // 43: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	30, // 44: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	31, // 45: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	32, // 46: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	33, // 47: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	34, // 48: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	35, // 49: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	36, // 50: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	46, // 51: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	47, // 52: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	48, // 53: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	49, // 54: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	38, // 55: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	38, // 56: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	38, // 57: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	50, // 58: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	50, // 59: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	51, // 60: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	51, // 61: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	52, // 62: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	52, // 63: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	53, // 64: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	53, // 65: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	54, // 66: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	54, // 67: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	55, // 68: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	55, // 69: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	56, // 70: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	56, // 71: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	57, // 72: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	38, // 73: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	24, // 74: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	58, // 75: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	59, // 76: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	38, // 77: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	60, // 78: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	38, // 79: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	61, // 80: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	49, // 81: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	62, // 82: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	63, // 83: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	64, // 84: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	65, // 85: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	66, // 86: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	67, // 87: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	68, // 88: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	89, // [89:89] is the sub-list for method output_type
+	89, // [89:89] is the sub-list for method input_type
+	89, // [89:89] is the sub-list for extension type_name
+	89, // [89:89] is the sub-list for extension extendee
+	0,  // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -3335,6 +3373,8 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_AcceptJoin)(nil),
 		(*Command_Revoke)(nil),
 		(*Command_EnrollBroker)(nil),
+		(*Command_AddAuthority)(nil),
+		(*Command_RetireAuthority)(nil),
 		(*Command_SetZoneSession)(nil),
 		(*Command_AcknowledgeDesired)(nil),
 		(*Command_Observe)(nil),

@@ -27,7 +27,7 @@ const (
 // The sealing key lies in each server's key folder and is in neither Raft, snapshot nor backup.
 type Keyring struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Root first, then the intermediates.
+	// Root first, then the intermediates; of one role the older ones first.
 	Authorities   []*Authority `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -78,6 +78,7 @@ type Authority struct {
 	// DER.
 	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Private key (PKCS #8) sealed with AES-256-GCM under the sealing key; additional data is the role.
+	// Empty once the authority is retired.
 	SealedKey     []byte `protobuf:"bytes,3,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -134,6 +135,106 @@ func (x *Authority) GetSealedKey() []byte {
 	return nil
 }
 
+// AddAuthority gives a role its next intermediate; the older ones stay.
+type AddAuthority struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Authority *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	// Certificate of the role's newest, as the proposer read it; another one now is refused.
+	After         []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAuthority) Reset() {
+	*x = AddAuthority{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAuthority) ProtoMessage() {}
+
+func (x *AddAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAuthority.ProtoReflect.Descriptor instead.
+func (*AddAuthority) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AddAuthority) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+func (x *AddAuthority) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// RetireAuthority forgets the key of an intermediate that has a successor. Of links the certificate is kept, for agents that
+// come back after years with what it issued; of the others nothing is.
+type RetireAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthority) Reset() {
+	*x = RetireAuthority{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthority) ProtoMessage() {}
+
+func (x *RetireAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthority.ProtoReflect.Descriptor instead.
+func (*RetireAuthority) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RetireAuthority) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 // JoinToken lets one agent or server ask to join. The secret is sealed like a CA's key.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -151,7 +252,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -163,7 +264,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -176,7 +277,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{2}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JoinToken) GetId() string {
@@ -230,7 +331,7 @@ type CreateJoinToken struct {
 
 func (x *CreateJoinToken) Reset() {
 	*x = CreateJoinToken{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +343,7 @@ func (x *CreateJoinToken) String() string {
 func (*CreateJoinToken) ProtoMessage() {}
 
 func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +356,7 @@ func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinToken.ProtoReflect.Descriptor instead.
 func (*CreateJoinToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{3}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateJoinToken) GetJoinToken() *JoinToken {
@@ -281,7 +382,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +394,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +407,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Member) GetZoneId() string {
@@ -363,7 +464,7 @@ type AskToJoin struct {
 
 func (x *AskToJoin) Reset() {
 	*x = AskToJoin{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +476,7 @@ func (x *AskToJoin) String() string {
 func (*AskToJoin) ProtoMessage() {}
 
 func (x *AskToJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +489,7 @@ func (x *AskToJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskToJoin.ProtoReflect.Descriptor instead.
 func (*AskToJoin) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AskToJoin) GetTokenId() string {
@@ -423,7 +524,7 @@ type AcceptJoin struct {
 
 func (x *AcceptJoin) Reset() {
 	*x = AcceptJoin{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +536,7 @@ func (x *AcceptJoin) String() string {
 func (*AcceptJoin) ProtoMessage() {}
 
 func (x *AcceptJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +549,7 @@ func (x *AcceptJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptJoin.ProtoReflect.Descriptor instead.
 func (*AcceptJoin) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AcceptJoin) GetZoneId() string {
@@ -483,7 +584,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +596,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +609,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Revoke) GetZoneId() string {
@@ -534,7 +635,7 @@ type EnrollBroker struct {
 
 func (x *EnrollBroker) Reset() {
 	*x = EnrollBroker{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +647,7 @@ func (x *EnrollBroker) String() string {
 func (*EnrollBroker) ProtoMessage() {}
 
 func (x *EnrollBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +660,7 @@ func (x *EnrollBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollBroker.ProtoReflect.Descriptor instead.
 func (*EnrollBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EnrollBroker) GetBrokerId() string {
@@ -575,12 +676,17 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x1enaru/command/v1/identity.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
 	"\aKeyring\x12F\n" +
-	"\vauthorities\x18\x01 \x03(\v2\x1a.naru.command.v1.AuthorityB\b\xbaH\x05\x92\x01\x02\x10\x10R\vauthorities\"`\n" +
+	"\vauthorities\x18\x01 \x03(\v2\x1a.naru.command.v1.AuthorityB\b\xbaH\x05\x92\x01\x02\x10@R\vauthorities\"`\n" +
 	"\tAuthority\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1d\n" +
 	"\n" +
-	"sealed_key\x18\x03 \x01(\fR\tsealedKey\"\xc1\x01\n" +
+	"sealed_key\x18\x03 \x01(\fR\tsealedKey\"^\n" +
+	"\fAddAuthority\x128\n" +
+	"\tauthority\x18\x01 \x01(\v2\x1a.naru.command.v1.AuthorityR\tauthority\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\"3\n" +
+	"\x0fRetireAuthority\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xc1\x01\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x17\n" +
@@ -626,29 +732,32 @@ func file_naru_command_v1_identity_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_identity_proto_rawDescData
 }
 
-var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_naru_command_v1_identity_proto_goTypes = []any{
 	(*Keyring)(nil),               // 0: naru.command.v1.Keyring
 	(*Authority)(nil),             // 1: naru.command.v1.Authority
-	(*JoinToken)(nil),             // 2: naru.command.v1.JoinToken
-	(*CreateJoinToken)(nil),       // 3: naru.command.v1.CreateJoinToken
-	(*Member)(nil),                // 4: naru.command.v1.Member
-	(*AskToJoin)(nil),             // 5: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),            // 6: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                // 7: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),          // 8: naru.command.v1.EnrollBroker
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*AddAuthority)(nil),          // 2: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),       // 3: naru.command.v1.RetireAuthority
+	(*JoinToken)(nil),             // 4: naru.command.v1.JoinToken
+	(*CreateJoinToken)(nil),       // 5: naru.command.v1.CreateJoinToken
+	(*Member)(nil),                // 6: naru.command.v1.Member
+	(*AskToJoin)(nil),             // 7: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),            // 8: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                // 9: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),          // 10: naru.command.v1.EnrollBroker
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_naru_command_v1_identity_proto_depIdxs = []int32{
-	1, // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
-	9, // 1: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	2, // 2: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
-	9, // 3: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	1,  // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
+	1,  // 1: naru.command.v1.AddAuthority.authority:type_name -> naru.command.v1.Authority
+	11, // 2: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	4,  // 3: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
+	11, // 4: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_identity_proto_init() }
@@ -662,7 +771,7 @@ func file_naru_command_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_identity_proto_rawDesc), len(file_naru_command_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
