@@ -40,11 +40,7 @@ func (s *Site) openWindow(n Network, targets []string) (url string, err error) {
 		return "", err
 	}
 	defer l.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	r := record{Name: "window-" + n.Name, Group: "desk-" + n.Name, Args: []string{self, "window", strings.Join(targets, ",")}}
+	r := record{Name: "window-" + n.Name, Group: "desk-" + n.Name, Args: []string{s.program("naru-dev"), "window", strings.Join(targets, ",")}}
 	return fmt.Sprintf("https://%s.localhost:%d", n.Name, l.Addr().(*net.TCPAddr).Port), s.start(r, f)
 }
 
