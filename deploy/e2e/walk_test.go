@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -14,13 +15,13 @@ import (
 	"time"
 )
 
-// needs skips a test on a machine that lacks what it is about.
-func needs(t *testing.T) {
+// needs skips a test on a machine that lacks what it is about: root, namespaces, and the tools.
+func needs(t *testing.T, tools ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for network namespaces")
 	}
-	for _, tool := range []string{"ip", "libvirtd", "qemu-system-x86_64", "ssh"} {
+	for _, tool := range append(tools, "ip", "ssh-keygen") {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s; make setup installs it", tool)
 		}
@@ -30,8 +31,10 @@ func needs(t *testing.T) {
 	}
 }
 
-// program returns the path of a built program.
-func program(name string) string { return filepath.Join("..", "..", "bin", name) }
+// program returns the path of a built program: in bin, or where NARU_BIN says.
+func program(name string) string {
+	return filepath.Join(cmp.Or(os.Getenv("NARU_BIN"), filepath.Join("..", "..", "bin")), name)
+}
 
 // site is what naru-dev prints of a site.
 type site struct {
@@ -49,7 +52,7 @@ type site struct {
 }
 
 func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
-	needs(t)
+	needs(t, "libvirtd", "qemu-system-x86_64", "ssh")
 	state := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

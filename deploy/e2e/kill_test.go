@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+func TestFaultsOnASimulatedSite(t *testing.T) {
+	needs(t)
+	s := raise(t, "--without-libvirt")
+	t.Run("P2 kill -9 in the middle of a creation leaves exactly one VM", func(t *testing.T) { killedInTheMiddle(t, s) })
+}
+
+// The steps of a creation as the client tells of them; before the first, the request itself is under way.
+var creation = []string{"", "accepted", "placed", "image", "disk", "seed", "define", "start"}
+
+// killedInTheMiddle kills what carries a creation at random moments of it, and starts it again. NARU_E2E_KILLS is how
+// often each is killed, NARU_E2E_SEED repeats a run.
+func killedInTheMiddle(t *testing.T, s *standing) {
+	rounds, seed := number(t, "NARU_E2E_KILLS", 1), number(t, "NARU_E2E_SEED", time.Now().UnixNano())
+	t.Logf("repeat with NARU_E2E_SEED=%d", seed)
+	cluster := s.slowCluster(t, "business", "slow")
+	for i, victim := range []string{"leader", "agent-business", "broker-business", "agent-internet", "broker-internet"} {
+		chance := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
+		for round := range rounds {
+			step := creation[chance.IntN(len(creation))]
+			delay := time.Duration(chance.Int64N(int64(150 * time.Millisecond)))
+			t.Run(fmt.Sprintf("%s-%d", victim, round), func(t *testing.T) {
+				t.Logf("%s is killed %v after step %q", victim, delay, step)
+				var asked []*asking
+				for i := range 3 {
+					asked = append(asked, s.ask(t, fmt.Sprintf("%s-%d-%d", victim, round, i), "business", cluster))
+				}
+				process := victim
+				if victim == "leader" {
+					process = s.leader(t)
+				}
+				if step != "" {
+					asked[0].sees(step)
+				}
+				<-time.After(delay)
+				s.dev(t, "kill", process)
+				for _, a := range asked {
+					if a.ended() {
+						t.Logf("too late for %s, which was there already", a.name)
+					}
+				}
+				if victim == "leader" {
+					if next := s.leader(t); next == process {
+						t.Errorf("%s leads after it was killed", next)
+					}
+				}
+				s.dev(t, "start", process)
+				for _, a := range asked {
+					a.succeeds(t)
+					s.exactlyOne(t, "business", a.name)
+					s.toldOnce(t, a.name)
+				}
+				s.noOrphans(t, "business")
+			})
+		}
+	}
+}
+
+// toldOnce demands that a VM was created by one operation, which succeeded, and that the zone told once of its being usable.
+func (s *standing) toldOnce(t *testing.T, name string) {
+	t.Helper()
+	op := s.ended(t, "kind=vm.create AND target="+name)
+	if op.GetError() != nil {
+		t.Errorf("the operation that creates %s failed: %v", name, op.GetError())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := s.admin.Operations.ListOperations(ctx, &apiv1.ListOperationsRequest{Filter: "target=" + name})
+	if err != nil || len(r.GetOperations()) != 1 {
+		t.Errorf("operations on %s: %v %v", name, r.GetOperations(), err)
+	}
+	s.event(t, "type=vm.usable AND target="+name)
+	if told := s.happened(t, "type=vm.usable AND target="+name); len(told) != 1 {
+		t.Errorf("%s became usable %d times: %v", name, len(told), told)
+	}
+}
+
+// number reads a number that may be set from outside.
+func number(t *testing.T, variable string, otherwise int64) int64 {
+	t.Helper()
+	value := os.Getenv(variable)
+	if value == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
+}
