@@ -2,23 +2,25 @@ package client
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Client has every service of the API on one connection. Errors of its methods are gRPC statuses; problem.From turns
+// Client has every service of the API, at whichever of the servers answers. Errors of its methods are gRPC statuses; problem.From turns
 // them into problems.
 type Client struct {
 	conn *grpc.ClientConn
@@ -39,7 +41,7 @@ type Client struct {
 
 // New returns a client. Nothing is dialled before the first call.
 func New(c *Config) (*Client, error) {
-	address, err := c.address()
+	servers, err := c.servers()
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +58,19 @@ func New(c *Config) (*Client, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithUnaryInterceptor(repeatSafely),
 		grpc.WithContextDialer(dial),
+		// Each call goes to the next server that can be reached; one that is back is found again soon.
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
 	}
 	if token != "" {
 		options = append(options, grpc.WithPerRPCCredentials(bearer(token)))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	known := manual.NewBuilderWithScheme("naru")
+	known.InitialState(resolver.State{Addresses: servers})
+	conn, err := grpc.NewClient("naru:///"+servers[0].Addr, append(options, grpc.WithResolvers(known))...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,14 +105,14 @@ func (bearer) RequireTransportSecurity() bool { return true }
 const idempotencyKey = "idempotency-key"
 
 // repeatSafely gives every write an idempotency key, and repeats a call that found nobody, or whose fate is unknown,
-// until the context ends: with the key nothing is done twice.
+// until the context ends: with the key nothing is done twice. Where several servers are known, another one is asked.
 func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if md, _ := metadata.FromOutgoingContext(ctx); isWrite(method) && len(md.Get(idempotencyKey)) == 0 {
 		ctx = metadata.AppendToOutgoingContext(ctx, idempotencyKey, uuid.NewString())
 	}
 	_, bounded := ctx.Deadline()
 	var nobody error // why the last call found nobody
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+	for wait := firstPause; ; wait = min(2*wait, maxPause) {
 		err := invoke(ctx, method, req, reply, cc, opts...)
 		if nobody != nil && status.Code(err) == codes.DeadlineExceeded {
 			return nobody
@@ -110,11 +120,8 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 		if !bounded || status.Code(err) != codes.Unavailable {
 			return err
 		}
-		nobody = err
-		select {
-		case <-ctx.Done():
+		if nobody = err; !pause(ctx, wait) {
 			return err
-		case <-time.After(wait/2 + rand.N(wait/2)):
 		}
 	}
 }

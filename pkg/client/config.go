@@ -3,20 +3,25 @@
 package client
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"google.golang.org/grpc/resolver"
 
 	"github.com/naru-project/naru/pkg/config"
 )
 
 // Config says where the API is and who calls. Files are looked up beside the configuration file unless absolute.
 type Config struct {
-	// https://HOST:PORT of the control plane, or of a zone's edge.
+	// https://HOST:PORT of the control plane, or of a zone's edge; several of them with commas between.
 	Server string `yaml:"server"`
 	// PEM file of the CA that signs the server's certificate.
 	CAFile string `yaml:"ca_file"`
@@ -71,16 +76,18 @@ func LoadConfig(path string) (*Config, error) {
 	return c, nil
 }
 
-// address returns HOST:PORT of the server.
-func (c *Config) address() (string, error) {
-	u, err := url.Parse(c.Server)
-	if err != nil || u.Scheme != "https" || u.Host == "" || (u.Path != "" && u.Path != "/") {
-		return "", fmt.Errorf("server %q is not of the form https://HOST:PORT", c.Server)
+// servers returns where the servers are, and by what name each is known in its certificate.
+func (c *Config) servers() ([]resolver.Address, error) {
+	var out []resolver.Address
+	for text := range strings.SplitSeq(c.Server, ",") {
+		text = strings.TrimSpace(text)
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" {
+			return nil, fmt.Errorf("server %q is not of the form https://HOST:PORT", text)
+		}
+		out = append(out, resolver.Address{Addr: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), ServerName: u.Hostname()})
 	}
-	if u.Port() == "" {
-		return u.Host + ":443", nil
-	}
-	return u.Host, nil
+	return out, nil
 }
 
 // tlsConfig returns how the server is checked and what the client shows.
@@ -115,10 +122,6 @@ func (c *Config) token() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("token_file: %w", err)
 	}
-	for i, ch := range b {
-		if ch == '\n' || ch == '\r' {
-			return string(b[:i]), nil
-		}
-	}
-	return string(b), nil
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSpace(line), nil
 }

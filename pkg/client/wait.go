@@ -2,61 +2,57 @@ package client
 
 import (
 	"context"
-	"math/rand/v2"
-	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"errors"
 
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
+var errDone = errors.New("the operation is done")
+
 // Wait follows an operation to its end and tells each change of it. It survives the death of whoever serves it: it asks
-// again until ctx ends. It returns the finished operation, with its error where it failed.
+// again, other servers where there are some, until ctx ends. It returns the operation as it was last seen, with its error
+// where it failed. When ctx ends first, the operation goes on.
 func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1.Operation)) (*apiv1.Operation, error) {
 	tell(op)
-	for !op.GetDone() {
-		err := c.follow(ctx, &op, tell)
-		if ctx.Err() != nil {
-			return op, problem.New(problem.Timeout, "operation "+op.GetId()+" was still under way", "It goes on: naru operation show "+op.GetId())
+	if op.GetDone() {
+		return op, problem.FromProto(op.GetError())
+	}
+	err := Watch(ctx, c.watchOperation(op.GetId()), func(ch Change[*apiv1.Operation]) error {
+		switch {
+		case ch.Type == apiv1.WatchType_DELETE:
+			return problem.New(problem.NotFound, "operation "+op.GetId()+" is no longer kept", "Look at what it was to change.")
+		case ch.Type != apiv1.WatchType_PUT:
+			return nil
 		}
-		if code := status.Code(err); err != nil && code != codes.Unavailable && code != codes.OutOfRange && code != codes.DeadlineExceeded && code != codes.Canceled {
-			return op, err
+		if ch.Noun.GetRevision() != op.GetRevision() {
+			op = ch.Noun
+			tell(op)
 		}
 		if op.GetDone() {
-			break
+			return errDone
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(200*time.Millisecond + rand.N(300*time.Millisecond)):
+		return nil
+	}, nil)
+	switch {
+	case errors.Is(err, errDone):
+		return op, problem.FromProto(op.GetError())
+	case ctx.Err() != nil:
+		code := problem.Timeout
+		if errors.Is(ctx.Err(), context.Canceled) {
+			code = problem.Cancelled
 		}
+		return op, problem.Newf(code, "It goes on. Follow it with: naru operation wait "+op.GetId(),
+			"%s of %s is still under way", op.GetKind(), op.GetTarget().GetName())
 	}
-	return op, problem.FromProto(op.GetError())
+	return op, err
 }
 
-// follow reads the operation once, then its changes as they come, until it is done or the stream breaks.
-func (c *Client) follow(ctx context.Context, op **apiv1.Operation, tell func(*apiv1.Operation)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	renew := func(now *apiv1.Operation) {
-		if now.GetRevision() != (*op).GetRevision() {
-			*op = now
-			tell(now)
-		}
+func (c *Client) watchOperation(id string) Open[*apiv1.Operation] {
+	return func(ctx context.Context, after string) (func() (Change[*apiv1.Operation], error), error) {
+		s, err := c.Operations.WatchOperations(ctx, &apiv1.WatchOperationsRequest{Filter: "id=" + id, After: after})
+		return Changes(s, err, func(m *apiv1.WatchOperationsResponse) Change[*apiv1.Operation] {
+			return Change[*apiv1.Operation]{Type: m.GetType(), Revision: m.GetRevision(), Noun: m.GetOperation()}
+		})
 	}
-	watch, err := c.Operations.WatchOperations(ctx, &apiv1.WatchOperationsRequest{Filter: "id=" + (*op).GetId()})
-	if err != nil {
-		return err
-	}
-	for !(*op).GetDone() {
-		m, err := watch.Recv()
-		if err != nil {
-			return err
-		}
-		if m.GetType() == apiv1.WatchType_PUT {
-			renew(m.GetOperation())
-		}
-	}
-	return nil
 }
