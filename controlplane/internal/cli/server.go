@@ -18,7 +18,12 @@ import (
 
 var serverColumns = []column[*apiv1.Server]{
 	{head: "NAME", value: (*apiv1.Server).GetName},
-	{head: "ROLE", value: func(m *apiv1.Server) string { return lower(m.GetRole()) }},
+	{head: "ROLE", value: func(m *apiv1.Server) string {
+		if !m.GetMember() {
+			return "not a member"
+		}
+		return lower(m.GetRole())
+	}},
 	{head: "VOTER", value: func(m *apiv1.Server) string { return strconv.FormatBool(m.GetVoter()) }},
 	{head: "HEALTHY", value: func(m *apiv1.Server) string { return strconv.FormatBool(m.GetHealthy()) }},
 	{head: "APPLIED", value: (*apiv1.Server).GetAppliedIndex},

@@ -23,13 +23,16 @@ func (c *command) putServer(in *commandv1.PutServer) (*commandv1.Result, error) 
 		}
 		m.CreatedAt = was.GetCreatedAt()
 	}
-	m.Role, m.Healthy, m.AppliedIndex, m.Sessions = apiv1.Server_ROLE_UNSPECIFIED, false, "", 0
+	m.Role, m.Member, m.Healthy, m.AppliedIndex, m.Sessions = apiv1.Server_ROLE_UNSPECIFIED, false, false, "", 0
 	return put(c.tx.Servers, m)
 }
 
 func (c *command) deleteServer(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Servers, "server", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
+		return nil, err
+	}
+	if err := c.tell(apiv1.Event_WARNING, "server.deleted", "", "", reference("server", m), "server "+m.GetName()+" was deleted by "+c.actor); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Servers, "server", m, "", "")

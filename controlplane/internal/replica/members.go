@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -154,26 +156,86 @@ func (r *Replica) untilCaughtUp(ctx context.Context, server raft.Server) error {
 	}
 }
 
-// RemoveServer takes a server out of the federation, on the leader only. It may be the leader itself; another one is elected
-// then.
-func (r *Replica) RemoveServer(ctx context.Context, id string) error {
-	if !r.Leader().Self {
-		return r.notLeader()
+// RemoveServer takes a server out of the federation and then has a command carried out, whichever server is asked. A server
+// that takes no part, because it was removed before or is of a life before a restore, is no error: the command is all that
+// is left to do. To be removed, the leader first lets another one lead. Errors are those of Propose; a repetition with the
+// same command does no harm.
+func (r *Replica) RemoveServer(ctx context.Context, id string, then *commandv1.Command) (*commandv1.Result, error) {
+	if id == r.c.ServerID {
+		// Who is removed by its own word still hears the answer before it ends.
+		r.removing.RLock()
+		defer r.removing.RUnlock()
 	}
-	voters, found := 0, false
+	return r.carryOut(ctx, then, func(ctx context.Context, leader Leader, changed <-chan struct{}) (*commandv1.Result, error) {
+		if leader.Self {
+			return r.removeHere(ctx, changed, id, then)
+		}
+		var resp *commandv1.RemoveServerResponse
+		err := r.ask(ctx, leader, changed, func(ctx context.Context, peer commandv1.PeerServiceClient) (err error) {
+			resp, err = peer.RemoveServer(ctx, &commandv1.RemoveServerRequest{ServerId: id, Then: then})
+			return err
+		})
+		return resp.GetResult(), err
+	}, id != r.c.ServerID)
+}
+
+// removeHere is RemoveServer on the leader.
+func (r *Replica) removeHere(ctx context.Context, ended <-chan struct{}, id string, then *commandv1.Command) (*commandv1.Result, error) {
+	var rest []raft.Server
+	found := false
 	for _, m := range r.members() {
-		found = found || string(m.ID) == id
-		if m.Suffrage == raft.Voter && string(m.ID) != id {
-			voters++
+		if string(m.ID) == id {
+			found = true
+		} else if m.Suffrage == raft.Voter {
+			rest = append(rest, m)
 		}
 	}
 	switch {
 	case !found:
-		return problem.Newf(problem.NotFound, "\"naru server list\" shows them.", "there is no server %s", id)
-	case voters == 0:
-		return problem.Newf(problem.WrongState, "Let another server join first.", "server %s is the last one that has a vote", id)
+		return r.proposeHere(ctx, ended, then)
+	case len(rest) == 0:
+		return nil, problem.Newf(problem.WrongState, "Let another server join first.", "server %s is the last one that has a vote", id)
 	}
-	return r.reconfigure(ctx, r.raft.RemoveServer(raft.ServerID(id), 0, 0))
+	if err := r.majorityAnswers(ctx, rest); err != nil {
+		return nil, err
+	}
+	if id == r.c.ServerID {
+		r.handOver("this server is to be removed")
+		return nil, problem.New(problem.Unavailable, "the leader is to be removed, and another one takes over first", "Try again.")
+	}
+	if err := r.reconfigure(ctx, r.raft.RemoveServer(raft.ServerID(id), 0, 0)); err != nil {
+		return nil, err
+	}
+	return r.proposeHere(ctx, ended, then)
+}
+
+// majorityAnswers refuses what would leave the federation without a majority: Raft makes a new configuration valid before
+// it is known whether those in it can commit anything.
+func (r *Replica) majorityAnswers(ctx context.Context, voters []raft.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	said := make(chan string, len(voters))
+	for _, m := range voters {
+		go func() {
+			if _, err := r.statusOf(ctx, m); err != nil {
+				said <- string(m.ID)
+				return
+			}
+			said <- ""
+		}()
+	}
+	var silent []string
+	for range voters {
+		if id := <-said; id != "" {
+			silent = append(silent, id)
+		}
+	}
+	if len(voters)-len(silent) > len(voters)/2 {
+		return nil
+	}
+	slices.Sort(silent)
+	return problem.Newf(problem.WrongState, "Delete a server that does not answer first, or bring it back.",
+		"without it, %d of %d servers would not answer (%s), and nothing could be written any more", len(silent), len(voters), strings.Join(silent, ", "))
 }
 
 func (r *Replica) members() []raft.Server { return r.raft.GetConfiguration().Configuration().Servers }
@@ -276,6 +338,8 @@ func (r *Replica) watchMembership(ctx context.Context) error {
 			}
 		}
 		if r.removed(ctx) {
+			r.removing.Lock() // until who asked for it has been answered
+			defer r.removing.Unlock()
 			return ErrRemoved
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,7 +67,7 @@ func TestAServerThatCannotBeReachedGetsNoVoteAndStopsNobody(t *testing.T) {
 		if n.isVoter("server-2") {
 			t.Error("a server that was never seen has a vote")
 		}
-		check(t, n.RemoveServer(t.Context(), "server-2"))
+		s.removed(n, "server-2")
 		for name, err := range map[string]error{
 			"no port": n.AddVoter(ctx, "server-2", "server-2"), "no id": n.AddVoter(ctx, "", "server-2:1"),
 		} {
@@ -80,33 +81,62 @@ func TestAServerThatCannotBeReachedGetsNoVoteAndStopsNobody(t *testing.T) {
 	})
 }
 
+// TestARemovedServerEndsAndSaysWhy for every pair of who is asked and who is to go.
 func TestARemovedServerEndsAndSaysWhy(t *testing.T) {
-	for name, pick := range map[string]func(*site) *node{
-		"a follower": func(s *site) *node { return s.follower() },
-		"the leader": func(s *site) *node { return s.leader() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			inMemory(t, 3, nil, func(t *testing.T, s *site, _ *ether) {
-				gone := pick(s)
-				check(t, s.leader().RemoveServer(t.Context(), gone.id))
-				if err := <-gone.ended; !errors.Is(err, ErrRemoved) {
-					t.Fatalf("it ended with %v", err)
-				}
-				gone.Replica = nil
-				s.must(s.leader(), put("k", "without it"))
-				if n := len(s.leader().members()); n != 2 {
-					t.Errorf("%d servers are left", n)
-				}
+	for _, who := range []string{"the leader", "a follower", "the other follower"} {
+		for _, asked := range []string{"the leader", "a follower"} {
+			t.Run(who+" by "+asked, func(t *testing.T) {
+				inMemory(t, 3, nil, func(t *testing.T, s *site, _ *ether) {
+					leader := s.leader()
+					followers := s.except(leader)
+					servers := map[string]*node{"the leader": leader, "a follower": followers[0], "the other follower": followers[1]}
+					gone := servers[who]
+					s.removed(servers[asked], gone.id)
+					if err := <-gone.ended; !errors.Is(err, ErrRemoved) {
+						t.Fatalf("it ended with %v", err)
+					}
+					gone.Replica = nil
+					if got := s.leader().ledger.get("then"); got != "removed "+gone.id {
+						t.Errorf("the command behind the removal left %q", got)
+					}
+					s.must(s.leader(), put("k", "without it"))
+					if n := len(s.leader().members()); n != 2 {
+						t.Errorf("%d servers are left", n)
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+func TestARecordOfAServerThatTakesNoPartNeedsOnlyTheCommand(t *testing.T) {
+	inMemory(t, 2, nil, func(t *testing.T, s *site, _ *ether) {
+		s.removed(s.follower(), "server-9")
+		if n := len(s.leader().members()); n != 2 {
+			t.Errorf("%d servers are left", n)
+		}
+	})
+}
+
+func TestNoServerIsRemovedWithoutWhichThereIsNoMajority(t *testing.T) {
+	inMemory(t, 3, nil, func(t *testing.T, s *site, e *ether) {
+		dead, living := s.except(s.leader())[0], s.except(s.leader())[1]
+		e.separate(addresses(dead), addresses(s.except(dead)...))
+		_, err := s.leader().RemoveServer(t.Context(), living.id, put("then", "never"))
+		if !problem.Is(err, problem.WrongState) || !strings.Contains(err.Error(), dead.id) {
+			t.Fatalf("got %v", err)
+		}
+		s.must(s.leader(), put("k", "still written"))
+		s.removed(s.leader(), dead.id)
+		s.must(s.leader(), put("k", "still written"))
+	})
 }
 
 func TestAServerRemovedWhileItWasAwayIsToldWhenItComesBack(t *testing.T) {
 	inMemory(t, 3, nil, func(t *testing.T, s *site, e *ether) {
 		gone := s.follower()
 		e.separate(addresses(gone), addresses(s.except(gone)...))
-		check(t, s.leader().RemoveServer(t.Context(), gone.id))
+		s.removed(s.leader(), gone.id)
 		s.must(s.leader(), put("k", "v"))
 		pause(t.Context(), 5*time.Second)
 		select {
@@ -123,22 +153,26 @@ func TestAServerRemovedWhileItWasAwayIsToldWhenItComesBack(t *testing.T) {
 	})
 }
 
-func TestWhoCannotBeRemoved(t *testing.T) {
+func TestTheLastServerCannotBeRemoved(t *testing.T) {
 	inMemory(t, 2, nil, func(t *testing.T, s *site, _ *ether) {
 		leader, follower := s.leader(), s.follower()
-		if err := leader.RemoveServer(t.Context(), "server-9"); !problem.Is(err, problem.NotFound) {
-			t.Errorf("a server that is none: %v", err)
-		}
-		if err := follower.RemoveServer(t.Context(), leader.id); !problem.Is(err, problem.Unavailable) || leaderIn(err) != leader.address {
-			t.Errorf("asked of a follower: %v", err)
-		}
-		check(t, leader.RemoveServer(t.Context(), follower.id))
+		s.removed(leader, follower.id)
 		<-follower.ended
 		follower.Replica = nil
-		if err := leader.RemoveServer(t.Context(), leader.id); !problem.Is(err, problem.WrongState) {
+		if _, err := leader.RemoveServer(t.Context(), leader.id, put("then", "never")); !problem.Is(err, problem.WrongState) {
 			t.Errorf("the last one: %v", err)
 		}
 	})
+}
+
+// removed has a server removed by the one that is asked.
+func (s *site) removed(asked *node, id string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := asked.RemoveServer(ctx, id, put("then", "removed "+id)); err != nil {
+		s.t.Fatalf("%s has %s removed: %v", asked.id, id, err)
+	}
 }
 
 func TestAFollowerFarBehindIsSentASnapshot(t *testing.T) {

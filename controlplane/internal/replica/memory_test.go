@@ -148,6 +148,10 @@ func (w whisper) Admit(ctx context.Context, in *commandv1.AdmitRequest, _ ...grp
 	return call(ctx, w, in, commandv1.PeerServiceServer.Admit)
 }
 
+func (w whisper) RemoveServer(ctx context.Context, in *commandv1.RemoveServerRequest, _ ...grpc.CallOption) (*commandv1.RemoveServerResponse, error) {
+	return call(ctx, w, in, commandv1.PeerServiceServer.RemoveServer)
+}
+
 func call[In, Out proto.Message](ctx context.Context, w whisper, in In, method func(commandv1.PeerServiceServer, context.Context, In) (Out, error)) (out Out, err error) {
 	to, ok := w.from.ether.reach(w.from.address, w.to)
 	if !ok {

@@ -36,6 +36,17 @@ var errMoved = errors.New("the leader changed")
 // result. Of the other errors, UNAVAILABLE means that nothing was carried out, and TIMEOUT and CANCELLED that this is
 // unknown: the same command may be proposed again.
 func (r *Replica) Propose(ctx context.Context, cmd *commandv1.Command) (*commandv1.Result, error) {
+	return r.carryOut(ctx, cmd, func(ctx context.Context, leader Leader, changed <-chan struct{}) (*commandv1.Result, error) {
+		if leader.Self {
+			return r.proposeHere(ctx, changed, cmd)
+		}
+		return r.forward(ctx, leader, changed, cmd)
+	}, true)
+}
+
+// carryOut calls do with whoever leads until it is known what became of cmd, and then waits until this server has applied
+// it where that is asked.
+func (r *Replica) carryOut(ctx context.Context, cmd *commandv1.Command, do func(context.Context, Leader, <-chan struct{}) (*commandv1.Result, error), applied bool) (*commandv1.Result, error) {
 	if err := ensureID(cmd); err != nil {
 		return nil, err
 	}
@@ -50,14 +61,10 @@ func (r *Replica) Propose(ctx context.Context, cmd *commandv1.Command) (*command
 		if attempts++; attempts > 1 {
 			r.metrics.retried.Inc()
 		}
-		if leader.Self {
-			result, err = r.proposeHere(ctx, changed, cmd)
-		} else {
-			result, err = r.forward(ctx, leader, changed, cmd)
-		}
+		result, err = do(ctx, leader, changed)
 		return err
 	})
-	if err == nil {
+	if err == nil && applied {
 		err = r.progress.wait(ctx, result.GetIndex())
 	}
 	switch {

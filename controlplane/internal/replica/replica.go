@@ -59,6 +59,8 @@ type Replica struct {
 	closed   chan struct{}
 	closeErr error
 
+	removing sync.RWMutex // read-locked while this server is removed by its own word
+
 	spawning sync.Mutex // no task begins once stopping has ended
 	tasks    sync.WaitGroup
 }

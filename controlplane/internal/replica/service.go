@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 
 	"github.com/naru-project/naru/pkg/problem"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -29,11 +30,8 @@ func (s service) Propose(ctx context.Context, req *commandv1.ProposeRequest) (*c
 		return nil, err
 	}
 	result, err := s.proposeHere(ctx, changed, req.GetCommand())
-	if err != nil && again(err) || err == errStopping {
-		err = problem.Newf(problem.Unavailable, "Repeat the command with the same id.", "it is not known whether the command was carried out: %w", err)
-	}
 	if err != nil {
-		return nil, err
+		return nil, unknown(err)
 	}
 	s.couriers.wanted(callerOf(ctx), result.GetIndex())
 	return &commandv1.ProposeResponse{Result: result}, nil
@@ -92,6 +90,34 @@ func (s service) Admit(ctx context.Context, req *commandv1.AdmitRequest) (*comma
 		return nil, err
 	}
 	return &commandv1.AdmitResponse{}, nil
+}
+
+// RemoveServer implements commandv1.PeerServiceServer.
+func (s service) RemoveServer(ctx context.Context, req *commandv1.RemoveServerRequest) (*commandv1.RemoveServerResponse, error) {
+	if req.GetServerId() == "" || len(req.GetThen().GetId()) == 0 {
+		return nil, problem.New(problem.Invalid, "a server is removed by its id, and the command that follows has one", "Send both with every repetition.")
+	}
+	leader, _, changed := s.leadership.watch()
+	if !leader.Self {
+		return nil, s.notLeader()
+	}
+	if err := s.checkMember(ctx); err != nil {
+		return nil, err
+	}
+	result, err := s.removeHere(ctx, changed, req.GetServerId(), req.GetThen())
+	if err != nil {
+		return nil, unknown(err)
+	}
+	s.couriers.wanted(callerOf(ctx), result.GetIndex())
+	return &commandv1.RemoveServerResponse{Result: result}, nil
+}
+
+// unknown lets the caller repeat what may or may not have been carried out.
+func unknown(err error) error {
+	if again(err) || errors.Is(err, errStopping) {
+		return problem.Newf(problem.Unavailable, "Repeat the command with the same id.", "it is not known whether the command was carried out: %w", err)
+	}
+	return err
 }
 
 // notLeader says who leads instead, where that is known.

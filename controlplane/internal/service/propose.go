@@ -64,12 +64,8 @@ func idempotency(ctx context.Context, req proto.Message) (*commandv1.Idempotency
 // propose has a command carried out; fill sets its body. A refusal of the state machine is returned as the problem it is.
 // req is the request that the idempotency key belongs to; nil where a repetition does no harm.
 func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*commandv1.Command)) (*commandv1.Result, error) {
-	call := callOf(ctx)
-	id := uuid.Must(uuid.NewV7())
-	c := &commandv1.Command{Id: id[:], Actor: call.Principal.Actor, TraceId: call.TraceID}
-	fill(c)
-	var err error
-	if c.Idempotency, err = idempotency(ctx, req); err != nil {
+	c, err := command(ctx, req, fill)
+	if err != nil {
 		return nil, err
 	}
 	r, err := s.Proposer.Propose(ctx, c)
@@ -77,6 +73,16 @@ func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*com
 		return nil, err
 	}
 	return r, problem.FromProto(r.GetProblem())
+}
+
+// command makes the command of a call.
+func command(ctx context.Context, req proto.Message, fill func(*commandv1.Command)) (_ *commandv1.Command, err error) {
+	call := callOf(ctx)
+	id := uuid.Must(uuid.NewV7())
+	c := &commandv1.Command{Id: id[:], Actor: call.Principal.Actor, TraceId: call.TraceID}
+	fill(c)
+	c.Idempotency, err = idempotency(ctx, req)
+	return c, err
 }
 
 // decide looks at a snapshot, proposes, and begins again where what it saw was changed meanwhile. look fills in the command

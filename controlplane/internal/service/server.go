@@ -43,8 +43,10 @@ func (s serverService) overlay(ctx context.Context, servers []*apiv1.Server) err
 		return err
 	}
 	for _, m := range servers {
+		m.Voter = false
 		for _, l := range live {
 			if l.GetId() == m.GetId() {
+				m.Member = true
 				m.Role, m.Voter, m.Healthy, m.AppliedIndex, m.Sessions = l.GetRole(), l.GetVoter(), l.GetHealthy(), l.GetAppliedIndex(), l.GetSessions()
 				if l.GetVersion() != "" {
 					m.Version = l.GetVersion()
@@ -55,10 +57,15 @@ func (s serverService) overlay(ctx context.Context, servers []*apiv1.Server) err
 	return nil
 }
 
-// DeleteServer takes a server out of the quorum, then out of the state. The last one stays.
+// DeleteServer takes a server out of the quorum, where it is in it, then out of the state. The last one stays.
 func (s serverService) DeleteServer(ctx context.Context, r *apiv1.DeleteServerRequest) (*apiv1.DeleteServerResponse, error) {
+	var known *commandv1.Result
 	var server *apiv1.Server
 	err := s.read(ctx, func(tx *state.Tx) (err error) {
+		// A repetition that comes after the server is gone finds its answer under its key.
+		if known, err = s.answered(ctx, tx, r); known != nil || err != nil {
+			return err
+		}
 		if server, err = s.servers.find(ctx, tx, r.GetServer(), place{}); err != nil {
 			return err
 		}
@@ -68,18 +75,19 @@ func (s serverService) DeleteServer(ctx context.Context, r *apiv1.DeleteServerRe
 		}
 		return err
 	})
-	// A repetition that comes after the server is gone finds its answer under its key.
-	if err != nil && !problem.Is(err, problem.NotFound) {
-		return nil, err
-	}
-	if err == nil {
-		if err := s.Servers.RemoveServer(ctx, server.GetId()); err != nil {
-			return nil, err
+	if err == nil && known == nil {
+		var c *commandv1.Command
+		c, err = command(ctx, r, func(c *commandv1.Command) {
+			c.Body = &commandv1.Command_DeleteServer{DeleteServer: &commandv1.DeleteNoun{Id: server.GetId()}}
+		})
+		if err == nil {
+			known, err = s.Servers.RemoveServer(ctx, server.GetId(), c)
 		}
 	}
-	op, err := s.servers.remove(ctx, r, r.GetServer(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
-		c.Body = &commandv1.Command_DeleteServer{DeleteServer: d}
-	})
+	if err == nil {
+		err = problem.FromProto(known.GetProblem())
+	}
+	op, err := s.ended(ctx, "server.delete", reference("server", server), known, err)
 	return &apiv1.DeleteServerResponse{Operation: op}, err
 }
 

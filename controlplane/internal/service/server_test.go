@@ -24,8 +24,11 @@ func TestServersAreShownAsTheyAreSeenNow(t *testing.T) {
 	if one.GetName() != "controlplane-1" || one.GetRole() != apiv1.Server_LEADER || !one.GetHealthy() || one.GetSessions() != 3 || one.GetAppliedIndex() != "9" {
 		t.Errorf("the leader is shown as %v", one)
 	}
-	if two.GetHealthy() || two.GetRole() != apiv1.Server_ROLE_UNSPECIFIED {
-		t.Errorf("one that does not answer is shown as %v", two)
+	if !one.GetMember() || !one.GetVoter() {
+		t.Errorf("one that takes part is shown as %v", one)
+	}
+	if two.GetHealthy() || two.GetMember() || two.GetVoter() || two.GetRole() != apiv1.Server_ROLE_UNSPECIFIED {
+		t.Errorf("one that takes no part is shown as %v", two)
 	}
 	got, err := w.Admin().Servers.GetServer(t.Context(), &apiv1.GetServerRequest{Server: "controlplane-1"})
 	if err != nil || got.GetServer().GetVersion() != "v1" {

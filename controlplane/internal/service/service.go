@@ -37,10 +37,11 @@ type Proposer interface {
 
 // Servers is what is known of the servers besides the state.
 type Servers interface {
-	// Servers returns each server as it is seen now: id, role, voter, healthy, applied_index, version, sessions.
+	// Servers returns each server that takes part as it is seen now: id, role, voter, healthy, applied_index, version,
+	// sessions.
 	Servers(context.Context) ([]*apiv1.Server, error)
-	// RemoveServer takes a server out of the quorum.
-	RemoveServer(ctx context.Context, id string) error
+	// RemoveServer takes a server out of the quorum, where it is in it, and then has a command carried out.
+	RemoveServer(ctx context.Context, id string, then *commandv1.Command) (*commandv1.Result, error)
 	// BackUp writes a backup.
 	BackUp(context.Context, io.Writer) error
 }

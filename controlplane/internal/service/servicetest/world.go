@@ -233,9 +233,9 @@ func (w *World) View(fn func(*state.Tx) error) {
 
 func (w *World) Servers(context.Context) ([]*apiv1.Server, error) { return w.Live, nil }
 
-func (w *World) RemoveServer(_ context.Context, id string) error {
+func (w *World) RemoveServer(ctx context.Context, id string, then *commandv1.Command) (*commandv1.Result, error) {
 	w.removed = append(w.removed, id)
-	return nil
+	return w.Propose(ctx, then)
 }
 
 // Removed returns the servers that were taken out of the quorum.

@@ -97,7 +97,10 @@ type Server struct {
 	Sessions  uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether it takes part: it votes, or follows until it may. False for a record whose server does not, such as one from
+	// before a restore; delete it.
+	Member        bool `protobuf:"varint,13,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +217,13 @@ func (x *Server) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Server) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
 }
 
 type CreateServerTokenRequest struct {
@@ -701,7 +711,7 @@ var File_naru_api_v1_server_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x18naru/api/v1/server.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\xe9\x04\n" +
+	"\x18naru/api/v1/server.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\x87\x05\n" +
 	"\x06Server\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12/\n" +
@@ -717,7 +727,8 @@ const file_naru_api_v1_server_proto_rawDesc = "" +
 	" \x01(\rB\x04\xa0\xbb\x18\x03R\bsessions\x12?\n" +
 	"\n" +
 	"created_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"E\n" +
+	"\brevision\x18\f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12\x1c\n" +
+	"\x06member\x18\r \x01(\bB\x04\xa0\xbb\x18\x03R\x06member\"E\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

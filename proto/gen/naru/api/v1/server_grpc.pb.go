@@ -36,7 +36,7 @@ type ServerServiceClient interface {
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
 	// GetServer returns one server.
 	GetServer(ctx context.Context, in *GetServerRequest, opts ...grpc.CallOption) (*GetServerResponse, error)
-	// DeleteServer answers 202 with an Operation.
+	// DeleteServer takes a server out of the federation and deletes its record. Answers 202 with an Operation.
 	DeleteServer(ctx context.Context, in *DeleteServerRequest, opts ...grpc.CallOption) (*DeleteServerResponse, error)
 	// CreateServerToken makes a token with which one server may join.
 	CreateServerToken(ctx context.Context, in *CreateServerTokenRequest, opts ...grpc.CallOption) (*CreateServerTokenResponse, error)
@@ -121,7 +121,7 @@ type ServerServiceServer interface {
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
 	// GetServer returns one server.
 	GetServer(context.Context, *GetServerRequest) (*GetServerResponse, error)
-	// DeleteServer answers 202 with an Operation.
+	// DeleteServer takes a server out of the federation and deletes its record. Answers 202 with an Operation.
 	DeleteServer(context.Context, *DeleteServerRequest) (*DeleteServerResponse, error)
 	// CreateServerToken makes a token with which one server may join.
 	CreateServerToken(context.Context, *CreateServerTokenRequest) (*CreateServerTokenResponse, error)

@@ -605,6 +605,103 @@ func (*AdmitResponse) Descriptor() ([]byte, []int) {
 	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
+type RemoveServerRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	ServerId string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Deletes the server's record. Its id makes a repetition harmless.
+	Then          *Command `protobuf:"bytes,2,opt,name=then,proto3" json:"then,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveServerRequest) Reset() {
+	*x = RemoveServerRequest{}
+	mi := &file_naru_command_v1_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServerRequest) ProtoMessage() {}
+
+func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RemoveServerRequest) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *RemoveServerRequest) GetThen() *Command {
+	if x != nil {
+		return x.Then
+	}
+	return nil
+}
+
+type RemoveServerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *Result                `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveServerResponse) Reset() {
+	*x = RemoveServerResponse{}
+	mi := &file_naru_command_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServerResponse) ProtoMessage() {}
+
+func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RemoveServerResponse) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 var File_naru_command_v1_peer_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_peer_proto_rawDesc = "" +
@@ -643,14 +740,20 @@ const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\fAdmitRequest\x12+\n" +
 	"\x06server\x18\x01 \x01(\v2\x13.naru.api.v1.ServerR\x06server\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\"\x0f\n" +
-	"\rAdmitResponse2\xe1\x03\n" +
+	"\rAdmitResponse\"k\n" +
+	"\x13RemoveServerRequest\x12&\n" +
+	"\tserver_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bserverId\x12,\n" +
+	"\x04then\x18\x02 \x01(\v2\x18.naru.command.v1.CommandR\x04then\"G\n" +
+	"\x14RemoveServerResponse\x12/\n" +
+	"\x06result\x18\x01 \x01(\v2\x17.naru.command.v1.ResultR\x06result2\xbe\x04\n" +
 	"\vPeerService\x12L\n" +
 	"\aPropose\x12\x1f.naru.command.v1.ProposeRequest\x1a .naru.command.v1.ProposeResponse\x12R\n" +
 	"\tReadIndex\x12!.naru.command.v1.ReadIndexRequest\x1a\".naru.command.v1.ReadIndexResponse\x12I\n" +
 	"\x06Status\x12\x1e.naru.command.v1.StatusRequest\x1a\x1f.naru.command.v1.StatusResponse\x12L\n" +
 	"\aSamples\x12\x1f.naru.command.v1.SamplesRequest\x1a .naru.command.v1.SamplesResponse\x12O\n" +
 	"\x04Join\x12\".naru.command.v1.JoinServerRequest\x1a#.naru.command.v1.JoinServerResponse\x12F\n" +
-	"\x05Admit\x12\x1d.naru.command.v1.AdmitRequest\x1a\x1e.naru.command.v1.AdmitResponseBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\x05Admit\x12\x1d.naru.command.v1.AdmitRequest\x1a\x1e.naru.command.v1.AdmitResponse\x12[\n" +
+	"\fRemoveServer\x12$.naru.command.v1.RemoveServerRequest\x1a%.naru.command.v1.RemoveServerResponseBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_peer_proto_rawDescOnce sync.Once
@@ -664,7 +767,7 @@ func file_naru_command_v1_peer_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_peer_proto_rawDescData
 }
 
-var file_naru_command_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_naru_command_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_naru_command_v1_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),        // 0: naru.command.v1.ProposeRequest
 	(*ProposeResponse)(nil),       // 1: naru.command.v1.ProposeResponse
@@ -678,38 +781,44 @@ var file_naru_command_v1_peer_proto_goTypes = []any{
 	(*JoinServerResponse)(nil),    // 9: naru.command.v1.JoinServerResponse
 	(*AdmitRequest)(nil),          // 10: naru.command.v1.AdmitRequest
 	(*AdmitResponse)(nil),         // 11: naru.command.v1.AdmitResponse
-	(*Command)(nil),               // 12: naru.command.v1.Command
-	(*Result)(nil),                // 13: naru.command.v1.Result
-	(*v1.Server)(nil),             // 14: naru.api.v1.Server
-	(*v1.HostSample)(nil),         // 15: naru.api.v1.HostSample
-	(*v1.VMSample)(nil),           // 16: naru.api.v1.VMSample
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*RemoveServerRequest)(nil),   // 12: naru.command.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),  // 13: naru.command.v1.RemoveServerResponse
+	(*Command)(nil),               // 14: naru.command.v1.Command
+	(*Result)(nil),                // 15: naru.command.v1.Result
+	(*v1.Server)(nil),             // 16: naru.api.v1.Server
+	(*v1.HostSample)(nil),         // 17: naru.api.v1.HostSample
+	(*v1.VMSample)(nil),           // 18: naru.api.v1.VMSample
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_naru_command_v1_peer_proto_depIdxs = []int32{
-	12, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
-	13, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
-	14, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
-	15, // 3: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
-	16, // 4: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
-	14, // 5: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
-	17, // 6: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
-	0,  // 7: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
-	2,  // 8: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
-	4,  // 9: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
-	6,  // 10: naru.command.v1.PeerService.Samples:input_type -> naru.command.v1.SamplesRequest
-	8,  // 11: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
-	10, // 12: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
-	1,  // 13: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
-	3,  // 14: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
-	5,  // 15: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
-	7,  // 16: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
-	9,  // 17: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
-	11, // 18: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	14, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
+	15, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
+	16, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
+	17, // 3: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
+	18, // 4: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
+	16, // 5: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
+	19, // 6: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
+	14, // 7: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
+	15, // 8: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
+	0,  // 9: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
+	2,  // 10: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
+	4,  // 11: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
+	6,  // 12: naru.command.v1.PeerService.Samples:input_type -> naru.command.v1.SamplesRequest
+	8,  // 13: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
+	10, // 14: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
+	12, // 15: naru.command.v1.PeerService.RemoveServer:input_type -> naru.command.v1.RemoveServerRequest
+	1,  // 16: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
+	3,  // 17: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
+	5,  // 18: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
+	7,  // 19: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
+	9,  // 20: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
+	11, // 21: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
+	13, // 22: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_peer_proto_init() }
@@ -724,7 +833,7 @@ func file_naru_command_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_peer_proto_rawDesc), len(file_naru_command_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

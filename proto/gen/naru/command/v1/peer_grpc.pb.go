@@ -19,12 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PeerService_Propose_FullMethodName   = "/naru.command.v1.PeerService/Propose"
-	PeerService_ReadIndex_FullMethodName = "/naru.command.v1.PeerService/ReadIndex"
-	PeerService_Status_FullMethodName    = "/naru.command.v1.PeerService/Status"
-	PeerService_Samples_FullMethodName   = "/naru.command.v1.PeerService/Samples"
-	PeerService_Join_FullMethodName      = "/naru.command.v1.PeerService/Join"
-	PeerService_Admit_FullMethodName     = "/naru.command.v1.PeerService/Admit"
+	PeerService_Propose_FullMethodName      = "/naru.command.v1.PeerService/Propose"
+	PeerService_ReadIndex_FullMethodName    = "/naru.command.v1.PeerService/ReadIndex"
+	PeerService_Status_FullMethodName       = "/naru.command.v1.PeerService/Status"
+	PeerService_Samples_FullMethodName      = "/naru.command.v1.PeerService/Samples"
+	PeerService_Join_FullMethodName         = "/naru.command.v1.PeerService/Join"
+	PeerService_Admit_FullMethodName        = "/naru.command.v1.PeerService/Admit"
+	PeerService_RemoveServer_FullMethodName = "/naru.command.v1.PeerService/RemoveServer"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -45,6 +46,8 @@ type PeerServiceClient interface {
 	Join(ctx context.Context, in *JoinServerRequest, opts ...grpc.CallOption) (*JoinServerResponse, error)
 	// Admit adds the calling server to the Raft configuration; leader only.
 	Admit(ctx context.Context, in *AdmitRequest, opts ...grpc.CallOption) (*AdmitResponse, error)
+	// RemoveServer takes a server out of the Raft configuration and then carries the command out; leader only.
+	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 }
 
 type peerServiceClient struct {
@@ -115,6 +118,16 @@ func (c *peerServiceClient) Admit(ctx context.Context, in *AdmitRequest, opts ..
 	return out, nil
 }
 
+func (c *peerServiceClient) RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveServerResponse)
+	err := c.cc.Invoke(ctx, PeerService_RemoveServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -133,6 +146,8 @@ type PeerServiceServer interface {
 	Join(context.Context, *JoinServerRequest) (*JoinServerResponse, error)
 	// Admit adds the calling server to the Raft configuration; leader only.
 	Admit(context.Context, *AdmitRequest) (*AdmitResponse, error)
+	// RemoveServer takes a server out of the Raft configuration and then carries the command out; leader only.
+	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -160,6 +175,9 @@ func (UnimplementedPeerServiceServer) Join(context.Context, *JoinServerRequest) 
 }
 func (UnimplementedPeerServiceServer) Admit(context.Context, *AdmitRequest) (*AdmitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Admit not implemented")
+}
+func (UnimplementedPeerServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -290,6 +308,24 @@ func _PeerService_Admit_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_RemoveServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).RemoveServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_RemoveServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).RemoveServer(ctx, req.(*RemoveServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -320,6 +356,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Admit",
 			Handler:    _PeerService_Admit_Handler,
+		},
+		{
+			MethodName: "RemoveServer",
+			Handler:    _PeerService_RemoveServer_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
