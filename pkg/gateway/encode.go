@@ -18,13 +18,14 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// encoder writes messages as JSON the way the API promises: protobuf's JSON mapping with proto field names, default
-// values shown, absent messages omitted, fields in order of number. It differs from protojson in one thing: a field that
-// is Hidden is never written, not even as its default; so the API cannot leak one. It is also seven times as fast and, unlike protojson, always writes the same bytes for the same message.
+// Encoder writes messages as JSON the way the API promises: protobuf's JSON mapping with proto field names, default values
+// shown, absent messages omitted, fields in order of number. It differs from protojson in one thing: a field that is Hidden
+// is never written, not even as its default; so the API cannot leak one. It is also seven times as fast and, unlike
+// protojson, always writes the same bytes for the same message.
 //
 // It knows what naru.api.v1 has: no maps, no oneofs, no Any, no 64-bit integers but as text, Timestamp and FieldMask.
-// A test holds it against protojson for every message of the package. Safe for concurrent use.
-type encoder struct {
+// A test holds it against protojson for every message of the package. The zero value serves, and many goroutines at once.
+type Encoder struct {
 	plans sync.Map // full name → []member
 }
 
@@ -37,12 +38,12 @@ type member struct {
 	enum protoreflect.EnumValueDescriptors
 }
 
-// append writes m behind b.
-func (e *encoder) append(b []byte, m proto.Message) ([]byte, error) {
+// Append writes m behind b.
+func (e *Encoder) Append(b []byte, m proto.Message) ([]byte, error) {
 	return e.message(b, m.ProtoReflect())
 }
 
-func (e *encoder) plan(d protoreflect.MessageDescriptor) []member {
+func (e *Encoder) plan(d protoreflect.MessageDescriptor) []member {
 	if p, ok := e.plans.Load(d.FullName()); ok {
 		return p.([]member)
 	}
@@ -78,7 +79,7 @@ func Hidden(f protoreflect.FieldDescriptor) bool {
 	return true
 }
 
-func (e *encoder) message(b []byte, m protoreflect.Message) ([]byte, error) {
+func (e *Encoder) message(b []byte, m protoreflect.Message) ([]byte, error) {
 	switch known := m.Interface().(type) {
 	case *timestamppb.Timestamp:
 		return appendTime(b, known)
@@ -109,7 +110,7 @@ func (e *encoder) message(b []byte, m protoreflect.Message) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-func (e *encoder) list(b []byte, f member, l protoreflect.List) ([]byte, error) {
+func (e *Encoder) list(b []byte, f member, l protoreflect.List) ([]byte, error) {
 	b = append(b, '[')
 	for i := range l.Len() {
 		if i > 0 {
@@ -123,7 +124,7 @@ func (e *encoder) list(b []byte, f member, l protoreflect.List) ([]byte, error) 
 	return append(b, ']'), nil
 }
 
-func (e *encoder) value(b []byte, f member, v protoreflect.Value) ([]byte, error) {
+func (e *Encoder) value(b []byte, f member, v protoreflect.Value) ([]byte, error) {
 	switch f.kind {
 	case protoreflect.StringKind:
 		return appendString(b, v.String()), nil

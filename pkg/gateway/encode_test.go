@@ -129,12 +129,12 @@ func withoutInternal(v any, d protoreflect.MessageDescriptor) {
 
 func TestAnswersAreProtobufsJSONWithoutInternalFields(t *testing.T) {
 	types := answers(t)
-	e := &encoder{}
+	e := &Encoder{}
 	rapid.Check(t, func(t *rapid.T) {
 		mt := rapid.SampledFrom(types).Draw(t, "type")
 		m := mt.New()
 		fill(t, m, 3)
-		got, err := e.append(nil, m.Interface())
+		got, err := e.Append(nil, m.Interface())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,12 +157,12 @@ func TestAnswersAreProtobufsJSONWithoutInternalFields(t *testing.T) {
 }
 
 func TestAnAnswerReadsBackAsWhatItWas(t *testing.T) {
-	e := &encoder{}
+	e := &Encoder{}
 	rapid.Check(t, func(t *rapid.T) {
 		vm := &apiv1.VM{}
 		fill(t, vm.ProtoReflect(), 2)
 		schema.Strip(vm)
-		data, err := e.append(nil, vm)
+		data, err := e.Append(nil, vm)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,9 +180,9 @@ func TestAnAnswerReadsBackAsWhatItWas(t *testing.T) {
 func TestNoInternalFieldIsEverWritten(t *testing.T) {
 	vm := &apiv1.VM{Name: "web-1", Force: true, Generation: &apiv1.Generation{Epoch: 7, Index: 9}, Reached: &apiv1.Generation{Epoch: 7}}
 	token := &apiv1.AccessToken{Name: "ci", SecretHash: []byte("hash")}
-	e := &encoder{}
+	e := &Encoder{}
 	for _, m := range []proto.Message{vm, token, &apiv1.ListVMsResponse{Vms: []*apiv1.VM{vm}}} {
-		data, err := e.append(nil, m)
+		data, err := e.Append(nil, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,12 +212,12 @@ func manyVMs(n int) *apiv1.ListVMsResponse {
 func BenchmarkEncodeAPageOf100VMs(b *testing.B) {
 	page := manyVMs(100)
 	b.Run("naru", func(b *testing.B) {
-		e := &encoder{}
+		e := &Encoder{}
 		var buf []byte
 		b.ReportAllocs()
 		for b.Loop() {
 			var err error
-			if buf, err = e.append(buf[:0], page); err != nil {
+			if buf, err = e.Append(buf[:0], page); err != nil {
 				b.Fatal(err)
 			}
 		}

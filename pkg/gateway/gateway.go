@@ -47,7 +47,7 @@ func New(conn grpc.ClientConnInterface, o Options) (http.Handler, error) {
 	}
 	g := &gateway{
 		routes: table,
-		json: &jsonMarshaler{encoder: &encoder{}, strict: runtime.JSONPb{
+		json: &jsonMarshaler{encoder: &Encoder{}, strict: runtime.JSONPb{
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}},
 		conn:      conn,

@@ -17,7 +17,7 @@ import (
 // jsonMarshaler is how bodies are read and answers written: JSON, and strict. Unknown fields, a field given twice and
 // bytes behind the value are refused.
 type jsonMarshaler struct {
-	encoder *encoder
+	encoder *Encoder
 	strict  runtime.JSONPb
 }
 
@@ -29,7 +29,7 @@ func (j *jsonMarshaler) Marshal(v any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("a %T is no message", v)
 	}
-	b, err := j.encoder.append(nil, m)
+	b, err := j.encoder.Append(nil, m)
 	return append(b, '\n'), err
 }
 

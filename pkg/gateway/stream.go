@@ -107,6 +107,6 @@ func (g *gateway) appendEvent(b []byte, m proto.Message) ([]byte, error) {
 	if c, ok := m.(change); ok {
 		b = append(b, "id: "+c.GetRevision()+"\nevent: "+strings.ToLower(c.GetType().String())+"\n"...)
 	}
-	b, err := g.json.encoder.append(append(b, "data: "...), m)
+	b, err := g.json.encoder.Append(append(b, "data: "...), m)
 	return append(b, "\n\n"...), err
 }
