@@ -31,13 +31,16 @@ type book struct {
 	syncing     bool
 	told        bool   // the snapshot has come
 	incarnation string // in which revisions count
+	// forgetful: hosts may have VMs that the store knows nothing of. Nothing is placed on one before it was asked.
+	forgetful bool
 
 	waiting map[string]bool // VMs to be placed, refused or ended
 	// gone are VMs that this term has ended, with the generation that asked for it, until the control plane forgets them.
 	gone map[string]*apiv1.Generation
-	// surveyed are hosts that told what they have; found are VMs that were found where the store knows nothing of them.
+	// surveyed are hosts that told what they have; found are VMs that were found where the store knows nothing of them,
+	// with those hosts: their room is taken from then on.
 	surveyed map[string]bool
-	found    map[string]string
+	found    map[string][]string
 	// unknown are VMs that nobody says any more what they are, by the host they are on.
 	unknown map[string]map[string]bool
 }
@@ -67,7 +70,7 @@ func (b *book) reset() {
 	b.desired, b.observed = map[string]*apiv1.VM{}, map[string]seen[*apiv1.VM]{}
 	b.hosts, b.leases = map[string]*host{}, map[string]seen[*zonev1.AddressLease]{}
 	b.unclaimed, b.waiting, b.gone = map[string]bool{}, map[string]bool{}, map[string]*apiv1.Generation{}
-	b.unknown, b.surveyed, b.found = map[string]map[string]bool{}, map[string]bool{}, map[string]string{}
+	b.unknown, b.surveyed, b.found = map[string]map[string]bool{}, map[string]bool{}, map[string][]string{}
 	b.syncing, b.told = false, false
 	if b.pool != nil {
 		b.pool.reset()
@@ -239,7 +242,7 @@ func (b *book) relateHost(id string) (joined bool) {
 		return false
 	}
 	noun := proto.CloneOf(h.desired)
-	if h.observed != nil {
+	if h.observed != nil && b.asked(id) {
 		schema.MergeObserved(noun, h.observed)
 	}
 	b.picture.SetHost(noun)
@@ -257,7 +260,9 @@ func (b *book) relate(id string) {
 	if is.GetHostId() != "" {
 		delete(b.found, id)
 	}
-	switch at := is.GetHostId(); {
+	switch at, found := is.GetHostId(), b.foundOn(id); {
+	case at == "" && wanted != nil && len(found) > 0:
+		b.picture.Assign(wanted, found[0].GetId())
 	case at == "":
 		b.picture.Release(id)
 	case wanted != nil:

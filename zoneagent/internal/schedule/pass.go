@@ -94,12 +94,14 @@ func (t *Term) plan() *plan {
 		}
 		vm := t.book.desired[id]
 		found, unasked := t.book.foundOn(id), (*apiv1.Host)(nil)
-		if found == nil {
+		if len(found) == 0 {
 			unasked = t.mayExist(vm)
 		}
 		switch {
-		case found != nil:
-			t.takeOver(p, vm, found)
+		case len(found) == 1:
+			t.takeOver(p, vm, found[0])
+		case len(found) > 1:
+			p.refused = append(p.refused, refused{vm, twice(vm, found)})
 		case unasked != nil && t.patient(p, id, t.cfg.OperationTimeout):
 			t.stall()
 			continue
@@ -167,7 +169,6 @@ func (t *Term) patient(p *plan, id string, most time.Duration) bool {
 // takeOver places a VM where it was found.
 func (t *Term) takeOver(p *plan, vm *apiv1.VM, h *apiv1.Host) {
 	t.log.Warn("a VM that the store did not know was found on a host and is taken over there", "vm", vm.GetId(), "host", h.GetName())
-	t.book.picture.Assign(vm, h.GetId())
 	p.placed = append(p.placed, placed{vm: vm, host: h, found: true})
 	p.hosts[h.GetId()] = true
 }
@@ -292,7 +293,7 @@ func (t *Term) settle(p *plan, revision int64) {
 // undo takes a plan back that was not committed.
 func (t *Term) undo(p *plan) {
 	for _, at := range p.placed {
-		t.book.picture.Release(at.vm.GetId())
+		t.book.relate(at.vm.GetId())
 		if at.address.IsValid() && t.book.leases[at.address.String()].value == nil {
 			t.book.pool.set(at.address, false)
 		}

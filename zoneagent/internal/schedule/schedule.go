@@ -221,7 +221,7 @@ func (t *Term) gather(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case b := <-t.changes:
-		t.book.apply(b)
+		t.apply(b)
 	case d := <-t.leaving:
 		t.departures = append(t.departures, d)
 	case <-t.surveyed:
@@ -236,7 +236,7 @@ func (t *Term) drain() {
 	for {
 		select {
 		case b := <-t.changes:
-			t.book.apply(b)
+			t.apply(b)
 		case d := <-t.leaving:
 			t.departures = append(t.departures, d)
 		default:
@@ -244,6 +244,15 @@ func (t *Term) drain() {
 			return
 		}
 	}
+}
+
+// apply takes over what the store tells. Only a store that never began anew has forgotten nothing.
+func (t *Term) apply(b etcdstore.Batch) {
+	if b.Reset {
+		life, _ := t.cfg.Store.Incarnation()
+		t.book.forgetful = life.GetId() != b.Incarnation || life.GetMintedAt() != nil
+	}
+	t.book.apply(b)
 }
 
 // stall puts off what could not be done; a change of the zone may bring it forward.

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"slices"
 	"time"
 
 	"github.com/naru-project/naru/pkg/problem"
@@ -9,8 +10,9 @@ import (
 
 // The store can be put back to an older backup, or begin anew, while VMs run that it then knows nothing of. Placing
 // such a VM as if it were new would make a second one. So a VM that is older than the store's present life and has no
-// host gets none before every host of the cluster was asked what it has; and one that is found on a host is taken over
-// where it is.
+// host gets none before every host of the cluster was asked what it has; one that is found on a host is taken over where
+// it is, and one that is found on two is left to people. Nothing at all is placed on a host that was not asked: what the
+// store has forgotten takes room there.
 
 // clockSkew is how far the clocks of the control plane and of the zone may lie apart in telling what is older.
 const clockSkew = 30 * time.Second
@@ -47,25 +49,42 @@ func (t *Term) takeSurveys() {
 
 func (b *book) survey(host string, vms []string) {
 	b.surveyed[host] = true
+	for id, on := range b.found {
+		if on = slices.DeleteFunc(on, func(h string) bool { return h == host }); len(on) > 0 {
+			b.found[id] = on
+		} else {
+			delete(b.found, id)
+			b.relate(id)
+		}
+	}
 	for _, id := range vms {
 		if b.observed[id].value.GetHostId() == "" {
-			b.found[id] = host
+			b.found[id] = append(b.found[id], host)
+			b.relate(id)
 		}
+	}
+	if b.hosts[host] != nil {
+		b.relateHost(host)
 	}
 }
 
-// foundOn returns the host of the cluster that a VM without a host was found on.
-func (b *book) foundOn(id string) *apiv1.Host {
-	if h := b.hosts[b.found[id]]; h.in(b.cluster) {
-		return h.desired
+// asked tells whether nothing can be on a host that the store does not know of.
+func (b *book) asked(host string) bool { return !b.forgetful || b.surveyed[host] }
+
+// foundOn returns the hosts of the cluster that a VM without a host was found on.
+func (b *book) foundOn(id string) (on []*apiv1.Host) {
+	for _, host := range b.found[id] {
+		if h := b.hosts[host]; h.in(b.cluster) {
+			on = append(on, h.desired)
+		}
 	}
-	return nil
+	return on
 }
 
 // unasked returns a host of the cluster that was not asked yet what it has; nil when all were.
 func (b *book) unasked() (first *apiv1.Host) {
 	for id, h := range b.hosts {
-		if h.in(b.cluster) && !b.surveyed[id] && (first == nil || h.desired.GetName() < first.GetName()) {
+		if h.in(b.cluster) && !b.asked(id) && (first == nil || h.desired.GetName() < first.GetName()) {
 			first = h.desired
 		}
 	}
@@ -75,13 +94,16 @@ func (b *book) unasked() (first *apiv1.Host) {
 // mayExist tells whether a VM without a host may be on one that was not asked yet, and on which.
 func (t *Term) mayExist(vm *apiv1.VM) (on *apiv1.Host) {
 	life, _ := t.cfg.Store.Incarnation()
-	switch {
-	case life.GetId() == t.book.incarnation && life.GetMintedAt() == nil:
-		return nil
-	case life.GetId() == t.book.incarnation && vm.GetCreatedAt().AsTime().After(life.GetMintedAt().AsTime().Add(clockSkew)):
+	if life.GetId() == t.book.incarnation && vm.GetCreatedAt().AsTime().After(life.GetMintedAt().AsTime().Add(clockSkew)) {
 		return nil
 	}
 	return t.book.unasked()
+}
+
+func twice(vm *apiv1.VM, on []*apiv1.Host) *apiv1.Problem {
+	return problem.Newf(problem.WrongState, "Find out which of the two is the VM, remove the other's domain and disk by hand, then ask again.",
+		"VM %s is older than the zone's store, which was put back or began anew, and was found on host %s and on host %s.",
+		vm.GetName(), on[0].GetName(), on[1].GetName()).Problem
 }
 
 func hostUnasked(vm *apiv1.VM, h *apiv1.Host) *apiv1.Problem {

@@ -65,8 +65,9 @@ type site struct {
 	wrong []string             // what should not have happened
 	slow  map[string]int       // "verb" → most at once
 	now   map[string]int
-	hide  map[string]int // rounds that are to miss a VM
-	lag   time.Duration  // from what a round saw to its end
+	hide  map[string]int           // rounds that are to miss a VM
+	lag   time.Duration            // from what a round saw to its end
+	stall map[string]time.Duration // "verb" → before it takes effect
 }
 
 // agent is one owner of one cluster.
@@ -99,6 +100,7 @@ func newSite(t testing.TB) *site {
 		t: t, zone: storetest.NewZone(), fleet: fleet, agents: map[string]*agent{}, sink: &samples{}, log: log,
 		born:  map[string]*timestamppb.Timestamp{},
 		calls: map[string]int{}, cuts: map[string]time.Time{}, slow: map[string]int{}, now: map[string]int{}, hide: map[string]int{},
+		stall: map[string]time.Duration{},
 	}
 }
 
@@ -349,7 +351,9 @@ func (h *watchedHost) act(verb, vm string, fn func() error) error {
 	if !begun.Before(h.agent.owner.Deadline()) {
 		s.wrong = append(s.wrong, fmt.Sprintf("P3: %s of %s began after the owner's deadline", verb, vm))
 	}
+	stall := s.stall[verb]
 	s.mu.Unlock()
+	time.Sleep(stall) // the bubble's time
 	err := fn()
 	s.mu.Lock()
 	defer s.mu.Unlock()

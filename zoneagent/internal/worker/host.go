@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,12 +33,16 @@ type host struct {
 	places   int             // VMs that are being built or started
 	queue    map[string]bool // VMs that wait for a place
 	surveyed string          // the incarnation in which the ledger was told what it has
+	// Calls that change something, under way: how many in each incarnation of the store, and when the last one returned
+	// that was begun in an incarnation that is over. What it did, a round that began before does not tell.
+	calls map[string]int
+	upset time.Time
 }
 
 func (t *Term) host(id string) *host {
 	h := t.hosts[id]
 	if h == nil {
-		h = &host{id: id, queue: map[string]bool{}}
+		h = &host{id: id, queue: map[string]bool{}, calls: map[string]int{}}
 		t.hosts[id] = h
 	}
 	return h
@@ -134,6 +139,30 @@ func (h *host) close(log *slog.Logger) {
 		}
 		h.handle = nil
 	}
+}
+
+// called notes a call that changes something; the function that it returns is called by the loop when it has returned.
+func (t *Term) called(h *host) (returned func()) {
+	life := t.zone.incarnation
+	h.calls[life]++
+	return func() {
+		if h.calls[life]--; h.calls[life] == 0 {
+			delete(h.calls, life)
+		}
+		if life != t.zone.incarnation {
+			h.upset = time.Now()
+		}
+	}
+}
+
+// unsettled tells whether what a round that began then saw can be changed yet by a call of an earlier incarnation.
+func (h *host) unsettled(incarnation string, began time.Time) bool {
+	for life := range h.calls {
+		if life != incarnation {
+			return true
+		}
+	}
+	return !began.After(h.upset)
 }
 
 // available tells whether the host can be worked with.

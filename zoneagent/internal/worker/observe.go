@@ -126,7 +126,7 @@ func (t *Term) looked(h *host, r round) {
 // survey tells the ledger what a host has: once in each incarnation of the store, and when it has a VM that is wanted
 // and has no host yet.
 func (t *Term) survey(h *host, r round) {
-	if r.began.Before(t.zone.since) {
+	if r.began.Before(t.zone.since) || h.unsettled(t.zone.incarnation, r.began) {
 		return
 	}
 	news := h.surveyed != t.zone.incarnation

@@ -50,7 +50,6 @@ type chaos struct {
 	dead    map[string]bool // hosts that were cut or killed
 	orders  []string
 	silent  bool // the store holds its news back
-	putBack bool // the store was put back to an old backup
 	unlucky atomic.Int64
 }
 
@@ -141,7 +140,7 @@ func (c *chaos) step() {
 		c.own("kvm")
 	case "put back":
 		c.zone.PutBack()
-		c.putBack, c.orders = true, nil // what was under way is forgotten with the rest
+		c.orders = nil // what was under way is forgotten with the rest
 	case "silence":
 		c.silent = !c.silent
 		c.zone.Silence(c.silent)
@@ -172,7 +171,7 @@ func (c *chaos) always() {
 		for n := 1; n <= chaosHosts; n++ {
 			created += c.fleet.Knobs(fmt.Sprintf("kvm-%d", n)).Creations(id)
 		}
-		if created > 1 && !c.lost[id] && !c.putBack {
+		if created > 1 && !c.lost[id] {
 			c.rt.Fatalf("P2: %s was created %d times", id, created)
 		}
 		if vm := c.zone.VM(id); vm.GetHostId() != "" {

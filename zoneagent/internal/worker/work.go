@@ -98,10 +98,11 @@ func (t *Term) work(m *machine) {
 	v := view{
 		wanted: m.wanted, is: m.is, work: m.work, now: time.Now(), asked: m.asked, grace: t.limits.StopGrace, starts: m.starts,
 	}
-	handle, network := h.handle, t.w.cfg.Network(t.zone.noun.GetName())
+	handle, network, returned := h.handle, t.w.cfg.Network(t.zone.noun.GetName()), t.called(h)
 	t.job(func() func() {
 		d := t.do(handle, v, machineOf(v.wanted, v.is, network))
 		return func() {
+			returned()
 			m.busy, m.spoken = false, time.Now()
 			t.due[m.id] = true
 			t.did(m, v, d)
