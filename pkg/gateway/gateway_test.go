@@ -457,7 +457,7 @@ func FuzzBody(f *testing.F) {
 	for _, b := range []string{"", "{}", `{"name":"a"}`, `{"name":"a"} {}`, "null", "[]", `{"size":{"cores":1}}`, "\x00", `{"name":"\ud800"}`} {
 		f.Add([]byte(b))
 	}
-	j := &jsonMarshaler{Encoder: &Encoder{}}
+	j := &jsonMarshaler{encoder: &Encoder{}}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		vm := &apiv1.VM{}
 		err := j.Unmarshal(body, vm)
