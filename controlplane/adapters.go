@@ -59,7 +59,7 @@ func (r stateReader) view(ctx context.Context, fn func(*state.Tx) error) error {
 func (r stateReader) Keyring(ctx context.Context) (ring *commandv1.Keyring, err error) {
 	err = r.view(ctx, func(tx *state.Tx) (err error) {
 		ring, err = tx.Keyring()
-		return err
+		return absent(err)
 	})
 	return ring, err
 }

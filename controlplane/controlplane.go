@@ -16,6 +16,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
+	"github.com/naru-project/naru/controlplane/internal/controller/succession"
 	"github.com/naru-project/naru/controlplane/internal/controller/upkeep"
 	"github.com/naru-project/naru/controlplane/internal/fsm"
 	"github.com/naru-project/naru/controlplane/internal/identity"
@@ -45,6 +46,7 @@ type Server struct {
 	hub     *zonehub.Hub
 	brokers *zonehub.Brokers
 	upkeep  *upkeep.Upkeep
+	heirs   *succession.Succession
 }
 
 // New opens everything a server keeps, and listens. Run serves. After an error nothing is left open.
@@ -89,6 +91,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		return nil, err
 	}
 	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: time.Now})
+	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	if s.listen, err = net.Listen("tcp", c.API.Address); err != nil {
 		return nil, fmt.Errorf("api.address: %w; stop what holds the port, or configure another", err)
 	}
@@ -183,6 +186,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 	g.Go(func() error { return ended(ctx, s.api.Run(ctx, s.listen)) })
 	g.Go(func() error { return ended(ctx, s.brokers.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.upkeep.Run)) })
+	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.heirs.Run)) })
 	g.Go(func() error {
 		select {
 		case <-s.db.Done():

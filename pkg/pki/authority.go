@@ -22,8 +22,9 @@ const (
 	year = 365 * day
 	// rootLife is the life of a root, which is pinned in many hands and so is not rotated in place.
 	rootLife = 40 * year
-	// intermediateLife is long enough that a federation nobody tends outlives ten years; Due says when to replace one.
-	intermediateLife = 15 * year
+	// intermediateLife is three times that of the longest-lived certificate: an intermediate issues for two thirds of its life
+	// (Due), and whatever it issued ends within the last one.
+	intermediateLife = 3 * year
 	// backdate lets a certificate be used at once by somebody whose clock is a little behind.
 	backdate = 5 * time.Minute
 )
@@ -144,6 +145,23 @@ func (a *Authority) MarshalKey() ([]byte, error) {
 // its life are over. What the old one issued stays good until its own end.
 func (a *Authority) Due(now time.Time) bool {
 	return a.Parent != nil && !now.Before(renewalTime(a.Certificate, 0))
+}
+
+// Valid says that the authority's own time is now.
+func (a *Authority) Valid(now time.Time) bool {
+	return !now.Before(a.Certificate.NotBefore) && !now.After(a.Certificate.NotAfter)
+}
+
+// Spent says that nothing which the authority issued is valid any more, given that next has issued in its place ever since
+// that was made. A day is added for issuers who learned of next late.
+func (a *Authority) Spent(next *Authority, now time.Time) bool {
+	var longest time.Duration
+	for _, k := range kinds() {
+		if k.authority == a.Role {
+			longest = max(longest, k.ttl)
+		}
+	}
+	return now.After(earlier(a.Certificate.NotAfter, next.Certificate.NotBefore.Add(backdate+longest+day)))
 }
 
 // IssueOptions says what a certificate is to be beyond its key and id.

@@ -89,23 +89,34 @@ func TestNoCertificateOutlivesItsAuthority(t *testing.T) {
 	}
 }
 
-func TestAnIntermediateIsReplacedLongBeforeItEnds(t *testing.T) {
+func TestAnIntermediateIsReplacedInTimeForAllThatItIssued(t *testing.T) {
+	const day = 24 * time.Hour
 	f := newFederation(t, "naru.test", noon)
-	if f.links.Due(noon.Add(9 * 365 * 24 * time.Hour)) {
-		t.Error("due after nine years")
-	}
-	later := noon.Add(10*365*24*time.Hour + 24*time.Hour)
-	if !f.links.Due(later) {
-		t.Error("not due after ten years")
-	}
-	if f.root.Due(later) {
-		t.Error("a root is pinned and never due")
+	later := noon.Add(2 * 365 * day)
+	if f.links.Due(later.Add(-day)) || !f.links.Due(later) || f.root.Due(later) {
+		t.Errorf("due the day before %v, at two years %v; a root, which is pinned and never due, %v",
+			f.links.Due(later.Add(-day)), f.links.Due(later), f.root.Due(later))
 	}
 	next := must(pki.NewAuthority(f.links.Role, f.name, f.root, later))
 	old, new := f.issue(t, f.links, f.agent(t, "z1", "a1"), later), f.issue(t, next, f.agent(t, "z1", "a1"), later)
 	for name, chain := range map[string][][]byte{"the old one's": old, "the new one's": new} {
 		if _, err := pki.Verify(chain, f.rootCert(), later, pki.RoleAgent); err != nil {
 			t.Errorf("%s certificate: %v", name, err)
+		}
+	}
+	for role, life := range map[string]time.Duration{
+		pki.AuthorityLinks: day, pki.AuthorityServers: 30 * day, pki.AuthorityBrokers: 30 * day, pki.AuthorityPeople: 365 * day,
+	} {
+		first := must(pki.NewAuthority(role, f.name, f.root, noon))
+		next := must(pki.NewAuthority(role, f.name, f.root, later))
+		if first.Spent(next, later.Add(life)) {
+			t.Errorf("%s: spent while what it issued last is valid", role)
+		}
+		if end := first.Certificate.NotAfter; later.Add(life).After(end) {
+			t.Errorf("%s: what it issues last is cut short at %s", role, end)
+		}
+		if !first.Spent(next, later.Add(life+day+time.Second)) {
+			t.Errorf("%s: not spent a day after that", role)
 		}
 	}
 }

@@ -136,6 +136,10 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.acceptJoin(b.AcceptJoin)
 	case *commandv1.Command_Revoke:
 		return c.revoke(b.Revoke)
+	case *commandv1.Command_AddAuthority:
+		return c.addAuthority(b.AddAuthority)
+	case *commandv1.Command_RetireAuthority:
+		return c.retireAuthority(b.RetireAuthority)
 
 	case *commandv1.Command_SetZoneSession:
 		return c.setZoneSession(b.SetZoneSession)

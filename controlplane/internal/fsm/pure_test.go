@@ -17,7 +17,7 @@ import (
 // allowed is every package that Apply may import, with the reason. What is not here is not deterministic until shown.
 var allowed = map[string]string{
 	"encoding/binary": "derives ids from the command's", "encoding/hex": "writes them", "errors": "wraps", "fmt": "sentences",
-	"io": "streams of snapshots", "math": "MaxInt64 alone", "strconv": "sentences", "strings": "sentences",
+	"io": "streams of snapshots", "math": "MaxInt64 alone", "slices": "order", "strconv": "sentences", "strings": "sentences",
 	"google.golang.org/protobuf/proto":                         "messages",
 	"google.golang.org/protobuf/types/known/timestamppb":       "times that commands carry",
 	"github.com/naru-project/naru/controlplane/internal/state": "the transaction",

@@ -24,6 +24,7 @@ import (
 
 // State is what the authority reads of the replicated state.
 type State interface {
+	// Keyring is empty before the federation is founded.
 	Keyring(ctx context.Context) (*commandv1.Keyring, error)
 	// JoinToken and Member return nil where there is none.
 	JoinToken(ctx context.Context, id string) (*commandv1.JoinToken, error)
@@ -57,8 +58,8 @@ type Keeper struct {
 	mu      sync.Mutex
 	sealing []byte
 	state   State
-	// loaded are the authorities of the keyring last opened, by role; digest tells when it has changed.
-	loaded map[string]*pki.Authority
+	// loaded are the authorities of the keyring last opened, by role, older ones first; digest tells when it has changed.
+	loaded map[string][]*pki.Authority
 	digest []byte
 }
 
@@ -138,8 +139,8 @@ func (k *Keeper) Unseal(role string, sealed []byte) ([]byte, error) {
 	return pki.Open(k.sealingKey(), role, sealed)
 }
 
-// authority returns an authority of the federation with its key opened.
-func (k *Keeper) authority(ctx context.Context, role string) (*pki.Authority, error) {
+// authorities returns the federation's authorities by role, older ones first, with their keys opened. Not to be changed.
+func (k *Keeper) authorities(ctx context.Context) (map[string][]*pki.Authority, error) {
 	k.mu.Lock()
 	state := k.state
 	k.mu.Unlock()
@@ -159,9 +160,18 @@ func (k *Keeper) authority(ctx context.Context, role string) (*pki.Authority, er
 		}
 		k.loaded, k.digest = loaded, d
 	}
-	a := k.loaded[role]
+	return k.loaded, nil
+}
+
+// authority returns the authority of a role that issues now.
+func (k *Keeper) authority(ctx context.Context, role string) (*pki.Authority, error) {
+	all, err := k.authorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := current(all[role], k.Now())
 	if a == nil {
-		return nil, fmt.Errorf("the keyring has no authority %q", role)
+		return nil, fmt.Errorf("the keyring has no authority for %s whose time is now; the leader makes one, once there is a leader and its clock is right", role)
 	}
 	return a, nil
 }
@@ -191,7 +201,7 @@ func (k *Keeper) issueServer(ctx context.Context, serverID string, csr []byte) (
 	if err != nil {
 		return nil, err
 	}
-	a, err := k.authority(ctx, pki.AuthorityServers)
+	a, err := k.serversAuthority(ctx)
 	if err != nil {
 		return nil, err
 	}

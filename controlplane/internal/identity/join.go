@@ -127,11 +127,15 @@ func (k *Keeper) issueAgent(ctx context.Context, zoneID, agent string, pub crypt
 // Renew answers the holder of a link certificate, expired or not: the same id, for the same key. What the request says
 // beyond its key is ignored.
 func (k *Keeper) Renew(ctx context.Context, certificate []byte, r *linkv1.RenewRequest) (*linkv1.RenewResponse, error) {
-	links, err := k.authority(ctx, pki.AuthorityLinks)
+	all, err := k.authorities(ctx)
 	if err != nil {
 		return nil, err
 	}
-	peer, err := pki.Verify([][]byte{certificate, links.Certificate.Raw}, k.Root(), k.Now(), pki.RoleAgent)
+	issuer, err := issuerOf(certificate, all[pki.AuthorityLinks])
+	var peer *pki.Peer
+	if err == nil {
+		peer, err = pki.Verify([][]byte{certificate, issuer.Certificate.Raw}, k.Root(), k.Now(), pki.RoleAgent)
+	}
 	if err != nil && !errors.Is(err, pki.ErrExpired) {
 		return nil, problem.Newf(problem.CertificateInvalid, "Let the agent join anew with a token.", "the certificate to be renewed: %w", err)
 	}

@@ -81,27 +81,35 @@ func issueAdmin(people *pki.Authority, name string, now clock) (*Admin, error) {
 func sealKeyring(authorities []*pki.Authority, sealing []byte) (*commandv1.Keyring, error) {
 	ring := &commandv1.Keyring{}
 	for _, a := range authorities {
-		key, err := a.MarshalKey()
+		sealed, err := sealAuthority(a, sealing)
 		if err != nil {
 			return nil, err
 		}
-		sealed, err := pki.Seal(sealing, sealRole(a.Role), key)
-		if err != nil {
-			return nil, err
-		}
-		ring.Authorities = append(ring.Authorities, &commandv1.Authority{Role: a.Role, Certificate: a.Certificate.Raw, SealedKey: sealed})
+		ring.Authorities = append(ring.Authorities, sealed)
 	}
 	return ring, nil
 }
 
-// openKeyring opens every authority of a keyring. The root comes first in it.
-func openKeyring(ring *commandv1.Keyring, sealing []byte) (map[string]*pki.Authority, error) {
-	loaded := map[string]*pki.Authority{}
+func sealAuthority(a *pki.Authority, sealing []byte) (*commandv1.Authority, error) {
+	key, err := a.MarshalKey()
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := pki.Seal(sealing, sealRole(a.Role), key)
+	return &commandv1.Authority{Role: a.Role, Certificate: a.Certificate.Raw, SealedKey: sealed}, err
+}
+
+// openKeyring opens every authority of a keyring; of retired ones there is no key. The root comes first in it.
+func openKeyring(ring *commandv1.Keyring, sealing []byte) (map[string][]*pki.Authority, error) {
+	loaded := map[string][]*pki.Authority{}
 	var root *pki.Authority
 	for _, a := range ring.GetAuthorities() {
-		key, err := pki.Open(sealing, sealRole(a.GetRole()), a.GetSealedKey())
-		if err != nil {
-			return nil, fmt.Errorf("the key of authority %s does not open: the sealing key in this server's key folder is not the federation's: %w", a.GetRole(), err)
+		var key []byte
+		if len(a.GetSealedKey()) > 0 {
+			var err error
+			if key, err = pki.Open(sealing, sealRole(a.GetRole()), a.GetSealedKey()); err != nil {
+				return nil, fmt.Errorf("the key of authority %s does not open: the sealing key in this server's key folder is not the federation's: %w", a.GetRole(), err)
+			}
 		}
 		authority, err := pki.LoadAuthority(a.GetCertificate(), key, root)
 		if err != nil {
@@ -110,7 +118,7 @@ func openKeyring(ring *commandv1.Keyring, sealing []byte) (map[string]*pki.Autho
 		if root == nil {
 			root = authority
 		}
-		loaded[a.GetRole()] = authority
+		loaded[a.GetRole()] = append(loaded[a.GetRole()], authority)
 	}
 	return loaded, nil
 }
