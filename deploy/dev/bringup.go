@@ -18,6 +18,8 @@ type Options struct {
 	Servers int
 	// WithoutLibvirt leaves the real hosts out; the walk then asks for a simulated one.
 	WithoutLibvirt bool
+	// Agents of zone business: 1 to 5. The other zones have one.
+	Agents int
 }
 
 // Up brings the site up, from whatever a killed run left, to the point where `naru` can be used in every network.
@@ -29,7 +31,7 @@ func (s *Site) Up(ctx context.Context, o Options) error {
 		what string
 		do   func(context.Context, Options) error
 	}{
-		{"networks", func(ctx context.Context, _ Options) error { return s.layNetworks(ctx) }},
+		{"networks", s.layNetworks},
 		{"control plane", s.raiseControlPlane},
 		{"brokers", s.raiseBrokers},
 		{"zones", s.raiseZones},
@@ -144,12 +146,17 @@ func (s *Site) raiseBrokers(ctx context.Context, _ Options) error {
 	return nil
 }
 
-func (s *Site) raiseZones(ctx context.Context, _ Options) error {
-	if err := together(ctx, zones, s.raiseZone); err != nil {
+func (s *Site) raiseZones(ctx context.Context, o Options) error {
+	err := together(ctx, zones, func(ctx context.Context, z Network) error { return s.raiseZone(ctx, z, o) })
+	if err != nil {
 		return err
 	}
 	for _, z := range zones {
-		url, err := s.openWindow(z, []string{s.address(z, agentHost) + ":8443"})
+		var edges []string
+		for i := range o.agents(z) {
+			edges = append(edges, s.address(z, agentHost+i)+":8443")
+		}
+		url, err := s.openWindow(z, edges)
 		if err != nil {
 			return err
 		}
@@ -159,35 +166,53 @@ func (s *Site) raiseZones(ctx context.Context, _ Options) error {
 	return nil
 }
 
-// raiseZone makes a zone, lets its agent in and waits until it is online.
-func (s *Site) raiseZone(ctx context.Context, z Network) error {
+// raiseZone makes a zone, lets its agents in one after another, and waits until it is online and they see one another.
+func (s *Site) raiseZone(ctx context.Context, z Network, o Options) error {
 	if err := s.createZone(ctx, z); err != nil {
 		return err
 	}
-	name := "agent-" + z.Name
+	for i := range o.agents(z) {
+		if err := s.raiseAgent(ctx, z, i); err != nil {
+			return err
+		}
+		if err := s.awaitZone(ctx, z, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// raiseAgent joins the i-th agent of a zone to it and starts it. Each but the first enters the zone at the first.
+func (s *Site) raiseAgent(ctx context.Context, z Network, i int) error {
+	name := agentName(z, i)
 	token := s.path("run", name+".token")
 	if err := s.zoneToken(ctx, z, token); err != nil {
 		return err
 	}
-	config, err := s.writeConfig(name, s.agentConfig(z))
+	settings := s.agentConfig(z, i)
+	if i > 0 {
+		pin, err := s.run(ctx, agentName(z, 0), "naru-zoneagent", "ca", "--pin", "--config", s.path("config", agentName(z, 0)+".yaml"))
+		if err != nil {
+			return err
+		}
+		settings["peers"], settings["zone_pin"] = []string{s.address(z, agentHost) + ":7445"}, pin
+	}
+	config, err := s.writeConfig(name, settings)
 	if err != nil {
 		return err
 	}
-	if err := s.joinAgent(ctx, z, config, token); err != nil {
+	if err := s.joinAgent(ctx, z, i, config, token); err != nil {
 		return err
 	}
-	if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-zoneagent"), "run", "--config", config}}); err != nil {
-		return err
-	}
-	return s.awaitZone(ctx, z)
+	return s.start(record{Name: name, Group: name, Args: []string{s.program("naru-zoneagent"), "run", "--config", config}})
 }
 
-// agentConfig is the configuration of a zone's agent.
-func (s *Site) agentConfig(z Network) map[string]any {
-	here := s.address(z, agentHost)
+// agentConfig is the configuration of a zone's i-th agent.
+func (s *Site) agentConfig(z Network, i int) map[string]any {
+	here := s.address(z, agentHost+i)
 	return map[string]any{
-		"name":    "agent-1",
-		"data":    s.path("data", "agent-"+z.Name),
+		"name":    fmt.Sprintf("agent-%d", i+1),
+		"data":    s.path("data", agentName(z, i)),
 		"brokers": []string{s.address(z, brokerHost) + ":7443"},
 		"edge":    map[string]any{"address": here + ":8443", "names": []string{z.Name + ".localhost"}},
 		"agent":   map[string]any{"address": here + ":7445"},
@@ -215,19 +240,19 @@ func together(ctx context.Context, networks []Network, do func(context.Context, 
 }
 
 // joinAgent lets an agent in: it asks and prints its fingerprint, the administrator compares and accepts.
-func (s *Site) joinAgent(ctx context.Context, z Network, config, token string) error {
+func (s *Site) joinAgent(ctx context.Context, z Network, i int, config, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	fingerprint, err := s.run(ctx, "agent-"+z.Name, "naru-zoneagent", "fingerprint", "--config", config)
+	fingerprint, err := s.run(ctx, agentName(z, i), "naru-zoneagent", "fingerprint", "--config", config)
 	if err != nil {
 		return err
 	}
 	joined := make(chan error, 1)
 	go func() {
-		_, err := s.run(ctx, "agent-"+z.Name, "naru-zoneagent", "join", "--config", config, "--token-file", token)
+		_, err := s.run(ctx, agentName(z, i), "naru-zoneagent", "join", "--config", config, "--token-file", token)
 		joined <- err
 	}()
-	if err := s.acceptAgent(ctx, z, fingerprint, joined); err != nil {
+	if err := s.acceptAgent(ctx, z, i, fingerprint, joined); err != nil {
 		return err
 	}
 	return <-joined

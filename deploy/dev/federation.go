@@ -114,8 +114,8 @@ func (s *Site) zoneToken(ctx context.Context, z Network, path string) error {
 }
 
 // acceptAgent accepts the agent once it has asked; the error of a join that ended first comes back instead.
-func (s *Site) acceptAgent(ctx context.Context, z Network, fingerprint string, joined <-chan error) error {
-	return s.until(ctx, "waiting for the agent of "+z.Name+" to ask", []string{"broker-" + z.Name}, func(ctx context.Context) error {
+func (s *Site) acceptAgent(ctx context.Context, z Network, i int, fingerprint string, joined <-chan error) error {
+	return s.until(ctx, "waiting for "+agentName(z, i)+" to ask", []string{"broker-" + z.Name}, func(ctx context.Context) error {
 		select {
 		case err := <-joined:
 			return errors.Join(errors.New("the join ended before it was accepted"), err)
@@ -126,23 +126,39 @@ func (s *Site) acceptAgent(ctx context.Context, z Network, fingerprint string, j
 			if err != nil {
 				return err
 			}
-			if len(r.GetJoinRequests()) == 0 {
-				return errors.New("no agent has asked yet")
+			for _, asks := range r.GetJoinRequests() {
+				if asks.GetFingerprint() == fingerprint {
+					_, err = c.Zones.AcceptAgent(ctx, &apiv1.AcceptAgentRequest{Zone: z.Name, Agent: asks.GetAgent(), Fingerprint: fingerprint})
+					return err
+				}
 			}
-			_, err = c.Zones.AcceptAgent(ctx, &apiv1.AcceptAgentRequest{Zone: z.Name, Agent: "agent-1", Fingerprint: fingerprint})
-			return err
+			return errors.New("it has not asked yet")
 		})
 	})
 }
 
-func (s *Site) awaitZone(ctx context.Context, z Network) error {
-	return s.until(ctx, "waiting for zone "+z.Name, []string{"agent-" + z.Name, "broker-" + z.Name}, func(ctx context.Context) error {
+// awaitZone waits until a zone is online and that many of its agents are there.
+func (s *Site) awaitZone(ctx context.Context, z Network, agents int) error {
+	processes := []string{"broker-" + z.Name}
+	for i := range agents {
+		processes = append(processes, agentName(z, i))
+	}
+	return s.until(ctx, "waiting for zone "+z.Name, processes, func(ctx context.Context) error {
 		return s.asAdmin(ctx, func(ctx context.Context, c *client.Client) error {
 			r, err := c.Zones.GetZone(ctx, &apiv1.GetZoneRequest{Zone: z.Name})
-			if err == nil && r.GetZone().GetState() != apiv1.Zone_ONLINE {
-				err = fmt.Errorf("it is %s", r.GetZone().GetState())
+			if err != nil {
+				return err
 			}
-			return err
+			there := 0
+			for _, a := range r.GetZone().GetAgents() {
+				if a.GetAlive() {
+					there++
+				}
+			}
+			if state := r.GetZone().GetState(); state != apiv1.Zone_ONLINE || there < agents {
+				return fmt.Errorf("it is %s, with %d of %d agents", state, there, agents)
+			}
+			return nil
 		})
 	})
 }

@@ -13,7 +13,7 @@ func (s *Site) netns(group string) string { return s.prefix() + group }
 
 // layNetworks makes a namespace for every group of processes, and for each network one more with a bridge that stands for
 // its switch. No namespace forwards, and none has a route but to the networks it has a leg in.
-func (s *Site) layNetworks(ctx context.Context) error {
+func (s *Site) layNetworks(ctx context.Context, o Options) error {
 	if s.Mode == Loopback {
 		return nil
 	}
@@ -25,7 +25,10 @@ func (s *Site) layNetworks(ctx context.Context) error {
 		groups = append(groups, "switch-"+n.Name, "desk-"+n.Name)
 	}
 	for _, z := range zones {
-		groups = append(groups, "broker-"+z.Name, "agent-"+z.Name, "host-"+z.Name)
+		groups = append(groups, "broker-"+z.Name, "host-"+z.Name)
+		for i := range o.agents(z) {
+			groups = append(groups, agentName(z, i))
+		}
 	}
 	var add strings.Builder
 	for _, g := range groups {
@@ -61,11 +64,15 @@ func (s *Site) layNetworks(ctx context.Context) error {
 		}{
 			{control, "broker-" + z.Name, "hub", brokerHubHost(z)},
 			{z, "broker-" + z.Name, "zone", brokerHost},
-			{z, "agent-" + z.Name, "eth0", agentHost},
 			{z, "host-" + z.Name, "eth0", kvmHost},
 			{z, "desk-" + z.Name, "eth0", deskHost},
 		} {
 			if err := s.plug(ctx, leg.n, leg.group, leg.dev, leg.host); err != nil {
+				return err
+			}
+		}
+		for i := range o.agents(z) {
+			if err := s.plug(ctx, z, agentName(z, i), "eth0", agentHost+i); err != nil {
 				return err
 			}
 		}
@@ -92,7 +99,8 @@ func (s *Site) plug(ctx context.Context, n Network, group, dev string, host int)
 // portOf names a group's port on a network's switch; interface names take 15 bytes.
 func portOf(group string) string {
 	role, rest, _ := strings.Cut(group, "-")
-	return fmt.Sprintf("%.6s-%.3s", role, rest)
+	place, number, _ := strings.Cut(rest, "-")
+	return fmt.Sprintf("%.6s-%.3s%s", role, place, number)
 }
 
 // guestBridge is the bridge of a zone's flat guest network, on its host.

@@ -46,6 +46,25 @@ func (s *Site) guestAddress(n Network, host int) string {
 // brokerHubHost is the last byte of a broker's address in the control network.
 func brokerHubHost(n Network) int { return 20 + n.Number }
 
+// agentsZone is the zone that may have several agents.
+const agentsZone = "business"
+
+// agents is how many agents a zone has.
+func (o Options) agents(z Network) int {
+	if z.Name == agentsZone {
+		return max(o.Agents, 1)
+	}
+	return 1
+}
+
+// agentName names the process of a zone's i-th agent: agent-business, agent-business-2.
+func agentName(z Network, i int) string {
+	if i == 0 {
+		return "agent-" + z.Name
+	}
+	return fmt.Sprintf("agent-%s-%d", z.Name, i+1)
+}
+
 // Cluster is one cluster of simulated hosts of the reference site.
 type Cluster struct {
 	Name, Purpose string

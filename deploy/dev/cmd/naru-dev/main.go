@@ -82,9 +82,13 @@ func runCommand(state *string) *cobra.Command {
 	cmd.Flags().BoolVar(&once, "once", false, "leave again after the walk")
 	cmd.Flags().IntVar(&o.Servers, "servers", 3, "servers of the control plane: 1 or 3")
 	cmd.Flags().BoolVar(&o.WithoutLibvirt, "without-libvirt", false, "simulated hosts only")
+	cmd.Flags().IntVar(&o.Agents, "agents", 1, "agents of zone business: 1 to 5")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.Servers != 1 && o.Servers != 3 {
 			return fmt.Errorf("--servers %d: it is 1 or 3", o.Servers)
+		}
+		if o.Agents < 1 || o.Agents > 5 {
+			return fmt.Errorf("--agents %d: it is 1 to 5", o.Agents)
 		}
 		mode := dev.ChooseMode()
 		if code, entered, err := dev.Enter(cmd.Context(), mode, nil); entered || err != nil {
