@@ -18,6 +18,8 @@ type Options struct {
 	Servers int
 	// WithoutLibvirt leaves the real hosts out; the walk then asks for a simulated one.
 	WithoutLibvirt bool
+	// Fleet is how many simulated hosts the business zone has besides, in a cluster of its own, with a guest network to match.
+	Fleet int
 	// Agents of zone business: 1 to 5. The other zones have one.
 	Agents int
 }
@@ -49,6 +51,9 @@ func (s *Site) Up(ctx context.Context, o Options) error {
 // Down ends the site and leaves nothing behind: no process, no namespace, no mount, no domain, no data.
 func (s *Site) Down(ctx context.Context) error {
 	if err := s.endAll(ctx); err != nil {
+		return err
+	}
+	if err := s.endStrays(ctx); err != nil {
 		return err
 	}
 	if err := s.liftNetworks(ctx); err != nil {
@@ -172,7 +177,7 @@ func (s *Site) raiseZone(ctx context.Context, z Network, o Options) error {
 		return err
 	}
 	for i := range o.agents(z) {
-		if err := s.raiseAgent(ctx, z, i); err != nil {
+		if err := s.raiseAgent(ctx, z, i, o); err != nil {
 			return err
 		}
 		if err := s.awaitZone(ctx, z, i+1); err != nil {
@@ -183,13 +188,16 @@ func (s *Site) raiseZone(ctx context.Context, z Network, o Options) error {
 }
 
 // raiseAgent joins the i-th agent of a zone to it and starts it. Each but the first enters the zone at the first.
-func (s *Site) raiseAgent(ctx context.Context, z Network, i int) error {
+func (s *Site) raiseAgent(ctx context.Context, z Network, i int, o Options) error {
 	name := agentName(z, i)
 	token := s.path("run", name+".token")
 	if err := s.zoneToken(ctx, z, token); err != nil {
 		return err
 	}
 	settings := s.agentConfig(z, i)
+	if z.Name == fleetZone && o.Fleet > 0 {
+		settings["network"] = fleetNetwork
+	}
 	if i > 0 {
 		pin, err := s.run(ctx, agentName(z, 0), "naru-zoneagent", "ca", "--pin", "--config", s.path("config", agentName(z, 0)+".yaml"))
 		if err != nil {
@@ -210,7 +218,7 @@ func (s *Site) raiseAgent(ctx context.Context, z Network, i int) error {
 // agentConfig is the configuration of a zone's i-th agent.
 func (s *Site) agentConfig(z Network, i int) map[string]any {
 	here := s.address(z, agentHost+i)
-	return map[string]any{
+	config := map[string]any{
 		"name":    fmt.Sprintf("agent-%d", i+1),
 		"data":    s.path("data", agentName(z, i)),
 		"brokers": []string{s.address(z, brokerHost) + ":7443"},
@@ -228,6 +236,10 @@ func (s *Site) agentConfig(z Network, i int) map[string]any {
 		"sample_every":    "2s",
 		"metrics_address": here + ":9443",
 	}
+	if pool := s.pool(z); pool != "" {
+		config["libvirt"] = map[string]any{"pool_path": pool}
+	}
+	return config
 }
 
 // together does the same for every network at once; the first failure ends the others.

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/naru-project/naru/deploy/dev/libvirthost"
 	"github.com/naru-project/naru/deploy/guest"
@@ -42,6 +45,9 @@ func (s *Site) raiseHosts(ctx context.Context, o Options) error {
 		return err
 	}
 	s.say.Tell("hosts: %d simulated servers with %d cores, as in the reference site", servers, cores)
+	if err := s.raiseFleet(ctx, o); err != nil {
+		return err
+	}
 	if s.simulated(o) {
 		return nil
 	}
@@ -52,20 +58,63 @@ func (s *Site) raiseHosts(ctx context.Context, o Options) error {
 	return nil
 }
 
+// The fleet's zone and cluster, and the guest network of that zone: the reference site's has no room for thousands of VMs.
+const (
+	fleetZone    = "business"
+	fleetCluster = "fleet"
+)
+
+var fleetNetwork = map[string]any{
+	"bridge": guestBridge, "cidr": "10.92.0.0/16", "gateway": "10.92.0.1", "first": "10.92.1.0", "last": "10.92.255.250",
+}
+
+// raiseFleet makes the simulated hosts of a large site.
+func (s *Site) raiseFleet(ctx context.Context, o Options) error {
+	if o.Fleet == 0 {
+		return nil
+	}
+	z, err := zoneNamed(fleetZone)
+	if err != nil {
+		return err
+	}
+	err = s.asAdmin(ctx, func(ctx context.Context, c *client.Client) error {
+		if err := createCluster(ctx, c, z, fleetCluster, "a large fleet", "sim"); err != nil {
+			return err
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(64)
+		for i := range o.Fleet {
+			g.Go(func() error {
+				name := fmt.Sprintf("f-%05d", i+1)
+				return createHost(ctx, c, z, fleetCluster, name, "sim://"+name+"?cores=32&memory_mib=131072&disk_gib=2000", nil)
+			})
+		}
+		return g.Wait()
+	})
+	if err == nil {
+		s.say.Tell("hosts: a fleet of %d more in cluster %s of zone %s", o.Fleet, fleetCluster, fleetZone)
+	}
+	return err
+}
+
 // awaitHosts waits until every host has been seen by its zone's agent.
 func (s *Site) awaitHosts(ctx context.Context, _ Options) error {
 	return s.until(ctx, "waiting for the hosts to be seen", nil, func(ctx context.Context) error {
 		return s.asAdmin(ctx, func(ctx context.Context, c *client.Client) error {
-			r, err := c.Hosts.ListHosts(ctx, &apiv1.ListHostsRequest{PageSize: 1000})
-			if err != nil {
-				return err
-			}
-			for _, h := range r.GetHosts() {
-				if h.GetHealth() != apiv1.Host_AVAILABLE {
-					return fmt.Errorf("host %s of zone %s is %s %s", h.GetName(), h.GetZone(), h.GetHealth(), h.GetHealthReason())
+			for page := ""; ; {
+				r, err := c.Hosts.ListHosts(ctx, &apiv1.ListHostsRequest{PageSize: 1000, PageToken: page})
+				if err != nil {
+					return err
+				}
+				for _, h := range r.GetHosts() {
+					if h.GetHealth() != apiv1.Host_AVAILABLE {
+						return fmt.Errorf("host %s of zone %s is %s %s", h.GetName(), h.GetZone(), h.GetHealth(), h.GetHealthReason())
+					}
+				}
+				if page = r.GetNextPageToken(); page == "" {
+					return nil
 				}
 			}
-			return nil
 		})
 	})
 }
@@ -87,6 +136,8 @@ func (s *Site) raiseKVM(ctx context.Context, z Network) error {
 		UUID:   uuid.NewSHA1(uuid.NameSpaceURL, []byte(s.dir+"/"+z.Name)).String(),
 		NetNS:  "/run/netns/" + s.netns("host-"+z.Name),
 		Bridge: guestBridge,
+		Pool:   s.pool(z),
+		Env:    []string{s.mark()},
 		TLS: &libvirthost.TLS{
 			Certificate: filepath.Join(pki, "servercert.pem"), Key: filepath.Join(pki, "serverkey.pem"),
 			Authorities: filepath.Join(pki, "cacert.pem"), Address: address,
@@ -164,6 +215,15 @@ func (s *Site) guestImage(ctx context.Context, o Options) (string, error) {
 	})
 }
 
+// pool is where a zone's host sees its folder for disks, empty where that is the usual place: in a user namespace none can
+// be made outside the site's folder.
+func (s *Site) pool(z Network) string {
+	if s.Mode == UserNamespaces {
+		return s.path("data", "host-"+z.Name, "pool")
+	}
+	return ""
+}
+
 // startHost starts the zone's libvirt host in its namespaces, and records it.
 func (s *Site) startHost(ctx context.Context, r record) error {
 	h, err := libvirthost.Start(ctx, *r.Host)
@@ -177,4 +237,29 @@ func (s *Site) startHost(ctx context.Context, r record) error {
 }
 
 // simulated reports whether the site has simulated hosts only.
-func (s *Site) simulated(o Options) bool { return o.WithoutLibvirt || s.Mode == Loopback }
+func (s *Site) simulated(o Options) bool { return o.WithoutLibvirt || s.lacks() != "" }
+
+// lacks says what keeps real hosts from running in the site's mode; empty when nothing does. As root a host that cannot be
+// started is an error instead.
+func (s *Site) lacks() string {
+	switch s.Mode {
+	case Namespaces:
+		return ""
+	case Loopback:
+		return "they need namespaces"
+	}
+	for _, program := range []string{"libvirtd", "qemu-system-x86_64"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return program + " is not installed"
+		}
+	}
+	if b, err := os.ReadFile("/proc/self/setgroups"); err != nil || strings.TrimSpace(string(b)) != "allow" {
+		return "libvirt sets groups, for which this user needs the package uidmap and lines in /etc/subuid and /etc/subgid"
+	}
+	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return "their guests' network needs /dev/net/tun: " + err.Error()
+	}
+	tun.Close()
+	return ""
+}

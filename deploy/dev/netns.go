@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 )
@@ -134,7 +135,7 @@ func (s *Site) setLink(ctx context.Context, zone, state string) error {
 		return err
 	}
 	if s.Mode == Loopback {
-		return fmt.Errorf("this site runs on loopback, where no link can be cut; run it as root")
+		return fmt.Errorf("this site runs on loopback, where no link can be cut; it takes root, or user namespaces")
 	}
 	return ipBatch(ctx, s.netns("switch-"+z.Name), fmt.Sprintf("link set %s %s\n", portOf("broker-"+z.Name), state))
 }
@@ -154,7 +155,9 @@ func (s *Site) inside(ctx context.Context, group string, args ...string) *exec.C
 	if s.Mode != Loopback {
 		args = append([]string{"ip", "netns", "exec", s.netns(group)}, args...)
 	}
-	return exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), s.mark())
+	return cmd
 }
 
 // liftNetworks removes every namespace of this site; processes in them must have ended.

@@ -76,7 +76,8 @@ func (s *Site) records() []record {
 	return out
 }
 
-func (s *Site) liveProcesses() []ProcessState {
+// Running returns the processes of the site that live now.
+func (s *Site) Running() []ProcessState {
 	out := []ProcessState{}
 	for _, r := range s.records() {
 		if r.alive() {
@@ -86,9 +87,14 @@ func (s *Site) liveProcesses() []ProcessState {
 	return out
 }
 
-func (s *Site) recordOf(name string) (record, error) {
+// daemon returns the record of one of the federation's processes. The windows are none, and cannot be started anew: their
+// listeners were made out here.
+func (s *Site) daemon(name string) (record, error) {
 	var names []string
 	for _, r := range s.records() {
+		if strings.HasPrefix(r.Name, windowPrefix) {
+			continue
+		}
 		if r.Name == name {
 			return r, nil
 		}
@@ -99,7 +105,7 @@ func (s *Site) recordOf(name string) (record, error) {
 
 // Kill ends a process with SIGKILL, and returns when it is gone.
 func (s *Site) Kill(ctx context.Context, name string) error {
-	r, err := s.recordOf(name)
+	r, err := s.daemon(name)
 	if err != nil {
 		return err
 	}
@@ -111,7 +117,7 @@ func (s *Site) Kill(ctx context.Context, name string) error {
 
 // Start starts a process again as it was started at first.
 func (s *Site) Start(ctx context.Context, name string) error {
-	r, err := s.recordOf(name)
+	r, err := s.daemon(name)
 	if err != nil {
 		return err
 	}
@@ -149,7 +155,7 @@ func (s *Site) endAll(ctx context.Context) error {
 				err = r.end(ctx, syscall.SIGKILL)
 			}
 			if err == nil {
-				err = os.Remove(s.path("run", r.Name+".json"))
+				err = os.RemoveAll(s.path("run", r.Name+".json"))
 			}
 			errs = append(errs, err)
 		}
@@ -232,10 +238,14 @@ func (s *Site) logTail(name string) string {
 func (s *Site) until(ctx context.Context, what string, processes []string, done func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
+	var why error // as it was last told before the time was over
 	for {
 		err := done(ctx)
 		if err == nil {
 			return nil
+		}
+		if why == nil || ctx.Err() == nil {
+			why = err
 		}
 		for _, r := range s.records() {
 			if slices.Contains(processes, r.Name) && !r.alive() {
@@ -244,7 +254,7 @@ func (s *Site) until(ctx context.Context, what string, processes []string, done 
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", what, err)
+			return fmt.Errorf("%s: %w", what, why)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -50,22 +50,22 @@ type ProcessState struct {
 	PID  int    `json:"pid"`
 }
 
-// ErrNotRunning says that no site stands under the folder.
-var ErrNotRunning = errors.New("no site is running here; start one with: naru-dev run")
+// folders of a site.
+var folders = []string{"run", "log", "cli", "config", "data", "cache"}
 
-// New returns a site under dir that is not up yet, with the programs in bin.
+// New returns a site under dir that is not up yet, with the programs in bin. The folder is to be claimed by who calls.
 func New(dir, bin string, mode Mode, say *Story) (*Site, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, sub := range []string{"run", "log", "cli", "config", "data", "cache"} {
+	for _, sub := range folders {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, err
 		}
 	}
 	s := &Site{Mode: mode, dir: dir, bin: bin, say: say}
-	if mode == UserNamespaces {
+	if mode == UserNamespaces && Inside() {
 		me, err := identify(os.Getpid())
 		if err != nil {
 			return nil, err
@@ -83,7 +83,7 @@ func Open(dir, bin string) (*Site, error) {
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "site.json"))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, ErrNotRunning
+		return nil, notUp(dir)
 	}
 	if err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func Open(dir, bin string) (*Site, error) {
 func (s *Site) JSON() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Processes = s.liveProcesses()
+	s.Processes = s.Running()
 	return json.MarshalIndent(s, "", "  ")
 }
 
@@ -111,6 +111,9 @@ func (s *Site) save() error {
 	}
 	return writeFile(s.path("site.json"), append(b, '\n'))
 }
+
+// Dir returns the site's folder.
+func (s *Site) Dir() string { return s.dir }
 
 // path returns a path under the site's folder.
 func (s *Site) path(elem ...string) string {

@@ -69,7 +69,7 @@ func (s *Site) DoWalk(ctx context.Context, o Options) error {
 // naru runs the command line with a network's configuration.
 func (s *Site) naru(ctx context.Context, network string, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, s.program("naru"), args...)
-	cmd.Env = append(os.Environ(), "NARU_CONFIG="+s.path("cli", network+".yaml"))
+	cmd.Env = append(os.Environ(), s.mark(), "NARU_CONFIG="+s.path("cli", network+".yaml"))
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
 	return cmd.Run()
 }

@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // listen opens a listener on loopback for a network's window, on its usual port where that is free.
@@ -40,16 +43,45 @@ func (s *Site) openWindow(n Network, targets []string) (url string, err error) {
 		return "", err
 	}
 	defer l.Close()
-	r := record{Name: "window-" + n.Name, Group: "desk-" + n.Name, Args: []string{s.program("naru-dev"), "window", strings.Join(targets, ",")}}
-	return fmt.Sprintf("https://%s.localhost:%d", n.Name, l.Addr().(*net.TCPAddr).Port), s.start(r, f)
+	listeners := []*os.File{f}
+	if s.Mode == UserNamespaces {
+		// What runs in here, this program too, reaches the window under the same address.
+		inner, err := net.Listen("tcp", l.Addr().String())
+		if err != nil {
+			return "", err
+		}
+		defer inner.Close()
+		f, err := inner.(*net.TCPListener).File()
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		listeners = append(listeners, f)
+	}
+	r := record{Name: windowPrefix + n.Name, Group: "desk-" + n.Name, Args: []string{
+		s.program("naru-dev"), "window", "--listeners", strconv.Itoa(len(listeners)), strings.Join(targets, ","),
+	}}
+	return fmt.Sprintf("https://%s.localhost:%d", n.Name, l.Addr().(*net.TCPAddr).Port), s.start(r, listeners...)
 }
 
-// ServeWindow carries connections of the listener on file descriptor 3 to the first of the targets that answers.
-func ServeWindow(ctx context.Context, targets []string) error {
-	l, err := net.FileListener(os.NewFile(3, "window"))
-	if err != nil {
-		return fmt.Errorf("file descriptor 3 is no listener: %w", err)
+// windowPrefix begins the names of the windows' processes.
+const windowPrefix = "window-"
+
+// ServeWindow carries connections of the listeners, on the file descriptors from 3 on, to the first of the targets that
+// answers.
+func ServeWindow(ctx context.Context, listeners int, targets []string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range listeners {
+		l, err := net.FileListener(os.NewFile(uintptr(3+i), "window"))
+		if err != nil {
+			return fmt.Errorf("file descriptor %d is no listener: %w", 3+i, err)
+		}
+		g.Go(func() error { return serve(ctx, l, targets) })
 	}
+	return g.Wait()
+}
+
+func serve(ctx context.Context, l net.Listener, targets []string) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
 		c, err := l.Accept()

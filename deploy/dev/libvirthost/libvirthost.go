@@ -12,6 +12,7 @@
 package libvirthost
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/binary"
@@ -27,7 +28,7 @@ import (
 	"time"
 )
 
-// PoolPath is where the host sees its folder for disks.
+// PoolPath is where the host sees its folder for disks, unless Config.Pool says otherwise.
 const PoolPath = "/var/lib/naru"
 
 //go:embed host.sh
@@ -55,6 +56,10 @@ type Config struct {
 	// machines the device opens and no guest boots with it. (A device like /dev/null in its place would make libvirt
 	// look at QEMU anew with every call.)
 	KVM bool
+	// Pool is where the host sees its folder for disks; empty is PoolPath.
+	Pool string
+	// Env is added to the environment of the host's processes, NAME=VALUE.
+	Env []string
 	// Bound cuts the host's power when the process that started it ends, by whatever means.
 	Bound bool
 }
@@ -96,10 +101,11 @@ func Start(ctx context.Context, config Config) (_ *Host, err error) {
 	h.cmd.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root",
 		"HOST_DIR=" + config.Dir, "HOST_NAME=" + config.Name, "HOST_BRIDGE=" + config.Bridge,
-		"HOST_CAPABILITIES=" + config.Capabilities, "HOST_POOL=" + PoolPath,
+		"HOST_CAPABILITIES=" + config.Capabilities, "HOST_POOL=" + cmp.Or(config.Pool, PoolPath),
 		"HOST_LISTEN=" + map[bool]string{true: "--listen"}[config.TLS != nil],
 		"HOST_KVM=" + map[bool]string{true: "yes"}[config.KVM],
 	}
+	h.cmd.Env = append(h.cmd.Env, config.Env...)
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 		Setsid:     true,

@@ -48,7 +48,7 @@ func root() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if code, entered, err := dev.Enter(cmd.Context(), s.Mode, s.Anchor); entered || err != nil {
+			if code, entered, err := s.Enter(cmd.Context()); entered || err != nil {
 				return ended(code, err)
 			}
 			return do(cmd, s, args)
@@ -62,10 +62,10 @@ func root() *cobra.Command {
 		onSite("kill PROCESS", "End a process with SIGKILL", cobra.ExactArgs(1), func(cmd *cobra.Command, s *dev.Site, args []string) error { return s.Kill(cmd.Context(), args[0]) }),
 		onSite("start PROCESS", "Start a process that was killed", cobra.ExactArgs(1), func(cmd *cobra.Command, s *dev.Site, args []string) error { return s.Start(cmd.Context(), args[0]) }),
 		onSite("exec NETWORK -- COMMAND...", "Run a command inside a network", cobra.MinimumNArgs(2), execute),
-		onSite("down", "End the site and leave nothing behind", cobra.NoArgs, func(cmd *cobra.Command, s *dev.Site, _ []string) error { return s.Down(cmd.Context()) }),
-		&cobra.Command{Use: "window TARGETS", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			return dev.ServeWindow(cmd.Context(), strings.Split(args[0], ","))
+		&cobra.Command{Use: "down", Short: "End the site and leave nothing behind", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			return down(cmd.Context(), *state)
 		}},
+		windowCommand(),
 	)
 	for _, c := range root.Commands() {
 		if c.Name() == "status" {
@@ -75,42 +75,78 @@ func root() *cobra.Command {
 	return root
 }
 
+// windowCommand is how a window's process is started.
+func windowCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "window TARGETS", Hidden: true, Args: cobra.ExactArgs(1)}
+	listeners := cmd.Flags().Int("listeners", 1, "how many file descriptors from 3 on are listeners")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return dev.ServeWindow(cmd.Context(), *listeners, strings.Split(args[0], ","))
+	}
+	return cmd
+}
+
 func runCommand(state *string) *cobra.Command {
 	var o dev.Options
 	var once bool
+	var mode string
 	cmd := &cobra.Command{Use: "run", Short: "Bring the site up and walk the main job", Args: cobra.NoArgs}
 	cmd.Flags().BoolVar(&once, "once", false, "leave again after the walk")
 	cmd.Flags().IntVar(&o.Servers, "servers", 3, "servers of the control plane: 1 or 3")
+	cmd.Flags().StringVar(&mode, "mode", "", "namespaces, user-namespaces or loopback; the best that this machine has where it is not given")
 	cmd.Flags().BoolVar(&o.WithoutLibvirt, "without-libvirt", false, "simulated hosts only")
+	cmd.Flags().IntVar(&o.Fleet, "fleet", 0, "simulated hosts that the business zone has besides, in a cluster of their own")
 	cmd.Flags().IntVar(&o.Agents, "agents", 1, "agents of zone business: 1 to 5")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if o.Fleet < 0 || o.Fleet > 100_000 {
+			return fmt.Errorf("--fleet %d: it is 0 to 100000", o.Fleet)
+		}
 		if o.Servers != 1 && o.Servers != 3 {
 			return fmt.Errorf("--servers %d: it is 1 or 3", o.Servers)
 		}
 		if o.Agents < 1 || o.Agents > 5 {
 			return fmt.Errorf("--agents %d: it is 1 to 5", o.Agents)
 		}
-		mode := dev.ChooseMode()
-		if code, entered, err := dev.Enter(cmd.Context(), mode, nil); entered || err != nil {
-			return ended(code, err)
+		mode, err := dev.ParseMode(mode)
+		if err != nil {
+			return err
 		}
 		return run(cmd.Context(), *state, mode, o, once)
 	}
 	return cmd
 }
 
-// run brings the site up, walks, and stays until it is interrupted; it takes the site down in any case.
+// run claims the folder and runs the site, inside a user namespace where that is how the networks are kept apart.
 func run(ctx context.Context, state string, mode dev.Mode, o dev.Options, once bool) error {
+	if dev.Inside() {
+		return stand(dev.WithStarter(ctx), state, mode, o, once)
+	}
+	claim, err := dev.ClaimFolder(ctx, state, programs(), mode, dev.NewStory(os.Stderr))
+	if err != nil {
+		return err
+	}
+	defer claim.Release()
+	if mode != dev.UserNamespaces {
+		return stand(ctx, state, mode, o, once)
+	}
+	return ended(dev.StartInside(ctx, claim))
+}
+
+// stand brings the site up, walks, and stays until it is interrupted; it takes the site down in any case.
+func stand(ctx context.Context, state string, mode dev.Mode, o dev.Options, once bool) (err error) {
 	story := dev.NewStory(os.Stderr)
 	s, err := dev.New(state, programs(), mode, story)
 	if err != nil {
 		return err
 	}
-	if mode == dev.Loopback {
-		story.Say("naru-dev: neither root nor user namespaces are to be had: everything runs on loopback, NOTHING IS SEPARATED, and hosts are simulated.")
-	}
+	story.Say("%s", s.Means(o))
 	defer func() {
-		// The context has ended when the user interrupted; taking down must go on.
+		if ctx.Err() != nil {
+			story.Tell("interrupted; taking the site down")
+			if err != nil {
+				err = errors.New("interrupted before the site was up")
+			}
+		}
+		// Taking down must go on when the context has ended.
 		ending, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Down(ending); err != nil {
@@ -128,12 +164,20 @@ func run(ctx context.Context, state string, mode dev.Mode, o dev.Options, once b
 	if err := show(s); err != nil || once {
 		return err
 	}
-	for _, n := range s.Networks {
-		story.Say("          %-11s %-38s NARU_CONFIG=%s", n.Name, n.API, n.CLIConfig)
-	}
-	story.Say("          Try:  NARU_CONFIG=%s bin/naru vm list", s.Networks[len(s.Networks)-1].CLIConfig)
-	story.Say("          Ctrl-C ends the site and leaves nothing behind.")
+	story.Say("%s", s.Guide())
 	<-ctx.Done()
+	return nil
+}
+
+// down ends the site, whether its run lives or was killed.
+func down(ctx context.Context, state string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	story := dev.NewStory(os.Stderr)
+	if err := dev.End(ctx, state, programs(), story); err != nil {
+		return err
+	}
+	story.Tell("down; nothing is left but logs in %s", filepath.Join(state, "log"))
 	return nil
 }
 
