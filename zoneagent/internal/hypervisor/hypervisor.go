@@ -24,6 +24,7 @@ package hypervisor
 import (
 	"context"
 	"io"
+	"time"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -83,6 +84,8 @@ type Inventory struct {
 	Total *apiv1.Resources
 	// Version names the hypervisor and its version: "QEMU 7.2.22, libvirt 9.0.0".
 	Version string
+	// CertificateEnds is when the certificate ends by which the host is known; zero where it has none.
+	CertificateEnds time.Time
 }
 
 // Image names the bits that a disk is based on.

@@ -68,6 +68,7 @@ type site struct {
 	hide  map[string]int           // rounds that are to miss a VM
 	lag   time.Duration            // from what a round saw to its end
 	stall map[string]time.Duration // "verb" → before it takes effect
+	ends  map[string]time.Time     // host → when its certificate ends
 }
 
 // agent is one owner of one cluster.
@@ -100,7 +101,7 @@ func newSite(t testing.TB) *site {
 		t: t, zone: storetest.NewZone(), fleet: fleet, agents: map[string]*agent{}, sink: &samples{}, log: log,
 		born:  map[string]*timestamppb.Timestamp{},
 		calls: map[string]int{}, cuts: map[string]time.Time{}, slow: map[string]int{}, now: map[string]int{}, hide: map[string]int{},
-		stall: map[string]time.Duration{},
+		stall: map[string]time.Duration{}, ends: map[string]time.Time{},
 	}
 }
 
@@ -410,6 +411,15 @@ func (h *watchedHost) ObserveAll(ctx context.Context) ([]hypervisor.Observation,
 		s.hide[o.VMID]--
 		return s.hide[o.VMID] >= 0
 	}), err
+}
+
+func (h *watchedHost) Inventory(ctx context.Context) (hypervisor.Inventory, error) {
+	i, err := h.Host.Inventory(ctx)
+	s := h.agent.site
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.CertificateEnds = s.ends[h.id]
+	return i, err
 }
 
 // Sample is the last a round asks.

@@ -29,6 +29,7 @@ type host struct {
 	health   health
 	total    *apiv1.Resources
 	version  string
+	warned   warning // of its certificate
 	counters hypervisor.HostCounters
 	places   int             // VMs that are being built or started
 	queue    map[string]bool // VMs that wait for a place

@@ -95,6 +95,9 @@ func (t *Term) looked(h *host, r round) {
 		h.total, h.version = i.Total, i.Version
 		t.dirty[h.id] = true
 	}
+	if r.inventory != nil {
+		t.watchCertificate(h, r.inventory.CertificateEnds)
+	}
 	t.answered(h)
 	t.survey(h, r)
 	found := map[string]bool{}

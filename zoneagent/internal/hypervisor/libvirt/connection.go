@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,7 @@ func newConnection(dial dialFunc, log *slog.Logger, metrics *Metrics) *connectio
 type session struct {
 	libvirt *rpc.Libvirt
 	conn    *watchedConn
+	ends    time.Time // of the daemon's certificate; zero on a socket
 
 	mu     sync.Mutex
 	pools  map[string]rpc.StoragePool // those that are ready for use
@@ -138,6 +140,9 @@ func begin(ctx context.Context, dial dialFunc) (*session, error) {
 		pools:   map[string]rpc.StoragePool{},
 		reread:  map[string]bool{},
 		logs:    serialLogs{vms: map[string]*serialLog{}},
+	}
+	if secured, ok := raw.(*tls.Conn); ok {
+		s.ends = secured.ConnectionState().PeerCertificates[0].NotAfter
 	}
 	if _, err := await(ctx, s, func(l *rpc.Libvirt) (struct{}, error) { return struct{}{}, l.ConnectToURI(rpc.QEMUSystem) }); err != nil {
 		conn.Close()

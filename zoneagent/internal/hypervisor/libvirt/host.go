@@ -16,6 +16,7 @@ import (
 
 // host is a handle on one libvirtd.
 type host struct {
+	name     string
 	options  Options
 	override *apiv1.Resources
 	log      *slog.Logger
@@ -74,7 +75,14 @@ func (h *host) Inventory(ctx context.Context) (hypervisor.Inventory, error) {
 	if err != nil {
 		return hypervisor.Inventory{}, wrap(err, "asking for the size of pool %s", disks.Name)
 	}
-	return hypervisor.Inventory{Total: hypervisor.Capacity(reported, h.override), Version: version}, nil
+	s, err := h.calls.get(ctx)
+	if err != nil {
+		return hypervisor.Inventory{}, wrap(err, "asking for the host's certificate")
+	}
+	if !s.ends.IsZero() {
+		h.options.Metrics.expiry.WithLabelValues(h.name).Set(float64(s.ends.Unix()))
+	}
+	return hypervisor.Inventory{Total: hypervisor.Capacity(reported, h.override), Version: version, CertificateEnds: s.ends}, nil
 }
 
 // versionText spells libvirt's version numbers: 7002022 is 7.2.22.
@@ -132,6 +140,7 @@ func (h *host) Sample(ctx context.Context) (hypervisor.HostCounters, error) {
 // Close implements hypervisor.Host.
 func (h *host) Close() error {
 	h.closed.Store(true)
+	h.options.Metrics.expiry.DeleteLabelValues(h.name)
 	h.calls.close()
 	return nil
 }

@@ -101,6 +101,7 @@ func (d *Driver) Open(ctx context.Context, wanted *apiv1.Host) (hypervisor.Host,
 	}
 	log := d.options.Logger.With("host", wanted.GetName())
 	return &host{
+		name:     wanted.GetName(),
 		options:  d.options,
 		override: wanted.GetCapacity(),
 		log:      log,

@@ -366,3 +366,17 @@ func TestStreamsLeaveNothingOpenOnTheHost(t *testing.T) {
 		t.Errorf("libvirtd had %d files open, and has %d", before, after)
 	}
 }
+
+func TestOverTLSItIsKnownWhenTheHostsCertificateEnds(t *testing.T) {
+	l := newLab(t)
+	for endpoint, known := range map[string]bool{"qemu+tls://127.0.0.1/system": true, l.host.Endpoint(): false} {
+		h, err := libvirt.New(l.tls).Open(t.Context(), l.noun(endpoint))
+		ok(t, err)
+		i, err := h.Inventory(t.Context())
+		ok(t, err)
+		ok(t, h.Close())
+		if i.CertificateEnds.After(time.Now()) != known {
+			t.Errorf("%s: its certificate ends at %v", endpoint, i.CertificateEnds)
+		}
+	}
+}

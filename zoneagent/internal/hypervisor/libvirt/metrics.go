@@ -10,6 +10,7 @@ import (
 type Metrics struct {
 	seconds  *prometheus.HistogramVec
 	connects *prometheus.CounterVec
+	expiry   *prometheus.GaugeVec
 }
 
 // NewMetrics registers the driver's metrics; with nil they are kept and shown to nobody.
@@ -25,8 +26,12 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "Attempts to connect to a libvirtd by outcome (ok, error).",
 		}, []string{"outcome"}),
 	}
+	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "naru_libvirt_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate of a host's libvirtd ends, by host; of hosts over TLS.",
+	}, []string{"host"})
 	if registerer != nil {
-		registerer.MustRegister(m.seconds, m.connects)
+		registerer.MustRegister(m.seconds, m.connects, m.expiry)
 	}
 	return m
 }
