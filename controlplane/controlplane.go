@@ -180,6 +180,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 		}
 	})
 	g.Go(func() error { return s.begin(ctx) })
+	g.Go(func() error { return obs.ServeProfiles(ctx, s.config.Data) })
 	g.Go(func() error { return ended(ctx, s.keeper.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, s.chooser.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, s.service.Run(ctx)) })

@@ -148,6 +148,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		s := &peer.Server{Identity: a.identity, Endpoints: a.store.Endpoints, Reacher: a, Caller: a.central, Log: a.log.With("part", "peer")}
 		return s.Run(ctx, a.peerListen)
 	})
+	run("profiles", func(ctx context.Context) error { return obs.ServeProfiles(ctx, a.config.Data) })
 	if a.metricsListen != nil {
 		run("metrics", func(ctx context.Context) error {
 			return obs.Serve(ctx, a.metricsListen, obs.Handler(a.registry, a.ready))
