@@ -20,6 +20,9 @@ func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1
 	}
 	err := Watch(ctx, c.watchOperation(op.GetId()), func(ch Change[*apiv1.Operation]) error {
 		switch {
+		case ch.Noun.GetId() != op.GetId():
+			// A watch that is taken up again tells as deleted what does not match its filter.
+			return nil
 		case ch.Type == apiv1.WatchType_DELETE:
 			return problem.New(problem.NotFound, "operation "+op.GetId()+" is no longer kept", "Look at what it was to change.")
 		case ch.Type != apiv1.WatchType_PUT:

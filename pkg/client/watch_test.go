@@ -210,6 +210,22 @@ func TestWaitEndsWhereTheOperationIsNoLongerKept(t *testing.T) {
 	}
 }
 
+func TestWaitIsNotEndedByTheDeletionOfAnotherOperation(t *testing.T) {
+	a := newAuthority(t)
+	other := operation("7-2", true)
+	other.Id = "op-2"
+	s := a.serve(t, &server{watch: func(_ *watchRequest, stream watchStream) error {
+		if err := stream.Send(&apiv1.WatchOperationsResponse{Type: apiv1.WatchType_DELETE, Operation: other}); err != nil {
+			return err
+		}
+		return put(stream, operation("7-3", true, "usable"))
+	}})
+	done, err := a.connect(t, client.Config{}, s).Wait(soon(t), operation("7-1", false), func(*apiv1.Operation) {})
+	if err != nil || done.GetRevision() != "7-3" {
+		t.Fatalf("%v, %v", done, err)
+	}
+}
+
 func TestWhoStopsWaitingIsToldHowToGoOn(t *testing.T) {
 	a := newAuthority(t)
 	watched := make(chan struct{})
