@@ -154,7 +154,9 @@ type Secrets struct {
 	// Private key of the zone's CA, PKCS #8.
 	CaKey []byte `protobuf:"bytes,1,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`
 	// Gossip encryption key, 32 bytes.
-	GossipKey     []byte `protobuf:"bytes,2,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
+	GossipKey []byte `protobuf:"bytes,2,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
+	// All of the zone's CAs, once there has been more than the first; oldest first. ca_key is then that of the first.
+	Authorities   []*Authority `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +205,176 @@ func (x *Secrets) GetGossipKey() []byte {
 	return nil
 }
 
+func (x *Secrets) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+// Authority is one of a zone's CAs.
+type Authority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER.
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PKCS #8.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// When it begins to issue; unset: always has.
+	IssuesFrom *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issues_from,json=issuesFrom,proto3" json:"issues_from,omitempty"`
+	// When nobody believes it any more; unset: it has no successor.
+	TrustedUntil  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=trusted_until,json=trustedUntil,proto3" json:"trusted_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Authority) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Authority) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Authority) GetIssuesFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuesFrom
+	}
+	return nil
+}
+
+func (x *Authority) GetTrustedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrustedUntil
+	}
+	return nil
+}
+
+type AuthoritiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// HPKE public key (X25519) to which the answer is encrypted.
+	HpkeKey       []byte `protobuf:"bytes,1,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthoritiesRequest) Reset() {
+	*x = AuthoritiesRequest{}
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthoritiesRequest) ProtoMessage() {}
+
+func (x *AuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*AuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AuthoritiesRequest) GetHpkeKey() []byte {
+	if x != nil {
+		return x.HpkeKey
+	}
+	return nil
+}
+
+type AuthoritiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Secrets, as a sealed message, encrypted to hpke_key.
+	SealedSecrets []byte `protobuf:"bytes,1,opt,name=sealed_secrets,json=sealedSecrets,proto3" json:"sealed_secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthoritiesResponse) Reset() {
+	*x = AuthoritiesResponse{}
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthoritiesResponse) ProtoMessage() {}
+
+func (x *AuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*AuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AuthoritiesResponse) GetSealedSecrets() []byte {
+	if x != nil {
+		return x.SealedSecrets
+	}
+	return nil
+}
+
 type ReachRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
@@ -212,7 +384,7 @@ type ReachRequest struct {
 
 func (x *ReachRequest) Reset() {
 	*x = ReachRequest{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[3]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -224,7 +396,7 @@ func (x *ReachRequest) String() string {
 func (*ReachRequest) ProtoMessage() {}
 
 func (x *ReachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[3]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -237,7 +409,7 @@ func (x *ReachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReachRequest.ProtoReflect.Descriptor instead.
 func (*ReachRequest) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{3}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReachRequest) GetHostId() string {
@@ -257,7 +429,7 @@ type ReachResponse struct {
 
 func (x *ReachResponse) Reset() {
 	*x = ReachResponse{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[4]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +441,7 @@ func (x *ReachResponse) String() string {
 func (*ReachResponse) ProtoMessage() {}
 
 func (x *ReachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[4]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +454,7 @@ func (x *ReachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReachResponse.ProtoReflect.Descriptor instead.
 func (*ReachResponse) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{4}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReachResponse) GetReachable() bool {
@@ -317,7 +489,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[5]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +501,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[5]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +514,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{5}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CallRequest) GetMethod() string {
@@ -418,7 +590,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[6]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +602,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[6]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +615,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{6}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CallResponse) GetBody() []byte {
@@ -473,7 +645,7 @@ type Incarnation struct {
 
 func (x *Incarnation) Reset() {
 	*x = Incarnation{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[7]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +657,7 @@ func (x *Incarnation) String() string {
 func (*Incarnation) ProtoMessage() {}
 
 func (x *Incarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[7]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +670,7 @@ func (x *Incarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incarnation.ProtoReflect.Descriptor instead.
 func (*Incarnation) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{7}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Incarnation) GetId() string {
@@ -534,7 +706,7 @@ type Anchor struct {
 
 func (x *Anchor) Reset() {
 	*x = Anchor{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[8]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +718,7 @@ func (x *Anchor) String() string {
 func (*Anchor) ProtoMessage() {}
 
 func (x *Anchor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[8]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +731,7 @@ func (x *Anchor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Anchor.ProtoReflect.Descriptor instead.
 func (*Anchor) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{8}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Anchor) GetIncarnation() string {
@@ -589,7 +761,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[9]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +773,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[9]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +786,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{9}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cursor) GetPoint() *v1.StateAckPoint {
@@ -650,7 +822,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[10]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +834,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[10]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +847,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{10}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Allocation) GetHostId() string {
@@ -710,7 +882,7 @@ type AddressLease struct {
 
 func (x *AddressLease) Reset() {
 	*x = AddressLease{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[11]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +894,7 @@ func (x *AddressLease) String() string {
 func (*AddressLease) ProtoMessage() {}
 
 func (x *AddressLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[11]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +907,7 @@ func (x *AddressLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressLease.ProtoReflect.Descriptor instead.
 func (*AddressLease) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{11}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AddressLease) GetVmId() string {
@@ -765,7 +937,7 @@ type JournalHead struct {
 
 func (x *JournalHead) Reset() {
 	*x = JournalHead{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[12]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +949,7 @@ func (x *JournalHead) String() string {
 func (*JournalHead) ProtoMessage() {}
 
 func (x *JournalHead) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[12]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +962,7 @@ func (x *JournalHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalHead.ProtoReflect.Descriptor instead.
 func (*JournalHead) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{12}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *JournalHead) GetNext() uint64 {
@@ -822,7 +994,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[13]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +1006,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[13]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1019,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{13}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Work) GetVmId() string {
@@ -904,11 +1076,22 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\rEnterResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12%\n" +
 	"\x0esealed_secrets\x18\x02 \x01(\fR\rsealedSecrets\x12%\n" +
-	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"?\n" +
+	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"z\n" +
 	"\aSecrets\x12\x15\n" +
 	"\x06ca_key\x18\x01 \x01(\fR\x05caKey\x12\x1d\n" +
 	"\n" +
-	"gossip_key\x18\x02 \x01(\fR\tgossipKey\"'\n" +
+	"gossip_key\x18\x02 \x01(\fR\tgossipKey\x129\n" +
+	"\vauthorities\x18\x03 \x03(\v2\x17.naru.zone.v1.AuthorityR\vauthorities\"\xbd\x01\n" +
+	"\tAuthority\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +
+	"\vissues_from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"issuesFrom\x12?\n" +
+	"\rtrusted_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ftrustedUntil\"/\n" +
+	"\x12AuthoritiesRequest\x12\x19\n" +
+	"\bhpke_key\x18\x01 \x01(\fR\ahpkeKey\"<\n" +
+	"\x13AuthoritiesResponse\x12%\n" +
+	"\x0esealed_secrets\x18\x01 \x01(\fR\rsealedSecrets\"'\n" +
 	"\fReachRequest\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\"E\n" +
 	"\rReachResponse\x12\x1c\n" +
@@ -961,9 +1144,10 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\foperation_id\x18\x03 \x01(\tR\voperationId\x126\n" +
 	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1b\n" +
 	"\tlast_step\x18\x05 \x01(\tR\blastStep\x12\x1a\n" +
-	"\battempts\x18\x06 \x01(\rR\battempts2\xd3\x01\n" +
+	"\battempts\x18\x06 \x01(\rR\battempts2\xa7\x02\n" +
 	"\fAgentService\x12@\n" +
-	"\x05Enter\x12\x1a.naru.zone.v1.EnterRequest\x1a\x1b.naru.zone.v1.EnterResponse\x12@\n" +
+	"\x05Enter\x12\x1a.naru.zone.v1.EnterRequest\x1a\x1b.naru.zone.v1.EnterResponse\x12R\n" +
+	"\vAuthorities\x12 .naru.zone.v1.AuthoritiesRequest\x1a!.naru.zone.v1.AuthoritiesResponse\x12@\n" +
 	"\x05Reach\x12\x1a.naru.zone.v1.ReachRequest\x1a\x1b.naru.zone.v1.ReachResponse\x12?\n" +
 	"\x04Call\x12\x19.naru.zone.v1.CallRequest\x1a\x1a.naru.zone.v1.CallResponse0\x01B<Z:github.com/naru-project/naru/proto/gen/naru/zone/v1;zonev1b\x06proto3"
 
@@ -979,44 +1163,52 @@ func file_naru_zone_v1_zone_proto_rawDescGZIP() []byte {
 	return file_naru_zone_v1_zone_proto_rawDescData
 }
 
-var file_naru_zone_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_naru_zone_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_naru_zone_v1_zone_proto_goTypes = []any{
 	(*EnterRequest)(nil),          // 0: naru.zone.v1.EnterRequest
 	(*EnterResponse)(nil),         // 1: naru.zone.v1.EnterResponse
 	(*Secrets)(nil),               // 2: naru.zone.v1.Secrets
-	(*ReachRequest)(nil),          // 3: naru.zone.v1.ReachRequest
-	(*ReachResponse)(nil),         // 4: naru.zone.v1.ReachResponse
-	(*CallRequest)(nil),           // 5: naru.zone.v1.CallRequest
-	(*CallResponse)(nil),          // 6: naru.zone.v1.CallResponse
-	(*Incarnation)(nil),           // 7: naru.zone.v1.Incarnation
-	(*Anchor)(nil),                // 8: naru.zone.v1.Anchor
-	(*Cursor)(nil),                // 9: naru.zone.v1.Cursor
-	(*Allocation)(nil),            // 10: naru.zone.v1.Allocation
-	(*AddressLease)(nil),          // 11: naru.zone.v1.AddressLease
-	(*JournalHead)(nil),           // 12: naru.zone.v1.JournalHead
-	(*Work)(nil),                  // 13: naru.zone.v1.Work
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*v1.StateAckPoint)(nil),      // 15: naru.link.v1.StateAckPoint
-	(*v11.Resources)(nil),         // 16: naru.api.v1.Resources
-	(*v11.Generation)(nil),        // 17: naru.api.v1.Generation
+	(*Authority)(nil),             // 3: naru.zone.v1.Authority
+	(*AuthoritiesRequest)(nil),    // 4: naru.zone.v1.AuthoritiesRequest
+	(*AuthoritiesResponse)(nil),   // 5: naru.zone.v1.AuthoritiesResponse
+	(*ReachRequest)(nil),          // 6: naru.zone.v1.ReachRequest
+	(*ReachResponse)(nil),         // 7: naru.zone.v1.ReachResponse
+	(*CallRequest)(nil),           // 8: naru.zone.v1.CallRequest
+	(*CallResponse)(nil),          // 9: naru.zone.v1.CallResponse
+	(*Incarnation)(nil),           // 10: naru.zone.v1.Incarnation
+	(*Anchor)(nil),                // 11: naru.zone.v1.Anchor
+	(*Cursor)(nil),                // 12: naru.zone.v1.Cursor
+	(*Allocation)(nil),            // 13: naru.zone.v1.Allocation
+	(*AddressLease)(nil),          // 14: naru.zone.v1.AddressLease
+	(*JournalHead)(nil),           // 15: naru.zone.v1.JournalHead
+	(*Work)(nil),                  // 16: naru.zone.v1.Work
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*v1.StateAckPoint)(nil),      // 18: naru.link.v1.StateAckPoint
+	(*v11.Resources)(nil),         // 19: naru.api.v1.Resources
+	(*v11.Generation)(nil),        // 20: naru.api.v1.Generation
 }
 var file_naru_zone_v1_zone_proto_depIdxs = []int32{
-	14, // 0: naru.zone.v1.Incarnation.minted_at:type_name -> google.protobuf.Timestamp
-	15, // 1: naru.zone.v1.Cursor.point:type_name -> naru.link.v1.StateAckPoint
-	16, // 2: naru.zone.v1.Allocation.used:type_name -> naru.api.v1.Resources
-	17, // 3: naru.zone.v1.Work.generation:type_name -> naru.api.v1.Generation
-	14, // 4: naru.zone.v1.Work.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 5: naru.zone.v1.AgentService.Enter:input_type -> naru.zone.v1.EnterRequest
-	3,  // 6: naru.zone.v1.AgentService.Reach:input_type -> naru.zone.v1.ReachRequest
-	5,  // 7: naru.zone.v1.AgentService.Call:input_type -> naru.zone.v1.CallRequest
-	1,  // 8: naru.zone.v1.AgentService.Enter:output_type -> naru.zone.v1.EnterResponse
-	4,  // 9: naru.zone.v1.AgentService.Reach:output_type -> naru.zone.v1.ReachResponse
-	6,  // 10: naru.zone.v1.AgentService.Call:output_type -> naru.zone.v1.CallResponse
-	8,  // [8:11] is the sub-list for method output_type
-	5,  // [5:8] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	3,  // 0: naru.zone.v1.Secrets.authorities:type_name -> naru.zone.v1.Authority
+	17, // 1: naru.zone.v1.Authority.issues_from:type_name -> google.protobuf.Timestamp
+	17, // 2: naru.zone.v1.Authority.trusted_until:type_name -> google.protobuf.Timestamp
+	17, // 3: naru.zone.v1.Incarnation.minted_at:type_name -> google.protobuf.Timestamp
+	18, // 4: naru.zone.v1.Cursor.point:type_name -> naru.link.v1.StateAckPoint
+	19, // 5: naru.zone.v1.Allocation.used:type_name -> naru.api.v1.Resources
+	20, // 6: naru.zone.v1.Work.generation:type_name -> naru.api.v1.Generation
+	17, // 7: naru.zone.v1.Work.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 8: naru.zone.v1.AgentService.Enter:input_type -> naru.zone.v1.EnterRequest
+	4,  // 9: naru.zone.v1.AgentService.Authorities:input_type -> naru.zone.v1.AuthoritiesRequest
+	6,  // 10: naru.zone.v1.AgentService.Reach:input_type -> naru.zone.v1.ReachRequest
+	8,  // 11: naru.zone.v1.AgentService.Call:input_type -> naru.zone.v1.CallRequest
+	1,  // 12: naru.zone.v1.AgentService.Enter:output_type -> naru.zone.v1.EnterResponse
+	5,  // 13: naru.zone.v1.AgentService.Authorities:output_type -> naru.zone.v1.AuthoritiesResponse
+	7,  // 14: naru.zone.v1.AgentService.Reach:output_type -> naru.zone.v1.ReachResponse
+	9,  // 15: naru.zone.v1.AgentService.Call:output_type -> naru.zone.v1.CallResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_naru_zone_v1_zone_proto_init() }
@@ -1030,7 +1222,7 @@ func file_naru_zone_v1_zone_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_zone_v1_zone_proto_rawDesc), len(file_naru_zone_v1_zone_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

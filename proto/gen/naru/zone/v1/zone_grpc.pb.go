@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_Enter_FullMethodName = "/naru.zone.v1.AgentService/Enter"
-	AgentService_Reach_FullMethodName = "/naru.zone.v1.AgentService/Reach"
-	AgentService_Call_FullMethodName  = "/naru.zone.v1.AgentService/Call"
+	AgentService_Enter_FullMethodName       = "/naru.zone.v1.AgentService/Enter"
+	AgentService_Authorities_FullMethodName = "/naru.zone.v1.AgentService/Authorities"
+	AgentService_Reach_FullMethodName       = "/naru.zone.v1.AgentService/Reach"
+	AgentService_Call_FullMethodName        = "/naru.zone.v1.AgentService/Call"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -32,6 +33,8 @@ const (
 type AgentServiceClient interface {
 	// Enter gives an agent that shows a link certificate of this zone the zone's own identity.
 	Enter(ctx context.Context, in *EnterRequest, opts ...grpc.CallOption) (*EnterResponse, error)
+	// Authorities gives another agent what it does not know yet of the zone's authorities.
+	Authorities(ctx context.Context, in *AuthoritiesRequest, opts ...grpc.CallOption) (*AuthoritiesResponse, error)
 	// Reach asks whether this agent can reach a host.
 	Reach(ctx context.Context, in *ReachRequest, opts ...grpc.CallOption) (*ReachResponse, error)
 	// Call passes an edge's call to the agent that holds the link.
@@ -50,6 +53,16 @@ func (c *agentServiceClient) Enter(ctx context.Context, in *EnterRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(EnterResponse)
 	err := c.cc.Invoke(ctx, AgentService_Enter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) Authorities(ctx context.Context, in *AuthoritiesRequest, opts ...grpc.CallOption) (*AuthoritiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuthoritiesResponse)
+	err := c.cc.Invoke(ctx, AgentService_Authorities_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +106,8 @@ type AgentService_CallClient = grpc.ServerStreamingClient[CallResponse]
 type AgentServiceServer interface {
 	// Enter gives an agent that shows a link certificate of this zone the zone's own identity.
 	Enter(context.Context, *EnterRequest) (*EnterResponse, error)
+	// Authorities gives another agent what it does not know yet of the zone's authorities.
+	Authorities(context.Context, *AuthoritiesRequest) (*AuthoritiesResponse, error)
 	// Reach asks whether this agent can reach a host.
 	Reach(context.Context, *ReachRequest) (*ReachResponse, error)
 	// Call passes an edge's call to the agent that holds the link.
@@ -109,6 +124,9 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) Enter(context.Context, *EnterRequest) (*EnterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Enter not implemented")
+}
+func (UnimplementedAgentServiceServer) Authorities(context.Context, *AuthoritiesRequest) (*AuthoritiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Authorities not implemented")
 }
 func (UnimplementedAgentServiceServer) Reach(context.Context, *ReachRequest) (*ReachResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reach not implemented")
@@ -155,6 +173,24 @@ func _AgentService_Enter_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_Authorities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuthoritiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Authorities(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Authorities_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Authorities(ctx, req.(*AuthoritiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_Reach_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReachRequest)
 	if err := dec(in); err != nil {
@@ -194,6 +230,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Enter",
 			Handler:    _AgentService_Enter_Handler,
+		},
+		{
+			MethodName: "Authorities",
+			Handler:    _AgentService_Authorities_Handler,
 		},
 		{
 			MethodName: "Reach",
