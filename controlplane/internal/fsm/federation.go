@@ -32,7 +32,7 @@ func (c *command) bootstrap(in *commandv1.Bootstrap) (*commandv1.Result, error) 
 }
 
 // beginEpoch starts new numbers: what was decided behind the restored point is a future that never was. No zone is
-// connected in the new epoch until it says so.
+// connected in the new epoch until it says so, and each first reports all that it has.
 func (c *command) beginEpoch(in *commandv1.BeginEpoch) (*commandv1.Result, error) {
 	meta := c.tx.Meta()
 	if in.GetEpoch() <= meta.Epoch || !fits(in.GetEpoch()) || len(in.GetEpochId()) != 16 {
@@ -54,6 +54,9 @@ func (c *command) beginEpoch(in *commandv1.BeginEpoch) (*commandv1.Result, error
 	}
 	for _, zone := range zones {
 		if err := c.disconnect(zone, "a new epoch began: "+in.GetReason()); err != nil {
+			return nil, err
+		}
+		if err := c.askAll(zone); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -83,6 +84,15 @@ func (c *command) observe(in *commandv1.Observe) (*commandv1.Result, error) {
 	return &commandv1.Result{}, c.tx.SetObservedCursor(zone.GetId(), state.ObservedCursor{
 		Incarnation: chunk.GetIncarnation(), Revision: chunk.GetThrough(), Syncing: chunk.GetFull() && !chunk.GetEnd(),
 	})
+}
+
+// askAll has a zone begin with a full sync when it reports next.
+func (c *command) askAll(zone *apiv1.Zone) error {
+	cursor, err := c.tx.ObservedCursor(zone.GetId())
+	if err != nil {
+		return err
+	}
+	return c.tx.SetObservedCursor(zone.GetId(), state.ObservedCursor{Incarnation: cursor.Incarnation, Syncing: true})
 }
 
 func orNone(incarnation string) string {
@@ -193,12 +203,18 @@ func (o *observation) takeVM(reported *apiv1.VM) error {
 	if reported.GetState() == apiv1.VM_DELETED {
 		return o.takeGone(was.GetId())
 	}
-	if !whole(was) && whole(reported) {
-		return o.adopt(reported)
+	if !whole(was) && was.GetDesiredState() != apiv1.VM_DELETED {
+		project, why, err := o.mayAdopt(reported)
+		if err != nil {
+			return err
+		}
+		if why == "" {
+			return o.adopt(reported, project)
+		}
 	}
 	next := proto.CloneOf(was)
 	schema.MergeObserved(next, reported)
-	if forgotten(o.tx.Meta(), next) {
+	if whole(was) && forgotten(o.tx.Meta(), next) {
 		return o.follow(next)
 	}
 	next.Freshness, was.Freshness = 0, 0
@@ -247,7 +263,7 @@ func wantedFrom(reached, otherwise apiv1.VM_State) apiv1.VM_State {
 	return otherwise
 }
 
-// meetUnknown adopts a VM that the plane does not know, unless it knows it to be gone.
+// meetUnknown adopts a VM that the plane does not know, or holds it, unless it knows it to be gone.
 func (o *observation) meetUnknown(reported *apiv1.VM) error {
 	gone, err := o.tx.IsDesiredGone(o.zone.GetId(), "vm", reported.GetId())
 	if err != nil || gone || reported.GetState() == apiv1.VM_DELETED {
@@ -258,42 +274,114 @@ func (o *observation) meetUnknown(reported *apiv1.VM) error {
 			return err
 		}
 	}
-	return o.adopt(reported)
+	project, why, err := o.mayAdopt(reported)
+	switch {
+	case err != nil:
+		return err
+	case why != "":
+		return o.hold(reported, why)
+	}
+	return o.adopt(reported, project)
 }
 
-// adopt stores a VM as its zone reports it. What was wanted of it follows from its state. If the report is whole it gets
-// a generation of this plane; if not, the zone keeps its own wish until the whole is known.
-func (o *observation) adopt(reported *apiv1.VM) error {
+// mayAdopt returns the project of a VM that its zone reports whole, or why it is not taken at its zone's word: a zone says
+// what its VMs are, not what may be. A VM that this plane can have forgotten was wished in an earlier epoch and after the
+// restored backup. Its project has to be there, and to have VMs in the zone already; and its cluster is no other zone's.
+func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why string, err error) {
+	meta, wished := o.tx.Meta(), reported.GetGeneration()
+	switch {
+	case !whole(reported):
+		return nil, "its zone reports it only in part; update the zone's agents, or delete it", nil
+	case meta.EpochBegan == 0 || wished.GetEpoch() >= meta.Epoch || wished.GetIndex() <= meta.EpochBegan:
+		return nil, "it is not among what a restored backup has forgotten; delete it when it is not needed", nil
+	}
+	project, err = o.tx.Projects.Get(reported.GetProjectId())
+	if missing(err) {
+		return nil, "its project " + strconv.Quote(reported.GetProject()) + " does not exist; delete it when it is not needed", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	has, err := o.tx.VMs.Count(state.Scope{"zone_id": o.zone.GetId(), "project_id": project.GetId()}, "")
+	if err != nil {
+		return nil, "", err
+	}
+	if has == 0 {
+		return nil, "it is of project " + project.GetName() + ", of which no VM in the zone is known here; if that is right, " +
+			"make one there, and what the zone reports of this one next is taken; else delete it", nil
+	}
+	cluster, err := o.tx.Clusters.Get(reported.GetClusterId())
+	if err != nil && !missing(err) {
+		return nil, "", err
+	}
+	if err == nil && cluster.GetZoneId() != o.zone.GetId() {
+		return nil, "it is said to be in cluster " + cluster.GetName() + ", which is another zone's; delete it", nil
+	}
+	return project, "", nil
+}
+
+// adopt stores a VM as its zone reports it, under a generation of this epoch. What is wanted of it follows from its state.
+func (o *observation) adopt(reported *apiv1.VM, project *apiv1.Project) error {
 	m := proto.CloneOf(reported)
-	m.Zone, m.ZoneId, m.Operation = o.zone.GetName(), o.zone.GetId(), ""
-	m.DesiredState = wantedFrom(m.GetState(), m.GetDesiredState())
-	if m.GetName() == "" {
-		m.Name = m.GetId()
-	}
-	if err := o.tx.VMs.Forget(m.GetId()); err != nil { // a partial one, whose columns may differ
-		return err
-	}
-	switch _, err := o.tx.VMs.ByName(m.GetName(), state.Scope{"project_id": m.GetProjectId()}); {
-	case err == nil:
-		m.Name += "-" + m.GetId()
-	case !missing(err):
-		return err
-	}
-	m.Generation = nil
-	if whole(m) {
-		m.Generation = o.generation()
-	}
+	m.Zone, m.ZoneId, m.Project, m.ProjectId = o.zone.GetName(), o.zone.GetId(), project.GetName(), project.GetId()
+	m.Operation, m.Force, m.Freshness = "", false, 0
+	m.DesiredState, m.Generation = wantedFrom(m.GetState(), m.GetDesiredState()), o.generation()
 	if m.GetCreatedAt() == nil {
 		m.CreatedAt = o.now
 	}
+	if err := o.tx.VMs.Forget(m.GetId()); err != nil { // one that was held, whose columns differ
+		return err
+	}
+	name, err := o.freeName(m)
+	if err != nil {
+		return err
+	}
+	message := "VM " + name + " was found in zone " + o.zone.GetName() + " and was not known; it is kept as it is"
+	if name != m.GetName() {
+		message += ", under this name because " + strconv.Quote(m.GetName()) + " is another VM's now"
+	}
+	m.Name = name
 	if err := o.tx.VMs.Put(m); err != nil {
 		return err
 	}
 	if err := o.tx.Desire(o.zone.GetId(), reference("vm", m)); err != nil {
 		return err
 	}
-	return o.tell(apiv1.Event_WARNING, "vm.adopted", o.zone.GetName(), m.GetProject(), reference("vm", m),
-		"VM "+m.GetName()+" was found in zone "+o.zone.GetName()+" and was not known; it is kept as it is")
+	return o.tell(apiv1.Event_WARNING, "vm.adopted", o.zone.GetName(), m.GetProject(), reference("vm", m), message)
+}
+
+// freeName is a VM's name, or, where another VM has that, one with the end of its id, which is its random part.
+func (o *observation) freeName(m *apiv1.VM) (string, error) {
+	const most = 63
+	end := m.GetId()[strings.LastIndexByte(m.GetId(), '-')+1:]
+	name := m.GetName()
+	if name == "" {
+		name = "vm-" + end
+	}
+	for n := 1; ; n++ {
+		err := nameFree(o.tx.VMs, "VM", name, state.Scope{"project_id": m.GetProjectId()})
+		if !problem.Is(err, problem.NameTaken) {
+			return name, err
+		}
+		tail := "-" + end
+		if n > 1 {
+			tail += "-" + strconv.Itoa(n)
+		}
+		name = m.GetName()[:min(len(m.GetName()), max(most-len(tail), 0))] + tail
+	}
+}
+
+// hold keeps a VM that is not taken at its zone's word: it is shown under its id and in no project, and can be deleted.
+// Without a generation nothing of it goes down: its zone keeps its own wish.
+func (o *observation) hold(reported *apiv1.VM, why string) error {
+	m := &apiv1.VM{Id: reported.GetId(), Name: reported.GetId(), Zone: o.zone.GetName(), ZoneId: o.zone.GetId(), CreatedAt: o.now}
+	schema.MergeObserved(m, reported)
+	m.DesiredState = wantedFrom(m.GetState(), apiv1.VM_STATE_UNSPECIFIED)
+	if err := o.tx.VMs.Put(m); err != nil {
+		return err
+	}
+	return o.tell(apiv1.Event_WARNING, "vm.held", o.zone.GetName(), "", reference("vm", m),
+		"VM "+strconv.Quote(reported.GetName())+" was found in zone "+o.zone.GetName()+" and is held under its id: "+why)
 }
 
 // takeGone takes a zone's word that a VM is gone: by decision, then it is removed; otherwise it is missing, and wanted

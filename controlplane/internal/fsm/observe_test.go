@@ -151,38 +151,158 @@ func TestAVMObservedDeletedIsGoneByDecisionOnly(t *testing.T) {
 	}
 }
 
-func TestAVMThatThePlaneDoesNotKnowIsAdopted(t *testing.T) {
+// restored begins the epoch after a restore, with furniture and web-1 in the backup. What the zone has made since then in
+// the epoch before is forgotten here.
+func restored(t tb) *plane {
 	p := furnished(t)
 	p.accept(createVM(1))
-	full := web(2)
-	full.Zone, full.ZoneId, full.State, full.Power, full.Generation = "lies", "z-lies", apiv1.VM_STOPPED, apiv1.VM_OFF, &apiv1.Generation{Epoch: 3, Index: 3}
-	twin := web(3)
-	twin.Name, twin.State = "web-1", apiv1.VM_RUNNING
-	p.accept(fullSync(true, "inc-1", 0, 5,
-		&linkv1.Object{Noun: &linkv1.Object_Vm{Vm: full}}, &linkv1.Object{Noun: &linkv1.Object_Vm{Vm: twin}}, seen(4, apiv1.VM_RUNNING, apiv1.VM_ON)))
+	p.accept(fullSync(true, "inc-1", 0, 5, seen(1, apiv1.VM_RUNNING, apiv1.VM_ON)))
+	p.accept(&commandv1.Command{Body: &commandv1.Command_BeginEpoch{BeginEpoch: &commandv1.BeginEpoch{Epoch: 9, EpochId: make([]byte, 16), Reason: "restored"}}})
+	return p
+}
+
+func createProject(name string) *commandv1.Command {
+	return &commandv1.Command{Body: &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{
+		Project: &apiv1.Project{Id: "p-" + name, Name: name}}}}
+}
+
+// forgotten is a VM as its zone reports it whole, made after the backup in the epoch before.
+func forgotten(n int, change ...func(*apiv1.VM)) *linkv1.Object {
+	m := web(n)
+	m.State, m.Power, m.Operation = apiv1.VM_RUNNING, apiv1.VM_ON, "op-lost"
+	m.Generation = &apiv1.Generation{Epoch: 7, Index: 1000 + uint64(n)}
+	for _, c := range change {
+		c(m)
+	}
+	return &linkv1.Object{Revision: 1, Noun: &linkv1.Object_Vm{Vm: m}}
+}
+
+func TestP24InANewEpochAZoneFirstReportsAllThatItHas(t *testing.T) {
+	p := restored(t)
+	if inc, rev := p.point(); inc != "inc-1" || rev != 0 {
+		t.Errorf("the zone goes on from %s %d", inc, rev)
+	}
+	p.refuse(problem.Conflict, observe("inc-1", 5, 6))
+	p.accept(fullSync(true, "inc-1", 0, 6))
+	if m := p.vm(1); m.GetPower() != apiv1.VM_UNKNOWN || m.GetDesiredState() != apiv1.VM_RUNNING || p.events()["zone.vms-absent"] != 1 {
+		t.Errorf("the zone has it no more, which is no instruction: %v, events %v", m, p.events())
+	}
+}
+
+func TestP24AVMThatThePlaneHasForgottenIsAdoptedWhole(t *testing.T) {
+	p := restored(t)
+	p.accept(fullSync(true, "inc-1", 0, 6, seen(1, apiv1.VM_RUNNING, apiv1.VM_ON), forgotten(2, func(m *apiv1.VM) {
+		m.Zone, m.ZoneId, m.Project, m.State, m.Power = "lies", "z-lies", "lies", apiv1.VM_STOPPED, apiv1.VM_OFF
+	})))
 	m := p.vm(2)
-	if m.GetZoneId() != "z-business" || m.GetDesiredState() != apiv1.VM_STOPPED || m.GetGeneration().GetEpoch() != 7 || m.GetFlavor() != "s1" {
+	if m.GetName() != "web-2" || m.GetZoneId() != "z-business" || m.GetZone() != "business" || m.GetProject() != "shop" || m.GetFlavor() != "s1" ||
+		m.GetSize().GetCores() != 1 || m.GetDesiredState() != apiv1.VM_STOPPED || m.GetGeneration().GetEpoch() != 9 || m.GetOperation() != "" {
 		t.Errorf("adopted is %v", m)
 	}
-	if got := p.vm(3).GetName(); got != "web-1-vm-3" {
-		t.Errorf("the twin is called %q", got)
-	}
-	if n := p.events()["vm.adopted"]; n != 3 {
+	if n := p.events()["vm.adopted"]; n != 1 {
 		t.Errorf("%d events", n)
 	}
-	// Known only in part, it is shown and left alone; a whole report makes it one of ours.
-	if p.vm(4).GetGeneration() != nil {
-		t.Errorf("a VM that is known in part has a generation: %v", p.vm(4))
-	}
-	p.refuse(problem.WrongState, desire(4, apiv1.VM_STOPPED, "op-x"))
-	whole := web(4)
-	whole.State = apiv1.VM_RUNNING
-	p.accept(observe("inc-1", 5, 6, &linkv1.Object{Noun: &linkv1.Object_Vm{Vm: whole}}))
-	p.accept(desire(4, apiv1.VM_STOPPED, "op-x"))
+	p.accept(desire(2, apiv1.VM_RUNNING, "op-start"))
+	down := false
 	for _, o := range p.desired(0) {
-		if v := o.GetVm(); v != nil && (v.GetImageSha256() == "" || v.GetSize() == nil) {
-			t.Errorf("a VM goes down that is not whole: %v", v)
+		down = down || o.GetVm().GetId() == "vm-2" && o.GetVm().GetSize() != nil
+	}
+	if !down {
+		t.Error("it does not go down to its zone")
+	}
+}
+
+func TestAnAdoptedVMGetsAnotherNameWhereItsOwnIsTaken(t *testing.T) {
+	long := strings.Repeat("l", 63)
+	for name, want := range map[string]string{"web-1": "web-1-2", long: strings.Repeat("l", 61) + "-2"} {
+		p := restored(t)
+		p.accept(createVM(3))
+		p.accept(fullSync(true, "inc-1", 0, 6, forgotten(4, func(m *apiv1.VM) { m.Name = long }), forgotten(2, func(m *apiv1.VM) { m.Name = name })))
+		if got := p.vm(2).GetName(); got != want {
+			t.Errorf("%s is called %s, want %s", name, got, want)
 		}
+		told := false
+		p.view(func(tx *state.Tx) {
+			for m, err := range tx.Events.All(nil) {
+				told = told || err == nil && m.GetTarget().GetId() == "vm-2" && strings.Contains(m.GetMessage(), name+"\" is another VM's now")
+			}
+		})
+		if !told {
+			t.Errorf("no event says why %s has another name", name)
+		}
+	}
+}
+
+// P15: a zone's word does not put a VM where none of its VMs was.
+func TestAVMIsHeldThatIsNotTakenAtItsZonesWord(t *testing.T) {
+	for why, c := range map[string]struct {
+		report *linkv1.Object
+		before []*commandv1.Command
+	}{
+		"reports it only in part":         {report: seen(2, apiv1.VM_RUNNING, apiv1.VM_ON)},
+		"does not exist":                  {report: forgotten(2, func(m *apiv1.VM) { m.Project, m.ProjectId = "gone", "p-gone" })},
+		"no VM in the zone is known here": {report: forgotten(2, func(m *apiv1.VM) { m.Project, m.ProjectId = "other", "p-other" }), before: []*commandv1.Command{createProject("other")}},
+		"which is another zone's": {report: forgotten(2, func(m *apiv1.VM) { m.ClusterId = "c-far" }), before: []*commandv1.Command{createZone("internet"),
+			{Body: &commandv1.Command_CreateCluster{CreateCluster: &commandv1.CreateCluster{Cluster: &apiv1.Cluster{
+				Id: "c-far", Name: "far", Zone: "internet", ZoneId: "z-internet", Purpose: "WEB", Hypervisor: "sim"}}}}}},
+		"not among what a restored backup has forgotten": {report: forgotten(2, func(m *apiv1.VM) { m.Generation.Index = 1 })},
+	} {
+		p := restored(t)
+		for _, b := range c.before {
+			p.accept(b)
+		}
+		p.accept(fullSync(true, "inc-1", 0, 6, c.report))
+		p.accept(observe("inc-1", 6, 7, c.report))
+		m := p.vm(2)
+		if m.GetName() != "vm-2" || m.GetProjectId() != "" || m.GetGeneration() != nil || m.GetState() != apiv1.VM_RUNNING {
+			t.Errorf("%s: held is %v", why, m)
+		}
+		told := 0
+		p.view(func(tx *state.Tx) {
+			for e, err := range tx.Events.All(nil) {
+				if err == nil && e.GetType() == "vm.held" && strings.Contains(e.GetMessage(), why) {
+					told++
+				}
+			}
+		})
+		if told != 1 {
+			t.Errorf("%s: told %d times, events %v", why, told, p.events())
+		}
+		for _, o := range p.desired(0) {
+			if o.GetVm().GetId() == "vm-2" {
+				t.Errorf("%s: it goes down: %v", why, o)
+			}
+		}
+		p.refuse(problem.WrongState, desire(2, apiv1.VM_STOPPED, "op-stop"))
+		p.accept(desire(2, apiv1.VM_DELETED, "op-delete"))
+		p.accept(observe("inc-1", 7, 8, forgotten(2)))
+		if m := p.vm(2); m.GetDesiredState() != apiv1.VM_DELETED || m.GetProjectId() != "" {
+			t.Errorf("%s: it is being deleted: %v", why, m)
+		}
+	}
+}
+
+func TestAHeldVMIsAdoptedOnceItsProjectHasVMsInTheZone(t *testing.T) {
+	p := restored(t)
+	p.accept(createProject("other"))
+	theirs := func(m *apiv1.VM) { m.Project, m.ProjectId = "other", "p-other" }
+	p.accept(fullSync(true, "inc-1", 0, 6, forgotten(2, theirs)))
+	c := createVM(3)
+	theirs(c.GetCreateVm().GetVm())
+	p.accept(c)
+	p.accept(observe("inc-1", 6, 7, forgotten(2, theirs)))
+	if m := p.vm(2); m.GetName() != "web-2" || m.GetProjectId() != "p-other" || p.events()["vm.adopted"] != 1 {
+		t.Errorf("the VM is %v, events %v", m, p.events())
+	}
+}
+
+// P15: in a federation that was never restored there is nothing that a zone could know better.
+func TestWithoutARestoreNothingIsAdopted(t *testing.T) {
+	p := furnished(t)
+	p.accept(createVM(1))
+	p.accept(fullSync(true, "inc-1", 0, 5, forgotten(2, func(m *apiv1.VM) { m.Generation = &apiv1.Generation{Epoch: 6, Index: 1 << 40} })))
+	if m := p.vm(2); m.GetProjectId() != "" || p.events()["vm.held"] != 1 {
+		t.Errorf("the VM is %v, events %v", m, p.events())
 	}
 }
 

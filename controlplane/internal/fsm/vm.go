@@ -231,12 +231,12 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 	return c.tell(apiv1.Event_INFO, "vm.deleted", zone.GetName(), m.GetProject(), reference("vm", m), "VM "+m.GetName()+" is deleted")
 }
 
-// whole reports whether what is known of a VM is enough to send it down: one that was adopted from a partial report is not.
+// whole reports whether what is known of a VM is enough to send it down: one that is held is not.
 func whole(m *apiv1.VM) bool {
 	return m.GetSize() != nil && m.GetProjectId() != "" && m.GetImageSha256() != ""
 }
 
 func notWhole(m *apiv1.VM) *problem.Error {
-	return problem.Newf(problem.WrongState, "Ask its zone for a full report.",
-		"VM %s was found in its zone and is known only in part", m.GetName())
+	return problem.Newf(problem.WrongState, "See the event vm.held of this VM; it can be deleted.",
+		"VM %s was found in its zone and is held", m.GetName())
 }

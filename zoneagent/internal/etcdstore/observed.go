@@ -9,16 +9,21 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 // ObservedSource sends up what the zone observes. It reads by range on the modification revision, so that no compaction
-// can take anything away from it.
+// can take anything away from it. It is one session's, and one goroutine asks it.
+//
+// VMs go up with what was wanted of them, too, in a full sync, and as long as the control plane does not name them: it may
+// have been restored from a backup that is older than they are, and adopts them.
 type ObservedSource struct {
 	store   *Store
 	own     *Ownership
 	changed <-chan struct{}
+	full    bool // a full sync is under way
 }
 
 // observedPace is how often at most the observed state is looked through while it keeps changing: etcd has no index by
@@ -57,6 +62,11 @@ func (o *ObservedSource) Since(ctx context.Context, after *linkv1.StateAckPoint,
 		return nil, nil
 	}
 	rows, cut := cutAtRevision(rows, min(max(limit, 1), maxObserved))
+	o.full = from == 0 || o.full
+	if rows, err = o.whole(ctx, rows); err != nil {
+		return nil, fmt.Errorf("read what was wanted of VMs: %w", err)
+	}
+	o.full = o.full && cut
 	c := &linkv1.StateChunk{
 		Incarnation: now.incarnation.GetId(), After: from, Through: at, Objects: rows, Full: from == 0, End: !cut,
 	}
@@ -90,6 +100,50 @@ func (o *ObservedSource) read(ctx context.Context, from uint64) (rows []*linkv1.
 	}
 	slices.SortStableFunc(rows, func(a, b *linkv1.Object) int { return cmp.Compare(a.GetRevision(), b.GetRevision()) })
 	return rows, uint64(resp.Header.GetRevision()), nil
+}
+
+// whole returns the objects with what was wanted of the VMs that the control plane may not know.
+func (o *ObservedSource) whole(ctx context.Context, rows []*linkv1.Object) ([]*linkv1.Object, error) {
+	s := o.store
+	for from := 0; from < len(rows); {
+		var ops []clientv3.Op
+		at := from
+		for ; at < len(rows) && len(ops)+2 <= s.cfg.MaxOps; at++ {
+			id := rows[at].GetVm().GetId()
+			if rows[at].GetVm() == nil {
+				continue
+			}
+			ops = append(ops, clientv3.OpGet(s.keys.of(Desired, "vm", id)), clientv3.OpGet(s.keys.of(Unclaimed, "vm", id), clientv3.WithKeysOnly()))
+		}
+		if len(ops) == 0 {
+			return rows, nil
+		}
+		resp, err := s.txn(ctx, nil, ops)
+		if err != nil {
+			return nil, err
+		}
+		answers := resp.Responses
+		for _, row := range rows[from:at] {
+			is := row.GetVm()
+			if is == nil {
+				continue
+			}
+			desired, unclaimed := answers[0].GetResponseRange().GetKvs(), len(answers[1].GetResponseRange().GetKvs()) > 0
+			answers = answers[2:]
+			if len(desired) == 0 || !o.full && !unclaimed {
+				continue
+			}
+			c, _, err := s.keys.change(desired[0])
+			if err != nil {
+				return nil, err
+			}
+			vm := c.Message.(*apiv1.VM)
+			schema.MergeObserved(vm, is)
+			row.Noun = &linkv1.Object_Vm{Vm: vm}
+		}
+		from = at
+	}
+	return rows, nil
 }
 
 // cutAtRevision takes at most limit rows, whole revisions only, but at least one revision.

@@ -238,3 +238,55 @@ func TestObservedStateConvergesAtTheReceiver(t *testing.T) {
 		}
 	})
 }
+
+// P24: the control plane may have forgotten a VM, and is told all of it: in a full sync, and until it names it.
+func TestAVMGoesUpWholeWhenTheControlPlaneMayNotKnowIt(t *testing.T) {
+	a := newZone(t).one()
+	own, link := a.own("cluster/c1"), a.own(UplinkName)
+	sink, source := a.DesiredSink(link), a.ObservedSource(link)
+	wanted := func(id string) *linkv1.Object {
+		return &linkv1.Object{Revision: 1, Noun: &linkv1.Object_Vm{Vm: &apiv1.VM{
+			Id: id, Name: id, ProjectId: "p-web", Size: &apiv1.Resources{Cores: 2}, Generation: &apiv1.Generation{Epoch: 3, Index: 1},
+		}}}
+	}
+	whole := func(c *linkv1.StateChunk) (ids []string) {
+		for _, o := range c.GetObjects() {
+			if m := o.GetVm(); m.GetProjectId() == "p-web" && m.GetSize().GetCores() == 2 && m.GetState() == apiv1.VM_RUNNING {
+				ids = append(ids, m.GetId())
+			}
+		}
+		return ids
+	}
+	sync := func(epoch uint64, objects ...*linkv1.Object) {
+		t.Helper()
+		if err := sink.Commit(t.Context(), &linkv1.StateChunk{Epoch: epoch, Through: 1, Full: true, End: true, Objects: objects}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync(3, wanted("known"), wanted("forgotten"))
+	a.write(own, "known", "forgotten", "found")
+	point := &linkv1.StateAckPoint{}
+	var came []string
+	for end := false; !end; {
+		c := must(source.Since(t.Context(), point, 1))
+		came = append(came, whole(c)...)
+		point, end = &linkv1.StateAckPoint{Incarnation: c.GetIncarnation(), Revision: c.GetThrough()}, c.GetEnd()
+	}
+	if fmt.Sprint(came) != "[known forgotten]" {
+		t.Errorf("in a full sync came whole: %v", came)
+	}
+	again := func(what, want string) {
+		t.Helper()
+		a.write(own, "known", "forgotten")
+		c := must(source.Since(t.Context(), point, 100))
+		point = &linkv1.StateAckPoint{Incarnation: c.GetIncarnation(), Revision: c.GetThrough()}
+		if got := fmt.Sprint(whole(c)); got != want || len(c.GetObjects()) != 2 {
+			t.Errorf("%s, of %d objects came whole: %s, want %s", what, len(c.GetObjects()), got, want)
+		}
+	}
+	again("when both are named", "[]")
+	sync(4, wanted("known"))
+	again("in an epoch that does not name one", "[forgotten]")
+	sync(5, wanted("known"), wanted("forgotten"))
+	again("once it is named again", "[]")
+}
