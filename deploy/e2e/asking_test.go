@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // asking is a `naru vm create --wait` that runs at the internet zone's edge, as a user has it in a terminal.
@@ -51,14 +52,18 @@ func (s *standing) ask(t *testing.T, name, zone, cluster string) *asking {
 	return a
 }
 
-// sees waits until the client has told of a step, and reports false when it has ended without.
-func (a *asking) sees(step string) bool {
-	for s := range a.steps {
-		if s == step {
-			return true
+// reaches waits until the client has told of a step and then so long again, or until the client has ended.
+func (a *asking) reaches(step string, delay time.Duration) {
+	for step != "" {
+		told, more := <-a.steps
+		if told == step || !more {
+			break
 		}
 	}
-	return false
+	select {
+	case <-time.After(delay):
+	case <-a.done:
+	}
 }
 
 // ended reports whether the client has ended.

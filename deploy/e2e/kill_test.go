@@ -14,38 +14,40 @@ import (
 
 func TestFaultsOnASimulatedSite(t *testing.T) {
 	needs(t)
-	s := raise(t, "--without-libvirt")
-	t.Run("P2 kill -9 in the middle of a creation leaves exactly one VM", func(t *testing.T) { killedInTheMiddle(t, s) })
+	s := raise(t, "--without-libvirt", "--agents", "3")
+	rounds, seed := number(t, "NARU_E2E_KILLS", 1), number(t, "NARU_E2E_SEED", time.Now().UnixNano())
+	t.Logf("repeat with NARU_E2E_SEED=%d", seed)
+	t.Run("P2 kill -9 in the middle of a creation leaves exactly one VM", func(t *testing.T) { killedInTheMiddle(t, s, rounds, seed) })
+	t.Run("P2 P3 another agent carries on where the owner of a cluster is gone", func(t *testing.T) { ownerGone(t, s, rounds, seed) })
 }
 
 // The steps of a creation as the client tells of them; before the first, the request itself is under way.
 var creation = []string{"", "accepted", "placed", "image", "disk", "seed", "define", "start"}
 
-// killedInTheMiddle kills what carries a creation at random moments of it, and starts it again. NARU_E2E_KILLS is how
-// often each is killed, NARU_E2E_SEED repeats a run.
-func killedInTheMiddle(t *testing.T, s *standing) {
-	rounds, seed := number(t, "NARU_E2E_KILLS", 1), number(t, "NARU_E2E_SEED", time.Now().UnixNano())
-	t.Logf("repeat with NARU_E2E_SEED=%d", seed)
-	cluster := s.slowCluster(t, "business", "slow")
-	for i, victim := range []string{"leader", "agent-business", "broker-business", "agent-internet", "broker-internet"} {
+// moment is a random one in the course of a creation: so long after a step.
+func moment(chance *rand.Rand) (step string, delay time.Duration) {
+	return creation[chance.IntN(len(creation))], time.Duration(chance.Int64N(int64(150 * time.Millisecond)))
+}
+
+// killedInTheMiddle kills what carries a creation in the management zone, at random moments of it, and starts it again.
+func killedInTheMiddle(t *testing.T, s *standing, rounds, seed int64) {
+	const zone = "management"
+	cluster := s.slowCluster(t, zone, "slow")
+	for i, victim := range []string{"leader", "agent-management", "broker-management", "agent-internet", "broker-internet"} {
 		chance := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
 		for round := range rounds {
-			step := creation[chance.IntN(len(creation))]
-			delay := time.Duration(chance.Int64N(int64(150 * time.Millisecond)))
+			step, delay := moment(chance)
 			t.Run(fmt.Sprintf("%s-%d", victim, round), func(t *testing.T) {
 				t.Logf("%s is killed %v after step %q", victim, delay, step)
 				var asked []*asking
 				for i := range 3 {
-					asked = append(asked, s.ask(t, fmt.Sprintf("%s-%d-%d", victim, round, i), "business", cluster))
+					asked = append(asked, s.ask(t, fmt.Sprintf("%s-%d-%d", victim, round, i), zone, cluster))
 				}
 				process := victim
 				if victim == "leader" {
 					process = s.leader(t)
 				}
-				if step != "" {
-					asked[0].sees(step)
-				}
-				<-time.After(delay)
+				asked[0].reaches(step, delay)
 				s.dev(t, "kill", process)
 				for _, a := range asked {
 					if a.ended() {
@@ -60,10 +62,10 @@ func killedInTheMiddle(t *testing.T, s *standing) {
 				s.dev(t, "start", process)
 				for _, a := range asked {
 					a.succeeds(t)
-					s.exactlyOne(t, "business", a.name)
+					s.exactlyOne(t, zone, a.name)
 					s.toldOnce(t, a.name)
 				}
-				s.noOrphans(t, "business")
+				s.noOrphans(t, zone)
 			})
 		}
 	}

@@ -119,6 +119,16 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 	return string(out)
 }
 
+// status returns the site as it is now.
+func (s *standing) status(t *testing.T) (now site) {
+	t.Helper()
+	out := run(t, exec.CommandContext(t.Context(), program("naru-dev"), "--state", s.dir, "status"))
+	if err := json.Unmarshal([]byte(out), &now); err != nil {
+		t.Fatal(err)
+	}
+	return now
+}
+
 // leader returns the name of the server that leads.
 func (s *standing) leader(t *testing.T) (name string) {
 	t.Helper()
