@@ -1,0 +1,369 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/naru-project/naru/deploy/dev"
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// BenchmarkS2 submits VMs to the business zone's fleet through the API of the control network, from 64 clients at once,
+// and waits until the control plane shows each of them on a host: its placement is durable in the zone then, and has come
+// back. The simulated hosts build them meanwhile. CPU is that of all processes of the federation: one server, three
+// brokers, three agents with their etcd, and the simulated hosts.
+func BenchmarkS2(b *testing.B) {
+	const vms = 5000
+	for _, hosts := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
+			s, c := benchmarkSite(b, dev.Options{Servers: 1, WithoutLibvirt: true, Fleet: hosts})
+			for round := 0; b.Loop(); round++ {
+				b.StopTimer()
+				placed := watchPlaced(b, c, vms)
+				before := cpuOf(b, s)
+				b.StartTimer()
+				began := time.Now()
+				var g errgroup.Group
+				g.SetLimit(64)
+				for i := range vms {
+					g.Go(func() error {
+						_, err := submit(b.Context(), c, fmt.Sprintf("s2-%d-%04d", round, i), "fleet")
+						return err
+					})
+				}
+				if err := g.Wait(); err != nil {
+					b.Fatal(err)
+				}
+				submitted := time.Since(began)
+				if err := placed(); err != nil {
+					b.Fatal(err)
+				}
+				all := time.Since(began)
+				b.ReportMetric(vms/submitted.Seconds(), "submitted/s")
+				b.ReportMetric(vms/all.Seconds(), "placed/s")
+				b.ReportMetric(float64((cpuOf(b, s)-before).Microseconds())/vms, "cpu-µs/VM")
+			}
+		})
+	}
+}
+
+// BenchmarkS3 submits one VM after another, and takes the time until the API has answered, which it does when the VM is
+// durable, and until the control plane shows it on a host. sync is the median of a bare append and sync in the same folder.
+func BenchmarkS3(b *testing.B) {
+	for _, servers := range []int{1, 3} {
+		b.Run(fmt.Sprintf("servers=%d", servers), func(b *testing.B) {
+			_, c := benchmarkSite(b, dev.Options{Servers: servers, WithoutLibvirt: true, Fleet: 100})
+			var durable, placed []time.Duration
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				await := watchPlaced(b, c, 1)
+				b.StartTimer()
+				began := time.Now()
+				if _, err := submit(b.Context(), c, fmt.Sprintf("s3-%05d", i), "fleet"); err != nil {
+					b.Fatal(err)
+				}
+				durable = append(durable, time.Since(began))
+				if err := await(); err != nil {
+					b.Fatal(err)
+				}
+				placed = append(placed, time.Since(began))
+			}
+			b.ReportMetric(milliseconds(durable, 50), "durable-p50-ms")
+			b.ReportMetric(milliseconds(durable, 99), "durable-p99-ms")
+			b.ReportMetric(milliseconds(placed, 50), "placed-p50-ms")
+			b.ReportMetric(milliseconds(bareSyncs(b, len(durable)), 50), "sync-p50-ms")
+		})
+	}
+}
+
+// BenchmarkS13 asks for a VM on the business zone's real host, and takes the time from the submission until the control
+// plane shows that it can be used. Then the same guest is booted by hand with virsh on the same host: the same seed, a disk
+// on the same image made by qemu-img, the same definition; until its serial log has the same line. ×by-hand is the ratio of
+// the two medians.
+func BenchmarkS13(b *testing.B) {
+	s, c := benchmarkSite(b, dev.Options{Servers: 3})
+	var naru, byHand []time.Duration
+	for i := 0; b.Loop(); i++ {
+		began := time.Now()
+		r, err := submit(b.Context(), c, fmt.Sprintf("s13-%d", i), "kvm")
+		if err != nil {
+			b.Fatal(err)
+		}
+		id := r.GetOperation().GetTarget().GetId()
+		awaitVM(b, c, id, func(vm *apiv1.VM) bool { return vm.GetUsableAt() != nil })
+		naru = append(naru, time.Since(began))
+		b.StopTimer()
+		twin := twinOf(b, s, id)
+		if _, err := c.VMs.DeleteVM(b.Context(), &apiv1.DeleteVMRequest{Vm: id}); err != nil {
+			b.Fatal(err)
+		}
+		awaitVM(b, c, id, func(vm *apiv1.VM) bool { return vm == nil })
+		byHand = append(byHand, twin.boot(b))
+		b.StartTimer()
+	}
+	b.ReportMetric(milliseconds(naru, 50), "naru-p50-ms")
+	b.ReportMetric(milliseconds(byHand, 50), "by-hand-p50-ms")
+	b.ReportMetric(milliseconds(naru, 50)/milliseconds(byHand, 50), "×by-hand")
+}
+
+// twin is a guest to be booted by hand that a VM of Naru's was taken as the pattern for.
+type twin struct {
+	uri, domain, disk, image, serial string
+	ready                            string
+}
+
+// twinOf copies what a VM consists of, while it is there.
+func twinOf(b *testing.B, s *dev.Site, id string) twin {
+	b.Helper()
+	host := filepath.Join(s.Dir(), "data", "host-business")
+	disks := filepath.Join(host, "pool", "disks")
+	t := twin{
+		uri:    "qemu+unix:///system?socket=" + filepath.Join(host, "run", "libvirt-sock"),
+		domain: filepath.Join(b.TempDir(), "twin.xml"),
+		disk:   filepath.Join(disks, "twin.qcow2"),
+		serial: filepath.Join(host, "pool", "serial", "twin.log"),
+		ready:  "naru-ready " + id,
+	}
+	xml := command(b, "virsh", "-q", "-c", t.uri, "dumpxml", "--inactive", id)
+	var info struct {
+		Backing string `json:"backing-filename"`
+	}
+	if err := json.Unmarshal([]byte(command(b, "qemu-img", "info", "-U", "--output=json", filepath.Join(disks, id+".qcow2"))), &info); err != nil {
+		b.Fatal(err)
+	}
+	t.image = info.Backing
+	seed, err := os.ReadFile(filepath.Join(disks, id+".iso"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(disks, "twin.iso"), seed, 0o644); err != nil {
+		b.Fatal(err)
+	}
+	for pattern, twin := range map[string]string{
+		`(?s)<metadata>.*</metadata>`: "",
+		`<name>.*</name>`:             "<name>twin</name>",
+		`<uuid>.*</uuid>`:             "<uuid>" + uuid.NewString() + "</uuid>",
+		`/` + id + `\.`:               "/twin.",
+	} {
+		xml = regexp.MustCompile(pattern).ReplaceAllString(xml, twin)
+	}
+	if err := os.WriteFile(t.domain, []byte(xml), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return t
+}
+
+// boot makes the disk, starts the guest and returns the time until its serial log says that it is ready; then it ends it.
+func (t twin) boot(b *testing.B) time.Duration {
+	b.Helper()
+	if err := os.WriteFile(t.serial, nil, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	command(b, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", t.image, t.disk, "1G")
+	command(b, "virsh", "-q", "-c", t.uri, "create", t.domain)
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+		log, err := os.ReadFile(t.serial)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if strings.Contains(string(log), t.ready) {
+			break
+		}
+		if time.Since(began) > 3*time.Minute {
+			b.Fatalf("the guest does not come up by hand:\n%s", log)
+		}
+	}
+	took := time.Since(began)
+	command(b, "virsh", "-q", "-c", t.uri, "destroy", "twin")
+	return took
+}
+
+// command runs a program and returns what it printed.
+func command(b *testing.B, name string, args ...string) string {
+	b.Helper()
+	out, err := exec.CommandContext(b.Context(), name, args...).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		b.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, exit.Stderr)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(out)
+}
+
+// awaitVM watches a VM until it is as wanted; nil stands for one that is gone.
+func awaitVM(b *testing.B, c *client.Client, id string, wanted func(*apiv1.VM) bool) {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	watch, err := c.VMs.WatchVMs(ctx, &apiv1.WatchVMsRequest{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var vm *apiv1.VM
+	for bookmarks := 0; bookmarks < 2 || !wanted(vm); {
+		r, err := watch.Recv()
+		switch {
+		case err != nil:
+			b.Fatalf("VM %s: %v: %v", id, vm, err)
+		case r.GetType() == apiv1.WatchType_BOOKMARK:
+			bookmarks++
+		case r.GetVm().GetId() != id:
+		case r.GetType() == apiv1.WatchType_DELETE:
+			vm = nil
+		default:
+			vm = r.GetVm()
+		}
+	}
+}
+
+// benchmarkSite brings a site up for a benchmark, and returns a client of its control network.
+func benchmarkSite(b *testing.B, o dev.Options) (*dev.Site, *client.Client) {
+	b.Helper()
+	bin, err := filepath.Abs(filepath.Dir(program("naru-dev")))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := dev.New(b.TempDir(), bin, dev.ChooseMode(), dev.NewStory(b.Output()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := s.Down(context.Background()); err != nil {
+			b.Error(err)
+		}
+	})
+	if err := s.Up(b.Context(), o); err != nil {
+		b.Fatal(err)
+	}
+	config, err := client.LoadConfig(s.Networks[0].CLIConfig)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := client.New(config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return s, c
+}
+
+func submit(ctx context.Context, c *client.Client, name, cluster string) (*apiv1.CreateVMResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return c.VMs.CreateVM(ctx, &apiv1.CreateVMRequest{Vm: &apiv1.VM{
+		Name: name, Project: "web", Zone: "business", Cluster: cluster, Image: "tiny", Flavor: "s1",
+	}})
+}
+
+// watchPlaced watches the VMs from now on, and returns what waits until n more of them are on a host.
+func watchPlaced(b *testing.B, c *client.Client, n int) func() error {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	watch, err := c.VMs.WatchVMs(ctx, &apiv1.WatchVMsRequest{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	placed := map[string]bool{}
+	// What is there comes between the first two bookmarks.
+	for bookmarks := 0; bookmarks < 2; {
+		r, err := watch.Recv()
+		if err != nil {
+			b.Fatal(err)
+		}
+		placed[r.GetVm().GetId()] = true
+		if r.GetType() == apiv1.WatchType_BOOKMARK {
+			bookmarks++
+		}
+	}
+	seen, done := atomic.Int64{}, make(chan error, 1)
+	go func() {
+		for {
+			r, err := watch.Recv()
+			if err != nil {
+				done <- fmt.Errorf("%d of %d placed: %w", seen.Load(), n, err)
+				return
+			}
+			if vm := r.GetVm(); vm.GetHost() != "" && !placed[vm.GetId()] {
+				placed[vm.GetId()] = true
+				if seen.Add(1) == int64(n) {
+					done <- nil
+					return
+				}
+			}
+		}
+	}()
+	return func() error {
+		defer cancel()
+		return <-done
+	}
+}
+
+// cpuOf returns the CPU time that the site's processes have used.
+func cpuOf(b *testing.B, s *dev.Site) time.Duration {
+	b.Helper()
+	var ticks uint64
+	for _, p := range s.Running() {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+		if err != nil {
+			b.Fatal(err)
+		}
+		// The second field may hold anything; user and system time are the twelfth and thirteenth after it.
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		for _, f := range fields[11:13] {
+			n, err := strconv.ParseUint(f, 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			ticks += n
+		}
+	}
+	const ticksPerSecond = 100 // what Linux tells programs, whatever its own clock
+	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
+
+// bareSyncs appends n times to a file and syncs each.
+func bareSyncs(b *testing.B, n int) []time.Duration {
+	b.Helper()
+	f, err := os.Create(filepath.Join(b.TempDir(), "bare"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	out := make([]time.Duration, n)
+	for i := range out {
+		began := time.Now()
+		if _, err := f.Write(make([]byte, 512)); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		out[i] = time.Since(began)
+	}
+	return out
+}
+
+// milliseconds returns a percentile.
+func milliseconds(all []time.Duration, percent int) float64 {
+	slices.Sort(all)
+	return float64(all[min(len(all)-1, len(all)*percent/100)].Microseconds()) / 1000
+}
