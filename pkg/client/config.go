@@ -36,32 +36,74 @@ type Config struct {
 	Zone    string `yaml:"zone"`
 }
 
-// DefaultPath returns where the configuration is looked for: NARU_CONFIG, else naru/config.yaml in the user's
-// configuration folder.
+// DefaultPath returns where the configuration is looked for: NARU_CONFIG, else the file of the context NARU_CONTEXT, else
+// config.yaml in the user's configuration folder.
 func DefaultPath() string {
 	if p := os.Getenv("NARU_CONFIG"); p != "" {
 		return p
 	}
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "config.yaml"
-	}
-	return filepath.Join(dir, "naru", "config.yaml")
+	return ContextPath(cmp.Or(os.Getenv("NARU_CONTEXT"), "config"))
 }
 
-// LoadConfig reads the file at path and lets NARU_SERVER, NARU_TOKEN, NARU_PROJECT and NARU_ZONE override it. Without a
-// file the variables alone may do.
-func LoadConfig(path string) (*Config, error) {
+// ContextPath returns the file of a context: NAME.yaml in naru/ of the user's configuration folder.
+func ContextPath(name string) string {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		dir = "."
+	}
+	return filepath.Join(dir, "naru", filepath.Base(name)+".yaml")
+}
+
+// Contexts returns the names of the user's contexts, in order. config.yaml is none: it is the one that counts where none is
+// named, and may be a link to one.
+func Contexts() []string {
+	files, _ := filepath.Glob(ContextPath("*")) // only a bad pattern is an error
+	names := []string{}
+	for _, f := range files {
+		if name := strings.TrimSuffix(filepath.Base(f), ".yaml"); name != "config" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// CurrentContext returns the context that counts where nothing else is said; empty where that is none.
+func CurrentContext() string {
+	target, err := filepath.EvalSymlinks(DefaultPath())
+	if err != nil {
+		return ""
+	}
+	for _, name := range Contexts() {
+		if path, err := filepath.EvalSymlinks(ContextPath(name)); err == nil && path == target {
+			return name
+		}
+	}
+	return ""
+}
+
+// ReadConfig reads the file at path, and nothing else.
+func ReadConfig(path string) (*Config, error) {
 	c := &Config{}
-	err := config.Load(path, c)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := config.Load(path, c); err != nil {
 		return nil, err
 	}
-	dir := filepath.Dir(path)
 	for _, f := range []*string{&c.CAFile, &c.CertificateFile, &c.KeyFile, &c.TokenFile} {
 		if *f != "" && !filepath.IsAbs(*f) {
-			*f = filepath.Join(dir, *f)
+			*f = filepath.Join(filepath.Dir(path), *f)
 		}
+	}
+	return c, nil
+}
+
+// LoadConfig reads the file at path and lets NARU_SERVER, NARU_CA_FILE, NARU_TOKEN, NARU_PROJECT and NARU_ZONE override
+// it. Without a file the variables alone may do.
+func LoadConfig(path string) (*Config, error) {
+	c, err := ReadConfig(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		c = &Config{}
+	case err != nil:
+		return nil, err
 	}
 	for name, field := range map[string]*string{
 		"NARU_SERVER": &c.Server, "NARU_TOKEN": &c.Token, "NARU_PROJECT": &c.Project, "NARU_ZONE": &c.Zone, "NARU_CA_FILE": &c.CAFile,

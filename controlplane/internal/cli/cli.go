@@ -8,67 +8,101 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 // app is one run of the command line.
 type app struct {
-	out, err io.Writer
+	in       io.Reader
+	out, err *screen
 
 	configPath string
+	context    string
 	output     string
 	timeout    time.Duration
 	config     *client.Config
+	// names lists the nouns of a kind, for completion.
+	names map[string]lister
 }
 
+// formats are the values of -o.
+var formats = []string{"table", "wide", "json", "yaml", "name"}
+
 // Run carries out one command line and returns the exit code: 0, or why not (pkg/problem).
-func Run(ctx context.Context, args []string, out, errOut io.Writer) int {
-	a := &app{out: out, err: errOut}
+func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	a := &app{in: in, out: newScreen(out), err: newScreen(errOut), names: map[string]lister{}}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(out)
-	root.SetErr(errOut)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
+	if err == nil && a.out.failed != nil {
+		fmt.Fprintf(a.err, "naru: the output could not be written: %v\n", a.out.failed)
+		return problem.ExitRefused
 	}
+	return a.explain(err)
+}
+
+// explain writes what went wrong, why, and what to do, and returns the exit code.
+func (a *app) explain(err error) int {
 	var usage usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintf(errOut, "naru: %s\n", usage.text)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(a.err, "%s %s\n", a.err.paint(red, "naru:"), usage.text)
 		return problem.ExitUsage
 	}
 	e := problem.From(err)
-	a.explain(e, err)
-	return problem.ExitCode(e.Code())
-}
-
-// explain writes what went wrong, why, and what to do.
-func (a *app) explain(e *problem.Error, err error) {
 	p := e.Problem
-	fmt.Fprintf(a.err, "naru: %s\n", p.GetTitle())
-	if e.Code() == problem.Internal && p.GetTraceId() == "" {
-		fmt.Fprintf(a.err, "  %s\n", err)
-		return
+	fmt.Fprintf(a.err, "%s %s\n", a.err.paint(red, "naru:"), printable(p.GetTitle()))
+	say := func(format string, args ...any) {
+		fmt.Fprintf(a.err, "  %s\n", printable(fmt.Sprintf(format, args...)))
 	}
-	if p.GetDetail() != "" && len(p.GetErrors()) == 0 {
-		fmt.Fprintf(a.err, "  %s\n", p.GetDetail())
+	if e.Code() == problem.Internal && p.GetTraceId() == "" { // it is of this side, and says what it is
+		say("%s", err)
+		return problem.ExitCode(e.Code())
+	}
+	if d := p.GetDetail(); d != "" && !saidByFields(p) {
+		say("%s", d)
 	}
 	for _, f := range p.GetErrors() {
-		fmt.Fprintf(a.err, "  %s %s\n", f.GetField(), f.GetDetail())
+		say("%s: %s", f.GetField(), f.GetDetail())
 	}
 	switch {
 	case p.GetNext() != "":
-		fmt.Fprintf(a.err, "  %s\n", p.GetNext())
+		say("%s", p.GetNext())
 	case e.Code() == problem.Unavailable && a.config != nil:
-		fmt.Fprintf(a.err, "  %s was asked. Is it up, and reached from here? Another: --config, or NARU_SERVER.\n", a.config.Server)
+		say("%s was asked. Is it up, and reached from here? Another: --context, --config or NARU_SERVER.", a.config.Server)
+	case e.Code() == problem.Timeout && a.config != nil:
+		say("%s did not answer in time. Ask again, with a longer --timeout; what was asked may have been done.", a.config.Server)
 	}
+	if e.Code() == problem.Internal {
+		say("trace id %s", p.GetTraceId())
+	}
+	return problem.ExitCode(e.Code())
+}
+
+// saidByFields reports whether a problem's detail only says again what its fields say.
+func saidByFields(p *apiv1.Problem) bool {
+	var said []string
+	for _, f := range p.GetErrors() {
+		if f.GetDetail() == p.GetDetail() {
+			return true
+		}
+		said = append(said, f.GetField()+" "+f.GetDetail())
+	}
+	return strings.Join(said, "; ") == p.GetDetail()
 }
 
 // usageError is a command line that makes no sense.
@@ -80,42 +114,88 @@ func usagef(format string, a ...any) error { return usageError{fmt.Sprintf(forma
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "naru",
-		Short:         "Naru: a cloud over separated networks",
+		Use:   "naru",
+		Short: "Naru: a cloud over separated networks",
+		Long: `Naru: a cloud over separated networks
+
+It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3 not found, 4 not allowed, 5 conflict,
+6 not available now, 7 out of time or interrupted.`,
+		Example: `  naru vm list --filter 'zone=business AND state=running'
+  naru vm create web-2 --project web --image tiny --flavor s1 --zone business --wait
+  naru vm show web-2 -o yaml
+  naru event list --watch`,
 		Version:       version.Version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			switch a.output {
-			case "table", "wide", "json", "yaml", "name":
-				return nil
+			switch {
+			case !slices.Contains(formats, a.output):
+				return usagef("-o %s: it is %s", a.output, either(formats))
+			case a.timeout < 0, cmd.Flags().Changed("timeout") && a.timeout == 0:
+				return usagef("--timeout %s: it is longer than nothing, like 30s or 5m", a.timeout)
+			case cmd.Flags().Changed("config") && cmd.Flags().Changed("context"):
+				return usagef("--config names a file and --context one of yours; give one of them")
 			}
-			return usagef("-o %s: it is table, wide, json, yaml or name", a.output)
+			return nil
 		},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.configPath, "config", client.DefaultPath(), "configuration file (NARU_CONFIG)")
-	flags.StringVarP(&a.output, "output", "o", "table", "table, wide, json, yaml or name")
-	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long (30s; 15m with --wait)")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v\nSee %q.", err, cmd.CommandPath()+" --help")
-	})
+	flags.StringVar(&a.configPath, "config", "", "configuration `file` (NARU_CONFIG; else config.yaml in your configuration folder)")
+	flags.StringVar(&a.context, "context", "", "`name` of a configuration in your configuration folder (NARU_CONTEXT)")
+	flags.StringVarP(&a.output, "output", "o", "table", "`format`: "+either(formats))
+	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this `time` (30s; 15m with --wait)")
+	root.SetFlagErrorFunc(badFlag)
+	a.completeWith(root, "output", formats)
+	a.completeFlag(root, "context", func(*cobra.Command) []string { return client.Contexts() })
 	root.AddCommand(
 		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.broker(), a.vm(),
-		a.operation(), a.event(), a.server(), a.token(), a.whoami(),
+		a.operation(), a.event(), a.server(), a.token(), a.whoami(), a.contexts(), a.version(),
 	)
+	root.InitDefaultCompletionCmd("completion")
+	refuseUnknownVerbs(root)
 	for _, c := range root.Commands() {
 		refuseUnknownVerbs(c)
 	}
 	return root
 }
 
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Say which version this is", Args: noArguments, RunE: func(*cobra.Command, []string) error {
+		if a.documents() {
+			return a.document(map[string]string{"version": version.Version})
+		}
+		fmt.Fprintln(a.out, version.Version)
+		return nil
+	}}
+}
+
+// badFlag says what is wrong with a flag in words for people.
+func badFlag(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		flag := value.GetFlag()
+		text = fmt.Sprintf("--%s %s: ", flag.Name, value.GetValue())
+		switch flag.Value.Type() {
+		case "uint32":
+			text += "it is a whole number, 0 or more"
+		case "duration":
+			text += "it is a time like 30s, 5m or 24h"
+		case "bool":
+			text += "it is true or false"
+		default:
+			text += value.Unwrap().Error()
+		}
+	}
+	return usagef("%s\nSee %s.", text, cmd.CommandPath()+" --help")
+}
+
 // refuseUnknownVerbs makes `naru vm foo` an error that names the verbs, where cobra would print help and succeed.
 func refuseUnknownVerbs(c *cobra.Command) {
-	if c.RunE != nil {
+	if c.RunE != nil || !c.HasSubCommands() {
 		return
 	}
-	c.Args = cobra.ArbitraryArgs
+	c.Args, c.SuggestionsMinimumDistance = cobra.ArbitraryArgs, 2
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()
@@ -124,13 +204,26 @@ func refuseUnknownVerbs(c *cobra.Command) {
 		for _, v := range cmd.Commands() {
 			verbs = append(verbs, v.Name())
 		}
-		return usagef("%s has no verb %q; it has %s", cmd.CommandPath(), args[0], strings.Join(verbs, ", "))
+		has := strings.Join(verbs, ", ")
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("%s has no %q; did you mean %s? It has %s.", cmd.CommandPath(), args[0], either(near), has)
+		}
+		return usagef("%s has no %q; it has %s.", cmd.CommandPath(), args[0], has)
 	}
+}
+
+// either lists words: a, b or c.
+func either(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // run gives f a client and a context that ends with --timeout, or after limit where none was given.
 func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Context, c *client.Client) error) error {
-	if _, err := a.load(); err != nil {
+	if err := a.load(); err != nil {
 		return err
 	}
 	c, err := client.New(a.config)
@@ -151,16 +244,27 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 }
 
 // load reads the configuration once.
-func (a *app) load() (*client.Config, error) {
+func (a *app) load() error {
 	if a.config != nil {
-		return a.config, nil
+		return nil
 	}
-	c, err := client.LoadConfig(a.configPath)
+	path := a.configPath
+	switch {
+	case path != "":
+	case a.context != "":
+		path = client.ContextPath(a.context)
+		if _, err := os.Stat(path); err != nil {
+			return usagef("there is no context %s; naru context list shows which there are", a.context)
+		}
+	default:
+		path = client.DefaultPath()
+	}
+	c, err := client.LoadConfig(path)
 	if err != nil {
-		return nil, usagef("%v", err)
+		return usagef("%v", err)
 	}
 	a.config = c
-	return c, nil
+	return nil
 }
 
 const (
@@ -170,18 +274,36 @@ const (
 )
 
 // argument returns s, or for @FILE what the file holds (@- is standard input).
-func argument(s string) (string, error) {
+func (a *app) argument(s string) (string, error) {
 	name, ok := strings.CutPrefix(s, "@")
 	if !ok {
 		return s, nil
 	}
 	read := os.ReadFile
 	if name == "-" {
-		read = func(string) ([]byte, error) { return io.ReadAll(os.Stdin) }
+		read = func(string) ([]byte, error) { return io.ReadAll(a.in) }
 	}
 	b, err := read(name)
 	if err != nil {
 		return "", usagef("%v", err)
 	}
 	return string(b), nil
+}
+
+// confirm asks; anything but y or yes is no, and so is the end of the input or of ctx.
+func (a *app) confirm(ctx context.Context, question string) bool {
+	fmt.Fprint(a.err, question)
+	answer := make(chan string, 1)
+	go func() { // it may outlive the question: nothing else reads, and the process ends soon
+		var line string
+		_, _ = fmt.Fscanln(a.in, &line)
+		answer <- strings.ToLower(line)
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(a.err)
+		return false
+	case line := <-answer:
+		return line == "y" || line == "yes"
+	}
 }

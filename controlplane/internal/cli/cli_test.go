@@ -13,44 +13,57 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// run runs one command line without a server.
-func run(t *testing.T, args ...string) (code int, out, errOut string) {
-	t.Helper()
-	t.Setenv("NARU_CONFIG", filepath.Join(t.TempDir(), "none.yaml"))
-	var o, e bytes.Buffer
-	code = Run(context.Background(), args, &o, &e)
-	return code, o.String(), e.String()
-}
-
 func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
-	for _, c := range []struct{ line, says string }{
-		{"vm foo", "it has create, delete, list"},
-		{"vm show", "takes one name"},
-		{"vm list extra", "takes no argument"},
-		{"vm list -o xml", "it is table, wide, json, yaml or name"},
-		{"vm list --colour", "unknown flag"},
-		{"vm list", "no server is configured"},
-		{"image create x --format vmdk", "no server is configured"},
+	bare(t, t.TempDir())
+	for line, says := range map[string]string{
+		"vmm":                            "did you mean vm",
+		"frobnicate":                     "it has broker, cluster",
+		"vm lst":                         "did you mean list",
+		"vm foo":                         "It has create, delete, list",
+		"completion foo":                 "it has bash, fish",
+		"vm show":                        "takes one argument, and was given 0",
+		"vm delete":                      "takes at least one name",
+		"vm list extra":                  "takes no argument",
+		"vm list -o xml":                 "it is table, wide, json, yaml or name",
+		"vm list --colour":               "unknown flag",
+		"vm list --timeout soon":         "--timeout soon: it is a time like 30s",
+		"vm list --timeout -1s":          "longer than nothing",
+		"vm list --limit -1":             "it is 0 or more",
+		"vm list -w --limit 3":           "do not go with it",
+		"vm list":                        "no server is configured",
+		"vm list --context nowhere":      "there is no context nowhere",
+		"vm list --context a --config b": "give one of them",
+		"context use nowhere":            "there is no context nowhere",
+		"image create x --format vmdk":   "--format vmdk: it is qcow2 or raw",
+		"image create x --file /nowhere": "no such file",
+		"flavor create x --cores -1":     "--cores -1: it is a whole number",
+		"zone update x --grade secret":   "it is open, sensitive or classified",
+		"zone update x":                  "nothing to change was given; it is --broker",
+		"vm delete a b --etag 7-1":       "revision of one vm",
+		"operation resolve x":            "retry, succeed or fail",
+		"zone requests a b":              "one zone at most",
 	} {
-		code, _, errOut := run(t, strings.Fields(c.line)...)
-		if code != problem.ExitUsage || !strings.Contains(errOut, c.says) {
-			t.Errorf("naru %s: exit %d, %q", c.line, code, errOut)
+		if r := naru(t.Context(), line, ""); r.code != problem.ExitUsage || !strings.Contains(r.err, says) || r.out != "" {
+			t.Errorf("naru %s: exit %d, %q%q", line, r.code, r.out, r.err)
 		}
 	}
 }
 
 func TestAServerThatIsNotThereIsNamed(t *testing.T) {
+	bare(t, t.TempDir())
 	t.Setenv("NARU_SERVER", "https://127.0.0.1:1")
-	code, _, errOut := run(t, "vm", "list", "--timeout", "300ms")
-	if code != problem.ExitUnavailable || !strings.Contains(errOut, "https://127.0.0.1:1 was asked") {
-		t.Fatalf("exit %d, %q", code, errOut)
+	for _, line := range []string{"vm list --timeout 300ms", "vm list --watch", "flavor create x --memory-mib 1 --timeout 300ms"} {
+		if r := naru(t.Context(), line, ""); r.code != problem.ExitUnavailable || !strings.Contains(r.err, "https://127.0.0.1:1 was asked") {
+			t.Errorf("naru %s: exit %d, %q", line, r.code, r.err)
+		}
 	}
 }
 
 func TestAServerWithoutTLSIsRefused(t *testing.T) {
+	bare(t, t.TempDir())
 	t.Setenv("NARU_SERVER", "http://127.0.0.1:1")
-	if code, _, errOut := run(t, "vm", "list"); code != problem.ExitUsage || !strings.Contains(errOut, "https://HOST:PORT") {
-		t.Fatalf("exit %d, %q", code, errOut)
+	if r := naru(t.Context(), "vm list", ""); r.code != problem.ExitUsage || !strings.Contains(r.err, "https://HOST:PORT") {
+		t.Fatalf("exit %d, %q", r.code, r.err)
 	}
 }
 
@@ -66,14 +79,14 @@ func TestTheOutputFormats(t *testing.T) {
 		"name": "web-1\nweb-2\n",
 	} {
 		var out bytes.Buffer
-		a := &app{out: &out, output: format}
+		a := &app{out: newScreen(&out), output: format}
 		if err := printList(a, vmColumns, vms); err != nil || out.String() != want {
 			t.Errorf("-o %s: %v\n%s", format, err, out.String())
 		}
 	}
 	for format, want := range map[string]string{"json": `"state": "RUNNING"`, "yaml": "state: RUNNING\n"} {
 		var out bytes.Buffer
-		if err := printOne(&app{out: &out, output: format}, vms[0], vmColumns); err != nil || !strings.Contains(out.String(), want) {
+		if err := printOne(&app{out: newScreen(&out), output: format}, vms[0], vmColumns); err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("-o %s: %v\n%s", format, err, out.String())
 		}
 	}
@@ -82,7 +95,7 @@ func TestTheOutputFormats(t *testing.T) {
 func TestWhatOthersWroteCannotSteerTheTerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := &apiv1.Project{Name: "web", Description: "\x1b]0;owned\x07 line\nbreak"}
-	if err := printList(&app{out: &out, output: "table"}, projectColumns, []*apiv1.Project{p}); err != nil {
+	if err := printList(&app{out: newScreen(&out), output: "table"}, projectColumns, []*apiv1.Project{p}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.ContainsAny(out.String(), "\x1b\x07") || strings.Count(out.String(), "\n") != 2 {
@@ -93,7 +106,7 @@ func TestWhatOthersWroteCannotSteerTheTerminal(t *testing.T) {
 func TestAStoryTellsEachStepOnce(t *testing.T) {
 	var out bytes.Buffer
 	op := &apiv1.Operation{Kind: "vm.create", Target: &apiv1.Reference{Name: "web-1"}}
-	s := newStory(&out, op)
+	s := newStory(newScreen(&out), op)
 	step := func(name string, state apiv1.Operation_Step_State) *apiv1.Operation_Step {
 		return &apiv1.Operation_Step{Name: name, State: state, Message: "on kvm-1", At: timestamppb.Now()}
 	}
@@ -111,17 +124,21 @@ func TestAStoryTellsEachStepOnce(t *testing.T) {
 }
 
 func TestAnArgumentMayComeFromAFile(t *testing.T) {
+	a := &app{in: strings.NewReader("from the pipe")}
 	path := filepath.Join(t.TempDir(), "key.pub")
 	if err := os.WriteFile(path, []byte("ssh-ed25519 AAAA me\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := argument("@" + path); err != nil || s != "ssh-ed25519 AAAA me\n" {
+	if s, err := a.argument("@" + path); err != nil || s != "ssh-ed25519 AAAA me\n" {
 		t.Fatalf("%q, %v", s, err)
 	}
-	if s, err := argument("plain"); err != nil || s != "plain" {
+	if s, err := a.argument("plain"); err != nil || s != "plain" {
 		t.Fatalf("%q, %v", s, err)
 	}
-	if _, err := argument("@/nowhere"); err == nil {
+	if s, err := a.argument("@-"); err != nil || s != "from the pipe" {
+		t.Fatalf("%q, %v", s, err)
+	}
+	if _, err := a.argument("@/nowhere"); err == nil {
 		t.Fatal("a missing file is no error")
 	}
 }

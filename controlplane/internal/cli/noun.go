@@ -2,12 +2,15 @@ package cli
 
 import (
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -24,11 +27,7 @@ type query struct {
 }
 
 // change is one message of a watch.
-type change[M any] struct {
-	kind     apiv1.WatchType_Value
-	revision string
-	noun     M
-}
+type change[M any] = client.Change[M]
 
 // noun describes one kind of thing; a verb whose function is nil does not exist for it.
 type noun[M proto.Message] struct {
@@ -36,20 +35,50 @@ type noun[M proto.Message] struct {
 	// in names the scope flags: "project", "zone", "cluster".
 	in      []string
 	columns []column[M]
+	// filter is an example of one.
+	filter string
+	// history is true of what is only ever forgotten, so that a deletion says nothing.
+	history bool
 	list    func(ctx context.Context, c *client.Client, q query) (page []M, next string, err error)
 	get     func(ctx context.Context, c *client.Client, name string, s scope) (M, error)
 	watch   func(ctx context.Context, c *client.Client, q query, after string) (func() (change[M], error), error)
 	remove  func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error)
+	// make describes `create`; fixed adds the flags of fields that are set then and never again. put places a noun.
+	make   string
+	fixed  func(f *pflag.FlagSet, m M)
+	put    func(m M, s scope)
+	create func(ctx context.Context, c *client.Client, m M) (*apiv1.Operation, error)
+	// fields adds the flags of fields that may be changed.
+	fields func(f *pflag.FlagSet, m M)
+	update func(ctx context.Context, c *client.Client, m M, mask *fieldmaskpb.FieldMask, s scope) (M, error)
+}
+
+// people is what people call the nouns.
+func (n noun[M]) people() string {
+	switch n.name {
+	case "vm":
+		return "VMs"
+	case "token":
+		return "access tokens"
+	}
+	return n.plural
 }
 
 // command makes `naru NOUN` with the verbs all nouns share and those given.
 func command[M proto.Message](a *app, n noun[M], verbs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: n.name, Aliases: []string{n.plural}, Short: n.short}
 	if n.list != nil {
+		a.names[n.name] = namesOf(n)
 		cmd.AddCommand(listCommand(a, n))
 	}
 	if n.get != nil {
 		cmd.AddCommand(showCommand(a, n))
+	}
+	if n.create != nil {
+		cmd.AddCommand(createCommand(a, n))
+	}
+	if n.update != nil {
+		cmd.AddCommand(updateCommand(a, n))
 	}
 	cmd.AddCommand(verbs...)
 	if n.remove != nil {
@@ -61,9 +90,13 @@ func command[M proto.Message](a *app, n noun[M], verbs ...*cobra.Command) *cobra
 // scopeFlags adds the flags that s's noun is looked up by, with defaults from the configuration.
 func (a *app) scopeFlags(cmd *cobra.Command, in []string, s *scope) {
 	for _, name := range in {
-		p := map[string]*string{"project": &s.project, "zone": &s.zone, "cluster": &s.cluster}[name]
-		cmd.Flags().StringVar(p, name, "", "id or name of the "+name)
+		cmd.Flags().StringVar(s.field(name), name, "", "id or name of the "+name)
+		a.completeNames(cmd, name, name)
 	}
+}
+
+func (s *scope) field(name string) *string {
+	return map[string]*string{"project": &s.project, "zone": &s.zone, "cluster": &s.cluster}[name]
 }
 
 // defaults fills what the flags left empty from the configuration.
@@ -81,90 +114,112 @@ func (a *app) defaults(in []string, s *scope) {
 func listCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	var q query
 	var watch bool
+	var limit int
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
-		Short:   "List " + n.plural,
+		Short:   "List " + n.people(),
+		Example: fmt.Sprintf("  naru %s list --filter '%s'", n.name, n.filter),
 		Args:    noArguments,
 	}
 	a.scopeFlags(cmd, n.in, &q.scope)
-	cmd.Flags().StringVar(&q.filter, "filter", "", `terms joined by AND: state=RUNNING AND name~web`)
-	cmd.Flags().StringVar(&q.order, "order-by", "", "a column, with \" desc\" to turn it round")
+	cmd.Flags().StringVar(&q.filter, "filter", "", "`terms` joined by AND: a column, one of = != < <= > >= ~ (contains), a value")
+	cmd.Flags().StringVar(&q.order, "order-by", "", "a `column`, with \" desc\" to turn it round")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most this `many`; 0: all")
 	if n.watch != nil {
 		cmd.Flags().BoolVarP(&watch, "watch", "w", false, "stay and show changes as they come")
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		limit := shortLimit
-		if watch {
-			limit = noLimit
-		}
-		return a.run(cmd, limit, func(ctx context.Context, c *client.Client) error {
-			a.defaults(n.in, &q.scope)
-			if watch {
+		switch {
+		case limit < 0:
+			return usagef("--limit %d: it is 0 or more", limit)
+		case watch && (limit > 0 || q.order != ""):
+			return usagef("--watch shows everything as it comes; --limit and --order-by do not go with it")
+		case watch:
+			return a.run(cmd, noLimit, func(ctx context.Context, c *client.Client) error {
+				a.defaults(n.in, &q.scope)
 				return watchNouns(ctx, a, c, n, q)
+			})
+		}
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			a.defaults(n.in, &q.scope)
+			all, err := listAll(ctx, c, n, q, limit)
+			if err != nil {
+				return err
 			}
-			var all []M
-			for q.size = 1000; ; {
-				page, next, err := n.list(ctx, c, q)
-				if err != nil {
-					return err
-				}
-				all = append(all, page...)
-				if next == "" {
-					return printList(a, n.columns, all)
-				}
-				q.token = next
+			if len(all) == 0 && !a.documents() {
+				fmt.Fprintf(a.err, "There are no such %s.\n", n.people())
+				return nil
 			}
+			return printList(a, n.columns, all)
 		})
 	}
 	return cmd
 }
 
-// watchNouns prints a row for each change, and takes the stream up again where it broke off.
-func watchNouns[M proto.Message](ctx context.Context, a *app, c *client.Client, n noun[M], q query) error {
-	p := newRowPrinter(a, n.columns)
-	after := ""
-	for broke := 0; ; {
-		recv, err := n.watch(ctx, c, q, after)
-		for err == nil {
-			var ch change[M]
-			if ch, err = recv(); err != nil {
-				break
-			}
-			broke, after = 0, ch.revision
-			if ch.kind != apiv1.WatchType_BOOKMARK {
-				if perr := p.print(ch.kind, ch.noun); perr != nil {
-					return perr
-				}
-			}
+// listAll reads pages until there are no more, or as many as limit, where that is not 0.
+func listAll[M proto.Message](ctx context.Context, c *client.Client, n noun[M], q query, limit int) ([]M, error) {
+	var all []M
+	for {
+		if q.size = 1000; limit > 0 {
+			q.size = uint32(min(limit-len(all), 1000))
 		}
-		if ctx.Err() != nil {
-			return nil
+		page, next, err := n.list(ctx, c, q)
+		if err != nil {
+			return nil, err
 		}
-		if broke++; !transient(err) || broke > 30 {
-			return err
+		all = append(all, page...)
+		if next == "" || limit > 0 && len(all) >= limit {
+			return all, nil
 		}
-		if !pause(ctx, broke) {
-			return nil
-		}
+		q.token = next
 	}
 }
 
-// received adapts a generated watch stream.
-func received[R any, M proto.Message](s grpc.ServerStreamingClient[R], err error, read func(*R) change[M]) (func() (change[M], error), error) {
-	if err != nil {
-		return nil, err
-	}
-	return func() (change[M], error) {
-		m, err := s.Recv()
-		if err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return change[M]{}, err
+// watchNouns shows what is there and then every change, until ctx ends.
+func watchNouns[M proto.Message](ctx context.Context, a *app, c *client.Client, n noun[M], q query) error {
+	began, bookmarks := false, 0
+	p := newRows(a, n.columns)
+	err := client.Watch(ctx, func(ctx context.Context, after string) (func() (change[M], error), error) {
+		return n.watch(ctx, c, q, after)
+	}, func(ch change[M]) error {
+		began = true
+		if ch.Type == apiv1.WatchType_BOOKMARK {
+			bookmarks++ // the second one stands behind what is there at first
+		} else if err := showChange(a, n, p, ch); err != nil {
+			return err
 		}
-		return read(m), nil
-	}, nil
+		if bookmarks > 1 && !a.documents() && a.output != "name" {
+			p.flush()
+		}
+		return a.out.failed
+	}, func(err error) error {
+		if !began {
+			return err
+		}
+		fmt.Fprintln(a.err, "The stream broke off; it is taken up again.")
+		return nil
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// showChange writes one change of a watch.
+func showChange[M proto.Message](a *app, n noun[M], p *rows[M], ch change[M]) error {
+	deleted := ch.Type == apiv1.WatchType_DELETE
+	switch {
+	case a.documents():
+		return a.changed(ch.Type, ch.Noun)
+	case a.output == "name":
+		fmt.Fprintln(a.out, strings.ToLower(ch.Type.String()), nameOf(ch.Noun))
+	case deleted && !n.history:
+		p.gone(ch.Noun)
+	case !deleted:
+		p.put(ch.Noun)
+	}
+	return nil
 }
 
 func showCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
@@ -172,16 +227,20 @@ func showCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show NAME",
 		Aliases: []string{"get"},
-		Short:   "Show one " + n.name + ", by name or id",
+		Short:   "Show all of one " + n.name + ", by name or id",
 		Args:    oneArgument,
 	}
 	a.scopeFlags(cmd, n.in, &s)
+	a.completeArguments(cmd, n.name, 1, &s)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			a.defaults(n.in, &s)
 			m, err := n.get(ctx, c, args[0], s)
 			if err != nil {
 				return err
+			}
+			if a.output == "table" {
+				return a.describe(m)
 			}
 			return printOne(a, m, n.columns)
 		})
@@ -192,38 +251,69 @@ func showCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 func deleteCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	var s scope
 	var w waiting
+	var etag string
 	cmd := &cobra.Command{
 		Use:     "delete NAME...",
 		Aliases: []string{"rm"},
-		Short:   "Delete " + n.plural,
+		Short:   "Delete " + n.people(),
 		Args:    someArguments,
 	}
 	a.scopeFlags(cmd, n.in, &s)
+	etagFlag(cmd, &etag)
 	w.flags(cmd)
+	a.completeArguments(cmd, n.name, 0, &s)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if etag != "" && len(args) > 1 {
+			return usagef("--etag is the revision of one %s, and %d were named", n.name, len(args))
+		}
 		return a.run(cmd, w.limit(), func(ctx context.Context, c *client.Client) error {
 			a.defaults(n.in, &s)
-			for _, name := range args {
-				op, err := n.remove(ctx, c, name, s)
-				if err != nil {
-					return err
-				}
-				if err := a.finish(ctx, c, op, w); err != nil {
-					return err
+			// All are asked for before any is waited for, and one that is refused does not keep the others.
+			var first error
+			refused := func(err error) {
+				switch {
+				case err == nil:
+				case first == nil:
+					first = err
+				default:
+					a.explain(err)
 				}
 			}
-			return nil
+			var under []*apiv1.Operation
+			for _, name := range args {
+				op, err := n.remove(ifMatch(ctx, etag), c, name, s)
+				if refused(err); err == nil {
+					under = append(under, op)
+				}
+			}
+			for _, op := range under {
+				refused(a.finish(ctx, c, op, w))
+			}
+			return first
 		})
 	}
 	return cmd
 }
 
-// action makes a verb that takes one name and answers with an operation.
-func (a *app) action(use, short string, in []string, call func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error)) *cobra.Command {
+func etagFlag(cmd *cobra.Command, etag *string) {
+	cmd.Flags().StringVar(etag, "etag", "", "only if it still has this `revision`, as show -o json gives it")
+}
+
+// ifMatch makes the calls of a context conditional on a revision, where one is given.
+func ifMatch(ctx context.Context, etag string) context.Context {
+	if etag == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, "if-match", etag)
+}
+
+// action makes a verb of a noun that takes one name and answers with an operation.
+func (a *app) action(noun, verb, short string, in []string, call func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error)) *cobra.Command {
 	var s scope
 	var w waiting
-	cmd := &cobra.Command{Use: use + " NAME", Short: short, Args: oneArgument}
+	cmd := &cobra.Command{Use: verb + " NAME", Short: short, Args: oneArgument}
 	a.scopeFlags(cmd, in, &s)
+	a.completeArguments(cmd, noun, 1, &s)
 	w.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, w.limit(), func(ctx context.Context, c *client.Client) error {
@@ -238,6 +328,28 @@ func (a *app) action(use, short string, in []string, call func(ctx context.Conte
 	return cmd
 }
 
+// set makes a verb of a noun that gives one field one value.
+func set[M proto.Message](a *app, n noun[M], verb, short, field string, change func(M)) *cobra.Command {
+	var s scope
+	cmd := &cobra.Command{Use: verb + " NAME", Short: short, Args: oneArgument}
+	a.scopeFlags(cmd, n.in, &s)
+	a.completeArguments(cmd, n.name, 1, &s)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			a.defaults(n.in, &s)
+			m := fresh[M]()
+			setText(m, "id", args[0])
+			change(m)
+			m, err := n.update(ctx, c, m, &fieldmaskpb.FieldMask{Paths: []string{field}}, s)
+			if err != nil {
+				return err
+			}
+			return printOne(a, m, n.columns)
+		})
+	}
+	return cmd
+}
+
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef("%s takes no argument, and was given %q", cmd.CommandPath(), strings.Join(args, " "))
@@ -247,7 +359,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 
 func oneArgument(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usagef("%s takes one name; it was given %d\nUsage: %s", cmd.CommandPath(), len(args), cmd.UseLine())
+		return usagef("%s takes one argument, and was given %d\nUsage: %s", cmd.CommandPath(), len(args), cmd.UseLine())
 	}
 	return nil
 }

@@ -5,38 +5,32 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/pkg/gateway"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// column is one column of a noun's table; a wide one shows with -o wide only.
+// column is one column of a noun's table.
 type column[M any] struct {
 	head  string
 	value func(M) string
-	wide  bool
+	wide  bool // shows with -o wide only
+	state bool // coloured by what it says
+	text  bool // may be cut where the terminal is narrow
 }
 
-func visible[M any](a *app, columns []column[M]) []column[M] {
-	var out []column[M]
-	for _, c := range columns {
-		if !c.wide || a.output == "wide" {
-			out = append(out, c)
-		}
-	}
-	return out
-}
+// documents reports whether -o asks for whole messages.
+func (a *app) documents() bool { return a.output == "json" || a.output == "yaml" }
 
 func printList[M proto.Message](a *app, columns []column[M], items []M) error {
-	switch a.output {
-	case "json", "yaml":
+	switch {
+	case a.documents():
 		list := make([]json.RawMessage, 0, len(items))
 		for _, m := range items {
 			b, err := toJSON(m)
@@ -46,29 +40,51 @@ func printList[M proto.Message](a *app, columns []column[M], items []M) error {
 			list = append(list, b)
 		}
 		return a.document(list)
-	case "name":
+	case a.output == "name":
 		for _, m := range items {
 			fmt.Fprintln(a.out, nameOf(m))
 		}
 		return nil
 	}
-	p := newRowPrinter(a, columns)
+	p := newRows(a, columns)
 	for _, m := range items {
-		p.row(m)
+		p.put(m)
 	}
-	return p.tab.Flush()
+	p.flush()
+	return nil
 }
 
 func printOne[M proto.Message](a *app, m M, columns []column[M]) error {
-	switch a.output {
-	case "json", "yaml":
-		b, err := toJSON(m)
-		if err != nil {
-			return err
-		}
-		return a.document(json.RawMessage(b))
+	if a.documents() {
+		return a.message(m)
 	}
 	return printList(a, columns, []M{m})
+}
+
+// message writes m as JSON or YAML, as -o says.
+func (a *app) message(m proto.Message) error {
+	b, err := toJSON(m)
+	if err != nil {
+		return err
+	}
+	return a.document(json.RawMessage(b))
+}
+
+// changed writes one change of a watch as a line of JSON, or as a document of YAML.
+func (a *app) changed(kind apiv1.WatchType_Value, m proto.Message) error {
+	noun, err := toJSON(m)
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		fmt.Fprintf(a.out, "{\"type\":%q,\"noun\":%s}\n", kind, noun)
+		return nil
+	}
+	fmt.Fprintln(a.out, "---")
+	return a.document(struct {
+		Type string          `json:"type"`
+		Noun json.RawMessage `json:"noun"`
+	}{kind.String(), noun})
 }
 
 // document writes v as JSON or YAML, as -o says.
@@ -96,22 +112,24 @@ func (a *app) document(v any) error {
 	return e.Encode(&node)
 }
 
-// block takes the JSON style off a YAML document.
+// block takes the JSON style off a YAML document; what has nothing in it keeps it.
 func block(n *yaml.Node) {
-	n.Style &^= yaml.FlowStyle | yaml.DoubleQuotedStyle
+	if len(n.Content) > 0 {
+		n.Style &^= yaml.FlowStyle
+	}
+	n.Style &^= yaml.DoubleQuotedStyle
 	for _, c := range n.Content {
 		block(c)
 	}
 }
 
-func toJSON(m proto.Message) ([]byte, error) {
-	return protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
-}
+// toJSON returns a message as the API shows it.
+func toJSON(m proto.Message) ([]byte, error) { return (&gateway.Encoder{}).Append(nil, m) }
 
-// nameOf returns a noun's name, or its id where it has none.
+// nameOf returns a noun's name, or by what else it is known.
 func nameOf(m proto.Message) string {
 	r := m.ProtoReflect()
-	for _, name := range []protoreflect.Name{"name", "id"} {
+	for _, name := range []protoreflect.Name{"name", "id", "vm", "host", "agent"} {
 		if f := r.Descriptor().Fields().ByName(name); f != nil && r.Get(f).String() != "" {
 			return r.Get(f).String()
 		}
@@ -119,68 +137,40 @@ func nameOf(m proto.Message) string {
 	return ""
 }
 
-// rowPrinter writes rows under a head that is written once.
-type rowPrinter[M proto.Message] struct {
-	a       *app
+// rows writes nouns as rows of a table.
+type rows[M proto.Message] struct {
 	columns []column[M]
-	tab     *tabwriter.Writer
+	table   *table
 }
 
-func newRowPrinter[M proto.Message](a *app, columns []column[M]) *rowPrinter[M] {
-	p := &rowPrinter[M]{a: a, columns: visible(a, columns), tab: tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)}
-	if a.output == "table" || a.output == "wide" {
-		heads := make([]string, len(p.columns))
-		for i, c := range p.columns {
-			heads[i] = c.head
+func newRows[M proto.Message](a *app, columns []column[M]) *rows[M] {
+	p := &rows[M]{table: &table{to: a.out}}
+	for _, c := range columns {
+		if !c.wide || a.output == "wide" {
+			p.columns = append(p.columns, c)
+			p.table.heads = append(p.table.heads, c.head)
+			p.table.cut = append(p.table.cut, c.text)
 		}
-		fmt.Fprintln(p.tab, strings.Join(heads, "\t"))
 	}
 	return p
 }
 
-func (p *rowPrinter[M]) row(m M) {
-	values := make([]string, len(p.columns))
+func (p *rows[M]) put(m M) {
+	row := make([]cell, len(p.columns))
 	for i, c := range p.columns {
-		if values[i] = printable(c.value(m)); values[i] == "" {
-			values[i] = "-"
+		if row[i].text = c.value(m); c.state {
+			row[i].colour = tint(row[i].text)
 		}
 	}
-	fmt.Fprintln(p.tab, strings.Join(values, "\t"))
+	p.table.add(row...)
 }
 
-// print writes one change of a watch.
-func (p *rowPrinter[M]) print(kind apiv1.WatchType_Value, m M) error {
-	switch p.a.output {
-	case "json":
-		b, err := toJSON(m)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(p.a.out, "{\"type\":%q,\"noun\":%s}\n", kind, b)
-		return nil
-	case "yaml":
-		fmt.Fprintln(p.a.out, "---")
-		return printOne(p.a, m, p.columns)
-	case "name":
-		fmt.Fprintln(p.a.out, strings.ToLower(kind.String()), nameOf(m))
-		return nil
-	}
-	p.row(m)
-	if kind == apiv1.WatchType_DELETE {
-		fmt.Fprintln(p.tab, nameOf(m)+"\t(gone)")
-	}
-	return p.tab.Flush()
+// gone writes that a noun is no longer there.
+func (p *rows[M]) gone(m M) {
+	p.table.add(cell{text: nameOf(m)}, cell{text: "gone"})
 }
 
-// printable keeps what others wrote from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return '·'
-		}
-		return r
-	}, s)
-}
+func (p *rows[M]) flush() { p.table.flush() }
 
 // lower is an enum's name as people read it; empty for the unspecified.
 func lower(e interface {
@@ -210,10 +200,20 @@ func age(t *timestamppb.Timestamp) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// amount shows resources: 8 cores, 32768 MiB.
-func amount(r *apiv1.Resources) string {
-	if r == nil {
+// local is a time on the reader's clock.
+func local(t *timestamppb.Timestamp) string {
+	if t == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d/%d/%d", r.GetCores(), r.GetMemoryMib(), r.GetDiskGib())
+	return t.AsTime().Local().Format(time.DateTime)
+}
+
+// shares are columns of what is taken of what there is.
+func shares[M any](taken, total func(M) *apiv1.Resources) []column[M] {
+	of := func(head string, get func(*apiv1.Resources) uint32) column[M] {
+		return column[M]{head: head, value: func(m M) string { return fmt.Sprintf("%d/%d", get(taken(m)), get(total(m))) }}
+	}
+	return []column[M]{
+		of("CORES", (*apiv1.Resources).GetCores), of("MEMORY_MIB", (*apiv1.Resources).GetMemoryMib), of("DISK_GIB", (*apiv1.Resources).GetDiskGib),
+	}
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -18,14 +17,14 @@ var tokenColumns = []column[*apiv1.AccessToken]{
 	{head: "NAME", value: (*apiv1.AccessToken).GetName},
 	{head: "PROJECT", value: (*apiv1.AccessToken).GetProject},
 	{head: "ZONE", value: (*apiv1.AccessToken).GetZone},
-	{head: "EXPIRES", value: func(m *apiv1.AccessToken) string { return m.GetExpiresAt().AsTime().Local().Format(time.DateTime) }},
-	{head: "BY", value: (*apiv1.AccessToken).GetCreatedBy, wide: true},
+	{head: "EXPIRES", value: func(m *apiv1.AccessToken) string { return local(m.GetExpiresAt()) }},
+	{head: "BY", value: (*apiv1.AccessToken).GetCreatedBy, text: true, wide: true},
 	{head: "ID", value: (*apiv1.AccessToken).GetId, wide: true},
 }
 
 func (a *app) tokenNoun() noun[*apiv1.AccessToken] {
 	return noun[*apiv1.AccessToken]{
-		name: "token", plural: "tokens", short: "Access tokens, which let their bearer act in one project", in: []string{}, columns: tokenColumns,
+		name: "token", plural: "tokens", short: "Access tokens, which let their bearer act in one project", in: []string{}, filter: "project=web", columns: tokenColumns,
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.AccessToken, string, error) {
 			r, err := c.AccessTokens.ListAccessTokens(ctx, &apiv1.ListAccessTokensRequest{Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetAccessTokens(), r.GetNextPageToken(), err
@@ -75,12 +74,12 @@ func (a *app) whoami() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if a.output == "json" || a.output == "yaml" {
-					b, err := toJSON(r)
-					if err != nil {
-						return err
-					}
-					return a.document(json.RawMessage(b))
+				switch {
+				case a.documents():
+					return a.message(r)
+				case a.output == "name":
+					fmt.Fprintln(a.out, r.GetName())
+					return nil
 				}
 				fmt.Fprintf(a.out, "%s %s", r.GetKind(), r.GetName())
 				if r.GetProject() != "" {

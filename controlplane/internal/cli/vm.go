@@ -13,24 +13,24 @@ import (
 
 var vmColumns = []column[*apiv1.VM]{
 	{head: "NAME", value: (*apiv1.VM).GetName},
-	{head: "STATE", value: vmState},
-	{head: "POWER", value: func(m *apiv1.VM) string { return lower(m.GetPower()) }},
+	{head: "STATE", value: vmState, state: true},
+	{head: "POWER", value: func(m *apiv1.VM) string { return lower(m.GetPower()) }, state: true},
 	{head: "ZONE", value: (*apiv1.VM).GetZone},
 	{head: "HOST", value: (*apiv1.VM).GetHost},
 	{head: "ADDRESS", value: (*apiv1.VM).GetAddress},
-	{head: "FRESH", value: func(m *apiv1.VM) string { return lower(m.GetFreshness()) }},
+	{head: "FRESH", value: func(m *apiv1.VM) string { return lower(m.GetFreshness()) }, state: true},
 	{head: "PROJECT", value: (*apiv1.VM).GetProject, wide: true},
 	{head: "CLUSTER", value: (*apiv1.VM).GetCluster, wide: true},
 	{head: "FLAVOR", value: (*apiv1.VM).GetFlavor, wide: true},
 	{head: "IMAGE", value: (*apiv1.VM).GetImage, wide: true},
 	{head: "AGE", value: func(m *apiv1.VM) string { return age(m.GetCreatedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.VM).GetId, wide: true},
-	{head: "ERROR", value: func(m *apiv1.VM) string { return m.GetError().GetDetail() }, wide: true},
+	{head: "ERROR", value: func(m *apiv1.VM) string { return m.GetError().GetDetail() }, text: true, wide: true},
 }
 
 func (a *app) vmNoun() noun[*apiv1.VM] {
 	return noun[*apiv1.VM]{
-		name: "vm", plural: "vms", short: "Virtual machines", in: []string{"project", "zone"}, columns: vmColumns,
+		name: "vm", plural: "vms", short: "Virtual machines", in: []string{"project", "zone"}, filter: "state=running AND name~web", columns: vmColumns,
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.VM, string, error) {
 			r, err := c.VMs.ListVMs(ctx, &apiv1.ListVMsRequest{Project: q.project, Zone: q.zone, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetVms(), r.GetNextPageToken(), err
@@ -41,8 +41,8 @@ func (a *app) vmNoun() noun[*apiv1.VM] {
 		},
 		watch: func(ctx context.Context, c *client.Client, q query, after string) (func() (change[*apiv1.VM], error), error) {
 			s, err := c.VMs.WatchVMs(ctx, &apiv1.WatchVMsRequest{After: after, Project: q.project, Zone: q.zone, Filter: q.filter})
-			return received(s, err, func(m *apiv1.WatchVMsResponse) change[*apiv1.VM] {
-				return change[*apiv1.VM]{m.GetType(), m.GetRevision(), m.GetVm()}
+			return client.Changes(s, err, func(m *apiv1.WatchVMsResponse) change[*apiv1.VM] {
+				return change[*apiv1.VM]{Type: m.GetType(), Revision: m.GetRevision(), Noun: m.GetVm()}
 			})
 		},
 		remove: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
@@ -81,13 +81,14 @@ func (a *app) createVM() *cobra.Command {
 	cmd.Flags().StringVar(&userData, "user-data", "", "cloud-init user data, or @FILE")
 	cmd.Flags().StringArrayVar(&together, "together", nil, "group whose VMs stand on one host")
 	cmd.Flags().StringArrayVar(&apart, "apart", nil, "group whose VMs stand on different hosts")
+	a.completeFields(cmd)
 	w.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, w.limit(), func(ctx context.Context, c *client.Client) error {
 			a.defaults([]string{"project", "zone", "cluster"}, &s)
 			vm.Name, vm.Project, vm.Zone, vm.Cluster = args[0], s.project, s.zone, s.cluster
 			for _, k := range keys {
-				text, err := argument(k)
+				text, err := a.argument(k)
 				if err != nil {
 					return err
 				}
@@ -98,7 +99,7 @@ func (a *app) createVM() *cobra.Command {
 				}
 			}
 			var err error
-			if vm.UserData, err = argument(userData); err != nil {
+			if vm.UserData, err = a.argument(userData); err != nil {
 				return err
 			}
 			for _, g := range together {
@@ -125,7 +126,7 @@ func (a *app) createVM() *cobra.Command {
 }
 
 func (a *app) startVM() *cobra.Command {
-	return a.action("start", "Power a VM on", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+	return a.action("vm", "start", "Power a VM on", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
 		r, err := c.VMs.StartVM(ctx, &apiv1.StartVMRequest{Vm: name, Project: s.project})
 		return r.GetOperation(), err
 	})
@@ -133,7 +134,7 @@ func (a *app) startVM() *cobra.Command {
 
 func (a *app) stopVM() *cobra.Command {
 	var force bool
-	cmd := a.action("stop", "Shut a VM down", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+	cmd := a.action("vm", "stop", "Shut a VM down", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
 		r, err := c.VMs.StopVM(ctx, &apiv1.StopVMRequest{Vm: name, Project: s.project, Force: force})
 		return r.GetOperation(), err
 	})
@@ -143,7 +144,7 @@ func (a *app) stopVM() *cobra.Command {
 
 func (a *app) rebootVM() *cobra.Command {
 	var force bool
-	cmd := a.action("reboot", "Restart a VM's guest", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+	cmd := a.action("vm", "reboot", "Restart a VM's guest", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
 		r, err := c.VMs.RebootVM(ctx, &apiv1.RebootVMRequest{Vm: name, Project: s.project, Force: force})
 		return r.GetOperation(), err
 	})

@@ -3,16 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"os"
+	"strings"
 	"time"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -34,47 +31,56 @@ func (w *waiting) limit() time.Duration {
 
 // finish shows an operation: at once, or step by step to its end.
 func (a *app) finish(ctx context.Context, c *client.Client, op *apiv1.Operation, w waiting) error {
-	if !w.wait || op.GetDone() {
-		if err := printOne(a, op, operationColumns); err != nil {
-			return err
-		}
-		if op.GetDone() {
-			return nil
-		}
-		if a.output == "table" {
-			fmt.Fprintf(a.err, "Under way. Follow it with: naru operation show %s\n", op.GetId())
-		}
+	if w.wait && !op.GetDone() {
+		return a.wait(ctx, c, op)
+	}
+	if a.output == "wide" || a.output == "table" {
+		a.told(op)
 		return nil
 	}
+	return printOne(a, op, operationColumns)
+}
+
+// wait follows an operation and tells its steps.
+func (a *app) wait(ctx context.Context, c *client.Client, op *apiv1.Operation) error {
 	s := newStory(a.err, op)
 	done, err := c.Wait(ctx, op, s.tell)
 	s.close(err == nil)
-	if err != nil {
+	if err != nil || a.output == "table" || a.output == "wide" {
 		return err
-	}
-	if a.output == "table" {
-		return nil
 	}
 	return printOne(a, done, operationColumns)
 }
 
+// told says in a line what became of a request.
+func (a *app) told(op *apiv1.Operation) {
+	_, verb, _ := strings.Cut(op.GetKind(), ".")
+	what := strings.TrimSpace(op.GetTarget().GetKind() + " " + op.GetTarget().GetName())
+	if op.GetDone() {
+		fmt.Fprintf(a.out, "%s: %s done\n", printable(what), verb)
+		return
+	}
+	fmt.Fprintf(a.out, "%s: %s under way, operation %s\n", printable(what), verb, op.GetId())
+	fmt.Fprintf(a.err, "Follow it with: naru operation wait %s\n", op.GetId())
+}
+
 // story tells an operation step by step: on a terminal with a bar under the steps that are done, else a line a step.
 type story struct {
-	w     io.Writer
+	to    *screen
 	began time.Time
 	told  map[string]apiv1.Operation_Step_State
-	name  string
 	bars  *mpb.Progress
 	bar   *mpb.Bar
 	now   string
 }
 
-func newStory(w io.Writer, op *apiv1.Operation) *story {
-	s := &story{w: w, began: time.Now(), told: map[string]apiv1.Operation_Step_State{}, name: op.GetKind() + " " + op.GetTarget().GetName()}
-	if f, ok := w.(*os.File); ok && isTerminal(f) {
-		s.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(48))
+func newStory(to *screen, op *apiv1.Operation) *story {
+	s := &story{to: to, began: time.Now(), told: map[string]apiv1.Operation_Step_State{}}
+	if to.terminal() {
+		name := printable(op.GetKind() + " " + op.GetTarget().GetName() + "  ")
+		s.bars = mpb.New(mpb.WithOutput(to.w), mpb.WithWidth(min(max(to.width-len(name)-30, 10), 48)))
 		s.bar = s.bars.AddBar(100,
-			mpb.PrependDecorators(decor.Name(s.name+"  "), decor.Any(func(decor.Statistics) string { return s.now })),
+			mpb.PrependDecorators(decor.Name(name), decor.Any(func(decor.Statistics) string { return s.now })),
 			mpb.AppendDecorators(decor.Percentage(), decor.Elapsed(decor.ET_STYLE_GO, decor.WCSyncSpace)),
 			mpb.BarRemoveOnComplete())
 	}
@@ -91,20 +97,31 @@ func (s *story) tell(op *apiv1.Operation) {
 		if step.GetState() == apiv1.Operation_Step_RUNNING {
 			continue
 		}
-		mark := "✓"
-		if step.GetState() == apiv1.Operation_Step_FAILED {
-			mark = "✗"
-		}
-		line := fmt.Sprintf("%s %-10s %-48s %6.1f s\n", mark, step.GetName(), step.GetMessage(), since(s.began, step))
+		line := s.line(step)
 		if s.bars != nil {
 			fmt.Fprint(s.bars, line)
 		} else {
-			fmt.Fprint(s.w, line)
+			fmt.Fprint(s.to, line)
 		}
 	}
 	if s.bar != nil {
 		s.bar.SetCurrent(int64(op.GetProgress()))
 	}
+}
+
+// line is one step; its message gives way where the terminal is narrow.
+func (s *story) line(step *apiv1.Operation_Step) string {
+	mark := s.to.paint(green, "✓")
+	if step.GetState() == apiv1.Operation_Step_FAILED {
+		mark = s.to.paint(red, "✗")
+	}
+	room := 48
+	message := printable(step.GetMessage())
+	if s.to.terminal() {
+		room = min(room, max(s.to.width-22, minimum))
+		message = runewidth.Truncate(message, room, "…")
+	}
+	return fmt.Sprintf("%s %-10s %s %6.1f s\n", mark, printable(step.GetName()), runewidth.FillRight(message, room), since(s.began, step))
 }
 
 // since is when the step was reached, by the clock of this side where the other's would be before the start.
@@ -126,29 +143,4 @@ func (s *story) close(ok bool) {
 		s.bar.Abort(true)
 	}
 	s.bars.Wait()
-}
-
-// transient reports whether asking again may help.
-func transient(err error) bool {
-	switch status.Code(err) {
-	case codes.Unavailable, codes.Unknown, codes.Aborted, codes.Internal:
-		return true
-	}
-	return false
-}
-
-// pause waits longer the more often it broke; false when ctx ended.
-func pause(ctx context.Context, broke int) bool {
-	d := min(time.Duration(broke)*200*time.Millisecond, 3*time.Second)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d/2 + rand.N(d/2+1)):
-		return true
-	}
-}
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
 }

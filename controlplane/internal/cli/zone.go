@@ -1,14 +1,15 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -18,19 +19,19 @@ var zoneColumns = []column[*apiv1.Zone]{
 	{head: "NAME", value: (*apiv1.Zone).GetName},
 	{head: "KIND", value: (*apiv1.Zone).GetKind},
 	{head: "GRADE", value: func(m *apiv1.Zone) string { return lower(m.GetGrade()) }},
-	{head: "STATE", value: func(m *apiv1.Zone) string { return lower(m.GetState()) }},
-	{head: "FRESH", value: func(m *apiv1.Zone) string { return lower(m.GetFreshness()) }},
+	{head: "STATE", value: func(m *apiv1.Zone) string { return lower(m.GetState()) }, state: true},
+	{head: "FRESH", value: func(m *apiv1.Zone) string { return lower(m.GetFreshness()) }, state: true},
 	{head: "SINCE", value: func(m *apiv1.Zone) string { return age(m.GetStateChangedAt()) }},
-	{head: "AGENTS", value: agentNames},
+	{head: "AGENTS", value: agentNames, text: true},
 	{head: "BROKER", value: (*apiv1.Zone).GetBroker},
-	{head: "REASON", value: (*apiv1.Zone).GetStateReason, wide: true},
+	{head: "REASON", value: (*apiv1.Zone).GetStateReason, text: true, wide: true},
 	{head: "INCARNATION", value: (*apiv1.Zone).GetIncarnation, wide: true},
 	{head: "ID", value: (*apiv1.Zone).GetId, wide: true},
 }
 
 func (a *app) zoneNoun() noun[*apiv1.Zone] {
 	return noun[*apiv1.Zone]{
-		name: "zone", plural: "zones", short: "Zones: parts of the cloud in networks of their own", in: []string{}, columns: zoneColumns,
+		name: "zone", plural: "zones", short: "Zones: parts of the cloud in networks of their own", in: []string{}, filter: "state!=online", columns: zoneColumns,
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.Zone, string, error) {
 			r, err := c.Zones.ListZones(ctx, &apiv1.ListZonesRequest{Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetZones(), r.GetNextPageToken(), err
@@ -41,47 +42,37 @@ func (a *app) zoneNoun() noun[*apiv1.Zone] {
 		},
 		watch: func(ctx context.Context, c *client.Client, q query, after string) (func() (change[*apiv1.Zone], error), error) {
 			s, err := c.Zones.WatchZones(ctx, &apiv1.WatchZonesRequest{After: after, Filter: q.filter})
-			return received(s, err, func(m *apiv1.WatchZonesResponse) change[*apiv1.Zone] {
-				return change[*apiv1.Zone]{m.GetType(), m.GetRevision(), m.GetZone()}
+			return client.Changes(s, err, func(m *apiv1.WatchZonesResponse) change[*apiv1.Zone] {
+				return change[*apiv1.Zone]{Type: m.GetType(), Revision: m.GetRevision(), Noun: m.GetZone()}
 			})
 		},
 		remove: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
 			r, err := c.Zones.DeleteZone(ctx, &apiv1.DeleteZoneRequest{Zone: name})
 			return r.GetOperation(), err
 		},
+		make: "Make a zone",
+		fields: func(f *pflag.FlagSet, m *apiv1.Zone) {
+			f.StringVar(&m.Kind, "kind", "", "internet, business, management, or a word of your own")
+			wordFlag(f, m, "grade", " (open)")
+			f.StringVar(&m.Broker, "broker", "", "the broker before it")
+			f.StringVar(&m.Description, "description", "", "for people")
+		},
+		fixed: func(f *pflag.FlagSet, m *apiv1.Zone) {
+			f.StringVar(&m.Parent, "parent", "", "the zone it stands below")
+		},
+		create: func(ctx context.Context, c *client.Client, m *apiv1.Zone) (*apiv1.Operation, error) {
+			r, err := c.Zones.CreateZone(ctx, &apiv1.CreateZoneRequest{Zone: m})
+			return r.GetOperation(), err
+		},
+		update: func(ctx context.Context, c *client.Client, m *apiv1.Zone, mask *fieldmaskpb.FieldMask, _ scope) (*apiv1.Zone, error) {
+			r, err := c.Zones.UpdateZone(ctx, &apiv1.UpdateZoneRequest{Zone: m, UpdateMask: mask})
+			return r.GetZone(), err
+		},
 	}
 }
 
 func (a *app) zone() *cobra.Command {
-	return command(a, a.zoneNoun(), a.createZone(), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())
-}
-
-func (a *app) createZone() *cobra.Command {
-	var w waiting
-	m := &apiv1.Zone{}
-	var grade string
-	cmd := &cobra.Command{Use: "create NAME", Short: "Make a zone", Args: oneArgument}
-	cmd.Flags().StringVar(&m.Kind, "kind", "", "internet, business, management, or a word of your own")
-	cmd.Flags().StringVar(&grade, "grade", "open", "open, sensitive or classified")
-	cmd.Flags().StringVar(&m.Parent, "parent", "", "the zone it stands below")
-	cmd.Flags().StringVar(&m.Broker, "broker", "", "the broker before it")
-	cmd.Flags().StringVar(&m.Description, "description", "", "for people")
-	w.flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.run(cmd, w.limit(), func(ctx context.Context, c *client.Client) error {
-			m.Name = args[0]
-			var ok bool
-			if m.Grade, ok = enumOf(apiv1.Zone_Grade_value, grade, apiv1.Zone_Grade(0)); !ok {
-				return usagef("--grade %s: it is open, sensitive or classified", grade)
-			}
-			r, err := c.Zones.CreateZone(ctx, &apiv1.CreateZoneRequest{Zone: m})
-			if err != nil {
-				return err
-			}
-			return a.finish(ctx, c, r.GetOperation(), w)
-		})
-	}
-	return cmd
+	return command(a, a.zoneNoun(), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())
 }
 
 func agentNames(z *apiv1.Zone) string {
@@ -102,6 +93,7 @@ func agentNames(z *apiv1.Zone) string {
 func (a *app) zoneToken() *cobra.Command {
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "token NAME", Short: "Make a token with which one agent of a zone can ask to join", Args: oneArgument}
+	a.completeArguments(cmd, "zone", 1, &scope{})
 	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
@@ -119,27 +111,56 @@ var joinRequestColumns = []column[*apiv1.JoinRequest]{
 	{head: "ZONE", value: (*apiv1.JoinRequest).GetZone},
 	{head: "AGENT", value: (*apiv1.JoinRequest).GetAgent},
 	{head: "FINGERPRINT", value: (*apiv1.JoinRequest).GetFingerprint},
+	{head: "STATE", state: true, value: func(m *apiv1.JoinRequest) string {
+		if m.GetAccepted() {
+			return "accepted"
+		}
+		return "waiting"
+	}},
 	{head: "ASKED", value: func(m *apiv1.JoinRequest) string { return age(m.GetAskedAt()) + " ago" }},
 }
 
 func (a *app) joinRequests() *cobra.Command {
-	return &cobra.Command{
-		Use: "requests [NAME]", Short: "List agents that wait to be accepted", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-				r, err := c.Zones.ListJoinRequests(ctx, &apiv1.ListJoinRequestsRequest{Zone: strings.Join(args, "")})
-				if err != nil {
-					return err
-				}
-				return printList(a, joinRequestColumns, r.GetJoinRequests())
-			})
-		},
+	var all bool
+	cmd := &cobra.Command{Use: "requests [NAME]", Short: "List agents that wait to be accepted", Args: func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("%s takes one zone at most, and was given %d", cmd.CommandPath(), len(args))
+		}
+		return nil
+	}}
+	cmd.Flags().BoolVar(&all, "all", false, "also those that were accepted")
+	a.completeArguments(cmd, "zone", 1, &scope{})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			r, err := c.Zones.ListJoinRequests(ctx, &apiv1.ListJoinRequestsRequest{Zone: strings.Join(args, "")})
+			if err != nil {
+				return err
+			}
+			found := r.GetJoinRequests()
+			if !all {
+				found = waitingAgents(found, "")
+			}
+			if len(found) == 0 && !a.documents() {
+				fmt.Fprintln(a.err, "No agent waits.")
+				return nil
+			}
+			return printList(a, joinRequestColumns, found)
+		})
 	}
+	return cmd
+}
+
+// waitingAgents returns the requests that nobody has accepted yet, of one agent where it is named.
+func waitingAgents(requests []*apiv1.JoinRequest, agent string) []*apiv1.JoinRequest {
+	return slices.DeleteFunc(slices.Clone(requests), func(j *apiv1.JoinRequest) bool {
+		return j.GetAccepted() || agent != "" && j.GetAgent() != agent
+	})
 }
 
 func (a *app) acceptAgent() *cobra.Command {
 	var agent, fingerprint string
 	cmd := &cobra.Command{Use: "accept NAME", Short: "Let an agent in whose fingerprint you have compared", Args: oneArgument}
+	a.completeArguments(cmd, "zone", 1, &scope{})
 	cmd.Flags().StringVar(&agent, "agent", "", "the agent; may be left out where only one waits")
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA256:… as the agent printed it; without it you are asked")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -151,8 +172,8 @@ func (a *app) acceptAgent() *cobra.Command {
 				}
 				agent = asked.GetAgent()
 				if fingerprint == "" {
-					if !a.confirm(fmt.Sprintf("Agent %s of zone %s has the key\n  %s\nIs this what the agent printed? [y/N] ", agent, asked.GetZone(), asked.GetFingerprint())) {
-						return usagef("not accepted")
+					if !a.confirm(ctx, fmt.Sprintf("Agent %s of zone %s has the key\n  %s\nIs this what the agent printed? [y/N] ", agent, asked.GetZone(), asked.GetFingerprint())) {
+						return usagef("not accepted; compare the fingerprints and answer y, or give --fingerprint")
 					}
 					fingerprint = asked.GetFingerprint()
 				}
@@ -161,7 +182,7 @@ func (a *app) acceptAgent() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printOne(a, r.GetOperation(), operationColumns)
+			return a.finish(ctx, c, r.GetOperation(), waiting{})
 		})
 	}
 	return cmd
@@ -173,45 +194,33 @@ func (a *app) waitingAgent(ctx context.Context, c *client.Client, zone, agent st
 	if err != nil {
 		return nil, err
 	}
-	var found []*apiv1.JoinRequest
-	for _, j := range r.GetJoinRequests() {
-		if agent == "" || j.GetAgent() == agent {
-			found = append(found, j)
-		}
-	}
+	found := waitingAgents(r.GetJoinRequests(), agent)
 	switch len(found) {
 	case 0:
-		return nil, usagef("no such agent of zone %s waits; see naru zone requests", zone)
+		return nil, usagef("no such agent of zone %s waits; naru zone requests --all shows which have asked", zone)
 	case 1:
 		return found[0], nil
 	}
 	return nil, usagef("%d agents of zone %s wait; say which with --agent", len(found), zone)
 }
 
-// confirm asks on the terminal; anything but y or yes is no.
-func (a *app) confirm(question string) bool {
-	fmt.Fprint(a.err, question)
-	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes"
-}
-
 func (a *app) revokeZone() *cobra.Command {
 	var agent string
 	var yes bool
 	cmd := &cobra.Command{Use: "revoke NAME", Short: "Cut a zone off at once and refuse its certificates from now on", Args: oneArgument}
+	a.completeArguments(cmd, "zone", 1, &scope{})
 	cmd.Flags().StringVar(&agent, "agent", "", "only this agent")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
-			if !yes && !a.confirm("Cut zone "+args[0]+" off now? Its VMs go on, and it must join anew. [y/N] ") {
-				return usagef("not revoked")
+			if !yes && !a.confirm(ctx, "Cut zone "+args[0]+" off now? Its VMs go on, and it must join anew. [y/N] ") {
+				return usagef("not revoked; answer y, or give --yes")
 			}
 			r, err := c.Zones.RevokeZone(ctx, &apiv1.RevokeZoneRequest{Zone: args[0], Agent: agent})
 			if err != nil {
 				return err
 			}
-			return printOne(a, r.GetOperation(), operationColumns)
+			return a.finish(ctx, c, r.GetOperation(), waiting{})
 		})
 	}
 	return cmd

@@ -82,13 +82,13 @@ func (c *Chooser) try(vm *apiv1.VM, after uint64) (clusterID string, current boo
 			return vm.GetClusterId(), current, c.moved, nil
 		}
 		e := c.picture.Explain(vm)
-		return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("cluster", "has no host that can take the VM")
+		return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("cluster", "cluster "+vm.GetCluster()+" has no host that can take the VM")
 	}
 	if id, _, ok := c.picture.ChooseCluster(vm, apiv1.Cluster_SPREAD); ok {
 		return id, current, c.moved, nil
 	}
 	e := c.picture.ExplainZone(vm)
-	return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("zone", "has no host that can take the VM")
+	return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("zone", "zone "+vm.GetZone()+" has no host that can take the VM")
 }
 
 // Run keeps the picture current until ctx ends.

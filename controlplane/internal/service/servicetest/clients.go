@@ -78,7 +78,7 @@ func (a as) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string,
 type everybody struct{}
 
 func (everybody) Authenticate(_ context.Context, c auth.Credentials) (auth.Principal, error) {
-	switch words := strings.Fields(c.Authorization); {
+	switch words := strings.Fields(strings.TrimPrefix(c.Authorization, "Bearer ")); {
 	case len(words) == 1:
 		return auth.Principal{Kind: auth.Admin, Name: words[0], Actor: "spiffe://naru.test/admin/" + words[0]}, nil
 	case len(words) == 3:

@@ -1,0 +1,459 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mattn/go-runewidth"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+func TestEachKindOfRefusalHasItsExitCode(t *testing.T) {
+	d := newDesk(t)
+	d.must("flavor create s2 --memory-mib 2048")
+	for _, c := range []struct {
+		line string
+		code int
+		says []string
+	}{
+		{"flavor create s2 --memory-mib 64", problem.ExitConflict, []string{"The name is taken", "named s2", "name: is taken", "Choose another name"}},
+		{"flavor create S2 --memory-mib 1", problem.ExitUsage, []string{"The request is not valid", "name: "}},
+		{"vm show none --project web", problem.ExitNotFound, []string{"there is no VM none", "naru vm list"}},
+		{"vm list --filter color=red", problem.ExitUsage, []string{"there is no column \"color\"; there are id, name"}},
+		{"vm create v --project web --image tiny --flavor huge --zone business --cluster kvm", problem.ExitRefused, []string{"No host fits this VM", "2 hosts looked at", "cluster: cluster kvm has no host", "Choose a smaller flavor"}},
+		{"flavor update s2 --description x --etag 7-1", problem.ExitConflict, []string{"It was changed meanwhile", "7-1", "Read it again"}},
+		{"flavor delete s2 --etag 7-1", problem.ExitConflict, []string{"7-1"}},
+		{"flavor create s9 --memory-mib 1 --context web", problem.ExitNotAllowed, []string{"Not allowed"}},
+		{"operation wait none", problem.ExitNotFound, []string{"naru operation list"}},
+		{"vm list --timeout 1ns", problem.ExitTimeout, []string{"did not answer in time", "--timeout"}},
+	} {
+		r := d.naru(c.line)
+		if r.code != c.code || r.out != "" {
+			t.Errorf("naru %s: exit %d, %q%s", c.line, r.code, r.out, r.err)
+		}
+		for _, words := range c.says {
+			if !strings.Contains(r.err, words) {
+				t.Errorf("naru %s does not say %q:\n%s", c.line, words, r.err)
+			}
+		}
+	}
+}
+
+func TestAListIsReadPageByPageUntilTheLimit(t *testing.T) {
+	d := newDesk(t)
+	for _, name := range []string{"a1", "a2", "a3"} {
+		d.must("project create " + name)
+	}
+	if got := d.must("project list --filter name~a --order-by 'name desc' --limit 2 -o name"); got != "a3\na2\n" {
+		t.Fatalf("%q", got)
+	}
+	if got := d.must("project list --filter name~a -o name"); got != "a1\na2\na3\n" {
+		t.Fatalf("%q", got)
+	}
+}
+
+func TestWhereThereIsNothingPeopleAreToldAndScriptsGetAnEmptyList(t *testing.T) {
+	d := newDesk(t)
+	if r := d.naru("vm list"); r.code != 0 || r.out != "" || !strings.Contains(r.err, "no such VMs") {
+		t.Fatalf("%+v", r)
+	}
+	if r := d.naru("vm list -o json"); r.out != "[]\n" || r.err != "" {
+		t.Fatalf("%+v", r)
+	}
+	if r := d.naru("vm list -o name"); r.out != "" {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestUpdateChangesWhatIsGivenAndNothingElse(t *testing.T) {
+	d := newDesk(t)
+	d.must("host update kvm-1 --zone business --memory-mib 4096 --cores 4")
+	d.must("host update kvm-1 --zone business --cores 2 --endpoint sim://other")
+	var host struct {
+		Endpoint string
+		Capacity struct {
+			Cores     int
+			MemoryMib int `json:"memory_mib"`
+		}
+		Revision string
+	}
+	if err := json.Unmarshal([]byte(d.must("host show kvm-1 --zone business -o json")), &host); err != nil {
+		t.Fatal(err)
+	}
+	if host.Endpoint != "sim://other" || host.Capacity.Cores != 2 || host.Capacity.MemoryMib != 4096 {
+		t.Fatalf("%+v", host)
+	}
+	d.must("host update kvm-1 --zone business --endpoint sim://third --etag " + host.Revision)
+	if r := d.naru("host update kvm-1 --zone business --endpoint sim://fourth --etag " + host.Revision); r.code != problem.ExitConflict {
+		t.Fatalf("an update that rests on what is no longer so: %+v", r)
+	}
+	d.must("zone update business --description 'for work' --grade sensitive")
+	d.must("zone update business --description ''")
+	if got := d.must("zone show business"); !strings.Contains(got, "sensitive") || strings.Contains(got, "for work") {
+		t.Fatal(got)
+	}
+}
+
+// Every field that a client may change has a flag of update.
+func TestEveryFieldThatMayBeChangedHasAFlag(t *testing.T) {
+	d := newDesk(t)
+	for noun, fields := range map[string]string{
+		"zone": "kind grade description broker", "cluster": "purpose strategy cpu-overcommit-percent memory-overcommit-percent cordoned",
+		"host": "endpoint admin-state cores memory-mib disk-gib", "flavor": "description", "project": "description",
+		"image": "description min-memory-mib min-disk-gib os", "broker": "hub-address description",
+	} {
+		help := d.must(noun + " update --help")
+		for field := range strings.FieldsSeq(fields) {
+			if !strings.Contains(help, "--"+field+" ") {
+				t.Errorf("naru %s update has no --%s", noun, field)
+			}
+		}
+	}
+}
+
+func TestShowTellsAllOfOneThing(t *testing.T) {
+	d := newDesk(t)
+	op := d.createVM("web-1")
+	d.must("operation resolve " + op + " --as fail --reason 'no space left in pool'")
+	got := d.must("operation show " + op)
+	for _, words := range []string{"kind", "vm.create", "accepted, state done", "no space left in pool"} {
+		if !strings.Contains(got, words) {
+			t.Errorf("it does not say %q:\n%s", words, got)
+		}
+	}
+	for _, format := range []string{"", " -o json", " -o yaml"} {
+		if got := d.must("vm show web-1 --project web" + format); strings.Contains(got, "reached") || strings.Contains(got, "force") {
+			t.Errorf("show%s tells what is internal:\n%s", format, got)
+		}
+	}
+}
+
+func TestDeleteGoesOnBehindWhatItCannotDelete(t *testing.T) {
+	d := newDesk(t)
+	d.must("project create one")
+	d.must("project create two")
+	r := d.naru("project delete one none two")
+	if r.code != problem.ExitNotFound || !strings.Contains(r.err, "none") || !strings.Contains(r.out, "project one: delete done\nproject two: delete done\n") {
+		t.Fatalf("%+v", r)
+	}
+	if got := d.must("project list -o name"); got != "db\nweb\n" {
+		t.Fatalf("%q", got)
+	}
+}
+
+// follow runs a command line beside the test and gives what it writes, line by line.
+type follow struct {
+	lines chan string
+	ended chan result
+	stop  context.CancelFunc
+}
+
+func (d *desk) follow(line string) *follow {
+	ctx, cancel := context.WithCancel(d.Context())
+	f := &follow{lines: make(chan string, 100), ended: make(chan result, 1), stop: cancel}
+	d.Cleanup(cancel)
+	r, w := io.Pipe()
+	go func() {
+		var text strings.Builder
+		for b := make([]byte, 4096); ; {
+			n, err := r.Read(b)
+			text.Write(b[:n])
+			for {
+				whole := text.String()
+				at := strings.IndexByte(whole, '\n')
+				if at < 0 {
+					break
+				}
+				f.lines <- whole[:at]
+				text.Reset()
+				text.WriteString(whole[at+1:])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		var errOut bytes.Buffer
+		code := Run(ctx, strings.Fields(line), strings.NewReader(""), w, io.MultiWriter(w, &errOut))
+		_ = w.Close()
+		f.ended <- result{code, "", errOut.String()}
+	}()
+	return f
+}
+
+// until returns the lines up to the first that has the words.
+func (f *follow) until(t *testing.T, words string) []string {
+	t.Helper()
+	var got []string
+	for late := time.After(20 * time.Second); ; {
+		select {
+		case line := <-f.lines:
+			if got = append(got, line); strings.Contains(line, words) {
+				return got
+			}
+		case <-late:
+			t.Fatalf("%q was never written; %q was", words, got)
+		}
+	}
+}
+
+func TestAWatchShowsWhatIsThereAndThenEveryChangeUntilItIsInterrupted(t *testing.T) {
+	d := newDesk(t)
+	d.must("project create a-very-long-name")
+	f := d.follow("project list --watch")
+	rows := f.until(t, "web")
+	d.must("project create new")
+	rows = append(rows, f.until(t, "new")...)
+	d.must("project delete new")
+	gone := f.until(t, "gone")
+	if len(gone) != 1 || !strings.HasPrefix(gone[0], "new ") {
+		t.Errorf("a deletion is told as %q", gone)
+	}
+	column := strings.Index(rows[0], "DESCRIPTION")
+	for _, row := range append(rows, gone...) {
+		if len(row) <= column || row[column-1] != ' ' || row[column] == ' ' {
+			t.Errorf("the row %q is not aligned with %q", row, rows[0])
+		}
+	}
+	f.stop()
+	if r := <-f.ended; r.code != 0 || r.err != "" {
+		t.Fatalf("an interrupted watch ended with %+v", r)
+	}
+}
+
+func TestAWatchTellsDeletionsInEveryFormat(t *testing.T) {
+	d := newDesk(t)
+	d.must("project create new")
+	watches := map[string]*follow{}
+	for _, format := range []string{"json", "yaml", "name"} {
+		watches[format] = d.follow("project list --watch -o " + format)
+		watches[format].until(t, "web")
+	}
+	d.must("project delete new")
+	line := watches["json"].until(t, "DELETE")
+	var told struct {
+		Type string
+		Noun struct{ Name string }
+	}
+	if err := json.Unmarshal([]byte(line[len(line)-1]), &told); err != nil || told.Type != "DELETE" || told.Noun.Name != "new" {
+		t.Errorf("%v: %q", err, line)
+	}
+	watches["name"].until(t, "delete new")
+	watches["yaml"].until(t, "type: DELETE")
+	if rest := watches["yaml"].until(t, "name: "); !strings.Contains(strings.Join(rest, "\n"), "name: new") {
+		t.Errorf("%q", rest)
+	}
+}
+
+func TestYAMLReadsBackAsTheSameAsJSON(t *testing.T) {
+	d := newDesk(t)
+	d.createVM("web-1")
+	var a, b any
+	if err := json.Unmarshal([]byte(d.must("vm show web-1 --project web -o json")), &a); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal([]byte(d.must("vm show web-1 --project web -o yaml")), &b); err != nil {
+		t.Fatal(err)
+	}
+	x, _ := json.Marshal(a)
+	if y, err := json.Marshal(b); err != nil || !bytes.Equal(x, y) {
+		t.Fatalf("%v\n%s\n%s", err, x, y)
+	}
+}
+
+// createVM asks for a VM and returns its operation's id.
+func (d *desk) createVM(name string) string {
+	d.Helper()
+	return strings.TrimSpace(d.must("vm create " + name + " --project web --image tiny --flavor s1 --zone business --cluster kvm -o name"))
+}
+
+func TestWhoInterruptsWaitIsToldHowToGoOn(t *testing.T) {
+	d := newDesk(t)
+	f := d.follow("vm create web-1 --project web --image tiny --flavor s1 --zone business --cluster kvm --wait")
+	f.until(t, "accepted")
+	f.stop()
+	op := strings.TrimSpace(d.must("operation list --filter kind=vm.create -o name"))
+	if r := <-f.ended; r.code != problem.ExitTimeout || !strings.Contains(r.err, "vm.create of web-1 is still under way") || !strings.Contains(r.err, "naru operation wait "+op) {
+		t.Fatalf("%+v", r)
+	}
+	again := d.follow("operation wait " + op)
+	again.until(t, "accepted")
+	d.must("operation resolve " + op + " --as fail --reason 'no space left in pool'")
+	again.until(t, "no space left in pool")
+	if r := <-again.ended; r.code != problem.ExitTimeout || !strings.Contains(r.err, "ended it as failed") {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestACompletionKnowsWhatThereIs(t *testing.T) {
+	d := newDesk(t)
+	d.createVM("web-1")
+	for line, want := range map[string][]string{
+		"__complete vm show w":                                {"web-1"},
+		"__complete vm delete web-1 ''":                       nil,
+		"__complete vm list --project ''":                     {"db", "web"},
+		"__complete vm create x --flavor t":                   {"tiny"},
+		"__complete vm create x --zone business --cluster ''": {"kvm"},
+		"__complete zone update business --grade ''":          {"open", "sensitive", "classified"},
+		"__complete vm list -o ''":                            formats,
+		"__complete --context ''":                             {"admin", "web"},
+		"__complete context use w":                            {"web"},
+		"__complete operation resolve x --as r":               {"retry"},
+	} {
+		var got []string
+		for l := range strings.Lines(d.must(line)) {
+			if l = strings.TrimSpace(l); !strings.HasPrefix(l, ":") {
+				got = append(got, l)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestAContextIsAFileOfOnesOwn(t *testing.T) {
+	d := newDesk(t)
+	t.Setenv("NARU_CONTEXT", "")
+	if r := d.naru("whoami"); r.code != problem.ExitUsage || !strings.Contains(r.err, "no server is configured") {
+		t.Fatalf("%+v", r)
+	}
+	if got := d.must("whoami --context web -o name"); got != "web\n" {
+		t.Fatalf("%q", got)
+	}
+	d.must("context use web")
+	if got := d.must("whoami -o name"); got != "web\n" {
+		t.Fatalf("%q", got)
+	}
+	if got := d.must("context list"); !strings.Contains(got, "*        web    web") || !strings.Contains(got, "admin") {
+		t.Fatal(got)
+	}
+	d.must("context use admin")
+	t.Setenv("NARU_CONTEXT", "web")
+	if got := d.must("whoami -o name"); got != "web\n" {
+		t.Fatalf("the variable does not count: %q", got)
+	}
+	t.Setenv("NARU_CONFIG", filepath.Join(d.folder, "naru", "admin.yaml"))
+	if got := d.must("whoami -o name"); got != "admin\n" {
+		t.Fatalf("the file that is named does not count: %q", got)
+	}
+	if got := d.must("whoami -o name --context web"); got != "web\n" {
+		t.Fatalf("the flag does not count: %q", got)
+	}
+	link := filepath.Join(d.folder, "naru", "config.yaml")
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	d.write("config.yaml", "server: https://mine.test\n")
+	if r := d.naru("context use web"); r.code != problem.ExitUsage || !strings.Contains(r.err, "is a file of its own") {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestWhoIsAskedMayRefuse(t *testing.T) {
+	newDesk(t)
+	for _, answer := range []string{"", "n\n", "\n"} {
+		if r := naru(t.Context(), "zone revoke business", answer); r.code != problem.ExitUsage || !strings.Contains(r.err, "--yes") {
+			t.Errorf("after %q: %+v", answer, r)
+		}
+	}
+	if r := naru(t.Context(), "zone revoke business", "y\n"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestAQuestionEndsWithAnInterrupt(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	silent, _ := io.Pipe()
+	var out bytes.Buffer
+	a := &app{in: silent, out: newScreen(&out), err: newScreen(&out)}
+	if a.confirm(ctx, "Well? ") {
+		t.Fatal("silence was taken for yes")
+	}
+}
+
+func TestAFullDiskIsNotSuccess(t *testing.T) {
+	d := newDesk(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, format := range []string{"table", "json", "name"} {
+		var errOut bytes.Buffer
+		if code := Run(d.Context(), []string{"project", "list", "-o", format}, strings.NewReader(""), full, &errOut); code == 0 || !strings.Contains(errOut.String(), "no space left") {
+			t.Errorf("-o %s: exit %d, %s", format, code, &errOut)
+		}
+	}
+}
+
+func widthOf(line string) int { return runewidth.StringWidth(strings.TrimRight(line, "\n")) }
+
+func op(steps ...string) *apiv1.Operation {
+	o := &apiv1.Operation{Kind: "vm.create", Target: &apiv1.Reference{Kind: "vm", Name: "web-1"}}
+	for _, s := range steps {
+		o.Steps = append(o.Steps, &apiv1.Operation_Step{Name: s, State: apiv1.Operation_Step_DONE, Message: strings.Repeat("long ", 20), At: timestamppb.Now()})
+	}
+	return o
+}
+
+func TestOnANarrowTerminalTextsGiveWay(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{out: &screen{w: &out, width: 40}, output: "table"}
+	project := &apiv1.Project{Name: "web", Description: "한글 설명이 들어간 아주 긴 문장입니다", CreatedAt: timestamppb.Now()}
+	if err := printList(a, projectColumns, []*apiv1.Project{project}); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if w := widthOf(line); w > 40 {
+			t.Errorf("%q is %d columns wide", line, w)
+		}
+	}
+	if !strings.Contains(out.String(), "…") || !strings.Contains(out.String(), "web") {
+		t.Fatalf("%s", &out)
+	}
+	s := &story{to: a.out, began: time.Now(), told: map[string]apiv1.Operation_Step_State{}}
+	out.Reset()
+	s.tell(op("placed"))
+	if w := widthOf(out.String()); w > 40 {
+		t.Fatalf("%q is %d columns wide", out.String(), w)
+	}
+}
+
+func TestColoursAreForTerminalsThatWantThem(t *testing.T) {
+	vm := &apiv1.VM{Name: "web-1", State: apiv1.VM_ERROR}
+	for _, colours := range []bool{true, false} {
+		var out bytes.Buffer
+		if err := printList(&app{out: &screen{w: &out, width: 80, colour: colours}, output: "table"}, vmColumns, []*apiv1.VM{vm}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "\x1b[31merror"); got != colours {
+			t.Errorf("colours %v: %q", colours, out.String())
+		}
+	}
+	if s := newScreen(&bytes.Buffer{}); s.colour || s.terminal() {
+		t.Error("a buffer is taken for a terminal")
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if newScreen(null).terminal() {
+		t.Error("/dev/null is taken for a terminal")
+	}
+}
