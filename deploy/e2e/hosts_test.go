@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +49,47 @@ func (s *standing) machines(t *testing.T, zone string) map[string][]machine {
 		}
 	}
 	return all
+}
+
+// sameMachines reports whether nothing was done to a VM between two looks at its hosts.
+func sameMachines(a, b []machine) bool { return slices.Equal(a, b) }
+
+// power switches a VM on its simulated host on or off behind everyone's back.
+func (s *standing) power(t *testing.T, zone, vm string, on bool) {
+	t.Helper()
+	found := s.machines(t, zone)[vm]
+	if len(found) != 1 {
+		t.Fatalf("VM %s is on %d hosts", vm, len(found))
+	}
+	file := s.path("data", "sim-"+zone, found[0].host)
+	lock, err := os.OpenFile(strings.TrimSuffix(file, ".json")+".lock", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var host map[string]any
+	if err := json.Unmarshal(b, &host); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Time{}
+	if on {
+		at = time.Now()
+	}
+	m := host["VMs"].(map[string]any)[vm].(map[string]any)
+	m["StartedAt"], m["BootedAt"] = at, at
+	if b, err = json.Marshal(host); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(file+".test", b, 0o600), os.Rename(file+".test", file)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // exactlyOne demands that a VM was made once and started once, wholly and on one host, and returns it.

@@ -4,22 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
-
-func TestFaultsOnASimulatedSite(t *testing.T) {
-	needs(t)
-	s := raise(t, "--without-libvirt", "--agents", "3")
-	rounds, seed := number(t, "NARU_E2E_KILLS", 1), number(t, "NARU_E2E_SEED", time.Now().UnixNano())
-	t.Logf("repeat with NARU_E2E_SEED=%d", seed)
-	t.Run("P2 kill -9 in the middle of a creation leaves exactly one VM", func(t *testing.T) { killedInTheMiddle(t, s, rounds, seed) })
-	t.Run("P2 P3 another agent carries on where the owner of a cluster is gone", func(t *testing.T) { ownerGone(t, s, rounds, seed) })
-}
 
 // The steps of a creation as the client tells of them; before the first, the request itself is under way.
 var creation = []string{"", "accepted", "placed", "image", "disk", "seed", "define", "start"}
@@ -88,18 +77,4 @@ func (s *standing) toldOnce(t *testing.T, name string) {
 	if told := s.happened(t, "type=vm.usable AND target="+name); len(told) != 1 {
 		t.Errorf("%s became usable %d times: %v", name, len(told), told)
 	}
-}
-
-// number reads a number that may be set from outside.
-func number(t *testing.T, variable string, otherwise int64) int64 {
-	t.Helper()
-	value := os.Getenv(variable)
-	if value == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", variable, err)
-	}
-	return n
 }
