@@ -83,7 +83,7 @@ func updateCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 					complete(m.ProtoReflect().Mutable(f).Message(), stored.ProtoReflect().Get(f).Message(), given)
 				}
 				if etag == "" {
-					etag = stored.ProtoReflect().Get(fieldOf(m, "revision")).String()
+					etag = textOf(stored, "revision")
 				}
 			}
 			changed, err := n.update(ifMatch(ctx, etag), c, m, mask, s)
@@ -188,6 +188,10 @@ func fresh[M proto.Message]() M {
 
 func setText(m proto.Message, field protoreflect.Name, text string) {
 	m.ProtoReflect().Set(fieldOf(m, field), protoreflect.ValueOfString(text))
+}
+
+func textOf(m proto.Message, field protoreflect.Name) string {
+	return m.ProtoReflect().Get(fieldOf(m, field)).String()
 }
 
 func fieldOf(m proto.Message, name protoreflect.Name) protoreflect.FieldDescriptor {

@@ -179,6 +179,7 @@ func listAll[M proto.Message](ctx context.Context, c *client.Client, n noun[M], 
 // watchNouns shows what is there and then every change, until ctx ends.
 func watchNouns[M proto.Message](ctx context.Context, a *app, c *client.Client, n noun[M], q query) error {
 	began, bookmarks := false, 0
+	known := map[string]bool{} // a watch that is taken up again tells more deletions than the reader has had puts
 	p := newRows(a, n.columns)
 	err := client.Watch(ctx, func(ctx context.Context, after string) (func() (change[M], error), error) {
 		return n.watch(ctx, c, q, after)
@@ -186,8 +187,13 @@ func watchNouns[M proto.Message](ctx context.Context, a *app, c *client.Client, 
 		began = true
 		if ch.Type == apiv1.WatchType_BOOKMARK {
 			bookmarks++ // the second one stands behind what is there at first
-		} else if err := showChange(a, n, p, ch); err != nil {
-			return err
+		} else if id := textOf(ch.Noun, "id"); ch.Type == apiv1.WatchType_PUT || known[id] {
+			if known[id] = ch.Type == apiv1.WatchType_PUT; !known[id] {
+				delete(known, id)
+			}
+			if err := showChange(a, n, p, ch); err != nil {
+				return err
+			}
 		}
 		if bookmarks > 1 && !a.documents() && a.output != "name" {
 			p.flush()
