@@ -5,7 +5,9 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/pkg/version"
@@ -38,7 +40,42 @@ func newCompany(a *Agent) (*company, error) {
 	return c, err
 }
 
-func (c *company) run(ctx context.Context) error { return c.members.Run(ctx) }
+func (c *company) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.members.Run(ctx) })
+	g.Go(func() error { return c.learn(ctx) })
+	return g.Wait()
+}
+
+// learnEvery is how often an agent asks another one for the zone's authorities.
+const learnEvery = time.Minute
+
+// learn asks one of the other agents after the other, so that what one knows all know.
+func (c *company) learn(ctx context.Context) error {
+	t := time.NewTicker(learnEvery)
+	defer t.Stop()
+	for turn := 0; ; turn++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		others := slices.DeleteFunc(c.members.Members(), func(m members.Member) bool { return m.Name == c.agent.config.Name || !m.Alive })
+		if len(others) == 0 {
+			continue
+		}
+		other := others[turn%len(others)]
+		if err := c.learnFrom(ctx, other.Agent); err != nil && ctx.Err() == nil {
+			c.agent.log.Warn("another agent did not tell of the zone's authorities", "agent", other.Name, "error", err)
+		}
+	}
+}
+
+func (c *company) learnFrom(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return c.peers.Learn(ctx, address)
+}
 
 func (c *company) close() {
 	c.peers.Close()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/naru-project/naru/federation/dial"
 	"github.com/naru-project/naru/pkg/pki"
@@ -56,8 +57,8 @@ func Join(ctx context.Context, c *Config, log *slog.Logger, token string, tell f
 	return zone, err
 }
 
-// CA returns the certificate of the zone's authority (PEM), which clients of the edge need, and its pin, which further
-// agents need.
+// CA returns the certificates of the zone's authorities that are believed (PEM), which clients of the edge need, and the pin of
+// the one that issues now, which further agents need.
 func CA(c *Config, log *slog.Logger) (certificate []byte, pin string, err error) {
 	i, err := zoneIdentity(c, log)
 	if err != nil {
@@ -65,6 +66,20 @@ func CA(c *Config, log *slog.Logger) (certificate []byte, pin string, err error)
 	}
 	return i.RootPEM(), pki.Pin(i.Root()), nil
 }
+
+// ReplaceCA gives the zone its next authority, which issues after a while; those before are believed for some time more. The
+// zone's agents learn of it within minutes.
+func ReplaceCA(c *Config, log *slog.Logger, issuesIn, oldTrustedFor time.Duration) error {
+	i, err := zoneIdentity(c, log)
+	if err != nil {
+		return err
+	}
+	return i.Replace(issuesIn, oldTrustedFor)
+}
+
+// DefaultOldTrust is how long former authorities are believed after the next one has begun to issue: until the last host's
+// certificate that they issued has ended.
+const DefaultOldTrust = identity.HostCertificateLife + 24*time.Hour
 
 // Issue writes a certificate for a host's libvirt into a folder, as libvirt names the files.
 func Issue(c *Config, log *slog.Logger, host, address, dir string) error {

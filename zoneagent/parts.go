@@ -85,7 +85,7 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 			"sim": fleet,
 			"libvirt": libvirt.New(libvirt.Options{
 				Folder: a.config.Libvirt.PoolPath, Bridge: a.config.Network.Bridge,
-				Certificate: a.identity.Member.TLSCertificate, Roots: a.roots,
+				Certificates: a.identity.HostCertificates, Roots: a.roots,
 				Logger: a.log.With("driver", "libvirt"), Metrics: libvirt.NewMetrics(a.registry),
 			}),
 		},
@@ -102,7 +102,9 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 // roots are the authorities that hosts' certificates come from: the zone's own.
 func (a *Agent) roots() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(a.identity.Root())
+	for _, root := range a.identity.Roots() {
+		pool.AddCert(root)
+	}
 	return pool
 }
 

@@ -55,9 +55,15 @@ func NewAuthority(role, federation string, parent *Authority, now time.Time) (*A
 	if err != nil {
 		return nil, fmt.Errorf("make key of authority %s: %w", role, err)
 	}
+	number := serial()
+	subject := pkix.Name{Organization: []string{federation}, CommonName: role}
+	if role == AuthorityZone {
+		// Whoever asks for certificates by their issuer's name, as libvirt does, must tell a zone's next authority from this one.
+		subject.SerialNumber = number.Text(16)
+	}
 	template := &x509.Certificate{
-		SerialNumber:          serial(),
-		Subject:               pkix.Name{Organization: []string{federation}, CommonName: role},
+		SerialNumber:          number,
+		Subject:               subject,
 		URIs:                  authorityURIs(domain, role),
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(rootLife),

@@ -20,6 +20,8 @@ var ErrNoPeer = errors.New("the other end showed no certificate")
 type Guard struct {
 	// Root gives the pinned root; asked at each handshake, since it may come to be known later.
 	Root func() *x509.Certificate
+	// Roots may stand in place of Root where there may be several, one of which is succeeding another; never empty.
+	Roots func() []*x509.Certificate
 	// Pin may stand in place of Root: the other end then shows its root, which must have this pin.
 	Pin string
 	// Want lists the roles that are welcome; none means any of ours.
@@ -96,11 +98,24 @@ func (g *Guard) root(certs []*x509.Certificate) (*x509.Certificate, error) {
 	if len(certs) == 0 {
 		return nil, ErrNoPeer
 	}
+	if g.Roots != nil {
+		return above(certs[len(certs)-1], g.Roots()), nil
+	}
 	last := certs[len(certs)-1]
 	if got := Pin(last); got != g.Pin {
 		return nil, fmt.Errorf("%w: the chain ends in %s, and %q is pinned here", ErrUntrusted, got, g.Pin)
 	}
 	return last, nil
+}
+
+// above finds the root that a chain leads to, by its last certificate. Where none does, any will do to say so.
+func above(last *x509.Certificate, roots []*x509.Certificate) *x509.Certificate {
+	for _, root := range roots {
+		if last.Equal(root) || last.CheckSignatureFrom(root) == nil {
+			return root
+		}
+	}
+	return roots[0]
 }
 
 func (g *Guard) now() time.Time {

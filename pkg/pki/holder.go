@@ -25,7 +25,8 @@ import (
 var ErrNoCertificate = errors.New("no certificate yet")
 
 // Holder keeps a private key and its current chain in a folder, as NAME.key and NAME.crt (PEM, mode 0600, replaced
-// atomically). The key is made once and stays; so do the id and the root of the first chain. Safe for concurrent use.
+// atomically). The key is made once and stays; so do the id and (see WithSuccession) the root of the first chain. Safe for
+// concurrent use.
 type Holder struct {
 	dir  string
 	name string
@@ -33,6 +34,8 @@ type Holder struct {
 	now  func() time.Time
 	log  *slog.Logger
 	csr  func() ([]byte, error)
+	// succeeds tells whether a chain of another root may follow; nil: none may.
+	succeeds func(root *x509.Certificate) bool
 
 	mu      sync.RWMutex
 	current *held // nil until there is a certificate
@@ -56,6 +59,12 @@ func WithClock(now func() time.Time) HolderOption { return func(h *Holder) { h.n
 
 // WithLogger lets the holder tell of renewals; without it, it is silent.
 func WithLogger(log *slog.Logger) HolderOption { return func(h *Holder) { h.log = log } }
+
+// WithSuccession lets a chain follow that leads to another root than the one before, if trusted says that it is one of ours:
+// a zone may replace its authority.
+func WithSuccession(trusted func(root *x509.Certificate) bool) HolderOption {
+	return func(h *Holder) { h.succeeds = trusted }
+}
 
 // LoadOrCreate opens the holder NAME in a folder, and makes the folder (mode 0700) and the key where they are missing.
 func LoadOrCreate(dir, name string, options ...HolderOption) (*Holder, error) {
@@ -161,7 +170,7 @@ func (h *Holder) Set(chain [][]byte) error {
 		if was.peer.ID != next.peer.ID {
 			return fmt.Errorf("the new certificate names %s and this holder is %s; to become another, remove %s", next.peer.ID, was.peer.ID, h.path(".crt"))
 		}
-		if !was.root.Equal(next.root) {
+		if !was.root.Equal(next.root) && (h.succeeds == nil || !h.succeeds(next.root)) {
 			return fmt.Errorf("the new certificate is of the federation %s and this holder belongs to %s; to change, remove %s", Pin(next.root), Pin(was.root), h.path(".crt"))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -106,8 +107,27 @@ func caCommand() *cobra.Command {
 		return err
 	})
 	cmd.Flags().BoolVar(&pin, "pin", false, "print its pin instead, for zone_pin of further agents")
+	cmd.AddCommand(replaceCommand())
 	return cmd
 }
+
+func replaceCommand() *cobra.Command {
+	var issuesIn, trusted time.Duration
+	cmd := configured("replace", "Give the zone its next authority", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+		if err := zoneagent.ReplaceCA(c, log, issuesIn, trusted); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "The zone's next authority issues from %s on. Until then: restart each agent, one after the other, "+
+			"and give clients of the edge what naru-zoneagent ca prints now.\nThe former one is believed until %s. Until then: "+
+			"issue hosts their certificates anew.\n", stamp(issuesIn), stamp(issuesIn+trusted))
+		return nil
+	})
+	cmd.Flags().DurationVar(&issuesIn, "in", 7*24*time.Hour, "how long until it issues")
+	cmd.Flags().DurationVar(&trusted, "trust-former", zoneagent.DefaultOldTrust, "how long the former one is believed after that")
+	return cmd
+}
+
+func stamp(in time.Duration) string { return time.Now().Add(in).UTC().Format(time.RFC3339) }
 
 func issueCommand() *cobra.Command {
 	var host, address, out string

@@ -45,13 +45,18 @@ func (i *Identity) AskToEnter(pin string) (*zonev1.EnterRequest, func(*zonev1.En
 		if err := proto.Unmarshal(b, secrets); err != nil {
 			return fmt.Errorf("%s: %w", zoneSecrets, err)
 		}
-		return i.take(root.Raw, secrets)
+		z, err := zoneOf(secrets, root.Raw)
+		if err != nil {
+			return fmt.Errorf("%s: %w", zoneSecrets, err)
+		}
+		return i.hold(z)
 	}, nil
 }
 
 // LetIn answers an agent that enters the zone. who is what its link certificate proved.
 func (i *Identity) LetIn(who *pki.Peer, r *zonev1.EnterRequest) (*zonev1.EnterResponse, error) {
-	if i.authority == nil {
+	z := i.zone.Load()
+	if z == nil {
 		return nil, errNotInZone(i.Dir)
 	}
 	if who.Role != pki.RoleAgent || who.ZoneID != i.ZoneID() || who.Agent != r.GetAgent() {
@@ -60,21 +65,27 @@ func (i *Identity) LetIn(who *pki.Peer, r *zonev1.EnterRequest) (*zonev1.EnterRe
 	if r.GetAgent() == i.Agent {
 		return nil, problem.Newf(problem.NameTaken, "Give it another name in its configuration.", "agent %s is this one", i.Agent)
 	}
-	chain, err := i.memberChain(r.GetAgent(), r.GetCsr())
+	chain, err := i.memberChain(i.issuing(), r.GetAgent(), r.GetCsr())
 	if err != nil {
 		return nil, err
 	}
-	key, err := i.authority.MarshalKey()
+	sealed, err := z.sealTo(r.GetHpkeKey(), zoneSecrets, r.GetCsr())
+	return &zonev1.EnterResponse{Chain: chain, SealedSecrets: sealed}, err
+}
+
+// sealTo encrypts the zone's secrets to a handover's key.
+func (z *zone) sealTo(key []byte, purpose string, bound []byte) ([]byte, error) {
+	secrets, err := z.secrets()
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := proto.Marshal(&zonev1.Secrets{CaKey: key, GossipKey: i.gossip})
+	plain, err := proto.Marshal(secrets)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := pki.SealTo(r.GetHpkeKey(), zoneSecrets, r.GetCsr(), secrets)
+	sealed, err := pki.SealTo(key, purpose, bound, plain)
 	if err != nil {
 		return nil, errors.Join(problem.New(problem.Invalid, "hpke_key is not a key", ""), err)
 	}
-	return &zonev1.EnterResponse{Chain: chain, SealedSecrets: sealed}, nil
+	return sealed, nil
 }

@@ -4,23 +4,24 @@
 package identity
 
 import (
+	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"context"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/naru-project/naru/pkg/pki"
-	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 )
 
 // Options say who this agent is.
@@ -43,8 +44,13 @@ type Identity struct {
 	// Link is towards the federation; Member inside the zone; Edge towards the zone's users.
 	Link, Member, Edge *pki.Holder
 
-	authority *pki.Authority
-	gossip    []byte
+	zone atomic.Pointer[zone] // nil before it is founded or entered
+	// etcdBelieves is what the zone's etcd in this process believes: it reads its authorities when it starts.
+	etcdBelieves []*x509.Certificate
+
+	changing sync.Mutex                  // what is on disk
+	others   map[string]*tls.Certificate // for hosts that do not know the issuing authority yet, by authority
+	warned   map[string]bool             // of authorities that etcd does not believe
 }
 
 // Files of the key folder besides those of the holders.
@@ -58,15 +64,25 @@ func Open(o Options) (*Identity, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	i := &Identity{Options: o}
+	i := &Identity{Options: o, others: map[string]*tls.Certificate{}, warned: map[string]bool{}}
 	for name, holder := range map[string]**pki.Holder{"link": &i.Link, "member": &i.Member, "edge": &i.Edge} {
-		h, err := pki.LoadOrCreate(o.Dir, name, pki.WithClock(o.Now), pki.WithLogger(o.Log))
+		options := []pki.HolderOption{pki.WithClock(o.Now), pki.WithLogger(o.Log)}
+		if name != "link" {
+			options = append(options, pki.WithSuccession(i.believes))
+		}
+		h, err := pki.LoadOrCreate(o.Dir, name, options...)
 		if err != nil {
 			return nil, err
 		}
 		*holder = h
 	}
-	return i, i.loadZone()
+	z, err := i.readZone()
+	if err != nil || z == nil {
+		return i, err
+	}
+	i.zone.Store(z)
+	i.etcdBelieves = i.Roots()
+	return i, nil
 }
 
 // Joined reports whether the agent has been let into the federation.
@@ -89,17 +105,24 @@ func (i *Identity) Federation() string {
 }
 
 // InZone reports whether the agent holds the zone's authority.
-func (i *Identity) InZone() bool { return i.authority != nil }
+func (i *Identity) InZone() bool { return i.zone.Load() != nil }
 
-// Root is the certificate of the zone's authority; nil before the agent holds it.
+// Root is the certificate of the zone's authority that issues now; nil before the agent holds it.
 func (i *Identity) Root() *x509.Certificate {
-	if i.authority == nil {
-		return nil
+	if z := i.zone.Load(); z != nil {
+		return z.issuing(i.Now()).Certificate
 	}
-	return i.authority.Certificate
+	return nil
 }
 
-// AuthorityFile is the PEM file with the certificate of the zone's authority.
+// Roots are the certificates of the zone's authorities that are believed now, that of the issuing one first.
+func (i *Identity) Roots() []*x509.Certificate { return i.zone.Load().roots(i.Now()) }
+
+func (i *Identity) believes(root *x509.Certificate) bool {
+	return slices.ContainsFunc(i.Roots(), root.Equal)
+}
+
+// AuthorityFile is the PEM file with the certificates of the zone's authorities that are believed.
 func (i *Identity) AuthorityFile() string { return filepath.Join(i.Dir, authorityFile) }
 
 // HolderFiles are the PEM files of a holder: chain and key.
@@ -108,7 +131,7 @@ func (i *Identity) HolderFiles(name string) (certificate, key string) {
 }
 
 // GossipKey encrypts what agents of the zone tell one another: 32 bytes.
-func (i *Identity) GossipKey() []byte { return i.gossip }
+func (i *Identity) GossipKey() []byte { return i.zone.Load().gossip }
 
 // EtcdName is the DNS name in the certificate of every agent of the zone, and of nobody else's.
 func (i *Identity) EtcdName() string {
@@ -121,23 +144,17 @@ func (i *Identity) Found() error {
 	if err != nil {
 		return err
 	}
-	key, err := a.MarshalKey()
-	if err != nil {
-		return err
-	}
 	gossip := make([]byte, 32)
 	rand.Read(gossip)
-	return i.take(a.Certificate.Raw, &zonev1.Secrets{CaKey: key, GossipKey: gossip})
+	return i.hold(&zone{authorities: []authority{{Authority: a}}, gossip: gossip})
 }
 
-// take writes the zone's secrets down, and issues this agent its certificates.
-func (i *Identity) take(certificate []byte, secrets *zonev1.Secrets) error {
-	if err := i.saveZone(certificate, secrets); err != nil {
+// hold takes the zone's secrets for the first time, and issues this agent its certificates.
+func (i *Identity) hold(z *zone) error {
+	if err := i.take(z); err != nil {
 		return err
 	}
-	if err := i.loadZone(); err != nil {
-		return err
-	}
+	i.etcdBelieves = i.Roots()
 	return i.Reissue()
 }
 
@@ -162,10 +179,24 @@ func (i *Identity) Reissue() error {
 	return nil
 }
 
-func (i *Identity) issueMember(csr []byte) ([][]byte, error) { return i.memberChain(i.Agent, csr) }
+// issueMember issues this agent its certificate. The authority is the newest that the etcd in this process believes: with
+// another's it would shut itself out.
+func (i *Identity) issueMember(csr []byte) ([][]byte, error) {
+	return i.memberChain(i.memberAuthority(), i.Agent, csr)
+}
+
+func (i *Identity) memberAuthority() *pki.Authority {
+	z, now := i.zone.Load(), i.Now()
+	for _, a := range slices.Backward(z.authorities) {
+		if !now.Before(a.from) && slices.ContainsFunc(i.etcdBelieves, a.Certificate.Equal) {
+			return a.Authority
+		}
+	}
+	return z.issuing(now).Authority
+}
 
 // memberChain issues an agent of the zone its certificate.
-func (i *Identity) memberChain(agent string, csr []byte) ([][]byte, error) {
+func (i *Identity) memberChain(by *pki.Authority, agent string, csr []byte) ([][]byte, error) {
 	key, err := pki.KeyOfCSR(csr)
 	if err != nil {
 		return nil, err
@@ -174,7 +205,7 @@ func (i *Identity) memberChain(agent string, csr []byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return i.authority.Issue(key, id, pki.IssueOptions{DNS: []string{i.EtcdName()}, Now: i.Now()})
+	return by.Issue(key, id, pki.IssueOptions{DNS: []string{i.EtcdName()}, Now: i.Now()})
 }
 
 func (i *Identity) issueEdge(csr []byte) ([][]byte, error) {
@@ -186,7 +217,7 @@ func (i *Identity) issueEdge(csr []byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return i.authority.Issue(key, id, pki.IssueOptions{DNS: i.EdgeNames, IPs: i.EdgeIPs, Now: i.Now()})
+	return i.issuing().Issue(key, id, pki.IssueOptions{DNS: i.EdgeNames, IPs: i.EdgeIPs, Now: i.Now()})
 }
 
 // IssueLibvirt issues a host's hypervisor a certificate, into the files that libvirt looks for: servercert.pem,
@@ -200,7 +231,7 @@ func (i *Identity) IssueLibvirt(host string, ip net.IP, dir string) error {
 	if err != nil {
 		return err
 	}
-	chain, err := i.authority.Issue(h.Key().Public(), id, pki.IssueOptions{DNS: []string{host}, IPs: []net.IP{ip}, Now: i.Now()})
+	chain, err := i.issuing().Issue(h.Key().Public(), id, pki.IssueOptions{DNS: []string{host}, IPs: []net.IP{ip}, Now: i.Now()})
 	if err != nil {
 		return err
 	}
@@ -215,10 +246,13 @@ func (i *Identity) IssueLibvirt(host string, ip net.IP, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "cacert.pem"), i.RootPEM(), 0o644)
 }
 
-// RootPEM is the certificate of the zone's authority, as clients of the edge want it.
-func (i *Identity) RootPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.authority.Certificate.Raw})
-}
+func (i *Identity) issuing() *pki.Authority { return i.zone.Load().issuing(i.Now()).Authority }
+
+// RootPEM is the certificates of the zone's authorities that are believed, as clients of the edge and hosts want them.
+func (i *Identity) RootPEM() []byte { return i.pemOf(i.zone.Load()) }
+
+// tendEvery is how often the agent looks whether the zone has another authority.
+const tendEvery = time.Minute
 
 // Run renews what the zone's authority has issued to this agent, until ctx ends.
 func (i *Identity) Run(ctx context.Context) error {
@@ -231,6 +265,20 @@ func (i *Identity) Run(ctx context.Context) error {
 			return holder.Run(ctx, func(_ context.Context, csr []byte) ([][]byte, error) { return issue(csr) })
 		})
 	}
+	g.Go(func() error {
+		t := time.NewTicker(tendEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-t.C:
+			}
+			if err := i.tend(); err != nil {
+				i.Log.Warn("the zone's authorities could not be looked after", "error", err, "again_in", tendEvery)
+			}
+		}
+	})
 	return g.Wait()
 }
 

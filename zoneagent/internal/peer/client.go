@@ -75,14 +75,31 @@ func (p *Peers) at(address string) (zonev1.AgentServiceClient, error) {
 	defer p.mu.Unlock()
 	c := p.conns[address]
 	if c == nil {
-		config := pki.ClientTLS(p.identity.Member, p.identity.Root, pki.RoleMember)
+		guard := &pki.Guard{Roots: p.identity.Roots, Want: []pki.Role{pki.RoleMember}}
 		var err error
-		if c, err = dial(address, credentials.NewTLS(config)); err != nil {
+		if c, err = dial(address, credentials.NewTLS(guard.Client(p.identity.Member.TLSCertificate))); err != nil {
 			return nil, err
 		}
 		p.conns[address] = c
 	}
 	return zonev1.NewAgentServiceClient(c), nil
+}
+
+// Learn asks the agent at address what it knows of the zone's authorities.
+func (p *Peers) Learn(ctx context.Context, address string) error {
+	c, err := p.at(address)
+	if err != nil {
+		return err
+	}
+	request, take, err := p.identity.AskAuthorities()
+	if err != nil {
+		return err
+	}
+	answer, err := c.Authorities(ctx, request)
+	if err != nil {
+		return err
+	}
+	return take(answer)
 }
 
 // Reach asks the agent at address whether it reaches a host. The error says that it did not answer.

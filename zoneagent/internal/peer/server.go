@@ -45,7 +45,7 @@ type Server struct {
 
 // guards judge who calls: a member of the zone, or an agent that enters and has its link certificate only.
 func (s *Server) guards() (member, entering *pki.Guard) {
-	return &pki.Guard{Root: s.Identity.Root, Want: []pki.Role{pki.RoleMember}},
+	return &pki.Guard{Roots: s.Identity.Roots, Want: []pki.Role{pki.RoleMember}},
 		&pki.Guard{Root: s.Identity.Link.Root, Want: []pki.Role{pki.RoleAgent}}
 }
 
@@ -116,6 +116,11 @@ func (s *Server) Enter(ctx context.Context, r *zonev1.EnterRequest) (*zonev1.Ent
 	answer.EtcdEndpoints = s.Endpoints()
 	s.Log.Info("an agent entered the zone", "agent", r.GetAgent())
 	return answer, nil
+}
+
+// Authorities tells another agent of the zone's authorities.
+func (s *Server) Authorities(_ context.Context, r *zonev1.AuthoritiesRequest) (*zonev1.AuthoritiesResponse, error) {
+	return s.Identity.TellAuthorities(r)
 }
 
 // Reach tells whether this agent reaches a host.

@@ -210,8 +210,8 @@ func (l *lab) certificates(t *testing.T, folder string) {
 		Authorities: filepath.Join(folder, "authority.pem"), Address: "127.0.0.1", Port: tlsPort,
 	}
 	l.tls = libvirt.Options{
-		Certificate: func() (*tls.Certificate, error) { return &agent, nil },
-		Roots:       func() *x509.CertPool { return roots },
+		Certificates: func() ([]tls.Certificate, error) { return []tls.Certificate{agent}, nil },
+		Roots:        func() *x509.CertPool { return roots },
 	}
 }
 

@@ -16,29 +16,29 @@ const dialTimeout = 5 * time.Second
 type dialFunc func(context.Context) (net.Conn, error)
 
 // dialer returns how to reach the endpoint; nil when it needs a certificate and there is none to be had.
-func (e endpoint) dialer(certificate func() (*tls.Certificate, error), roots func() *x509.CertPool) dialFunc {
+func (e endpoint) dialer(certificates func() ([]tls.Certificate, error), roots func() *x509.CertPool) dialFunc {
 	if e.socket != "" {
 		return func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", e.socket)
 		}
 	}
-	if certificate == nil || roots == nil {
+	if certificates == nil || roots == nil {
 		return nil
 	}
-	return func(ctx context.Context) (net.Conn, error) { return e.dialTLS(ctx, certificate, roots) }
+	return func(ctx context.Context) (net.Conn, error) { return e.dialTLS(ctx, certificates, roots) }
 }
 
 // dialTLS connects with both sides' certificates. libvirtd sends one byte after the handshake, 1 when it takes the
 // client's certificate; it has to be read before anything else.
-func (e endpoint) dialTLS(ctx context.Context, certificate func() (*tls.Certificate, error), roots func() *x509.CertPool) (net.Conn, error) {
-	own, err := certificate()
+func (e endpoint) dialTLS(ctx context.Context, certificates func() ([]tls.Certificate, error), roots func() *x509.CertPool) (net.Conn, error) {
+	own, err := certificates()
 	if err != nil {
 		return nil, fmt.Errorf("client certificate: %w", err)
 	}
 	dialer := tls.Dialer{Config: &tls.Config{
 		ServerName:   e.host,
-		Certificates: []tls.Certificate{*own},
+		Certificates: own,
 		RootCAs:      roots(),
 		MinVersion:   tls.VersionTLS12,
 	}}

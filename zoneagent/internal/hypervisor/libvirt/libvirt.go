@@ -54,9 +54,9 @@ type Options struct {
 	Bridge string
 	// DiskCache is QEMU's cache mode of guests' disks; empty is "none", which wants a file system that knows O_DIRECT.
 	DiskCache string
-	// Certificate returns the client certificate for hosts over TLS. It is asked at each connection, so that a renewed
-	// one is taken up.
-	Certificate func() (*tls.Certificate, error)
+	// Certificates returns the client certificates for hosts over TLS, of which the first is shown that the host accepts. It
+	// is asked at each connection, so that a renewed one is taken up.
+	Certificates func() ([]tls.Certificate, error)
 	// Roots returns the authorities that hosts' certificates must come from; asked at each connection.
 	Roots  func() *x509.CertPool
 	Logger *slog.Logger
@@ -95,7 +95,7 @@ func (d *Driver) Open(ctx context.Context, wanted *apiv1.Host) (hypervisor.Host,
 	if err != nil {
 		return nil, hypervisor.Fatal(fmt.Errorf("endpoint of host %s: %w", wanted.GetName(), err))
 	}
-	dial := at.dialer(d.options.Certificate, d.options.Roots)
+	dial := at.dialer(d.options.Certificates, d.options.Roots)
 	if dial == nil {
 		return nil, hypervisor.Fatal(fmt.Errorf("endpoint of host %s: TLS needs a client certificate, and this agent has none", wanted.GetName()))
 	}

@@ -66,8 +66,8 @@ func TestACertificateIsAskedForAtEachConnection(t *testing.T) {
 	asked := 0
 	expired := errors.New("expired")
 	host, err := New(Options{
-		Certificate: func() (*tls.Certificate, error) { asked++; return nil, expired },
-		Roots:       func() *x509.CertPool { return x509.NewCertPool() },
+		Certificates: func() ([]tls.Certificate, error) { asked++; return nil, expired },
+		Roots:        func() *x509.CertPool { return x509.NewCertPool() },
 	}).Open(t.Context(), &apiv1.Host{Endpoint: "qemu+tls://127.0.0.1:1/system"})
 	if err != nil {
 		t.Fatal(err)
