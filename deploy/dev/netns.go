@@ -43,6 +43,9 @@ func (s *Site) layNetworks(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	if err := s.forbidForwarding(); err != nil {
+		return err
+	}
 	for _, n := range networks {
 		if err := ipBatch(ctx, s.netns("switch-"+n.Name), "link add lan type bridge forward_delay 0\nlink set lan up\n"); err != nil {
 			return err
@@ -63,8 +66,8 @@ func (s *Site) layNetworks(ctx context.Context, o Options) error {
 			dev   string
 			host  int
 		}{
-			{control, "broker-" + z.Name, "hub", brokerHubHost(z)},
-			{z, "broker-" + z.Name, "zone", brokerHost},
+			{control, "broker-" + z.Name, hubLeg, brokerHubHost(z)},
+			{z, "broker-" + z.Name, zoneLeg, brokerHost},
 			{z, "host-" + z.Name, "eth0", kvmHost},
 			{z, "desk-" + z.Name, "eth0", deskHost},
 		} {
@@ -79,6 +82,20 @@ func (s *Site) layNetworks(ctx context.Context, o Options) error {
 		}
 		if err := s.layGuests(ctx, z); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// forbidForwarding makes sure that none of the site's namespaces is a router, whatever the machine is.
+func (s *Site) forbidForwarding() error {
+	all, err := s.Namespaces()
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		if err := n.SetForwarding(false); err != nil {
+			return fmt.Errorf("forbid %s to forward: %w", n.Group, err)
 		}
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/naru-project/naru/deploy/dev"
 )
 
 // needs skips a test on a machine that lacks what it is about: root, namespaces, and the tools.
@@ -38,17 +40,10 @@ func program(name string) string {
 
 // site is what naru-dev prints of a site.
 type site struct {
-	Mode      string
-	Networks  []struct{ Name, API, CLIConfig string }
-	Processes []struct {
-		Name string
-		PID  int
-	}
-	Walk struct {
-		OK                      bool
-		VM, Zone, Host, Address string
-		Seconds                 float64
-	}
+	Mode      dev.Mode           `json:"mode"`
+	Networks  []dev.NetworkState `json:"networks"`
+	Processes []dev.ProcessState `json:"processes"`
+	Walk      dev.WalkResult     `json:"walk"`
 }
 
 func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
@@ -68,6 +63,9 @@ func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &s); err != nil {
 		t.Fatalf("site.json: %v\n%s", err, out.String())
 	}
+	if s.Mode != dev.Namespaces || len(s.Networks) != 4 || !strings.HasSuffix(s.Networks[0].CLIConfig, "/cli/control.yaml") {
+		t.Errorf("the site is in mode %s with networks %+v", s.Mode, s.Networks)
+	}
 	if !s.Walk.OK || s.Walk.Zone != "business" || s.Walk.Host != "kvm-1" || !strings.HasPrefix(s.Walk.Address, "10.91.2.") {
 		t.Fatalf("the walk: %+v", s.Walk)
 	}
@@ -76,7 +74,14 @@ func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
 			t.Errorf("%s (%d) is left", p.Name, p.PID)
 		}
 	}
-	if left, err := exec.Command("ip", "netns", "list").Output(); err != nil || bytes.Contains(left, []byte("naru-")) {
-		t.Errorf("namespaces are left: %s %v", left, err)
+	ended, err := dev.New(state, filepath.Dir(program("naru")), dev.Namespaces, dev.NewStory(&story))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, err := ended.Namespaces(); err != nil || len(left) > 0 {
+		t.Errorf("namespaces are left: %v %v", left, err)
+	}
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || bytes.Contains(mounts, []byte(state)) {
+		t.Errorf("mounts are left, %v:\n%s", err, mounts)
 	}
 }
