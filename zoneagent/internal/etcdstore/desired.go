@@ -92,7 +92,9 @@ func (d *DesiredSink) BeginEpoch(ctx context.Context, epoch uint64, id []byte) e
 	}
 	t := d.store.Begin(d.own)
 	t.Require(Cursor, "", "", st.revision)
-	t.put(t.keys().of(Cursor), &zonev1.Cursor{Point: &linkv1.StateAckPoint{Epoch: epoch}, EpochId: id, Syncing: true})
+	t.put(t.keys().of(Cursor), &zonev1.Cursor{
+		Point: &linkv1.StateAckPoint{Epoch: epoch}, EpochId: id, Syncing: true, Behind: st.cursor.GetBehind(),
+	})
 	t.del(t.keys().of(syncing))
 	if _, err := t.Commit(ctx); err != nil {
 		return fmt.Errorf("write down epoch %d: %w", epoch, err)
@@ -146,7 +148,7 @@ type intake struct {
 // begin makes the chunk the first of a full sync.
 func (in *intake) begin(epoch uint64, id []byte) {
 	in.begins = true
-	in.cursor = &zonev1.Cursor{Point: &linkv1.StateAckPoint{Epoch: epoch}, EpochId: id, Syncing: true}
+	in.cursor = &zonev1.Cursor{Point: &linkv1.StateAckPoint{Epoch: epoch}, EpochId: id, Syncing: true, Behind: in.cursor.GetBehind()}
 }
 
 func (in *intake) run(ctx context.Context) error {
@@ -359,7 +361,7 @@ func (in *intake) finish(ctx context.Context, t *Tx) error {
 		t.Journal(unclaimedEvent(missing))
 	}
 	t.del(s.keys.of(syncing))
-	in.cursor.GetPoint().Revision, in.cursor.Syncing = in.chunk.GetThrough(), false
+	in.cursor.GetPoint().Revision, in.cursor.Syncing, in.cursor.Behind = in.chunk.GetThrough(), false, false
 	return in.commit(ctx, t)
 }
 

@@ -229,7 +229,8 @@ func (g *sighting) why(anchor *zonev1.Anchor, doubt string) string {
 	return ""
 }
 
-// mint begins a new life, and with it a full sync of what is desired.
+// mint begins a new life, and with it a full sync of what is desired; until that has ended the zone is behind. Orders that
+// were not taken up are forgotten: whether they were, after what the store remembers, nobody knows.
 func (s *Store) mint(ctx context.Context, seen *sighting, fresh *zonev1.Incarnation) (*clientv3.TxnResponse, error) {
 	value, err := proto.Marshal(fresh)
 	if err != nil {
@@ -242,11 +243,12 @@ func (s *Store) mint(ctx context.Context, seen *sighting, fresh *zonev1.Incarnat
 	ops := []clientv3.Op{
 		clientv3.OpPut(s.keys.of(incarnation), string(value)),
 		clientv3.OpPut(s.keys.of(incarnations, fresh.GetId()), string(value)),
+		clientv3.OpDelete(s.keys.under(Order), clientv3.WithPrefix()),
 	}
 	if c := seen.cursor; c != nil {
 		ops = append(ops, clientv3.OpDelete(s.keys.of(syncing)))
 		c.Point = &linkv1.StateAckPoint{Epoch: c.GetPoint().GetEpoch()}
-		c.Syncing = true
+		c.Syncing, c.Behind = true, true
 		value, err := proto.Marshal(c)
 		if err != nil {
 			return nil, err

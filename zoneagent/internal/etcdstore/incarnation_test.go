@@ -77,8 +77,14 @@ func TestARestoredBackupBeginsANewIncarnationAndKeepsOldJournals(t *testing.T) {
 	a := z.open(c)
 	own := a.own("cluster/c1")
 	a.write(own, "vm-1", "vm-2")
-	if err := a.DesiredSink(a.own(UplinkName)).Commit(t.Context(), &linkv1.StateChunk{Epoch: 3, Through: 9, Full: true, End: true,
+	link := a.own(UplinkName)
+	if err := a.DesiredSink(link).Commit(t.Context(), &linkv1.StateChunk{Epoch: 3, Through: 9, Full: true, End: true,
 		Objects: []*linkv1.Object{{Revision: 9, Noun: &linkv1.Object_Vm{Vm: vm("vm-1")}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.OrderSink(link).Commit(t.Context(), &linkv1.JournalBatch{Origin: "3", Stream: "zone", Entries: []*linkv1.JournalEntry{
+		{Sequence: 1, Body: &linkv1.JournalEntry_Order{Order: &linkv1.Order{OperationId: "op", VmId: "vm-1", Verb: linkv1.Order_REBOOT}}},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	first, _ := a.Incarnation()
@@ -103,8 +109,11 @@ func TestARestoredBackupBeginsANewIncarnationAndKeepsOldJournals(t *testing.T) {
 	if second.GetId() == first.GetId() || !strings.Contains(second.GetReason(), "replaced") {
 		t.Errorf("incarnation is %v", second)
 	}
-	if cursor := must(a.Cursor(t.Context())); !cursor.GetSyncing() || cursor.GetPoint().GetRevision() != 0 || cursor.GetPoint().GetEpoch() != 3 {
+	if cursor := must(a.Cursor(t.Context())); !cursor.GetSyncing() || !cursor.GetBehind() || cursor.GetPoint().GetRevision() != 0 || cursor.GetPoint().GetEpoch() != 3 {
 		t.Errorf("cursor is %v: no full sync is asked", cursor)
+	}
+	if _, err := a.Get(t.Context(), Order, "", "3/zone/00000000000000000001"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an order that may have been carried out since is to be carried out: %v", err)
 	}
 	if _, err := a.Get(t.Context(), Desired, "vm", "vm-1"); err != nil {
 		t.Errorf("what was desired is gone: %v", err)
@@ -274,4 +283,37 @@ func TestTheAnchorIsNeverAheadOfTheStore(t *testing.T) {
 	if f.anchor().GetRevision() < 20 {
 		t.Errorf("closing left the anchor at %d", f.anchor().GetRevision())
 	}
+}
+
+// Behind lasts until a full sync has ended, whatever epoch begins meanwhile.
+func TestAZoneIsBehindUntilAFullSyncHasEnded(t *testing.T) {
+	a := newZone(t).one()
+	sink := a.DesiredSink(a.own(UplinkName))
+	sync := func(epoch uint64, end bool) {
+		t.Helper()
+		point := must(sink.Point(t.Context())).GetRevision()
+		if err := sink.Commit(t.Context(), &linkv1.StateChunk{Epoch: epoch, After: point, Through: point + 5, Full: true, End: end}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	behind := func(when string, want bool) {
+		t.Helper()
+		if c := must(a.Cursor(t.Context())); c.GetBehind() != want {
+			t.Errorf("%s the cursor is %v", when, c)
+		}
+	}
+	sync(3, true)
+	behind("in its first life", false)
+	if err := a.Renew(t.Context(), "the control plane has seen more"); err != nil {
+		t.Fatal(err)
+	}
+	behind("in a new life", true)
+	sync(3, false)
+	behind("in the middle of the sync", true)
+	if err := sink.BeginEpoch(t.Context(), 4, make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	behind("in a new epoch", true)
+	sync(4, true)
+	behind("when a sync has ended", false)
 }

@@ -27,7 +27,7 @@ type book struct {
 	hosts    map[string]*host
 	// leases are the addresses taken in the zone, by whatever cluster.
 	leases      map[string]seen[*zonev1.AddressLease]
-	unclaimed   map[string]bool // VMs that a full sync did not name; they are kept as they are
+	unclaimed   map[string]bool // VMs and hosts that a full sync did not name; they are kept as they are
 	syncing     bool
 	told        bool   // the snapshot has come
 	incarnation string // in which revisions count
@@ -102,9 +102,13 @@ func (b *book) apply(news etcdstore.Batch) {
 			lease, _ := c.Message.(*zonev1.AddressLease)
 			b.applyLease(c.ID, lease, c.Revision)
 		case etcdstore.Unclaimed:
-			if c.Kind == "vm" {
-				setOrDelete(b.unclaimed, c.ID, c.Message != nil)
+			setOrDelete(b.unclaimed, c.ID, c.Message != nil)
+			switch c.Kind {
+			case "vm":
 				vms[c.ID] = true
+			case "host":
+				b.host(c.ID)
+				hosts[c.ID] = true
 			}
 		case etcdstore.Cursor:
 			cursor, _ := c.Message.(*zonev1.Cursor)
@@ -244,6 +248,9 @@ func (b *book) relateHost(id string) (joined bool) {
 	noun := proto.CloneOf(h.desired)
 	if h.observed != nil && b.asked(id) {
 		schema.MergeObserved(noun, h.observed)
+	}
+	if b.unclaimed[id] {
+		noun.AdminState = apiv1.Host_CORDONED
 	}
 	b.picture.SetHost(noun)
 	joined = !h.placed

@@ -340,6 +340,25 @@ func TestNothingNewIsPlacedWhileTheStoreIsNearlyFull(t *testing.T) {
 	})
 }
 
+func TestAHostThatIsNotNamedAnyMoreGetsNothingNew(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1)
+		s.own("kvm")
+		s.zone.Put(etcdstore.Unclaimed, "host", "kvm-1", &apiv1.Reference{Kind: "host", Id: "kvm-1"})
+		s.zone.Want(s.vm("kvm", "a"))
+		s.settle()
+		if vm := s.zone.VM("a"); vm.GetHostId() != "" || vm.GetError().GetCode() != "NO_HOST_FITS" {
+			t.Errorf("observed %v", vm)
+		}
+		s.zone.Put(etcdstore.Unclaimed, "host", "kvm-1", nil)
+		s.zone.Want(s.vm("kvm", "a"))
+		s.settle()
+		if vm := s.zone.VM("a"); vm.GetHostId() != "kvm-1" {
+			t.Errorf("named again: %v", vm)
+		}
+	})
+}
+
 func TestNothingIsBegunDuringAFullSyncOrForWhatItDidNotName(t *testing.T) {
 	within(t, func(s *site) {
 		s.cluster("kvm", 1)

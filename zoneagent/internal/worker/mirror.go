@@ -23,6 +23,7 @@ type mirror struct {
 	since       time.Time // when the incarnation was first told
 	told        bool      // the snapshot has come
 	syncing     bool
+	behind      bool // the store may know less than it knew: what is wanted, and what was begun, is not gone by
 	noun        *apiv1.Cluster
 	reported    *apiv1.Cluster // as observed
 	machines    map[string]*machine
@@ -88,7 +89,7 @@ func (t *Term) applyBatch(b etcdstore.Batch) {
 			}
 		case etcdstore.Cursor:
 			cursor, _ := c.Message.(*zonev1.Cursor)
-			if z.syncing = cursor.GetSyncing(); !z.syncing {
+			if z.syncing, z.behind = cursor.GetSyncing(), cursor.GetBehind(); !z.syncing {
 				t.dueAll()
 			}
 		}
@@ -119,7 +120,7 @@ func (t *Term) forgetBefore(b etcdstore.Batch) {
 	if fresh {
 		z.since = time.Now()
 	}
-	z.told, z.incarnation, z.syncing, z.noun = true, b.Incarnation, false, nil
+	z.told, z.incarnation, z.syncing, z.behind, z.noun = true, b.Incarnation, false, false, nil
 	for _, m := range z.machines {
 		m.wanted, m.kept, m.orders = nil, false, nil
 		if fresh {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor/sim"
 )
 
@@ -85,6 +87,54 @@ func TestAVMThatMayBeOnASilentHostIsNotMadeAgain(t *testing.T) {
 			t.Errorf("its host is back: %v", vm)
 		}
 		s.equal("creations", s.creations("kvm", "a", 2), 1)
+	})
+}
+
+// P24: what a store remembers that was put back is old: a VM that it would start was stopped since, or is gone.
+func TestAZoneThatIsBehindDoesNothingToVMs(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "latency=100ms")
+		s.own("kvm")
+		s.running("kvm", "idle")
+		s.want(s.vm("kvm", "begun"))
+		s.pass(300 * time.Millisecond)
+		s.zone.Put(etcdstore.Cursor, "", "", &zonev1.Cursor{Syncing: true, Behind: true})
+		s.pass(time.Second)
+		steps := s.count("disk", "begun") + s.count("seed", "begun") + s.count("define", "begun") + s.count("start", "begun")
+		s.want(s.vm("kvm", "idle", wanting(apiv1.VM_STOPPED), forced))
+		order := s.order("kvm", "idle")
+		s.fleet.Knobs("kvm-1").PowerOff("idle")
+		s.pass(time.Minute)
+		if now := s.count("disk", "begun") + s.count("seed", "begun") + s.count("define", "begun") + s.count("start", "begun"); now > steps || s.count("start", "begun") > 0 {
+			t.Errorf("%d steps were made when it was behind, %d of them start", now-steps, s.count("start", "begun"))
+		}
+		s.equal("acts on the other", s.count("cut", "idle")+s.count("reboot", "idle"), 0)
+		if vm := s.zone.VM("idle"); vm.GetPower() != apiv1.VM_OFF {
+			t.Errorf("what is seen is written all the same: %v", vm)
+		}
+		s.zone.Put(etcdstore.Cursor, "", "", &zonev1.Cursor{})
+		s.pass(10 * time.Second)
+		if vm := s.zone.VM("begun"); vm.GetState() != apiv1.VM_RUNNING {
+			t.Errorf("when it knows all again: %v", vm)
+		}
+		s.equal("the order", s.outcome(order), "WRONG_STATE")
+	})
+}
+
+func TestAnOrderForAVMThatIsNotNamedIsRefused(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "")
+		s.own("kvm")
+		s.running("kvm", "a")
+		s.zone.Put(etcdstore.Cursor, "", "", &zonev1.Cursor{Syncing: true})
+		order := s.order("kvm", "a")
+		s.pass(time.Minute)
+		s.equal("before the sync has ended", s.outcome(order), "")
+		s.zone.Put(etcdstore.Unclaimed, "vm", "a", &apiv1.Reference{Kind: "vm", Id: "a"})
+		s.zone.Put(etcdstore.Cursor, "", "", &zonev1.Cursor{})
+		s.pass(10 * time.Second)
+		s.equal("the order", s.outcome(order), "CONFLICT")
+		s.equal("reboots", s.count("reboot", "a"), 0)
 	})
 }
 

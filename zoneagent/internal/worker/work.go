@@ -27,11 +27,12 @@ func (t *Term) consider(m *machine) {
 	case m.ended || m.is == nil || !t.mine(m):
 		t.refuseStrayOrders(m)
 	case t.absorb(m):
+	case t.zone.behind: // the end of the sync has all looked at again
 	case rebooting:
 		t.goOnRebooting(m)
 	case m.works():
 		t.work(m)
-	case len(m.orders) > 0:
+	case len(m.orders) > 0 && !t.zone.syncing:
 		t.takeUp(m, m.orders[0])
 	}
 }

@@ -348,7 +348,7 @@ func (f *follower) poke() {
 // begins, in which only what came from the control plane is known.
 func (z *Zone) PutBack() {
 	z.mu.Lock()
-	maps.DeleteFunc(z.values, func(n name, _ value) bool { return n.space != etcdstore.Desired && n.space != etcdstore.Order })
+	maps.DeleteFunc(z.values, func(n name, _ value) bool { return n.space != etcdstore.Desired && n.space != etcdstore.Cursor })
 	z.life = &zonev1.Incarnation{Id: z.life.GetId() + "'", MintedAt: timestamppb.Now()}
 	z.mu.Unlock()
 	z.Reset()

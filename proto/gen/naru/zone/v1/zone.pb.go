@@ -754,7 +754,9 @@ type Cursor struct {
 	Point   *v1.StateAckPoint      `protobuf:"bytes,1,opt,name=point,proto3" json:"point,omitempty"`
 	EpochId []byte                 `protobuf:"bytes,2,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
 	// Set while a full sync is under way.
-	Syncing       bool `protobuf:"varint,3,opt,name=syncing,proto3" json:"syncing,omitempty"`
+	Syncing bool `protobuf:"varint,3,opt,name=syncing,proto3" json:"syncing,omitempty"`
+	// Set with it while the zone may know less than it knew: its store began anew, and no full sync has ended since.
+	Behind        bool `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,6 +808,13 @@ func (x *Cursor) GetEpochId() []byte {
 func (x *Cursor) GetSyncing() bool {
 	if x != nil {
 		return x.Syncing
+	}
+	return false
+}
+
+func (x *Cursor) GetBehind() bool {
+	if x != nil {
+		return x.Behind
 	}
 	return false
 }
@@ -1119,11 +1128,12 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"F\n" +
 	"\x06Anchor\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"p\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x88\x01\n" +
 	"\x06Cursor\x121\n" +
 	"\x05point\x18\x01 \x01(\v2\x1b.naru.link.v1.StateAckPointR\x05point\x12\x19\n" +
 	"\bepoch_id\x18\x02 \x01(\fR\aepochId\x12\x18\n" +
-	"\asyncing\x18\x03 \x01(\bR\asyncing\"l\n" +
+	"\asyncing\x18\x03 \x01(\bR\asyncing\x12\x16\n" +
+	"\x06behind\x18\x04 \x01(\bR\x06behind\"l\n" +
 	"\n" +
 	"Allocation\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12*\n" +
