@@ -248,7 +248,9 @@ func TestP24ABackupIsRestoredIntoAnEmptyServerOnly(t *testing.T) {
 		defer restored.close()
 		n := restored.add("server-7")
 		n.dir = t.TempDir() + "/new"
-		check(t, Recover(n.config(), bytes.NewReader(backup.Bytes())))
+		offline := n.config()
+		offline.Join, offline.Local = nil, nil // nobody is served
+		check(t, Recover(offline, bytes.NewReader(backup.Bytes())))
 		if err := Recover(n.config(), bytes.NewReader(backup.Bytes())); err == nil {
 			t.Error("restored over what is there")
 		}

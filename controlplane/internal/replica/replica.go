@@ -74,6 +74,9 @@ func New(c Config) (*Replica, error) {
 	if err := c.Tuning.check(); err != nil {
 		return nil, err
 	}
+	if c.Join == nil || c.Local == nil {
+		return nil, errors.New("a replica needs a join handler and a local view")
+	}
 	return start(c, func(c *Config, expected func(string) (string, bool), m *metrics) (fabric, error) {
 		return newNetwork(c, expected, m)
 	})
