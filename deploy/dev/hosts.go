@@ -134,7 +134,7 @@ func (s *Site) raiseKVM(ctx context.Context, z Network) error {
 		Dir:    s.path("data", "host-"+z.Name),
 		Name:   "kvm-1",
 		UUID:   uuid.NewSHA1(uuid.NameSpaceURL, []byte(s.dir+"/"+z.Name)).String(),
-		NetNS:  "/run/netns/" + s.netns("host-"+z.Name),
+		NetNS:  filepath.Join(netnsFolder, s.netns("host-"+z.Name)),
 		Bridge: guestBridge,
 		Pool:   s.pool(z),
 		Env:    []string{s.mark()},

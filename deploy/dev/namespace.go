@@ -31,8 +31,7 @@ const (
 
 // Namespaces returns the namespaces of a site that stands in this machine's own network namespaces.
 func (s *Site) Namespaces() ([]Namespace, error) {
-	const names = "/run/netns"
-	entries, err := os.ReadDir(names)
+	entries, err := os.ReadDir(netnsFolder)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +41,7 @@ func (s *Site) Namespaces() ([]Namespace, error) {
 		if !ours {
 			continue
 		}
-		n := Namespace{Group: group, Path: filepath.Join(names, e.Name()), Home: control}
+		n := Namespace{Group: group, Path: filepath.Join(netnsFolder, e.Name()), Home: control}
 		role, place, _ := strings.Cut(group, "-")
 		n.Broker = role == "broker"
 		for _, z := range zones {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -170,7 +171,7 @@ func (s *Site) Command(ctx context.Context, network string, args ...string) (*ex
 // inside returns a command that runs in the namespace of a group.
 func (s *Site) inside(ctx context.Context, group string, args ...string) *exec.Cmd {
 	if s.Mode != Loopback {
-		args = append([]string{"ip", "netns", "exec", s.netns(group)}, args...)
+		args = append(enter(s.netns(group)), args...)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), s.mark())
@@ -196,21 +197,29 @@ func (s *Site) liftNetworks(ctx context.Context) error {
 	return ipBatch(ctx, "", del.String())
 }
 
+// enter begins a command that runs in a namespace. Unlike ip netns exec it mounts nothing, which in a chroot cannot be done.
+func enter(ns string) []string {
+	return []string{"nsenter", "--net=" + filepath.Join(netnsFolder, ns), "--"}
+}
+
+// netnsFolder is where ip netns keeps its names.
+const netnsFolder = "/run/netns"
+
 // ipBatch runs ip commands, a line each, in a namespace; in the present one where ns is empty.
 func ipBatch(ctx context.Context, ns, lines string) error {
 	if lines == "" {
 		return nil
 	}
-	args := []string{"-batch", "-"}
+	args := []string{"ip", "-batch", "-"}
 	if ns != "" {
-		args = append([]string{"-n", ns}, args...)
+		args = append(enter(ns), args...)
 	}
-	cmd := exec.CommandContext(ctx, "ip", args...)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(lines)
 	var out bytes.Buffer
 	cmd.Stderr = &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
 	}
 	return nil
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Process 1 of a libvirt host (see libvirthost.go): puts the host's own folders in place, then keeps libvirtd running.
 set -eu
-mount --make-rprivate /
+# In a chroot / need not be a mount point; then what is mounted there is made private from above.
+mount --make-rprivate / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys # shows the network cards of this namespace only
 hostname "$HOST_NAME"
