@@ -20,6 +20,7 @@ import (
 	"github.com/naru-project/naru/federation"
 	"github.com/naru-project/naru/federation/hub"
 	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/problem"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
@@ -42,7 +43,7 @@ func TestP12WhoIsRevokedIsCutOffAtOnce(t *testing.T) {
 				t.Errorf("cut off after %s", took)
 			}
 			wantCode(t, err, codes.PermissionDenied, "the agent")
-			if !strings.Contains(err.Error(), "revoked") {
+			if !problem.Is(problem.FromStatus(err), problem.Revoked) {
 				t.Errorf("told %v", err)
 			}
 			if _, err := up.Stream.Recv(); status.Code(err) != codes.PermissionDenied {

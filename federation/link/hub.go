@@ -20,8 +20,11 @@ type Admission struct {
 	// IncarnationLost: the zone's store is behind what is known of the incarnation that it names. Both ends then end the
 	// session with ErrIncarnationLost, and the zone mints a new incarnation.
 	IncarnationLost bool
-	Calls           CallHandler
-	Samples         SampleSink
+	// Refused, if set, is the zone's answer: the session ends with it as soon as both ends have proven who they are, so that
+	// the zone can believe it and nobody else hears it.
+	Refused *Goodbye
+	Calls   CallHandler
+	Samples SampleSink
 	// Opened, if set, is told once both ends have proven who they are and their numbers agree, before anything else flows.
 	// An error of it ends the session.
 	Opened func(ctx context.Context, o *Opened) error
@@ -31,7 +34,7 @@ type Admission struct {
 type HubConfig struct {
 	Common
 	// Admit is asked with each hello whose chain is accepted. The sender has not yet proven to hold its key, and the hello
-	// may be a repeated one: Admit reads, and changes nothing. An error refuses the session.
+	// may be a repeated one: Admit reads, and changes nothing. An error ends the session without a word.
 	Admit func(ctx context.Context, p Peer, h *linkv1.Hello) (*Admission, error)
 }
 
@@ -100,6 +103,9 @@ func (h *HubEnd) admit(ctx context.Context, p Peer, hello *linkv1.Hello) (*Admis
 }
 
 func (h *HubEnd) begin(ctx context.Context, s *session, o *Opened, a *Admission) error {
+	if a.Refused != nil {
+		return a.Refused
+	}
 	h.register(s, o)
 	s.loops = append(s.loops, func(ctx context.Context) error {
 		<-ctx.Done()

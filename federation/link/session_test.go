@@ -276,6 +276,28 @@ func TestARevokedZoneIsCutOffAtOnce(t *testing.T) {
 	})
 }
 
+func TestAZoneThatIsNotAdmittedHearsWhyAndDisturbsNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld().build()
+		w.start(t)
+		running := w.zone
+		hub := w.hub
+		w.mu.Lock()
+		w.refused = &Goodbye{Code: CodeQuarantined, Reason: "an administrator looks into it"}
+		w.mu.Unlock()
+		w.build()
+		w.hub = hub
+		zone := w.zone.Run(t.Context(), w.dial(t.Context()))
+		var g *Goodbye
+		if !errors.As(zone, &g) || g.Code != CodeQuarantined || !g.Remote || g.Reason != "an administrator looks into it" {
+			t.Errorf("the zone hears %v", zone)
+		}
+		if n := len(hub.Sessions()); n != 1 || !running.Connected() {
+			t.Errorf("%d sessions are left, the one that was running lives: %v", n, running.Connected())
+		}
+	})
+}
+
 func TestANumberThatGoesBackwardsEndsTheSessionAtBothEnds(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -39,6 +39,7 @@ type world struct {
 	epoch   uint64
 	epochID []byte
 	lost    bool
+	refused *Goodbye
 
 	// The zone's side of the link and the hub's; up is what flows from the zone.
 	zoneObjects, hubObjects *objects
@@ -115,6 +116,9 @@ func (w *world) build() *world {
 		Admit: func(context.Context, Peer, *linkv1.Hello) (*Admission, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			if w.refused != nil {
+				return &Admission{Epoch: w.epoch, EpochID: w.epochID, Refused: w.refused}, nil
+			}
 			return &Admission{
 				Classes: Classes{StateSource: w.hubObjects, StateSink: w.hubCopies, JournalSource: w.hubLedger, JournalSink: w.hubBook},
 				Epoch:   w.epoch, EpochID: w.epochID, IncarnationLost: w.lost,

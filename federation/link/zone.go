@@ -61,8 +61,8 @@ func NewZoneEnd(c ZoneConfig) (*ZoneEnd, error) {
 }
 
 // Run opens a session and carries it to its end, whose cause it returns; it never returns nil. Whoever calls it waits a
-// little and calls it again, unless the cause is ErrQuarantine, ErrIncarnationLost (mint a new incarnation first), or a
-// Goodbye with code REVOKED.
+// little and calls it again; much longer where the cause is ErrQuarantine or a Goodbye with code QUARANTINED or REVOKED. After
+// ErrIncarnationLost it mints a new incarnation first.
 func (z *ZoneEnd) Run(ctx context.Context, dial Dial) error {
 	if !z.running.CompareAndSwap(false, true) {
 		return ErrBusy

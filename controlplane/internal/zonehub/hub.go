@@ -113,14 +113,14 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 		case err != nil:
 			return err
 		case revoked || zone.GetState() == apiv1.Zone_RETIRED:
-			return &link.Goodbye{Code: link.CodeRevoked, Reason: "agent " + p.Agent + " of zone " + zone.GetName() + " has been revoked; it must join anew"}
+			a.Refused = &link.Goodbye{Code: link.CodeRevoked, Reason: "agent " + p.Agent + " of zone " + zone.GetName() + " has been revoked; it must join anew"}
 		case zone.GetState() == apiv1.Zone_QUARANTINED:
-			return &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + zone.GetStateReason()}
+			a.Refused = &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + zone.GetStateReason()}
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	if err != nil || a.Refused != nil {
+		return a, err
 	}
 	session := newSession(h, zone, p.Agent, hello.GetIncarnation())
 	a.Classes = link.Classes{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/naru-project/naru/federation/wire"
 	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/problem"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
@@ -237,8 +238,14 @@ func (r *sessions) endWhere(why func(*session) *ending) (n int) {
 	return n
 }
 
+// errRevoked carries a Problem: an agent that is told so stops asking at the ordinary pace.
+func errRevoked(who string) error {
+	return problem.ToStatus(problem.Newf(problem.Revoked, "Ask an administrator of the federation.", "%s is revoked", who))
+}
+
 func revokedEnding(s *session) *ending {
-	return ended(endRevoked, codes.PermissionDenied, "%s is revoked: ask an administrator of the federation", s.holder())
+	told := status.Convert(errRevoked(s.holder()))
+	return &ending{reason: endRevoked, zone: told, hub: told}
 }
 
 func hostileEnding(d linkv1.Direction, refusal *wire.Refusal) *ending {

@@ -50,7 +50,7 @@ func (z zoneLeg) Renew(ctx context.Context, in *linkv1.RenewRequest) (*linkv1.Re
 	}
 	if z.servers.isRevoked(peer.ZoneID, peer.Agent) {
 		z.metrics.queries.WithLabelValues("renew", "revoked").Inc()
-		return nil, errRevoked(peer)
+		return nil, errRevoked(peer.ID.String())
 	}
 	if !z.zones.get(peer.ZoneID).renewals.AllowN(z.now(), 1) {
 		z.metrics.queries.WithLabelValues("renew", "throttled").Inc()
@@ -119,7 +119,7 @@ func (z zoneLeg) greet(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame])
 	case err != nil:
 		return nil, status.Errorf(codes.Unauthenticated, "a session asks for a link certificate: %v", err)
 	case z.servers.isRevoked(peer.ZoneID, peer.Agent):
-		return nil, errRevoked(peer)
+		return nil, errRevoked(peer.ID.String())
 	}
 	first, err := leg.Recv()
 	if err != nil {
@@ -226,8 +226,4 @@ func (b *Broker) presence() string {
 	default:
 		return "those that are connected have no leader"
 	}
-}
-
-func errRevoked(peer *pki.Peer) error {
-	return status.Errorf(codes.PermissionDenied, "%s is revoked: ask an administrator of the federation", peer.ID)
 }

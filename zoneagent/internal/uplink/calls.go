@@ -18,7 +18,10 @@ import (
 )
 
 // State is the session that this agent has now, if any.
-type State struct{ end atomic.Pointer[link.ZoneEnd] }
+type State struct {
+	end    atomic.Pointer[link.ZoneEnd]
+	barred atomic.Pointer[bar]
+}
 
 func (s *State) set(end *link.ZoneEnd) { s.end.Store(end) }
 
@@ -68,6 +71,9 @@ func (c *Central) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 func (c *Central) pass(ctx context.Context, method string, m proto.Message, send func(*zonev1.CallResponse) error) error {
 	address, err := c.Peers.UplinkAddress(ctx)
 	if err != nil || address == "" {
+		if b := c.State.barred.Load(); b != nil {
+			return problem.Newf(problem.LinkDown, b.standing.wayOut(), "the control plane lets this zone's agent in no more, it is %s: %w", b.standing, b.why)
+		}
 		return problem.New(problem.LinkDown, "the zone has no session with the control plane", "Try again when the link is up.")
 	}
 	body, err := proto.Marshal(m)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,15 +42,26 @@ type Config struct {
 // Uplink is this agent's part in the zone's link.
 type Uplink struct {
 	Config
-	state State
+	state  State
+	barred *prometheus.GaugeVec // by standing
 }
 
 // New returns an uplink that owns nothing yet.
-func New(c Config) *Uplink { return &Uplink{Config: c} }
+func New(c Config) *Uplink {
+	u := &Uplink{Config: c, barred: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "naru_uplink_barred",
+		Help: "1 while the control plane lets this agent open no session, by why: revoked, quarantined.",
+	}, []string{"why"})}
+	for _, s := range []standing{revoked, quarantined} {
+		u.barred.WithLabelValues(string(s)).Set(0)
+	}
+	if c.Registerer != nil {
+		c.Registerer.MustRegister(u.barred)
+	}
+	return u
+}
 
 const (
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 5 * time.Second
 	// housekeepEvery is how often the owner keeps house.
 	housekeepEvery = 3 * time.Second
 )
@@ -89,28 +99,13 @@ func (u *Uplink) own(ctx context.Context, own *etcdstore.Ownership) error {
 		}
 	}()
 	go u.housekeep(ctx, own)
-	for wait := firstRetry; ; {
-		began := time.Now()
+	return u.keep(ctx, func(ctx context.Context) error {
 		err := u.session(ctx, own)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		if errors.Is(err, link.ErrIncarnationLost) {
-			if err := u.Store.Renew(ctx, "the control plane has seen more than the store holds"); err != nil {
-				u.Log.Error("mint a new incarnation", "error", err)
-			}
+			err = errors.Join(err, u.Store.Renew(ctx, "the control plane has seen more than the store holds"))
 		}
-		if time.Since(began) > lastRetry {
-			wait = firstRetry
-		}
-		u.Log.Info("no session with the control plane", "cause", err, "again_in", wait)
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(wait/2 + rand.N(wait/2)):
-		}
-		wait = min(2*wait, lastRetry)
-	}
+		return err
+	})
 }
 
 // session opens one session and carries it to its end. It ends when another incarnation of the store begins.
@@ -130,6 +125,8 @@ func (u *Uplink) session(ctx context.Context, own *etcdstore.Ownership) error {
 		return err
 	}
 	sink := u.Store.DesiredSink(own)
+	stop := func() bool { return false }
+	defer func() { stop() }()
 	end, err := link.NewZoneEnd(link.ZoneConfig{
 		Common: link.Common{
 			Identity: link.IdentityOf(u.Link), Verify: verifyServer(u.Link), Checker: checker, Version: u.Version,
@@ -153,6 +150,7 @@ func (u *Uplink) session(ctx context.Context, own *etcdstore.Ownership) error {
 			if err := sink.BeginEpoch(ctx, o.Welcome.GetEpoch(), o.Welcome.GetEpochId()); err != nil {
 				return err
 			}
+			stop = u.lasting()
 			u.Log.Info("session with the control plane", "server", o.Peer.Name, "epoch", o.Welcome.GetEpoch(), "schema", o.Schema)
 			return nil
 		},
