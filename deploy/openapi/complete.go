@@ -101,7 +101,7 @@ func headersOf(verb string, method protoreflect.MethodDescriptor) []any {
 		names = []string{"LastEventID"}
 	case verb == "get":
 		names = []string{"Consistency"}
-	case verb == "patch":
+	case verb == "patch", verb == "delete":
 		names = []string{"IdempotencyKey", "IfMatch"}
 	default:
 		names = []string{"IdempotencyKey"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -73,20 +74,15 @@ func addShared(components, schemas object) {
 		"description": "Why it was refused, and what to do.",
 		"content":     object{"application/problem+json": object{"schema": object{"$ref": schemaRef + "ProblemDocument"}}},
 	}}
-	schemas["ProblemDocument"] = object{
-		"description": "A problem as RFC 9457 writes it.",
-		"allOf": []any{
-			object{"$ref": schemaRef + apiPackage + "Problem"},
-			object{
-				"type":     "object",
-				"required": []any{"type", "title", "status", "code"},
-				"properties": object{
-					"type":   object{"type": "string", "format": "uri", "description": "https://naru.dev/problems/ and the code in lower case, with dashes."},
-					"status": object{"type": "integer", "description": "The HTTP status."},
-				},
-			},
-		},
-	}
+	// Not allOf: the message allows no further property, so together the two would allow nothing.
+	document := maps.Clone(schemas[apiPackage+"Problem"].(object))
+	document["description"] = "A problem as RFC 9457 writes it."
+	document["required"] = []any{"type", "title", "status", "code"}
+	members := maps.Clone(document["properties"].(object))
+	members["type"] = object{"type": "string", "format": "uri", "description": "https://naru.dev/problems/ and the code in lower case, with dashes."}
+	members["status"] = object{"type": "integer", "description": "The HTTP status."}
+	document["properties"] = members
+	schemas["ProblemDocument"] = document
 	if ts, ok := schemas["google.protobuf.Timestamp"].(object); ok {
 		ts["description"] = "RFC 3339, UTC."
 		delete(ts, "examples")

@@ -69,6 +69,9 @@ func (s serverService) DeleteServer(ctx context.Context, r *apiv1.DeleteServerRe
 		if server, err = s.servers.find(ctx, tx, r.GetServer(), place{}); err != nil {
 			return err
 		}
+		if err := s.servers.matches(ctx, server); err != nil {
+			return err
+		}
 		all, _, err := tx.Servers.List(state.Query{PageSize: 2})
 		if err == nil && len(all) < 2 {
 			return problem.New(problem.InUse, "server "+server.GetName()+" is the last one", "Add another server before this one goes.")
