@@ -259,7 +259,7 @@ func TestAnswersAreWhatTheServedDescriptionPromises(t *testing.T) {
 		{c, "PATCH", "/v1/zones/business", `{"description":"x"}`, []string{"If-Match", `"7-1"`}, 412},
 		{c, "DELETE", "/v1/flavors/s9", "", []string{"If-Match", `"7-1"`}, 412},
 		{c, "DELETE", "/v1/vms/web-1?project=web", "", []string{"If-Match", `"7-1"`}, 412},
-		{c, "DELETE", "/v1/servers/controlplane-1", "", []string{"If-Match", `"7-1"`}, 412},
+		{c, "DELETE", "/v1/servers/controlplane-1", "", []string{"If-Match", `"7-999"`}, 412},
 		{c, "POST", "/v1/projects", `{"name":"p1"}`, []string{"Idempotency-Key", "one"}, 202},
 		{c, "POST", "/v1/projects", `{"name":"p2"}`, []string{"Idempotency-Key", "one"}, 422},
 		{c, "GET", "/v1/projects:watch?after=7-999999", "", nil, 410},
