@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -115,6 +116,11 @@ func LoadConfig(path string) (*Config, error) {
 	} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
+		}
+	}
+	for _, endpoint := range c.Etcd.Endpoints {
+		if u, err := url.Parse(endpoint); err != nil || u.Host == "" {
+			return nil, fmt.Errorf("configuration %s: key \"etcd.endpoints\": %q is not a URL", path, endpoint)
 		}
 	}
 	if len(c.Brokers) == 0 {

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -16,6 +16,7 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor/libvirt"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor/sim"
+	"github.com/naru-project/naru/zoneagent/internal/identity"
 	"github.com/naru-project/naru/zoneagent/internal/peer"
 	"github.com/naru-project/naru/zoneagent/internal/schedule"
 	"github.com/naru-project/naru/zoneagent/internal/worker"
@@ -24,12 +25,9 @@ import (
 // enterZone sees to it that the agent holds the zone's authority, and returns where the zone's etcd is, where another agent
 // told it; the answer is kept for the next start.
 func (a *Agent) enterZone(ctx context.Context) ([]string, error) {
-	kept := filepath.Join(a.config.Data, "etcd-endpoints.json")
-	var endpoints []string
-	if b, err := os.ReadFile(kept); err == nil {
-		if err := json.Unmarshal(b, &endpoints); err != nil {
-			return nil, fmt.Errorf("%s is damaged; remove it, and start again: %w", kept, err)
-		}
+	endpoints, err := a.config.keptEndpoints()
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case a.identity.InZone() && (len(a.config.Peers) == 0 || len(endpoints) > 0):
@@ -38,39 +36,62 @@ func (a *Agent) enterZone(ctx context.Context) ([]string, error) {
 		return nil, a.identity.Found()
 	}
 	a.log.Info("entering the zone", "at", a.config.Peers)
-	endpoints, err := peer.Enter(ctx, a.identity, a.config.Peers, a.config.ZonePin)
+	endpoints, err = peer.Enter(ctx, a.identity, a.config.Peers, a.config.ZonePin)
 	if err != nil {
 		return nil, fmt.Errorf("enter the zone: %w", err)
 	}
-	b, err := json.Marshal(endpoints)
+	return endpoints, a.config.keepEndpoints(endpoints)
+}
+
+func (c *Config) endpointsFile() string { return filepath.Join(c.Data, "etcd-endpoints.json") }
+
+// keptEndpoints are those of the zone's etcd, as another agent told them when this one entered; none at the first agent.
+func (c *Config) keptEndpoints() (endpoints []string, err error) {
+	b, err := os.ReadFile(c.endpointsFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	return endpoints, os.WriteFile(kept, b, 0o600)
+	if err := json.Unmarshal(b, &endpoints); err != nil {
+		return nil, fmt.Errorf("%s is damaged; remove it, and start again: %w", c.endpointsFile(), err)
+	}
+	return endpoints, nil
 }
 
-// openStore opens the zone's etcd: a member of its own, the other agents', or the operator's.
+func (c *Config) keepEndpoints(endpoints []string) error {
+	b, err := json.Marshal(endpoints)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.endpointsFile(), b, 0o600)
+}
+
+// openStore opens the zone's etcd.
 func (a *Agent) openStore(ctx context.Context, endpoints []string) (*etcdstore.Store, error) {
-	e := a.config.Etcd
-	certificate, key := a.identity.HolderFiles("member")
-	c := etcdstore.Config{
-		Zone: a.identity.ZoneID(), Agent: a.config.Name, Dir: filepath.Join(a.config.Data, "store"), Endpoints: endpoints,
-		Member: &etcdstore.MemberConfig{Peer: e.PeerAddress, Client: e.ClientAddress, Tick: e.Tick, Election: e.Election},
-		TLS:    &member.TLS{CertFile: certificate, KeyFile: key, CAFile: a.identity.AuthorityFile(), Name: a.identity.EtcdName()},
-		Logger: a.log.With("part", "store"), Registerer: a.registry,
+	c := storeConfig(a.config, a.identity, endpoints, a.log)
+	c.Registerer = a.registry
+	return etcdstore.Open(ctx, c)
+}
+
+// storeConfig says where the zone's etcd is: a member of the agent's own, the other agents', or the operator's.
+func storeConfig(c *Config, i *identity.Identity, endpoints []string, log *slog.Logger) etcdstore.Config {
+	e := c.Etcd
+	s := etcdstore.Config{
+		Zone: i.ZoneID(), Agent: c.Name, Dir: filepath.Join(c.Data, "store"), Endpoints: endpoints, Logger: log.With("part", "store"),
 	}
 	if len(e.Endpoints) > 0 {
-		c.Endpoints, c.Member, c.TLS = e.Endpoints, nil, nil
-		for _, endpoint := range e.Endpoints {
-			if u, err := url.Parse(endpoint); err != nil || u.Host == "" {
-				return nil, fmt.Errorf("etcd.endpoints: %q is not a URL", endpoint)
-			}
-		}
+		s.Endpoints = e.Endpoints
 		if e.CertFile != "" {
-			c.TLS = &member.TLS{CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile}
+			s.TLS = &member.TLS{CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile}
 		}
+		return s
 	}
-	return etcdstore.Open(ctx, c)
+	certificate, key := i.HolderFiles("member")
+	s.Member = &etcdstore.MemberConfig{Peer: e.PeerAddress, Client: e.ClientAddress, Tick: e.Tick, Election: e.Election}
+	s.TLS = &member.TLS{CertFile: certificate, KeyFile: key, CAFile: i.AuthorityFile(), Name: i.EtcdName()}
+	return s
 }
 
 // newWorker makes what drives hypervisors. The literal map is the list of drivers.

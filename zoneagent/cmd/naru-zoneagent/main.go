@@ -30,7 +30,8 @@ func root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "naru-zoneagent", Short: "A controller of a zone", Version: version.Version, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand())
+	root.AddCommand(runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand(),
+		backupCommand(), restoreCommand(), forgetCommand())
 	return root
 }
 

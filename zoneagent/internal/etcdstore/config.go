@@ -61,10 +61,10 @@ type MemberConfig struct {
 	// Quota bounds the database in bytes (2 GiB by default); Compaction is how much history is kept (an hour).
 	Quota      int64
 	Compaction time.Duration
-	// Forget makes this member the only one: the way out when most members are lost for good.
-	Forget bool
 	// NoSync leaves out disk syncs: for tests only.
 	NoSync bool
+
+	forget bool // see ForgetMembers
 }
 
 func (c Config) withDefaults() Config {

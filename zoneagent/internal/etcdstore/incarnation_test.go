@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -89,7 +90,7 @@ func TestARestoredBackupBeginsANewIncarnationAndKeepsOldJournals(t *testing.T) {
 	}
 	first, _ := a.Incarnation()
 	var backup bytes.Buffer
-	if err := a.Backup(t.Context(), &backup); err != nil {
+	if err := Backup(t.Context(), a.cfg, &backup); err != nil {
 		t.Fatal(err)
 	}
 	a.write(own, "vm-3")
@@ -135,7 +136,7 @@ func TestADamagedBackupIsRefusedAndLeavesNothing(t *testing.T) {
 	z := newZone(t)
 	a := z.one()
 	var backup bytes.Buffer
-	if err := a.Backup(t.Context(), &backup); err != nil {
+	if err := Backup(t.Context(), a.cfg, &backup); err != nil {
 		t.Fatal(err)
 	}
 	c := z.config(2)
@@ -149,6 +150,40 @@ func TestADamagedBackupIsRefusedAndLeavesNothing(t *testing.T) {
 	}
 	if err := Restore(t.Context(), c, &backup); err != nil {
 		t.Errorf("a sound one after that: %v", err)
+	}
+}
+
+func TestABackupOfAnotherZoneIsRefused(t *testing.T) {
+	z := newZone(t)
+	a := z.one()
+	var backup bytes.Buffer
+	if err := Backup(t.Context(), a.cfg, &backup); err != nil {
+		t.Fatal(err)
+	}
+	c := z.config(2)
+	c.Zone = "0192f000-0000-7000-8000-00000000000f"
+	if err := Restore(t.Context(), c, &backup); err == nil || !strings.Contains(err.Error(), "another zone's") {
+		t.Errorf("restored: %v", err)
+	}
+	if err := Backup(t.Context(), Config{Zone: c.Zone, Agent: "agent-1", Dir: a.cfg.Dir, Member: a.cfg.Member}, &backup); err == nil ||
+		!strings.Contains(err.Error(), "holds nothing of zone") {
+		t.Errorf("backed up: %v", err)
+	}
+}
+
+func TestABackupNeedsAnEtcdThatAnswers(t *testing.T) {
+	c := newZone(t).config(1)
+	c.RequestTimeout = 200 * time.Millisecond
+	if err := Backup(t.Context(), c, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("backed up: %v", err)
+	}
+	c.Member, c.Endpoints = nil, []string{"http://127.0.0.1:2379"}
+	for what, err := range map[string]error{
+		"backup": Backup(t.Context(), c, nil), "restore": Restore(t.Context(), c, nil), "forget": ForgetMembers(t.Context(), c),
+	} {
+		if !errors.Is(err, errExternal) {
+			t.Errorf("%s of an etcd of the operator's own: %v", what, err)
+		}
 	}
 }
 

@@ -150,6 +150,8 @@ func TestADeadMemberIsGivenItsGrace(t *testing.T) {
 	}
 }
 
+// Two of three members are lost for good. The third goes on alone, in a new incarnation; another agent, its old data put
+// away, comes back to it as a client, and three agents have three members again.
 func TestALostQuorumIsLeftByForgettingTheOthers(t *testing.T) {
 	t.Parallel()
 	z := newZone(t)
@@ -157,18 +159,30 @@ func TestALostQuorumIsLeftByForgettingTheOthers(t *testing.T) {
 	a, b, c := z.open(one), z.open(z.config(2, 1)), z.open(z.config(3, 1))
 	a.ensure([]string{"agent-1", "agent-2", "agent-3"}, z.agents(1, 2, 3))
 	a.write(a.own("cluster/c1"), "kept")
+	first, _ := a.Incarnation()
+	if err := ForgetMembers(t.Context(), one); err == nil || !strings.Contains(err.Error(), "stop it") {
+		t.Errorf("while the agent runs: %v", err)
+	}
 	b.close()
 	c.close()
 	a.close()
-	one.Member.Forget = true
+	if err := ForgetMembers(t.Context(), z.config(4)); err == nil || !strings.Contains(err.Error(), "has no member") {
+		t.Errorf("at an agent without a member: %v", err)
+	}
+	if err := ForgetMembers(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
 	a = z.open(one)
 	if _, err := a.Get(t.Context(), Observed, "vm", "kept"); err != nil {
 		t.Error(err)
 	}
-	if life, _ := a.Incarnation(); !strings.Contains(life.GetReason(), "forgotten") {
+	if life, _ := a.Incarnation(); life.GetId() == first.GetId() || !strings.Contains(life.GetReason(), "forgotten") {
 		t.Errorf("incarnation is %v", life)
 	}
 	if v := a.voters(); !slices.Equal(v, []string{"agent-1"}) {
 		t.Errorf("members are %v", v)
 	}
+	z.open(z.config(2, 1))
+	z.open(z.config(3, 1))
+	a.ensure([]string{"agent-1", "agent-2", "agent-3"}, z.agents(1, 2, 3))
 }

@@ -20,6 +20,10 @@ func (s *Store) startMember() error {
 	if s.cfg.Member == nil {
 		return nil
 	}
+	if s.cfg.Member.forget {
+		s.endpoints = nil
+		return s.runMember(nil)
+	}
 	own := s.clientURL()
 	others := uniqueSorted(append(s.folder.endpoints(), s.endpoints...)...)
 	others = slices.DeleteFunc(others, func(e string) bool { return e == own })
@@ -47,7 +51,7 @@ func (c Config) member(dir string, join []member.Peer) member.Config {
 	m := c.Member
 	return member.Config{
 		Name: c.Agent, Cluster: c.Zone, Dir: dir, Peer: m.Peer, Client: m.Client, TLS: c.TLS, Join: join,
-		Tick: m.Tick, Election: m.Election, Quota: m.Quota, Compaction: m.Compaction, Forget: m.Forget, NoSync: m.NoSync,
+		Tick: m.Tick, Election: m.Election, Quota: m.Quota, Compaction: m.Compaction, Forget: m.forget, NoSync: m.NoSync,
 		Logger: c.Logger,
 	}
 }

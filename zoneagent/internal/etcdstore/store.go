@@ -80,7 +80,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.await(ctx); err != nil {
 		return err
 	}
-	if m := s.cfg.Member; m != nil && m.Forget {
+	if m := s.cfg.Member; m != nil && m.forget {
 		if err := s.settle(ctx, "etcd's other members were forgotten"); err != nil {
 			return err
 		}

@@ -90,22 +90,29 @@ func refill(ctx context.Context, c Config, file string, m *Member, keep func(str
 	defer client.Close()
 
 	const page = 128
+	kept := 0
 	for from := []byte{0}; ; {
 		got, err := kv.Range(ctx, from, []byte{}, mvcc.RangeOptions{Limit: page})
 		if err != nil {
 			return err
 		}
-		if err := put(ctx, client, got.KVs, keep); err != nil {
+		n, err := put(ctx, client, got.KVs, keep)
+		if err != nil {
 			return err
 		}
-		if len(got.KVs) < page {
-			return nil
+		if kept += n; len(got.KVs) < page {
+			break
 		}
 		from = append(bytes.Clone(got.KVs[page-1].Key), 0)
 	}
+	if kept == 0 {
+		return fmt.Errorf("the backup holds nothing of zone %s: it is another zone's", c.Cluster)
+	}
+	return nil
 }
 
-func put(ctx context.Context, client *clientv3.Client, kvs []*mvccpb.KeyValue, keep func(string) bool) error {
+// put returns how many keys were kept.
+func put(ctx context.Context, client *clientv3.Client, kvs []*mvccpb.KeyValue, keep func(string) bool) (int, error) {
 	var ops []clientv3.Op
 	for _, kv := range kvs {
 		if kv.Lease == 0 && keep(string(kv.Key)) {
@@ -113,8 +120,8 @@ func put(ctx context.Context, client *clientv3.Client, kvs []*mvccpb.KeyValue, k
 		}
 	}
 	if len(ops) == 0 {
-		return nil
+		return 0, nil
 	}
 	_, err := client.Txn(ctx).Then(ops...).Commit()
-	return err
+	return len(ops), err
 }
