@@ -45,8 +45,10 @@ func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1
 		if errors.Is(ctx.Err(), context.Canceled) {
 			code = problem.Cancelled
 		}
-		return op, problem.Newf(code, "It goes on. Follow it with: naru operation wait "+op.GetId(),
+		e := problem.Newf(code, "It goes on. Follow it with: naru operation wait "+op.GetId(),
 			"%s of %s is still under way", op.GetKind(), op.GetTarget().GetName())
+		e.Problem.Title = "No longer waited for" // the operation was neither cancelled nor too slow
+		return op, e
 	}
 	return op, err
 }

@@ -286,7 +286,7 @@ func TestWhoInterruptsWaitIsToldHowToGoOn(t *testing.T) {
 	f.until(t, "accepted")
 	f.stop()
 	op := strings.TrimSpace(d.must("operation list --filter kind=vm.create -o name"))
-	if r := <-f.ended; r.code != problem.ExitTimeout || !strings.Contains(r.err, "vm.create of web-1 is still under way") || !strings.Contains(r.err, "naru operation wait "+op) {
+	if r := <-f.ended; r.code != problem.ExitTimeout || !strings.Contains(r.err, "No longer waited for\n  vm.create of web-1 is still under way") || !strings.Contains(r.err, "naru operation wait "+op) {
 		t.Fatalf("%+v", r)
 	}
 	again := d.follow("operation wait " + op)

@@ -293,6 +293,9 @@ func deleteCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 				}
 			}
 			for _, op := range under {
+				if len(under) > 1 && w.wait && !op.GetDone() {
+					fmt.Fprintf(a.err, "%s %s\n", op.GetKind(), printable(op.GetTarget().GetName()))
+				}
 				refused(a.finish(ctx, c, op, w))
 			}
 			return first
