@@ -18,7 +18,9 @@ import (
 	"github.com/google/uuid"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/fsm"
@@ -117,7 +119,12 @@ func Join(ctx context.Context, c *Config, log *slog.Logger, address, token strin
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	answer, err := commandv1.NewPeerServiceClient(conn).Join(ctx, request, grpc.WaitForReady(true))
-	if err != nil {
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return fmt.Errorf("join at %s: it answers, but not as a server to other servers; give a server's peer address, not that of its API", address)
+	case problem.Is(problem.FromStatus(err), problem.Timeout):
+		return fmt.Errorf("join at %s: no server answers there; is it up, and is that its peer address? %s", address, status.Convert(err).Message())
+	case err != nil:
 		return fmt.Errorf("join at %s: %w", address, problem.FromStatus(err))
 	}
 	if err := take(answer); err != nil {

@@ -139,7 +139,7 @@ func (d *Dialer) ask(ctx context.Context, config *tls.Config, q question) error 
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("broker %s: %w", address, err)
+		err = &brokerError{address, err}
 		if !passing(err) || ctx.Err() != nil {
 			return err
 		}
@@ -147,6 +147,18 @@ func (d *Dialer) ask(ctx context.Context, config *tls.Config, q question) error 
 	}
 	return errors.Join(failures...)
 }
+
+// brokerError is what came of asking a broker. It tells what the broker said, without the words of the transport.
+type brokerError struct {
+	address string
+	err     error
+}
+
+func (e *brokerError) Error() string {
+	return fmt.Sprintf("broker %s: %s", e.address, status.Convert(e.err).Message())
+}
+
+func (e *brokerError) Unwrap() error { return e.err }
 
 func (d *Dialer) askOne(ctx context.Context, address string, config *tls.Config, ask question) error {
 	conn, err := d.open(address, config)

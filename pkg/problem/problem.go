@@ -51,6 +51,15 @@ func (e *Error) Error() string {
 	return s
 }
 
+// Explain returns what a program says of an error at its end: the error, and what to do next on a line of its own.
+func Explain(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Problem.GetNext() != "" {
+		return err.Error() + "\n  " + e.Problem.GetNext()
+	}
+	return err.Error()
+}
+
 // Unwrap returns the cause, if any.
 func (e *Error) Unwrap() error { return e.cause }
 

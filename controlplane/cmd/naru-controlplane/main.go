@@ -13,6 +13,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane"
 	"github.com/naru-project/naru/pkg/obs"
+	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
 )
 
@@ -20,7 +21,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "naru-controlplane:", err)
+		fmt.Fprintln(os.Stderr, "naru-controlplane:", problem.Explain(err))
 		os.Exit(1)
 	}
 }

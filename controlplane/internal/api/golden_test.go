@@ -29,7 +29,7 @@ func TestTheShapeOfAnswersIsKept(t *testing.T) {
 	f := newFederation(t, 2)
 	c := f.asAdmin()
 	for _, step := range []struct{ golden, verb, path, body string }{
-		{"vm-create.json", "POST", "/v1/vms", `{"name":"web-1","project":"web","zone":"business","cluster":"kvm","flavor":"s1","image":"tiny","ssh_keys":["ssh-ed25519 AAAA kim"],"affinities":[{"group":"front","rule":"APART"}]}`},
+		{"vm-create.json", "POST", "/v1/vms", `{"name":"web-1","project":"web","zone":"business","cluster":"kvm","flavor":"s1","image":"tiny","ssh_keys":["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFYI7xZjnFBBQuTOcWfoJNBcB3JBk5Tz1b2fbmTx5qKj kim"],"affinities":[{"group":"front","rule":"APART"}]}`},
 		{"vm.json", "GET", "/v1/vms/web-1?project=web", ""},
 		{"vm-list.json", "GET", "/v1/vms?project=web", ""},
 		{"vm-list-empty.json", "GET", "/v1/vms?project=db", ""},

@@ -49,6 +49,9 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 		sent = proto.CloneOf(sent)
 		sent.Project = p.Project
 	}
+	if err := checkKeys(sent); err != nil {
+		return nil, err
+	}
 	operation := newID()
 	var reads []*commandv1.Read
 	var seen uint64

@@ -8,12 +8,13 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-func create(t *testing.T, c *servicetest.Clients, vm *apiv1.VM) *apiv1.Operation {
+func create(t *testing.T, c *client.Services, vm *apiv1.VM) *apiv1.Operation {
 	t.Helper()
 	r, err := c.VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: vm})
 	if err != nil {
@@ -22,7 +23,7 @@ func create(t *testing.T, c *servicetest.Clients, vm *apiv1.VM) *apiv1.Operation
 	return r.GetOperation()
 }
 
-func show(t *testing.T, c *servicetest.Clients, name, project string) *apiv1.VM {
+func show(t *testing.T, c *client.Services, name, project string) *apiv1.VM {
 	t.Helper()
 	r, err := c.VMs.GetVM(t.Context(), &apiv1.GetVMRequest{Vm: name, Project: project})
 	if err != nil {
@@ -42,7 +43,7 @@ func run(w *servicetest.World, site *servicetest.Site, vm *apiv1.VM, s apiv1.VM_
 func TestAVMIsAskedForByNamesAndStoredWithWhatTheyStandFor(t *testing.T) {
 	w := servicetest.New(t)
 	site := w.NewSite(2)
-	op := create(t, w.In("web"), &apiv1.VM{Name: "web-1", Project: "web", Zone: "business", Cluster: "kvm", Flavor: "s1", Image: "tiny", SshKeys: []string{"ssh-ed25519 AAAA"}})
+	op := create(t, w.In("web"), &apiv1.VM{Name: "web-1", Project: "web", Zone: "business", Cluster: "kvm", Flavor: "s1", Image: "tiny", SshKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFYI7xZjnFBBQuTOcWfoJNBcB3JBk5Tz1b2fbmTx5qKj"}})
 	if op.GetDone() || op.GetKind() != "vm.create" || op.GetProject() != "web" || op.GetZone() != "business" || op.GetDeadline() == nil || op.GetCreatedBy() != "token:web" {
 		t.Fatalf("operation %v", op)
 	}
