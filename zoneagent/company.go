@@ -37,7 +37,10 @@ func newCompany(a *Agent) (*company, error) {
 		},
 		Log: a.log.With("part", "members"), Registerer: a.registry,
 	})
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *company) run(ctx context.Context) error {
