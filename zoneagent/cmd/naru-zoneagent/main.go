@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/naru-project/naru/pkg/obs"
+	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
 	"github.com/naru-project/naru/zoneagent"
 )
@@ -21,7 +22,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "naru-zoneagent:", err)
+		fmt.Fprintln(os.Stderr, "naru-zoneagent:", problem.Explain(err))
 		os.Exit(1)
 	}
 }
