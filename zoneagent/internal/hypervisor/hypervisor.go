@@ -24,6 +24,7 @@ package hypervisor
 import (
 	"context"
 	"io"
+	"net/netip"
 	"time"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -68,6 +69,9 @@ type Host interface {
 
 	// Observe returns how the VM is now. Its cost is a few round trips.
 	Observe(ctx context.Context, vmID string) (Observation, error)
+	// Address returns the address that the VM was last defined with: for a zone that has forgotten it. The zero value where
+	// it has none, or the host does not know the VM or its address.
+	Address(ctx context.Context, vmID string) (netip.Addr, error)
 	// ObserveAll returns every VM of this driver on the host, in the order of their ids, in a number of round trips that
 	// does not grow with the VMs.
 	ObserveAll(ctx context.Context) ([]Observation, error)

@@ -41,6 +41,7 @@ type book struct {
 	// with those hosts: their room is taken from then on.
 	surveyed map[string]bool
 	found    map[string][]string
+	had      map[string]netip.Addr // addresses that VMs were found with
 	// unknown are VMs that nobody says any more what they are, by the host they are on.
 	unknown map[string]map[string]bool
 }
@@ -71,6 +72,7 @@ func (b *book) reset() {
 	b.hosts, b.leases = map[string]*host{}, map[string]seen[*zonev1.AddressLease]{}
 	b.unclaimed, b.waiting, b.gone = map[string]bool{}, map[string]bool{}, map[string]*apiv1.Generation{}
 	b.unknown, b.surveyed, b.found = map[string]map[string]bool{}, map[string]bool{}, map[string][]string{}
+	b.had = map[string]netip.Addr{}
 	b.syncing, b.told = false, false
 	if b.pool != nil {
 		b.pool.reset()
@@ -145,7 +147,7 @@ func (b *book) begin(news etcdstore.Batch) {
 	if old.incarnation != news.Incarnation {
 		return
 	}
-	b.gone, b.surveyed, b.found = old.gone, old.surveyed, old.found
+	b.gone, b.surveyed, b.found, b.had = old.gone, old.surveyed, old.found, old.had
 	for id, vm := range old.observed {
 		if vm.revision > news.Revision {
 			b.observed[id] = vm
@@ -266,6 +268,7 @@ func (b *book) relate(id string) {
 	}
 	if is.GetHostId() != "" {
 		delete(b.found, id)
+		delete(b.had, id)
 	}
 	switch at, found := is.GetHostId(), b.foundOn(id); {
 	case at == "" && wanted != nil && len(found) > 0:
@@ -318,6 +321,20 @@ func (b *book) oldest() []string {
 	}
 	slices.SortFunc(ids, strings.Compare)
 	return ids
+}
+
+// foundFirst returns those who wait, oldest first, but before all others those that were found on a host: the addresses
+// that they have are not to be given out.
+func (b *book) foundFirst() []string {
+	var found, rest []string
+	for _, id := range b.oldest() {
+		if len(b.found[id]) > 0 {
+			found = append(found, id)
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	return append(found, rest...)
 }
 
 // compare orders generations by epoch, then index; none is the lowest.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -88,7 +89,7 @@ func (t *Term) plan() *plan {
 	maps.DeleteFunc(t.since, func(id string, _ time.Time) bool { return !t.book.waiting[id] })
 	pressed := t.cfg.Store.Pressed()
 	refusals := refusals{book: t.book}
-	for _, id := range t.book.oldest() {
+	for _, id := range t.book.foundFirst() {
 		if room == 0 {
 			break
 		}
@@ -169,7 +170,17 @@ func (t *Term) patient(p *plan, id string, most time.Duration) bool {
 // takeOver places a VM where it was found.
 func (t *Term) takeOver(p *plan, vm *apiv1.VM, h *apiv1.Host) {
 	t.log.Warn("a VM that the store did not know was found on a host and is taken over there", "vm", vm.GetId(), "host", h.GetName())
-	p.placed = append(p.placed, placed{vm: vm, host: h, found: true})
+	at := placed{vm: vm, host: h, found: true}
+	if had := t.book.had[vm.GetId()]; had.IsValid() && t.book.pool != nil {
+		taken := slices.ContainsFunc(p.placed, func(x placed) bool { return x.address == had })
+		if !taken && t.book.leases[had.String()].value == nil {
+			at.address = had
+			t.book.pool.set(had, true)
+		} else {
+			t.log.Error("a VM was found with an address that another VM has", "vm", vm.GetId(), "address", had)
+		}
+	}
+	p.placed = append(p.placed, at)
 	p.hosts[h.GetId()] = true
 }
 
@@ -268,6 +279,7 @@ func (t *Term) settle(p *plan, revision int64) {
 		t.book.observed[id] = seen[*apiv1.VM]{at.noun(), revision}
 		delete(t.book.waiting, id)
 		delete(t.book.found, id)
+		delete(t.book.had, id)
 		if at.address.IsValid() {
 			t.book.lease(at.address.String(), seen[*zonev1.AddressLease]{&zonev1.AddressLease{VmId: id}, revision})
 		}

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -17,14 +18,15 @@ import (
 // clockSkew is how far the clocks of the control plane and of the zone may lie apart in telling what is older.
 const clockSkew = 30 * time.Second
 
-// survey is what one host has.
+// survey is what one host has: VMs, with the addresses that they were defined with, where they have one.
 type survey struct {
 	incarnation string
-	vms         []string
+	vms         map[string]netip.Addr
 }
 
-// Survey tells what VMs a host has, as it was found since the store's incarnation began. It returns at once.
-func (t *Term) Survey(incarnation, hostID string, vms []string) {
+// Survey tells what VMs a host has and with which addresses, as it was found since the store's incarnation began. It
+// returns at once.
+func (t *Term) Survey(incarnation, hostID string, vms map[string]netip.Addr) {
 	t.inbox.Lock()
 	t.surveys[hostID] = survey{incarnation, vms}
 	t.inbox.Unlock()
@@ -47,7 +49,7 @@ func (t *Term) takeSurveys() {
 	}
 }
 
-func (b *book) survey(host string, vms []string) {
+func (b *book) survey(host string, vms map[string]netip.Addr) {
 	b.surveyed[host] = true
 	for id, on := range b.found {
 		if on = slices.DeleteFunc(on, func(h string) bool { return h == host }); len(on) > 0 {
@@ -57,9 +59,10 @@ func (b *book) survey(host string, vms []string) {
 			b.relate(id)
 		}
 	}
-	for _, id := range vms {
+	for id, address := range vms {
 		if b.observed[id].value.GetHostId() == "" {
 			b.found[id] = append(b.found[id], host)
+			b.had[id] = address
 			b.relate(id)
 		}
 	}

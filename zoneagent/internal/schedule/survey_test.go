@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,42 @@ import (
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
+
+// having is what a host has, without addresses.
+func having(ids ...string) map[string]netip.Addr {
+	vms := map[string]netip.Addr{}
+	for _, id := range ids {
+		vms[id] = netip.Addr{}
+	}
+	return vms
+}
+
+// The address that a guest was configured with stays its own, and is given to nobody else.
+func TestAVMThatIsTakenOverKeepsItsAddress(t *testing.T) {
+	within(t, func(s *site) {
+		s.zone.PutBack()
+		s.cluster("kvm", 2)
+		term := s.own("kvm")
+		s.zone.Want(s.vm("kvm", "a-new", made(time.Now().Add(time.Hour))))
+		for _, id := range []string{"b", "c", "d"} {
+			s.zone.Want(s.vm("kvm", id))
+		}
+		first, outside := netip.MustParseAddr("10.91.2.2"), netip.MustParseAddr("10.99.0.1")
+		term.Survey("life-1'", "kvm-1", map[string]netip.Addr{"b": first, "c": first, "d": outside})
+		term.Survey("life-1'", "kvm-2", nil)
+		s.settle()
+		if a := s.zone.VM("d").GetAddress(); a != "10.99.0.1" {
+			t.Errorf("d has %q", a)
+		}
+		if b, c := s.zone.VM("b").GetAddress(), s.zone.VM("c").GetAddress(); b != "10.91.2.2" || c != "" {
+			t.Errorf("two that were found with one address: b %q, c %q", b, c)
+		}
+		if a := s.zone.VM("a-new").GetAddress(); a != "10.91.2.3" {
+			t.Errorf("the new one got %q", a)
+		}
+		s.audit()
+	})
+}
 
 func made(at time.Time) func(*apiv1.VM) {
 	return func(vm *apiv1.VM) { vm.CreatedAt = timestamppb.New(at) }
@@ -54,7 +91,7 @@ func TestAVMThatIsFoundOnAHostIsTakenOverThere(t *testing.T) {
 		s.cluster("kvm", 2)
 		term := s.own("kvm")
 		term.Survey("life-1'", "kvm-1", nil)
-		term.Survey("life-1'", "kvm-2", []string{"old", "dying", "unknown"})
+		term.Survey("life-1'", "kvm-2", having("old", "dying", "unknown"))
 		s.zone.Want(s.vm("kvm", "old", sized(6, 1024)))
 		s.zone.Want(s.vm("kvm", "dying", wanting(apiv1.VM_DELETED)))
 		s.zone.Want(s.vm("kvm", "next", sized(6, 1024)))
@@ -93,7 +130,7 @@ func TestNothingIsPlacedInTheRoomOfVMsThatTheStoreHasForgotten(t *testing.T) {
 		if vm := s.zone.VM("a-new"); vm != nil {
 			t.Fatalf("placed on a host that was not asked what it has: %v", vm)
 		}
-		term.Survey("life-1'", "kvm-1", []string{"z-old-1", "z-old-2", "z-old-3"})
+		term.Survey("life-1'", "kvm-1", having("z-old-1", "z-old-2", "z-old-3"))
 		s.settle()
 		for _, id := range []string{"z-old-1", "z-old-2", "z-old-3"} {
 			if vm := s.zone.VM(id); vm.GetHostId() != "kvm-1" {
@@ -113,8 +150,8 @@ func TestAVMThatIsFoundOnTwoHostsIsLeftToPeople(t *testing.T) {
 		s.zone.PutBack()
 		s.cluster("kvm", 2)
 		term := s.own("kvm")
-		term.Survey("life-1'", "kvm-1", []string{"old"})
-		term.Survey("life-1'", "kvm-2", []string{"old"})
+		term.Survey("life-1'", "kvm-1", having("old"))
+		term.Survey("life-1'", "kvm-2", having("old"))
 		s.zone.Want(s.vm("kvm", "old"))
 		s.settle()
 		if vm := s.zone.VM("old"); vm.GetHostId() != "" || vm.GetError().GetCode() != string(problem.WrongState) {

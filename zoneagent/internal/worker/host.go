@@ -26,14 +26,15 @@ type host struct {
 	handle hypervisor.Host
 	stop   context.CancelFunc // ends its rounds
 
-	health   health
-	total    *apiv1.Resources
-	version  string
-	warned   warning // of its certificate
-	counters hypervisor.HostCounters
-	places   int             // VMs that are being built or started
-	queue    map[string]bool // VMs that wait for a place
-	surveyed string          // the incarnation in which the ledger was told what it has
+	health    health
+	total     *apiv1.Resources
+	version   string
+	warned    warning // of its certificate
+	counters  hypervisor.HostCounters
+	places    int             // VMs that are being built or started
+	queue     map[string]bool // VMs that wait for a place
+	surveyed  string          // the incarnation in which the ledger was told what it has
+	surveying bool
 	// Calls that change something, under way: how many in each incarnation of the store, and when the last one returned
 	// that was begun in an incarnation that is over. What it did, a round that began before does not tell.
 	calls map[string]int

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -133,16 +134,41 @@ func (t *Term) survey(h *host, r round) {
 		return
 	}
 	news := h.surveyed != t.zone.incarnation
-	ids := make([]string, 0, len(r.vms))
+	vms, homeless := map[string]netip.Addr{}, []string{}
 	for _, o := range r.vms {
-		ids = append(ids, o.VMID)
+		vms[o.VMID] = netip.Addr{}
 		m := t.zone.machines[o.VMID]
 		news = news || m != nil && m.wanted != nil && m.is.GetHostId() == "" && !m.ended
+		if m == nil || m.is.GetHostId() == "" {
+			homeless = append(homeless, o.VMID)
+		}
 	}
-	if news {
-		h.surveyed = t.zone.incarnation
-		t.ledger.Survey(t.zone.incarnation, h.id, ids)
+	if !news || h.surveying {
+		return
 	}
+	h.surveying = true
+	life, handle := t.zone.incarnation, h.handle
+	f := t.fence
+	f.calls, f.timeout = t.w.looks, t.limits.ObserveTimeout
+	t.job(func() func() {
+		var err error
+		for _, id := range homeless {
+			if err = f.call(t.ctx, func(ctx context.Context) (err error) {
+				vms[id], err = handle.Address(ctx, id)
+				return err
+			}); err != nil {
+				break
+			}
+		}
+		return func() {
+			h.surveying = false
+			if err != nil || life != t.zone.incarnation {
+				return // the next round asks again
+			}
+			h.surveyed = life
+			t.ledger.Survey(life, h.id, vms)
+		}
+	})
 }
 
 // sight notes what a round saw of a VM. A round that began before the last word on the VM says nothing new.

@@ -32,9 +32,9 @@ func TestAStoreThatWasPutBackFindsItsVMsWhereTheyAre(t *testing.T) {
 			}
 			s.want(s.vm("kvm", "c", wanting(apiv1.VM_STOPPED)))
 			s.pass(10 * time.Second)
-			where := map[string]string{}
+			where, addresses := map[string]string{}, map[string]string{}
 			for _, id := range []string{"a", "b", "c", "d"} {
-				where[id] = s.zone.VM(id).GetHostId()
+				where[id], addresses[id] = s.zone.VM(id).GetHostId(), s.zone.VM(id).GetAddress()
 			}
 			s.want(s.vm("kvm", "d", wanting(apiv1.VM_DELETED)))
 			s.zone.PutBack()
@@ -51,6 +51,9 @@ func TestAStoreThatWasPutBackFindsItsVMsWhereTheyAre(t *testing.T) {
 			}
 			if vm := s.zone.VM("c"); vm.GetHostId() != where["c"] || vm.GetState() != apiv1.VM_STOPPED {
 				t.Errorf("c was on %s, observed %v", where["c"], vm)
+			}
+			for _, id := range []string{"a", "b", "c"} {
+				s.equal("address of "+id, s.zone.VM(id).GetAddress(), addresses[id])
 			}
 			s.equal("d was wanted away", s.zone.Tombstones("vm", "d"), 1)
 			s.equal("d runs on", s.fleet.Running("d"), "[]")

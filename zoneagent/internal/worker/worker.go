@@ -36,6 +36,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -89,8 +90,9 @@ type Ownership interface {
 
 // Ledger keeps the book of what hosts have given. schedule.Term is one.
 type Ledger interface {
-	// Survey tells what VMs a host has, as it was found since the store's incarnation began. It returns at once.
-	Survey(incarnation, hostID string, vms []string)
+	// Survey tells what VMs a host has and, of those that have no host in the store, with which addresses, as it was found
+	// since the store's incarnation began. It returns at once.
+	Survey(incarnation, hostID string, vms map[string]netip.Addr)
 	// Depart writes the VM's tombstone, frees its room and address, deletes its work and journals the entries, in one
 	// transaction, and returns when that is durable.
 	Depart(ctx context.Context, vm *apiv1.VM, entries ...*linkv1.JournalEntry) error

@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"a vm that the host does not know is missing, stopped and gone", missing},
 		{"a call whose deadline has passed does nothing", pastDeadline},
 		{"every step can be repeated, and a disk is kept", repeated},
+		{"a defined vm's address is known by its host", addressed},
 		{"a closed handle fails and leaves the vms alone", closed},
 		{"looking at all says what looking at each says", bulk},
 		{"an answer that was lost is mended by calling again", lostReply},

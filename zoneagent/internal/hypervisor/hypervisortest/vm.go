@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -19,6 +20,25 @@ func want(err, wanted error) error {
 		return nil
 	}
 	return fmt.Errorf("got %v, want %v", err, wanted)
+}
+
+func addressed(t *testing.T, s *session) {
+	m := s.machine(t)
+	told := func(what string, want netip.Addr) {
+		t.Helper()
+		if a, err := s.host.Address(s.ctx, m.VM.GetId()); err != nil || a != want {
+			t.Errorf("%s: %v, %v, want %v", what, a, err, want)
+		}
+	}
+	told("before it is made", netip.Addr{})
+	m.Address = netip.MustParsePrefix("10.91.2.77/24")
+	s.build(t, m)
+	told("defined", m.Address.Addr())
+	s.reopen(t)
+	told("to the next agent", m.Address.Addr())
+	m.Address = netip.Prefix{}
+	ok(t, s.host.EnsureDefined(s.ctx, m))
+	told("defined without one", netip.Addr{})
 }
 
 func life(t *testing.T, s *session) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	rpc "github.com/digitalocean/go-libvirt"
@@ -135,15 +136,51 @@ const (
 	metadata     = "https://naru.dev/libvirt/vm/1"
 )
 
+// origin is what a domain says of where it comes from.
+type origin struct {
+	XMLName xml.Name `xml:"https://naru.dev/libvirt/vm/1 vm"`
+	ID      string   `xml:"id,attr"`
+	Name    string   `xml:"name,attr"`
+	Project string   `xml:"project,attr"`
+	Address string   `xml:"address,attr,omitempty"`
+}
+
+// Address implements hypervisor.Host.
+func (h *host) Address(ctx context.Context, vmID string) (netip.Addr, error) {
+	found, err := h.domain(ctx, vmID)
+	if err != nil || found == nil {
+		return netip.Addr{}, err
+	}
+	text, err := call(ctx, h, "domain_get_metadata", func(l *rpc.Libvirt) (string, error) {
+		return l.DomainGetMetadata(*found, int32(rpc.DomainMetadataElement), rpc.OptString{metadata}, 0)
+	})
+	if is(err, rpc.ErrNoDomain) || is(err, rpc.ErrNoDomainMetadata) {
+		return netip.Addr{}, nil
+	}
+	if err != nil {
+		return netip.Addr{}, wrap(err, "asking for the address of vm %s", vmID)
+	}
+	// libvirt takes the namespace's prefix out, or leaves it in.
+	var told struct {
+		Address string `xml:"address,attr"`
+	}
+	if err := xml.Unmarshal([]byte(text), &told); err != nil {
+		return netip.Addr{}, fmt.Errorf("metadata of vm %s: %w", vmID, err)
+	}
+	if told.Address == "" {
+		return netip.Addr{}, nil
+	}
+	return netip.ParseAddr(told.Address)
+}
+
 // describe returns the domain as libvirt's XML.
 func (h *host) describe(m hypervisor.Machine, kind, disk, seed, log string) (string, error) {
 	vm := m.VM
-	origin, err := xml.Marshal(struct {
-		XMLName xml.Name `xml:"https://naru.dev/libvirt/vm/1 vm"`
-		ID      string   `xml:"id,attr"`
-		Name    string   `xml:"name,attr"`
-		Project string   `xml:"project,attr"`
-	}{xml.Name{Space: metadata, Local: "vm"}, vm.GetId(), vm.GetName(), vm.GetProject()})
+	told := origin{XMLName: xml.Name{Space: metadata, Local: "vm"}, ID: vm.GetId(), Name: vm.GetName(), Project: vm.GetProject()}
+	if a := m.Address.Addr(); a.IsValid() {
+		told.Address = a.String()
+	}
+	known, err := xml.Marshal(told)
 	if err != nil {
 		return "", err
 	}
@@ -160,7 +197,7 @@ func (h *host) describe(m hypervisor.Machine, kind, disk, seed, log string) (str
 		Name:     domainName(vm.GetName(), vm.GetId()),
 		UUID:     vm.GetId(),
 		Title:    vm.GetName(),
-		Metadata: &libvirtxml.DomainMetadata{XML: string(origin)},
+		Metadata: &libvirtxml.DomainMetadata{XML: string(known)},
 		Memory:   &libvirtxml.DomainMemory{Unit: "MiB", Value: uint(vm.GetSize().GetMemoryMib())},
 		VCPU:     &libvirtxml.DomainVCPU{Value: uint(vm.GetSize().GetCores())},
 		OS: &libvirtxml.DomainOS{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -116,6 +117,7 @@ func (h *handle) EnsureDefined(ctx context.Context, m hypervisor.Machine) error 
 		}
 		size := m.VM.GetSize()
 		v.Defined, v.Cores, v.MemoryMiB, v.DiskGiB = true, size.GetCores(), size.GetMemoryMib(), size.GetDiskGib()
+		v.Address = m.Address.Addr()
 		return nil
 	})
 }
@@ -184,6 +186,16 @@ func (h *handle) Observe(ctx context.Context, vmID string) (o hypervisor.Observa
 		return hypervisor.Observation{}, err
 	}
 	return o, nil
+}
+
+func (h *handle) Address(ctx context.Context, vmID string) (a netip.Addr, err error) {
+	err = h.call(ctx, func(s *state, _ time.Time) error {
+		if v := s.defined(vmID); v != nil {
+			a = v.Address
+		}
+		return nil
+	})
+	return a, err
 }
 
 func (h *handle) ObserveAll(ctx context.Context) (all []hypervisor.Observation, err error) {

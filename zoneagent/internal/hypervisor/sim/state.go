@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"net/netip"
 	"time"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -28,9 +29,10 @@ type vm struct {
 	ID                        string
 	Cores, MemoryMiB, DiskGiB uint32
 	Disk, Seed, Defined       bool
-	StartedAt                 time.Time // zero: off
-	BootedAt                  time.Time // when the seed has been applied
-	OffAt                     time.Time // when a shutdown that was asked for is done; zero: none was
+	Address                   netip.Addr // that it was defined with
+	StartedAt                 time.Time  // zero: off
+	BootedAt                  time.Time  // when the seed has been applied
+	OffAt                     time.Time  // when a shutdown that was asked for is done; zero: none was
 }
 
 func newState() *state {
