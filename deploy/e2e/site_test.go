@@ -31,8 +31,8 @@ type standing struct {
 	admin *client.Client
 }
 
-// raise brings a site up with `naru-dev run` and takes it down when the test ends. Of a test that failed it shows the
-// end of every process's log.
+// raise brings a site up with `naru-dev run` and takes it down when the test ends. Of a test that failed it shows what
+// happened, and the end of every process's log.
 func raise(t *testing.T, flags ...string) *standing {
 	t.Helper()
 	s := &standing{dir: t.TempDir()}
@@ -234,7 +234,8 @@ func (s *standing) until(t *testing.T, what string, try func(context.Context) (b
 		if ok {
 			return
 		}
-		if ctx.Err() == nil && err != nil && status.Code(err) != codes.Unavailable && !errors.Is(err, io.EOF) {
+		// OUT_OF_RANGE is a watch that has to begin anew: the epoch is another.
+		if code := status.Code(err); ctx.Err() == nil && err != nil && code != codes.Unavailable && code != codes.OutOfRange && !errors.Is(err, io.EOF) {
 			t.Fatalf("waiting for %s: %v", what, err)
 		}
 		select {
@@ -247,6 +248,8 @@ func (s *standing) until(t *testing.T, what string, try func(context.Context) (b
 
 // showLogs shows the end of each process's log.
 func (s *standing) showLogs(t *testing.T) {
+	events, _ := s.command(context.Background(), "control", "event", "list", "--filter", "severity!=INFO", "--order-by", "time").CombinedOutput()
+	t.Logf("events:\n%s", events)
 	logs, _ := filepath.Glob(s.path("log", "*.log"))
 	for _, log := range logs {
 		b, err := os.ReadFile(log)
