@@ -20,11 +20,9 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Client has every service of the API, at whichever of the servers answers. Errors of its methods are gRPC statuses; problem.From turns
-// them into problems.
-type Client struct {
-	conn *grpc.ClientConn
-
+// Services are those of the API, over one connection. Errors of their methods are gRPC statuses; problem.From turns them
+// into problems.
+type Services struct {
 	Zones        apiv1.ZoneServiceClient
 	Clusters     apiv1.ClusterServiceClient
 	Hosts        apiv1.HostServiceClient
@@ -37,6 +35,30 @@ type Client struct {
 	Events       apiv1.EventServiceClient
 	Servers      apiv1.ServerServiceClient
 	AccessTokens apiv1.AccessTokenServiceClient
+}
+
+// NewServices returns the services behind a connection.
+func NewServices(conn grpc.ClientConnInterface) *Services {
+	return &Services{
+		Zones:        apiv1.NewZoneServiceClient(conn),
+		Clusters:     apiv1.NewClusterServiceClient(conn),
+		Hosts:        apiv1.NewHostServiceClient(conn),
+		Flavors:      apiv1.NewFlavorServiceClient(conn),
+		Images:       apiv1.NewImageServiceClient(conn),
+		Projects:     apiv1.NewProjectServiceClient(conn),
+		Brokers:      apiv1.NewBrokerServiceClient(conn),
+		VMs:          apiv1.NewVMServiceClient(conn),
+		Operations:   apiv1.NewOperationServiceClient(conn),
+		Events:       apiv1.NewEventServiceClient(conn),
+		Servers:      apiv1.NewServerServiceClient(conn),
+		AccessTokens: apiv1.NewAccessTokenServiceClient(conn),
+	}
+}
+
+// Client has the services at whichever of the servers answers.
+type Client struct {
+	*Services
+	conn *grpc.ClientConn
 }
 
 // New returns a client. Nothing is dialled before the first call.
@@ -74,21 +96,7 @@ func New(c *Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
-		conn:         conn,
-		Zones:        apiv1.NewZoneServiceClient(conn),
-		Clusters:     apiv1.NewClusterServiceClient(conn),
-		Hosts:        apiv1.NewHostServiceClient(conn),
-		Flavors:      apiv1.NewFlavorServiceClient(conn),
-		Images:       apiv1.NewImageServiceClient(conn),
-		Projects:     apiv1.NewProjectServiceClient(conn),
-		Brokers:      apiv1.NewBrokerServiceClient(conn),
-		VMs:          apiv1.NewVMServiceClient(conn),
-		Operations:   apiv1.NewOperationServiceClient(conn),
-		Events:       apiv1.NewEventServiceClient(conn),
-		Servers:      apiv1.NewServerServiceClient(conn),
-		AccessTokens: apiv1.NewAccessTokenServiceClient(conn),
-	}, nil
+	return &Client{NewServices(conn), conn}, nil
 }
 
 // Close closes the connection.

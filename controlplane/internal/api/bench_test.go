@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -27,7 +28,7 @@ func BenchmarkCreateVM(b *testing.B) {
 	for _, clients := range []int{1, 16, 256} {
 		b.Run(fmt.Sprintf("grpc/clients=%d", clients), func(b *testing.B) {
 			f := large(b)
-			var conns []*servicetest.Clients
+			var conns []*client.Services
 			for range min(clients, 16) {
 				conns = append(conns, f.dial(f.tls(f.admin())))
 			}
@@ -35,7 +36,7 @@ func BenchmarkCreateVM(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("local/clients=%d", clients), func(b *testing.B) {
 			f := large(b)
-			createVMs(b, f.World, []*servicetest.Clients{f.Admin()}, clients)
+			createVMs(b, f.World, []*client.Services{f.Admin()}, clients)
 		})
 	}
 }
@@ -52,7 +53,7 @@ func large(b *testing.B) *federation {
 	return f
 }
 
-func createVMs(b *testing.B, w *servicetest.World, conns []*servicetest.Clients, clients int) {
+func createVMs(b *testing.B, w *servicetest.World, conns []*client.Services, clients int) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	began := cpu()
@@ -97,7 +98,7 @@ func BenchmarkListAPageOf100(b *testing.B) {
 		})
 	}
 	request := &apiv1.ListVMsRequest{Project: "web", PageSize: 100}
-	list := func(c *servicetest.Clients) func() error {
+	list := func(c *client.Services) func() error {
 		return func() error {
 			_, err := c.VMs.ListVMs(context.Background(), request)
 			return err

@@ -25,6 +25,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -130,14 +131,14 @@ func (f *federation) token(name, project, zone string) string {
 }
 
 // dial returns the services over gRPC.
-func (f *federation) dial(c *tls.Config, options ...grpc.DialOption) *servicetest.Clients {
+func (f *federation) dial(c *tls.Config, options ...grpc.DialOption) *client.Services {
 	f.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+f.address, append(options, grpc.WithTransportCredentials(credentials.NewTLS(c)))...)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = conn.Close() })
-	return servicetest.NewClients(conn)
+	return client.NewServices(conn)
 }
 
 // bearer sends a token with each call.

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -26,7 +27,7 @@ type reader struct {
 	stream grpc.ServerStreamingClient[apiv1.WatchProjectsResponse]
 }
 
-func watchProjects(t testing.TB, ctx context.Context, c *servicetest.Clients, r *apiv1.WatchProjectsRequest) *reader {
+func watchProjects(t testing.TB, ctx context.Context, c *client.Services, r *apiv1.WatchProjectsRequest) *reader {
 	t.Helper()
 	stream, err := c.Projects.WatchProjects(ctx, r)
 	if err != nil {
@@ -239,7 +240,7 @@ func TestP14AWatchShowsTheCallersProjectOnly(t *testing.T) {
 	refuses(t, problem.FromStatus(err), problem.NotFound, "no project db")
 }
 
-func watchVMs(t *testing.T, c *servicetest.Clients, r *apiv1.WatchVMsRequest) grpc.ServerStreamingClient[apiv1.WatchVMsResponse] {
+func watchVMs(t *testing.T, c *client.Services, r *apiv1.WatchVMsRequest) grpc.ServerStreamingClient[apiv1.WatchVMsResponse] {
 	t.Helper()
 	stream, err := c.VMs.WatchVMs(t.Context(), r)
 	if err != nil {

@@ -8,43 +8,18 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Clients are all services of the API, called by one principal.
-type Clients struct {
-	Zones        apiv1.ZoneServiceClient
-	Clusters     apiv1.ClusterServiceClient
-	Hosts        apiv1.HostServiceClient
-	Flavors      apiv1.FlavorServiceClient
-	Images       apiv1.ImageServiceClient
-	Projects     apiv1.ProjectServiceClient
-	Brokers      apiv1.BrokerServiceClient
-	VMs          apiv1.VMServiceClient
-	Operations   apiv1.OperationServiceClient
-	Events       apiv1.EventServiceClient
-	Servers      apiv1.ServerServiceClient
-	AccessTokens apiv1.AccessTokenServiceClient
-}
-
-// NewClients returns the services behind a connection.
-func NewClients(conn grpc.ClientConnInterface) *Clients {
-	return &Clients{
-		Zones: apiv1.NewZoneServiceClient(conn), Clusters: apiv1.NewClusterServiceClient(conn), Hosts: apiv1.NewHostServiceClient(conn),
-		Flavors: apiv1.NewFlavorServiceClient(conn), Images: apiv1.NewImageServiceClient(conn), Projects: apiv1.NewProjectServiceClient(conn),
-		Brokers: apiv1.NewBrokerServiceClient(conn), VMs: apiv1.NewVMServiceClient(conn), Operations: apiv1.NewOperationServiceClient(conn),
-		Events: apiv1.NewEventServiceClient(conn), Servers: apiv1.NewServerServiceClient(conn), AccessTokens: apiv1.NewAccessTokenServiceClient(conn),
-	}
-}
-
 // Admin calls as an administrator.
-func (w *World) Admin() *Clients { return NewClients(as{w.API.Local(), "admin"}) }
+func (w *World) Admin() *client.Services { return client.NewServices(as{w.API.Local(), "admin"}) }
 
 // In calls with a token of a project, by name.
-func (w *World) In(project string) *Clients {
+func (w *World) In(project string) *client.Services {
 	w.Helper()
-	return NewClients(as{w.API.Local(), w.TokenOf(project)})
+	return client.NewServices(as{w.API.Local(), w.TokenOf(project)})
 }
 
 // TokenOf is what a call says (as authorization) that comes with a token of a project.
@@ -58,7 +33,7 @@ func (w *World) TokenOf(project string) string {
 }
 
 // Nobody calls without saying who.
-func (w *World) Nobody() *Clients { return NewClients(w.API.Local()) }
+func (w *World) Nobody() *client.Services { return client.NewServices(w.API.Local()) }
 
 // as says with each call who calls, in words that everybody believes.
 type as struct {
