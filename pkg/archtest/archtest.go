@@ -76,15 +76,7 @@ func Rules() []Rule {
 			Reason: "the command line is a client like any other; it sees the API only",
 		},
 		{
-			Of: []string{"controlplane/internal/controller/placement"}, Not: []string{"controlplane/internal/controller/succession", "controlplane/internal/controller/upkeep"},
-			Reason: "controllers do not know one another: they meet in the state",
-		},
-		{
-			Of: []string{"controlplane/internal/controller/succession"}, Not: []string{"controlplane/internal/controller/placement", "controlplane/internal/controller/upkeep"},
-			Reason: "controllers do not know one another: they meet in the state",
-		},
-		{
-			Of: []string{"controlplane/internal/controller/upkeep"}, Not: []string{"controlplane/internal/controller/placement", "controlplane/internal/controller/succession"},
+			Of: []string{"controlplane/internal/controller/..."}, Not: []string{"controlplane/internal/controller/..."},
 			Reason: "controllers do not know one another: they meet in the state",
 		},
 		{
