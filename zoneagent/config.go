@@ -24,7 +24,7 @@ type Config struct {
 	Edge EdgeConfig `yaml:"edge"`
 	// Where the zone's other agents reach this one.
 	Agent ListenConfig `yaml:"agent"`
-	// Where agents gossip about who is alive; TCP and UDP. All agents of a zone use the same port.
+	// Where agents gossip about who is alive, IP:PORT; TCP and UDP. All agents of a zone use the same port.
 	Gossip ListenConfig `yaml:"gossip"`
 	// Agent addresses of others in the zone; empty for the first.
 	Peers []string `yaml:"peers"`
@@ -68,7 +68,7 @@ type EtcdConfig struct {
 	CAFile   string `yaml:"ca_file"`
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
-	// HOST:PORT of the embedded member, towards clients and towards other members.
+	// IP:PORT of the embedded member, towards clients and towards other members.
 	ClientAddress string `yaml:"client_address"`
 	PeerAddress   string `yaml:"peer_address"`
 	// Raft's times within it; 0: 100ms and 1s.
@@ -116,6 +116,15 @@ func LoadConfig(path string) (*Config, error) {
 	} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
+		}
+	}
+	// Members of gossip and of etcd know one another by these, and would part if a name meant another address tomorrow.
+	for key, address := range map[string]string{
+		"gossip.address": c.Gossip.Address, "etcd.client_address": c.Etcd.ClientAddress, "etcd.peer_address": c.Etcd.PeerAddress,
+	} {
+		if a, err := netip.ParseAddrPort(address); address != "" && (err != nil || a.Addr().IsUnspecified() || a.Port() == 0) {
+			return nil, fmt.Errorf("configuration %s: key %q: %q is not IP:PORT of this machine in the zone's network; a host name will not do here",
+				path, key, address)
 		}
 	}
 	for _, endpoint := range c.Etcd.Endpoints {

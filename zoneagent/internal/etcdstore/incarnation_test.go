@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -322,7 +323,18 @@ func TestTheAnchorIsNeverAheadOfTheStore(t *testing.T) {
 
 // Behind lasts until a full sync has ended, whatever epoch begins meanwhile.
 func TestAZoneIsBehindUntilAFullSyncHasEnded(t *testing.T) {
-	a := newZone(t).one()
+	z, metrics := newZone(t), prometheus.NewRegistry()
+	config := z.config(1)
+	config.Registerer = metrics
+	a := z.idle(config)
+	gauge := func() (n float64) {
+		for _, f := range must(metrics.Gather()) {
+			if f.GetName() == "naru_etcdstore_behind" {
+				n = f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		return n
+	}
 	sink := a.DesiredSink(a.own(UplinkName))
 	sync := func(epoch uint64, end bool) {
 		t.Helper()
@@ -343,6 +355,9 @@ func TestAZoneIsBehindUntilAFullSyncHasEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	behind("in a new life", true)
+	if !a.tellBehind(t.Context(), false) || gauge() != 1 {
+		t.Errorf("nobody is told that the zone waits: %v", gauge())
+	}
 	sync(3, false)
 	behind("in the middle of the sync", true)
 	if err := sink.BeginEpoch(t.Context(), 4, make([]byte, 16)); err != nil {
@@ -351,4 +366,7 @@ func TestAZoneIsBehindUntilAFullSyncHasEnded(t *testing.T) {
 	behind("in a new epoch", true)
 	sync(4, true)
 	behind("when a sync has ended", false)
+	if a.tellBehind(t.Context(), true) || gauge() != 0 {
+		t.Errorf("nobody is told that it goes on: %v", gauge())
+	}
 }

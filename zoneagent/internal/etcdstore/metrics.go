@@ -10,6 +10,7 @@ type metrics struct {
 	incarnations prometheus.Counter
 	size         prometheus.Gauge
 	quota        prometheus.Gauge
+	behind       prometheus.Gauge
 	unclaimed    prometheus.Counter
 	refused      *prometheus.CounterVec
 }
@@ -40,6 +41,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		quota: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "naru_etcdstore_quota_bytes", Help: "Quota of the database.",
 		}),
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "naru_etcdstore_behind", Help: "1 while the store may know less than it knew, and nothing is done to VMs.",
+		}),
 		unclaimed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "naru_etcdstore_unclaimed_total", Help: "Desired objects that a full sync did not name.",
 		}),
@@ -48,7 +52,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"reason"}),
 	}
 	if r != nil {
-		r.MustRegister(m.commits, m.commitTime, m.operations, m.merged, m.incarnations, m.size, m.quota, m.unclaimed, m.refused)
+		r.MustRegister(m.commits, m.commitTime, m.operations, m.merged, m.incarnations, m.size, m.quota, m.behind, m.unclaimed, m.refused)
 	}
 	return m
 }

@@ -38,11 +38,30 @@ func (s *Store) Size() (size, quota int64) {
 }
 
 func (s *Store) upkeepLoop(ctx context.Context) {
+	waits := s.tellBehind(ctx, false)
 	s.measure(ctx)
 	every(ctx, 5*s.cfg.Heartbeat, func() {
+		waits = s.tellBehind(ctx, waits)
 		s.measure(ctx)
 		s.findEndpoints(ctx)
 	})
+}
+
+// tellBehind says, when it is news, that the zone waits for the control plane before it does anything to VMs.
+func (s *Store) tellBehind(ctx context.Context, was bool) (is bool) {
+	c, err := s.Cursor(ctx)
+	if err != nil {
+		return was
+	}
+	switch is = c.GetBehind(); {
+	case is && !was:
+		s.metrics.behind.Set(1)
+		s.log.Warn("the store began anew and may know less than it knew: until the control plane has told all that is wanted, VMs are watched and nothing is done to them")
+	case was && !is:
+		s.metrics.behind.Set(0)
+		s.log.Info("the control plane has told all that is wanted; work on VMs goes on")
+	}
+	return is
 }
 
 // measure asks every member how full it is.
