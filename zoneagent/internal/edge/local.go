@@ -93,9 +93,9 @@ func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse) error 
 		if err := simple(r.GetFilter(), r.GetOrderBy(), r.GetPageToken()); err != nil {
 			return err
 		}
-		reply.(*apiv1.ListVMsResponse).Vms = l.vms(who, r.GetProject())
+		reply.(*apiv1.ListVMsResponse).Vms = l.vms(who, r.GetProject(), r.GetZone())
 	case *apiv1.GetVMRequest:
-		for _, vm := range l.vms(who, r.GetProject()) {
+		for _, vm := range l.vms(who, r.GetProject(), r.GetZone()) {
 			if vm.GetId() == r.GetVm() || vm.GetName() == r.GetVm() {
 				reply.(*apiv1.GetVMResponse).Vm = vm
 				return nil
@@ -116,10 +116,11 @@ func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse) error 
 	return nil
 }
 
-// vms returns the zone's VMs of the caller's project.
-func (l *Local) vms(who *apiv1.WhoAmIResponse, project string) []*apiv1.VM {
+// vms returns the zone's VMs of the caller's project. A project or zone that is asked for narrows them.
+func (l *Local) vms(who *apiv1.WhoAmIResponse, project, zone string) []*apiv1.VM {
 	return all(l, "vm", func(vm *apiv1.VM) bool {
-		asked := project == "" || project == vm.GetProject() || project == vm.GetProjectId()
+		asked := (project == "" || project == vm.GetProject() || project == vm.GetProjectId()) &&
+			(zone == "" || zone == vm.GetZone() || zone == vm.GetZoneId())
 		if !asked || vm.GetProject() != who.GetProject() {
 			return false
 		}

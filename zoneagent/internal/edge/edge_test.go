@@ -1,0 +1,229 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+)
+
+// plane is the control plane as the edge reaches it: it knows bearers by their tokens, and can be cut off.
+type plane struct {
+	cut    bool
+	knows  map[string]string // token → project
+	asked  map[string]int    // method → calls
+	refuse problem.Code      // of every call but WhoAmI
+}
+
+func (p *plane) Invoke(ctx context.Context, name string, _, reply any, _ ...grpc.CallOption) error {
+	p.asked[name]++
+	md, _ := metadata.FromOutgoingContext(ctx)
+	project, known := p.knows[first(md.Get("authorization"))]
+	switch {
+	case p.cut:
+		return problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
+	case !known:
+		return problem.ToStatus(problem.New(problem.Unauthenticated, "who is that", ""))
+	case name == apiv1.AccessTokenService_WhoAmI_FullMethodName:
+		proto.Merge(reply.(proto.Message), &apiv1.WhoAmIResponse{Project: project})
+	case p.refuse != "":
+		return problem.ToStatus(problem.New(p.refuse, "no", ""))
+	}
+	return nil
+}
+
+func (p *plane) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
+}
+
+// store tells once what there is.
+type store []etcdstore.Change
+
+func (s store) Follow(_ context.Context, fn func(etcdstore.Batch) error, _ ...etcdstore.Space) error {
+	return fn(etcdstore.Batch{Reset: true, Changes: s})
+}
+
+// desk is an edge with its control plane, and a clock.
+type desk struct {
+	*testing.T
+	*Conn
+	plane *plane
+	now   time.Time
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	vm := func(id, project string) *apiv1.VM {
+		return &apiv1.VM{Id: id, Name: "name-" + id, Project: project, ProjectId: "p-" + project, Zone: "business", ZoneId: "z-business",
+			Generation: &apiv1.Generation{Epoch: 1, Index: 2}, DesiredState: apiv1.VM_RUNNING}
+	}
+	local := NewLocal(store{
+		{Space: etcdstore.Desired, Kind: "zone", ID: "z-business", Message: &apiv1.Zone{Id: "z-business", Name: "business"}},
+		{Space: etcdstore.Desired, Kind: "vm", ID: "b", Message: vm("b", "web")},
+		{Space: etcdstore.Desired, Kind: "vm", ID: "a", Message: vm("a", "web")},
+		{Space: etcdstore.Desired, Kind: "vm", ID: "c", Message: vm("c", "theirs")},
+		{Space: etcdstore.Observed, Kind: "vm", ID: "a", Message: &apiv1.VM{Id: "a", Name: "other", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON,
+			Address: "10.91.2.10", HostFreshness: apiv1.Freshness_LIVE}},
+	})
+	if err := local.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := &desk{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}}, now: time.Unix(1e9, 0)}
+	var err error
+	if d.Conn, err = NewConn(d.plane, local, func() time.Time { return d.now }); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func as(token string) context.Context {
+	if token == "" {
+		return context.Background()
+	}
+	return metadata.NewOutgoingContext(context.Background(), metadata.Pairs("authorization", "Bearer "+token))
+}
+
+func (d *desk) list(token string, r *apiv1.ListVMsRequest) ([]*apiv1.VM, error) {
+	reply := &apiv1.ListVMsResponse{}
+	err := d.Invoke(as(token), apiv1.VMService_ListVMs_FullMethodName, r, reply)
+	return reply.GetVms(), problem.FromStatus(err)
+}
+
+func (d *desk) refused(what string, err error, code problem.Code) {
+	d.Helper()
+	if !problem.Is(problem.FromStatus(err), code) {
+		d.Errorf("%s: %v, want %s", what, err, code)
+	}
+}
+
+// vouched has the control plane vouch for the bearer, and cuts the zone off.
+func (d *desk) vouchedAndCut() {
+	d.Helper()
+	if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
+		d.Fatal(err)
+	}
+	d.plane.cut = true
+}
+
+func TestWhatNoEdgeServesIsRefusedBeforeItIsPassedOn(t *testing.T) {
+	d := newDesk(t)
+	d.refused("no such method", d.Invoke(as("web"), "/naru.api.v1.VMService/Nothing", &apiv1.ListVMsRequest{}, nil), problem.Unsupported)
+	d.refused("not at an edge", d.Invoke(as("web"), apiv1.ProjectService_CreateProject_FullMethodName, &apiv1.CreateProjectRequest{}, nil), problem.Forbidden)
+	_, err := d.list("", &apiv1.ListVMsRequest{})
+	d.refused("no token", err, problem.Unauthenticated)
+	_, err = d.list("web", &apiv1.ListVMsRequest{PageSize: 5000})
+	d.refused("a rule is broken", err, problem.Invalid)
+	if _, err := d.NewStream(as("web"), nil, "/naru.api.v1.VMService/Nothing"); err == nil {
+		t.Error("a stream of no such method was begun")
+	}
+	if len(d.plane.asked) > 0 {
+		t.Errorf("the control plane was asked %v", d.plane.asked)
+	}
+}
+
+// P14: cut off, a caller whom the control plane has vouched for reads the zone's own VMs of its project, and no others.
+func TestP14CutOffAnEdgeReadsForThoseItKnowsAndOnlyTheirs(t *testing.T) {
+	d := newDesk(t)
+	d.vouchedAndCut()
+	vms, err := d.list("web", &apiv1.ListVMsRequest{})
+	if err != nil || len(vms) != 2 || vms[0].GetId() != "a" || vms[1].GetId() != "b" {
+		t.Fatalf("read %v, %v", vms, err)
+	}
+	if a := vms[0]; a.GetState() != apiv1.VM_RUNNING || a.GetAddress() != "10.91.2.10" || a.GetName() != "name-a" || a.GetFreshness() != apiv1.Freshness_LIVE {
+		t.Errorf("what is wanted and what is observed make %v", a)
+	}
+	if a := vms[0]; a.GetGeneration() != nil {
+		t.Errorf("internal fields are left: %v", a)
+	}
+	if vms[1].GetFreshness() != apiv1.Freshness_STALE {
+		t.Errorf("nothing is observed of it: %v", vms[1])
+	}
+	for what, r := range map[string]*apiv1.ListVMsRequest{"another project": {Project: "theirs"}, "another zone": {Zone: "internet"}} {
+		if vms, err := d.list("web", r); err != nil || len(vms) != 0 {
+			t.Errorf("%s: read %v, %v", what, vms, err)
+		}
+	}
+	for _, r := range []*apiv1.ListVMsRequest{{Zone: "business"}, {Zone: "z-business", Project: "web"}, {Project: "p-web"}} {
+		if vms, err := d.list("web", r); err != nil || len(vms) != 2 {
+			t.Errorf("%v: read %v, %v", r, vms, err)
+		}
+	}
+	for _, r := range []*apiv1.ListVMsRequest{{Filter: "state=running"}, {OrderBy: "name"}, {PageToken: "x"}} {
+		_, err := d.list("web", r)
+		d.refused(fmt.Sprint(r), err, problem.LinkDown)
+	}
+	_, err = d.list("stranger", &apiv1.ListVMsRequest{})
+	d.refused("a stranger", err, problem.LinkDown)
+	get := func(id string) error {
+		return d.Invoke(as("web"), apiv1.VMService_GetVM_FullMethodName, &apiv1.GetVMRequest{Vm: id}, &apiv1.GetVMResponse{})
+	}
+	if err := get("name-b"); err != nil {
+		t.Error(err)
+	}
+	d.refused("another project's VM", get("c"), problem.NotFound)
+	d.refused("a write", d.Invoke(as("web"), apiv1.VMService_DeleteVM_FullMethodName, &apiv1.DeleteVMRequest{Vm: "a"}, &apiv1.DeleteVMResponse{}), problem.LinkDown)
+	zones := &apiv1.ListZonesResponse{}
+	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, zones); err != nil || len(zones.GetZones()) != 1 {
+		t.Errorf("zones %v, %v", zones, err)
+	}
+}
+
+func TestACallerIsKnownForAnHourAndAskedAboutEveryFewMinutes(t *testing.T) {
+	d := newDesk(t)
+	who := apiv1.AccessTokenService_WhoAmI_FullMethodName
+	for _, after := range []struct {
+		pass  time.Duration
+		asked int
+	}{{0, 1}, {4 * time.Minute, 1}, {2 * time.Minute, 2}} {
+		d.now = d.now.Add(after.pass)
+		if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil || d.plane.asked[who] != after.asked {
+			t.Errorf("asked %d times, want %d; %v", d.plane.asked[who], after.asked, err)
+		}
+	}
+	d.plane.cut = true
+	d.now = d.now.Add(59 * time.Minute)
+	if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
+		t.Errorf("within the hour: %v", err)
+	}
+	d.now = d.now.Add(2 * time.Minute)
+	_, err := d.list("web", &apiv1.ListVMsRequest{})
+	d.refused("after the hour", err, problem.LinkDown)
+}
+
+// A refusal of the control plane is an answer: nothing is read locally instead.
+func TestARefusalIsNotAnsweredLocally(t *testing.T) {
+	d := newDesk(t)
+	if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	d.plane.refuse = problem.Forbidden
+	vms, err := d.list("web", &apiv1.ListVMsRequest{})
+	d.refused("forbidden", err, problem.Forbidden)
+	if len(vms) != 0 {
+		t.Errorf("read %v", vms)
+	}
+}
+
+func TestCallersAreRememberedWithinABound(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	v := newVouched(func() time.Time { return now })
+	for i := range vouchedMost + 10 {
+		v.put(fmt.Sprint(i), &apiv1.WhoAmIResponse{})
+	}
+	if len(v.by) != vouchedMost {
+		t.Errorf("%d are remembered", len(v.by))
+	}
+	now = now.Add(vouchedFresh + time.Second)
+	v.put("new", &apiv1.WhoAmIResponse{Project: "web"})
+	if who, ok := v.get("new"); !ok || who.GetProject() != "web" || len(v.by) != 1 {
+		t.Errorf("the old make way: %v, %v, %d", who, ok, len(v.by))
+	}
+}
