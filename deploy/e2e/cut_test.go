@@ -24,8 +24,8 @@ func linkCut(t *testing.T, s *standing) {
 
 	s.dev(t, "cut", zone)
 	s.zone(t, zone, "is disconnected", func(z *apiv1.Zone) bool { return z.GetState() == apiv1.Zone_DISCONNECTED })
-	s.shows(t, s.naru(t, "control", "zone", "list"), zone, "disconnected")
-	s.shows(t, s.naru(t, "control", "vm", "list", "--project", "web", "--zone", zone), "cut-keeps", "running", "stale")
+	shows(t, s.naru(t, "control", "zone", "list"), zone, "disconnected")
+	shows(t, s.naru(t, "control", "vm", "list", "--project", "web", "--zone", zone), "cut-keeps", "running", "stale")
 
 	s.naru(t, "internet", "vm", "create", "cut-new", "--image", "tiny", "--flavor", "s1", "--zone", zone, "--cluster", cluster)
 	s.naru(t, "internet", "vm", "delete", "cut-goes")
@@ -68,7 +68,7 @@ func linkCut(t *testing.T, s *standing) {
 	if got := strings.Join(told, " "); got != "vm.stopped vm.started" {
 		t.Errorf("while the link was cut cut-falls was found off, then on; told was %q", got)
 	}
-	s.shows(t, s.naru(t, "control", "vm", "list", "--project", "web", "--zone", zone), "cut-keeps", "running", "live")
+	shows(t, s.naru(t, "control", "vm", "list", "--project", "web", "--zone", zone), "cut-keeps", "running", "live")
 }
 
 func running(vm *apiv1.VM) bool { return vm.GetState() == apiv1.VM_RUNNING && vm.GetUsableAt() != nil }
@@ -83,7 +83,7 @@ func (s *standing) local(t *testing.T, edge *client.Client, name string, state a
 }
 
 // shows demands that a printed table has a line with all of the words.
-func (s *standing) shows(t *testing.T, table string, words ...string) {
+func shows(t *testing.T, table string, words ...string) {
 	t.Helper()
 	for line := range strings.Lines(table) {
 		fields := map[string]bool{}

@@ -54,13 +54,12 @@ func raise(t *testing.T, flags ...string) *standing {
 		}
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("taking the site down: %v\n%s", err, story.String())
+			t.Errorf("naru-dev: %v\n%s", err, story.String())
 		}
 	})
-	var up struct{ Walk struct{ OK bool } }
-	if err := json.NewDecoder(out).Decode(&up); err != nil {
-		cmd.Process.Signal(syscall.SIGTERM)
-		t.Fatalf("the site did not come up: %v\n%s", err, story.String())
+	var up site
+	if err := json.NewDecoder(out).Decode(&up); err != nil || !up.Walk.OK {
+		t.Fatalf("the site did not come up: %v", err)
 	}
 	go io.Copy(io.Discard, out)
 	s.admin = s.client(t, "control")
@@ -91,10 +90,6 @@ func (s *standing) dev(t *testing.T, args ...string) {
 	t.Helper()
 	run(t, exec.CommandContext(t.Context(), program("naru-dev"), append([]string{"--state", s.dir}, args...)...))
 }
-
-// kill ends processes with SIGKILL and starts them again.
-func (s *standing) kill(t *testing.T, process string)  { t.Helper(); s.dev(t, "kill", process) }
-func (s *standing) start(t *testing.T, process string) { t.Helper(); s.dev(t, "start", process) }
 
 // naru runs the command line in a network and returns what it printed.
 func (s *standing) naru(t *testing.T, network string, args ...string) string {
