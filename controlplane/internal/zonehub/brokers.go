@@ -74,6 +74,7 @@ func NewBrokers(c BrokersConfig) (*Brokers, error) {
 
 // Run goes on until ctx ends.
 func (b *Brokers) Run(ctx context.Context) error {
+	defer b.Hub.awaitFarewells()
 	g, ctx := errgroup.WithContext(ctx)
 	if b.inside != nil {
 		g.Go(func() error { return b.inside.Run(ctx) })

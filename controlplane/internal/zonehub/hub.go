@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -57,6 +58,8 @@ type Config struct {
 type Hub struct {
 	Config
 	end *link.HubEnd
+	// farewells are the ends of sessions that are being written down.
+	farewells sync.WaitGroup
 }
 
 // New returns a hub without sessions.
@@ -158,6 +161,23 @@ func (h *Hub) propose(ctx context.Context, c *commandv1.Command) error {
 	}
 	return problem.FromProto(result.GetProblem())
 }
+
+// awaitFarewells waits until the ends of sessions are written down, for a moment: without a leader they cannot be, and the
+// next leader sees to it.
+func (h *Hub) awaitFarewells() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.farewells.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(lastWait):
+	}
+}
+
+// lastWait is how long a server that stops waits for what its sessions leave.
+const lastWait = 3 * time.Second
 
 // farewellTime bounds how long the end of a session may take to be written down.
 const farewellTime = 30 * time.Second

@@ -39,6 +39,7 @@ func (s *session) opened(ctx context.Context, _ *link.Opened) error {
 		return err
 	}
 	s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
+	s.hub.farewells.Add(1)
 	context.AfterFunc(ctx, s.closed)
 	return nil
 }
@@ -46,6 +47,7 @@ func (s *session) opened(ctx context.Context, _ *link.Opened) error {
 // closed writes down that the session has ended. It goes on trying beyond this session's life; a server that dies before
 // leaves it to the leader, who watches over sessions of servers that are gone.
 func (s *session) closed() {
+	defer s.hub.farewells.Done()
 	s.desired.close()
 	s.orders.close()
 	s.hub.Samples.forget(s.zone.GetId())

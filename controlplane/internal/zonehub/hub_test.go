@@ -1,0 +1,229 @@
+package zonehub_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/naru-project/naru/federation/dial"
+	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func spiffe(text string) spiffeid.ID { return spiffeid.RequireFromString(text) }
+
+func (s *site) createHost(name string) {
+	s.Helper()
+	if _, err := s.Admin().Hosts.CreateHost(s.Context(), &apiv1.CreateHostRequest{Host: &apiv1.Host{
+		Name: name, Zone: "business", Cluster: "kvm", Endpoint: "sim://",
+	}}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func TestAZoneThatConnectsGetsWhatItShouldHoldAndIsHeard(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(s.Business, "agent-1").start()
+	s.eventually("the zone is connected", s.connected)
+	s.eventually("what it should hold", func() bool { return a.came("cluster kvm") == 1 && a.came("host kvm-1") == 1 })
+	s.createHost("kvm-2")
+	s.eventually("what is new", func() bool { return a.came("host kvm-2") == 1 })
+	a.tell("one")
+	a.tell("two")
+	s.eventually("its journal is heard", func() bool { return slices.Equal(s.told(), []string{"one", "two"}) })
+	if s.Zone("internet").GetFreshness() == apiv1.Freshness_LIVE {
+		t.Error("another zone counts as connected")
+	}
+	a.stop()
+	s.eventually("its end is written down", func() bool { return !s.connected() })
+}
+
+func TestASessionResumesWhereTheLastOneEndedWhicheverEndStartsAnew(t *testing.T) {
+	for what, restart := range map[string]func(s *site, a *agent){
+		"the broker": func(s *site, _ *agent) { s.stopBroker(); s.startBroker() },
+		"the server": func(s *site, _ *agent) { s.stopHub(); s.startHub() },
+		"the agent":  func(_ *site, a *agent) { a.stop(); a.start() },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newSite(t)
+			a := s.agent(s.Business, "agent-1").start()
+			s.eventually("what it should hold", func() bool { return a.came("host kvm-1") == 1 })
+			a.tell("before")
+			s.eventually("heard", func() bool { return len(s.told()) == 1 })
+			before := s.sessions(a)
+			restart(s, a)
+			a.tell("meanwhile")
+			s.createHost("kvm-2")
+			s.eventually("a session after it", func() bool { return s.sessions(a) > before && s.connected() })
+			s.eventually("what is new", func() bool { return a.came("host kvm-2") == 1 })
+			s.eventually("each entry once", func() bool { return slices.Equal(s.told(), []string{"before", "meanwhile"}) })
+			if a.came("host kvm-1") != 1 || a.came("cluster kvm") != 1 {
+				t.Errorf("what the zone had came again: %v", a.holds)
+			}
+		})
+	}
+}
+
+func (s *site) sessions(a *agent) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.opened)
+}
+
+func TestP12ARevocationCutsTheLiveStreamAndNoOther(t *testing.T) {
+	s := newSite(t)
+	a, other := s.agent(s.Business, "agent-1").start(), s.agent(s.Internet, "agent-1").start()
+	s.eventually("both are connected", func() bool {
+		return s.connected() && s.Zone("internet").GetFreshness() == apiv1.Freshness_LIVE
+	})
+	_, before := other.last()
+	_, cut := a.last()
+	began := time.Now()
+	s.Do(&commandv1.Command{Body: &commandv1.Command_Revoke{Revoke: &commandv1.Revoke{ZoneId: s.Business.GetId()}}})
+	s.eventually("it is cut", func() bool { _, n := a.last(); return n > cut })
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("cut after %s", took)
+	}
+	s.eventually("it hears why, each time", func() bool {
+		err, n := a.last()
+		var g *link.Goodbye
+		return n > cut+2 && (errors.As(err, &g) && g.Code == link.CodeRevoked || problem.Is(problem.FromStatus(err), problem.Revoked))
+	})
+	if _, n := other.last(); n != before || s.connected() {
+		t.Errorf("%d sessions of another zone ended; the zone counts as connected: %v", n, s.connected())
+	}
+}
+
+func TestAQuarantinedZoneHearsItOnlyFromTheControlPlaneItself(t *testing.T) {
+	s := newSite(t)
+	s.Do(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: s.Business.GetId(), Reason: "two of them"}}})
+	a := s.agent(s.Business, "agent-1").start()
+	s.eventually("it hears why", func() bool {
+		err, _ := a.last()
+		var g *link.Goodbye
+		return errors.As(err, &g) && g.Code == link.CodeQuarantined && g.Remote && s.sessions(a) > 0
+	})
+	if a.came("cluster kvm") != 0 || s.connected() {
+		t.Error("it got what it should hold, or counts as connected")
+	}
+}
+
+func TestAnExpiredCertificateRenewsItselfAndDoesNothingElse(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(s.Business, "agent-1")
+	a.holder = s.agentHolder(s.Business.GetId(), "agent-1", time.Now().Add(-48*time.Hour))
+	var err error
+	s.eventually("the broker has a certificate", func() bool {
+		err = a.session(t.Context())
+		return status.Code(unwrapped(err)) == codes.Unauthenticated
+	})
+	if s.connected() || s.sessions(a) != 0 {
+		t.Fatalf("a session opened: %v", err)
+	}
+	d := must(dial.New(dial.Config{Addresses: []string{s.zoneLeg}, Holder: a.holder}))
+	chain, err := d.Renew(t.Context(), must(a.holder.CSR()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.holder.Set(chain); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	s.eventually("it is connected", s.connected)
+}
+
+// unwrapped is the gRPC status within an error.
+func unwrapped(err error) error {
+	if st, ok := status.FromError(err); ok {
+		return st.Err()
+	}
+	return err
+}
+
+func TestAFrameOfAWrongSenderIsRefused(t *testing.T) {
+	s := newSite(t)
+	honest := s.agent(s.Internet, "agent-1").start()
+	s.eventually("an honest agent is connected", func() bool { return s.Zone("internet").GetFreshness() == apiv1.Freshness_LIVE })
+	_, before := honest.last()
+	// An agent of one zone with the hello of another's: of a stolen chain, and even with its key.
+	thief := s.agent(s.Internet, "agent-2")
+	thief.claims = s.agentHolder(s.Business.GetId(), "agent-1", time.Now())
+	if err := thief.session(t.Context()); err == nil || s.sessions(thief) != 0 {
+		t.Fatalf("a session opened: %v", err)
+	}
+	if s.connected() {
+		t.Error("the robbed zone counts as connected")
+	}
+	if _, n := honest.last(); n != before {
+		t.Error("the session of an honest agent was ended by it")
+	}
+}
+
+func TestTheSchemaIsTheOldestHops(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(s.Business, "agent-1")
+	a.schema = link.CurrentSchema + 2
+	a.start()
+	s.eventually("it is connected", s.connected)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if o := a.opened[0]; o.Schema != link.CurrentSchema || o.Hello.GetSchema() != link.CurrentSchema+2 {
+		t.Errorf("an agent of schema %d and a broker and a server of %d agree on %d", o.Hello.GetSchema(), link.CurrentSchema, o.Schema)
+	}
+}
+
+func TestAServerWithoutALeaderSendsItsZonesElsewhere(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(s.Business, "agent-1").start()
+	s.eventually("it is connected", s.connected)
+	s.leader.lost()
+	s.eventually("the session ends", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return slices.ContainsFunc(a.ends, func(err error) bool {
+			var g *link.Goodbye
+			return errors.As(err, &g) && g.Code == link.CodeNoLeader
+		})
+	})
+	s.eventually("no server takes it up", func() bool {
+		err, n := a.last()
+		return n > 1 && status.Code(unwrapped(err)) == codes.Unavailable
+	})
+}
+
+func TestANewerSessionOfAZoneTakesTheOldersPlace(t *testing.T) {
+	s := newSite(t)
+	first := s.agent(s.Business, "agent-1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- s.retry(ctx, first) }()
+	s.eventually("the first is connected", s.connected)
+	s.agent(s.Business, "agent-2").start()
+	var g *link.Goodbye
+	if err := <-ended; !errors.As(err, &g) || g.Code != link.CodeSuperseded {
+		t.Errorf("the first ended with %v", err)
+	}
+	s.eventually("and the zone stays connected", s.connected)
+}
+
+// retry has sessions until one has opened and ended.
+func (s *site) retry(ctx context.Context, a *agent) error {
+	for {
+		err := a.session(ctx)
+		if s.sessions(a) > 0 || ctx.Err() != nil {
+			return err
+		}
+	}
+}
