@@ -46,12 +46,14 @@ type Server struct {
 	hub     *zonehub.Hub
 	brokers *zonehub.Brokers
 	upkeep  *upkeep.Upkeep
-	heirs   *succession.Succession
+	// composed is closed when all of the above is set: peers may call before.
+	composed chan struct{}
+	heirs    *succession.Succession
 }
 
 // New opens everything a server keeps, and listens. Run serves. After an error nothing is left open.
 func New(c *Config, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{config: c, log: log}
+	s := &Server{config: c, log: log, composed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -78,7 +80,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	s.chooser = placement.New(s.db, log.With("part", "placement"))
 	s.service = service.New(service.Config{
 		Reader: s.db, Proposer: s.replica, Servers: s.replica, Samples: &allSamples{s.replica},
-		Chooser: s.chooser, JoinTokens: s.keeper,
+		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper,
 	})
 	authenticator := auth.New(s.service, s.keeper.Root, time.Now)
 	if s.api, err = api.New(api.Config{
@@ -95,6 +97,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	if s.listen, err = net.Listen("tcp", c.API.Address); err != nil {
 		return nil, fmt.Errorf("api.address: %w; stop what holds the port, or configure another", err)
 	}
+	close(s.composed)
 	return s, nil
 }
 

@@ -2,6 +2,8 @@ package controlplane
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
@@ -22,13 +24,14 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/fsm"
-	"github.com/naru-project/naru/controlplane/internal/identity"
 	"github.com/naru-project/naru/controlplane/internal/replica"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
@@ -49,25 +52,85 @@ func Init(c *Config, log *slog.Logger, federation, admin string) error {
 	}
 	epochID := make([]byte, 16)
 	rand.Read(epochID)
+	administrator, err := recordOf("admin", person.Chain[0])
+	if err != nil {
+		return err
+	}
 	first, err := proto.Marshal(&commandv1.Bootstrap{
-		Federation: federation, Epoch: uint64(time.Now().Unix()), EpochId: epochID, Keyring: ring,
+		Federation: federation, Epoch: uint64(time.Now().Unix()), EpochId: epochID, Keyring: ring, Administrator: administrator,
 	})
 	if err != nil {
 		return err
 	}
-	if err := writeAdmin(admin, c, keeper, person); err != nil {
+	if err := writeAdmin(admin, c, keeper.Root(), person.Chain, person.Key); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(c.Data, bootstrapFile), first, 0o600)
 }
 
+// recordOf is what the federation keeps of an administrator who has a certificate.
+func recordOf(name string, leaf []byte) (*apiv1.Administrator, error) {
+	certificate, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	return &apiv1.Administrator{
+		Id: id.String(), Name: name, Fingerprint: pki.Fingerprint(certificate.PublicKey), ExpiresAt: timestamppb.New(certificate.NotAfter),
+	}, nil
+}
+
+// Admin writes into a folder what an administrator of this name needs, as Init does, by the authority of this server's
+// key: for when no administrator's certificate is good any more. The server has to run, and so does a majority. A
+// certificate that the name had for another key is refused from then on.
+func Admin(ctx context.Context, c *Config, log *slog.Logger, name, dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "admin.key")); err == nil {
+		return fmt.Errorf("%s holds the key of an administrator already; name another folder, so that nothing is lost", dir)
+	}
+	keeper, err := openKeeper(c, log)
+	if err != nil {
+		return err
+	}
+	if !keeper.Ready() {
+		return fmt.Errorf("%s belongs to no federation yet", c.Data)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	peers := &pki.Guard{Root: keeper.Root, Want: []pki.Role{pki.RoleServer}}
+	conn, err := grpc.NewClient("passthrough:///"+c.Peer.Advertise, grpc.WithTransportCredentials(credentials.NewTLS(peers.Client(keeper.Holder().TLSCertificate))))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	answer, err := commandv1.NewPeerServiceClient(conn).IssueAdministrator(ctx, &commandv1.IssueAdministratorRequest{Name: name, Csr: csr}, grpc.WaitForReady(true))
+	if err != nil {
+		return fmt.Errorf("ask the server at %s, which has to run: %w", c.Peer.Advertise, problem.FromStatus(err))
+	}
+	return writeAdmin(dir, c, keeper.Root(), answer.GetChain(), der)
+}
+
 // writeAdmin writes an administrator's certificate, key, and configuration of the command line.
-func writeAdmin(dir string, c *Config, keeper *identity.Keeper, person *identity.Admin) error {
+func writeAdmin(dir string, c *Config, root *x509.Certificate, certificates [][]byte, key []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	var chain []byte
-	for _, der := range person.Chain {
+	for _, der := range certificates {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	config, err := yaml.Marshal(map[string]string{
@@ -77,9 +140,9 @@ func writeAdmin(dir string, c *Config, keeper *identity.Keeper, person *identity
 		return err
 	}
 	for name, b := range map[string][]byte{
-		"ca.pem":      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: keeper.Root().Raw}),
+		"ca.pem":      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}),
 		"admin.pem":   chain,
-		"admin.key":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: person.Key}),
+		"admin.key":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
 		"config.yaml": config,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {

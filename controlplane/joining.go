@@ -3,9 +3,12 @@ package controlplane
 import (
 	"context"
 
+	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/replica"
+	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -15,13 +18,46 @@ import (
 type joiner struct{ server *Server }
 
 func (j *joiner) Join(ctx context.Context, r *commandv1.JoinServerRequest) (*commandv1.JoinServerResponse, error) {
+	if err := j.server.wait(ctx); err != nil {
+		return nil, err
+	}
 	return j.server.keeper.JoinServer(ctx, j.server.replica, r)
 }
 
 // Admit records a server before it becomes a voter. A name that another server has is refused.
 func (j *joiner) Admit(ctx context.Context, server *apiv1.Server) error {
+	if err := j.server.wait(ctx); err != nil {
+		return err
+	}
 	_, err := j.server.persist(ctx, &commandv1.Command{Body: &commandv1.Command_PutServer{PutServer: &commandv1.PutServer{Server: server}}})
 	return err
+}
+
+// IssueAdministrator lets in whoever holds a server's key, for when no administrator's certificate is good any more.
+func (j *joiner) IssueAdministrator(ctx context.Context, serverID string, r *commandv1.IssueAdministratorRequest) (*commandv1.IssueAdministratorResponse, error) {
+	if err := j.server.wait(ctx); err != nil {
+		return nil, err
+	}
+	if err := schema.Validate(r); err != nil {
+		return nil, err
+	}
+	id, err := pki.ServerID(j.server.keeper.Holder().Peer().Federation, serverID)
+	if err != nil {
+		return nil, err
+	}
+	who := auth.Principal{Kind: auth.Admin, Name: serverID, Actor: id.String()}
+	chain, err := j.server.service.LetIn(service.WithCall(ctx, service.Call{Principal: who}), r.GetName(), r.GetCsr())
+	return &commandv1.IssueAdministratorResponse{Chain: chain}, err
+}
+
+// wait returns when New has put everything together.
+func (s *Server) wait(ctx context.Context) error {
+	select {
+	case <-s.composed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // registrar answers what comes through brokers besides sessions: agents that join and renew, brokers that enrol.

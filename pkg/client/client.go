@@ -23,35 +23,37 @@ import (
 // Services are those of the API, over one connection. Errors of their methods are gRPC statuses; problem.From turns them
 // into problems.
 type Services struct {
-	Zones        apiv1.ZoneServiceClient
-	Clusters     apiv1.ClusterServiceClient
-	Hosts        apiv1.HostServiceClient
-	Flavors      apiv1.FlavorServiceClient
-	Images       apiv1.ImageServiceClient
-	Projects     apiv1.ProjectServiceClient
-	Brokers      apiv1.BrokerServiceClient
-	VMs          apiv1.VMServiceClient
-	Operations   apiv1.OperationServiceClient
-	Events       apiv1.EventServiceClient
-	Servers      apiv1.ServerServiceClient
-	AccessTokens apiv1.AccessTokenServiceClient
+	Zones          apiv1.ZoneServiceClient
+	Clusters       apiv1.ClusterServiceClient
+	Hosts          apiv1.HostServiceClient
+	Flavors        apiv1.FlavorServiceClient
+	Images         apiv1.ImageServiceClient
+	Projects       apiv1.ProjectServiceClient
+	Brokers        apiv1.BrokerServiceClient
+	VMs            apiv1.VMServiceClient
+	Operations     apiv1.OperationServiceClient
+	Events         apiv1.EventServiceClient
+	Servers        apiv1.ServerServiceClient
+	AccessTokens   apiv1.AccessTokenServiceClient
+	Administrators apiv1.AdministratorServiceClient
 }
 
 // NewServices returns the services behind a connection.
 func NewServices(conn grpc.ClientConnInterface) *Services {
 	return &Services{
-		Zones:        apiv1.NewZoneServiceClient(conn),
-		Clusters:     apiv1.NewClusterServiceClient(conn),
-		Hosts:        apiv1.NewHostServiceClient(conn),
-		Flavors:      apiv1.NewFlavorServiceClient(conn),
-		Images:       apiv1.NewImageServiceClient(conn),
-		Projects:     apiv1.NewProjectServiceClient(conn),
-		Brokers:      apiv1.NewBrokerServiceClient(conn),
-		VMs:          apiv1.NewVMServiceClient(conn),
-		Operations:   apiv1.NewOperationServiceClient(conn),
-		Events:       apiv1.NewEventServiceClient(conn),
-		Servers:      apiv1.NewServerServiceClient(conn),
-		AccessTokens: apiv1.NewAccessTokenServiceClient(conn),
+		Zones:          apiv1.NewZoneServiceClient(conn),
+		Clusters:       apiv1.NewClusterServiceClient(conn),
+		Hosts:          apiv1.NewHostServiceClient(conn),
+		Flavors:        apiv1.NewFlavorServiceClient(conn),
+		Images:         apiv1.NewImageServiceClient(conn),
+		Projects:       apiv1.NewProjectServiceClient(conn),
+		Brokers:        apiv1.NewBrokerServiceClient(conn),
+		VMs:            apiv1.NewVMServiceClient(conn),
+		Operations:     apiv1.NewOperationServiceClient(conn),
+		Events:         apiv1.NewEventServiceClient(conn),
+		Servers:        apiv1.NewServerServiceClient(conn),
+		AccessTokens:   apiv1.NewAccessTokenServiceClient(conn),
+		Administrators: apiv1.NewAdministratorServiceClient(conn),
 	}
 }
 

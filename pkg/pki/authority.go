@@ -164,7 +164,7 @@ func (a *Authority) Spent(next *Authority, now time.Time) bool {
 	var longest time.Duration
 	for _, k := range kinds() {
 		if k.authority == a.Role {
-			longest = max(longest, k.ttl)
+			longest = max(longest, k.ttl, k.max)
 		}
 	}
 	return now.After(earlier(a.Certificate.NotAfter, next.Certificate.NotBefore.Add(backdate+longest+day)))

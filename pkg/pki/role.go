@@ -73,7 +73,7 @@ func kinds() []kind {
 		{RoleServer, AuthorityServers, []string{"server", "*"}, both, 30 * day, 0},
 		{RoleBroker, AuthorityBrokers, []string{"broker", "*"}, server, 30 * day, 0},
 		{RoleAgent, AuthorityLinks, []string{"zone", "*", "agent", "*"}, client, LinkTTL, LinkTTL},
-		{RoleAdmin, AuthorityPeople, []string{"admin", "*"}, client, 365 * day, 0},
+		{RoleAdmin, AuthorityPeople, []string{"admin", "*"}, client, 90 * day, 365 * day},
 		{RoleMember, AuthorityZone, []string{"agent", "*"}, both, 30 * day, 0},
 		{RoleEdge, AuthorityZone, []string{"edge", "*"}, server, 30 * day, 0},
 		{RoleLibvirt, AuthorityZone, []string{"libvirt", "*"}, both, 365 * day, 0},

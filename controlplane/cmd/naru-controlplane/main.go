@@ -31,7 +31,7 @@ func root() *cobra.Command {
 		Use: "naru-controlplane", Short: "A server of Naru's control plane", Version: version.Version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), initCommand(), joinCommand(), restoreCommand(), pinCommand())
+	root.AddCommand(runCommand(), initCommand(), joinCommand(), restoreCommand(), adminCommand(), pinCommand())
 	return root
 }
 
@@ -102,6 +102,22 @@ func restoreCommand() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&backup, "backup", "", "file that naru server backup wrote")
 	cmd.MarkFlagRequired("backup")
+	return cmd
+}
+
+func adminCommand() *cobra.Command {
+	var name, out string
+	cmd := configured("admin", "Let an administrator in when nobody's certificate is good any more", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
+		if err := controlplane.Admin(ctx, c, log, name, out); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "The configuration of administrator %s: NARU_CONFIG=%s/config.yaml naru admin list\n", name, out)
+		return nil
+	})
+	cmd.Flags().StringVar(&name, "name", "", "of the administrator; one who is there gets a certificate for a new key")
+	cmd.Flags().StringVar(&out, "out", "", "folder for the certificate, the key and the configuration")
+	cmd.MarkFlagRequired("name")
+	cmd.MarkFlagRequired("out")
 	return cmd
 }
 

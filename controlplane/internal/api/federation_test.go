@@ -29,6 +29,7 @@ import (
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // federation is a world whose API is served over TLS, with real certificates and real tokens.
@@ -39,6 +40,7 @@ type federation struct {
 	server  *api.Server
 	root    *pki.Authority
 	people  *pki.Authority
+	kim     *tls.Certificate
 	ready   error
 	metrics *prometheus.Registry
 }
@@ -105,10 +107,27 @@ func certificate(t testing.TB, by *pki.Authority, id spiffeid.ID, err error, o p
 	return tls.Certificate{Certificate: chain, PrivateKey: key}
 }
 
-// admin is an administrator's certificate.
+// admin is an administrator's certificate, kim's.
 func (f *federation) admin() tls.Certificate {
-	id, err := pki.AdminID("naru.test", "kim")
-	return certificate(f, f.people, id, err, pki.IssueOptions{Now: time.Now()})
+	if f.kim == nil {
+		kim := f.administrator("kim")
+		f.kim = &kim
+	}
+	return *f.kim
+}
+
+// administrator records an administrator and issues a certificate.
+func (f *federation) administrator(name string) tls.Certificate {
+	id, err := pki.AdminID("naru.test", name)
+	c := certificate(f, f.people, id, err, pki.IssueOptions{Now: time.Now()})
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Do(&commandv1.Command{Body: &commandv1.Command_CreateAdministrator{CreateAdministrator: &commandv1.CreateAdministrator{Administrator: &apiv1.Administrator{
+		Id: "administrator-" + name, Name: name, Fingerprint: pki.Fingerprint(leaf.PublicKey), ExpiresAt: timestamppb.New(leaf.NotAfter),
+	}}}})
+	return c
 }
 
 // tls is how a client reaches the API; certificates may be none.

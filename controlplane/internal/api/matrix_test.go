@@ -52,6 +52,12 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.HostService_DeleteHost_FullMethodName: &apiv1.DeleteHostRequest{Host: "kvm-1", Zone: "internet"},
 		apiv1.HostService_TopHosts_FullMethodName:   &apiv1.TopHostsRequest{},
 
+		apiv1.AdministratorService_ListAdministrators_FullMethodName:  &apiv1.ListAdministratorsRequest{},
+		apiv1.AdministratorService_GetAdministrator_FullMethodName:    &apiv1.GetAdministratorRequest{Administrator: "lee"},
+		apiv1.AdministratorService_CreateAdministrator_FullMethodName: &apiv1.CreateAdministratorRequest{Administrator: &apiv1.Administrator{Name: "other"}, Csr: []byte("other")},
+		apiv1.AdministratorService_RenewAdministrator_FullMethodName:  &apiv1.RenewAdministratorRequest{Administrator: "lee", Csr: []byte("lee")},
+		apiv1.AdministratorService_DeleteAdministrator_FullMethodName: &apiv1.DeleteAdministratorRequest{Administrator: "lee"},
+
 		apiv1.FlavorService_ListFlavors_FullMethodName:  &apiv1.ListFlavorsRequest{},
 		apiv1.FlavorService_GetFlavor_FullMethodName:    &apiv1.GetFlavorRequest{Flavor: "s1"},
 		apiv1.FlavorService_WatchFlavors_FullMethodName: &apiv1.WatchFlavorsRequest{},
@@ -137,6 +143,9 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.Images.CreateImage(ctx, &apiv1.CreateImageRequest{Image: &apiv1.Image{Name: "spare", Sha256: strings.Repeat("1", 64)}}))
 	check(a.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "spare"}}))
 	check(a.Brokers.CreateBroker(ctx, &apiv1.CreateBrokerRequest{Broker: &apiv1.Broker{Name: "spare", HubAddress: "h:1", Fingerprint: "SHA256:" + strings.Repeat("a", 43)}}))
+	for _, name := range []string{"kim", "lee"} {
+		check(a.Administrators.CreateAdministrator(ctx, &apiv1.CreateAdministratorRequest{Administrator: &apiv1.Administrator{Name: name}, Csr: []byte(name)}))
+	}
 	check(a.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
 		Name: "spare", Project: "web", ExpiresAt: timestamppb.New(timestamppb.Now().AsTime().AddDate(0, 0, 1)),
 	}}))

@@ -144,6 +144,38 @@ func TestP12ADeletedTokenCutsItsWatchWithinTwoSeconds(t *testing.T) {
 	}
 }
 
+// TestP12ADeletedAdministratorIsCutOffWithinTwoSeconds though the connection that was made with the certificate stands.
+func TestP12ADeletedAdministratorIsCutOffWithinTwoSeconds(t *testing.T) {
+	f := newFederation(t, 1)
+	kim, lee := f.dial(f.tls(f.admin())), f.dial(f.tls(f.administrator("lee")))
+	stream, err := lee.VMs.WatchVMs(t.Context(), &apiv1.WatchVMsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	if _, err := kim.Administrators.DeleteAdministrator(t.Context(), &apiv1.DeleteAdministratorRequest{Administrator: "lee"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lee.Servers.ListServers(t.Context(), &apiv1.ListServersRequest{}); !problem.Is(problem.FromStatus(err), problem.Revoked) {
+		t.Errorf("the next call: %v", err)
+	}
+	if _, err := stream.Recv(); !problem.Is(problem.FromStatus(err), problem.Revoked) {
+		t.Errorf("the watch: %v", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	_, err = kim.Administrators.DeleteAdministrator(t.Context(), &apiv1.DeleteAdministratorRequest{Administrator: "kim"})
+	if !problem.Is(problem.FromStatus(err), problem.InUse) {
+		t.Errorf("the last one: %v", err)
+	}
+}
+
 func TestWatchesEndWhenTheServerStops(t *testing.T) {
 	var stream grpc.ServerStreamingClient[apiv1.WatchVMsResponse]
 	t.Run("serving", func(t *testing.T) {

@@ -121,6 +121,19 @@ type world struct {
 	root   *pki.Authority
 	people *pki.Authority
 	tokens map[string]*apiv1.AccessToken
+	admins map[string]*apiv1.Administrator
+}
+
+func (w *world) Administrator(_ context.Context, name string) (*apiv1.Administrator, error) {
+	if m, ok := w.admins[name]; ok {
+		return m, nil
+	}
+	return nil, problem.New(problem.NotFound, "there is no administrator "+name, "")
+}
+
+// record notes an administrator with the key of a certificate.
+func (w *world) record(name string, chain []*x509.Certificate) {
+	w.admins[name] = &apiv1.Administrator{Name: name, Fingerprint: pki.Fingerprint(chain[0].PublicKey)}
 }
 
 func (w *world) AccessToken(_ context.Context, id string) (*apiv1.AccessToken, error) {
@@ -132,7 +145,7 @@ func (w *world) AccessToken(_ context.Context, id string) (*apiv1.AccessToken, e
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), tokens: map[string]*apiv1.AccessToken{}}
+	w := &world{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), tokens: map[string]*apiv1.AccessToken{}, admins: map[string]*apiv1.Administrator{}}
 	w.root, w.people = authorities(t, "naru.test", w.now)
 	w.Authenticator = New(w, func() *x509.Certificate { return w.root.Certificate }, func() time.Time { return w.now })
 	return w
@@ -194,6 +207,7 @@ func TestAnAdministratorIsKnownByCertificate(t *testing.T) {
 	w := newWorld(t)
 	id, err := pki.AdminID("naru.test", "kim")
 	chain := issue(t, w.people, id, err, w.now)
+	w.record("kim", chain)
 	for range 2 { // the second time from memory
 		p, err := w.Authenticate(t.Context(), Credentials{Chain: chain})
 		if err != nil || p.Kind != Admin || p.Name != "kim" || p.Actor != "spiffe://naru.test/admin/kim" {
@@ -312,6 +326,40 @@ func TestP12WhatLastsIsCheckedAgain(t *testing.T) {
 	clear(w.tokens)
 	if err := w.Recheck(t.Context(), p); !problem.Is(err, problem.TokenInvalid) {
 		t.Fatalf("after it was deleted: %v", err)
+	}
+}
+
+// TestP12AnAdministratorWhoIsDeletedIsRefusedAtOnce, though the chain is remembered as good: by the next call, and in what
+// lasts.
+func TestP12AnAdministratorWhoIsDeletedIsRefusedAtOnce(t *testing.T) {
+	for about, change := range map[string]func(w *world, anew []*x509.Certificate){
+		"deleted":                 func(w *world, _ []*x509.Certificate) { delete(w.admins, "kim") },
+		"renewed for another key": func(w *world, anew []*x509.Certificate) { w.record("kim", anew) },
+		"deleted and made anew":   func(w *world, anew []*x509.Certificate) { delete(w.admins, "kim"); w.record("kim", anew) },
+	} {
+		w := newWorld(t)
+		id, err := pki.AdminID("naru.test", "kim")
+		chain, anew := issue(t, w.people, id, err, w.now), issue(t, w.people, id, err, w.now)
+		w.record("kim", chain)
+		p, err := w.Authenticate(t.Context(), Credentials{Chain: chain})
+		if err != nil || w.Recheck(t.Context(), p) != nil {
+			t.Fatal(err)
+		}
+		change(w, anew)
+		if err := w.Recheck(t.Context(), p); !problem.Is(err, problem.Revoked) {
+			t.Errorf("%s: a watch: %v", about, err)
+		}
+		if p, err := w.Authenticate(t.Context(), Credentials{Chain: chain}); !problem.Is(err, problem.Revoked) || p.Kind != "" || problem.Of(err).GetNext() == "" {
+			t.Errorf("%s: the next call: %+v, %v", about, p, err)
+		}
+	}
+}
+
+func TestACertificateThatWasNeverRecordedIsRefused(t *testing.T) {
+	w := newWorld(t)
+	id, err := pki.AdminID("naru.test", "kim")
+	if p, err := w.Authenticate(t.Context(), Credentials{Chain: issue(t, w.people, id, err, w.now)}); !problem.Is(err, problem.Revoked) || p.Kind != "" {
+		t.Fatalf("%+v, %v", p, err)
 	}
 }
 

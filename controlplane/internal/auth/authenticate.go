@@ -31,11 +31,23 @@ type Tokens interface {
 	AccessToken(ctx context.Context, id string) (*apiv1.AccessToken, error)
 }
 
+// Administrators finds administrators.
+type Administrators interface {
+	// Administrator returns the one of this name, or a problem NOT_FOUND.
+	Administrator(ctx context.Context, name string) (*apiv1.Administrator, error)
+}
+
+// Known is whom the federation knows.
+type Known interface {
+	Tokens
+	Administrators
+}
+
 // Authenticator tells who calls. Safe for concurrent use.
 type Authenticator struct {
-	tokens Tokens
-	root   func() *x509.Certificate
-	now    func() time.Time
+	known Known
+	root  func() *x509.Certificate
+	now   func() time.Time
 
 	mu     sync.Mutex
 	admins map[string]Principal // by leaf, as DER
@@ -44,9 +56,10 @@ type Authenticator struct {
 // maxAdmins bounds the certificates whose chains are remembered as verified.
 const maxAdmins = 256
 
-// New returns an authenticator that knows administrators by certificates under root, and bearers by tokens.
-func New(tokens Tokens, root func() *x509.Certificate, now func() time.Time) *Authenticator {
-	return &Authenticator{tokens: tokens, root: root, now: now, admins: map[string]Principal{}}
+// New returns an authenticator that knows administrators by certificates under root, for the keys that are recorded, and
+// bearers by tokens.
+func New(known Known, root func() *x509.Certificate, now func() time.Time) *Authenticator {
+	return &Authenticator{known: known, root: root, now: now, admins: map[string]Principal{}}
 }
 
 // Authenticate returns who calls. A token goes before a certificate: it is what the caller chose to send with the call. No
@@ -58,7 +71,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, c Credentials) (Princi
 	case c.ViaZone != "":
 		return Principal{}, nil // whatever an agent says of who calls is not believed
 	case len(c.Chain) > 0:
-		return a.certificate(c.Chain)
+		return a.certificate(ctx, c.Chain)
 	}
 	return Principal{}, nil
 }
@@ -71,8 +84,9 @@ func (a *Authenticator) Recheck(ctx context.Context, p Principal) error {
 		}
 		return problem.New(code, "the credential of "+p.Name+" expired at "+stamp(p.Expires), "Get a new one, and call again.")
 	}
-	if p.Kind != AccessToken {
-		return nil
+	if p.Kind == Admin {
+		_, err := a.recorded(ctx, p)
+		return err
 	}
 	_, err := a.find(ctx, p.tokenID)
 	return err
@@ -110,7 +124,7 @@ func (a *Authenticator) bearer(ctx context.Context, c Credentials) (Principal, e
 }
 
 func (a *Authenticator) find(ctx context.Context, id string) (*apiv1.AccessToken, error) {
-	t, err := a.tokens.AccessToken(ctx, id)
+	t, err := a.known.AccessToken(ctx, id)
 	if problem.Is(err, problem.NotFound) {
 		return nil, unknownToken()
 	}
@@ -122,14 +136,27 @@ func unknownToken() error {
 	return problem.New(problem.TokenInvalid, "there is no such access token, or it has been deleted", "Ask an administrator for a new one: naru token create.")
 }
 
-func (a *Authenticator) certificate(chain []*x509.Certificate) (Principal, error) {
+// recorded refuses a certificate whose administrator is no longer one, or has another key now.
+func (a *Authenticator) recorded(ctx context.Context, p Principal) (Principal, error) {
+	m, err := a.known.Administrator(ctx, p.Name)
+	if problem.Is(err, problem.NotFound) || err == nil && m.GetFingerprint() != p.key {
+		err = problem.Newf(problem.Revoked, "Ask an administrator: naru admin create, or naru admin renew.",
+			"the certificate of %s for the key %s is not, or no longer, one of an administrator", p.Name, p.key)
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	return p, nil
+}
+
+func (a *Authenticator) certificate(ctx context.Context, chain []*x509.Certificate) (Principal, error) {
 	key := string(chain[0].Raw)
 	now := a.now()
 	a.mu.Lock()
 	p, known := a.admins[key]
 	a.mu.Unlock()
 	if known && now.Before(p.Expires) {
-		return p, nil
+		return a.recorded(ctx, p)
 	}
 	der := make([][]byte, len(chain))
 	for i, c := range chain {
@@ -139,14 +166,14 @@ func (a *Authenticator) certificate(chain []*x509.Certificate) (Principal, error
 	if err != nil {
 		return Principal{}, refusedCertificate(peer, err)
 	}
-	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Expires: peer.NotAfter}
+	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Expires: peer.NotAfter, key: pki.Fingerprint(peer.Key)}
 	a.mu.Lock()
 	if len(a.admins) >= maxAdmins {
 		clear(a.admins)
 	}
 	a.admins[key] = p
 	a.mu.Unlock()
-	return p, nil
+	return a.recorded(ctx, p)
 }
 
 // refusedCertificate says what is wrong with a certificate, and the way out.
@@ -154,7 +181,7 @@ func refusedCertificate(peer *pki.Peer, err error) error {
 	next := "Use the certificate of an administrator of this federation."
 	switch {
 	case errors.Is(err, pki.ErrExpired) && peer != nil:
-		next = "Have a new one issued for " + peer.Admin + ", on a server of the control plane."
+		next = "Have another administrator renew that of " + peer.Admin + ": naru admin renew. Where none is left: naru-controlplane admin, on a server."
 	case errors.Is(err, pki.ErrNotYetValid):
 		next = "Set the clocks right, here and there."
 	case errors.Is(err, pki.ErrUntrusted):

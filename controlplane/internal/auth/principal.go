@@ -34,6 +34,8 @@ type Principal struct {
 	Expires time.Time
 
 	tokenID string
+	// key is the fingerprint of the one that an administrator's certificate is for.
+	key string
 }
 
 // Scope is what of the nouns that belong to projects a principal may see and touch.

@@ -103,6 +103,12 @@ var rules = map[string]rule{
 	apiv1.ServerService_CreateServerToken_FullMethodName: admin,
 	apiv1.ServerService_BackUp_FullMethodName:            admin,
 
+	apiv1.AdministratorService_ListAdministrators_FullMethodName:  admin,
+	apiv1.AdministratorService_GetAdministrator_FullMethodName:    admin,
+	apiv1.AdministratorService_CreateAdministrator_FullMethodName: admin,
+	apiv1.AdministratorService_RenewAdministrator_FullMethodName:  admin,
+	apiv1.AdministratorService_DeleteAdministrator_FullMethodName: admin,
+
 	apiv1.AccessTokenService_ListAccessTokens_FullMethodName:  admin,
 	apiv1.AccessTokenService_GetAccessToken_FullMethodName:    admin,
 	apiv1.AccessTokenService_CreateAccessToken_FullMethodName: admin,

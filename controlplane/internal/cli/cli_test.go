@@ -17,7 +17,7 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 	bare(t, t.TempDir())
 	for line, says := range map[string]string{
 		"vmm":                            "did you mean vm",
-		"frobnicate":                     "it has broker, cluster",
+		"frobnicate":                     "it has admin, broker, cluster",
 		"vm lst":                         "did you mean list",
 		"vm foo":                         "It has create, delete, list",
 		"completion foo":                 "it has bash, fish",

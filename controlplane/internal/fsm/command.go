@@ -141,6 +141,13 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_RetireAuthority:
 		return c.retireAuthority(b.RetireAuthority)
 
+	case *commandv1.Command_CreateAdministrator:
+		return c.createAdministrator(b.CreateAdministrator)
+	case *commandv1.Command_RenewAdministrator:
+		return c.renewAdministrator(b.RenewAdministrator)
+	case *commandv1.Command_DeleteAdministrator:
+		return c.deleteAdministrator(b.DeleteAdministrator)
+
 	case *commandv1.Command_SetZoneSession:
 		return c.setZoneSession(b.SetZoneSession)
 	case *commandv1.Command_AcknowledgeDesired:

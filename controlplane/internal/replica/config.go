@@ -49,12 +49,14 @@ type Config struct {
 	files        types.VFS // tests put in one that fails
 }
 
-// JoinHandler decides who becomes a server.
+// JoinHandler decides who becomes a server, and who may act with a server's authority.
 type JoinHandler interface {
 	// Join answers a new server's first words. The caller has shown no certificate.
 	Join(context.Context, *commandv1.JoinServerRequest) (*commandv1.JoinServerResponse, error)
 	// Admit is asked, on the leader, before the calling server becomes a voter. The server's id is that of its certificate.
 	Admit(context.Context, *apiv1.Server) error
+	// IssueAdministrator gives an administrator a certificate by the word of whoever holds the calling server's key.
+	IssueAdministrator(ctx context.Context, serverID string, r *commandv1.IssueAdministratorRequest) (*commandv1.IssueAdministratorResponse, error)
 }
 
 // LocalView is what this server tells its peers about itself.

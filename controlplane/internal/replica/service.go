@@ -112,6 +112,14 @@ func (s service) RemoveServer(ctx context.Context, req *commandv1.RemoveServerRe
 	return &commandv1.RemoveServerResponse{Result: result}, nil
 }
 
+// IssueAdministrator implements commandv1.PeerServiceServer.
+func (s service) IssueAdministrator(ctx context.Context, req *commandv1.IssueAdministratorRequest) (*commandv1.IssueAdministratorResponse, error) {
+	if err := s.checkMember(ctx); err != nil {
+		return nil, err
+	}
+	return s.c.Join.IssueAdministrator(ctx, callerOf(ctx), req)
+}
+
 // unknown lets the caller repeat what may or may not have been carried out.
 func unknown(err error) error {
 	if again(err) || errors.Is(err, errStopping) {

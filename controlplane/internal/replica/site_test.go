@@ -249,6 +249,9 @@ func (doorman) Join(context.Context, *commandv1.JoinServerRequest) (*commandv1.J
 	return &commandv1.JoinServerResponse{Federation: "test.example"}, nil
 }
 func (doorman) Admit(context.Context, *apiv1.Server) error { return nil }
+func (doorman) IssueAdministrator(_ context.Context, serverID string, _ *commandv1.IssueAdministratorRequest) (*commandv1.IssueAdministratorResponse, error) {
+	return &commandv1.IssueAdministratorResponse{Chain: [][]byte{[]byte(serverID)}}, nil
+}
 
 // sight is what a server tells of itself.
 type sight struct{ n *node }

@@ -216,8 +216,9 @@ func TestOnlyServersSpeakRaftAndOnlyTheJoiningSpeakWithoutACertificate(t *testin
 		_, state := peer.Status(t.Context(), &commandv1.StatusRequest{})
 		_, samples := peer.Samples(t.Context(), &commandv1.SamplesRequest{})
 		_, admit := peer.Admit(t.Context(), &commandv1.AdmitRequest{})
+		_, issue := peer.IssueAdministrator(t.Context(), &commandv1.IssueAdministratorRequest{Name: "kim"})
 		_, remove := peer.RemoveServer(t.Context(), &commandv1.RemoveServerRequest{})
-		for method, err := range map[string]error{"Propose": propose, "ReadIndex": read, "Status": state, "Samples": samples, "Admit": admit, "RemoveServer": remove} {
+		for method, err := range map[string]error{"Propose": propose, "ReadIndex": read, "Status": state, "Samples": samples, "Admit": admit, "RemoveServer": remove, "IssueAdministrator": issue} {
 			if status.Code(err) != codes.Unauthenticated {
 				t.Errorf("%s called by %s: %v", method, name, err)
 			}

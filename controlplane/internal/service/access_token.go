@@ -39,7 +39,7 @@ func (s *Service) AccessToken(ctx context.Context, id string) (*apiv1.AccessToke
 	if err != nil {
 		return nil, err
 	}
-	s.tokens.put(t, age)
+	s.tokens.put(id, t, age)
 	return t, nil
 }
 

@@ -122,6 +122,8 @@ func (n noun[M]) word() string {
 		return "VM"
 	case "token":
 		return "access token"
+	case "admin":
+		return "administrator"
 	}
 	return n.kind
 }

@@ -69,34 +69,45 @@ type JoinTokens interface {
 	NewJoinToken(role, zoneID string, expires time.Time) (record *commandv1.JoinToken, text string, err error)
 }
 
+// Certificates issues certificates to administrators.
+type Certificates interface {
+	// KeyOfRequest returns the fingerprint of the key that a certificate request (PKCS #10, DER) proves.
+	KeyOfRequest(csr []byte) (fingerprint string, err error)
+	// IssueAdministrator issues a certificate for that key, good until a time: DER, leaf first, root last.
+	IssueAdministrator(ctx context.Context, name string, csr []byte, until time.Time) (chain [][]byte, err error)
+}
+
 // Config is what a service is made of. Every field must be set.
 type Config struct {
-	Reader     Reader
-	Proposer   Proposer
-	Servers    Servers
-	Samples    Samples
-	Chooser    Chooser
-	JoinTokens JoinTokens
+	Reader       Reader
+	Proposer     Proposer
+	Servers      Servers
+	Samples      Samples
+	Chooser      Chooser
+	JoinTokens   JoinTokens
+	Certificates Certificates
 }
 
 // Service is all use cases. Run has to be running for watches to go on.
 type Service struct {
 	Config
 
-	zones        noun[*apiv1.Zone]
-	clusters     noun[*apiv1.Cluster]
-	hosts        noun[*apiv1.Host]
-	flavors      noun[*apiv1.Flavor]
-	images       noun[*apiv1.Image]
-	projects     noun[*apiv1.Project]
-	brokers      noun[*apiv1.Broker]
-	vms          noun[*apiv1.VM]
-	operations   noun[*apiv1.Operation]
-	events       noun[*apiv1.Event]
-	servers      noun[*apiv1.Server]
-	accessTokens noun[*apiv1.AccessToken]
+	zones          noun[*apiv1.Zone]
+	clusters       noun[*apiv1.Cluster]
+	hosts          noun[*apiv1.Host]
+	flavors        noun[*apiv1.Flavor]
+	images         noun[*apiv1.Image]
+	projects       noun[*apiv1.Project]
+	brokers        noun[*apiv1.Broker]
+	vms            noun[*apiv1.VM]
+	operations     noun[*apiv1.Operation]
+	events         noun[*apiv1.Event]
+	servers        noun[*apiv1.Server]
+	accessTokens   noun[*apiv1.AccessToken]
+	administrators noun[*apiv1.Administrator]
 
-	tokens tokenCache
+	tokens cache[apiv1.AccessToken]   // by id
+	people cache[apiv1.Administrator] // by name
 }
 
 // New returns a service.
@@ -120,6 +131,7 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Event] { return tx.Events }}.watched(eventChange)
 	s.servers = noun[*apiv1.Server]{Service: s, kind: "server", table: func(tx *state.Tx) state.Table[*apiv1.Server] { return tx.Servers }}
 	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
+	s.administrators = noun[*apiv1.Administrator]{Service: s, kind: "admin", table: func(tx *state.Tx) state.Table[*apiv1.Administrator] { return tx.Administrators }}
 	return s
 }
 
@@ -137,4 +149,5 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterEventServiceServer(r, eventService{Service: s})
 	apiv1.RegisterServerServiceServer(r, serverService{Service: s})
 	apiv1.RegisterAccessTokenServiceServer(r, accessTokenService{Service: s})
+	apiv1.RegisterAdministratorServiceServer(r, administratorService{Service: s})
 }

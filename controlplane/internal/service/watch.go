@@ -26,7 +26,8 @@ func (s *Service) Run(ctx context.Context) error {
 	} {
 		feeds.Go(func() { run(ctx) })
 	}
-	feeds.Go(func() { s.tokens.follow(ctx, s.Reader) })
+	feeds.Go(func() { s.tokens.follow(ctx, s.Reader, "access_tokens") })
+	feeds.Go(func() { s.people.follow(ctx, s.Reader, "administrators") })
 	feeds.Wait()
 	return ctx.Err()
 }

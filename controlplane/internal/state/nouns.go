@@ -4,18 +4,19 @@ import apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 
 // nouns is the tables that hold one noun each.
 type nouns struct {
-	zones        *spec[*apiv1.Zone]
-	clusters     *spec[*apiv1.Cluster]
-	hosts        *spec[*apiv1.Host]
-	flavors      *spec[*apiv1.Flavor]
-	images       *spec[*apiv1.Image]
-	projects     *spec[*apiv1.Project]
-	brokers      *spec[*apiv1.Broker]
-	vms          *spec[*apiv1.VM]
-	operations   *spec[*apiv1.Operation]
-	events       *spec[*apiv1.Event]
-	servers      *spec[*apiv1.Server]
-	accessTokens *spec[*apiv1.AccessToken]
+	zones          *spec[*apiv1.Zone]
+	clusters       *spec[*apiv1.Cluster]
+	hosts          *spec[*apiv1.Host]
+	flavors        *spec[*apiv1.Flavor]
+	images         *spec[*apiv1.Image]
+	projects       *spec[*apiv1.Project]
+	brokers        *spec[*apiv1.Broker]
+	vms            *spec[*apiv1.VM]
+	operations     *spec[*apiv1.Operation]
+	events         *spec[*apiv1.Event]
+	servers        *spec[*apiv1.Server]
+	accessTokens   *spec[*apiv1.AccessToken]
+	administrators *spec[*apiv1.Administrator]
 }
 
 func newNouns() *nouns {
@@ -23,7 +24,7 @@ func newNouns() *nouns {
 		zones: zones().build(), clusters: clusters().build(), hosts: hosts().build(), flavors: flavors().build(),
 		images: images().build(), projects: projects().build(), brokers: brokers().build(), vms: vms().build(),
 		operations: operations().build(), events: events().build(), servers: servers().build(),
-		accessTokens: accessTokens().build(),
+		accessTokens: accessTokens().build(), administrators: administrators().build(),
 	}
 }
 
@@ -31,6 +32,6 @@ func newNouns() *nouns {
 func (n *nouns) stores() []store {
 	return append([]store{
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
-		n.servers, n.accessTokens,
+		n.servers, n.accessTokens, n.administrators,
 	}, plainStores()...)
 }

@@ -11,18 +11,19 @@ import (
 // Tx is one transaction: a snapshot to read, or the one that writes. It belongs to the function it was given to and to
 // one goroutine, and ends with that function. Methods that write fail in a transaction that only reads.
 type Tx struct {
-	Zones        Table[*apiv1.Zone]
-	Clusters     Table[*apiv1.Cluster]
-	Hosts        Table[*apiv1.Host]
-	Flavors      Table[*apiv1.Flavor]
-	Images       Table[*apiv1.Image]
-	Projects     Table[*apiv1.Project]
-	Brokers      Table[*apiv1.Broker]
-	VMs          Table[*apiv1.VM]
-	Operations   Table[*apiv1.Operation]
-	Events       Table[*apiv1.Event]
-	Servers      Table[*apiv1.Server]
-	AccessTokens Table[*apiv1.AccessToken]
+	Zones          Table[*apiv1.Zone]
+	Clusters       Table[*apiv1.Cluster]
+	Hosts          Table[*apiv1.Host]
+	Flavors        Table[*apiv1.Flavor]
+	Images         Table[*apiv1.Image]
+	Projects       Table[*apiv1.Project]
+	Brokers        Table[*apiv1.Broker]
+	VMs            Table[*apiv1.VM]
+	Operations     Table[*apiv1.Operation]
+	Events         Table[*apiv1.Event]
+	Servers        Table[*apiv1.Server]
+	AccessTokens   Table[*apiv1.AccessToken]
+	Administrators Table[*apiv1.Administrator]
 
 	conn     *sqlite.Conn
 	fail     func(error) error
@@ -51,6 +52,7 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Events = Table[*apiv1.Event]{tx, c.events}
 	tx.Servers = Table[*apiv1.Server]{tx, c.servers}
 	tx.AccessTokens = Table[*apiv1.AccessToken]{tx, c.accessTokens}
+	tx.Administrators = Table[*apiv1.Administrator]{tx, c.administrators}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {

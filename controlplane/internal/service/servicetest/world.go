@@ -70,7 +70,7 @@ func New(t testing.TB) *World {
 	}
 	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
 	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
-	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w})
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w})
 	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, Gatherer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -254,6 +254,18 @@ func (w *World) VMs(context.Context, string) ([]*apiv1.VMSample, error) { return
 func (w *World) NewJoinToken(role, zoneID string, expires time.Time) (*commandv1.JoinToken, string, error) {
 	id := uuid.Must(uuid.NewV7()).String()
 	return &commandv1.JoinToken{Id: id, Role: role, ZoneId: zoneID, SealedSecret: []byte("sealed"), ExpiresAt: timestamppb.New(expires)}, fmt.Sprintf("naru-join:%s", id), nil
+}
+
+// KeyOfRequest takes any text for a request, and is the authority that issues certificates of it.
+func (w *World) KeyOfRequest(csr []byte) (string, error) {
+	if string(csr) == "damaged" {
+		return "", problem.New(problem.Invalid, "the certificate request cannot be read", "Make it anew.").With("csr", "is no certificate request")
+	}
+	return "SHA256:" + string(csr), nil
+}
+
+func (w *World) IssueAdministrator(_ context.Context, name string, csr []byte, until time.Time) ([][]byte, error) {
+	return [][]byte{[]byte(name), csr, []byte(until.UTC().Format(time.RFC3339))}, nil
 }
 
 // Interfere has fn run once, in the middle of the next decision where a VM goes.

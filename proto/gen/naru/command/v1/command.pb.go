@@ -84,6 +84,9 @@ type Command struct {
 	//	*Command_EnrollBroker
 	//	*Command_AddAuthority
 	//	*Command_RetireAuthority
+	//	*Command_CreateAdministrator
+	//	*Command_RenewAdministrator
+	//	*Command_DeleteAdministrator
 	//	*Command_SetZoneSession
 	//	*Command_AcknowledgeDesired
 	//	*Command_Observe
@@ -546,6 +549,33 @@ func (x *Command) GetRetireAuthority() *RetireAuthority {
 	return nil
 }
 
+func (x *Command) GetCreateAdministrator() *CreateAdministrator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateAdministrator); ok {
+			return x.CreateAdministrator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRenewAdministrator() *RenewAdministrator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RenewAdministrator); ok {
+			return x.RenewAdministrator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteAdministrator() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteAdministrator); ok {
+			return x.DeleteAdministrator
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetSetZoneSession() *SetZoneSession {
 	if x != nil {
 		if x, ok := x.Body.(*Command_SetZoneSession); ok {
@@ -787,6 +817,18 @@ type Command_RetireAuthority struct {
 	RetireAuthority *RetireAuthority `protobuf:"bytes,168,opt,name=retire_authority,json=retireAuthority,proto3,oneof"`
 }
 
+type Command_CreateAdministrator struct {
+	CreateAdministrator *CreateAdministrator `protobuf:"bytes,169,opt,name=create_administrator,json=createAdministrator,proto3,oneof"`
+}
+
+type Command_RenewAdministrator struct {
+	RenewAdministrator *RenewAdministrator `protobuf:"bytes,170,opt,name=renew_administrator,json=renewAdministrator,proto3,oneof"`
+}
+
+type Command_DeleteAdministrator struct {
+	DeleteAdministrator *DeleteNoun `protobuf:"bytes,171,opt,name=delete_administrator,json=deleteAdministrator,proto3,oneof"`
+}
+
 type Command_SetZoneSession struct {
 	// A zone's session began or ended.
 	SetZoneSession *SetZoneSession `protobuf:"bytes,180,opt,name=set_zone_session,json=setZoneSession,proto3,oneof"`
@@ -904,6 +946,12 @@ func (*Command_EnrollBroker) isCommand_Body() {}
 func (*Command_AddAuthority) isCommand_Body() {}
 
 func (*Command_RetireAuthority) isCommand_Body() {}
+
+func (*Command_CreateAdministrator) isCommand_Body() {}
+
+func (*Command_RenewAdministrator) isCommand_Body() {}
+
+func (*Command_DeleteAdministrator) isCommand_Body() {}
 
 func (*Command_SetZoneSession) isCommand_Body() {}
 
@@ -1049,11 +1097,13 @@ func (x *Result) GetNoun() []byte {
 type Bootstrap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Trust domain and name of the federation.
-	Federation    string     `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
-	Epoch         uint64     `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	EpochId       []byte     `protobuf:"bytes,3,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
-	Keyring       *Keyring   `protobuf:"bytes,4,opt,name=keyring,proto3" json:"keyring,omitempty"`
-	Server        *v1.Server `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
+	Federation string     `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
+	Epoch      uint64     `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	EpochId    []byte     `protobuf:"bytes,3,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
+	Keyring    *Keyring   `protobuf:"bytes,4,opt,name=keyring,proto3" json:"keyring,omitempty"`
+	Server     *v1.Server `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
+	// Who may administer it at first.
+	Administrator *v1.Administrator `protobuf:"bytes,6,opt,name=administrator,proto3" json:"administrator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1119,6 +1169,13 @@ func (x *Bootstrap) GetKeyring() *Keyring {
 func (x *Bootstrap) GetServer() *v1.Server {
 	if x != nil {
 		return x.Server
+	}
+	return nil
+}
+
+func (x *Bootstrap) GetAdministrator() *v1.Administrator {
+	if x != nil {
+		return x.Administrator
 	}
 	return nil
 }
@@ -2945,11 +3002,116 @@ func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
 	return nil
 }
 
+type CreateAdministrator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Administrator *v1.Administrator      `protobuf:"bytes,1,opt,name=administrator,proto3" json:"administrator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAdministrator) Reset() {
+	*x = CreateAdministrator{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAdministrator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAdministrator) ProtoMessage() {}
+
+func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
+func (*CreateAdministrator) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
+	if x != nil {
+		return x.Administrator
+	}
+	return nil
+}
+
+// RenewAdministrator notes the key and the end of the newest certificate.
+type RenewAdministrator struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	AdministratorId string                 `protobuf:"bytes,1,opt,name=administrator_id,json=administratorId,proto3" json:"administrator_id,omitempty"`
+	Fingerprint     string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	ExpiresAt       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RenewAdministrator) Reset() {
+	*x = RenewAdministrator{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewAdministrator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewAdministrator) ProtoMessage() {}
+
+func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
+func (*RenewAdministrator) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RenewAdministrator) GetAdministratorId() string {
+	if x != nil {
+		return x.AdministratorId
+	}
+	return ""
+}
+
+func (x *RenewAdministrator) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *RenewAdministrator) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xbd\x1c\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xc5\x1e\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -3006,7 +3168,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x06revoke\x18\xa5\x01 \x01(\v2\x17.naru.command.v1.RevokeH\x00R\x06revoke\x12E\n" +
 	"\renroll_broker\x18\xa6\x01 \x01(\v2\x1d.naru.command.v1.EnrollBrokerH\x00R\fenrollBroker\x12E\n" +
 	"\radd_authority\x18\xa7\x01 \x01(\v2\x1d.naru.command.v1.AddAuthorityH\x00R\faddAuthority\x12N\n" +
-	"\x10retire_authority\x18\xa8\x01 \x01(\v2 .naru.command.v1.RetireAuthorityH\x00R\x0fretireAuthority\x12L\n" +
+	"\x10retire_authority\x18\xa8\x01 \x01(\v2 .naru.command.v1.RetireAuthorityH\x00R\x0fretireAuthority\x12Z\n" +
+	"\x14create_administrator\x18\xa9\x01 \x01(\v2$.naru.command.v1.CreateAdministratorH\x00R\x13createAdministrator\x12W\n" +
+	"\x13renew_administrator\x18\xaa\x01 \x01(\v2#.naru.command.v1.RenewAdministratorH\x00R\x12renewAdministrator\x12Q\n" +
+	"\x14delete_administrator\x18\xab\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x13deleteAdministrator\x12L\n" +
 	"\x10set_zone_session\x18\xb4\x01 \x01(\v2\x1f.naru.command.v1.SetZoneSessionH\x00R\x0esetZoneSession\x12W\n" +
 	"\x13acknowledge_desired\x18\xb5\x01 \x01(\v2#.naru.command.v1.AcknowledgeDesiredH\x00R\x12acknowledgeDesired\x125\n" +
 	"\aobserve\x18\xb6\x01 \x01(\v2\x18.naru.command.v1.ObserveH\x00R\aobserve\x12H\n" +
@@ -3022,7 +3187,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
 	"\aproblem\x18\x02 \x01(\v2\x14.naru.api.v1.ProblemR\aproblem\x124\n" +
 	"\toperation\x18\x03 \x01(\v2\x16.naru.api.v1.OperationR\toperation\x12\x12\n" +
-	"\x04noun\x18\x04 \x01(\fR\x04noun\"\xbd\x01\n" +
+	"\x04noun\x18\x04 \x01(\fR\x04noun\"\xff\x01\n" +
 	"\tBootstrap\x12\x1e\n" +
 	"\n" +
 	"federation\x18\x01 \x01(\tR\n" +
@@ -3030,7 +3195,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bepoch_id\x18\x03 \x01(\fR\aepochId\x122\n" +
 	"\akeyring\x18\x04 \x01(\v2\x18.naru.command.v1.KeyringR\akeyring\x12+\n" +
-	"\x06server\x18\x05 \x01(\v2\x13.naru.api.v1.ServerR\x06server\"\x06\n" +
+	"\x06server\x18\x05 \x01(\v2\x13.naru.api.v1.ServerR\x06server\x12@\n" +
+	"\radministrator\x18\x06 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\x06\n" +
 	"\x04Noop\"U\n" +
 	"\n" +
 	"BeginEpoch\x12\x14\n" +
@@ -3143,7 +3309,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x122\n" +
 	"\bwithheld\x18\x02 \x01(\v2\x16.naru.link.v1.WithheldR\bwithheld\"P\n" +
 	"\x11CreateAccessToken\x12;\n" +
-	"\faccess_token\x18\x01 \x01(\v2\x18.naru.api.v1.AccessTokenR\vaccessTokenBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\faccess_token\x18\x01 \x01(\v2\x18.naru.api.v1.AccessTokenR\vaccessToken\"W\n" +
+	"\x13CreateAdministrator\x12@\n" +
+	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\x9c\x01\n" +
+	"\x12RenewAdministrator\x12)\n" +
+	"\x10administrator_id\x18\x01 \x01(\tR\x0fadministratorId\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x129\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAtBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -3157,7 +3330,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
@@ -3197,40 +3370,43 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*QuarantineZone)(nil),                  // 35: naru.command.v1.QuarantineZone
 	(*ConsumeWithheld)(nil),                 // 36: naru.command.v1.ConsumeWithheld
 	(*CreateAccessToken)(nil),               // 37: naru.command.v1.CreateAccessToken
-	(*timestamppb.Timestamp)(nil),           // 38: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 39: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 40: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 41: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 42: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 43: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 44: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 45: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 46: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 47: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 48: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 49: naru.api.v1.Server
-	(*v1.Zone)(nil),                         // 50: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 51: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 52: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 53: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 54: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 55: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 56: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 57: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 58: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 59: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 60: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 61: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Event)(nil),                        // 62: naru.api.v1.Event
-	(*v1.Generation)(nil),                   // 63: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 64: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 65: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 66: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 67: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 68: naru.api.v1.AccessToken
+	(*CreateAdministrator)(nil),             // 38: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 39: naru.command.v1.RenewAdministrator
+	(*timestamppb.Timestamp)(nil),           // 40: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 41: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 42: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 43: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 44: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 45: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 46: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 47: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 48: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 49: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 50: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 51: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 52: naru.api.v1.Administrator
+	(*v1.Zone)(nil),                         // 53: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 54: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 55: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 56: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 57: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 58: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 59: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 60: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 61: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 62: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 63: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 64: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Event)(nil),                        // 65: naru.api.v1.Event
+	(*v1.Generation)(nil),                   // 66: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 67: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 68: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 69: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 70: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 71: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	38, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	40, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	1,  // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,  // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
 	4,  // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
@@ -3267,63 +3443,69 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	10, // 34: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	37, // 35: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	10, // 36: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	39, // 37: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	40, // 38: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	41, // 39: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	42, // 40: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	43, // 41: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	44, // 42: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	45, // 43: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	30, // 44: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	31, // 45: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	32, // 46: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	33, // 47: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	34, // 48: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	35, // 49: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	36, // 50: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	46, // 51: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	47, // 52: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	48, // 53: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	49, // 54: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	38, // 55: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	38, // 56: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	38, // 57: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	50, // 58: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	50, // 59: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	51, // 60: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	51, // 61: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	52, // 62: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	52, // 63: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	53, // 64: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	53, // 65: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	54, // 66: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	54, // 67: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	55, // 68: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	55, // 69: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	56, // 70: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	56, // 71: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	57, // 72: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	38, // 73: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	24, // 74: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	58, // 75: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	59, // 76: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	38, // 77: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	60, // 78: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	38, // 79: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	61, // 80: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	49, // 81: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	62, // 82: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	63, // 83: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	64, // 84: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	65, // 85: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	66, // 86: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	67, // 87: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	68, // 88: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	89, // [89:89] is the sub-list for method output_type
-	89, // [89:89] is the sub-list for method input_type
-	89, // [89:89] is the sub-list for extension type_name
-	89, // [89:89] is the sub-list for extension extendee
-	0,  // [0:89] is the sub-list for field type_name
+	41, // 37: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	42, // 38: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	43, // 39: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	44, // 40: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	45, // 41: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	46, // 42: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	47, // 43: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	38, // 44: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	39, // 45: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	10, // 46: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	30, // 47: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	31, // 48: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	32, // 49: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	33, // 50: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	34, // 51: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	35, // 52: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	36, // 53: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	48, // 54: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	49, // 55: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	50, // 56: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	51, // 57: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	52, // 58: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	40, // 59: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	40, // 60: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	40, // 61: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	53, // 62: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	53, // 63: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	54, // 64: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	54, // 65: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	55, // 66: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	55, // 67: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	56, // 68: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	56, // 69: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	57, // 70: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	57, // 71: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	58, // 72: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	58, // 73: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	59, // 74: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	59, // 75: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	60, // 76: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	40, // 77: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	24, // 78: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	61, // 79: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	62, // 80: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	40, // 81: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	63, // 82: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	40, // 83: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	64, // 84: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	51, // 85: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	65, // 86: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	66, // 87: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	67, // 88: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	68, // 89: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	69, // 90: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	70, // 91: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	71, // 92: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	52, // 93: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	40, // 94: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	95, // [95:95] is the sub-list for method output_type
+	95, // [95:95] is the sub-list for method input_type
+	95, // [95:95] is the sub-list for extension type_name
+	95, // [95:95] is the sub-list for extension extendee
+	0,  // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -3375,6 +3557,9 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_EnrollBroker)(nil),
 		(*Command_AddAuthority)(nil),
 		(*Command_RetireAuthority)(nil),
+		(*Command_CreateAdministrator)(nil),
+		(*Command_RenewAdministrator)(nil),
+		(*Command_DeleteAdministrator)(nil),
 		(*Command_SetZoneSession)(nil),
 		(*Command_AcknowledgeDesired)(nil),
 		(*Command_Observe)(nil),
@@ -3389,7 +3574,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -702,6 +702,103 @@ func (x *RemoveServerResponse) GetResult() *Result {
 	return nil
 }
 
+type IssueAdministratorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Csr           []byte                 `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueAdministratorRequest) Reset() {
+	*x = IssueAdministratorRequest{}
+	mi := &file_naru_command_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueAdministratorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueAdministratorRequest) ProtoMessage() {}
+
+func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
+func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *IssueAdministratorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IssueAdministratorRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type IssueAdministratorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, leaf first, root last.
+	Chain         [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueAdministratorResponse) Reset() {
+	*x = IssueAdministratorResponse{}
+	mi := &file_naru_command_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueAdministratorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueAdministratorResponse) ProtoMessage() {}
+
+func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
+func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *IssueAdministratorResponse) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
 var File_naru_command_v1_peer_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_peer_proto_rawDesc = "" +
@@ -745,7 +842,13 @@ const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\tserver_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bserverId\x12,\n" +
 	"\x04then\x18\x02 \x01(\v2\x18.naru.command.v1.CommandR\x04then\"G\n" +
 	"\x14RemoveServerResponse\x12/\n" +
-	"\x06result\x18\x01 \x01(\v2\x17.naru.command.v1.ResultR\x06result2\xbe\x04\n" +
+	"\x06result\x18\x01 \x01(\v2\x17.naru.command.v1.ResultR\x06result\"w\n" +
+	"\x19IssueAdministratorRequest\x12<\n" +
+	"\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12\x1c\n" +
+	"\x03csr\x18\x02 \x01(\fB\n" +
+	"\xbaH\az\x05\x10\x01\x18\x80@R\x03csr\"2\n" +
+	"\x1aIssueAdministratorResponse\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain2\xad\x05\n" +
 	"\vPeerService\x12L\n" +
 	"\aPropose\x12\x1f.naru.command.v1.ProposeRequest\x1a .naru.command.v1.ProposeResponse\x12R\n" +
 	"\tReadIndex\x12!.naru.command.v1.ReadIndexRequest\x1a\".naru.command.v1.ReadIndexResponse\x12I\n" +
@@ -753,7 +856,8 @@ const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\aSamples\x12\x1f.naru.command.v1.SamplesRequest\x1a .naru.command.v1.SamplesResponse\x12O\n" +
 	"\x04Join\x12\".naru.command.v1.JoinServerRequest\x1a#.naru.command.v1.JoinServerResponse\x12F\n" +
 	"\x05Admit\x12\x1d.naru.command.v1.AdmitRequest\x1a\x1e.naru.command.v1.AdmitResponse\x12[\n" +
-	"\fRemoveServer\x12$.naru.command.v1.RemoveServerRequest\x1a%.naru.command.v1.RemoveServerResponseBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\fRemoveServer\x12$.naru.command.v1.RemoveServerRequest\x1a%.naru.command.v1.RemoveServerResponse\x12m\n" +
+	"\x12IssueAdministrator\x12*.naru.command.v1.IssueAdministratorRequest\x1a+.naru.command.v1.IssueAdministratorResponseBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_peer_proto_rawDescOnce sync.Once
@@ -767,39 +871,41 @@ func file_naru_command_v1_peer_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_peer_proto_rawDescData
 }
 
-var file_naru_command_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_naru_command_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_naru_command_v1_peer_proto_goTypes = []any{
-	(*ProposeRequest)(nil),        // 0: naru.command.v1.ProposeRequest
-	(*ProposeResponse)(nil),       // 1: naru.command.v1.ProposeResponse
-	(*ReadIndexRequest)(nil),      // 2: naru.command.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),     // 3: naru.command.v1.ReadIndexResponse
-	(*StatusRequest)(nil),         // 4: naru.command.v1.StatusRequest
-	(*StatusResponse)(nil),        // 5: naru.command.v1.StatusResponse
-	(*SamplesRequest)(nil),        // 6: naru.command.v1.SamplesRequest
-	(*SamplesResponse)(nil),       // 7: naru.command.v1.SamplesResponse
-	(*JoinServerRequest)(nil),     // 8: naru.command.v1.JoinServerRequest
-	(*JoinServerResponse)(nil),    // 9: naru.command.v1.JoinServerResponse
-	(*AdmitRequest)(nil),          // 10: naru.command.v1.AdmitRequest
-	(*AdmitResponse)(nil),         // 11: naru.command.v1.AdmitResponse
-	(*RemoveServerRequest)(nil),   // 12: naru.command.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil),  // 13: naru.command.v1.RemoveServerResponse
-	(*Command)(nil),               // 14: naru.command.v1.Command
-	(*Result)(nil),                // 15: naru.command.v1.Result
-	(*v1.Server)(nil),             // 16: naru.api.v1.Server
-	(*v1.HostSample)(nil),         // 17: naru.api.v1.HostSample
-	(*v1.VMSample)(nil),           // 18: naru.api.v1.VMSample
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*ProposeRequest)(nil),             // 0: naru.command.v1.ProposeRequest
+	(*ProposeResponse)(nil),            // 1: naru.command.v1.ProposeResponse
+	(*ReadIndexRequest)(nil),           // 2: naru.command.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),          // 3: naru.command.v1.ReadIndexResponse
+	(*StatusRequest)(nil),              // 4: naru.command.v1.StatusRequest
+	(*StatusResponse)(nil),             // 5: naru.command.v1.StatusResponse
+	(*SamplesRequest)(nil),             // 6: naru.command.v1.SamplesRequest
+	(*SamplesResponse)(nil),            // 7: naru.command.v1.SamplesResponse
+	(*JoinServerRequest)(nil),          // 8: naru.command.v1.JoinServerRequest
+	(*JoinServerResponse)(nil),         // 9: naru.command.v1.JoinServerResponse
+	(*AdmitRequest)(nil),               // 10: naru.command.v1.AdmitRequest
+	(*AdmitResponse)(nil),              // 11: naru.command.v1.AdmitResponse
+	(*RemoveServerRequest)(nil),        // 12: naru.command.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),       // 13: naru.command.v1.RemoveServerResponse
+	(*IssueAdministratorRequest)(nil),  // 14: naru.command.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 15: naru.command.v1.IssueAdministratorResponse
+	(*Command)(nil),                    // 16: naru.command.v1.Command
+	(*Result)(nil),                     // 17: naru.command.v1.Result
+	(*v1.Server)(nil),                  // 18: naru.api.v1.Server
+	(*v1.HostSample)(nil),              // 19: naru.api.v1.HostSample
+	(*v1.VMSample)(nil),                // 20: naru.api.v1.VMSample
+	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
 }
 var file_naru_command_v1_peer_proto_depIdxs = []int32{
-	14, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
-	15, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
-	16, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
-	17, // 3: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
-	18, // 4: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
-	16, // 5: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
-	19, // 6: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
-	14, // 7: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
-	15, // 8: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
+	16, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
+	17, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
+	18, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
+	19, // 3: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
+	20, // 4: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
+	18, // 5: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
+	21, // 6: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
+	16, // 7: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
+	17, // 8: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
 	0,  // 9: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
 	2,  // 10: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
 	4,  // 11: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
@@ -807,15 +913,17 @@ var file_naru_command_v1_peer_proto_depIdxs = []int32{
 	8,  // 13: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
 	10, // 14: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
 	12, // 15: naru.command.v1.PeerService.RemoveServer:input_type -> naru.command.v1.RemoveServerRequest
-	1,  // 16: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
-	3,  // 17: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
-	5,  // 18: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
-	7,  // 19: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
-	9,  // 20: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
-	11, // 21: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
-	13, // 22: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
+	14, // 16: naru.command.v1.PeerService.IssueAdministrator:input_type -> naru.command.v1.IssueAdministratorRequest
+	1,  // 17: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
+	3,  // 18: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
+	5,  // 19: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
+	7,  // 20: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
+	9,  // 21: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
+	11, // 22: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
+	13, // 23: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
+	15, // 24: naru.command.v1.PeerService.IssueAdministrator:output_type -> naru.command.v1.IssueAdministratorResponse
+	17, // [17:25] is the sub-list for method output_type
+	9,  // [9:17] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -833,7 +941,7 @@ func file_naru_command_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_peer_proto_rawDesc), len(file_naru_command_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

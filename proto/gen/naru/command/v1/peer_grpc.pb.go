@@ -19,13 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PeerService_Propose_FullMethodName      = "/naru.command.v1.PeerService/Propose"
-	PeerService_ReadIndex_FullMethodName    = "/naru.command.v1.PeerService/ReadIndex"
-	PeerService_Status_FullMethodName       = "/naru.command.v1.PeerService/Status"
-	PeerService_Samples_FullMethodName      = "/naru.command.v1.PeerService/Samples"
-	PeerService_Join_FullMethodName         = "/naru.command.v1.PeerService/Join"
-	PeerService_Admit_FullMethodName        = "/naru.command.v1.PeerService/Admit"
-	PeerService_RemoveServer_FullMethodName = "/naru.command.v1.PeerService/RemoveServer"
+	PeerService_Propose_FullMethodName            = "/naru.command.v1.PeerService/Propose"
+	PeerService_ReadIndex_FullMethodName          = "/naru.command.v1.PeerService/ReadIndex"
+	PeerService_Status_FullMethodName             = "/naru.command.v1.PeerService/Status"
+	PeerService_Samples_FullMethodName            = "/naru.command.v1.PeerService/Samples"
+	PeerService_Join_FullMethodName               = "/naru.command.v1.PeerService/Join"
+	PeerService_Admit_FullMethodName              = "/naru.command.v1.PeerService/Admit"
+	PeerService_RemoveServer_FullMethodName       = "/naru.command.v1.PeerService/RemoveServer"
+	PeerService_IssueAdministrator_FullMethodName = "/naru.command.v1.PeerService/IssueAdministrator"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -48,6 +49,9 @@ type PeerServiceClient interface {
 	Admit(ctx context.Context, in *AdmitRequest, opts ...grpc.CallOption) (*AdmitResponse, error)
 	// RemoveServer takes a server out of the Raft configuration and then carries the command out; leader only.
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
+	// IssueAdministrator gives an administrator a certificate by the word of whoever holds the calling server's key: the way
+	// in when no administrator's certificate is good any more.
+	IssueAdministrator(ctx context.Context, in *IssueAdministratorRequest, opts ...grpc.CallOption) (*IssueAdministratorResponse, error)
 }
 
 type peerServiceClient struct {
@@ -128,6 +132,16 @@ func (c *peerServiceClient) RemoveServer(ctx context.Context, in *RemoveServerRe
 	return out, nil
 }
 
+func (c *peerServiceClient) IssueAdministrator(ctx context.Context, in *IssueAdministratorRequest, opts ...grpc.CallOption) (*IssueAdministratorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueAdministratorResponse)
+	err := c.cc.Invoke(ctx, PeerService_IssueAdministrator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -148,6 +162,9 @@ type PeerServiceServer interface {
 	Admit(context.Context, *AdmitRequest) (*AdmitResponse, error)
 	// RemoveServer takes a server out of the Raft configuration and then carries the command out; leader only.
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
+	// IssueAdministrator gives an administrator a certificate by the word of whoever holds the calling server's key: the way
+	// in when no administrator's certificate is good any more.
+	IssueAdministrator(context.Context, *IssueAdministratorRequest) (*IssueAdministratorResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -178,6 +195,9 @@ func (UnimplementedPeerServiceServer) Admit(context.Context, *AdmitRequest) (*Ad
 }
 func (UnimplementedPeerServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
+}
+func (UnimplementedPeerServiceServer) IssueAdministrator(context.Context, *IssueAdministratorRequest) (*IssueAdministratorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueAdministrator not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -326,6 +346,24 @@ func _PeerService_RemoveServer_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_IssueAdministrator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueAdministratorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).IssueAdministrator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_IssueAdministrator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).IssueAdministrator(ctx, req.(*IssueAdministratorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -360,6 +398,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveServer",
 			Handler:    _PeerService_RemoveServer_Handler,
+		},
+		{
+			MethodName: "IssueAdministrator",
+			Handler:    _PeerService_IssueAdministrator_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

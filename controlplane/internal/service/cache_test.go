@@ -1,26 +1,27 @@
 package service
 
 import (
+	"strconv"
 	"testing"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 func TestATokenIsKeptOnlyWhileItsChangesAreFollowed(t *testing.T) {
-	var c tokenCache
+	var c cache[apiv1.AccessToken]
 	token := &apiv1.AccessToken{Id: "t"}
 	_, age := c.get("t")
-	c.put(token, age)
+	c.put("t", token, age)
 	if got, _ := c.get("t"); got != nil {
 		t.Fatal("it is kept though nobody follows")
 	}
 	c.empty(map[string]*apiv1.AccessToken{})
-	c.put(token, age)
+	c.put("t", token, age)
 	if got, _ := c.get("t"); got != nil {
 		t.Fatal("what was read before a change is kept after it")
 	}
 	_, age = c.get("t")
-	c.put(token, age)
+	c.put("t", token, age)
 	if got, _ := c.get("t"); got != token {
 		t.Fatal("it is not kept")
 	}
@@ -31,13 +32,13 @@ func TestATokenIsKeptOnlyWhileItsChangesAreFollowed(t *testing.T) {
 }
 
 func TestTheCacheOfTokensIsBounded(t *testing.T) {
-	var c tokenCache
+	var c cache[apiv1.AccessToken]
 	c.empty(map[string]*apiv1.AccessToken{})
 	_, age := c.get("")
-	for i := range 3 * maxCachedTokens {
-		c.put(&apiv1.AccessToken{Id: string(rune('a'+i%26)) + string(rune(i))}, age)
+	for i := range 3 * maxCached {
+		c.put(strconv.Itoa(i), &apiv1.AccessToken{}, age)
 	}
-	if len(c.tokens) > maxCachedTokens {
-		t.Fatalf("it keeps %d", len(c.tokens))
+	if len(c.kept) > maxCached {
+		t.Fatalf("it keeps %d", len(c.kept))
 	}
 }

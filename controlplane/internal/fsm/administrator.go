@@ -1,0 +1,69 @@
+package fsm
+
+import (
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createAdministrator(in *commandv1.CreateAdministrator) (*commandv1.Result, error) {
+	m := in.GetAdministrator()
+	if err := mayCreate(c.tx.Administrators, "administrator", m, nil); err != nil {
+		return nil, err
+	}
+	if m.GetFingerprint() == "" || m.GetExpiresAt() == nil {
+		return nil, invalid("an administrator needs the fingerprint of a key, and an end")
+	}
+	m.CreatedBy, m.CreatedAt, m.RenewedAt = c.actor, c.now, nil
+	if err := c.tellOfAdministrator(apiv1.Event_WARNING, "administrator.created", m, "may administer the federation, by the word of "+c.actor); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Administrators, m)
+}
+
+// renewAdministrator notes which key the newest certificate is for. Those of another key are refused from now on.
+func (c *command) renewAdministrator(in *commandv1.RenewAdministrator) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Administrators, "administrator", in.GetAdministratorId(), "")
+	if err != nil {
+		return nil, err
+	}
+	if in.GetFingerprint() == "" || in.GetExpiresAt() == nil {
+		return nil, invalid("an administrator needs the fingerprint of a key, and an end")
+	}
+	severity, said := apiv1.Event_INFO, "has a new certificate for the same key, by the word of "+c.actor
+	if m.GetFingerprint() != in.GetFingerprint() {
+		severity, said = apiv1.Event_WARNING, "has a certificate for another key, by the word of "+c.actor+"; those of the old key are refused"
+	}
+	m.Fingerprint, m.ExpiresAt, m.RenewedAt = in.GetFingerprint(), in.GetExpiresAt(), c.now
+	if err := c.tellOfAdministrator(severity, "administrator.renewed", m, said); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Administrators, m)
+}
+
+// deleteAdministrator refuses an administrator's certificates from now on. One whose certificate is good always remains.
+func (c *command) deleteAdministrator(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Administrators, "administrator", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	remains := false
+	for other, err := range c.tx.Administrators.All(nil) {
+		if err != nil {
+			return nil, err
+		}
+		remains = remains || other.GetId() != m.GetId() && later(other.GetExpiresAt(), c.now)
+	}
+	if !remains {
+		return nil, problem.Newf(problem.InUse, "Make another administrator first: naru admin create.",
+			"%s is the last administrator whose certificate is good", m.GetName())
+	}
+	if err := c.tellOfAdministrator(apiv1.Event_WARNING, "administrator.deleted", m, "may no longer administer the federation, by the word of "+c.actor); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Administrators, "administrator", m, "", "")
+}
+
+func (c *command) tellOfAdministrator(severity apiv1.Event_Severity, kind string, m *apiv1.Administrator, said string) error {
+	return c.tell(severity, kind, "", "", reference("administrator", m), m.GetName()+" "+said+" (key "+m.GetFingerprint()+")")
+}
