@@ -82,7 +82,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		Reader: s.db, Proposer: s.replica, Servers: s.replica, Samples: &allSamples{s.replica},
 		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper,
 	})
-	authenticator := auth.New(s.service, s.keeper.Root, time.Now)
+	authenticator := auth.New(s.service, s.keeper.Root, s.replica.Now)
 	if s.api, err = api.New(api.Config{
 		Certificate: s.keeper.Holder().TLSCertificate, Register: s.service.Register, Who: authenticator,
 		Ready: s.ready, Gatherer: registry, Registerer: registry, Logger: log.With("part", "api"),
@@ -92,7 +92,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	if err := s.newHub(samples, registry); err != nil {
 		return nil, err
 	}
-	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: time.Now})
+	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	if s.listen, err = net.Listen("tcp", c.API.Address); err != nil {
 		return nil, fmt.Errorf("api.address: %w; stop what holds the port, or configure another", err)
@@ -127,9 +127,6 @@ func (s *Server) newReplica(local replica.LocalView, registry prometheus.Registe
 		Machine: machine{fsm.New(s.db)}, Tuning: s.config.Raft,
 		ServerTLS: newcomers.Server(holder.TLSCertificate), ClientTLS: peers.Client(holder.TLSCertificate),
 		PeerOf: peerOf(peers), Join: &joiner{s}, Local: local,
-		ClockJumped: func(by time.Duration) {
-			s.log.Error("the clock jumped; what expires is held back until it has settled", "by", by)
-		},
 		Logger: s.log.With("part", "raft"), Metrics: registry,
 	})
 }

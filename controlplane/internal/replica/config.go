@@ -40,10 +40,8 @@ type Config struct {
 	Join  JoinHandler
 	Local LocalView
 
-	// ClockJumped is told when the wall clock jumps by more than the monotonic clock can account for. It must not block.
-	ClockJumped func(by time.Duration)
-	Logger      *slog.Logger
-	Metrics     prometheus.Registerer
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer
 
 	snapshotKept func()    // tests end the process there
 	files        types.VFS // tests put in one that fails
@@ -144,9 +142,6 @@ func (c *Config) check() error {
 		return errors.New("a server needs an address where its peers reach it")
 	case c.Machine == nil:
 		return errors.New("a server needs a machine")
-	}
-	if c.ClockJumped == nil {
-		c.ClockJumped = func(time.Duration) {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

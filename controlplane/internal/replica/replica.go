@@ -331,9 +331,11 @@ func (r *Replica) actor() string { return "spiffe://" + r.c.Federation + "/serve
 
 func (r *Replica) clockJumped(by time.Duration) {
 	r.metrics.clockJumps.Inc()
-	r.c.Logger.Warn("the wall clock has jumped", "by", by)
-	r.c.ClockJumped(by)
+	r.c.Logger.Error("the wall clock has jumped; what expires goes on as if it had not, until it has stood for a while", "by", by, "for", settleTime)
 }
+
+// Now returns the time for what expires: the wall clock's, which is not followed for ten minutes after it has jumped.
+func (r *Replica) Now() time.Time { return r.clock.now() }
 
 // watchClock looks at the clocks also when nothing is proposed.
 func (r *Replica) watchClock(ctx context.Context) error {
