@@ -113,7 +113,7 @@ func readBody(w http.ResponseWriter, r *http.Request, wanted bool) ([]byte, erro
 	if wanted && r.ContentLength != 0 {
 		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if err != nil || kind != "application/json" {
-			return nil, problem.Newf(problem.Invalid, "Send JSON, with Content-Type: application/json.",
+			return nil, problem.Newf(problem.UnsupportedMedia, "Send JSON, with Content-Type: application/json.",
 				"the body's Content-Type is %q", clip(r.Header.Get("Content-Type"), 128)).With("Content-Type", "must be application/json")
 		}
 	}

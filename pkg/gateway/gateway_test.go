@@ -204,7 +204,7 @@ func TestBadRequestsAreRefusedWithTheReason(t *testing.T) {
 		{"null", "POST", "/v1/vms", `null`, nil, 400, problem.Invalid, "no JSON object", ""},
 		{"bytes behind the body", "POST", "/v1/vms", `{"name":"a"}{"x":1}`, nil, 400, problem.Invalid, "more behind its JSON value", ""},
 		{"a body that is too large", "POST", "/v1/vms", `{"name":"` + strings.Repeat("a", 1<<20) + `"}`, nil, 413, problem.TooLarge, "1048576 bytes", ""},
-		{"a form", "POST", "/v1/vms", `name=a`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 400, problem.Invalid, "Content-Type", "Content-Type"},
+		{"a form", "POST", "/v1/vms", `name=a`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, problem.UnsupportedMedia, "Content-Type", "Content-Type"},
 		{"a query beside a body", "POST", "/v1/vms?name=b", `{"name":"a"}`, nil, 400, problem.Invalid, "name is not a query parameter", "name"},
 		{"a body where none is", "DELETE", "/v1/vms/web-1", `{"name":"a"}`, nil, 400, problem.Invalid, "takes no body", ""},
 		{"an unknown parameter", "GET", "/v1/vms?sort=name", "", nil, 400, problem.Invalid, "sort is not a query parameter", "sort"},

@@ -26,6 +26,8 @@ const (
 	TooLarge            Code = "TOO_LARGE"
 	TooMany             Code = "TOO_MANY"
 	Gone                Code = "GONE"
+	Contradiction       Code = "CONTRADICTION"
+	UnsupportedMedia    Code = "UNSUPPORTED_MEDIA"
 	Unsupported         Code = "UNSUPPORTED"
 	MethodNotAllowed    Code = "METHOD_NOT_ALLOWED"
 	TokenInvalid        Code = "TOKEN_INVALID"
@@ -78,6 +80,8 @@ var table = map[Code]entry{
 	QuotaExceeded:       {"The quota is used up", http.StatusForbidden, codes.ResourceExhausted, ExitRefused},
 	TooLarge:            {"The request is too large", http.StatusRequestEntityTooLarge, codes.InvalidArgument, ExitRefused},
 	TooMany:             {"Too many requests", http.StatusTooManyRequests, codes.ResourceExhausted, ExitUnavailable},
+	Contradiction:       {"It contradicts what is known", http.StatusConflict, codes.FailedPrecondition, ExitConflict},
+	UnsupportedMedia:    {"The content type is not understood", http.StatusUnsupportedMediaType, codes.InvalidArgument, ExitUsage},
 	Gone:                {"The revision is no longer kept", http.StatusGone, codes.OutOfRange, ExitConflict},
 	Unsupported:         {"Not supported here", http.StatusNotImplemented, codes.Unimplemented, ExitRefused},
 	MethodNotAllowed:    {"The method is not allowed on this path", http.StatusMethodNotAllowed, codes.Unimplemented, ExitRefused},

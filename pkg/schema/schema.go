@@ -123,7 +123,9 @@ func ApplyUpdate(stored, in proto.Message, mask *fieldmaskpb.FieldMask) error {
 				e.With(path, "is set by Naru and cannot be given")
 			}
 		default:
-			copyField(out, in, f.desc)
+			if copyField(out, in, f.desc); f.required && !out.ProtoReflect().Has(f.desc) {
+				e.With(path, "is required and cannot be cleared")
+			}
 		}
 	}
 	if len(e.Problem.GetErrors()) > 0 {

@@ -100,8 +100,14 @@ func (s serverService) CreateServerToken(ctx context.Context, r *apiv1.CreateSer
 	return &apiv1.CreateServerTokenResponse{Token: text, ExpiresAt: expires}, err
 }
 
-// BackUp sends a backup in pieces.
+// BackUp sends a backup in pieces: of all that was acknowledged before, or, where the caller asks for what is stale, of what
+// this server has.
 func (s serverService) BackUp(r *apiv1.BackUpRequest, stream grpc.ServerStreamingServer[apiv1.BackUpResponse]) error {
+	if !callOf(stream.Context()).Stale {
+		if err := s.Proposer.ReadIndex(stream.Context()); err != nil {
+			return err
+		}
+	}
 	w := &chunkWriter{send: func(b []byte) error { return stream.Send(&apiv1.BackUpResponse{Chunk: b}) }}
 	if err := s.Servers.BackUp(stream.Context(), w); err != nil {
 		return err
