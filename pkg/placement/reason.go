@@ -65,6 +65,9 @@ var healthReasons = map[apiv1.Host_Health]Reason{
 
 // closedBy returns why a host takes no VM at all, or Fits.
 func closedBy(h *apiv1.Host) Reason {
+	if h.GetLoss() != nil {
+		return Fenced
+	}
 	if r, ok := adminReasons[h.GetAdminState()]; ok {
 		return r
 	}

@@ -35,6 +35,8 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.ZoneService_CreateJoinToken_FullMethodName:  &apiv1.CreateJoinTokenRequest{Zone: "business"},
 		apiv1.ZoneService_ListJoinRequests_FullMethodName: &apiv1.ListJoinRequestsRequest{},
 		apiv1.ZoneService_AcceptAgent_FullMethodName:      nil, // needs an agent; see notInMatrix
+		apiv1.ZoneService_QuarantineZone_FullMethodName:   &apiv1.QuarantineZoneRequest{Zone: "internet", Reason: "test"},
+		apiv1.ZoneService_LiftQuarantine_FullMethodName:   nil, // needs a quarantined zone; see notInMatrix
 		apiv1.ZoneService_RevokeZone_FullMethodName:       &apiv1.RevokeZoneRequest{Zone: "internet"},
 
 		apiv1.ClusterService_ListClusters_FullMethodName:  &apiv1.ListClustersRequest{},
@@ -44,13 +46,15 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.ClusterService_UpdateCluster_FullMethodName: &apiv1.UpdateClusterRequest{Cluster: &apiv1.Cluster{Id: "kvm", Purpose: "DB"}, Zone: "business", UpdateMask: mask("purpose")},
 		apiv1.ClusterService_DeleteCluster_FullMethodName: &apiv1.DeleteClusterRequest{Cluster: "spare", Zone: "business"},
 
-		apiv1.HostService_ListHosts_FullMethodName:  &apiv1.ListHostsRequest{},
-		apiv1.HostService_GetHost_FullMethodName:    &apiv1.GetHostRequest{Host: "kvm-1", Zone: "business"},
-		apiv1.HostService_WatchHosts_FullMethodName: &apiv1.WatchHostsRequest{},
-		apiv1.HostService_CreateHost_FullMethodName: &apiv1.CreateHostRequest{Host: &apiv1.Host{Name: "other", Zone: "business", Cluster: "kvm", Endpoint: "sim://"}},
-		apiv1.HostService_UpdateHost_FullMethodName: &apiv1.UpdateHostRequest{Host: &apiv1.Host{Id: "kvm-1", AdminState: apiv1.Host_ENABLED}, Zone: "business", UpdateMask: mask("admin_state")},
-		apiv1.HostService_DeleteHost_FullMethodName: &apiv1.DeleteHostRequest{Host: "kvm-1", Zone: "internet"},
-		apiv1.HostService_TopHosts_FullMethodName:   &apiv1.TopHostsRequest{},
+		apiv1.HostService_ListHosts_FullMethodName:        &apiv1.ListHostsRequest{},
+		apiv1.HostService_GetHost_FullMethodName:          &apiv1.GetHostRequest{Host: "kvm-1", Zone: "business"},
+		apiv1.HostService_WatchHosts_FullMethodName:       &apiv1.WatchHostsRequest{},
+		apiv1.HostService_CreateHost_FullMethodName:       &apiv1.CreateHostRequest{Host: &apiv1.Host{Name: "other", Zone: "business", Cluster: "kvm", Endpoint: "sim://"}},
+		apiv1.HostService_UpdateHost_FullMethodName:       &apiv1.UpdateHostRequest{Host: &apiv1.Host{Id: "kvm-1", AdminState: apiv1.Host_ENABLED}, Zone: "business", UpdateMask: mask("admin_state")},
+		apiv1.HostService_DeleteHost_FullMethodName:       &apiv1.DeleteHostRequest{Host: "kvm-1", Zone: "internet"},
+		apiv1.HostService_DeclareHostLost_FullMethodName:  &apiv1.DeclareHostLostRequest{Host: "kvm-1", Zone: "business", Reason: "it burnt"},
+		apiv1.HostService_DeclareHostFound_FullMethodName: &apiv1.DeclareHostFoundRequest{Host: "kvm-1", Zone: "business", Reason: "it did not"},
+		apiv1.HostService_TopHosts_FullMethodName:         &apiv1.TopHostsRequest{},
 
 		apiv1.AdministratorService_ListAdministrators_FullMethodName:  &apiv1.ListAdministratorsRequest{},
 		apiv1.AdministratorService_GetAdministrator_FullMethodName:    &apiv1.GetAdministratorRequest{Administrator: "lee"},
@@ -124,6 +128,7 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 var notInMatrix = map[string]proto.Message{
 	apiv1.ZoneService_AcceptAgent_FullMethodName:    &apiv1.AcceptAgentRequest{Zone: "business", Agent: "a", Fingerprint: "SHA256:x"},
 	apiv1.ServerService_DeleteServer_FullMethodName: &apiv1.DeleteServerRequest{Server: "controlplane-1"},
+	apiv1.ZoneService_LiftQuarantine_FullMethodName: &apiv1.LiftQuarantineRequest{Zone: "business", Reason: "test"},
 }
 
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }

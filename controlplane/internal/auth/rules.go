@@ -33,6 +33,8 @@ var rules = map[string]rule{
 	apiv1.ZoneService_CreateJoinToken_FullMethodName:  admin,
 	apiv1.ZoneService_ListJoinRequests_FullMethodName: admin,
 	apiv1.ZoneService_AcceptAgent_FullMethodName:      admin,
+	apiv1.ZoneService_QuarantineZone_FullMethodName:   admin,
+	apiv1.ZoneService_LiftQuarantine_FullMethodName:   admin,
 	apiv1.ZoneService_RevokeZone_FullMethodName:       admin,
 
 	apiv1.ClusterService_ListClusters_FullMethodName:  anyone,
@@ -43,13 +45,15 @@ var rules = map[string]rule{
 	apiv1.ClusterService_DeleteCluster_FullMethodName: admin,
 
 	// What a host is and how full it is says something of every project on it.
-	apiv1.HostService_ListHosts_FullMethodName:  admin,
-	apiv1.HostService_GetHost_FullMethodName:    admin,
-	apiv1.HostService_WatchHosts_FullMethodName: admin,
-	apiv1.HostService_CreateHost_FullMethodName: admin,
-	apiv1.HostService_UpdateHost_FullMethodName: admin,
-	apiv1.HostService_DeleteHost_FullMethodName: admin,
-	apiv1.HostService_TopHosts_FullMethodName:   admin,
+	apiv1.HostService_ListHosts_FullMethodName:        admin,
+	apiv1.HostService_GetHost_FullMethodName:          admin,
+	apiv1.HostService_WatchHosts_FullMethodName:       admin,
+	apiv1.HostService_CreateHost_FullMethodName:       admin,
+	apiv1.HostService_UpdateHost_FullMethodName:       admin,
+	apiv1.HostService_DeleteHost_FullMethodName:       admin,
+	apiv1.HostService_DeclareHostLost_FullMethodName:  admin,
+	apiv1.HostService_DeclareHostFound_FullMethodName: admin,
+	apiv1.HostService_TopHosts_FullMethodName:         admin,
 
 	apiv1.FlavorService_ListFlavors_FullMethodName:  anyone,
 	apiv1.FlavorService_GetFlavor_FullMethodName:    anyone,

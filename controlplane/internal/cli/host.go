@@ -77,10 +77,10 @@ func (a *app) hostNoun() noun[*apiv1.Host] {
 
 func (a *app) host() *cobra.Command {
 	n := a.hostNoun()
-	return command(a, n,
+	return command(a, n, append(a.fates(n),
 		set(a, n, "cordon", "Place no new VM on a host", "admin_state", func(m *apiv1.Host) { m.AdminState = apiv1.Host_CORDONED }),
 		set(a, n, "uncordon", "Place VMs on a host again", "admin_state", func(m *apiv1.Host) { m.AdminState = apiv1.Host_ENABLED }),
-		a.topHosts())
+		a.topHosts())...)
 }
 
 var hostSampleColumns = []column[*apiv1.HostSample]{

@@ -72,7 +72,8 @@ func (a *app) zoneNoun() noun[*apiv1.Zone] {
 }
 
 func (a *app) zone() *cobra.Command {
-	return command(a, a.zoneNoun(), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())
+	n := a.zoneNoun()
+	return command(a, n, append(a.judgements(n), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())...)
 }
 
 func agentNames(z *apiv1.Zone) string {

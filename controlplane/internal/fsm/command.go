@@ -70,6 +70,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.deleteZone(b.DeleteZone)
 	case *commandv1.Command_QuarantineZone:
 		return c.quarantineZone(b.QuarantineZone)
+	case *commandv1.Command_LiftQuarantine:
+		return c.liftQuarantine(b.LiftQuarantine)
 	case *commandv1.Command_CreateCluster:
 		return c.createCluster(b.CreateCluster)
 	case *commandv1.Command_UpdateCluster:
@@ -82,6 +84,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.updateHost(b.UpdateHost)
 	case *commandv1.Command_DeleteHost:
 		return c.deleteHost(b.DeleteHost)
+	case *commandv1.Command_DeclareHost:
+		return c.declareHost(b.DeclareHost)
 	case *commandv1.Command_CreateFlavor:
 		return c.createFlavor(b.CreateFlavor)
 	case *commandv1.Command_UpdateFlavor:

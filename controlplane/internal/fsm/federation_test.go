@@ -157,6 +157,12 @@ func TestOperationsExpireAndAreResolved(t *testing.T) {
 	}
 	generation := p.vm(2).GetGeneration().GetIndex()
 	p.accept(resolve("op-create-2", apiv1.ResolveOperationRequest_RETRY))
+	again := resolve("op-create-2", apiv1.ResolveOperationRequest_RETRY)
+	again.GetResolveOperation().Deadline = timestamppb.New(start.Add(time.Hour))
+	p.accept(again)
+	if d := p.operation("op-create-2").GetDeadline().AsTime(); !d.Equal(start.Add(time.Hour)) {
+		t.Errorf("tried again, it has the deadline %v", d)
+	}
 	if g := p.vm(2).GetGeneration().GetIndex(); g <= generation || p.operation("op-create-2").GetDone() {
 		t.Errorf("generation %d after %d", g, generation)
 	}

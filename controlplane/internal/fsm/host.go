@@ -19,7 +19,7 @@ func (c *command) createHost(in *commandv1.CreateHost) (*commandv1.Result, error
 		return nil, err
 	}
 	schema.MergeObserved(m, &apiv1.Host{})
-	m.Generation, m.CreatedAt = c.generation(), c.now
+	m.Generation, m.CreatedAt, m.Loss = c.generation(), c.now, nil
 	result, err := create(c, c.tx.Hosts, "host", m, "", m.GetZone())
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (c *command) updateHost(in *commandv1.UpdateHost) (*commandv1.Result, error
 	}
 	schema.MergeObserved(m, was)
 	m.Zone, m.ZoneId, m.Cluster, m.ClusterId = was.GetZone(), was.GetZoneId(), was.GetCluster(), was.GetClusterId()
-	m.Generation, m.CreatedAt = c.generation(), was.GetCreatedAt()
+	m.Generation, m.CreatedAt, m.Loss = c.generation(), was.GetCreatedAt(), was.GetLoss()
 	result, err := put(c.tx.Hosts, m)
 	if err != nil {
 		return nil, err
@@ -60,6 +60,34 @@ func (c *command) deleteHost(in *commandv1.DeleteNoun) (*commandv1.Result, error
 		return nil, err
 	}
 	return remove(c, c.tx.Hosts, "host", m, "", m.GetZone())
+}
+
+// declareHost notes an administrator's word that a host is lost for good, or takes it back. Its zone acts on it.
+func (c *command) declareHost(in *commandv1.DeclareHost) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Hosts, "host", in.GetHostId(), "")
+	if err != nil {
+		return nil, err
+	}
+	if in.GetReason() == "" {
+		return nil, invalid("a host is declared lost, or found, with a reason")
+	}
+	if (m.GetLoss() != nil) == in.GetLost() {
+		return made(m, nil)
+	}
+	severity, kind, said := apiv1.Event_WARNING, "host.declared_found", "is worked with again, by the word of "
+	if m.Loss = nil; in.GetLost() {
+		m.Loss = &apiv1.Loss{At: c.now, By: c.actor, Reason: in.GetReason()}
+		severity, kind, said = apiv1.Event_ERROR, "host.declared_lost", "was declared lost by "
+	}
+	m.Generation = c.generation()
+	if err := c.tell(severity, kind, m.GetZone(), "", reference("host", m), "host "+m.GetName()+" "+said+c.actor+": "+in.GetReason()); err != nil {
+		return nil, err
+	}
+	result, err := put(c.tx.Hosts, m)
+	if err != nil {
+		return nil, err
+	}
+	return result, c.tx.Desire(m.GetZoneId(), reference("host", m))
 }
 
 // clusterOf checks that a noun names a cluster that exists in its zone.

@@ -143,16 +143,16 @@ func (c *command) acceptEvent(zone *apiv1.Zone, m *apiv1.Event) (string, error) 
 		vm, err := c.tx.VMs.Get(target.GetId())
 		switch {
 		case missing(err):
-			m.Project = "" // gone meanwhile
+			m.Project, m.ProjectId = "", "" // gone meanwhile
 		case err != nil:
 			return "", err
 		case vm.GetZoneId() != zone.GetId():
 			return "VM " + target.GetId() + " is not in zone " + zone.GetName(), nil
 		default:
-			m.Project = vm.GetProject()
+			m.Project, m.ProjectId = vm.GetProject(), vm.GetProjectId()
 		}
 	default:
-		m.Project = ""
+		m.Project, m.ProjectId = "", ""
 	}
 	return "", c.tx.Events.Put(m)
 }

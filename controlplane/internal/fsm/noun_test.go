@@ -200,32 +200,92 @@ func TestABrokerIsEnrolledOnce(t *testing.T) {
 	})
 }
 
-func TestAnAdministratorMovesAZoneIntoMaintenanceAndOutOfQuarantine(t *testing.T) {
+func TestAnAdministratorMovesAZoneIntoMaintenanceAndOutOfIt(t *testing.T) {
 	p := furnished(t)
-	move := func(to apiv1.Zone_State, revision string) *commandv1.Command {
+	move := func(to apiv1.Zone_AdminState) *commandv1.Command {
 		m := p.zone()
-		m.State, m.Description = to, "moved"
-		return &commandv1.Command{Body: &commandv1.Command_UpdateZone{UpdateZone: &commandv1.UpdateZone{Zone: m, ExpectedRevision: revision}}}
+		m.State, m.AdminState, m.AdminReason = apiv1.Zone_RETIRED, to, "the cooling is mended"
+		return &commandv1.Command{Body: &commandv1.Command_UpdateZone{UpdateZone: &commandv1.UpdateZone{Zone: m}}}
 	}
-	state := func() apiv1.Zone_State { return p.zone().GetState() }
-	p.accept(move(apiv1.Zone_ONLINE, p.zone().GetRevision()))
-	if state() != apiv1.Zone_JOINING || p.zone().GetDescription() != "moved" {
-		t.Errorf("an update made the zone %v", state())
+	is := func(state apiv1.Zone_State) {
+		t.Helper()
+		if got := p.zone().GetState(); got != state {
+			t.Errorf("the zone is %v, not %v", got, state)
+		}
 	}
-	p.accept(move(apiv1.Zone_MAINTENANCE, p.zone().GetRevision()))
-	if state() != apiv1.Zone_MAINTENANCE {
-		t.Errorf("the zone is %v, not in maintenance", state())
+	is(apiv1.Zone_JOINING)
+	p.accept(move(apiv1.Zone_UNDER_MAINTENANCE))
+	is(apiv1.Zone_MAINTENANCE)
+	if r := p.refuse(problem.ZoneUnavailable, createVM(1)); !strings.Contains(r.GetDetail(), "the cooling is mended") {
+		t.Errorf("the refusal is %v", r)
 	}
-	p.accept(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: "z-business", Reason: "two epochs"}}})
-	p.refuse(problem.ZoneUnavailable, session(1, true))
-	p.refuse(problem.ZoneUnavailable, observe("i", 0, 1))
-	p.accept(move(apiv1.Zone_DISCONNECTED, "")) // without the revision that he has seen it is no word of his
-	if state() != apiv1.Zone_QUARANTINED {
-		t.Errorf("an unaware update made the zone %v", state())
-	}
-	p.accept(move(apiv1.Zone_DISCONNECTED, p.zone().GetRevision()))
+	p.accept(move(apiv1.Zone_ENABLED))
+	is(apiv1.Zone_JOINING)
 	p.accept(session(1, true))
-	if state() != apiv1.Zone_ONLINE || p.events()["zone.quarantined"] != 1 {
-		t.Errorf("the zone is %v, events %v", state(), p.events())
+	p.accept(createVM(1))
+	p.accept(move(apiv1.Zone_UNDER_MAINTENANCE))
+	p.accept(session(1, false))
+	p.accept(session(2, true))
+	is(apiv1.Zone_MAINTENANCE)                       // coming and going of sessions does not end it
+	p.accept(desire(1, apiv1.VM_STOPPED, "op-stop")) // what is there goes on
+	p.accept(move(apiv1.Zone_UNDER_MAINTENANCE))
+	p.accept(move(apiv1.Zone_ENABLED))
+	is(apiv1.Zone_ONLINE)
+	p.accept(createVM(2))
+	if e := p.events(); e["zone.maintenance"] != 2 || e["zone.maintenance_ended"] != 2 {
+		t.Errorf("events %v", e)
+	}
+}
+
+func TestAQuarantineIsLiftedByAnAdministratorOnly(t *testing.T) {
+	p := furnished(t)
+	lift := &commandv1.Command{Body: &commandv1.Command_LiftQuarantine{LiftQuarantine: &commandv1.LiftQuarantine{ZoneId: "z-business", Reason: "the copy is gone"}}}
+	p.refuse(problem.WrongState, lift)
+	p.accept(session(1, true))
+	p.accept(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: "z-business", Reason: "two epochs"}}})
+	p.refuse(problem.ZoneUnavailable, session(2, true))
+	p.refuse(problem.ZoneUnavailable, observe("i", 0, 1))
+	p.refuse(problem.ZoneUnavailable, createVM(1))
+	m := p.zone()
+	m.AdminState = apiv1.Zone_ENABLED
+	p.accept(&commandv1.Command{Body: &commandv1.Command_UpdateZone{UpdateZone: &commandv1.UpdateZone{Zone: m}}})
+	if z := p.zone(); z.GetState() != apiv1.Zone_QUARANTINED || z.GetFreshness() != apiv1.Freshness_STALE {
+		t.Errorf("after an update the zone is %v", z)
+	}
+	p.accept(lift)
+	if z := p.zone(); z.GetState() != apiv1.Zone_DISCONNECTED {
+		t.Errorf("lifted, the zone is %v", z)
+	}
+	p.accept(session(2, true))
+	if e := p.events(); p.zone().GetState() != apiv1.Zone_ONLINE || e["zone.quarantined"] != 1 || e["zone.quarantine_lifted"] != 1 {
+		t.Errorf("the zone is %v, events %v", p.zone(), e)
+	}
+}
+
+func TestAHostIsDeclaredLostAndFoundByAnAdministrator(t *testing.T) {
+	p := furnished(t)
+	declare := func(lost bool, reason string) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_DeclareHost{DeclareHost: &commandv1.DeclareHost{HostId: "h-1", Lost: lost, Reason: reason}}}
+	}
+	host := func() (m *apiv1.Host) {
+		p.view(func(tx *state.Tx) { m = get(t, tx.Hosts, "h-1") })
+		return m
+	}
+	p.refuse(problem.Invalid, declare(true, ""))
+	was := host().GetGeneration().GetIndex()
+	p.accept(declare(true, "it burnt"))
+	p.accept(declare(true, "it burnt"))
+	if h := host(); h.GetLoss().GetBy() != "spiffe://example.test/admin/ann" || h.GetLoss().GetReason() != "it burnt" || h.GetLoss().GetAt() == nil || h.GetGeneration().GetIndex() <= was {
+		t.Errorf("declared lost, it is %v", h)
+	}
+	update := host()
+	update.Loss, update.AdminState = nil, apiv1.Host_CORDONED
+	p.accept(&commandv1.Command{Body: &commandv1.Command_UpdateHost{UpdateHost: &commandv1.UpdateHost{Host: update}}})
+	if h := host(); h.GetLoss() == nil || h.GetAdminState() != apiv1.Host_CORDONED {
+		t.Errorf("an update took the declaration back: %v", h)
+	}
+	p.accept(declare(false, "it was the switch"))
+	if e := p.events(); host().GetLoss() != nil || e["host.declared_lost"] != 1 || e["host.declared_found"] != 1 {
+		t.Errorf("declared found, it is %v, events %v", host(), e)
 	}
 }

@@ -245,7 +245,7 @@ func (o *observation) follow(m *apiv1.VM) error {
 	if err := o.tx.Desire(o.zone.GetId(), reference("vm", m)); err != nil {
 		return err
 	}
-	return o.tell(apiv1.Event_WARNING, "vm.followed", o.zone.GetName(), m.GetProject(), reference("vm", m),
+	return o.tellOfVM(apiv1.Event_WARNING, "vm.followed", o.zone, m,
 		"VM "+m.GetName()+" was changed after the restored backup; it stays "+m.GetState().String())
 }
 
@@ -347,7 +347,7 @@ func (o *observation) adopt(reported *apiv1.VM, project *apiv1.Project) error {
 	if err := o.tx.Desire(o.zone.GetId(), reference("vm", m)); err != nil {
 		return err
 	}
-	return o.tell(apiv1.Event_WARNING, "vm.adopted", o.zone.GetName(), m.GetProject(), reference("vm", m), message)
+	return o.tellOfVM(apiv1.Event_WARNING, "vm.adopted", o.zone, m, message)
 }
 
 // freeName is a VM's name, or, where another VM has that, one with the end of its id, which is its random part.
@@ -407,7 +407,7 @@ func (o *observation) takeGone(id string) error {
 	if err := o.tx.VMs.Put(m); err != nil {
 		return err
 	}
-	return o.tell(apiv1.Event_ERROR, "vm.missing", o.zone.GetName(), m.GetProject(), reference("vm", m),
+	return o.tellOfVM(apiv1.Event_ERROR, "vm.missing", o.zone, m,
 		"zone "+o.zone.GetName()+" says that VM "+m.GetName()+" is gone, and it is still wanted")
 }
 
@@ -457,7 +457,8 @@ func (c *command) acknowledgeDesired(in *commandv1.AcknowledgeDesired) (*command
 	case through.GetEpoch() != meta.Epoch:
 		return nil, problem.Newf(problem.Conflict, "Begin a full sync.", "the zone acknowledges epoch %d and this is epoch %d", through.GetEpoch(), meta.Epoch)
 	case through.GetIndex() > meta.Revision:
-		return nil, problem.Newf(problem.Conflict, "Begin a full sync.", "the zone acknowledges revision %d and there are %d", through.GetIndex(), meta.Revision)
+		return nil, problem.Newf(problem.Contradiction, "Look at who else speaks to the zone, then lift its quarantine.",
+			"it acknowledges revision %d of this epoch, and there are %d", through.GetIndex(), meta.Revision)
 	}
 	point, err := c.tx.DesiredPoint(zone.GetId())
 	if err != nil {

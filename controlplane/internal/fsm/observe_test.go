@@ -371,7 +371,7 @@ func TestAZoneIsDegradedWhileAnAgentIsNotAlive(t *testing.T) {
 func TestOnlyWhatIsThereCanBeAcknowledged(t *testing.T) {
 	p := furnished(t)
 	p.refuse(problem.Conflict, acknowledge(6, 1))
-	p.refuse(problem.Conflict, acknowledge(7, 1000))
+	p.refuse(problem.Contradiction, acknowledge(7, 1000))
 	p.accept(acknowledge(7, 5))
 	p.accept(acknowledge(7, 3)) // late
 	p.view(func(tx *state.Tx) {

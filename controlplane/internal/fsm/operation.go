@@ -81,7 +81,7 @@ func (c *command) resolveOperation(in *commandv1.ResolveOperation) (*commandv1.R
 	case apiv1.ResolveOperationRequest_RETRY:
 		note.Name = "retried"
 		step(op, note)
-		err = c.retry(op)
+		err = c.retry(op, in.GetDeadline())
 	default:
 		err = invalid("an operation is resolved by RETRY, SUCCEED or FAIL")
 	}
@@ -91,8 +91,9 @@ func (c *command) resolveOperation(in *commandv1.ResolveOperation) (*commandv1.R
 	return &commandv1.Result{Operation: op}, nil
 }
 
-// retry gives the VM of an operation a new generation, so that its zone sets to work again.
-func (c *command) retry(op *apiv1.Operation) error {
+// retry gives the VM of an operation a new generation, so that its zone sets to work again, and the time that a new request
+// would have.
+func (c *command) retry(op *apiv1.Operation, deadline *timestamppb.Timestamp) error {
 	vm, err := c.tx.VMs.Get(op.GetTarget().GetId())
 	if op.GetTarget().GetKind() != "vm" || missing(err) || err == nil && vm.GetOperation() != op.GetId() {
 		return problem.Newf(problem.WrongState, "End it with SUCCEED or FAIL, and ask for the action again.",
@@ -102,6 +103,9 @@ func (c *command) retry(op *apiv1.Operation) error {
 		return err
 	}
 	vm.Generation = c.generation()
+	if deadline != nil {
+		op.Deadline = deadline
+	}
 	if err := c.tx.VMs.Put(vm); err != nil {
 		return err
 	}

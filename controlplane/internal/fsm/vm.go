@@ -3,6 +3,8 @@ package fsm
 import (
 	"strconv"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -20,7 +22,7 @@ func (c *command) createVM(in *commandv1.CreateVM) (*commandv1.Result, error) {
 	if err := c.mayCreateVM(m); err != nil {
 		return nil, err
 	}
-	op, err := c.open(in.GetOperationId(), "vm.create", reference("vm", m), m.GetProject(), m.GetZone(), in.GetDeadline())
+	op, err := c.openOn(m, in.GetOperationId(), "vm.create", in.GetDeadline())
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +51,7 @@ func (c *command) mayCreateVM(m *apiv1.VM) error {
 	if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
 		return err
 	}
-	if _, err := c.openZone(m.GetZoneId(), m.GetZone()); err != nil {
+	if _, err := c.takesVMs(m.GetZoneId(), m.GetZone()); err != nil {
 		return err
 	}
 	if m.GetClusterId() != "" {
@@ -138,7 +140,7 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 	case in.GetDesired() != apiv1.VM_DELETED && !whole(m):
 		return nil, notWhole(m)
 	}
-	op, err := c.open(in.GetOperationId(), in.GetKind(), reference("vm", m), m.GetProject(), m.GetZone(), in.GetDeadline())
+	op, err := c.openOn(m, in.GetOperationId(), in.GetKind(), in.GetDeadline())
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +170,30 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 	return made(m, op)
 }
 
+// openOn makes an operation on a VM. Where its zone is away, the first step says so.
+func (c *command) openOn(m *apiv1.VM, id, kind string, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
+	op, err := c.open(id, kind, reference("vm", m), m.GetProject(), m.GetZone(), deadline)
+	if err != nil {
+		return nil, err
+	}
+	op.ProjectId = m.GetProjectId()
+	zone, err := c.tx.Zones.Get(m.GetZoneId())
+	if err != nil {
+		return nil, orNotFound(err, "zone", m.GetZone())
+	}
+	if zone.GetFreshness() != apiv1.Freshness_LIVE && zone.GetState() != apiv1.Zone_RETIRED {
+		op.Steps[0].Message = "zone " + zone.GetName() + " is out of reach; it is carried out when the zone is back"
+	}
+	return op, nil
+}
+
+// tellOfVM stores an event about a VM, which belongs to the VM's project.
+func (c *command) tellOfVM(severity apiv1.Event_Severity, kind string, zone *apiv1.Zone, m *apiv1.VM, message string) error {
+	e := c.event(severity, kind, zone.GetName(), m.GetProject(), reference("vm", m), message)
+	e.ProjectId = m.GetProjectId()
+	return c.tx.Events.Put(e)
+}
+
 // orderVM appends an action that is no state to the journal of the VM's zone.
 func (c *command) orderVM(in *commandv1.OrderVM) (*commandv1.Result, error) {
 	m, err := stored(c.tx.VMs, "VM", in.GetVmId(), "")
@@ -184,7 +210,7 @@ func (c *command) orderVM(in *commandv1.OrderVM) (*commandv1.Result, error) {
 	if m.GetDesiredState() != apiv1.VM_RUNNING {
 		return nil, problem.Newf(problem.WrongState, "Start it first.", "VM %s is not wanted running", m.GetName())
 	}
-	op, err := c.open(in.GetOperationId(), in.GetKind(), reference("vm", m), m.GetProject(), m.GetZone(), in.GetDeadline())
+	op, err := c.openOn(m, in.GetOperationId(), in.GetKind(), in.GetDeadline())
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +254,7 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 			return err
 		}
 	}
-	return c.tell(apiv1.Event_INFO, "vm.deleted", zone.GetName(), m.GetProject(), reference("vm", m), "VM "+m.GetName()+" is deleted")
+	return c.tellOfVM(apiv1.Event_INFO, "vm.deleted", zone, m, "VM "+m.GetName()+" is deleted")
 }
 
 // whole reports whether what is known of a VM is enough to send it down: one that is held is not.

@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -20,6 +22,9 @@ func (c *command) createZone(in *commandv1.CreateZone) (*commandv1.Result, error
 	}
 	m.State, m.StateReason, m.StateChangedAt = apiv1.Zone_JOINING, "", c.now
 	m.Freshness, m.Incarnation, m.Agents, m.CreatedAt = apiv1.Freshness_LEVEL_UNSPECIFIED, "", nil, c.now
+	if err := c.maintain(&apiv1.Zone{}, m); err != nil {
+		return nil, err
+	}
 	result, err := create(c, c.tx.Zones, "zone", m, "", m.GetName())
 	if err != nil {
 		return nil, err
@@ -27,8 +32,8 @@ func (c *command) createZone(in *commandv1.CreateZone) (*commandv1.Result, error
 	return result, c.tx.Desire(m.GetId(), reference("zone", m))
 }
 
-// updateZone writes what clients write. What the plane and the zone write stays as stored, but for the state where an
-// administrator moves it (adminState), which takes the revision he has seen.
+// updateZone writes what clients write. What the plane and the zone write stays as stored, but for the state, which follows
+// what an administrator wants of the zone.
 func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error) {
 	m := in.GetZone()
 	was, err := stored(c.tx.Zones, "zone", m.GetId(), in.GetExpectedRevision())
@@ -49,8 +54,9 @@ func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error
 	}
 	next := proto.CloneOf(was)
 	next.Kind, next.Grade, next.Description, next.Broker = m.GetKind(), m.GetGrade(), m.GetDescription(), m.GetBroker()
-	if in.GetExpectedRevision() != "" && adminState(was.GetState(), m.GetState()) {
-		setZoneState(c, next, m.GetState(), m.GetStateReason())
+	next.AdminState, next.AdminReason = m.GetAdminState(), m.GetAdminReason()
+	if err := c.maintain(was, next); err != nil {
+		return nil, err
 	}
 	result, err := put(c.tx.Zones, next)
 	if err != nil {
@@ -59,16 +65,75 @@ func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error
 	return result, c.tx.Desire(next.GetId(), reference("zone", next))
 }
 
-// adminState reports whether an administrator may move a zone from one state to another: into maintenance, and out of
-// maintenance or quarantine. Everything else follows from sessions.
-func adminState(from, to apiv1.Zone_State) bool {
-	switch to {
-	case apiv1.Zone_MAINTENANCE:
-		return from != apiv1.Zone_MAINTENANCE
-	case apiv1.Zone_DISCONNECTED:
-		return from == apiv1.Zone_MAINTENANCE || from == apiv1.Zone_QUARANTINED
+// maintain moves a zone into maintenance and out of it, as an administrator wants. A quarantine goes before it.
+func (c *command) maintain(was, next *apiv1.Zone) error {
+	wanted := next.GetAdminState() == apiv1.Zone_UNDER_MAINTENANCE
+	switch {
+	case next.GetState() == apiv1.Zone_QUARANTINED:
+	case wanted:
+		setZoneState(c, next, apiv1.Zone_MAINTENANCE, next.GetAdminReason())
+	case next.GetState() == apiv1.Zone_MAINTENANCE:
+		if err := c.settleZone(next); err != nil {
+			return err
+		}
 	}
-	return false
+	if wanted == (was.GetAdminState() == apiv1.Zone_UNDER_MAINTENANCE) {
+		return nil
+	}
+	kind, said := "zone.maintenance_ended", "takes VMs again, by the word of "
+	if wanted {
+		kind, said = "zone.maintenance", "takes no new VMs, by the word of "
+	}
+	said = "zone " + next.GetName() + " " + said + c.actor
+	if next.GetAdminReason() != "" {
+		said += ": " + next.GetAdminReason()
+	}
+	return c.tell(apiv1.Event_WARNING, kind, next.GetName(), "", reference("zone", next), said)
+}
+
+// settleZone gives a zone the state that follows from its members, its session and what an administrator wants.
+func (c *command) settleZone(m *apiv1.Zone) error {
+	if m.GetAdminState() == apiv1.Zone_UNDER_MAINTENANCE {
+		setZoneState(c, m, apiv1.Zone_MAINTENANCE, m.GetAdminReason())
+		return nil
+	}
+	members, err := c.tx.Members(m.GetId())
+	if err != nil {
+		return err
+	}
+	joined := slices.ContainsFunc(members, func(a *commandv1.Member) bool { return a.GetAccepted() })
+	session, err := c.tx.Session(m.GetId())
+	switch {
+	case err != nil && !missing(err):
+		return err
+	case err == nil && session.Connected && m.GetFreshness() == apiv1.Freshness_LIVE:
+		setZoneState(c, m, apiv1.Zone_ONLINE, "")
+	case joined || err == nil:
+		setZoneState(c, m, apiv1.Zone_DISCONNECTED, "no session yet")
+	default:
+		setZoneState(c, m, apiv1.Zone_JOINING, "")
+	}
+	return nil
+}
+
+// liftQuarantine lets a zone exchange again. It comes back by itself.
+func (c *command) liftQuarantine(in *commandv1.LiftQuarantine) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Zones, "zone", in.GetZoneId(), "")
+	if err != nil {
+		return nil, err
+	}
+	if m.GetState() != apiv1.Zone_QUARANTINED {
+		return nil, problem.Newf(problem.WrongState, "There is nothing to be lifted.", "zone %s is not quarantined", m.GetName())
+	}
+	was := m.GetStateReason()
+	if err := c.settleZone(m); err != nil {
+		return nil, err
+	}
+	if err := c.tell(apiv1.Event_WARNING, "zone.quarantine_lifted", m.GetName(), "", reference("zone", m),
+		"the quarantine of zone "+m.GetName()+" ("+was+") was lifted by "+c.actor+": "+in.GetReason()); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Zones, m)
 }
 
 // zoneReferences checks that the zones and brokers that a zone names exist.
@@ -126,11 +191,19 @@ func (c *command) quarantineZone(in *commandv1.QuarantineZone) (*commandv1.Resul
 	}
 	setZoneState(c, m, apiv1.Zone_QUARANTINED, in.GetReason())
 	m.Freshness = apiv1.Freshness_STALE
+	if session, err := c.tx.Session(m.GetId()); err == nil && session.Connected {
+		session.Connected = false
+		if err := c.tx.PutSession(m.GetId(), session); err != nil {
+			return nil, err
+		}
+	} else if err != nil && !missing(err) {
+		return nil, err
+	}
 	result, err := put(c.tx.Zones, m)
 	if err != nil {
 		return nil, err
 	}
-	return result, c.tell(apiv1.Event_ERROR, "zone.quarantined", m.GetName(), "", reference("zone", m), in.GetReason())
+	return result, c.tell(apiv1.Event_ERROR, "zone.quarantined", m.GetName(), "", reference("zone", m), "zone "+m.GetName()+" was quarantined by "+c.actor+": "+in.GetReason())
 }
 
 // setZoneState moves a zone; the time is that of the change, not of its repetition.
@@ -160,6 +233,19 @@ func (c *command) openZone(id, name string) (*apiv1.Zone, error) {
 		return nil, retired(m)
 	}
 	return m, err
+}
+
+// takesVMs returns a zone in which a new VM may be made.
+func (c *command) takesVMs(id, name string) (*apiv1.Zone, error) {
+	m, err := c.openZone(id, name)
+	if err != nil {
+		return nil, err
+	}
+	if s := m.GetState(); s == apiv1.Zone_MAINTENANCE || s == apiv1.Zone_QUARANTINED {
+		return nil, problem.Newf(problem.ZoneUnavailable, "Choose another zone, or ask an administrator when this one takes VMs again.",
+			"zone %s is in the state %s: %s", m.GetName(), s, m.GetStateReason())
+	}
+	return m, nil
 }
 
 // linkedZone returns a zone that may exchange with the plane.

@@ -69,6 +69,38 @@ func (s hostService) DeleteHost(ctx context.Context, r *apiv1.DeleteHostRequest)
 	return &apiv1.DeleteHostResponse{Operation: op}, err
 }
 
+// DeclareHostLost says that a host is gone for good.
+func (s hostService) DeclareHostLost(ctx context.Context, r *apiv1.DeclareHostLostRequest) (*apiv1.DeclareHostLostResponse, error) {
+	m, err := s.declare(ctx, r, r, true)
+	return &apiv1.DeclareHostLostResponse{Host: m}, err
+}
+
+// DeclareHostFound takes that back.
+func (s hostService) DeclareHostFound(ctx context.Context, r *apiv1.DeclareHostFoundRequest) (*apiv1.DeclareHostFoundResponse, error) {
+	m, err := s.declare(ctx, r, r, false)
+	return &apiv1.DeclareHostFoundResponse{Host: m}, err
+}
+
+func (s hostService) declare(ctx context.Context, req proto.Message, r interface {
+	GetHost() string
+	GetZone() string
+	GetCluster() string
+	GetReason() string
+}, lost bool) (*apiv1.Host, error) {
+	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := s.hosts.find(ctx, tx, r.GetHost(), place{zone: r.GetZone(), cluster: r.GetCluster()})
+		if err != nil {
+			return nil, err
+		}
+		c.Body = &commandv1.Command_DeclareHost{DeclareHost: &commandv1.DeclareHost{HostId: m.GetId(), Lost: lost, Reason: r.GetReason()}}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.hosts.decode(result)
+}
+
 // TopHosts returns the newest sample of each host, busiest first.
 func (s hostService) TopHosts(ctx context.Context, r *apiv1.TopHostsRequest) (*apiv1.TopHostsResponse, error) {
 	zone := ""

@@ -2,9 +2,11 @@ package service
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -46,7 +48,7 @@ func (s operationService) ResolveOperation(ctx context.Context, r *apiv1.Resolve
 			return nil, problem.Newf(problem.WrongState, "Nothing is left to do.", "operation %s is done", op.GetId())
 		}
 		c.Body = &commandv1.Command_ResolveOperation{ResolveOperation: &commandv1.ResolveOperation{
-			OperationId: op.GetId(), Outcome: r.GetOutcome(), Reason: r.GetReason(),
+			OperationId: op.GetId(), Outcome: r.GetOutcome(), Reason: r.GetReason(), Deadline: timestamppb.New(time.Now().Add(operationTime)),
 		}}
 		return nil, nil
 	})

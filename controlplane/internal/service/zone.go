@@ -80,3 +80,34 @@ func (s zoneService) prepare(tx *state.Tx, z *apiv1.Zone) error {
 	}
 	return nil
 }
+
+// QuarantineZone stops the exchange with a zone by an administrator's word.
+func (s zoneService) QuarantineZone(ctx context.Context, r *apiv1.QuarantineZoneRequest) (*apiv1.QuarantineZoneResponse, error) {
+	m, err := s.judge(ctx, r, r.GetZone(), func(c *commandv1.Command, id string) {
+		c.Body = &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: id, Reason: r.GetReason()}}
+	})
+	return &apiv1.QuarantineZoneResponse{Zone: m}, err
+}
+
+// LiftQuarantine lets a zone exchange again.
+func (s zoneService) LiftQuarantine(ctx context.Context, r *apiv1.LiftQuarantineRequest) (*apiv1.LiftQuarantineResponse, error) {
+	m, err := s.judge(ctx, r, r.GetZone(), func(c *commandv1.Command, id string) {
+		c.Body = &commandv1.Command_LiftQuarantine{LiftQuarantine: &commandv1.LiftQuarantine{ZoneId: id, Reason: r.GetReason()}}
+	})
+	return &apiv1.LiftQuarantineResponse{Zone: m}, err
+}
+
+func (s zoneService) judge(ctx context.Context, req proto.Message, zone string, body func(*commandv1.Command, string)) (*apiv1.Zone, error) {
+	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := s.zones.within(tx, zone, nil)
+		if err != nil {
+			return nil, err
+		}
+		body(c, m.GetId())
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.zones.decode(result)
+}

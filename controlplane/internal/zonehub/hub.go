@@ -95,9 +95,11 @@ func (h *Hub) Serve(ctx context.Context, zoneID, agent string, dial link.Dial) e
 // Sessions is how many sessions this server holds.
 func (h *Hub) Sessions() int { return len(h.end.Sessions()) }
 
-// admit judges a zone that opens a session; it reads and changes nothing.
+// admit judges a zone that opens a session; it changes nothing, save that it quarantines one that
+// contradicts what is known.
 func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*link.Admission, error) {
 	var zone *apiv1.Zone
+	contradicts := false
 	a := &link.Admission{Calls: h.Calls}
 	err := h.view(ctx, func(tx *state.Tx) error {
 		var err error
@@ -106,6 +108,7 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 		}
 		m := tx.Meta()
 		a.Epoch, a.EpochID = m.Epoch, bytes.Clone(m.EpochID)
+		contradicts = hello.GetEpoch() == m.Epoch && len(hello.GetEpochId()) > 0 && !bytes.Equal(hello.GetEpochId(), m.EpochID)
 		revoked, err := tx.IsRevoked(p.Zone, p.Agent)
 		if err != nil {
 			return err
@@ -124,6 +127,13 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 	})
 	if err != nil || a.Refused != nil {
 		return a, err
+	}
+	if contradicts {
+		reason := fmt.Sprintf("it knows epoch %d under another id: it has heard from another control plane with the same number", a.Epoch)
+		if err := h.quarantine(ctx, p.Zone, reason); err != nil {
+			return nil, err
+		}
+		return nil, &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + reason}
 	}
 	session := newSession(h, zone, p.Agent, hello.GetIncarnation())
 	a.Classes = link.Classes{
@@ -156,10 +166,19 @@ func (h *Hub) propose(ctx context.Context, c *commandv1.Command) error {
 	}
 	c.Id, c.Actor = id[:], actor
 	result, err := h.Proposer.Propose(ctx, c)
-	if err != nil {
-		return err
+	if err == nil {
+		err = problem.FromProto(result.GetProblem())
 	}
-	return problem.FromProto(result.GetProblem())
+	if zone := c.GetAcknowledgeDesired().GetZoneId(); zone != "" && problem.Is(err, problem.Contradiction) {
+		err = errors.Join(err, h.quarantine(ctx, zone, problem.Of(err).GetDetail()))
+	}
+	return err
+}
+
+// quarantine stops the exchange with a zone whose numbers contradict what is known here, until an administrator has looked.
+func (h *Hub) quarantine(ctx context.Context, zone, reason string) error {
+	h.Log.Error("a zone is quarantined", "zone_id", zone, "reason", reason)
+	return h.propose(ctx, &commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: zone, Reason: reason}}})
 }
 
 // awaitFarewells waits until the ends of sessions are written down, for a moment: without a leader they cannot be, and the

@@ -43,13 +43,12 @@ func (t *Term) finish(m *machine, v view, d deed) {
 	t.write(m, r)
 }
 
-// depart ends a VM of which its host has nothing any more.
-func (t *Term) depart(m *machine, v view) {
+// depart ends a VM of which its host has nothing any more, or which is given up with it. The control plane tells of it.
+func (t *Term) depart(m *machine, v view, how string) {
 	t.givePlace(m)
 	m.busy = true
 	entries := t.usage(m, v.is.GetState(), apiv1.VM_DELETED)
-	entries = append(entries, t.eventOf(m, "vm.deleted", apiv1.Event_INFO, "it was removed from "+v.is.GetHost()))
-	entries = append(entries, reportEnd(v.work.GetOperationId(), stepGone, "removed from "+v.is.GetHost(), nil)...)
+	entries = append(entries, reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
 	vm := v.wanted
 	t.job(func() func() {
 		err := t.ledger.Depart(t.ctx, vm, entries...)

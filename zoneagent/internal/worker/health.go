@@ -29,7 +29,7 @@ func healthOf(h *apiv1.Host) health {
 
 // freshness of the VMs on a host: live while it answers, and until it is known that it does not.
 func (h *host) freshness() apiv1.Freshness_Level {
-	if h.health.level == apiv1.Host_DOWN || h.health.level == apiv1.Host_DEGRADED {
+	if h.lost() || h.health.level == apiv1.Host_DOWN || h.health.level == apiv1.Host_DEGRADED {
 		return apiv1.Freshness_UNREACHABLE
 	}
 	return apiv1.Freshness_LIVE
@@ -60,6 +60,10 @@ func (t *Term) toHealth(h *host, level apiv1.Host_Health, reason string) {
 // answered: a round went well.
 func (t *Term) answered(h *host) {
 	h.health.silent = 0
+	if h.lost() {
+		t.toHealth(h, apiv1.Host_FENCED, "it answers, and was declared lost: nothing on it is started or changed")
+		return
+	}
 	t.toHealth(h, apiv1.Host_AVAILABLE, "")
 }
 
@@ -67,7 +71,7 @@ func (t *Term) answered(h *host) {
 func (t *Term) silent(h *host, err error) {
 	h.health.silent++
 	if h.health.silent < t.limits.SuspectRounds {
-		if h.health.level != apiv1.Host_DOWN && h.health.level != apiv1.Host_DEGRADED {
+		if !h.lost() && h.health.level != apiv1.Host_DOWN && h.health.level != apiv1.Host_DEGRADED {
 			t.toHealth(h, apiv1.Host_SUSPECT, err.Error())
 		}
 		return

@@ -167,9 +167,13 @@ func (h *host) unsettled(incarnation string, began time.Time) bool {
 	return !began.After(h.upset)
 }
 
+// lost tells whether an administrator has declared the host gone for good. It is looked at all the same, and nothing on it
+// is touched.
+func (h *host) lost() bool { return h != nil && h.wanted.GetLoss() != nil }
+
 // available tells whether the host can be worked with.
 func (h *host) available() bool {
-	return h != nil && h.handle != nil && h.health.level == apiv1.Host_AVAILABLE
+	return h != nil && !h.lost() && h.handle != nil && h.health.level == apiv1.Host_AVAILABLE
 }
 
 // takePlace gives a machine a place among the VMs that are built on the host, or, where there is none, in the queue.

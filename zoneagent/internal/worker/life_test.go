@@ -85,7 +85,7 @@ func TestAVMIsStoppedStartedAndDeletedAsWanted(t *testing.T) {
 		s.equal("tombstones", s.zone.Tombstones("vm", "web-1"), 1)
 		s.equal("left on the host", s.fleet.Knobs("kvm-1").VMs(), "[]")
 		s.equal("usage", s.usage("web-1"), "[RUNNING STOPPED RUNNING DELETED]")
-		s.equal("events", s.zone.Events("web-1"), "[vm.usable vm.stopped vm.started vm.deleted]")
+		s.equal("events", s.zone.Events("web-1"), "[vm.usable vm.stopped vm.started]")
 		for _, space := range []etcdstore.Space{etcdstore.Work, etcdstore.Address} {
 			s.zone.Each(space, func(_, id string, m proto.Message) { t.Errorf("%s %s is left", space, id) })
 		}

@@ -158,8 +158,15 @@ func (t *Term) applyDesired(c etcdstore.Change) {
 			}
 		}
 	case "host":
-		t.host(c.ID).wanted, _ = c.Message.(*apiv1.Host)
+		h := t.host(c.ID)
+		was := h.lost()
+		h.wanted, _ = c.Message.(*apiv1.Host)
 		t.touch(c.ID)
+		if h.lost() != was {
+			for id := range z.on[c.ID] {
+				t.due[id] = true
+			}
+		}
 	case "vm":
 		vm, _ := c.Message.(*apiv1.VM)
 		if vm.GetClusterId() != z.cluster {

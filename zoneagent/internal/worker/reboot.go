@@ -51,6 +51,8 @@ func (t *Term) refuses(m *machine, o order) *apiv1.Problem {
 		return problem.Newf(problem.Unsupported, "Update the zone's agents.", "This agent does not know the order %s.", o.GetVerb()).Problem
 	case m.kept:
 		return problem.Newf(problem.Conflict, "Look at the VM again.", "The control plane does not name VM %s any more.", name).Problem
+	case t.hosts[m.is.GetHostId()].lost():
+		return lostHost(t.hosts[m.is.GetHostId()])
 	case o.GetDeadline() != nil && time.Now().After(o.GetDeadline().AsTime()):
 		return problem.Newf(problem.Timeout, "Ask again.", "The order to reboot %s came to be done after its deadline.", name).Problem
 	case m.is.GetState() != apiv1.VM_RUNNING || m.sighted && m.seen.Power != apiv1.VM_ON:

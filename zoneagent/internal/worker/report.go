@@ -124,6 +124,8 @@ func (t *Term) healthEvents(h *host, now *apiv1.Host) []*linkv1.JournalEntry {
 		return []*linkv1.JournalEntry{t.event("host.down", apiv1.Event_ERROR, target, "", "it does not answer: "+now.GetHealthReason())}
 	case apiv1.Host_DEGRADED:
 		return []*linkv1.JournalEntry{t.event("host.degraded", apiv1.Event_WARNING, target, "", now.GetHealthReason())}
+	case apiv1.Host_FENCED:
+		return []*linkv1.JournalEntry{t.event("host.fenced", apiv1.Event_WARNING, target, "", now.GetHealthReason())}
 	case apiv1.Host_AVAILABLE:
 		if h.reported.GetHealth() != apiv1.Host_SUSPECT {
 			return []*linkv1.JournalEntry{t.event("host.available", apiv1.Event_INFO, target, "", "it answers")}

@@ -79,6 +79,10 @@ func taskOf(m *machine) apiv1.VM_Task {
 // work takes the next step, if the host can be worked with and has a place.
 func (t *Term) work(m *machine) {
 	h := t.hosts[m.is.GetHostId()]
+	if h.lost() {
+		t.giveUpHost(m, h)
+		return
+	}
 	if !h.available() {
 		t.awaitHost(m, h)
 		return
@@ -137,4 +141,20 @@ func (t *Term) awaitHost(m *machine, h *host) {
 	}
 	t.fail(m, problem.Newf(problem.Unavailable, "See that the host and the way to it work, then ask again.",
 		"Host %s could not be worked with until the operation's deadline; %s.", name, why).Problem)
+}
+
+// giveUpHost ends what is wanted of a VM whose host was declared lost, without a word to the host: it is deleted, or it
+// cannot be.
+func (t *Term) giveUpHost(m *machine, h *host) {
+	if m.wanted.GetDesiredState() == apiv1.VM_DELETED {
+		t.depart(m, view{wanted: m.wanted, is: m.is, work: m.work}, "given up with host "+h.name()+", which was declared lost")
+		return
+	}
+	t.fail(m, lostHost(h))
+}
+
+func lostHost(h *host) *apiv1.Problem {
+	loss := h.wanted.GetLoss()
+	return problem.Newf(problem.WrongState, "Delete the VM and make it anew; or, if the host is back, have an administrator declare it found.",
+		"Host %s was declared lost by %s: %s", h.name(), loss.GetBy(), loss.GetReason()).Problem
 }

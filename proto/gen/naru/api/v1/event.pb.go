@@ -91,6 +91,7 @@ type Event struct {
 	// For people.
 	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	Revision      string `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	ProjectId     string `protobuf:"bytes,10,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +185,13 @@ func (x *Event) GetMessage() string {
 func (x *Event) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Event) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
 	}
 	return ""
 }
@@ -465,7 +473,7 @@ var File_naru_api_v1_event_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/event.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xd1\x03\n" +
+	"\x17naru/api/v1/event.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xfd\x03\n" +
 	"\x05Event\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x124\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x04time\x12=\n" +
@@ -475,7 +483,10 @@ const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\aproject\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\aproject\x124\n" +
 	"\x06target\x18\a \x01(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\x06target\x12&\n" +
 	"\amessage\x18\b \x01(\tB\f\xbaH\x05r\x03\x18\x80\x10\xa0\xbb\x18\x03R\amessage\x12'\n" +
-	"\brevision\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"F\n" +
+	"\brevision\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12*\n" +
+	"\n" +
+	"project_id\x18\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\"F\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04INFO\x10\x01\x12\v\n" +

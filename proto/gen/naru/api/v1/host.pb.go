@@ -175,7 +175,9 @@ type Host struct {
 	Generation        *Generation            `protobuf:"bytes,18,opt,name=generation,proto3" json:"generation,omitempty"`
 	CreatedAt         *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,20,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,20,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Set while an administrator has declared the host lost.
+	Loss          *Loss `protobuf:"bytes,21,opt,name=loss,proto3" json:"loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +352,75 @@ func (x *Host) GetRevision() string {
 	return ""
 }
 
+func (x *Host) GetLoss() *Loss {
+	if x != nil {
+		return x.Loss
+	}
+	return nil
+}
+
+// Loss is an administrator's word that a host is gone for good. Nothing on it is started or changed any more; its VMs can be
+// deleted without it, and their addresses and room are free then.
+type Loss struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Loss) Reset() {
+	*x = Loss{}
+	mi := &file_naru_api_v1_host_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Loss) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Loss) ProtoMessage() {}
+
+func (x *Loss) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_host_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Loss.ProtoReflect.Descriptor instead.
+func (*Loss) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Loss) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Loss) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Loss) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // HostSample is what a host did over the last sampling interval.
 type HostSample struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -370,7 +441,7 @@ type HostSample struct {
 
 func (x *HostSample) Reset() {
 	*x = HostSample{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[1]
+	mi := &file_naru_api_v1_host_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +453,7 @@ func (x *HostSample) String() string {
 func (*HostSample) ProtoMessage() {}
 
 func (x *HostSample) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[1]
+	mi := &file_naru_api_v1_host_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +466,7 @@ func (x *HostSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSample.ProtoReflect.Descriptor instead.
 func (*HostSample) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{1}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *HostSample) GetHostId() string {
@@ -478,7 +549,7 @@ type TopHostsRequest struct {
 
 func (x *TopHostsRequest) Reset() {
 	*x = TopHostsRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[2]
+	mi := &file_naru_api_v1_host_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +561,7 @@ func (x *TopHostsRequest) String() string {
 func (*TopHostsRequest) ProtoMessage() {}
 
 func (x *TopHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[2]
+	mi := &file_naru_api_v1_host_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +574,7 @@ func (x *TopHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopHostsRequest.ProtoReflect.Descriptor instead.
 func (*TopHostsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TopHostsRequest) GetZone() string {
@@ -523,7 +594,7 @@ type TopHostsResponse struct {
 
 func (x *TopHostsResponse) Reset() {
 	*x = TopHostsResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[3]
+	mi := &file_naru_api_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +606,7 @@ func (x *TopHostsResponse) String() string {
 func (*TopHostsResponse) ProtoMessage() {}
 
 func (x *TopHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[3]
+	mi := &file_naru_api_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +619,7 @@ func (x *TopHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopHostsResponse.ProtoReflect.Descriptor instead.
 func (*TopHostsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TopHostsResponse) GetSamples() []*HostSample {
@@ -577,7 +648,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[4]
+	mi := &file_naru_api_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +660,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[4]
+	mi := &file_naru_api_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +673,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListHostsRequest) GetZone() string {
@@ -658,7 +729,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[5]
+	mi := &file_naru_api_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +741,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[5]
+	mi := &file_naru_api_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +754,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -714,7 +785,7 @@ type GetHostRequest struct {
 
 func (x *GetHostRequest) Reset() {
 	*x = GetHostRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[6]
+	mi := &file_naru_api_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +797,7 @@ func (x *GetHostRequest) String() string {
 func (*GetHostRequest) ProtoMessage() {}
 
 func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[6]
+	mi := &file_naru_api_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +810,7 @@ func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostRequest.ProtoReflect.Descriptor instead.
 func (*GetHostRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetHostRequest) GetHost() string {
@@ -772,7 +843,7 @@ type GetHostResponse struct {
 
 func (x *GetHostResponse) Reset() {
 	*x = GetHostResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[7]
+	mi := &file_naru_api_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +855,7 @@ func (x *GetHostResponse) String() string {
 func (*GetHostResponse) ProtoMessage() {}
 
 func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[7]
+	mi := &file_naru_api_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +868,7 @@ func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostResponse.ProtoReflect.Descriptor instead.
 func (*GetHostResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetHostResponse) GetHost() *Host {
@@ -816,7 +887,7 @@ type CreateHostRequest struct {
 
 func (x *CreateHostRequest) Reset() {
 	*x = CreateHostRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[8]
+	mi := &file_naru_api_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +899,7 @@ func (x *CreateHostRequest) String() string {
 func (*CreateHostRequest) ProtoMessage() {}
 
 func (x *CreateHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[8]
+	mi := &file_naru_api_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +912,7 @@ func (x *CreateHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHostRequest.ProtoReflect.Descriptor instead.
 func (*CreateHostRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateHostRequest) GetHost() *Host {
@@ -860,7 +931,7 @@ type CreateHostResponse struct {
 
 func (x *CreateHostResponse) Reset() {
 	*x = CreateHostResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[9]
+	mi := &file_naru_api_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +943,7 @@ func (x *CreateHostResponse) String() string {
 func (*CreateHostResponse) ProtoMessage() {}
 
 func (x *CreateHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[9]
+	mi := &file_naru_api_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +956,7 @@ func (x *CreateHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHostResponse.ProtoReflect.Descriptor instead.
 func (*CreateHostResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateHostResponse) GetOperation() *Operation {
@@ -911,7 +982,7 @@ type UpdateHostRequest struct {
 
 func (x *UpdateHostRequest) Reset() {
 	*x = UpdateHostRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[10]
+	mi := &file_naru_api_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +994,7 @@ func (x *UpdateHostRequest) String() string {
 func (*UpdateHostRequest) ProtoMessage() {}
 
 func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[10]
+	mi := &file_naru_api_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1007,7 @@ func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHostRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateHostRequest) GetHost() *Host {
@@ -976,7 +1047,7 @@ type UpdateHostResponse struct {
 
 func (x *UpdateHostResponse) Reset() {
 	*x = UpdateHostResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[11]
+	mi := &file_naru_api_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1059,7 @@ func (x *UpdateHostResponse) String() string {
 func (*UpdateHostResponse) ProtoMessage() {}
 
 func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[11]
+	mi := &file_naru_api_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1072,7 @@ func (x *UpdateHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostResponse.ProtoReflect.Descriptor instead.
 func (*UpdateHostResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateHostResponse) GetHost() *Host {
@@ -1025,7 +1096,7 @@ type DeleteHostRequest struct {
 
 func (x *DeleteHostRequest) Reset() {
 	*x = DeleteHostRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[12]
+	mi := &file_naru_api_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1108,7 @@ func (x *DeleteHostRequest) String() string {
 func (*DeleteHostRequest) ProtoMessage() {}
 
 func (x *DeleteHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[12]
+	mi := &file_naru_api_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1121,7 @@ func (x *DeleteHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHostRequest.ProtoReflect.Descriptor instead.
 func (*DeleteHostRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteHostRequest) GetHost() string {
@@ -1083,7 +1154,7 @@ type DeleteHostResponse struct {
 
 func (x *DeleteHostResponse) Reset() {
 	*x = DeleteHostResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[13]
+	mi := &file_naru_api_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1166,7 @@ func (x *DeleteHostResponse) String() string {
 func (*DeleteHostResponse) ProtoMessage() {}
 
 func (x *DeleteHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[13]
+	mi := &file_naru_api_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1179,7 @@ func (x *DeleteHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHostResponse.ProtoReflect.Descriptor instead.
 func (*DeleteHostResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteHostResponse) GetOperation() *Operation {
@@ -1133,7 +1204,7 @@ type WatchHostsRequest struct {
 
 func (x *WatchHostsRequest) Reset() {
 	*x = WatchHostsRequest{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[14]
+	mi := &file_naru_api_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1216,7 @@ func (x *WatchHostsRequest) String() string {
 func (*WatchHostsRequest) ProtoMessage() {}
 
 func (x *WatchHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[14]
+	mi := &file_naru_api_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1229,7 @@ func (x *WatchHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHostsRequest.ProtoReflect.Descriptor instead.
 func (*WatchHostsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchHostsRequest) GetAfter() string {
@@ -1200,7 +1271,7 @@ type WatchHostsResponse struct {
 
 func (x *WatchHostsResponse) Reset() {
 	*x = WatchHostsResponse{}
-	mi := &file_naru_api_v1_host_proto_msgTypes[15]
+	mi := &file_naru_api_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1283,7 @@ func (x *WatchHostsResponse) String() string {
 func (*WatchHostsResponse) ProtoMessage() {}
 
 func (x *WatchHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_host_proto_msgTypes[15]
+	mi := &file_naru_api_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1296,7 @@ func (x *WatchHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHostsResponse.ProtoReflect.Descriptor instead.
 func (*WatchHostsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchHostsResponse) GetType() WatchType_Value {
@@ -1249,11 +1320,243 @@ func (x *WatchHostsResponse) GetHost() *Host {
 	return nil
 }
 
+type DeclareHostLostRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Id or name of the zone.
+	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Id or name of the cluster.
+	Cluster string `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Kept in the event.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareHostLostRequest) Reset() {
+	*x = DeclareHostLostRequest{}
+	mi := &file_naru_api_v1_host_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareHostLostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareHostLostRequest) ProtoMessage() {}
+
+func (x *DeclareHostLostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_host_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareHostLostRequest.ProtoReflect.Descriptor instead.
+func (*DeclareHostLostRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DeclareHostLostRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DeclareHostLostRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *DeclareHostLostRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *DeclareHostLostRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DeclareHostLostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareHostLostResponse) Reset() {
+	*x = DeclareHostLostResponse{}
+	mi := &file_naru_api_v1_host_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareHostLostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareHostLostResponse) ProtoMessage() {}
+
+func (x *DeclareHostLostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_host_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareHostLostResponse.ProtoReflect.Descriptor instead.
+func (*DeclareHostLostResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DeclareHostLostResponse) GetHost() *Host {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+type DeclareHostFoundRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Id or name of the zone.
+	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Id or name of the cluster.
+	Cluster string `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Kept in the event.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareHostFoundRequest) Reset() {
+	*x = DeclareHostFoundRequest{}
+	mi := &file_naru_api_v1_host_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareHostFoundRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareHostFoundRequest) ProtoMessage() {}
+
+func (x *DeclareHostFoundRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_host_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareHostFoundRequest.ProtoReflect.Descriptor instead.
+func (*DeclareHostFoundRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeclareHostFoundRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DeclareHostFoundRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *DeclareHostFoundRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *DeclareHostFoundRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DeclareHostFoundResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareHostFoundResponse) Reset() {
+	*x = DeclareHostFoundResponse{}
+	mi := &file_naru_api_v1_host_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareHostFoundResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareHostFoundResponse) ProtoMessage() {}
+
+func (x *DeclareHostFoundResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_host_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareHostFoundResponse.ProtoReflect.Descriptor instead.
+func (*DeclareHostFoundResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_host_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DeclareHostFoundResponse) GetHost() *Host {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
 var File_naru_api_v1_host_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/host.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x90\n" +
+	"\x16naru/api/v1/host.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xbd\n" +
 	"\n" +
 	"\x04Host\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
@@ -1282,7 +1585,8 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"generation\x12?\n" +
 	"\n" +
 	"created_at\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x14 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"c\n" +
+	"\brevision\x18\x14 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12+\n" +
+	"\x04loss\x18\x15 \x01(\v2\x11.naru.api.v1.LossB\x04\xa0\xbb\x18\x03R\x04loss\"c\n" +
 	"\n" +
 	"AdminState\x12\x1b\n" +
 	"\x17ADMIN_STATE_UNSPECIFIED\x10\x00\x12\v\n" +
@@ -1299,7 +1603,11 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\aFENCING\x10\x05\x12\n" +
 	"\n" +
 	"\x06FENCED\x10\x06\x12\b\n" +
-	"\x04DOWN\x10\a\"\xdb\x02\n" +
+	"\x04DOWN\x10\a\"|\n" +
+	"\x04Loss\x120\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x12\x1c\n" +
+	"\x02by\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x02by\x12$\n" +
+	"\x06reason\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06reason\"\xdb\x02\n" +
 	"\n" +
 	"HostSample\x12 \n" +
 	"\ahost_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06hostId\x12\x1b\n" +
@@ -1360,7 +1668,23 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\x12WatchHostsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12%\n" +
-	"\x04host\x18\x03 \x01(\v2\x11.naru.api.v1.HostR\x04host2\x8b\x06\n" +
+	"\x04host\x18\x03 \x01(\v2\x11.naru.api.v1.HostR\x04host\"\x9b\x01\n" +
+	"\x16DeclareHostLostRequest\x12\x1d\n" +
+	"\x04host\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04host\x12\x1b\n" +
+	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\x12!\n" +
+	"\acluster\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\acluster\x12\"\n" +
+	"\x06reason\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"@\n" +
+	"\x17DeclareHostLostResponse\x12%\n" +
+	"\x04host\x18\x01 \x01(\v2\x11.naru.api.v1.HostR\x04host\"\x9c\x01\n" +
+	"\x17DeclareHostFoundRequest\x12\x1d\n" +
+	"\x04host\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04host\x12\x1b\n" +
+	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\x12!\n" +
+	"\acluster\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\acluster\x12\"\n" +
+	"\x06reason\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"A\n" +
+	"\x18DeclareHostFoundResponse\x12%\n" +
+	"\x04host\x18\x01 \x01(\v2\x11.naru.api.v1.HostR\x04host2\x9d\b\n" +
 	"\vHostService\x12a\n" +
 	"\tListHosts\x12\x1d.naru.api.v1.ListHostsRequest\x1a\x1e.naru.api.v1.ListHostsResponse\"\x15\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\v\x12\t/v1/hosts\x12h\n" +
 	"\aGetHost\x12\x1b.naru.api.v1.GetHostRequest\x1a\x1c.naru.api.v1.GetHostResponse\"\"\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x18b\x04host\x12\x10/v1/hosts/{host}\x12q\n" +
@@ -1372,7 +1696,9 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"DeleteHost\x12\x1e.naru.api.v1.DeleteHostRequest\x1a\x1f.naru.api.v1.DeleteHostResponse\"#\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/hosts/{host}\x12l\n" +
 	"\n" +
 	"WatchHosts\x12\x1e.naru.api.v1.WatchHostsRequest\x1a\x1f.naru.api.v1.WatchHostsResponse\"\x1b\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/hosts:watch0\x01\x12b\n" +
-	"\bTopHosts\x12\x1c.naru.api.v1.TopHostsRequest\x1a\x1d.naru.api.v1.TopHostsResponse\"\x19\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/hosts:topB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\bTopHosts\x12\x1c.naru.api.v1.TopHostsRequest\x1a\x1d.naru.api.v1.TopHostsResponse\"\x19\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/hosts:top\x12\x84\x01\n" +
+	"\x0fDeclareHostLost\x12#.naru.api.v1.DeclareHostLostRequest\x1a$.naru.api.v1.DeclareHostLostResponse\"&\x82\xd3\xe4\x93\x02 :\x01*b\x04host\"\x15/v1/hosts/{host}:lost\x12\x88\x01\n" +
+	"\x10DeclareHostFound\x12$.naru.api.v1.DeclareHostFoundRequest\x1a%.naru.api.v1.DeclareHostFoundResponse\"'\x82\xd3\xe4\x93\x02!:\x01*b\x04host\"\x16/v1/hosts/{host}:foundB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_host_proto_rawDescOnce sync.Once
@@ -1387,75 +1713,88 @@ func file_naru_api_v1_host_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_host_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_api_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_naru_api_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_naru_api_v1_host_proto_goTypes = []any{
-	(Host_AdminState)(0),          // 0: naru.api.v1.Host.AdminState
-	(Host_Health)(0),              // 1: naru.api.v1.Host.Health
-	(*Host)(nil),                  // 2: naru.api.v1.Host
-	(*HostSample)(nil),            // 3: naru.api.v1.HostSample
-	(*TopHostsRequest)(nil),       // 4: naru.api.v1.TopHostsRequest
-	(*TopHostsResponse)(nil),      // 5: naru.api.v1.TopHostsResponse
-	(*ListHostsRequest)(nil),      // 6: naru.api.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),     // 7: naru.api.v1.ListHostsResponse
-	(*GetHostRequest)(nil),        // 8: naru.api.v1.GetHostRequest
-	(*GetHostResponse)(nil),       // 9: naru.api.v1.GetHostResponse
-	(*CreateHostRequest)(nil),     // 10: naru.api.v1.CreateHostRequest
-	(*CreateHostResponse)(nil),    // 11: naru.api.v1.CreateHostResponse
-	(*UpdateHostRequest)(nil),     // 12: naru.api.v1.UpdateHostRequest
-	(*UpdateHostResponse)(nil),    // 13: naru.api.v1.UpdateHostResponse
-	(*DeleteHostRequest)(nil),     // 14: naru.api.v1.DeleteHostRequest
-	(*DeleteHostResponse)(nil),    // 15: naru.api.v1.DeleteHostResponse
-	(*WatchHostsRequest)(nil),     // 16: naru.api.v1.WatchHostsRequest
-	(*WatchHostsResponse)(nil),    // 17: naru.api.v1.WatchHostsResponse
-	(*Resources)(nil),             // 18: naru.api.v1.Resources
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(Freshness_Level)(0),          // 20: naru.api.v1.Freshness.Level
-	(*Generation)(nil),            // 21: naru.api.v1.Generation
-	(*Operation)(nil),             // 22: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 23: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 24: naru.api.v1.WatchType.Value
+	(Host_AdminState)(0),             // 0: naru.api.v1.Host.AdminState
+	(Host_Health)(0),                 // 1: naru.api.v1.Host.Health
+	(*Host)(nil),                     // 2: naru.api.v1.Host
+	(*Loss)(nil),                     // 3: naru.api.v1.Loss
+	(*HostSample)(nil),               // 4: naru.api.v1.HostSample
+	(*TopHostsRequest)(nil),          // 5: naru.api.v1.TopHostsRequest
+	(*TopHostsResponse)(nil),         // 6: naru.api.v1.TopHostsResponse
+	(*ListHostsRequest)(nil),         // 7: naru.api.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),        // 8: naru.api.v1.ListHostsResponse
+	(*GetHostRequest)(nil),           // 9: naru.api.v1.GetHostRequest
+	(*GetHostResponse)(nil),          // 10: naru.api.v1.GetHostResponse
+	(*CreateHostRequest)(nil),        // 11: naru.api.v1.CreateHostRequest
+	(*CreateHostResponse)(nil),       // 12: naru.api.v1.CreateHostResponse
+	(*UpdateHostRequest)(nil),        // 13: naru.api.v1.UpdateHostRequest
+	(*UpdateHostResponse)(nil),       // 14: naru.api.v1.UpdateHostResponse
+	(*DeleteHostRequest)(nil),        // 15: naru.api.v1.DeleteHostRequest
+	(*DeleteHostResponse)(nil),       // 16: naru.api.v1.DeleteHostResponse
+	(*WatchHostsRequest)(nil),        // 17: naru.api.v1.WatchHostsRequest
+	(*WatchHostsResponse)(nil),       // 18: naru.api.v1.WatchHostsResponse
+	(*DeclareHostLostRequest)(nil),   // 19: naru.api.v1.DeclareHostLostRequest
+	(*DeclareHostLostResponse)(nil),  // 20: naru.api.v1.DeclareHostLostResponse
+	(*DeclareHostFoundRequest)(nil),  // 21: naru.api.v1.DeclareHostFoundRequest
+	(*DeclareHostFoundResponse)(nil), // 22: naru.api.v1.DeclareHostFoundResponse
+	(*Resources)(nil),                // 23: naru.api.v1.Resources
+	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
+	(Freshness_Level)(0),             // 25: naru.api.v1.Freshness.Level
+	(*Generation)(nil),               // 26: naru.api.v1.Generation
+	(*Operation)(nil),                // 27: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),    // 28: google.protobuf.FieldMask
+	(WatchType_Value)(0),             // 29: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_host_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Host.admin_state:type_name -> naru.api.v1.Host.AdminState
-	18, // 1: naru.api.v1.Host.capacity:type_name -> naru.api.v1.Resources
+	23, // 1: naru.api.v1.Host.capacity:type_name -> naru.api.v1.Resources
 	1,  // 2: naru.api.v1.Host.health:type_name -> naru.api.v1.Host.Health
-	19, // 3: naru.api.v1.Host.health_changed_at:type_name -> google.protobuf.Timestamp
-	20, // 4: naru.api.v1.Host.freshness:type_name -> naru.api.v1.Freshness.Level
-	18, // 5: naru.api.v1.Host.total:type_name -> naru.api.v1.Resources
-	18, // 6: naru.api.v1.Host.allocated:type_name -> naru.api.v1.Resources
-	21, // 7: naru.api.v1.Host.generation:type_name -> naru.api.v1.Generation
-	19, // 8: naru.api.v1.Host.created_at:type_name -> google.protobuf.Timestamp
-	19, // 9: naru.api.v1.HostSample.time:type_name -> google.protobuf.Timestamp
-	3,  // 10: naru.api.v1.TopHostsResponse.samples:type_name -> naru.api.v1.HostSample
-	2,  // 11: naru.api.v1.ListHostsResponse.hosts:type_name -> naru.api.v1.Host
-	2,  // 12: naru.api.v1.GetHostResponse.host:type_name -> naru.api.v1.Host
-	2,  // 13: naru.api.v1.CreateHostRequest.host:type_name -> naru.api.v1.Host
-	22, // 14: naru.api.v1.CreateHostResponse.operation:type_name -> naru.api.v1.Operation
-	2,  // 15: naru.api.v1.UpdateHostRequest.host:type_name -> naru.api.v1.Host
-	23, // 16: naru.api.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 17: naru.api.v1.UpdateHostResponse.host:type_name -> naru.api.v1.Host
-	22, // 18: naru.api.v1.DeleteHostResponse.operation:type_name -> naru.api.v1.Operation
-	24, // 19: naru.api.v1.WatchHostsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	2,  // 20: naru.api.v1.WatchHostsResponse.host:type_name -> naru.api.v1.Host
-	6,  // 21: naru.api.v1.HostService.ListHosts:input_type -> naru.api.v1.ListHostsRequest
-	8,  // 22: naru.api.v1.HostService.GetHost:input_type -> naru.api.v1.GetHostRequest
-	10, // 23: naru.api.v1.HostService.CreateHost:input_type -> naru.api.v1.CreateHostRequest
-	12, // 24: naru.api.v1.HostService.UpdateHost:input_type -> naru.api.v1.UpdateHostRequest
-	14, // 25: naru.api.v1.HostService.DeleteHost:input_type -> naru.api.v1.DeleteHostRequest
-	16, // 26: naru.api.v1.HostService.WatchHosts:input_type -> naru.api.v1.WatchHostsRequest
-	4,  // 27: naru.api.v1.HostService.TopHosts:input_type -> naru.api.v1.TopHostsRequest
-	7,  // 28: naru.api.v1.HostService.ListHosts:output_type -> naru.api.v1.ListHostsResponse
-	9,  // 29: naru.api.v1.HostService.GetHost:output_type -> naru.api.v1.GetHostResponse
-	11, // 30: naru.api.v1.HostService.CreateHost:output_type -> naru.api.v1.CreateHostResponse
-	13, // 31: naru.api.v1.HostService.UpdateHost:output_type -> naru.api.v1.UpdateHostResponse
-	15, // 32: naru.api.v1.HostService.DeleteHost:output_type -> naru.api.v1.DeleteHostResponse
-	17, // 33: naru.api.v1.HostService.WatchHosts:output_type -> naru.api.v1.WatchHostsResponse
-	5,  // 34: naru.api.v1.HostService.TopHosts:output_type -> naru.api.v1.TopHostsResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	24, // 3: naru.api.v1.Host.health_changed_at:type_name -> google.protobuf.Timestamp
+	25, // 4: naru.api.v1.Host.freshness:type_name -> naru.api.v1.Freshness.Level
+	23, // 5: naru.api.v1.Host.total:type_name -> naru.api.v1.Resources
+	23, // 6: naru.api.v1.Host.allocated:type_name -> naru.api.v1.Resources
+	26, // 7: naru.api.v1.Host.generation:type_name -> naru.api.v1.Generation
+	24, // 8: naru.api.v1.Host.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 9: naru.api.v1.Host.loss:type_name -> naru.api.v1.Loss
+	24, // 10: naru.api.v1.Loss.at:type_name -> google.protobuf.Timestamp
+	24, // 11: naru.api.v1.HostSample.time:type_name -> google.protobuf.Timestamp
+	4,  // 12: naru.api.v1.TopHostsResponse.samples:type_name -> naru.api.v1.HostSample
+	2,  // 13: naru.api.v1.ListHostsResponse.hosts:type_name -> naru.api.v1.Host
+	2,  // 14: naru.api.v1.GetHostResponse.host:type_name -> naru.api.v1.Host
+	2,  // 15: naru.api.v1.CreateHostRequest.host:type_name -> naru.api.v1.Host
+	27, // 16: naru.api.v1.CreateHostResponse.operation:type_name -> naru.api.v1.Operation
+	2,  // 17: naru.api.v1.UpdateHostRequest.host:type_name -> naru.api.v1.Host
+	28, // 18: naru.api.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 19: naru.api.v1.UpdateHostResponse.host:type_name -> naru.api.v1.Host
+	27, // 20: naru.api.v1.DeleteHostResponse.operation:type_name -> naru.api.v1.Operation
+	29, // 21: naru.api.v1.WatchHostsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	2,  // 22: naru.api.v1.WatchHostsResponse.host:type_name -> naru.api.v1.Host
+	2,  // 23: naru.api.v1.DeclareHostLostResponse.host:type_name -> naru.api.v1.Host
+	2,  // 24: naru.api.v1.DeclareHostFoundResponse.host:type_name -> naru.api.v1.Host
+	7,  // 25: naru.api.v1.HostService.ListHosts:input_type -> naru.api.v1.ListHostsRequest
+	9,  // 26: naru.api.v1.HostService.GetHost:input_type -> naru.api.v1.GetHostRequest
+	11, // 27: naru.api.v1.HostService.CreateHost:input_type -> naru.api.v1.CreateHostRequest
+	13, // 28: naru.api.v1.HostService.UpdateHost:input_type -> naru.api.v1.UpdateHostRequest
+	15, // 29: naru.api.v1.HostService.DeleteHost:input_type -> naru.api.v1.DeleteHostRequest
+	17, // 30: naru.api.v1.HostService.WatchHosts:input_type -> naru.api.v1.WatchHostsRequest
+	5,  // 31: naru.api.v1.HostService.TopHosts:input_type -> naru.api.v1.TopHostsRequest
+	19, // 32: naru.api.v1.HostService.DeclareHostLost:input_type -> naru.api.v1.DeclareHostLostRequest
+	21, // 33: naru.api.v1.HostService.DeclareHostFound:input_type -> naru.api.v1.DeclareHostFoundRequest
+	8,  // 34: naru.api.v1.HostService.ListHosts:output_type -> naru.api.v1.ListHostsResponse
+	10, // 35: naru.api.v1.HostService.GetHost:output_type -> naru.api.v1.GetHostResponse
+	12, // 36: naru.api.v1.HostService.CreateHost:output_type -> naru.api.v1.CreateHostResponse
+	14, // 37: naru.api.v1.HostService.UpdateHost:output_type -> naru.api.v1.UpdateHostResponse
+	16, // 38: naru.api.v1.HostService.DeleteHost:output_type -> naru.api.v1.DeleteHostResponse
+	18, // 39: naru.api.v1.HostService.WatchHosts:output_type -> naru.api.v1.WatchHostsResponse
+	6,  // 40: naru.api.v1.HostService.TopHosts:output_type -> naru.api.v1.TopHostsResponse
+	20, // 41: naru.api.v1.HostService.DeclareHostLost:output_type -> naru.api.v1.DeclareHostLostResponse
+	22, // 42: naru.api.v1.HostService.DeclareHostFound:output_type -> naru.api.v1.DeclareHostFoundResponse
+	34, // [34:43] is the sub-list for method output_type
+	25, // [25:34] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_host_proto_init() }
@@ -1472,7 +1811,7 @@ func file_naru_api_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_host_proto_rawDesc), len(file_naru_api_v1_host_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

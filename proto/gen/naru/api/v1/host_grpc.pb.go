@@ -19,13 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	HostService_ListHosts_FullMethodName  = "/naru.api.v1.HostService/ListHosts"
-	HostService_GetHost_FullMethodName    = "/naru.api.v1.HostService/GetHost"
-	HostService_CreateHost_FullMethodName = "/naru.api.v1.HostService/CreateHost"
-	HostService_UpdateHost_FullMethodName = "/naru.api.v1.HostService/UpdateHost"
-	HostService_DeleteHost_FullMethodName = "/naru.api.v1.HostService/DeleteHost"
-	HostService_WatchHosts_FullMethodName = "/naru.api.v1.HostService/WatchHosts"
-	HostService_TopHosts_FullMethodName   = "/naru.api.v1.HostService/TopHosts"
+	HostService_ListHosts_FullMethodName        = "/naru.api.v1.HostService/ListHosts"
+	HostService_GetHost_FullMethodName          = "/naru.api.v1.HostService/GetHost"
+	HostService_CreateHost_FullMethodName       = "/naru.api.v1.HostService/CreateHost"
+	HostService_UpdateHost_FullMethodName       = "/naru.api.v1.HostService/UpdateHost"
+	HostService_DeleteHost_FullMethodName       = "/naru.api.v1.HostService/DeleteHost"
+	HostService_WatchHosts_FullMethodName       = "/naru.api.v1.HostService/WatchHosts"
+	HostService_TopHosts_FullMethodName         = "/naru.api.v1.HostService/TopHosts"
+	HostService_DeclareHostLost_FullMethodName  = "/naru.api.v1.HostService/DeclareHostLost"
+	HostService_DeclareHostFound_FullMethodName = "/naru.api.v1.HostService/DeclareHostFound"
 )
 
 // HostServiceClient is the client API for HostService service.
@@ -48,6 +50,11 @@ type HostServiceClient interface {
 	WatchHosts(ctx context.Context, in *WatchHostsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchHostsResponse], error)
 	// TopHosts returns the newest relayed sample of each host.
 	TopHosts(ctx context.Context, in *TopHostsRequest, opts ...grpc.CallOption) (*TopHostsResponse, error)
+	// DeclareHostLost says that a host is gone for good: its VMs can be deleted without it. If it comes back, nothing on it is
+	// started or changed.
+	DeclareHostLost(ctx context.Context, in *DeclareHostLostRequest, opts ...grpc.CallOption) (*DeclareHostLostResponse, error)
+	// DeclareHostFound takes a declaration of loss back: what is still on the host is worked with again.
+	DeclareHostFound(ctx context.Context, in *DeclareHostFoundRequest, opts ...grpc.CallOption) (*DeclareHostFoundResponse, error)
 }
 
 type hostServiceClient struct {
@@ -137,6 +144,26 @@ func (c *hostServiceClient) TopHosts(ctx context.Context, in *TopHostsRequest, o
 	return out, nil
 }
 
+func (c *hostServiceClient) DeclareHostLost(ctx context.Context, in *DeclareHostLostRequest, opts ...grpc.CallOption) (*DeclareHostLostResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeclareHostLostResponse)
+	err := c.cc.Invoke(ctx, HostService_DeclareHostLost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostServiceClient) DeclareHostFound(ctx context.Context, in *DeclareHostFoundRequest, opts ...grpc.CallOption) (*DeclareHostFoundResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeclareHostFoundResponse)
+	err := c.cc.Invoke(ctx, HostService_DeclareHostFound_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostServiceServer is the server API for HostService service.
 // All implementations must embed UnimplementedHostServiceServer
 // for forward compatibility.
@@ -157,6 +184,11 @@ type HostServiceServer interface {
 	WatchHosts(*WatchHostsRequest, grpc.ServerStreamingServer[WatchHostsResponse]) error
 	// TopHosts returns the newest relayed sample of each host.
 	TopHosts(context.Context, *TopHostsRequest) (*TopHostsResponse, error)
+	// DeclareHostLost says that a host is gone for good: its VMs can be deleted without it. If it comes back, nothing on it is
+	// started or changed.
+	DeclareHostLost(context.Context, *DeclareHostLostRequest) (*DeclareHostLostResponse, error)
+	// DeclareHostFound takes a declaration of loss back: what is still on the host is worked with again.
+	DeclareHostFound(context.Context, *DeclareHostFoundRequest) (*DeclareHostFoundResponse, error)
 	mustEmbedUnimplementedHostServiceServer()
 }
 
@@ -187,6 +219,12 @@ func (UnimplementedHostServiceServer) WatchHosts(*WatchHostsRequest, grpc.Server
 }
 func (UnimplementedHostServiceServer) TopHosts(context.Context, *TopHostsRequest) (*TopHostsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TopHosts not implemented")
+}
+func (UnimplementedHostServiceServer) DeclareHostLost(context.Context, *DeclareHostLostRequest) (*DeclareHostLostResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeclareHostLost not implemented")
+}
+func (UnimplementedHostServiceServer) DeclareHostFound(context.Context, *DeclareHostFoundRequest) (*DeclareHostFoundResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeclareHostFound not implemented")
 }
 func (UnimplementedHostServiceServer) mustEmbedUnimplementedHostServiceServer() {}
 func (UnimplementedHostServiceServer) testEmbeddedByValue()                     {}
@@ -328,6 +366,42 @@ func _HostService_TopHosts_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _HostService_DeclareHostLost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeclareHostLostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServiceServer).DeclareHostLost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HostService_DeclareHostLost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServiceServer).DeclareHostLost(ctx, req.(*DeclareHostLostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HostService_DeclareHostFound_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeclareHostFoundRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServiceServer).DeclareHostFound(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HostService_DeclareHostFound_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServiceServer).DeclareHostFound(ctx, req.(*DeclareHostFoundRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // HostService_ServiceDesc is the grpc.ServiceDesc for HostService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -358,6 +432,14 @@ var HostService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TopHosts",
 			Handler:    _HostService_TopHosts_Handler,
+		},
+		{
+			MethodName: "DeclareHostLost",
+			Handler:    _HostService_DeclareHostLost_Handler,
+		},
+		{
+			MethodName: "DeclareHostFound",
+			Handler:    _HostService_DeclareHostFound_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

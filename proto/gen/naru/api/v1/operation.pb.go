@@ -154,6 +154,7 @@ type Operation struct {
 	Deadline      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
 	Revision      string                 `protobuf:"bytes,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	ProjectId     string                 `protobuf:"bytes,15,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +283,13 @@ func (x *Operation) GetFinishedAt() *timestamppb.Timestamp {
 func (x *Operation) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Operation) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
 	}
 	return ""
 }
@@ -846,7 +854,7 @@ var File_naru_api_v1_operation_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xa8\a\n" +
+	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xd4\a\n" +
 	"\tOperation\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04kind\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04kind\x124\n" +
@@ -865,7 +873,9 @@ const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"\bdeadline\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\bdeadline\x12A\n" +
 	"\vfinished_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\n" +
 	"finishedAt\x12'\n" +
-	"\brevision\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x1a\x90\x02\n" +
+	"\brevision\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12*\n" +
+	"\n" +
+	"project_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\x1a\x90\x02\n" +
 	"\x04Step\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x12=\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.naru.api.v1.Operation.Step.StateB\x04\xa0\xbb\x18\x03R\x05state\x12&\n" +

@@ -144,6 +144,55 @@ func (Zone_State) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{0, 1}
 }
 
+type Zone_AdminState int32
+
+const (
+	Zone_ADMIN_STATE_UNSPECIFIED Zone_AdminState = 0
+	Zone_ENABLED                 Zone_AdminState = 1
+	Zone_UNDER_MAINTENANCE       Zone_AdminState = 2
+)
+
+// Enum value maps for Zone_AdminState.
+var (
+	Zone_AdminState_name = map[int32]string{
+		0: "ADMIN_STATE_UNSPECIFIED",
+		1: "ENABLED",
+		2: "UNDER_MAINTENANCE",
+	}
+	Zone_AdminState_value = map[string]int32{
+		"ADMIN_STATE_UNSPECIFIED": 0,
+		"ENABLED":                 1,
+		"UNDER_MAINTENANCE":       2,
+	}
+)
+
+func (x Zone_AdminState) Enum() *Zone_AdminState {
+	p := new(Zone_AdminState)
+	*p = x
+	return p
+}
+
+func (x Zone_AdminState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Zone_AdminState) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_zone_proto_enumTypes[2].Descriptor()
+}
+
+func (Zone_AdminState) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_zone_proto_enumTypes[2]
+}
+
+func (x Zone_AdminState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Zone_AdminState.Descriptor instead.
+func (Zone_AdminState) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{0, 2}
+}
+
 // Zone is a part of the cloud in a network of its own.
 type Zone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -168,7 +217,11 @@ type Zone struct {
 	Agents      []*Agent               `protobuf:"bytes,13,rep,name=agents,proto3" json:"agents,omitempty"`
 	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What an administrator wants of it; unset means ENABLED. UNDER_MAINTENANCE, no new VM is taken; what is there goes on.
+	AdminState Zone_AdminState `protobuf:"varint,18,opt,name=admin_state,json=adminState,proto3,enum=naru.api.v1.Zone_AdminState" json:"admin_state,omitempty"`
+	// Why, for people: it is shown with the state, and to those who are refused.
+	AdminReason   string `protobuf:"bytes,19,opt,name=admin_reason,json=adminReason,proto3" json:"admin_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +357,20 @@ func (x *Zone) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Zone) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Zone) GetAdminState() Zone_AdminState {
+	if x != nil {
+		return x.AdminState
+	}
+	return Zone_ADMIN_STATE_UNSPECIFIED
+}
+
+func (x *Zone) GetAdminReason() string {
+	if x != nil {
+		return x.AdminReason
 	}
 	return ""
 }
@@ -1467,11 +1534,207 @@ func (x *WatchZonesResponse) GetZone() *Zone {
 	return nil
 }
 
+type QuarantineZoneRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Kept in the event.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuarantineZoneRequest) Reset() {
+	*x = QuarantineZoneRequest{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuarantineZoneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuarantineZoneRequest) ProtoMessage() {}
+
+func (x *QuarantineZoneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuarantineZoneRequest.ProtoReflect.Descriptor instead.
+func (*QuarantineZoneRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *QuarantineZoneRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *QuarantineZoneRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type QuarantineZoneResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Zone          *Zone                  `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuarantineZoneResponse) Reset() {
+	*x = QuarantineZoneResponse{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuarantineZoneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuarantineZoneResponse) ProtoMessage() {}
+
+func (x *QuarantineZoneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuarantineZoneResponse.ProtoReflect.Descriptor instead.
+func (*QuarantineZoneResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *QuarantineZoneResponse) GetZone() *Zone {
+	if x != nil {
+		return x.Zone
+	}
+	return nil
+}
+
+type LiftQuarantineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Kept in the event.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiftQuarantineRequest) Reset() {
+	*x = LiftQuarantineRequest{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiftQuarantineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiftQuarantineRequest) ProtoMessage() {}
+
+func (x *LiftQuarantineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiftQuarantineRequest.ProtoReflect.Descriptor instead.
+func (*LiftQuarantineRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LiftQuarantineRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *LiftQuarantineRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type LiftQuarantineResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Zone          *Zone                  `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiftQuarantineResponse) Reset() {
+	*x = LiftQuarantineResponse{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiftQuarantineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiftQuarantineResponse) ProtoMessage() {}
+
+func (x *LiftQuarantineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiftQuarantineResponse.ProtoReflect.Descriptor instead.
+func (*LiftQuarantineResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *LiftQuarantineResponse) GetZone() *Zone {
+	if x != nil {
+		return x.Zone
+	}
+	return nil
+}
+
 var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xd4\a\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x99\t\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
@@ -1489,7 +1752,10 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\x06agents\x18\r \x03(\v2\x12.naru.api.v1.AgentB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x04R\x06agents\x12?\n" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"G\n" +
+	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12C\n" +
+	"\vadmin_state\x18\x12 \x01(\x0e2\x1c.naru.api.v1.Zone.AdminStateB\x04\xa0\xbb\x18\x01R\n" +
+	"adminState\x12/\n" +
+	"\fadmin_reason\x18\x13 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x01R\vadminReason\"G\n" +
 	"\x05Grade\x12\x15\n" +
 	"\x11GRADE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04OPEN\x10\x01\x12\r\n" +
@@ -1505,7 +1771,12 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\fDISCONNECTED\x10\x04\x12\x0f\n" +
 	"\vQUARANTINED\x10\x05\x12\x0f\n" +
 	"\vMAINTENANCE\x10\x06\x12\v\n" +
-	"\aRETIRED\x10\a\"\xd5\x01\n" +
+	"\aRETIRED\x10\a\"M\n" +
+	"\n" +
+	"AdminState\x12\x1b\n" +
+	"\x17ADMIN_STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aENABLED\x10\x01\x12\x15\n" +
+	"\x11UNDER_MAINTENANCE\x10\x02\"\xd5\x01\n" +
 	"\x05Agent\x12@\n" +
 	"\x04name\x18\x01 \x01(\tB,\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x04R\x04name\x12%\n" +
 	"\aversion\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\aversion\x12\x1a\n" +
@@ -1574,7 +1845,19 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\x12WatchZonesResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12%\n" +
-	"\x04zone\x18\x03 \x01(\v2\x11.naru.api.v1.ZoneR\x04zone2\xb3\t\n" +
+	"\x04zone\x18\x03 \x01(\v2\x11.naru.api.v1.ZoneR\x04zone\"Z\n" +
+	"\x15QuarantineZoneRequest\x12\x1d\n" +
+	"\x04zone\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04zone\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\"?\n" +
+	"\x16QuarantineZoneResponse\x12%\n" +
+	"\x04zone\x18\x01 \x01(\v2\x11.naru.api.v1.ZoneR\x04zone\"Z\n" +
+	"\x15LiftQuarantineRequest\x12\x1d\n" +
+	"\x04zone\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04zone\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\"?\n" +
+	"\x16LiftQuarantineResponse\x12%\n" +
+	"\x04zone\x18\x01 \x01(\v2\x11.naru.api.v1.ZoneR\x04zone2\xc1\v\n" +
 	"\vZoneService\x12a\n" +
 	"\tListZones\x12\x1d.naru.api.v1.ListZonesRequest\x1a\x1e.naru.api.v1.ListZonesResponse\"\x15\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\v\x12\t/v1/zones\x12h\n" +
 	"\aGetZone\x12\x1b.naru.api.v1.GetZoneRequest\x1a\x1c.naru.api.v1.GetZoneResponse\"\"\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x18b\x04zone\x12\x10/v1/zones/{zone}\x12q\n" +
@@ -1590,7 +1873,9 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\x10ListJoinRequests\x12$.naru.api.v1.ListJoinRequestsRequest\x1a%.naru.api.v1.ListJoinRequestsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/zones:joinRequests\x12\x7f\n" +
 	"\vAcceptAgent\x12\x1f.naru.api.v1.AcceptAgentRequest\x1a .naru.api.v1.AcceptAgentResponse\"-\x82\xd3\xe4\x93\x02':\x01*b\toperation\"\x17/v1/zones/{zone}:accept\x12|\n" +
 	"\n" +
-	"RevokeZone\x12\x1e.naru.api.v1.RevokeZoneRequest\x1a\x1f.naru.api.v1.RevokeZoneResponse\"-\x82\xd3\xe4\x93\x02':\x01*b\toperation\"\x17/v1/zones/{zone}:revokeB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"RevokeZone\x12\x1e.naru.api.v1.RevokeZoneRequest\x1a\x1f.naru.api.v1.RevokeZoneResponse\"-\x82\xd3\xe4\x93\x02':\x01*b\toperation\"\x17/v1/zones/{zone}:revoke\x12\x87\x01\n" +
+	"\x0eQuarantineZone\x12\".naru.api.v1.QuarantineZoneRequest\x1a#.naru.api.v1.QuarantineZoneResponse\",\x82\xd3\xe4\x93\x02&:\x01*b\x04zone\"\x1b/v1/zones/{zone}:quarantine\x12\x81\x01\n" +
+	"\x0eLiftQuarantine\x12\".naru.api.v1.LiftQuarantineRequest\x1a#.naru.api.v1.LiftQuarantineResponse\"&\x82\xd3\xe4\x93\x02 :\x01*b\x04zone\"\x15/v1/zones/{zone}:liftB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_zone_proto_rawDescOnce sync.Once
@@ -1604,87 +1889,99 @@ func file_naru_api_v1_zone_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_zone_proto_rawDescData
 }
 
-var file_naru_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_naru_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_naru_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_naru_api_v1_zone_proto_goTypes = []any{
 	(Zone_Grade)(0),                  // 0: naru.api.v1.Zone.Grade
 	(Zone_State)(0),                  // 1: naru.api.v1.Zone.State
-	(*Zone)(nil),                     // 2: naru.api.v1.Zone
-	(*Agent)(nil),                    // 3: naru.api.v1.Agent
-	(*JoinRequest)(nil),              // 4: naru.api.v1.JoinRequest
-	(*CreateJoinTokenRequest)(nil),   // 5: naru.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 6: naru.api.v1.CreateJoinTokenResponse
-	(*ListJoinRequestsRequest)(nil),  // 7: naru.api.v1.ListJoinRequestsRequest
-	(*ListJoinRequestsResponse)(nil), // 8: naru.api.v1.ListJoinRequestsResponse
-	(*AcceptAgentRequest)(nil),       // 9: naru.api.v1.AcceptAgentRequest
-	(*AcceptAgentResponse)(nil),      // 10: naru.api.v1.AcceptAgentResponse
-	(*RevokeZoneRequest)(nil),        // 11: naru.api.v1.RevokeZoneRequest
-	(*RevokeZoneResponse)(nil),       // 12: naru.api.v1.RevokeZoneResponse
-	(*ListZonesRequest)(nil),         // 13: naru.api.v1.ListZonesRequest
-	(*ListZonesResponse)(nil),        // 14: naru.api.v1.ListZonesResponse
-	(*GetZoneRequest)(nil),           // 15: naru.api.v1.GetZoneRequest
-	(*GetZoneResponse)(nil),          // 16: naru.api.v1.GetZoneResponse
-	(*CreateZoneRequest)(nil),        // 17: naru.api.v1.CreateZoneRequest
-	(*CreateZoneResponse)(nil),       // 18: naru.api.v1.CreateZoneResponse
-	(*UpdateZoneRequest)(nil),        // 19: naru.api.v1.UpdateZoneRequest
-	(*UpdateZoneResponse)(nil),       // 20: naru.api.v1.UpdateZoneResponse
-	(*DeleteZoneRequest)(nil),        // 21: naru.api.v1.DeleteZoneRequest
-	(*DeleteZoneResponse)(nil),       // 22: naru.api.v1.DeleteZoneResponse
-	(*WatchZonesRequest)(nil),        // 23: naru.api.v1.WatchZonesRequest
-	(*WatchZonesResponse)(nil),       // 24: naru.api.v1.WatchZonesResponse
-	(Freshness_Level)(0),             // 25: naru.api.v1.Freshness.Level
-	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
-	(*Operation)(nil),                // 27: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),    // 28: google.protobuf.FieldMask
-	(WatchType_Value)(0),             // 29: naru.api.v1.WatchType.Value
+	(Zone_AdminState)(0),             // 2: naru.api.v1.Zone.AdminState
+	(*Zone)(nil),                     // 3: naru.api.v1.Zone
+	(*Agent)(nil),                    // 4: naru.api.v1.Agent
+	(*JoinRequest)(nil),              // 5: naru.api.v1.JoinRequest
+	(*CreateJoinTokenRequest)(nil),   // 6: naru.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 7: naru.api.v1.CreateJoinTokenResponse
+	(*ListJoinRequestsRequest)(nil),  // 8: naru.api.v1.ListJoinRequestsRequest
+	(*ListJoinRequestsResponse)(nil), // 9: naru.api.v1.ListJoinRequestsResponse
+	(*AcceptAgentRequest)(nil),       // 10: naru.api.v1.AcceptAgentRequest
+	(*AcceptAgentResponse)(nil),      // 11: naru.api.v1.AcceptAgentResponse
+	(*RevokeZoneRequest)(nil),        // 12: naru.api.v1.RevokeZoneRequest
+	(*RevokeZoneResponse)(nil),       // 13: naru.api.v1.RevokeZoneResponse
+	(*ListZonesRequest)(nil),         // 14: naru.api.v1.ListZonesRequest
+	(*ListZonesResponse)(nil),        // 15: naru.api.v1.ListZonesResponse
+	(*GetZoneRequest)(nil),           // 16: naru.api.v1.GetZoneRequest
+	(*GetZoneResponse)(nil),          // 17: naru.api.v1.GetZoneResponse
+	(*CreateZoneRequest)(nil),        // 18: naru.api.v1.CreateZoneRequest
+	(*CreateZoneResponse)(nil),       // 19: naru.api.v1.CreateZoneResponse
+	(*UpdateZoneRequest)(nil),        // 20: naru.api.v1.UpdateZoneRequest
+	(*UpdateZoneResponse)(nil),       // 21: naru.api.v1.UpdateZoneResponse
+	(*DeleteZoneRequest)(nil),        // 22: naru.api.v1.DeleteZoneRequest
+	(*DeleteZoneResponse)(nil),       // 23: naru.api.v1.DeleteZoneResponse
+	(*WatchZonesRequest)(nil),        // 24: naru.api.v1.WatchZonesRequest
+	(*WatchZonesResponse)(nil),       // 25: naru.api.v1.WatchZonesResponse
+	(*QuarantineZoneRequest)(nil),    // 26: naru.api.v1.QuarantineZoneRequest
+	(*QuarantineZoneResponse)(nil),   // 27: naru.api.v1.QuarantineZoneResponse
+	(*LiftQuarantineRequest)(nil),    // 28: naru.api.v1.LiftQuarantineRequest
+	(*LiftQuarantineResponse)(nil),   // 29: naru.api.v1.LiftQuarantineResponse
+	(Freshness_Level)(0),             // 30: naru.api.v1.Freshness.Level
+	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
+	(*Operation)(nil),                // 32: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),    // 33: google.protobuf.FieldMask
+	(WatchType_Value)(0),             // 34: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_zone_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Zone.grade:type_name -> naru.api.v1.Zone.Grade
 	1,  // 1: naru.api.v1.Zone.state:type_name -> naru.api.v1.Zone.State
-	25, // 2: naru.api.v1.Zone.freshness:type_name -> naru.api.v1.Freshness.Level
-	26, // 3: naru.api.v1.Zone.state_changed_at:type_name -> google.protobuf.Timestamp
-	3,  // 4: naru.api.v1.Zone.agents:type_name -> naru.api.v1.Agent
-	26, // 5: naru.api.v1.Zone.created_at:type_name -> google.protobuf.Timestamp
-	26, // 6: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
-	26, // 7: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	4,  // 8: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
-	27, // 9: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
-	27, // 10: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
-	2,  // 11: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
-	2,  // 12: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
-	2,  // 13: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	27, // 14: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
-	2,  // 15: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	28, // 16: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 17: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
-	27, // 18: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
-	29, // 19: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
-	2,  // 20: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
-	13, // 21: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
-	15, // 22: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
-	17, // 23: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
-	19, // 24: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
-	21, // 25: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
-	23, // 26: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
-	5,  // 27: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
-	7,  // 28: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
-	9,  // 29: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
-	11, // 30: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
-	14, // 31: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
-	16, // 32: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
-	18, // 33: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
-	20, // 34: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
-	22, // 35: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
-	24, // 36: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
-	6,  // 37: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
-	8,  // 38: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
-	10, // 39: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
-	12, // 40: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
-	31, // [31:41] is the sub-list for method output_type
-	21, // [21:31] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	30, // 2: naru.api.v1.Zone.freshness:type_name -> naru.api.v1.Freshness.Level
+	31, // 3: naru.api.v1.Zone.state_changed_at:type_name -> google.protobuf.Timestamp
+	4,  // 4: naru.api.v1.Zone.agents:type_name -> naru.api.v1.Agent
+	31, // 5: naru.api.v1.Zone.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 6: naru.api.v1.Zone.admin_state:type_name -> naru.api.v1.Zone.AdminState
+	31, // 7: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
+	31, // 8: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 9: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
+	32, // 10: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
+	32, // 11: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
+	3,  // 12: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
+	3,  // 13: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
+	3,  // 14: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	32, // 15: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
+	3,  // 16: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	33, // 17: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 18: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
+	32, // 19: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
+	34, // 20: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	3,  // 21: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
+	3,  // 22: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
+	3,  // 23: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
+	14, // 24: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
+	16, // 25: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
+	18, // 26: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
+	20, // 27: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
+	22, // 28: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
+	24, // 29: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
+	6,  // 30: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
+	8,  // 31: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
+	10, // 32: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
+	12, // 33: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
+	26, // 34: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
+	28, // 35: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
+	15, // 36: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
+	17, // 37: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
+	19, // 38: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
+	21, // 39: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
+	23, // 40: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
+	25, // 41: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
+	7,  // 42: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
+	9,  // 43: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
+	11, // 44: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
+	13, // 45: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
+	27, // 46: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
+	29, // 47: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
+	36, // [36:48] is the sub-list for method output_type
+	24, // [24:36] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_zone_proto_init() }
@@ -1700,8 +1997,8 @@ func file_naru_api_v1_zone_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_zone_proto_rawDesc), len(file_naru_api_v1_zone_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   23,
+			NumEnums:      3,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -454,6 +454,96 @@ func local_request_ZoneService_RevokeZone_0(ctx context.Context, marshaler runti
 	return msg, metadata, err
 }
 
+func request_ZoneService_QuarantineZone_0(ctx context.Context, marshaler runtime.Marshaler, client ZoneServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq QuarantineZoneRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["zone"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "zone")
+	}
+	protoReq.Zone, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "zone", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.QuarantineZone(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_ZoneService_QuarantineZone_0(ctx context.Context, marshaler runtime.Marshaler, server ZoneServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq QuarantineZoneRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["zone"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "zone")
+	}
+	protoReq.Zone, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "zone", err)
+	}
+	msg, err := server.QuarantineZone(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+func request_ZoneService_LiftQuarantine_0(ctx context.Context, marshaler runtime.Marshaler, client ZoneServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq LiftQuarantineRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["zone"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "zone")
+	}
+	protoReq.Zone, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "zone", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.LiftQuarantine(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_ZoneService_LiftQuarantine_0(ctx context.Context, marshaler runtime.Marshaler, server ZoneServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq LiftQuarantineRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["zone"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "zone")
+	}
+	protoReq.Zone, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "zone", err)
+	}
+	msg, err := server.LiftQuarantine(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 // RegisterZoneServiceHandlerServer registers the http handlers for service ZoneService to "mux".
 // UnaryRPC     :call ZoneServiceServer directly.
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
@@ -646,6 +736,46 @@ func RegisterZoneServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux
 			return
 		}
 		forward_ZoneService_RevokeZone_0(annotatedContext, mux, outboundMarshaler, w, req, response_ZoneService_RevokeZone_0{resp.(*RevokeZoneResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_ZoneService_QuarantineZone_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.ZoneService/QuarantineZone", runtime.WithHTTPPathPattern("/v1/zones/{zone}:quarantine"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_ZoneService_QuarantineZone_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ZoneService_QuarantineZone_0(annotatedContext, mux, outboundMarshaler, w, req, response_ZoneService_QuarantineZone_0{resp.(*QuarantineZoneResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_ZoneService_LiftQuarantine_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.ZoneService/LiftQuarantine", runtime.WithHTTPPathPattern("/v1/zones/{zone}:lift"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_ZoneService_LiftQuarantine_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ZoneService_LiftQuarantine_0(annotatedContext, mux, outboundMarshaler, w, req, response_ZoneService_LiftQuarantine_0{resp.(*LiftQuarantineResponse)}, mux.GetForwardResponseOptions()...)
 	})
 
 	return nil
@@ -857,6 +987,40 @@ func RegisterZoneServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux
 		}
 		forward_ZoneService_RevokeZone_0(annotatedContext, mux, outboundMarshaler, w, req, response_ZoneService_RevokeZone_0{resp.(*RevokeZoneResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_ZoneService_QuarantineZone_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.ZoneService/QuarantineZone", runtime.WithHTTPPathPattern("/v1/zones/{zone}:quarantine"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_ZoneService_QuarantineZone_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ZoneService_QuarantineZone_0(annotatedContext, mux, outboundMarshaler, w, req, response_ZoneService_QuarantineZone_0{resp.(*QuarantineZoneResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_ZoneService_LiftQuarantine_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.ZoneService/LiftQuarantine", runtime.WithHTTPPathPattern("/v1/zones/{zone}:lift"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_ZoneService_LiftQuarantine_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ZoneService_LiftQuarantine_0(annotatedContext, mux, outboundMarshaler, w, req, response_ZoneService_LiftQuarantine_0{resp.(*LiftQuarantineResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	return nil
 }
 
@@ -914,6 +1078,24 @@ func (m response_ZoneService_RevokeZone_0) XXX_ResponseBody() interface{} {
 	return response.Operation
 }
 
+type response_ZoneService_QuarantineZone_0 struct {
+	*QuarantineZoneResponse
+}
+
+func (m response_ZoneService_QuarantineZone_0) XXX_ResponseBody() interface{} {
+	response := m.QuarantineZoneResponse
+	return response.Zone
+}
+
+type response_ZoneService_LiftQuarantine_0 struct {
+	*LiftQuarantineResponse
+}
+
+func (m response_ZoneService_LiftQuarantine_0) XXX_ResponseBody() interface{} {
+	response := m.LiftQuarantineResponse
+	return response.Zone
+}
+
 var (
 	pattern_ZoneService_ListZones_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "zones"}, ""))
 	pattern_ZoneService_GetZone_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "zones", "zone"}, ""))
@@ -925,6 +1107,8 @@ var (
 	pattern_ZoneService_ListJoinRequests_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "zones"}, "joinRequests"))
 	pattern_ZoneService_AcceptAgent_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "zones", "zone"}, "accept"))
 	pattern_ZoneService_RevokeZone_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "zones", "zone"}, "revoke"))
+	pattern_ZoneService_QuarantineZone_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "zones", "zone"}, "quarantine"))
+	pattern_ZoneService_LiftQuarantine_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "zones", "zone"}, "lift"))
 )
 
 var (
@@ -938,4 +1122,6 @@ var (
 	forward_ZoneService_ListJoinRequests_0 = runtime.ForwardResponseMessage
 	forward_ZoneService_AcceptAgent_0      = runtime.ForwardResponseMessage
 	forward_ZoneService_RevokeZone_0       = runtime.ForwardResponseMessage
+	forward_ZoneService_QuarantineZone_0   = runtime.ForwardResponseMessage
+	forward_ZoneService_LiftQuarantine_0   = runtime.ForwardResponseMessage
 )

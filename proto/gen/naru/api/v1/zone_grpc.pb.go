@@ -29,6 +29,8 @@ const (
 	ZoneService_ListJoinRequests_FullMethodName = "/naru.api.v1.ZoneService/ListJoinRequests"
 	ZoneService_AcceptAgent_FullMethodName      = "/naru.api.v1.ZoneService/AcceptAgent"
 	ZoneService_RevokeZone_FullMethodName       = "/naru.api.v1.ZoneService/RevokeZone"
+	ZoneService_QuarantineZone_FullMethodName   = "/naru.api.v1.ZoneService/QuarantineZone"
+	ZoneService_LiftQuarantine_FullMethodName   = "/naru.api.v1.ZoneService/LiftQuarantine"
 )
 
 // ZoneServiceClient is the client API for ZoneService service.
@@ -57,6 +59,10 @@ type ZoneServiceClient interface {
 	AcceptAgent(ctx context.Context, in *AcceptAgentRequest, opts ...grpc.CallOption) (*AcceptAgentResponse, error)
 	// RevokeZone cuts the zone's live streams within two seconds and refuses its certificates from then on.
 	RevokeZone(ctx context.Context, in *RevokeZoneRequest, opts ...grpc.CallOption) (*RevokeZoneResponse, error)
+	// QuarantineZone stops the exchange with a zone until an administrator lifts it. What runs in the zone runs on.
+	QuarantineZone(ctx context.Context, in *QuarantineZoneRequest, opts ...grpc.CallOption) (*QuarantineZoneResponse, error)
+	// LiftQuarantine lets a zone exchange again, once somebody has looked.
+	LiftQuarantine(ctx context.Context, in *LiftQuarantineRequest, opts ...grpc.CallOption) (*LiftQuarantineResponse, error)
 }
 
 type zoneServiceClient struct {
@@ -176,6 +182,26 @@ func (c *zoneServiceClient) RevokeZone(ctx context.Context, in *RevokeZoneReques
 	return out, nil
 }
 
+func (c *zoneServiceClient) QuarantineZone(ctx context.Context, in *QuarantineZoneRequest, opts ...grpc.CallOption) (*QuarantineZoneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QuarantineZoneResponse)
+	err := c.cc.Invoke(ctx, ZoneService_QuarantineZone_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *zoneServiceClient) LiftQuarantine(ctx context.Context, in *LiftQuarantineRequest, opts ...grpc.CallOption) (*LiftQuarantineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LiftQuarantineResponse)
+	err := c.cc.Invoke(ctx, ZoneService_LiftQuarantine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ZoneServiceServer is the server API for ZoneService service.
 // All implementations must embed UnimplementedZoneServiceServer
 // for forward compatibility.
@@ -202,6 +228,10 @@ type ZoneServiceServer interface {
 	AcceptAgent(context.Context, *AcceptAgentRequest) (*AcceptAgentResponse, error)
 	// RevokeZone cuts the zone's live streams within two seconds and refuses its certificates from then on.
 	RevokeZone(context.Context, *RevokeZoneRequest) (*RevokeZoneResponse, error)
+	// QuarantineZone stops the exchange with a zone until an administrator lifts it. What runs in the zone runs on.
+	QuarantineZone(context.Context, *QuarantineZoneRequest) (*QuarantineZoneResponse, error)
+	// LiftQuarantine lets a zone exchange again, once somebody has looked.
+	LiftQuarantine(context.Context, *LiftQuarantineRequest) (*LiftQuarantineResponse, error)
 	mustEmbedUnimplementedZoneServiceServer()
 }
 
@@ -241,6 +271,12 @@ func (UnimplementedZoneServiceServer) AcceptAgent(context.Context, *AcceptAgentR
 }
 func (UnimplementedZoneServiceServer) RevokeZone(context.Context, *RevokeZoneRequest) (*RevokeZoneResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeZone not implemented")
+}
+func (UnimplementedZoneServiceServer) QuarantineZone(context.Context, *QuarantineZoneRequest) (*QuarantineZoneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QuarantineZone not implemented")
+}
+func (UnimplementedZoneServiceServer) LiftQuarantine(context.Context, *LiftQuarantineRequest) (*LiftQuarantineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LiftQuarantine not implemented")
 }
 func (UnimplementedZoneServiceServer) mustEmbedUnimplementedZoneServiceServer() {}
 func (UnimplementedZoneServiceServer) testEmbeddedByValue()                     {}
@@ -436,6 +472,42 @@ func _ZoneService_RevokeZone_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ZoneService_QuarantineZone_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QuarantineZoneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ZoneServiceServer).QuarantineZone(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ZoneService_QuarantineZone_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ZoneServiceServer).QuarantineZone(ctx, req.(*QuarantineZoneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ZoneService_LiftQuarantine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LiftQuarantineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ZoneServiceServer).LiftQuarantine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ZoneService_LiftQuarantine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ZoneServiceServer).LiftQuarantine(ctx, req.(*LiftQuarantineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ZoneService_ServiceDesc is the grpc.ServiceDesc for ZoneService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -478,6 +550,14 @@ var ZoneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeZone",
 			Handler:    _ZoneService_RevokeZone_Handler,
+		},
+		{
+			MethodName: "QuarantineZone",
+			Handler:    _ZoneService_QuarantineZone_Handler,
+		},
+		{
+			MethodName: "LiftQuarantine",
+			Handler:    _ZoneService_LiftQuarantine_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

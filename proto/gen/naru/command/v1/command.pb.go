@@ -56,6 +56,7 @@ type Command struct {
 	//	*Command_CreateHost
 	//	*Command_UpdateHost
 	//	*Command_DeleteHost
+	//	*Command_DeclareHost
 	//	*Command_CreateFlavor
 	//	*Command_UpdateFlavor
 	//	*Command_DeleteFlavor
@@ -93,6 +94,7 @@ type Command struct {
 	//	*Command_AppendJournal
 	//	*Command_AcknowledgeJournal
 	//	*Command_QuarantineZone
+	//	*Command_LiftQuarantine
 	//	*Command_ConsumeWithheld
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -292,6 +294,15 @@ func (x *Command) GetDeleteHost() *DeleteNoun {
 	if x != nil {
 		if x, ok := x.Body.(*Command_DeleteHost); ok {
 			return x.DeleteHost
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeclareHost() *DeclareHost {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeclareHost); ok {
+			return x.DeclareHost
 		}
 	}
 	return nil
@@ -630,6 +641,15 @@ func (x *Command) GetQuarantineZone() *QuarantineZone {
 	return nil
 }
 
+func (x *Command) GetLiftQuarantine() *LiftQuarantine {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LiftQuarantine); ok {
+			return x.LiftQuarantine
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetConsumeWithheld() *ConsumeWithheld {
 	if x != nil {
 		if x, ok := x.Body.(*Command_ConsumeWithheld); ok {
@@ -701,6 +721,10 @@ type Command_UpdateHost struct {
 
 type Command_DeleteHost struct {
 	DeleteHost *DeleteNoun `protobuf:"bytes,118,opt,name=delete_host,json=deleteHost,proto3,oneof"`
+}
+
+type Command_DeclareHost struct {
+	DeclareHost *DeclareHost `protobuf:"bytes,131,opt,name=declare_host,json=declareHost,proto3,oneof"`
 }
 
 type Command_CreateFlavor struct {
@@ -858,6 +882,10 @@ type Command_QuarantineZone struct {
 	QuarantineZone *QuarantineZone `protobuf:"bytes,185,opt,name=quarantine_zone,json=quarantineZone,proto3,oneof"`
 }
 
+type Command_LiftQuarantine struct {
+	LiftQuarantine *LiftQuarantine `protobuf:"bytes,187,opt,name=lift_quarantine,json=liftQuarantine,proto3,oneof"`
+}
+
 type Command_ConsumeWithheld struct {
 	// An entry of the zone's journal that a broker did not let through.
 	ConsumeWithheld *ConsumeWithheld `protobuf:"bytes,186,opt,name=consume_withheld,json=consumeWithheld,proto3,oneof"`
@@ -890,6 +918,8 @@ func (*Command_CreateHost) isCommand_Body() {}
 func (*Command_UpdateHost) isCommand_Body() {}
 
 func (*Command_DeleteHost) isCommand_Body() {}
+
+func (*Command_DeclareHost) isCommand_Body() {}
 
 func (*Command_CreateFlavor) isCommand_Body() {}
 
@@ -964,6 +994,8 @@ func (*Command_AppendJournal) isCommand_Body() {}
 func (*Command_AcknowledgeJournal) isCommand_Body() {}
 
 func (*Command_QuarantineZone) isCommand_Body() {}
+
+func (*Command_LiftQuarantine) isCommand_Body() {}
 
 func (*Command_ConsumeWithheld) isCommand_Body() {}
 
@@ -2402,10 +2434,12 @@ func (x *OrderVM) GetDeadline() *timestamppb.Timestamp {
 }
 
 type ResolveOperation struct {
-	state         protoimpl.MessageState             `protogen:"open.v1"`
-	OperationId   string                             `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
-	Outcome       v1.ResolveOperationRequest_Outcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=naru.api.v1.ResolveOperationRequest_Outcome" json:"outcome,omitempty"`
-	Reason        string                             `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	state       protoimpl.MessageState             `protogen:"open.v1"`
+	OperationId string                             `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Outcome     v1.ResolveOperationRequest_Outcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=naru.api.v1.ResolveOperationRequest_Outcome" json:"outcome,omitempty"`
+	Reason      string                             `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For RETRY: until when it may take then.
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2459,6 +2493,13 @@ func (x *ResolveOperation) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ResolveOperation) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
 }
 
 // ExpireOperations fails the named operations if they are still open and past their deadline.
@@ -2853,6 +2894,119 @@ func (x *AcknowledgeJournal) GetAck() *v11.JournalAck {
 	return nil
 }
 
+// DeclareHost says that a host is lost for good, or takes that back.
+type DeclareHost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	Lost          bool                   `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareHost) Reset() {
+	*x = DeclareHost{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareHost) ProtoMessage() {}
+
+func (x *DeclareHost) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
+func (*DeclareHost) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DeclareHost) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *DeclareHost) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *DeclareHost) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type LiftQuarantine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiftQuarantine) Reset() {
+	*x = LiftQuarantine{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiftQuarantine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiftQuarantine) ProtoMessage() {}
+
+func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
+func (*LiftQuarantine) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *LiftQuarantine) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *LiftQuarantine) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type QuarantineZone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
@@ -2863,7 +3017,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2875,7 +3029,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2888,7 +3042,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -2916,7 +3070,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3082,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3095,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -2967,7 +3121,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3133,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3146,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -3011,7 +3165,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3177,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3190,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -3058,7 +3212,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3224,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3237,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -3111,7 +3265,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xc5\x1e\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xd6\x1f\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -3138,7 +3292,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\vupdate_host\x18u \x01(\v2\x1b.naru.command.v1.UpdateHostH\x00R\n" +
 	"updateHost\x12>\n" +
 	"\vdelete_host\x18v \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\n" +
-	"deleteHost\x12D\n" +
+	"deleteHost\x12B\n" +
+	"\fdeclare_host\x18\x83\x01 \x01(\v2\x1c.naru.command.v1.DeclareHostH\x00R\vdeclareHost\x12D\n" +
 	"\rcreate_flavor\x18w \x01(\v2\x1d.naru.command.v1.CreateFlavorH\x00R\fcreateFlavor\x12D\n" +
 	"\rupdate_flavor\x18x \x01(\v2\x1d.naru.command.v1.UpdateFlavorH\x00R\fupdateFlavor\x12B\n" +
 	"\rdelete_flavor\x18y \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdeleteFlavor\x12A\n" +
@@ -3177,7 +3332,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\aobserve\x18\xb6\x01 \x01(\v2\x18.naru.command.v1.ObserveH\x00R\aobserve\x12H\n" +
 	"\x0eappend_journal\x18\xb7\x01 \x01(\v2\x1e.naru.command.v1.AppendJournalH\x00R\rappendJournal\x12W\n" +
 	"\x13acknowledge_journal\x18\xb8\x01 \x01(\v2#.naru.command.v1.AcknowledgeJournalH\x00R\x12acknowledgeJournal\x12K\n" +
-	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12N\n" +
+	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12K\n" +
+	"\x0flift_quarantine\x18\xbb\x01 \x01(\v2\x1f.naru.command.v1.LiftQuarantineH\x00R\x0eliftQuarantine\x12N\n" +
 	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheldB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"U\n" +
 	"\vIdempotency\x12\x1a\n" +
@@ -3273,11 +3429,12 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05order\x18\x02 \x01(\v2\x13.naru.link.v1.OrderR\x05order\x12!\n" +
 	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x126\n" +
-	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\x95\x01\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xcd\x01\n" +
 	"\x10ResolveOperation\x12!\n" +
 	"\foperation_id\x18\x01 \x01(\tR\voperationId\x12F\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2,.naru.api.v1.ResolveOperationRequest.OutcomeR\aoutcome\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"7\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"7\n" +
 	"\x10ExpireOperations\x12#\n" +
 	"\roperation_ids\x18\x01 \x03(\tR\foperationIds\"8\n" +
 	"\tPutServer\x12+\n" +
@@ -3301,7 +3458,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"Y\n" +
 	"\x12AcknowledgeJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12*\n" +
-	"\x03ack\x18\x02 \x01(\v2\x18.naru.link.v1.JournalAckR\x03ack\"A\n" +
+	"\x03ack\x18\x02 \x01(\v2\x18.naru.link.v1.JournalAckR\x03ack\"R\n" +
+	"\vDeclareHost\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\bR\x04lost\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"A\n" +
+	"\x0eLiftQuarantine\x12\x17\n" +
+	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"A\n" +
 	"\x0eQuarantineZone\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"^\n" +
@@ -3330,7 +3494,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
@@ -3367,46 +3531,48 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Observe)(nil),                         // 32: naru.command.v1.Observe
 	(*AppendJournal)(nil),                   // 33: naru.command.v1.AppendJournal
 	(*AcknowledgeJournal)(nil),              // 34: naru.command.v1.AcknowledgeJournal
-	(*QuarantineZone)(nil),                  // 35: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 36: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 37: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 38: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 39: naru.command.v1.RenewAdministrator
-	(*timestamppb.Timestamp)(nil),           // 40: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 41: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 42: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 43: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 44: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 45: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 46: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 47: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 48: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 49: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 50: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 51: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 52: naru.api.v1.Administrator
-	(*v1.Zone)(nil),                         // 53: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 54: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 55: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 56: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 57: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 58: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 59: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 60: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 61: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 62: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 63: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 64: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Event)(nil),                        // 65: naru.api.v1.Event
-	(*v1.Generation)(nil),                   // 66: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 67: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 68: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 69: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 70: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 71: naru.api.v1.AccessToken
+	(*DeclareHost)(nil),                     // 35: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 36: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 37: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 38: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 39: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 40: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 41: naru.command.v1.RenewAdministrator
+	(*timestamppb.Timestamp)(nil),           // 42: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 43: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 44: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 45: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 46: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 47: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 48: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 49: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 50: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 51: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 52: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 53: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 54: naru.api.v1.Administrator
+	(*v1.Zone)(nil),                         // 55: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 56: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 57: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 58: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 59: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 60: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 61: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 62: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 63: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 64: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 65: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 66: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Event)(nil),                        // 67: naru.api.v1.Event
+	(*v1.Generation)(nil),                   // 68: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 69: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 70: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 71: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 72: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 73: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	40, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	42, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	1,  // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,  // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
 	4,  // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
@@ -3422,90 +3588,93 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	13, // 13: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
 	14, // 14: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
 	10, // 15: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	15, // 16: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	16, // 17: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	10, // 18: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	17, // 19: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	18, // 20: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	10, // 21: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	19, // 22: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	20, // 23: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	10, // 24: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	21, // 25: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	22, // 26: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	10, // 27: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	23, // 28: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	25, // 29: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	26, // 30: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	27, // 31: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	28, // 32: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	29, // 33: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	10, // 34: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	37, // 35: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	10, // 36: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	41, // 37: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	42, // 38: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	43, // 39: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	44, // 40: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	45, // 41: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	46, // 42: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	47, // 43: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	38, // 44: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	39, // 45: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	10, // 46: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	30, // 47: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	31, // 48: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	32, // 49: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	33, // 50: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	34, // 51: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	35, // 52: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	36, // 53: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	48, // 54: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	49, // 55: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	50, // 56: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	51, // 57: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	52, // 58: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	40, // 59: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	40, // 60: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	40, // 61: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	53, // 62: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	53, // 63: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	54, // 64: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	54, // 65: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	55, // 66: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	55, // 67: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	56, // 68: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	56, // 69: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	57, // 70: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	57, // 71: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	58, // 72: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	58, // 73: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	59, // 74: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	59, // 75: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	60, // 76: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	40, // 77: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	24, // 78: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	61, // 79: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	62, // 80: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	40, // 81: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	63, // 82: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	40, // 83: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	64, // 84: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	51, // 85: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	65, // 86: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	66, // 87: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	67, // 88: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	68, // 89: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	69, // 90: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	70, // 91: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	71, // 92: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	52, // 93: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	40, // 94: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	95, // [95:95] is the sub-list for method output_type
-	95, // [95:95] is the sub-list for method input_type
-	95, // [95:95] is the sub-list for extension type_name
-	95, // [95:95] is the sub-list for extension extendee
-	0,  // [0:95] is the sub-list for field type_name
+	35, // 16: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	15, // 17: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	16, // 18: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	10, // 19: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	17, // 20: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	18, // 21: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	10, // 22: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	19, // 23: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	20, // 24: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	10, // 25: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	21, // 26: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	22, // 27: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	10, // 28: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	23, // 29: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	25, // 30: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	26, // 31: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	27, // 32: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	28, // 33: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	29, // 34: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	10, // 35: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	39, // 36: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	10, // 37: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	43, // 38: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	44, // 39: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	45, // 40: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	46, // 41: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	47, // 42: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	48, // 43: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	49, // 44: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	40, // 45: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	41, // 46: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	10, // 47: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	30, // 48: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	31, // 49: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	32, // 50: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	33, // 51: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	34, // 52: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	37, // 53: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	36, // 54: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	38, // 55: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	50, // 56: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	51, // 57: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	52, // 58: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	53, // 59: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	54, // 60: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	42, // 61: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	42, // 62: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	42, // 63: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	55, // 64: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	55, // 65: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	56, // 66: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	56, // 67: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	57, // 68: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	57, // 69: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	58, // 70: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	58, // 71: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	59, // 72: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	59, // 73: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	60, // 74: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	60, // 75: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	61, // 76: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	61, // 77: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	62, // 78: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	42, // 79: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	24, // 80: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	63, // 81: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	64, // 82: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	42, // 83: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	65, // 84: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	42, // 85: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	66, // 86: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	42, // 87: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	53, // 88: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	67, // 89: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	68, // 90: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	69, // 91: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	70, // 92: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	71, // 93: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	72, // 94: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	73, // 95: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	54, // 96: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	42, // 97: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	98, // [98:98] is the sub-list for method output_type
+	98, // [98:98] is the sub-list for method input_type
+	98, // [98:98] is the sub-list for extension type_name
+	98, // [98:98] is the sub-list for extension extendee
+	0,  // [0:98] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -3529,6 +3698,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateHost)(nil),
 		(*Command_UpdateHost)(nil),
 		(*Command_DeleteHost)(nil),
+		(*Command_DeclareHost)(nil),
 		(*Command_CreateFlavor)(nil),
 		(*Command_UpdateFlavor)(nil),
 		(*Command_DeleteFlavor)(nil),
@@ -3566,6 +3736,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_AppendJournal)(nil),
 		(*Command_AcknowledgeJournal)(nil),
 		(*Command_QuarantineZone)(nil),
+		(*Command_LiftQuarantine)(nil),
 		(*Command_ConsumeWithheld)(nil),
 	}
 	type x struct{}
@@ -3574,7 +3745,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
