@@ -60,7 +60,8 @@ func (b *book) survey(host string, vms map[string]netip.Addr) {
 		}
 	}
 	for id, address := range vms {
-		if b.observed[id].value.GetHostId() == "" {
+		// What this term has ended was there when its host was looked at, and is no more.
+		if _, ended := b.gone[id]; !ended && b.observed[id].value.GetHostId() == "" {
 			b.found[id] = append(b.found[id], host)
 			b.had[id] = address
 			b.relate(id)

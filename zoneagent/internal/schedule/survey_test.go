@@ -144,6 +144,29 @@ func TestNothingIsPlacedInTheRoomOfVMsThatTheStoreHasForgotten(t *testing.T) {
 	})
 }
 
+// A host was looked at, and a VM of it has departed before its word came.
+func TestWhatHasDepartedIsNotFoundAgain(t *testing.T) {
+	within(t, func(s *site) {
+		s.zone.PutBack()
+		s.cluster("kvm", 1)
+		term := s.own("kvm")
+		dying := s.vm("kvm", "dying", sized(8, 1024), wanting(apiv1.VM_DELETED))
+		term.Survey("life-1'", "kvm-1", having("dying"))
+		s.zone.Want(dying)
+		s.settle()
+		if err := term.Depart(s.t.Context(), dying); err != nil {
+			t.Fatal(err)
+		}
+		term.Survey("life-1'", "kvm-1", having("dying"))
+		s.zone.Want(s.vm("kvm", "next", sized(8, 1024)))
+		s.settle()
+		if vm := s.zone.VM("next"); vm.GetHostId() != "kvm-1" {
+			t.Errorf("its room is still taken: %v", vm)
+		}
+		s.audit()
+	})
+}
+
 // P3: which of the two is the VM, nobody here can tell; starting either could make it run twice.
 func TestAVMThatIsFoundOnTwoHostsIsLeftToPeople(t *testing.T) {
 	within(t, func(s *site) {
