@@ -23,12 +23,18 @@ import (
 const (
 	bootstrapFile = "bootstrap.pb" // a commandv1.Bootstrap
 	joinFile      = "join.json"    // a pendingJoin
-	restoredFile  = "restored"     // the restored backup's name
+	restoredFile  = "restored"     // a restoredBackup
 )
 
 // pendingJoin is what a server that has joined needs to be admitted.
 type pendingJoin struct {
 	Seeds []string `json:"seeds"`
+}
+
+// restoredBackup is what a restored server begins its epoch with.
+type restoredBackup struct {
+	Name     string `json:"name"`
+	Revision uint64 `json:"revision"`
 }
 
 // begin does what is still to be done at a first start, then makes this server known as it is configured now.
@@ -91,6 +97,10 @@ func (s *Server) askAdmission(ctx context.Context, b []byte) error {
 
 // beginEpoch marks that what is known here may be less than what was: everybody takes notice by the new epoch.
 func (s *Server) beginEpoch(ctx context.Context, b []byte) error {
+	from := &restoredBackup{}
+	if err := json.Unmarshal(b, from); err != nil {
+		return fmt.Errorf("%s is damaged; empty the data folder and restore anew: %w", restoredFile, err)
+	}
 	var epoch uint64
 	if err := s.db.View(ctx, func(tx *state.Tx) error { epoch = tx.Meta().Epoch; return nil }); err != nil {
 		return err
@@ -98,7 +108,7 @@ func (s *Server) beginEpoch(ctx context.Context, b []byte) error {
 	id := make([]byte, 16)
 	rand.Read(id)
 	_, err := s.persist(ctx, &commandv1.Command{Body: &commandv1.Command_BeginEpoch{BeginEpoch: &commandv1.BeginEpoch{
-		Epoch: max(epoch+1, uint64(time.Now().Unix())), EpochId: id, Reason: "restored from " + string(b),
+		Epoch: max(epoch+1, uint64(time.Now().Unix())), EpochId: id, Reason: "restored from " + from.Name, RestoredRevision: from.Revision,
 	}}})
 	return err
 }

@@ -241,7 +241,11 @@ func Restore(c *Config, log *slog.Logger, backup string) error {
 	}, f); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(c.Data, restoredFile), []byte(filepath.Base(backup)), 0o600)
+	restored, err := json.Marshal(restoredBackup{Name: filepath.Base(backup), Revision: header.Revision})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.Data, restoredFile), restored, 0o600)
 }
 
 // Pin returns the pin of the CA certificate in a PEM file: what a broker's configuration names.

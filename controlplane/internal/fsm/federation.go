@@ -44,8 +44,12 @@ func (c *command) beginEpoch(in *commandv1.BeginEpoch) (*commandv1.Result, error
 		return nil, problem.Newf(problem.Conflict, "Read the epoch and propose a higher one.",
 			"the epoch is %d, and %d is not a higher one with an id of 16 bytes", meta.Epoch, in.GetEpoch())
 	}
-	// The command's own revision is the first of the new epoch; what a watch saw under it belongs to the old one.
-	meta.Epoch, meta.EpochID, meta.EpochBegan = in.GetEpoch(), in.GetEpochId(), meta.Revision-1
+	// Behind the backup's last revision nothing of the old epoch is known here, whatever this server did before it got here.
+	began := meta.Revision - 1
+	if restored := in.GetRestoredRevision(); restored > 0 {
+		began = min(began, restored)
+	}
+	meta.Epoch, meta.EpochID, meta.EpochBegan = in.GetEpoch(), in.GetEpochId(), began
 	c.tx.SetMeta(meta)
 	if err := c.tx.EndSessions(); err != nil {
 		return nil, err

@@ -80,10 +80,25 @@ func (c *command) observe(in *commandv1.Observe) (*commandv1.Result, error) {
 		if err := c.tx.ForgetObserved(zone.GetId()); err != nil {
 			return nil, err
 		}
+		if err := o.noteReport(); err != nil {
+			return nil, err
+		}
 	}
 	return &commandv1.Result{}, c.tx.SetObservedCursor(zone.GetId(), state.ObservedCursor{
 		Incarnation: chunk.GetIncarnation(), Revision: chunk.GetThrough(), Syncing: chunk.GetFull() && !chunk.GetEnd(),
 	})
+}
+
+// noteReport notes that the zone has reported all that it has; from now on wishes go down again.
+func (o *observation) noteReport() error {
+	if !o.tx.AwaitsReport(o.zone) {
+		return nil
+	}
+	o.zone.ReportedEpoch = o.tx.Meta().Epoch
+	if err := o.tx.Zones.Put(o.zone); err != nil {
+		return err
+	}
+	return o.tx.Desire(o.zone.GetId(), reference("zone", o.zone))
 }
 
 // askAll has a zone begin with a full sync when it reports next.
@@ -404,16 +419,26 @@ func (o *observation) takeGone(id string) error {
 		return nil
 	}
 	m.Power, m.PowerChangedAt = apiv1.VM_MISSING, o.now
+	message := "zone " + o.zone.GetName() + " says that VM " + m.GetName() + " is gone, and it is still wanted"
+	if o.tx.AwaitsReport(o.zone) {
+		m.Generation = nil
+		message = "zone " + o.zone.GetName() + " says that VM " + m.GetName() + " is gone, and the restored backup has it; " + notMadeAnew
+	}
 	if err := o.tx.VMs.Put(m); err != nil {
 		return err
 	}
-	return o.tellOfVM(apiv1.Event_ERROR, "vm.missing", o.zone, m,
-		"zone "+o.zone.GetName()+" says that VM "+m.GetName()+" is gone, and it is still wanted")
+	return o.tellOfVM(apiv1.Event_ERROR, "vm.missing", o.zone, m, message)
 }
 
-// markAbsent marks the VMs that a full sync has not brought. Absence is never an instruction: nothing else changes. One
-// that the zone has never reported is merely not there yet.
+// notMadeAnew is how to go on with a VM that a restored backup has and its zone has not.
+const notMadeAnew = "it is not made anew by itself: delete it, or start it for a new one with an empty disk"
+
+// markAbsent marks the VMs that a full sync has not brought. Absence is never an instruction: nothing is deleted. Nor is
+// anything made anew after a restore, when what is wished may be what was deleted since the backup: such a VM loses its
+// generation, and so does not go down until somebody wishes something of it. One that the zone has never reported is
+// merely not there yet.
 func (o *observation) markAbsent() error {
+	restored := o.tx.AwaitsReport(o.zone)
 	ids, err := o.tx.NotObserved(o.zone.GetId())
 	if err != nil {
 		return err
@@ -425,13 +450,16 @@ func (o *observation) markAbsent() error {
 			return err
 		}
 		known := m.GetReached() != nil || m.GetPower() != apiv1.VM_POWER_UNSPECIFIED
-		if !known || m.GetPower() == apiv1.VM_UNKNOWN && m.GetHostFreshness() == apiv1.Freshness_UNREACHABLE {
+		if !known || !restored && m.GetPower() == apiv1.VM_UNKNOWN && m.GetHostFreshness() == apiv1.Freshness_UNREACHABLE {
 			continue
 		}
 		if m.GetPower() != apiv1.VM_UNKNOWN {
 			m.Power, m.PowerChangedAt = apiv1.VM_UNKNOWN, o.now
 		}
 		m.HostFreshness = apiv1.Freshness_UNREACHABLE
+		if restored && m.GetDesiredState() != apiv1.VM_DELETED {
+			m.Generation = nil
+		}
 		if err := o.tx.VMs.Put(m); err != nil {
 			return err
 		}
@@ -442,8 +470,11 @@ func (o *observation) markAbsent() error {
 	if marked == 0 {
 		return nil
 	}
-	return o.tell(apiv1.Event_WARNING, "zone.vms-absent", o.zone.GetName(), "", reference("zone", o.zone),
-		strconv.Itoa(marked)+" VMs are not in the full report of zone "+o.zone.GetName()+"; nothing was deleted. The first:"+names)
+	message := strconv.Itoa(marked) + " VMs are not in the full report of zone " + o.zone.GetName() + "; nothing was deleted. "
+	if restored {
+		message += "Each is kept as the restored backup has it, and " + notMadeAnew + ". "
+	}
+	return o.tell(apiv1.Event_WARNING, "zone.vms-absent", o.zone.GetName(), "", reference("zone", o.zone), message+"The first:"+names)
 }
 
 // acknowledgeDesired notes how far the zone has what it should hold.

@@ -380,3 +380,77 @@ func TestOnlyWhatIsThereCanBeAcknowledged(t *testing.T) {
 		}
 	})
 }
+
+// P24: what was deleted after the backup is not made anew from it, with an empty disk; nothing goes down before that is known.
+func TestP24AfterARestoreNothingIsMadeAnew(t *testing.T) {
+	for what, report := range map[string][]*linkv1.Object{"absent": nil, "reported gone": {tombstone(1)}} {
+		p := restored(t)
+		awaits := func() (awaits bool) {
+			p.view(func(tx *state.Tx) { awaits = tx.AwaitsReport(get(p, tx.Zones, "z-business")) })
+			return awaits
+		}
+		goesDown := func() bool {
+			for _, o := range p.desired(0) {
+				if o.GetVm().GetId() == "vm-1" {
+					return true
+				}
+			}
+			return false
+		}
+		if !awaits() {
+			t.Fatalf("%s: wishes go down before the zone has reported", what)
+		}
+		p.accept(fullSync(false, "inc-1", 0, 5, report...))
+		if !awaits() {
+			t.Fatalf("%s: half a report is taken for the whole", what)
+		}
+		p.accept(fullSync(true, "inc-1", 5, 6))
+		if awaits() || goesDown() {
+			t.Errorf("%s: awaited %v, goes down %v", what, awaits(), goesDown())
+		}
+		if m := p.vm(1); m.GetDesiredState() != apiv1.VM_RUNNING || p.events()["zone.vms-absent"]+p.events()["vm.missing"] == 0 {
+			t.Errorf("%s: the VM is %v, events %v", what, m, p.events())
+		}
+		// What somebody wishes goes down.
+		p.accept(desire(1, apiv1.VM_DELETED, "op-delete"))
+		if !goesDown() {
+			t.Errorf("%s: a wish does not go down", what)
+		}
+	}
+}
+
+func TestAZoneThatIsMadeAfterARestoreIsNotWaitedFor(t *testing.T) {
+	p := restored(t)
+	p.accept(createZone("internet"))
+	p.view(func(tx *state.Tx) {
+		if tx.AwaitsReport(get(p, tx.Zones, "z-internet")) {
+			t.Error("it has nothing to report")
+		}
+	})
+}
+
+// What an absent VM's zone reports of it later is taken for what is wanted, as of any that was changed after the backup.
+func TestAVMThatWasAbsentAndComesBackIsFollowed(t *testing.T) {
+	p := restored(t)
+	p.accept(fullSync(true, "inc-1", 0, 6))
+	p.accept(observe("inc-1", 6, 7, seen(1, apiv1.VM_STOPPED, apiv1.VM_OFF)))
+	if m := p.vm(1); m.GetGeneration().GetEpoch() != 9 || m.GetDesiredState() != apiv1.VM_STOPPED {
+		t.Errorf("the VM is %v", m)
+	}
+}
+
+// The first commands after the restored backup were of the old epoch's future, and of this server's own start.
+func TestP24WhatIsYoungerThanTheBackupIsForgottenWhateverCameBeforeTheEpoch(t *testing.T) {
+	p := furnished(t)
+	p.accept(createVM(1))
+	var backup uint64
+	p.view(func(tx *state.Tx) { backup = tx.Meta().Revision })
+	p.accept(&commandv1.Command{Body: &commandv1.Command_Noop{Noop: &commandv1.Noop{}}})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_BeginEpoch{BeginEpoch: &commandv1.BeginEpoch{
+		Epoch: 9, EpochId: make([]byte, 16), Reason: "restored", RestoredRevision: backup}}})
+	p.accept(fullSync(true, "inc-1", 0, 6, seen(1, apiv1.VM_RUNNING, apiv1.VM_ON),
+		forgotten(2, func(m *apiv1.VM) { m.Generation.Index = backup + 1 })))
+	if m := p.vm(2); m.GetName() != "web-2" || p.events()["vm.adopted"] != 1 {
+		t.Errorf("the VM is %v, events %v", m, p.events())
+	}
+}

@@ -22,6 +22,7 @@ func (c *command) createZone(in *commandv1.CreateZone) (*commandv1.Result, error
 	}
 	m.State, m.StateReason, m.StateChangedAt = apiv1.Zone_JOINING, "", c.now
 	m.Freshness, m.Incarnation, m.Agents, m.CreatedAt = apiv1.Freshness_LEVEL_UNSPECIFIED, "", nil, c.now
+	m.ReportedEpoch = c.tx.Meta().Epoch // it has nothing that could have been forgotten
 	if err := c.maintain(&apiv1.Zone{}, m); err != nil {
 		return nil, err
 	}

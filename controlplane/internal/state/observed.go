@@ -2,6 +2,8 @@ package state
 
 import (
 	"zombiezen.com/go/sqlite"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 // ObservedPoint returns how far we have the zone's state: its incarnation, and its revision there. While a full sync is
@@ -36,6 +38,12 @@ func (tx *Tx) SetObservedCursor(zoneID string, c ObservedCursor) error {
 	return tx.write(`INSERT INTO observed_points (zone_id, incarnation, revision, syncing) VALUES (?, ?, ?, ?)
 		ON CONFLICT (zone_id) DO UPDATE SET incarnation=excluded.incarnation, revision=excluded.revision, syncing=excluded.syncing`,
 		zoneID, c.Incarnation, c.Revision, c.Syncing)
+}
+
+// AwaitsReport reports whether a zone has yet to report all that it has since a backup was restored. Until then nothing is
+// wished of it: a VM that the backup knows may have been deleted since, and would be made anew.
+func (tx *Tx) AwaitsReport(zone *apiv1.Zone) bool {
+	return tx.meta.EpochBegan > 0 && zone.GetReportedEpoch() != tx.meta.Epoch
 }
 
 // MarkObserved notes that the full sync under way has brought the VM.

@@ -27,6 +27,11 @@ func (d *desired) close() { d.changes.close() }
 func (d *desired) Since(ctx context.Context, after *linkv1.StateAckPoint, limit int) (*linkv1.StateChunk, error) {
 	var chunk *linkv1.StateChunk
 	err := d.hub.view(ctx, func(tx *state.Tx) error {
+		chunk = nil
+		zone, err := tx.Zones.Get(d.zone)
+		if err != nil || tx.AwaitsReport(zone) {
+			return err
+		}
 		m := tx.Meta()
 		from := after.GetRevision()
 		if after.GetEpoch() != m.Epoch || from > m.Revision {
@@ -34,7 +39,6 @@ func (d *desired) Since(ctx context.Context, after *linkv1.StateAckPoint, limit 
 		}
 		objects, through, more, err := tx.DesiredSince(d.zone, from, limit)
 		if err != nil || (len(objects) == 0 && from > 0) {
-			chunk = nil
 			return err
 		}
 		chunk = &linkv1.StateChunk{Epoch: m.Epoch, After: from, Through: through, End: !more, Objects: objects}

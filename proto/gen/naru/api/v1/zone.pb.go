@@ -218,6 +218,8 @@ type Zone struct {
 	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
 	Revision string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The epoch in which the zone last reported all that it has. Until it is the present one nothing is wished of the zone.
+	ReportedEpoch uint64 `protobuf:"varint,17,opt,name=reported_epoch,json=reportedEpoch,proto3" json:"reported_epoch,omitempty"`
 	// What an administrator wants of it; unset means ENABLED. UNDER_MAINTENANCE, no new VM is taken; what is there goes on.
 	AdminState Zone_AdminState `protobuf:"varint,18,opt,name=admin_state,json=adminState,proto3,enum=naru.api.v1.Zone_AdminState" json:"admin_state,omitempty"`
 	// Why, for people: it is shown with the state, and to those who are refused.
@@ -359,6 +361,13 @@ func (x *Zone) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Zone) GetReportedEpoch() uint64 {
+	if x != nil {
+		return x.ReportedEpoch
+	}
+	return 0
 }
 
 func (x *Zone) GetAdminState() Zone_AdminState {
@@ -1734,7 +1743,7 @@ var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x99\t\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xc6\t\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
@@ -1752,7 +1761,8 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\x06agents\x18\r \x03(\v2\x12.naru.api.v1.AgentB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x04R\x06agents\x12?\n" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12C\n" +
+	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12+\n" +
+	"\x0ereported_epoch\x18\x11 \x01(\x04B\x04\xa0\xbb\x18\x05R\rreportedEpoch\x12C\n" +
 	"\vadmin_state\x18\x12 \x01(\x0e2\x1c.naru.api.v1.Zone.AdminStateB\x04\xa0\xbb\x18\x01R\n" +
 	"adminState\x12/\n" +
 	"\fadmin_reason\x18\x13 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x01R\vadminReason\"G\n" +

@@ -1251,11 +1251,13 @@ func (*Noop) Descriptor() ([]byte, []int) {
 type BeginEpoch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// max(old + 1, unix seconds).
-	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	EpochId       []byte `protobuf:"bytes,2,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Epoch   uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	EpochId []byte `protobuf:"bytes,2,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
+	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The last revision of the backup that was restored: what is younger was forgotten.
+	RestoredRevision uint64 `protobuf:"varint,4,opt,name=restored_revision,json=restoredRevision,proto3" json:"restored_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *BeginEpoch) Reset() {
@@ -1307,6 +1309,13 @@ func (x *BeginEpoch) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *BeginEpoch) GetRestoredRevision() uint64 {
+	if x != nil {
+		return x.RestoredRevision
+	}
+	return 0
 }
 
 type Prune struct {
@@ -3353,12 +3362,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\akeyring\x18\x04 \x01(\v2\x18.naru.command.v1.KeyringR\akeyring\x12+\n" +
 	"\x06server\x18\x05 \x01(\v2\x13.naru.api.v1.ServerR\x06server\x12@\n" +
 	"\radministrator\x18\x06 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\x06\n" +
-	"\x04Noop\"U\n" +
+	"\x04Noop\"\x82\x01\n" +
 	"\n" +
 	"BeginEpoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bepoch_id\x18\x02 \x01(\fR\aepochId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc5\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
+	"\x11restored_revision\x18\x04 \x01(\x04R\x10restoredRevision\"\xc5\x01\n" +
 	"\x05Prune\x122\n" +
 	"\x06before\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12G\n" +
 	"\x11operations_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10operationsBefore\x12?\n" +
