@@ -94,21 +94,31 @@ func (n Network) Has(a netip.Addr) bool {
 
 // Do calls f in the namespace. Sockets that f opens stay in it; goroutines that f starts do not run there.
 func (n Namespace) Do(f func() error) error {
+	there, err := os.Open(n.Path)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
 	done := make(chan error)
 	go func() {
-		// The thread is not given back: it ends with this goroutine.
 		runtime.LockOSThread()
-		done <- func() error {
-			ns, err := os.Open(n.Path)
-			if err != nil {
-				return err
-			}
-			defer ns.Close()
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("enter %s: %w", n.Group, err)
-			}
-			return f()
-		}()
+		here, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer here.Close()
+		if err = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+			err = fmt.Errorf("enter %s: %w", n.Group, err)
+		} else {
+			err = f()
+		}
+		// The thread goes back where it was and lives on: what was started from it may be bound to its life. Where it
+		// cannot go back it ends with this goroutine.
+		if unix.Setns(int(here.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
 	}()
 	return <-done
 }

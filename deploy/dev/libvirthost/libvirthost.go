@@ -222,7 +222,7 @@ func (h *Host) KillDaemon(ctx context.Context) error {
 
 // Command returns a command that runs inside the host.
 func (h *Host) Command(ctx context.Context, name string, arguments ...string) *exec.Cmd {
-	enter := []string{"--target", strconv.Itoa(h.PID()), "--mount", "--uts", "--ipc", "--net", "--pid", "--", name}
+	enter := []string{"--target", strconv.Itoa(h.PID()), "--mount", "--root", "--wd", "--uts", "--ipc", "--net", "--pid", "--", name}
 	return exec.CommandContext(ctx, "nsenter", append(enter, arguments...)...)
 }
 
