@@ -10,8 +10,6 @@ needs=(
   libvirt-daemon-system:/usr/sbin/libvirtd
   libvirt-clients:/usr/bin/virsh
   iproute2:/usr/sbin/ip
-  nftables:/usr/sbin/nft
-  tcpdump:/usr/bin/tcpdump
   openssh-client:/usr/bin/ssh
   util-linux:/usr/bin/unshare
   procps:/usr/bin/pgrep
@@ -20,6 +18,7 @@ needs=(
   dosfstools:/usr/sbin/mkfs.fat
   cpio:/usr/bin/cpio
   kmod:/usr/sbin/modprobe
+  uidmap:/usr/bin/newuidmap
   ca-certificates:/etc/ssl/certs/ca-certificates.crt
 )
 missing=()
