@@ -352,7 +352,7 @@ func provoked(t *testing.T, everywhere []dev.Namespace) {
 
 // ip runs an ip command in a namespace.
 func ip(ctx context.Context, n dev.Namespace, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "ip", append([]string{"-n", filepath.Base(n.Path)}, args...)...)
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path, "--", "ip"}, args...)...)
 }
 
 // hardware returns the address of an interface on its link.
