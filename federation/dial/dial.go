@@ -25,6 +25,8 @@ import (
 const (
 	maxFrame = 4 << 20
 	window   = 256 << 10
+	// dialPatience is short: while packets are lost TCP asks ever more rarely, and a new attempt asks at once.
+	dialPatience = 5 * time.Second
 	// callPatience is a little more than the broker's patience with the control plane.
 	callPatience = 15 * time.Second
 )
@@ -62,7 +64,7 @@ func New(config Config) (*Dialer, error) {
 	}
 	if config.DialContext == nil {
 		config.DialContext = func(ctx context.Context, address string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
+			return (&net.Dialer{Timeout: dialPatience}).DialContext(ctx, "tcp", address)
 		}
 	}
 	return &Dialer{config: config, log: config.Logger}, nil

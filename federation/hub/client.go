@@ -41,20 +41,24 @@ func New(config Config) (*Client, error) {
 	return &Client{config: config}, nil
 }
 
-// Run keeps the announce stream until ctx ends, whose cause it returns. It dials again for ever, ever more slowly while
-// that fails. When it returns, every session's Serve has returned.
+// Run keeps the announce stream until ctx ends, whose cause it returns. It dials again for ever, within seconds. When it
+// returns, every session's Serve has returned.
 func (c *Client) Run(ctx context.Context) error {
-	log := c.config.Logger.With("broker", c.config.Broker, "address", c.config.Address)
 	defer c.config.Metrics.forget(c.config.Broker)
+	return c.keep(ctx, c.round)
+}
+
+// keep has one round after the other, each of which tells for how long the broker was heard.
+func (c *Client) keep(ctx context.Context, round func(context.Context) (time.Duration, error)) error {
+	log := c.config.Logger.With("broker", c.config.Broker, "address", c.config.Address)
 	retry := firstRetry
 	for {
-		began := time.Now()
-		err := c.round(ctx)
+		heard, err := round(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		c.config.Metrics.failures.WithLabelValues(c.config.Broker).Inc()
-		if time.Since(began) > lastRetry {
+		if heard >= proven {
 			retry = firstRetry
 		}
 		log.Warn("broker not reached", "error", err, "retry_in", retry)
@@ -69,11 +73,11 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// round is one connection: any failure ends it and all its sessions.
-func (c *Client) round(ctx context.Context) error {
+// round is one connection: any failure ends it and all its sessions. It returns for how long the broker was heard.
+func (c *Client) round(ctx context.Context) (heard time.Duration, err error) {
 	conn, err := c.dial()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -86,7 +90,7 @@ func (c *Client) round(ctx context.Context) error {
 	defer r.work.Wait()
 	defer cancel()
 	if r.announce, err = r.leg.Announce(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	r.work.Go(func() { r.publish(ctx) })
 	return r.listen(ctx)
@@ -103,7 +107,7 @@ func (c *Client) dial() (*grpc.ClientConn, error) {
 	dial := c.config.DialContext
 	if dial == nil {
 		dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			return (&net.Dialer{Timeout: dialPatience}).DialContext(ctx, "tcp", address)
 		}
 	}
 	options = append(options, grpc.WithContextDialer(dial))
@@ -146,13 +150,19 @@ func (r *round) publish(ctx context.Context) {
 	}
 }
 
-// listen hears the broker until the stream breaks.
-func (r *round) listen(ctx context.Context) error {
+// listen hears the broker until the stream breaks, and returns for how long.
+func (r *round) listen(ctx context.Context) (heard time.Duration, err error) {
 	defer r.config.Metrics.connected.WithLabelValues(r.config.Broker).Set(0)
+	var first time.Time
 	for {
 		word, err := r.announce.Recv()
-		if err != nil {
-			return fmt.Errorf("announce stream: %w", err)
+		switch {
+		case err != nil && first.IsZero():
+			return 0, fmt.Errorf("announce stream: %w", err)
+		case err != nil:
+			return time.Since(first), fmt.Errorf("announce stream: %w", err)
+		case first.IsZero():
+			first = time.Now()
 		}
 		r.config.Metrics.connected.WithLabelValues(r.config.Broker).Set(1)
 		switch body := word.Body.(type) {

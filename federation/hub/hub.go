@@ -131,8 +131,12 @@ func (m *Metrics) forget(broker string) {
 	m.failures.DeletePartialMatch(labels)
 }
 
-// Waits between attempts to reach a broker.
+// Waits between attempts to reach a broker: each is twice the one before, and the first again behind a stream that has worked,
+// on which the broker was heard for as long as proven.
 const (
 	firstRetry = 250 * time.Millisecond
-	lastRetry  = 10 * time.Second
+	lastRetry  = 3 * time.Second
+	proven     = 3 * time.Second
+	// dialPatience is short: while packets are lost TCP asks ever more rarely, and a new attempt asks at once.
+	dialPatience = 5 * time.Second
 )

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -120,6 +121,54 @@ func TestAClientTriesForEverAndEndsWithItsCause(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, func() { cancel(over) })
 	if err := client.Run(ctx); !errors.Is(err, over) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// rounds counts the rounds that a client begins within a time; each ends at once, and the broker was heard for so long.
+func rounds(t *testing.T, within time.Duration, heard func(round int) time.Duration) (n int) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(config(&registry{}, "SHA256:x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		c.keep(ctx, func(context.Context) (time.Duration, error) {
+			n++
+			return heard(n), errors.New("broken")
+		})
+	})
+	return n
+}
+
+func TestABrokerThatIsAwayIsTriedEveryFewSeconds(t *testing.T) {
+	if n := rounds(t, time.Hour, func(int) time.Duration { return 0 }); n < 1200 || n > 2500 {
+		t.Errorf("%d rounds in an hour", n)
+	}
+}
+
+func TestABrokerThatWasHeardForAWhileIsTriedAgainAtOnce(t *testing.T) {
+	const last = 100
+	since := func(heard time.Duration) time.Duration {
+		var at time.Time
+		var took time.Duration
+		rounds(t, time.Hour, func(round int) time.Duration {
+			switch round {
+			case last:
+				at = time.Now()
+				return heard
+			case last + 1:
+				took = time.Since(at)
+			}
+			return 0
+		})
+		return took
+	}
+	if took := since(proven); took > firstRetry {
+		t.Errorf("it waits for %v after a stream that worked", took)
+	}
+	if took := since(proven - 1); took < lastRetry/2 {
+		t.Errorf("it waits for %v after one that was opened and broken", took)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type State struct {
 	end    atomic.Pointer[link.ZoneEnd]
 	barred atomic.Pointer[bar]
+	worked atomic.Bool // the session that ended last, or lasts, was open for long enough
 }
 
 func (s *State) set(end *link.ZoneEnd) { s.end.Store(end) }

@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// firstRetry doubles up to lastRetry while sessions fail.
+	// firstRetry doubles up to lastRetry while sessions fail. A session that was open for as long as proven has worked: the
+	// next wait is the first one again. Whom the control plane bars hears that within two seconds of the opening.
 	firstRetry = 100 * time.Millisecond
-	lastRetry  = 5 * time.Second
+	lastRetry  = 3 * time.Second
+	proven     = 3 * time.Second
 	// barredRetry is the pace of an agent that the control plane lets in no more: only an administrator changes that, and the
 	// agent should notice.
 	barredRetry = time.Minute
@@ -59,12 +61,11 @@ type bar struct {
 func (u *Uplink) keep(ctx context.Context, session func(context.Context) error) error {
 	defer u.unbar()
 	for wait := firstRetry; ; {
-		began := time.Now()
 		err := session(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if time.Since(began) > lastRetry {
+		if u.state.worked.Swap(false) {
 			wait = firstRetry
 		}
 		if s := standingOf(err); s != welcome {
@@ -107,10 +108,11 @@ func (u *Uplink) unbar() bool {
 	return was != nil
 }
 
-// lasting counts a session that has just opened as proof that this agent is let in, once it has lasted for a moment: whom the
-// control plane bars hears it after the opening. stop is to be called when the session ends.
+// lasting counts a session that has just opened as one that works, and as proof that this agent is let in, once it has lasted
+// for a moment. stop is to be called when the session ends.
 func (u *Uplink) lasting() (stop func() bool) {
-	return time.AfterFunc(lastRetry, func() {
+	return time.AfterFunc(proven, func() {
+		u.state.worked.Store(true)
 		if u.unbar() {
 			u.Log.Info("the control plane lets this agent in again")
 		}

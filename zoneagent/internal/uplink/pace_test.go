@@ -129,7 +129,7 @@ func TestABarThatIsLiftedIsNoticedWithinAMinute(t *testing.T) {
 		u.ends = &link.Goodbye{Code: link.CodeQuarantined, Remote: true}
 		u.within(time.Hour)
 		u.ends = nil
-		if n := u.within(time.Minute + lastRetry); n != 1 {
+		if n := u.within(time.Minute + proven); n != 1 {
 			t.Errorf("%d trials", n)
 		}
 		if u.state.barred.Load() != nil || u.gauge(quarantined) != 0 || u.said("lets this agent in again") != 1 {
@@ -163,4 +163,38 @@ func TestOrdinaryEndsBarNobody(t *testing.T) {
 			t.Errorf("%v: %s", end, s)
 		}
 	}
+}
+
+func TestTheWaitGrowsToAFewSecondsAndIsShortAgainBehindASessionThatWorked(t *testing.T) {
+	trying(t, func(u *tried) {
+		u.within(time.Hour)
+		if n := u.within(time.Minute); n < 20 || n > 40 {
+			t.Errorf("%d trials in a minute after an hour without a session", n)
+		}
+		for range 10 { // the broker is killed, comes back, and is killed again
+			u.ends = nil
+			u.within(lastRetry)
+			u.within(proven)
+			u.ends = errors.New("no way there")
+			u.cut <- struct{}{}
+			if n := u.within(time.Second); n < 3 {
+				t.Fatalf("%d trials in the second after a session that worked was cut", n)
+			}
+		}
+	})
+}
+
+func TestSessionsThatEndAsSoonAsTheyAreOpenAreTriedEverMoreSlowly(t *testing.T) {
+	trying(t, func(u *tried) {
+		u.ends = nil
+		for began := time.Now(); time.Since(began) < 10*time.Minute; {
+			u.within(lastRetry)
+			u.cut <- struct{}{}
+		}
+		u.ends = errors.New("no way there")
+		u.within(lastRetry)
+		if n := u.within(time.Minute); n > 40 {
+			t.Errorf("%d trials in a minute", n)
+		}
+	})
 }
