@@ -139,7 +139,7 @@ func (t *servingTable) begin(m *linkv1.CallRequest) error {
 		stop(nil)
 		return broken("call %d began twice", m.Call)
 	case len(t.live) >= 2*maxCalls:
-		// A zone keeps to maxCalls; it may for a moment think a call ended that has not.
+		// A zone keeps to maxCalls; it may hear the last word on a call a moment before that call has given its place back.
 		stop(nil)
 		return broken("more than %d calls at once", 2*maxCalls)
 	}
@@ -171,13 +171,13 @@ func (t *servingTable) serve(ctx context.Context, c *serving, call *Call, within
 	} else {
 		last.Body = c.held
 	}
-	// The place is free before the zone can know.
+	t.s.metrics.called(codes.Code(last.GrpcCode), began)
+	_ = t.respond(t.s.ctx, last)
+	// An answer that the zone does not read keeps its place: else a zone could make this end hold answers without bound.
 	t.mu.Lock()
 	delete(t.live, c.id)
 	t.mu.Unlock()
 	t.s.metrics.callsRunning.Dec()
-	t.s.metrics.called(codes.Code(last.GrpcCode), began)
-	_ = t.respond(t.s.ctx, last)
 }
 
 // respond sends one frame of an answer. What is too large for a frame ends the call instead.

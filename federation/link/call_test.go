@@ -353,6 +353,55 @@ func TestCallsAreBounded(t *testing.T) {
 	})
 }
 
+// P15: a zone that goes on asking and reads no answer is cut off, before what it does not read fills the control plane.
+func TestP15AnswersThatAreNotReadAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld()
+		var served atomic.Int32
+		w.calls = handlerFunc(func(ctx context.Context, c *Call) error {
+			served.Add(1)
+			return echo(ctx, c)
+		})
+		w.path = func(ctx context.Context, _ int, zone, hub *MemoryStream) {
+			relay(zone, hub, pass, func(f *frame) ([]*frame, []*frame) {
+				if f.Type == linkv1.Type_CALL_RESPONSE {
+					<-ctx.Done() // nobody reads on
+				}
+				return pass(f)
+			})
+		}
+		w.build()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ends := make(chan error, 1)
+		go func() {
+			_, hub := w.once(ctx)
+			ends <- hub
+		}()
+		synctest.Wait()
+		calls := w.live()
+		method, _ := atEnd().Method(getVM)
+		for range 4 * maxCalls {
+			c, err := calls.begin(method, 1)
+			if err != nil {
+				break // the session is over
+			}
+			if err := calls.request(t.Context(), c, nil, 1); err != nil {
+				break
+			}
+			calls.finish(c, nil) // it does not keep to its own bound
+		}
+		synctest.Wait()
+		if n := served.Load(); n > 2*maxCalls+10 {
+			t.Errorf("%d calls were carried out, no answer of which was read", n)
+		}
+		cancel()
+		if err := <-ends; !errors.Is(err, ErrProtocol) {
+			t.Errorf("the hub ended with %v", err)
+		}
+	})
+}
+
 func TestAnAnswerTooLargeForAFrameFailsItsCallOnly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld()
