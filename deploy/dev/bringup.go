@@ -136,11 +136,11 @@ func (s *Site) raiseBrokers(ctx context.Context, _ Options) error {
 		if err != nil {
 			return err
 		}
-		fingerprint, err := s.run(ctx, name, "naru-broker", "--config", config, "--fingerprint")
+		fingerprint, err := s.run(ctx, name, "naru-broker", "fingerprint", "--config", config)
 		if err != nil {
 			return err
 		}
-		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-broker"), "--config", config}}); err != nil {
+		if err := s.start(record{Name: name, Group: name, Args: []string{s.program("naru-broker"), "run", "--config", config}}); err != nil {
 			return err
 		}
 		if err := s.createBroker(ctx, z, s.address(control, brokerHubHost(z))+":7444", fingerprint); err != nil {

@@ -6,55 +6,25 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/naru-project/naru/controlplane"
+	"github.com/naru-project/naru/pkg/daemon"
 	"github.com/naru-project/naru/pkg/obs"
-	"github.com/naru-project/naru/pkg/problem"
-	"github.com/naru-project/naru/pkg/version"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "naru-controlplane:", problem.Explain(err))
-		os.Exit(1)
-	}
+	daemon.Main(daemon.Command("naru-controlplane", "A server of Naru's control plane",
+		runCommand(), initCommand(), joinCommand(), restoreCommand(), adminCommand(), pinCommand()))
 }
 
-func root() *cobra.Command {
-	root := &cobra.Command{
-		Use: "naru-controlplane", Short: "A server of Naru's control plane", Version: version.Version,
-		SilenceUsage: true, SilenceErrors: true,
-	}
-	root.AddCommand(runCommand(), initCommand(), joinCommand(), restoreCommand(), adminCommand(), pinCommand())
-	return root
-}
-
-// configured makes a command that needs the configuration.
-func configured(use, short string, do func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error) *cobra.Command {
-	var path string
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := controlplane.LoadConfig(path)
-		if err != nil {
-			return err
-		}
-		log, err := obs.NewLogger(os.Stderr, c.Log)
-		if err != nil {
-			return err
-		}
-		return do(cmd.Context(), c, log)
-	}}
-	cmd.Flags().StringVar(&path, "config", "/etc/naru/controlplane.yaml", "configuration file")
-	return cmd
+var configuration = daemon.Configuration[controlplane.Config]{
+	File: "/etc/naru/controlplane.yaml", Load: controlplane.LoadConfig, Log: func(c *controlplane.Config) obs.LogConfig { return c.Log },
 }
 
 func runCommand() *cobra.Command {
-	return configured("run", "Serve until told to stop", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
+	return configuration.Verb("run", "Serve until told to stop", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
 		s, err := controlplane.New(c, log)
 		if err != nil {
 			return err
@@ -65,7 +35,7 @@ func runCommand() *cobra.Command {
 
 func initCommand() *cobra.Command {
 	var federation, admin string
-	cmd := configured("init", "Begin a new federation in an empty data folder", func(_ context.Context, c *controlplane.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("init", "Begin a new federation in an empty data folder", func(_ context.Context, c *controlplane.Config, log *slog.Logger) error {
 		if err := controlplane.Init(c, log, federation, admin); err != nil {
 			return err
 		}
@@ -81,7 +51,7 @@ func initCommand() *cobra.Command {
 
 func joinCommand() *cobra.Command {
 	var server, tokenFile string
-	cmd := configured("join", "Join a federation as one more server", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("join", "Join a federation as one more server", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
 		token, err := controlplane.ReadToken(tokenFile)
 		if err != nil {
 			return err
@@ -97,7 +67,7 @@ func joinCommand() *cobra.Command {
 
 func restoreCommand() *cobra.Command {
 	var backup string
-	cmd := configured("restore", "Begin anew from a backup, as the only server", func(_ context.Context, c *controlplane.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("restore", "Begin anew from a backup, as the only server", func(_ context.Context, c *controlplane.Config, log *slog.Logger) error {
 		return controlplane.Restore(c, log, backup)
 	})
 	cmd.Flags().StringVar(&backup, "backup", "", "file that naru server backup wrote")
@@ -107,7 +77,7 @@ func restoreCommand() *cobra.Command {
 
 func adminCommand() *cobra.Command {
 	var name, out string
-	cmd := configured("admin", "Let an administrator in when nobody's certificate is good any more", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("admin", "Let an administrator in when nobody's certificate is good any more", func(ctx context.Context, c *controlplane.Config, log *slog.Logger) error {
 		if err := controlplane.Admin(ctx, c, log, name, out); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/naru-project/naru/pkg/obs"
 	"github.com/naru-project/naru/pkg/pki"
 )
 
@@ -31,6 +32,8 @@ type Config struct {
 	Limits Limits `yaml:"limits"`
 	// Patience is how long the broker waits for others.
 	Patience Patience `yaml:"patience"`
+	// Log is how the program around the broker logs.
+	Log obs.LogConfig `yaml:"log"`
 }
 
 // Limits bound what the zone side may ask of the broker.

@@ -6,56 +6,26 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/naru-project/naru/pkg/daemon"
 	"github.com/naru-project/naru/pkg/obs"
-	"github.com/naru-project/naru/pkg/problem"
-	"github.com/naru-project/naru/pkg/version"
 	"github.com/naru-project/naru/zoneagent"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "naru-zoneagent:", problem.Explain(err))
-		os.Exit(1)
-	}
+	daemon.Main(daemon.Command("naru-zoneagent", "A controller of a zone",
+		runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand(), backupCommand(), restoreCommand(), forgetCommand()))
 }
 
-func root() *cobra.Command {
-	root := &cobra.Command{
-		Use: "naru-zoneagent", Short: "A controller of a zone", Version: version.Version, SilenceUsage: true, SilenceErrors: true,
-	}
-	root.AddCommand(runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand(),
-		backupCommand(), restoreCommand(), forgetCommand())
-	return root
-}
-
-// configured makes a command that needs the configuration.
-func configured(use, short string, do func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error) *cobra.Command {
-	var path string
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := zoneagent.LoadConfig(path)
-		if err != nil {
-			return err
-		}
-		log, err := obs.NewLogger(os.Stderr, c.Log)
-		if err != nil {
-			return err
-		}
-		return do(cmd.Context(), c, log)
-	}}
-	cmd.Flags().StringVar(&path, "config", "/etc/naru/zoneagent.yaml", "configuration file")
-	return cmd
+var configuration = daemon.Configuration[zoneagent.Config]{
+	File: "/etc/naru/zoneagent.yaml", Load: zoneagent.LoadConfig, Log: func(c *zoneagent.Config) obs.LogConfig { return c.Log },
 }
 
 func runCommand() *cobra.Command {
-	return configured("run", "Control the zone until told to stop", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	return configuration.Verb("run", "Control the zone until told to stop", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		a, err := zoneagent.New(ctx, c, log)
 		if err != nil {
 			return err
@@ -66,7 +36,7 @@ func runCommand() *cobra.Command {
 
 func joinCommand() *cobra.Command {
 	var tokenFile string
-	cmd := configured("join", "Ask to be let into a zone, and wait until an administrator has accepted", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("join", "Ask to be let into a zone, and wait until an administrator has accepted", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		token, err := zoneagent.ReadToken(tokenFile)
 		if err != nil {
 			return err
@@ -86,7 +56,7 @@ func joinCommand() *cobra.Command {
 }
 
 func fingerprintCommand() *cobra.Command {
-	return configured("fingerprint", "Print the fingerprint of this agent's key", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	return configuration.Verb("fingerprint", "Print the fingerprint of this agent's key", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		f, err := zoneagent.Fingerprint(c, log)
 		if err == nil {
 			fmt.Println(f)
@@ -97,7 +67,7 @@ func fingerprintCommand() *cobra.Command {
 
 func caCommand() *cobra.Command {
 	var pin bool
-	cmd := configured("ca", "Print the certificate of the zone's authority, for clients of the edge", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("ca", "Print the certificate of the zone's authority, for clients of the edge", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		certificate, thumb, err := zoneagent.CA(c, log)
 		switch {
 		case err != nil:
@@ -115,7 +85,7 @@ func caCommand() *cobra.Command {
 
 func replaceCommand() *cobra.Command {
 	var issuesIn, trusted time.Duration
-	cmd := configured("replace", "Give the zone its next authority", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("replace", "Give the zone its next authority", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		if err := zoneagent.ReplaceCA(c, log, issuesIn, trusted); err != nil {
 			return err
 		}
@@ -133,7 +103,7 @@ func stamp(in time.Duration) string { return time.Now().Add(in).UTC().Format(tim
 
 func issueCommand() *cobra.Command {
 	var host, address, out string
-	cmd := configured("issue", "Issue a certificate for a host's libvirt", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("issue", "Issue a certificate for a host's libvirt", func(_ context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		return zoneagent.Issue(c, log, host, address, out)
 	})
 	cmd.Flags().StringVar(&host, "host", "", "name of the host")

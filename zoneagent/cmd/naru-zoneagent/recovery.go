@@ -17,7 +17,7 @@ what waits to be reported, and what VMs were given at their start, secrets in it
 
 func backupCommand() *cobra.Command {
 	var file string
-	cmd := configured("backup FILE", "Write a copy of the zone's store to a file", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("backup FILE", "Write a copy of the zone's store to a file", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		size, err := zoneagent.BackUp(ctx, c, log, file)
 		if err == nil {
 			fmt.Fprintf(os.Stderr, "Wrote %s, %d bytes; its check sum is right.\n", file, size)
@@ -42,7 +42,7 @@ start it when this one runs. It comes back as a client of this one's etcd, and t
 
 func restoreCommand() *cobra.Command {
 	var file string
-	cmd := configured("restore", "Restore the zone's store from a backup, at this agent", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("restore", "Restore the zone's store from a backup, at this agent", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		if err := zoneagent.Restore(ctx, c, log, file); err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func forgetCommand() *cobra.Command {
 for good. What the lost ones had and this one had not is lost with them. If they may come back, wait for them instead; and
 stop all agents of the zone first: two stores of one zone must never run.
 ` + newIncarnation + "\n" + othersReturn
-	cmd := configured("forget-members", "Go on with this agent's etcd member alone, when most are lost", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
+	cmd := configuration.Verb("forget-members", "Go on with this agent's etcd member alone, when most are lost", func(ctx context.Context, c *zoneagent.Config, log *slog.Logger) error {
 		if !yes {
 			return fmt.Errorf("nothing was done. %s\nIf that is what you want: naru-zoneagent forget-members --yes", means)
 		}
