@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/federation"
 	"github.com/naru-project/naru/federation/hub"
@@ -207,7 +209,10 @@ func TestAStrangerCanAskToJoinAndNothingElse(t *testing.T) {
 	good := &linkv1.JoinRequest{TokenId: "t", Agent: "a1", Csr: must(h.CSR()), Nonce: random(32), Mac: random(32)}
 	_, err = leg.Join(t.Context(), good)
 	wantCode(t, err, codes.PermissionDenied, "an unknown token")
+	beside := proto.CloneOf(good)
+	beside.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), []byte("whatever a stranger likes to say")))
 	for name, bad := range map[string]*linkv1.JoinRequest{
+		"something beside it":       beside,
 		"no request":                {TokenId: "t", Agent: "a1", Nonce: random(32), Mac: random(32)},
 		"a request that is rubbish": {TokenId: "t", Agent: "a1", Csr: random(200), Nonce: random(32), Mac: random(32)},
 		"a name that is none":       {TokenId: "t", Agent: "../a1", Csr: good.Csr, Nonce: random(32), Mac: random(32)},
@@ -219,6 +224,37 @@ func TestAStrangerCanAskToJoinAndNothingElse(t *testing.T) {
 	}
 	_, err = leg.Join(t.Context(), &linkv1.JoinRequest{TokenId: "t", Agent: "a1", Csr: random(64 << 10)})
 	wantCode(t, err, codes.ResourceExhausted, "more than a stranger may send")
+}
+
+// talkative says more in its answers than there is a field for.
+type talkative struct{ registrar }
+
+func (r talkative) Join(context.Context, *linkv1.JoinRequest) (*linkv1.JoinResponse, error) {
+	out := &linkv1.JoinResponse{Pending: true}
+	out.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
+	return out, nil
+}
+
+func (r talkative) Renew(context.Context, []byte, *linkv1.RenewRequest) (*linkv1.RenewResponse, error) {
+	out := &linkv1.RenewResponse{Certificate: &linkv1.Certificate{}}
+	out.Certificate.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
+	return out, nil
+}
+
+func TestAnAnswerOfTheControlPlaneIsCheckedToo(t *testing.T) {
+	s := newSite(t)
+	s.server("s1", func(c *hub.Config) { c.Registrar = talkative{registrar{s}} })
+	h := s.agentHolder("z1", "a1", time.Now())
+	leg := func(own func() (*tls.Certificate, error)) linkv1.ZoneLegServiceClient {
+		conn := must(grpc.NewClient("passthrough:///"+s.zoneAddr,
+			grpc.WithTransportCredentials(credentials.NewTLS((&pki.Guard{Pin: s.config.TrustPin}).Client(own)))))
+		t.Cleanup(func() { conn.Close() })
+		return linkv1.NewZoneLegServiceClient(conn)
+	}
+	_, err := leg(nil).Join(t.Context(), &linkv1.JoinRequest{TokenId: "t", Agent: "a1", Csr: must(h.CSR()), Nonce: random(32), Mac: random(32)})
+	wantCode(t, err, codes.Internal, "a join")
+	_, err = leg(h.TLSCertificate).Renew(t.Context(), &linkv1.RenewRequest{Csr: must(h.CSR())})
+	wantCode(t, err, codes.Internal, "a renewal")
 }
 
 func TestAnAgentJoinsWithATokenOnceAnAdministratorHasAccepted(t *testing.T) {

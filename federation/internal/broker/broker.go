@@ -98,7 +98,7 @@ func New(config Config, options Options) (*Broker, error) {
 	if b.checker, err = wire.NewChecker(wire.AtBroker); err != nil {
 		return nil, fmt.Errorf("frame checker: %w", err)
 	}
-	if b.validator, err = protovalidate.New(protovalidate.WithMessages(&linkv1.JoinRequest{}, &linkv1.RenewRequest{}), protovalidate.WithDisableLazy()); err != nil {
+	if b.validator, err = protovalidate.New(protovalidate.WithMessages(&linkv1.JoinRequest{}, &linkv1.JoinResponse{}, &linkv1.RenewRequest{}, &linkv1.RenewResponse{}), protovalidate.WithDisableLazy()); err != nil {
 		return nil, fmt.Errorf("rules of joins and renewals: %w", err)
 	}
 	if b.metrics, err = newMetrics(options.Registerer, b.enrolledUntil); err != nil {
@@ -279,13 +279,33 @@ func (b *Broker) hubServer() *grpc.Server {
 	return s
 }
 
-// validate holds a question of the zone side to its rules and to a request that proves its key.
-func (b *Broker) validate(m proto.Message, csr []byte) error {
-	if err := b.validator.Validate(m); err != nil {
-		return status.Errorf(codes.InvalidArgument, "%v", err)
+// validate holds a question of the zone side to its form, its rules and to a request that proves its key.
+func (b *Broker) validate(question proto.Message, csr []byte) error {
+	if err := b.check(question); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	if _, err := pki.KeyOfCSR(csr); err != nil {
 		return status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	return nil
+}
+
+// passes holds a server's answer to its form and rules.
+func (b *Broker) passes(answer proto.Message) error {
+	if err := b.check(answer); err != nil {
+		return status.Errorf(codes.Internal, "the control plane gave an answer that may not pass: %v", err)
+	}
+	return nil
+}
+
+// check refuses what the message's schema here does not have, and what breaks its rules.
+func (b *Broker) check(m proto.Message) error {
+	encoded, err := proto.Marshal(m)
+	if err == nil {
+		err = wire.CheckForm(encoded, m.ProtoReflect().Descriptor())
+	}
+	if err == nil {
+		err = b.validator.Validate(m)
+	}
+	return err
 }

@@ -38,7 +38,7 @@ func (z zoneLeg) Join(ctx context.Context, in *linkv1.JoinRequest) (*linkv1.Join
 	if answer.GetJoin() == nil {
 		return nil, status.Error(codes.Internal, "the control plane gave no answer to a join")
 	}
-	return answer.GetJoin(), nil
+	return answer.GetJoin(), z.passes(answer.GetJoin())
 }
 
 // Renew passes on the wish of the holder of a link certificate, expired or not. Whose it is, the server reads from the
@@ -67,7 +67,7 @@ func (z zoneLeg) Renew(ctx context.Context, in *linkv1.RenewRequest) (*linkv1.Re
 	if answer.GetRenew() == nil {
 		return nil, status.Error(codes.Internal, "the control plane gave no answer to a renewal")
 	}
-	return answer.GetRenew(), nil
+	return answer.GetRenew(), z.passes(answer.GetRenew())
 }
 
 // Connect carries one session. Its goroutine waits for as long as the session lives, and there are many: what takes
