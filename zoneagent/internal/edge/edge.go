@@ -109,6 +109,8 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	switch {
 	case err == nil && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
 		c.vouch(ctx, credential)
+	case problem.Is(err, problem.TokenInvalid), problem.Is(err, problem.TokenExpired), problem.Is(err, problem.Unauthenticated):
+		c.known.forget(credential)
 	case problem.Is(err, problem.LinkDown) && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
 		who, ok := c.known.get(credential)
 		if !ok {

@@ -212,6 +212,22 @@ func TestARefusalIsNotAnsweredLocally(t *testing.T) {
 	}
 }
 
+// P12: whose token the control plane has refused reads nothing here when the link is cut after that, within the hour or not.
+func TestP12ATokenThatWasRefusedReadsNothingLocally(t *testing.T) {
+	for _, code := range []problem.Code{problem.TokenInvalid, problem.TokenExpired} {
+		d := newDesk(t)
+		if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		d.plane.refuse = code
+		_, err := d.list("web", &apiv1.ListVMsRequest{})
+		d.refused("at the control plane", err, code)
+		d.plane.cut = true
+		_, err = d.list("web", &apiv1.ListVMsRequest{})
+		d.refused("cut off", err, problem.LinkDown)
+	}
+}
+
 func TestCallersAreRememberedWithinABound(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	v := newVouched(func() time.Time { return now })

@@ -51,6 +51,13 @@ func (v *vouched) put(credential string, who *apiv1.WhoAmIResponse) {
 	}
 }
 
+// forget drops a caller whom the control plane no longer knows.
+func (v *vouched) forget(credential string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.by, sha256.Sum256([]byte(credential)))
+}
+
 func (v *vouched) get(credential string) (*apiv1.WhoAmIResponse, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
