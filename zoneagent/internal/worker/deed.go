@@ -114,7 +114,7 @@ func (t *Term) did(m *machine, v view, d deed) {
 	case runs, silent, stopped:
 		t.finish(m, v, d)
 	case gone:
-		t.depart(m, v, "removed from "+v.is.GetHost())
+		t.depart(m, v.wanted, t.departing(m, v, "removed from "+v.is.GetHost())...)
 	case lost:
 		t.fail(m, lostProblem(v.is))
 	case flapping:

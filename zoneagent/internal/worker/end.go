@@ -7,6 +7,7 @@ import (
 
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 // finish ends work that has reached what was wanted.
@@ -43,13 +44,15 @@ func (t *Term) finish(m *machine, v view, d deed) {
 	t.write(m, r)
 }
 
+// departing is what is told of a VM that departs because that is wanted.
+func (t *Term) departing(m *machine, v view, how string) []*linkv1.JournalEntry {
+	return append(t.usage(m, v.is.GetState(), apiv1.VM_DELETED), reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
+}
+
 // depart ends a VM of which its host has nothing any more, or which is given up with it. The control plane tells of it.
-func (t *Term) depart(m *machine, v view, how string) {
+func (t *Term) depart(m *machine, vm *apiv1.VM, entries ...*linkv1.JournalEntry) {
 	t.givePlace(m)
 	m.busy = true
-	entries := t.usage(m, v.is.GetState(), apiv1.VM_DELETED)
-	entries = append(entries, reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
-	vm := v.wanted
 	t.job(func() func() {
 		err := t.ledger.Depart(t.ctx, vm, entries...)
 		return func() {

@@ -23,7 +23,8 @@ type mirror struct {
 	since       time.Time // when the incarnation was first told
 	told        bool      // the snapshot has come
 	syncing     bool
-	behind      bool // the store may know less than it knew: what is wanted, and what was begun, is not gone by
+	behind      bool   // the store may know less than it knew: what is wanted, and what was begun, is not gone by
+	epoch       uint64 // of the control plane that told what is wanted
 	noun        *apiv1.Cluster
 	reported    *apiv1.Cluster // as observed
 	machines    map[string]*machine
@@ -89,7 +90,8 @@ func (t *Term) applyBatch(b etcdstore.Batch) {
 			}
 		case etcdstore.Cursor:
 			cursor, _ := c.Message.(*zonev1.Cursor)
-			if z.syncing, z.behind = cursor.GetSyncing(), cursor.GetBehind(); !z.syncing {
+			z.syncing, z.behind, z.epoch = cursor.GetSyncing(), cursor.GetBehind(), cursor.GetPoint().GetEpoch()
+			if !z.syncing {
 				t.dueAll()
 			}
 		}
@@ -120,7 +122,7 @@ func (t *Term) forgetBefore(b etcdstore.Batch) {
 	if fresh {
 		z.since = time.Now()
 	}
-	z.told, z.incarnation, z.syncing, z.behind, z.noun = true, b.Incarnation, false, false, nil
+	z.told, z.incarnation, z.syncing, z.behind, z.epoch, z.noun = true, b.Incarnation, false, false, 0, nil
 	for _, m := range z.machines {
 		m.wanted, m.kept, m.orders = nil, false, nil
 		if fresh {

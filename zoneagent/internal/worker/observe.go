@@ -215,7 +215,7 @@ func (t *Term) absorb(m *machine) bool {
 	}
 	drifts := m.work == nil && m.sighted && h.available() &&
 		(m.seen.Power != m.is.GetPower() || m.seen.Ready && m.is.GetUsableAt() == nil) &&
-		(m.seen.Power != apiv1.VM_MISSING || m.absences >= absencesBelieved)
+		(m.seen.Power != apiv1.VM_MISSING || m.absences >= absencesBelieved && !t.zone.behind)
 	if !drifts && h.freshness() == m.is.GetHostFreshness() {
 		return false
 	}
@@ -227,6 +227,16 @@ func (t *Term) absorb(m *machine) bool {
 	}
 	t.write(m, r)
 	return true
+}
+
+// vanished tells whether nobody has a VM any more but this store, which was put back: its host does not know it, and the
+// control plane has ended it. That says so, or, having told all that is wanted, does not name a VM of its present epoch: it
+// forgets one only when the zone has told that it is gone. In a later epoch it may have forgotten it: then the VM is kept.
+func (t *Term) vanished(m *machine) bool {
+	if t.zone.syncing || t.zone.behind || m.seen.Power != apiv1.VM_MISSING || m.absences < absencesBelieved || !t.hosts[m.is.GetHostId()].available() {
+		return false
+	}
+	return m.wanted == nil && !m.kept || m.kept && m.wanted.GetGeneration().GetEpoch() == t.zone.epoch
 }
 
 // drift takes over the power that was seen of a VM that nobody works on, with the state that follows from it.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor/sim"
@@ -122,6 +123,53 @@ func TestAZoneThatIsBehindDoesNothingToVMs(t *testing.T) {
 		}
 		s.equal("the order", s.outcome(order), "WRONG_STATE")
 	})
+}
+
+// P24: a VM that a store remembers which was put back, and that nobody else has any more, was deleted since. It is no loss to
+// tell of, unless the control plane has forgotten too.
+func TestAVMThatWasDeletedAfterTheBackupIsForgottenAgain(t *testing.T) {
+	cursor := func(epoch uint64, behind bool) *zonev1.Cursor {
+		return &zonev1.Cursor{Point: &linkv1.StateAckPoint{Epoch: epoch}, Syncing: behind, Behind: behind}
+	}
+	ended := func(s *site) { s.zone.Put(etcdstore.Desired, "vm", "a", nil) }
+	unnamed := func(s *site) {
+		s.zone.Put(etcdstore.Unclaimed, "vm", "a", &apiv1.Reference{Kind: "vm", Id: "a"})
+	}
+	for name, c := range map[string]struct {
+		told  func(s *site)
+		epoch uint64
+		goes  bool
+	}{
+		"the control plane says so":                    {ended, 1, true},
+		"it does not name it":                          {unnamed, 1, true},
+		"it does not name it, and was itself put back": {unnamed, 2, false},
+		"it names it":                                  {func(*site) {}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			within(t, func(s *site) {
+				s.cluster("kvm", 1, "")
+				s.own("kvm")
+				s.zone.Put(etcdstore.Cursor, "", "", cursor(1, false))
+				s.running("kvm", "a")
+				s.running("kvm", "b")
+				s.zone.Put(etcdstore.Cursor, "", "", cursor(1, true))
+				s.fleet.Knobs("kvm-1").Lose("a")
+				s.pass(time.Minute)
+				s.equal("told before the control plane has told all", s.zone.Events("a"), "[vm.usable]")
+				c.told(s)
+				s.zone.Put(etcdstore.Cursor, "", "", cursor(c.epoch, false))
+				s.pass(time.Minute)
+				if c.goes {
+					s.equal("events", s.zone.Events("a"), "[vm.usable]")
+					s.equal("tombstones", s.zone.Tombstones("vm", "a"), 1)
+				} else {
+					s.equal("events", s.zone.Events("a"), "[vm.usable vm.missing]")
+					s.equal("power", s.zone.VM("a").GetPower(), apiv1.VM_MISSING)
+				}
+				s.equal("the other's state", s.zone.VM("b").GetState(), apiv1.VM_RUNNING)
+			})
+		})
+	}
 }
 
 func TestAnOrderForAVMThatIsNotNamedIsRefused(t *testing.T) {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -26,6 +27,8 @@ func (t *Term) consider(m *machine) {
 		t.write(m, m.unwritten)
 	case m.ended || m.is == nil || !t.mine(m):
 		t.refuseStrayOrders(m)
+	case t.vanished(m):
+		t.depart(m, cmp.Or(m.wanted, m.is))
 	case t.absorb(m):
 	case t.zone.behind: // the end of the sync has all looked at again
 	case rebooting:
@@ -147,7 +150,7 @@ func (t *Term) awaitHost(m *machine, h *host) {
 // cannot be.
 func (t *Term) giveUpHost(m *machine, h *host) {
 	if m.wanted.GetDesiredState() == apiv1.VM_DELETED {
-		t.depart(m, view{wanted: m.wanted, is: m.is, work: m.work}, "given up with host "+h.name()+", which was declared lost")
+		t.depart(m, m.wanted, t.departing(m, view{wanted: m.wanted, is: m.is, work: m.work}, "given up with host "+h.name()+", which was declared lost")...)
 		return
 	}
 	t.fail(m, lostHost(h))
