@@ -125,7 +125,7 @@ func (d *Dialer) open(address string, config *tls.Config) (*grpc.ClientConn, err
 		grpc.WithContextDialer(d.config.DialContext),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxFrame), grpc.MaxCallSendMsgSize(maxFrame)),
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(2*window),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 	)
 }

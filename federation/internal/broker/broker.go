@@ -244,7 +244,7 @@ func (b *Broker) memberServer() *grpc.Server {
 		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(2*window),
 		grpc.ReadBufferSize(0),
 		grpc.MaxHeaderListSize(8<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	linkv1.RegisterZoneLegServiceServer(s, zoneLeg{Broker: b})
