@@ -138,6 +138,9 @@ func (c *command) acceptEvent(zone *apiv1.Zone, m *apiv1.Event) (string, error) 
 		return "", err
 	}
 	m.Zone = zone.GetName()
+	if later(m.GetTime(), c.now) {
+		m.Time = c.now // what is said to happen in the future would never be old enough to be forgotten
+	}
 	switch target := m.GetTarget(); target.GetKind() {
 	case "vm":
 		vm, err := c.tx.VMs.Get(target.GetId())

@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -163,6 +164,26 @@ func TestWhatCannotBeAcceptedIsConsumedAndRecorded(t *testing.T) {
 		usage, err := tx.Usage("vm-1")
 		if err != nil || len(usage) != 2 || usage[0].GetSequence() != 3 {
 			t.Errorf("usage by time: %v, %v", usage, err)
+		}
+	})
+}
+
+// P15, P21: an event is as old as the federation's clock says, not younger, whatever its zone's says: else it stayed for ever.
+func TestAnEventOfTheFutureIsOfTodayAndForgottenInTime(t *testing.T) {
+	p := furnished(t)
+	ahead := happened(1, "ahead")
+	ahead.GetEvent().Time = timestamppb.New(start.AddDate(7000, 0, 0))
+	p.accept(journal("i", "zone", ahead))
+	p.view(func(tx *state.Tx) {
+		if got := get(t, tx.Events, "ahead").GetTime().AsTime(); !got.Equal(p.now) {
+			t.Errorf("it is of %v", got)
+		}
+	})
+	p.now = p.now.Add(time.Hour)
+	p.accept(&commandv1.Command{Body: &commandv1.Command_Prune{Prune: &commandv1.Prune{EventsBefore: timestamppb.New(p.now)}}})
+	p.view(func(tx *state.Tx) {
+		if _, err := tx.Events.Get("ahead"); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("it is still there: %v", err)
 		}
 	})
 }
