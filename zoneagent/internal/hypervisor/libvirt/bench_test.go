@@ -77,12 +77,13 @@ func ok(t *testing.T, err error) {
 
 // lab is a libvirt host with a guest network of its own, and what it takes to use it.
 type lab struct {
-	config libvirthost.Config
-	host   *libvirthost.Host
-	bits   []byte // of the guest image
-	key    ssh.Signer
-	tls    libvirt.Options
-	next   atomic.Uint32 // last byte of the next guest's address
+	config  libvirthost.Config
+	host    *libvirthost.Host
+	address string // at which the host listens for TLS
+	bits    []byte // of the guest image
+	key     ssh.Signer
+	tls     libvirt.Options
+	next    atomic.Uint32 // last byte of the next guest's address
 }
 
 const (
@@ -93,12 +94,18 @@ const (
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
+	return newLabAt(t, 1)
+}
+
+// newLabAt returns the first or the second lab; two share the bridge and nothing else.
+func newLabAt(t *testing.T, number byte) *lab {
+	t.Helper()
 	needs(t, os.Geteuid() == 0, "root")
 	for _, program := range []string{"libvirtd", "qemu-system-x86_64", "qemu-img", "virsh", "ip", "nsenter", "syslinux", "mcopy", "cpio", "depmod"} {
 		_, err := exec.LookPath(program)
 		needs(t, err == nil, program)
 	}
-	l := &lab{bits: guestImage(t)}
+	l := &lab{bits: guestImage(t), address: fmt.Sprintf("127.0.0.%d", number)}
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	ok(t, err)
 	l.key, err = ssh.NewSignerFromKey(private)
@@ -110,11 +117,11 @@ func newLab(t *testing.T) *lab {
 	cache, err := os.UserCacheDir()
 	ok(t, err)
 	l.config = libvirthost.Config{
-		Dir: folder, Name: "kvm-1", UUID: uuid.NewString(), Bridge: bridge, Bound: true,
+		Dir: folder, Name: fmt.Sprintf("kvm-%d", number), UUID: uuid.NewString(), Bridge: bridge, Bound: true,
 		Capabilities: filepath.Join(cache, "naru", "qemu-capabilities"),
 	}
 	l.certificates(t, filepath.Join(folder, "pki"))
-	l.next.Store(10)
+	l.next.Store(100*uint32(number-1) + 10)
 	if _, err := net.InterfaceByName(bridge); err != nil {
 		run(t, "ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0")
 	}
@@ -198,7 +205,7 @@ func (l *lab) certificates(t *testing.T, folder string) {
 	leaf := x509.Certificate{
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, // libvirt wants both, of ECDSA keys too
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.ParseIP("127.0.0.1")},
+		IPAddresses: []net.IP{net.ParseIP(l.address)},
 	}
 	authority := issue("authority", nil, x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
 	issue("host", &authority, leaf)
@@ -207,7 +214,7 @@ func (l *lab) certificates(t *testing.T, folder string) {
 	roots.AddCert(authority.Leaf)
 	l.config.TLS = &libvirthost.TLS{
 		Certificate: filepath.Join(folder, "host.pem"), Key: filepath.Join(folder, "host.key"),
-		Authorities: filepath.Join(folder, "authority.pem"), Address: "127.0.0.1", Port: tlsPort,
+		Authorities: filepath.Join(folder, "authority.pem"), Address: l.address, Port: tlsPort,
 	}
 	l.tls = libvirt.Options{
 		Certificates: func() ([]tls.Certificate, error) { return []tls.Certificate{agent}, nil },
@@ -215,9 +222,11 @@ func (l *lab) certificates(t *testing.T, folder string) {
 	}
 }
 
+func (l *lab) tlsEndpoint() string { return "qemu+tls://" + l.address + "/system" }
+
 // noun returns the host as the zone knows it.
 func (l *lab) noun(endpoint string) *apiv1.Host {
-	return &apiv1.Host{Id: uuid.NewString(), Name: "kvm-1", Endpoint: endpoint}
+	return &apiv1.Host{Id: uuid.NewString(), Name: l.config.Name, Endpoint: endpoint}
 }
 
 func (l *lab) image() hypervisor.Image {

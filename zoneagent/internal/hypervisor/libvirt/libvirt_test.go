@@ -23,22 +23,33 @@ import (
 // patience is what an emulated guest may take on a machine that is busy with other things.
 const patience = 2 * time.Minute
 
+// Each transport has a host of its own, and their guests are waited for together.
 func TestConformance(t *testing.T) {
-	l := newLab(t)
-	for name, endpoint := range map[string]string{
-		"over a unix socket": l.host.Endpoint(),
-		"over TLS":           "qemu+tls://127.0.0.1/system",
+	socket, tls := newLab(t), newLabAt(t, 2)
+	for name, c := range map[string]struct {
+		*lab
+		endpoint string
+	}{
+		"over a unix socket": {socket, socket.host.Endpoint()},
+		"over TLS":           {tls, tls.tlsEndpoint()},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			hypervisortest.Run(t, func(t *testing.T) hypervisortest.Bench {
-				driver := &lossy{Driver: libvirt.New(l.tls)}
+				driver := &lossy{Driver: libvirt.New(c.tls)}
 				return hypervisortest.Bench{
-					Driver: driver, Host: l.noun(endpoint), Image: l.image(), ImageBits: l.bits,
-					Machine: l.machine, LoseReply: driver.lose, Patience: patience,
+					Driver: driver, Host: c.noun(c.endpoint), Image: c.image(), ImageBits: c.bits,
+					Machine: c.machine, LoseReply: driver.lose, Patience: patience,
 				}
 			})
+			c.bare(t)
 		})
 	}
+}
+
+// bare finds what is left on a host after its VMs are gone.
+func (l *lab) bare(t *testing.T) {
+	t.Helper()
 	if left := strings.Fields(run(t, "virsh", "-q", "-c", l.host.Endpoint(), "list", "--all", "--name")); len(left) != 0 {
 		t.Errorf("domains are left: %v", left)
 	}
@@ -369,7 +380,7 @@ func TestStreamsLeaveNothingOpenOnTheHost(t *testing.T) {
 
 func TestOverTLSItIsKnownWhenTheHostsCertificateEnds(t *testing.T) {
 	l := newLab(t)
-	for endpoint, known := range map[string]bool{"qemu+tls://127.0.0.1/system": true, l.host.Endpoint(): false} {
+	for endpoint, known := range map[string]bool{l.tlsEndpoint(): true, l.host.Endpoint(): false} {
 		h, err := libvirt.New(l.tls).Open(t.Context(), l.noun(endpoint))
 		ok(t, err)
 		i, err := h.Inventory(t.Context())
