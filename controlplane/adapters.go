@@ -145,6 +145,7 @@ type localView struct {
 
 func (l *localView) Server(context.Context) (*apiv1.Server, error) {
 	s := l.server.self()
+	s.FeatureLevel = fsm.FeatureLevel
 	s.Sessions = uint32(l.server.hub.Sessions())
 	return s, nil
 }

@@ -61,6 +61,10 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.prune(b.Prune)
 	case *commandv1.Command_RaiseFeatureLevel:
 		return c.raiseFeatureLevel(b.RaiseFeatureLevel)
+	case *commandv1.Command_RecordEvent:
+		return c.recordEvent(b.RecordEvent)
+	case *commandv1.Command_ReportDivergence:
+		return c.reportDivergence(b.ReportDivergence)
 
 	case *commandv1.Command_CreateZone:
 		return c.createZone(b.CreateZone)

@@ -3,6 +3,7 @@ package fsm_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,4 +188,54 @@ func TestOperationsExpireAndAreResolved(t *testing.T) {
 			t.Errorf("due are %v, %v", due, err)
 		}
 	})
+}
+
+func TestWhatHappensToAServerIsRecordedAsAnEvent(t *testing.T) {
+	p := furnished(t)
+	record := func(e *apiv1.Event) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_RecordEvent{RecordEvent: &commandv1.RecordEvent{Event: e}}}
+	}
+	p.accept(record(&apiv1.Event{Severity: apiv1.Event_WARNING, Type: "server.clock", Message: "its clock has jumped"}))
+	if n := p.events()["server.clock"]; n != 1 {
+		t.Errorf("%d events", n)
+	}
+	p.refuse(problem.Invalid, record(&apiv1.Event{Type: "server.clock", Message: "of no severity"}))
+	p.refuse(problem.Invalid, record(nil))
+}
+
+func TestP23ADivergenceNamesWhoHasWhatAndTheWayOut(t *testing.T) {
+	p := furnished(t)
+	p.accept(&commandv1.Command{Body: &commandv1.Command_PutServer{PutServer: &commandv1.PutServer{Server: &apiv1.Server{Id: "id-2", Name: "two"}}}})
+	report := func(agreed byte, sums ...byte) *commandv1.Command {
+		r := &commandv1.ReportDivergence{Index: 77}
+		for i, s := range sums {
+			r.Servers = append(r.Servers, &commandv1.ReportDivergence_Server{ServerId: fmt.Sprintf("id-%d", i+1), Sum: []byte{s}})
+		}
+		if agreed != 0 {
+			r.Agreed = []byte{agreed}
+		}
+		return &commandv1.Command{Body: &commandv1.Command_ReportDivergence{ReportDivergence: r}}
+	}
+	p.accept(report(0xaa, 0xaa, 0xbb, 0xaa))
+	p.accept(report(0, 0xaa, 0xbb))
+	p.refuse(problem.Invalid, report(0))
+	var said []string
+	if err := p.db.View(t.Context(), func(tx *state.Tx) error {
+		for e, err := range tx.Events.All(nil) {
+			if err != nil {
+				return err
+			}
+			if e.GetType() == "federation.diverged" && e.GetSeverity() == apiv1.Event_ERROR {
+				said = append(said, e.GetMessage())
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(said)
+	if len(said) != 2 || !strings.Contains(said[0], "entry 77") || !strings.Contains(said[0], "two has bb, id-3 has aa; two stops: remove it") ||
+		!strings.Contains(said[1], "id-1 has aa, two has bb; no hash is that of most") {
+		t.Errorf("%q", said)
+	}
 }

@@ -23,7 +23,7 @@ func (c *command) putServer(in *commandv1.PutServer) (*commandv1.Result, error) 
 		}
 		m.CreatedAt = was.GetCreatedAt()
 	}
-	m.Role, m.Member, m.Healthy, m.AppliedIndex, m.Sessions = apiv1.Server_ROLE_UNSPECIFIED, false, false, "", 0
+	m.Role, m.Member, m.Healthy, m.AppliedIndex, m.Sessions, m.FeatureLevel = apiv1.Server_ROLE_UNSPECIFIED, false, false, "", 0, 0
 	return put(c.tx.Servers, m)
 }
 

@@ -48,6 +48,7 @@ func (s serverService) overlay(ctx context.Context, servers []*apiv1.Server) err
 			if l.GetId() == m.GetId() {
 				m.Member = true
 				m.Role, m.Voter, m.Healthy, m.AppliedIndex, m.Sessions = l.GetRole(), l.GetVoter(), l.GetHealthy(), l.GetAppliedIndex(), l.GetSessions()
+				m.FeatureLevel = l.GetFeatureLevel()
 				if l.GetVersion() != "" {
 					m.Version = l.GetVersion()
 				}

@@ -54,6 +54,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Brokers.Put(&apiv1.Broker{Id: "b", Name: "edge"}), tx.Operations.Put(&apiv1.Operation{Id: "o", Kind: "vm.create"}),
 			tx.Events.Put(&apiv1.Event{Id: "e", Type: "vm.usable"}), tx.Servers.Put(&apiv1.Server{Id: "s", Name: "one"}),
 			tx.AccessTokens.Put(&apiv1.AccessToken{Id: "t", Name: "ci", SecretHash: []byte{1}}),
+			tx.Administrators.Put(&apiv1.Administrator{Id: "ad", Name: "ann"}),
 			tx.Desire("z1", &apiv1.Reference{Kind: "zone", Id: "z1"}), tx.DesireGone("z1", ref),
 			tx.AcknowledgeDesired("z1", &apiv1.Generation{Epoch: 7}),
 			tx.SetObservedCursor("z1", state.ObservedCursor{Incarnation: "inc", Revision: 9, Syncing: true}), tx.MarkObserved("z1", "v"),

@@ -16,6 +16,7 @@ import (
 
 // Snapshot is a read transaction without time limit over all of the state. It has to be released.
 type Snapshot struct {
+	db      *DB
 	meta    Meta
 	stores  []store
 	tx      *Tx
@@ -39,7 +40,7 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 		f.leave()
 		return nil, err
 	}
-	return &Snapshot{meta: tx.meta, stores: db.stores, tx: tx, release: sync.OnceFunc(func() {
+	return &Snapshot{db: db, meta: tx.meta, stores: db.stores, tx: tx, release: sync.OnceFunc(func() {
 		end()
 		db.note(c.Close())
 		f.leave()
@@ -97,7 +98,7 @@ func (s *Snapshot) records(emit func([]byte) error) error {
 			return emit(b)
 		})
 		if err != nil {
-			return fmt.Errorf("snapshot of %s: %w", store.name(), err)
+			return s.db.noted(fmt.Errorf("snapshot of %s: %w", store.name(), err))
 		}
 	}
 	return nil

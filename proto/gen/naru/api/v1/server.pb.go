@@ -100,7 +100,9 @@ type Server struct {
 	Revision string `protobuf:"bytes,12,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Whether it takes part: it votes, or follows until it may. False for a record whose server does not, such as one from
 	// before a restore; delete it.
-	Member        bool `protobuf:"varint,13,opt,name=member,proto3" json:"member,omitempty"`
+	Member bool `protobuf:"varint,13,opt,name=member,proto3" json:"member,omitempty"`
+	// The highest feature level that its version knows.
+	FeatureLevel  uint32 `protobuf:"varint,14,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -224,6 +226,13 @@ func (x *Server) GetMember() bool {
 		return x.Member
 	}
 	return false
+}
+
+func (x *Server) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
 }
 
 type CreateServerTokenRequest struct {
@@ -711,7 +720,7 @@ var File_naru_api_v1_server_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x18naru/api/v1/server.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\x87\x05\n" +
+	"\x18naru/api/v1/server.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\xb2\x05\n" +
 	"\x06Server\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12/\n" +
@@ -728,7 +737,8 @@ const file_naru_api_v1_server_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12\x1c\n" +
-	"\x06member\x18\r \x01(\bB\x04\xa0\xbb\x18\x03R\x06member\"E\n" +
+	"\x06member\x18\r \x01(\bB\x04\xa0\xbb\x18\x03R\x06member\x12)\n" +
+	"\rfeature_level\x18\x0e \x01(\rB\x04\xa0\xbb\x18\x03R\ffeatureLevel\"E\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

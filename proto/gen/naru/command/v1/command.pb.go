@@ -47,6 +47,8 @@ type Command struct {
 	//	*Command_BeginEpoch
 	//	*Command_Prune
 	//	*Command_RaiseFeatureLevel
+	//	*Command_RecordEvent
+	//	*Command_ReportDivergence
 	//	*Command_CreateZone
 	//	*Command_UpdateZone
 	//	*Command_DeleteZone
@@ -213,6 +215,24 @@ func (x *Command) GetRaiseFeatureLevel() *RaiseFeatureLevel {
 	if x != nil {
 		if x, ok := x.Body.(*Command_RaiseFeatureLevel); ok {
 			return x.RaiseFeatureLevel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecordEvent() *RecordEvent {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordEvent); ok {
+			return x.RecordEvent
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReportDivergence() *ReportDivergence {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReportDivergence); ok {
+			return x.ReportDivergence
 		}
 	}
 	return nil
@@ -669,7 +689,7 @@ type Command_Bootstrap struct {
 }
 
 type Command_Noop struct {
-	// First command of a leader's term; changes nothing.
+	// First command of a leader's term, or a mark; changes nothing.
 	Noop *Noop `protobuf:"bytes,101,opt,name=noop,proto3,oneof"`
 }
 
@@ -685,6 +705,16 @@ type Command_Prune struct {
 
 type Command_RaiseFeatureLevel struct {
 	RaiseFeatureLevel *RaiseFeatureLevel `protobuf:"bytes,104,opt,name=raise_feature_level,json=raiseFeatureLevel,proto3,oneof"`
+}
+
+type Command_RecordEvent struct {
+	// Something that happened to a server itself and that people should know.
+	RecordEvent *RecordEvent `protobuf:"bytes,105,opt,name=record_event,json=recordEvent,proto3,oneof"`
+}
+
+type Command_ReportDivergence struct {
+	// The servers' states were compared, and differ.
+	ReportDivergence *ReportDivergence `protobuf:"bytes,106,opt,name=report_divergence,json=reportDivergence,proto3,oneof"`
 }
 
 type Command_CreateZone struct {
@@ -900,6 +930,10 @@ func (*Command_BeginEpoch) isCommand_Body() {}
 func (*Command_Prune) isCommand_Body() {}
 
 func (*Command_RaiseFeatureLevel) isCommand_Body() {}
+
+func (*Command_RecordEvent) isCommand_Body() {}
+
+func (*Command_ReportDivergence) isCommand_Body() {}
 
 func (*Command_CreateZone) isCommand_Body() {}
 
@@ -1213,7 +1247,9 @@ func (x *Bootstrap) GetAdministrator() *v1.Administrator {
 }
 
 type Noop struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each server takes the hash of its state as of this entry; the leader compares them.
+	Mark          bool `protobuf:"varint,1,opt,name=mark,proto3" json:"mark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1248,6 +1284,176 @@ func (*Noop) Descriptor() ([]byte, []int) {
 	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{4}
 }
 
+func (x *Noop) GetMark() bool {
+	if x != nil {
+		return x.Mark
+	}
+	return false
+}
+
+// RecordEvent stores an event. Its id and time are set when it is carried out.
+type RecordEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         *v1.Event              `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordEvent) Reset() {
+	*x = RecordEvent{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordEvent) ProtoMessage() {}
+
+func (x *RecordEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
+func (*RecordEvent) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RecordEvent) GetEvent() *v1.Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+// StateHash is the hash of a server's state as of a mark.
+type StateHash struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Raft index of the mark.
+	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// SHA-256; empty in what a server says of itself when it has taken none.
+	Sum           []byte `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateHash) Reset() {
+	*x = StateHash{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateHash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateHash) ProtoMessage() {}
+
+func (x *StateHash) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateHash.ProtoReflect.Descriptor instead.
+func (*StateHash) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StateHash) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateHash) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+// ReportDivergence says which hashes the servers had at a mark. A server that had another than most stops for good.
+type ReportDivergence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Raft index of the mark.
+	Index   uint64                     `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Servers []*ReportDivergence_Server `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
+	// What more than half of the voters had; empty where there is no such hash.
+	Agreed        []byte `protobuf:"bytes,3,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportDivergence) Reset() {
+	*x = ReportDivergence{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportDivergence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportDivergence) ProtoMessage() {}
+
+func (x *ReportDivergence) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportDivergence.ProtoReflect.Descriptor instead.
+func (*ReportDivergence) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReportDivergence) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReportDivergence) GetServers() []*ReportDivergence_Server {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *ReportDivergence) GetAgreed() []byte {
+	if x != nil {
+		return x.Agreed
+	}
+	return nil
+}
+
 type BeginEpoch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// max(old + 1, unix seconds).
@@ -1262,7 +1468,7 @@ type BeginEpoch struct {
 
 func (x *BeginEpoch) Reset() {
 	*x = BeginEpoch{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[5]
+	mi := &file_naru_command_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1480,7 @@ func (x *BeginEpoch) String() string {
 func (*BeginEpoch) ProtoMessage() {}
 
 func (x *BeginEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[5]
+	mi := &file_naru_command_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1493,7 @@ func (x *BeginEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginEpoch.ProtoReflect.Descriptor instead.
 func (*BeginEpoch) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BeginEpoch) GetEpoch() uint64 {
@@ -1330,7 +1536,7 @@ type Prune struct {
 
 func (x *Prune) Reset() {
 	*x = Prune{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[6]
+	mi := &file_naru_command_v1_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1548,7 @@ func (x *Prune) String() string {
 func (*Prune) ProtoMessage() {}
 
 func (x *Prune) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[6]
+	mi := &file_naru_command_v1_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1561,7 @@ func (x *Prune) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prune.ProtoReflect.Descriptor instead.
 func (*Prune) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Prune) GetBefore() *timestamppb.Timestamp {
@@ -1388,7 +1594,7 @@ type RaiseFeatureLevel struct {
 
 func (x *RaiseFeatureLevel) Reset() {
 	*x = RaiseFeatureLevel{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[7]
+	mi := &file_naru_command_v1_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1606,7 @@ func (x *RaiseFeatureLevel) String() string {
 func (*RaiseFeatureLevel) ProtoMessage() {}
 
 func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[7]
+	mi := &file_naru_command_v1_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1619,7 @@ func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevel.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RaiseFeatureLevel) GetLevel() uint32 {
@@ -1432,7 +1638,7 @@ type CreateZone struct {
 
 func (x *CreateZone) Reset() {
 	*x = CreateZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	mi := &file_naru_command_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1650,7 @@ func (x *CreateZone) String() string {
 func (*CreateZone) ProtoMessage() {}
 
 func (x *CreateZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	mi := &file_naru_command_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1663,7 @@ func (x *CreateZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateZone.ProtoReflect.Descriptor instead.
 func (*CreateZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateZone) GetZone() *v1.Zone {
@@ -1478,7 +1684,7 @@ type UpdateZone struct {
 
 func (x *UpdateZone) Reset() {
 	*x = UpdateZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[9]
+	mi := &file_naru_command_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1696,7 @@ func (x *UpdateZone) String() string {
 func (*UpdateZone) ProtoMessage() {}
 
 func (x *UpdateZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[9]
+	mi := &file_naru_command_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1709,7 @@ func (x *UpdateZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateZone.ProtoReflect.Descriptor instead.
 func (*UpdateZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateZone) GetZone() *v1.Zone {
@@ -1531,7 +1737,7 @@ type DeleteNoun struct {
 
 func (x *DeleteNoun) Reset() {
 	*x = DeleteNoun{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[10]
+	mi := &file_naru_command_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1749,7 @@ func (x *DeleteNoun) String() string {
 func (*DeleteNoun) ProtoMessage() {}
 
 func (x *DeleteNoun) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[10]
+	mi := &file_naru_command_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1762,7 @@ func (x *DeleteNoun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNoun.ProtoReflect.Descriptor instead.
 func (*DeleteNoun) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteNoun) GetId() string {
@@ -1582,7 +1788,7 @@ type CreateCluster struct {
 
 func (x *CreateCluster) Reset() {
 	*x = CreateCluster{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[11]
+	mi := &file_naru_command_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1800,7 @@ func (x *CreateCluster) String() string {
 func (*CreateCluster) ProtoMessage() {}
 
 func (x *CreateCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[11]
+	mi := &file_naru_command_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1813,7 @@ func (x *CreateCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCluster.ProtoReflect.Descriptor instead.
 func (*CreateCluster) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateCluster) GetCluster() *v1.Cluster {
@@ -1627,7 +1833,7 @@ type UpdateCluster struct {
 
 func (x *UpdateCluster) Reset() {
 	*x = UpdateCluster{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[12]
+	mi := &file_naru_command_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1845,7 @@ func (x *UpdateCluster) String() string {
 func (*UpdateCluster) ProtoMessage() {}
 
 func (x *UpdateCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[12]
+	mi := &file_naru_command_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1858,7 @@ func (x *UpdateCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCluster.ProtoReflect.Descriptor instead.
 func (*UpdateCluster) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateCluster) GetCluster() *v1.Cluster {
@@ -1678,7 +1884,7 @@ type CreateHost struct {
 
 func (x *CreateHost) Reset() {
 	*x = CreateHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[13]
+	mi := &file_naru_command_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1896,7 @@ func (x *CreateHost) String() string {
 func (*CreateHost) ProtoMessage() {}
 
 func (x *CreateHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[13]
+	mi := &file_naru_command_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1909,7 @@ func (x *CreateHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHost.ProtoReflect.Descriptor instead.
 func (*CreateHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateHost) GetHost() *v1.Host {
@@ -1723,7 +1929,7 @@ type UpdateHost struct {
 
 func (x *UpdateHost) Reset() {
 	*x = UpdateHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[14]
+	mi := &file_naru_command_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1941,7 @@ func (x *UpdateHost) String() string {
 func (*UpdateHost) ProtoMessage() {}
 
 func (x *UpdateHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[14]
+	mi := &file_naru_command_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1954,7 @@ func (x *UpdateHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHost.ProtoReflect.Descriptor instead.
 func (*UpdateHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateHost) GetHost() *v1.Host {
@@ -1774,7 +1980,7 @@ type CreateFlavor struct {
 
 func (x *CreateFlavor) Reset() {
 	*x = CreateFlavor{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[15]
+	mi := &file_naru_command_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1992,7 @@ func (x *CreateFlavor) String() string {
 func (*CreateFlavor) ProtoMessage() {}
 
 func (x *CreateFlavor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[15]
+	mi := &file_naru_command_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2005,7 @@ func (x *CreateFlavor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateFlavor.ProtoReflect.Descriptor instead.
 func (*CreateFlavor) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateFlavor) GetFlavor() *v1.Flavor {
@@ -1819,7 +2025,7 @@ type UpdateFlavor struct {
 
 func (x *UpdateFlavor) Reset() {
 	*x = UpdateFlavor{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[16]
+	mi := &file_naru_command_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2037,7 @@ func (x *UpdateFlavor) String() string {
 func (*UpdateFlavor) ProtoMessage() {}
 
 func (x *UpdateFlavor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[16]
+	mi := &file_naru_command_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2050,7 @@ func (x *UpdateFlavor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFlavor.ProtoReflect.Descriptor instead.
 func (*UpdateFlavor) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateFlavor) GetFlavor() *v1.Flavor {
@@ -1870,7 +2076,7 @@ type CreateImage struct {
 
 func (x *CreateImage) Reset() {
 	*x = CreateImage{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[17]
+	mi := &file_naru_command_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2088,7 @@ func (x *CreateImage) String() string {
 func (*CreateImage) ProtoMessage() {}
 
 func (x *CreateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[17]
+	mi := &file_naru_command_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2101,7 @@ func (x *CreateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateImage.ProtoReflect.Descriptor instead.
 func (*CreateImage) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateImage) GetImage() *v1.Image {
@@ -1915,7 +2121,7 @@ type UpdateImage struct {
 
 func (x *UpdateImage) Reset() {
 	*x = UpdateImage{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[18]
+	mi := &file_naru_command_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2133,7 @@ func (x *UpdateImage) String() string {
 func (*UpdateImage) ProtoMessage() {}
 
 func (x *UpdateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[18]
+	mi := &file_naru_command_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2146,7 @@ func (x *UpdateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateImage.ProtoReflect.Descriptor instead.
 func (*UpdateImage) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateImage) GetImage() *v1.Image {
@@ -1966,7 +2172,7 @@ type CreateProject struct {
 
 func (x *CreateProject) Reset() {
 	*x = CreateProject{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[19]
+	mi := &file_naru_command_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2184,7 @@ func (x *CreateProject) String() string {
 func (*CreateProject) ProtoMessage() {}
 
 func (x *CreateProject) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[19]
+	mi := &file_naru_command_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2197,7 @@ func (x *CreateProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProject.ProtoReflect.Descriptor instead.
 func (*CreateProject) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateProject) GetProject() *v1.Project {
@@ -2011,7 +2217,7 @@ type UpdateProject struct {
 
 func (x *UpdateProject) Reset() {
 	*x = UpdateProject{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[20]
+	mi := &file_naru_command_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2229,7 @@ func (x *UpdateProject) String() string {
 func (*UpdateProject) ProtoMessage() {}
 
 func (x *UpdateProject) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[20]
+	mi := &file_naru_command_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2242,7 @@ func (x *UpdateProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProject.ProtoReflect.Descriptor instead.
 func (*UpdateProject) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateProject) GetProject() *v1.Project {
@@ -2062,7 +2268,7 @@ type CreateBroker struct {
 
 func (x *CreateBroker) Reset() {
 	*x = CreateBroker{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[21]
+	mi := &file_naru_command_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2280,7 @@ func (x *CreateBroker) String() string {
 func (*CreateBroker) ProtoMessage() {}
 
 func (x *CreateBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[21]
+	mi := &file_naru_command_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2293,7 @@ func (x *CreateBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBroker.ProtoReflect.Descriptor instead.
 func (*CreateBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateBroker) GetBroker() *v1.Broker {
@@ -2107,7 +2313,7 @@ type UpdateBroker struct {
 
 func (x *UpdateBroker) Reset() {
 	*x = UpdateBroker{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[22]
+	mi := &file_naru_command_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2325,7 @@ func (x *UpdateBroker) String() string {
 func (*UpdateBroker) ProtoMessage() {}
 
 func (x *UpdateBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[22]
+	mi := &file_naru_command_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2338,7 @@ func (x *UpdateBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBroker.ProtoReflect.Descriptor instead.
 func (*UpdateBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateBroker) GetBroker() *v1.Broker {
@@ -2163,7 +2369,7 @@ type CreateVM struct {
 
 func (x *CreateVM) Reset() {
 	*x = CreateVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[23]
+	mi := &file_naru_command_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2381,7 @@ func (x *CreateVM) String() string {
 func (*CreateVM) ProtoMessage() {}
 
 func (x *CreateVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[23]
+	mi := &file_naru_command_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2394,7 @@ func (x *CreateVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVM.ProtoReflect.Descriptor instead.
 func (*CreateVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateVM) GetVm() *v1.VM {
@@ -2230,7 +2436,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[24]
+	mi := &file_naru_command_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2448,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[24]
+	mi := &file_naru_command_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2461,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Read) GetNoun() *v1.Reference {
@@ -2289,7 +2495,7 @@ type SetVMDesired struct {
 
 func (x *SetVMDesired) Reset() {
 	*x = SetVMDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[25]
+	mi := &file_naru_command_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2507,7 @@ func (x *SetVMDesired) String() string {
 func (*SetVMDesired) ProtoMessage() {}
 
 func (x *SetVMDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[25]
+	mi := &file_naru_command_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2520,7 @@ func (x *SetVMDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVMDesired.ProtoReflect.Descriptor instead.
 func (*SetVMDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetVMDesired) GetVmId() string {
@@ -2379,7 +2585,7 @@ type OrderVM struct {
 
 func (x *OrderVM) Reset() {
 	*x = OrderVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[26]
+	mi := &file_naru_command_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2597,7 @@ func (x *OrderVM) String() string {
 func (*OrderVM) ProtoMessage() {}
 
 func (x *OrderVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[26]
+	mi := &file_naru_command_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2610,7 @@ func (x *OrderVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderVM.ProtoReflect.Descriptor instead.
 func (*OrderVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OrderVM) GetVmId() string {
@@ -2455,7 +2661,7 @@ type ResolveOperation struct {
 
 func (x *ResolveOperation) Reset() {
 	*x = ResolveOperation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[27]
+	mi := &file_naru_command_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2673,7 @@ func (x *ResolveOperation) String() string {
 func (*ResolveOperation) ProtoMessage() {}
 
 func (x *ResolveOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[27]
+	mi := &file_naru_command_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2686,7 @@ func (x *ResolveOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveOperation.ProtoReflect.Descriptor instead.
 func (*ResolveOperation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResolveOperation) GetOperationId() string {
@@ -2521,7 +2727,7 @@ type ExpireOperations struct {
 
 func (x *ExpireOperations) Reset() {
 	*x = ExpireOperations{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[28]
+	mi := &file_naru_command_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2739,7 @@ func (x *ExpireOperations) String() string {
 func (*ExpireOperations) ProtoMessage() {}
 
 func (x *ExpireOperations) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[28]
+	mi := &file_naru_command_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2752,7 @@ func (x *ExpireOperations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireOperations.ProtoReflect.Descriptor instead.
 func (*ExpireOperations) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExpireOperations) GetOperationIds() []string {
@@ -2565,7 +2771,7 @@ type PutServer struct {
 
 func (x *PutServer) Reset() {
 	*x = PutServer{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	mi := &file_naru_command_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2783,7 @@ func (x *PutServer) String() string {
 func (*PutServer) ProtoMessage() {}
 
 func (x *PutServer) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	mi := &file_naru_command_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2796,7 @@ func (x *PutServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutServer.ProtoReflect.Descriptor instead.
 func (*PutServer) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutServer) GetServer() *v1.Server {
@@ -2618,7 +2824,7 @@ type SetZoneSession struct {
 
 func (x *SetZoneSession) Reset() {
 	*x = SetZoneSession{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[30]
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2836,7 @@ func (x *SetZoneSession) String() string {
 func (*SetZoneSession) ProtoMessage() {}
 
 func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[30]
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2849,7 @@ func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetZoneSession.ProtoReflect.Descriptor instead.
 func (*SetZoneSession) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetZoneSession) GetZoneId() string {
@@ -2705,7 +2911,7 @@ type AcknowledgeDesired struct {
 
 func (x *AcknowledgeDesired) Reset() {
 	*x = AcknowledgeDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[31]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2923,7 @@ func (x *AcknowledgeDesired) String() string {
 func (*AcknowledgeDesired) ProtoMessage() {}
 
 func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[31]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2936,7 @@ func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeDesired.ProtoReflect.Descriptor instead.
 func (*AcknowledgeDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AcknowledgeDesired) GetZoneId() string {
@@ -2757,7 +2963,7 @@ type Observe struct {
 
 func (x *Observe) Reset() {
 	*x = Observe{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[32]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2975,7 @@ func (x *Observe) String() string {
 func (*Observe) ProtoMessage() {}
 
 func (x *Observe) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[32]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2988,7 @@ func (x *Observe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observe.ProtoReflect.Descriptor instead.
 func (*Observe) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Observe) GetZoneId() string {
@@ -2809,7 +3015,7 @@ type AppendJournal struct {
 
 func (x *AppendJournal) Reset() {
 	*x = AppendJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +3027,7 @@ func (x *AppendJournal) String() string {
 func (*AppendJournal) ProtoMessage() {}
 
 func (x *AppendJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +3040,7 @@ func (x *AppendJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendJournal.ProtoReflect.Descriptor instead.
 func (*AppendJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AppendJournal) GetZoneId() string {
@@ -2861,7 +3067,7 @@ type AcknowledgeJournal struct {
 
 func (x *AcknowledgeJournal) Reset() {
 	*x = AcknowledgeJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +3079,7 @@ func (x *AcknowledgeJournal) String() string {
 func (*AcknowledgeJournal) ProtoMessage() {}
 
 func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +3092,7 @@ func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeJournal.ProtoReflect.Descriptor instead.
 func (*AcknowledgeJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AcknowledgeJournal) GetZoneId() string {
@@ -2915,7 +3121,7 @@ type DeclareHost struct {
 
 func (x *DeclareHost) Reset() {
 	*x = DeclareHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3133,7 @@ func (x *DeclareHost) String() string {
 func (*DeclareHost) ProtoMessage() {}
 
 func (x *DeclareHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3146,7 @@ func (x *DeclareHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
 func (*DeclareHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeclareHost) GetHostId() string {
@@ -2974,7 +3180,7 @@ type LiftQuarantine struct {
 
 func (x *LiftQuarantine) Reset() {
 	*x = LiftQuarantine{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3192,7 @@ func (x *LiftQuarantine) String() string {
 func (*LiftQuarantine) ProtoMessage() {}
 
 func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3205,7 @@ func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
 func (*LiftQuarantine) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LiftQuarantine) GetZoneId() string {
@@ -3026,7 +3232,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3244,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3257,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -3079,7 +3285,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3297,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3310,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -3130,7 +3336,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3348,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3361,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -3174,7 +3380,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3186,7 +3392,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3199,7 +3405,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -3221,7 +3427,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3439,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3452,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -3270,11 +3476,63 @@ func (x *RenewAdministrator) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type ReportDivergence_Server struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	Sum           []byte                 `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportDivergence_Server) Reset() {
+	*x = ReportDivergence_Server{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportDivergence_Server) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportDivergence_Server) ProtoMessage() {}
+
+func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportDivergence_Server.ProtoReflect.Descriptor instead.
+func (*ReportDivergence_Server) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{7, 0}
+}
+
+func (x *ReportDivergence_Server) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *ReportDivergence_Server) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
 var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xd6\x1f\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xeb \n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -3286,7 +3544,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\vbegin_epoch\x18f \x01(\v2\x1b.naru.command.v1.BeginEpochH\x00R\n" +
 	"beginEpoch\x12.\n" +
 	"\x05prune\x18g \x01(\v2\x16.naru.command.v1.PruneH\x00R\x05prune\x12T\n" +
-	"\x13raise_feature_level\x18h \x01(\v2\".naru.command.v1.RaiseFeatureLevelH\x00R\x11raiseFeatureLevel\x12>\n" +
+	"\x13raise_feature_level\x18h \x01(\v2\".naru.command.v1.RaiseFeatureLevelH\x00R\x11raiseFeatureLevel\x12A\n" +
+	"\frecord_event\x18i \x01(\v2\x1c.naru.command.v1.RecordEventH\x00R\vrecordEvent\x12P\n" +
+	"\x11report_divergence\x18j \x01(\v2!.naru.command.v1.ReportDivergenceH\x00R\x10reportDivergence\x12>\n" +
 	"\vcreate_zone\x18n \x01(\v2\x1b.naru.command.v1.CreateZoneH\x00R\n" +
 	"createZone\x12>\n" +
 	"\vupdate_zone\x18o \x01(\v2\x1b.naru.command.v1.UpdateZoneH\x00R\n" +
@@ -3361,8 +3621,21 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\bepoch_id\x18\x03 \x01(\fR\aepochId\x122\n" +
 	"\akeyring\x18\x04 \x01(\v2\x18.naru.command.v1.KeyringR\akeyring\x12+\n" +
 	"\x06server\x18\x05 \x01(\v2\x13.naru.api.v1.ServerR\x06server\x12@\n" +
-	"\radministrator\x18\x06 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\x06\n" +
-	"\x04Noop\"\x82\x01\n" +
+	"\radministrator\x18\x06 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\x1a\n" +
+	"\x04Noop\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\bR\x04mark\"7\n" +
+	"\vRecordEvent\x12(\n" +
+	"\x05event\x18\x01 \x01(\v2\x12.naru.api.v1.EventR\x05event\"<\n" +
+	"\tStateHash\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x19\n" +
+	"\x03sum\x18\x02 \x01(\fB\a\xbaH\x04z\x02\x18 R\x03sum\"\xe2\x01\n" +
+	"\x10ReportDivergence\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12L\n" +
+	"\aservers\x18\x02 \x03(\v2(.naru.command.v1.ReportDivergence.ServerB\b\xbaH\x05\x92\x01\x02\x10\x10R\aservers\x12\x1f\n" +
+	"\x06agreed\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06agreed\x1aI\n" +
+	"\x06Server\x12$\n" +
+	"\tserver_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bserverId\x12\x19\n" +
+	"\x03sum\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x03sum\"\x82\x01\n" +
 	"\n" +
 	"BeginEpoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
@@ -3504,187 +3777,195 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
 	(*Result)(nil),                          // 2: naru.command.v1.Result
 	(*Bootstrap)(nil),                       // 3: naru.command.v1.Bootstrap
 	(*Noop)(nil),                            // 4: naru.command.v1.Noop
-	(*BeginEpoch)(nil),                      // 5: naru.command.v1.BeginEpoch
-	(*Prune)(nil),                           // 6: naru.command.v1.Prune
-	(*RaiseFeatureLevel)(nil),               // 7: naru.command.v1.RaiseFeatureLevel
-	(*CreateZone)(nil),                      // 8: naru.command.v1.CreateZone
-	(*UpdateZone)(nil),                      // 9: naru.command.v1.UpdateZone
-	(*DeleteNoun)(nil),                      // 10: naru.command.v1.DeleteNoun
-	(*CreateCluster)(nil),                   // 11: naru.command.v1.CreateCluster
-	(*UpdateCluster)(nil),                   // 12: naru.command.v1.UpdateCluster
-	(*CreateHost)(nil),                      // 13: naru.command.v1.CreateHost
-	(*UpdateHost)(nil),                      // 14: naru.command.v1.UpdateHost
-	(*CreateFlavor)(nil),                    // 15: naru.command.v1.CreateFlavor
-	(*UpdateFlavor)(nil),                    // 16: naru.command.v1.UpdateFlavor
-	(*CreateImage)(nil),                     // 17: naru.command.v1.CreateImage
-	(*UpdateImage)(nil),                     // 18: naru.command.v1.UpdateImage
-	(*CreateProject)(nil),                   // 19: naru.command.v1.CreateProject
-	(*UpdateProject)(nil),                   // 20: naru.command.v1.UpdateProject
-	(*CreateBroker)(nil),                    // 21: naru.command.v1.CreateBroker
-	(*UpdateBroker)(nil),                    // 22: naru.command.v1.UpdateBroker
-	(*CreateVM)(nil),                        // 23: naru.command.v1.CreateVM
-	(*Read)(nil),                            // 24: naru.command.v1.Read
-	(*SetVMDesired)(nil),                    // 25: naru.command.v1.SetVMDesired
-	(*OrderVM)(nil),                         // 26: naru.command.v1.OrderVM
-	(*ResolveOperation)(nil),                // 27: naru.command.v1.ResolveOperation
-	(*ExpireOperations)(nil),                // 28: naru.command.v1.ExpireOperations
-	(*PutServer)(nil),                       // 29: naru.command.v1.PutServer
-	(*SetZoneSession)(nil),                  // 30: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 31: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 32: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 33: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 34: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 35: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 36: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 37: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 38: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 39: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 40: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 41: naru.command.v1.RenewAdministrator
-	(*timestamppb.Timestamp)(nil),           // 42: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 43: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 44: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 45: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 46: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 47: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 48: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 49: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 50: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 51: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 52: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 53: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 54: naru.api.v1.Administrator
-	(*v1.Zone)(nil),                         // 55: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 56: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 57: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 58: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 59: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 60: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 61: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 62: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 63: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 64: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 65: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 66: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Event)(nil),                        // 67: naru.api.v1.Event
-	(*v1.Generation)(nil),                   // 68: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 69: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 70: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 71: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 72: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 73: naru.api.v1.AccessToken
+	(*RecordEvent)(nil),                     // 5: naru.command.v1.RecordEvent
+	(*StateHash)(nil),                       // 6: naru.command.v1.StateHash
+	(*ReportDivergence)(nil),                // 7: naru.command.v1.ReportDivergence
+	(*BeginEpoch)(nil),                      // 8: naru.command.v1.BeginEpoch
+	(*Prune)(nil),                           // 9: naru.command.v1.Prune
+	(*RaiseFeatureLevel)(nil),               // 10: naru.command.v1.RaiseFeatureLevel
+	(*CreateZone)(nil),                      // 11: naru.command.v1.CreateZone
+	(*UpdateZone)(nil),                      // 12: naru.command.v1.UpdateZone
+	(*DeleteNoun)(nil),                      // 13: naru.command.v1.DeleteNoun
+	(*CreateCluster)(nil),                   // 14: naru.command.v1.CreateCluster
+	(*UpdateCluster)(nil),                   // 15: naru.command.v1.UpdateCluster
+	(*CreateHost)(nil),                      // 16: naru.command.v1.CreateHost
+	(*UpdateHost)(nil),                      // 17: naru.command.v1.UpdateHost
+	(*CreateFlavor)(nil),                    // 18: naru.command.v1.CreateFlavor
+	(*UpdateFlavor)(nil),                    // 19: naru.command.v1.UpdateFlavor
+	(*CreateImage)(nil),                     // 20: naru.command.v1.CreateImage
+	(*UpdateImage)(nil),                     // 21: naru.command.v1.UpdateImage
+	(*CreateProject)(nil),                   // 22: naru.command.v1.CreateProject
+	(*UpdateProject)(nil),                   // 23: naru.command.v1.UpdateProject
+	(*CreateBroker)(nil),                    // 24: naru.command.v1.CreateBroker
+	(*UpdateBroker)(nil),                    // 25: naru.command.v1.UpdateBroker
+	(*CreateVM)(nil),                        // 26: naru.command.v1.CreateVM
+	(*Read)(nil),                            // 27: naru.command.v1.Read
+	(*SetVMDesired)(nil),                    // 28: naru.command.v1.SetVMDesired
+	(*OrderVM)(nil),                         // 29: naru.command.v1.OrderVM
+	(*ResolveOperation)(nil),                // 30: naru.command.v1.ResolveOperation
+	(*ExpireOperations)(nil),                // 31: naru.command.v1.ExpireOperations
+	(*PutServer)(nil),                       // 32: naru.command.v1.PutServer
+	(*SetZoneSession)(nil),                  // 33: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 34: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 35: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 36: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 37: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 38: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 39: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 40: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 41: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 42: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 43: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 44: naru.command.v1.RenewAdministrator
+	(*ReportDivergence_Server)(nil),         // 45: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 46: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 47: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 48: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 49: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 50: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 51: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 52: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 53: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 54: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 55: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 56: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 57: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 58: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 59: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 60: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 61: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 62: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 63: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 64: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 65: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 66: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 67: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 68: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 69: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 70: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 71: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Generation)(nil),                   // 72: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 73: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 74: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 75: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 76: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 77: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	42, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
-	1,  // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
-	3,  // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
-	4,  // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
-	5,  // 4: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
-	6,  // 5: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
-	7,  // 6: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
-	8,  // 7: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
-	9,  // 8: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
-	10, // 9: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
-	11, // 10: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
-	12, // 11: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
-	10, // 12: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
-	13, // 13: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
-	14, // 14: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
-	10, // 15: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	35, // 16: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
-	15, // 17: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	16, // 18: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	10, // 19: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	17, // 20: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	18, // 21: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	10, // 22: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	19, // 23: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	20, // 24: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	10, // 25: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	21, // 26: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	22, // 27: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	10, // 28: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	23, // 29: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	25, // 30: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	26, // 31: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	27, // 32: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	28, // 33: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	29, // 34: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	10, // 35: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	39, // 36: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	10, // 37: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	43, // 38: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	44, // 39: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	45, // 40: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	46, // 41: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	47, // 42: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	48, // 43: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	49, // 44: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	40, // 45: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	41, // 46: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	10, // 47: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	30, // 48: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	31, // 49: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	32, // 50: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	33, // 51: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	34, // 52: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	37, // 53: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	36, // 54: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	38, // 55: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	50, // 56: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	51, // 57: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	52, // 58: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	53, // 59: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	54, // 60: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	42, // 61: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	42, // 62: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	42, // 63: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	55, // 64: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	55, // 65: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	56, // 66: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	56, // 67: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	57, // 68: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	57, // 69: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	58, // 70: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	58, // 71: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	59, // 72: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	59, // 73: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	60, // 74: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	60, // 75: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	61, // 76: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	61, // 77: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	62, // 78: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	42, // 79: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	24, // 80: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	63, // 81: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	64, // 82: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	42, // 83: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	65, // 84: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	42, // 85: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	66, // 86: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	42, // 87: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	53, // 88: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	67, // 89: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	68, // 90: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	69, // 91: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	70, // 92: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	71, // 93: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	72, // 94: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	73, // 95: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	54, // 96: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	42, // 97: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	98, // [98:98] is the sub-list for method output_type
-	98, // [98:98] is the sub-list for method input_type
-	98, // [98:98] is the sub-list for extension type_name
-	98, // [98:98] is the sub-list for extension extendee
-	0,  // [0:98] is the sub-list for field type_name
+	46,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	1,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
+	3,   // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
+	4,   // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
+	8,   // 4: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
+	9,   // 5: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
+	10,  // 6: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
+	5,   // 7: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
+	7,   // 8: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
+	11,  // 9: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
+	12,  // 10: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
+	13,  // 11: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
+	14,  // 12: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
+	15,  // 13: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
+	13,  // 14: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
+	16,  // 15: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
+	17,  // 16: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
+	13,  // 17: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
+	38,  // 18: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	18,  // 19: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	19,  // 20: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	13,  // 21: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	20,  // 22: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	21,  // 23: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	13,  // 24: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	22,  // 25: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	23,  // 26: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	13,  // 27: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	24,  // 28: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	25,  // 29: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	13,  // 30: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	26,  // 31: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	28,  // 32: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	29,  // 33: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	30,  // 34: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	31,  // 35: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	32,  // 36: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	13,  // 37: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	42,  // 38: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	13,  // 39: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	47,  // 40: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	48,  // 41: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	49,  // 42: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	50,  // 43: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	51,  // 44: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	52,  // 45: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	53,  // 46: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	43,  // 47: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	44,  // 48: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	13,  // 49: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	33,  // 50: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	34,  // 51: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	35,  // 52: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	36,  // 53: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	37,  // 54: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	40,  // 55: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	39,  // 56: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	41,  // 57: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	54,  // 58: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	55,  // 59: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	56,  // 60: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	57,  // 61: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	58,  // 62: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	59,  // 63: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	45,  // 64: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	46,  // 65: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	46,  // 66: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	46,  // 67: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	60,  // 68: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	60,  // 69: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	61,  // 70: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	61,  // 71: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	62,  // 72: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	62,  // 73: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	63,  // 74: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	63,  // 75: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	64,  // 76: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	64,  // 77: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	65,  // 78: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	65,  // 79: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	66,  // 80: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	66,  // 81: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	67,  // 82: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	46,  // 83: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	27,  // 84: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	68,  // 85: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	69,  // 86: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	46,  // 87: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	70,  // 88: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	46,  // 89: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	71,  // 90: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	46,  // 91: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	57,  // 92: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	59,  // 93: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	72,  // 94: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	73,  // 95: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	74,  // 96: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	75,  // 97: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	76,  // 98: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	77,  // 99: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	58,  // 100: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	46,  // 101: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	102, // [102:102] is the sub-list for method output_type
+	102, // [102:102] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -3699,6 +3980,8 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_BeginEpoch)(nil),
 		(*Command_Prune)(nil),
 		(*Command_RaiseFeatureLevel)(nil),
+		(*Command_RecordEvent)(nil),
+		(*Command_ReportDivergence)(nil),
 		(*Command_CreateZone)(nil),
 		(*Command_UpdateZone)(nil),
 		(*Command_DeleteZone)(nil),
@@ -3755,7 +4038,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -229,8 +229,10 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Server        *v1.Server             `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Server *v1.Server             `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// As of the newest mark whose hash is taken.
+	State         *StateHash `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +270,13 @@ func (*StatusResponse) Descriptor() ([]byte, []int) {
 func (x *StatusResponse) GetServer() *v1.Server {
 	if x != nil {
 		return x.Server
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetState() *StateHash {
+	if x != nil {
+		return x.State
 	}
 	return nil
 }
@@ -811,9 +820,10 @@ const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x0f\n" +
-	"\rStatusRequest\"=\n" +
+	"\rStatusRequest\"o\n" +
 	"\x0eStatusResponse\x12+\n" +
-	"\x06server\x18\x01 \x01(\v2\x13.naru.api.v1.ServerR\x06server\"\x10\n" +
+	"\x06server\x18\x01 \x01(\v2\x13.naru.api.v1.ServerR\x06server\x120\n" +
+	"\x05state\x18\x02 \x01(\v2\x1a.naru.command.v1.StateHashR\x05state\"\x10\n" +
 	"\x0eSamplesRequest\"i\n" +
 	"\x0fSamplesResponse\x12-\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x17.naru.api.v1.HostSampleR\x05hosts\x12'\n" +
@@ -892,41 +902,43 @@ var file_naru_command_v1_peer_proto_goTypes = []any{
 	(*Command)(nil),                    // 16: naru.command.v1.Command
 	(*Result)(nil),                     // 17: naru.command.v1.Result
 	(*v1.Server)(nil),                  // 18: naru.api.v1.Server
-	(*v1.HostSample)(nil),              // 19: naru.api.v1.HostSample
-	(*v1.VMSample)(nil),                // 20: naru.api.v1.VMSample
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
+	(*StateHash)(nil),                  // 19: naru.command.v1.StateHash
+	(*v1.HostSample)(nil),              // 20: naru.api.v1.HostSample
+	(*v1.VMSample)(nil),                // 21: naru.api.v1.VMSample
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
 }
 var file_naru_command_v1_peer_proto_depIdxs = []int32{
 	16, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
 	17, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
 	18, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
-	19, // 3: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
-	20, // 4: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
-	18, // 5: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
-	21, // 6: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
-	16, // 7: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
-	17, // 8: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
-	0,  // 9: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
-	2,  // 10: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
-	4,  // 11: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
-	6,  // 12: naru.command.v1.PeerService.Samples:input_type -> naru.command.v1.SamplesRequest
-	8,  // 13: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
-	10, // 14: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
-	12, // 15: naru.command.v1.PeerService.RemoveServer:input_type -> naru.command.v1.RemoveServerRequest
-	14, // 16: naru.command.v1.PeerService.IssueAdministrator:input_type -> naru.command.v1.IssueAdministratorRequest
-	1,  // 17: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
-	3,  // 18: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
-	5,  // 19: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
-	7,  // 20: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
-	9,  // 21: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
-	11, // 22: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
-	13, // 23: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
-	15, // 24: naru.command.v1.PeerService.IssueAdministrator:output_type -> naru.command.v1.IssueAdministratorResponse
-	17, // [17:25] is the sub-list for method output_type
-	9,  // [9:17] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 3: naru.command.v1.StatusResponse.state:type_name -> naru.command.v1.StateHash
+	20, // 4: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
+	21, // 5: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
+	18, // 6: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
+	22, // 7: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
+	16, // 8: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
+	17, // 9: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
+	0,  // 10: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
+	2,  // 11: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
+	4,  // 12: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
+	6,  // 13: naru.command.v1.PeerService.Samples:input_type -> naru.command.v1.SamplesRequest
+	8,  // 14: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
+	10, // 15: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
+	12, // 16: naru.command.v1.PeerService.RemoveServer:input_type -> naru.command.v1.RemoveServerRequest
+	14, // 17: naru.command.v1.PeerService.IssueAdministrator:input_type -> naru.command.v1.IssueAdministratorRequest
+	1,  // 18: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
+	3,  // 19: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
+	5,  // 20: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
+	7,  // 21: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
+	9,  // 22: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
+	11, // 23: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
+	13, // 24: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
+	15, // 25: naru.command.v1.PeerService.IssueAdministrator:output_type -> naru.command.v1.IssueAdministratorResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_peer_proto_init() }
