@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // agents are the zone's, as a leader sees them.
@@ -65,10 +67,23 @@ func TestThreeMembersCarryOnWithoutOneAndReplaceIt(t *testing.T) {
 	t.Parallel()
 	z := newZone(t)
 	one, two, three := z.config(1), z.config(2, 1), z.config(3, 1)
+	metrics := prometheus.NewRegistry()
+	one.Registerer = metrics
 	a, b, c := z.open(one), z.open(two), z.open(three)
 	own := b.own("cluster/c1")
 	b.write(own, "before")
 	a.ensure([]string{"agent-1", "agent-2", "agent-3"}, z.agents(1, 2, 3))
+	shown := map[string]float64{}
+	for _, f := range must(metrics.Gather()) {
+		if f.GetName() == "naru_etcdstore_members" {
+			for _, m := range f.GetMetric() {
+				shown[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+			}
+		}
+	}
+	if len(shown) != 2 || shown["voter"] != 3 || shown["learner"] != 0 {
+		t.Errorf("the metric shows members %v", shown)
+	}
 	eventually(t, "all know all endpoints", func() bool {
 		return len(a.Endpoints()) == 3 && len(b.Endpoints()) == 3 && len(c.Endpoints()) == 3
 	})
@@ -85,6 +100,7 @@ func TestThreeMembersCarryOnWithoutOneAndReplaceIt(t *testing.T) {
 
 	// The first comes back with the data of a member that was removed: it goes on as a client.
 	one.Endpoints = []string{"http://" + z.address(2, 2379), "http://" + z.address(3, 2379)}
+	one.Registerer = nil
 	again := z.open(one)
 	eventually(t, "it is a client", func() bool { return again.running() == nil })
 	again.write(again.own("cluster/c3"), "by the first")

@@ -11,6 +11,7 @@ type metrics struct {
 	size         prometheus.Gauge
 	quota        prometheus.Gauge
 	behind       prometheus.Gauge
+	members      *prometheus.GaugeVec
 	unclaimed    prometheus.Counter
 	refused      *prometheus.CounterVec
 }
@@ -44,6 +45,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		behind: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "naru_etcdstore_behind", Help: "1 while the store may know less than it knew, and nothing is done to VMs.",
 		}),
+		members: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "naru_etcdstore_members", Help: "Members of the zone's etcd by role: voter, or learner, which has to catch up before it votes.",
+		}, []string{"role"}),
 		unclaimed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "naru_etcdstore_unclaimed_total", Help: "Desired objects that a full sync did not name.",
 		}),
@@ -52,7 +56,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"reason"}),
 	}
 	if r != nil {
-		r.MustRegister(m.commits, m.commitTime, m.operations, m.merged, m.incarnations, m.size, m.quota, m.behind, m.unclaimed, m.refused)
+		r.MustRegister(m.commits, m.commitTime, m.operations, m.merged, m.incarnations, m.size, m.quota, m.behind, m.members, m.unclaimed, m.refused)
 	}
 	return m
 }

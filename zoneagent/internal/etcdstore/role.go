@@ -109,6 +109,14 @@ func (s *Store) memberList(ctx context.Context) ([]*etcdserverpb.Member, error) 
 	if err != nil {
 		return nil, fmt.Errorf("list etcd's members: %w", err)
 	}
+	learners := 0
+	for _, m := range resp.Members {
+		if m.GetIsLearner() {
+			learners++
+		}
+	}
+	s.metrics.members.WithLabelValues("learner").Set(float64(learners))
+	s.metrics.members.WithLabelValues("voter").Set(float64(len(resp.Members) - learners))
 	return resp.Members, nil
 }
 
