@@ -38,9 +38,8 @@ type Config struct {
 	Libvirt LibvirtConfig `yaml:"libvirt"`
 	// Folder in which simulated hosts live on when the agent restarts; empty: they die with it.
 	SimState string `yaml:"sim_state"`
-	// How often hosts are looked at, and how often their metrics are taken.
+	// How often hosts are looked at and their metrics taken.
 	ObserveEvery time.Duration `yaml:"observe_every"`
-	SampleEvery  time.Duration `yaml:"sample_every"`
 	// HOST:PORT of /healthz, /readyz and /metrics; empty: none.
 	MetricsAddress string        `yaml:"metrics_address"`
 	Log            obs.LogConfig `yaml:"log"`
@@ -96,7 +95,7 @@ type LibvirtConfig struct {
 
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (*Config, error) {
-	c := &Config{ObserveEvery: 5 * time.Second, SampleEvery: 10 * time.Second, Libvirt: LibvirtConfig{PoolPath: "/var/lib/naru"}}
+	c := &Config{ObserveEvery: 5 * time.Second, Libvirt: LibvirtConfig{PoolPath: "/var/lib/naru"}}
 	if err := config.Load(path, c); err != nil {
 		return nil, err
 	}

@@ -115,7 +115,7 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 			n := a.config.Network
 			return worker.Network{Bridge: n.Bridge, CIDR: n.CIDR, Gateway: n.Gateway, Nameservers: n.Nameservers}
 		},
-		Limits: worker.Limits{ObserveEvery: min(a.config.ObserveEvery, a.config.SampleEvery)},
+		Limits: worker.Limits{ObserveEvery: a.config.ObserveEvery},
 		Logger: a.log.With("part", "worker"), Metrics: worker.NewMetrics(a.registry),
 	})
 }

@@ -233,7 +233,6 @@ func (s *Site) agentConfig(z Network, i int) map[string]any {
 		"images":          s.path("data", "images"),
 		"sim_state":       s.path("data", "sim-"+z.Name),
 		"observe_every":   "2s",
-		"sample_every":    "2s",
 		"metrics_address": here + ":9443",
 	}
 	if pool := s.pool(z); pool != "" {
