@@ -399,8 +399,8 @@ func (o *observation) hold(reported *apiv1.VM, why string) error {
 		"VM "+strconv.Quote(reported.GetName())+" was found in zone "+o.zone.GetName()+" and is held under its id: "+why)
 }
 
-// takeGone takes a zone's word that a VM is gone: by decision, then it is removed; otherwise it is missing, and wanted
-// all the same.
+// takeGone takes a zone's word that a VM is gone: by decision, or one that was held at the zone's word alone, then it is
+// removed; otherwise it is missing, and wanted all the same.
 func (o *observation) takeGone(id string) error {
 	m, err := o.tx.VMs.Get(id)
 	if missing(err) {
@@ -413,7 +413,7 @@ func (o *observation) takeGone(id string) error {
 	case m.GetZoneId() != o.zone.GetId():
 		o.refuse("VM " + id)
 		return nil
-	case m.GetDesiredState() == apiv1.VM_DELETED:
+	case m.GetDesiredState() == apiv1.VM_DELETED, !whole(m):
 		return o.removeVM(m, o.zone)
 	case m.GetPower() == apiv1.VM_MISSING:
 		return nil

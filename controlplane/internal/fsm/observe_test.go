@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -279,6 +280,20 @@ func TestAVMIsHeldThatIsNotTakenAtItsZonesWord(t *testing.T) {
 		if m := p.vm(2); m.GetDesiredState() != apiv1.VM_DELETED || m.GetProjectId() != "" {
 			t.Errorf("%s: it is being deleted: %v", why, m)
 		}
+	}
+}
+
+func TestAHeldVMGoesWhenTheZoneOnWhoseWordItIsHeldTakesThatBack(t *testing.T) {
+	p := restored(t)
+	p.accept(fullSync(true, "inc-1", 0, 6, seen(2, apiv1.VM_RUNNING, apiv1.VM_ON)))
+	p.accept(observe("inc-1", 6, 7, tombstone(2)))
+	p.view(func(tx *state.Tx) {
+		if m, err := tx.VMs.Get("vm-2"); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("held is %v, %v", m, err)
+		}
+	})
+	if e := p.events(); e["vm.held"] != 1 || e["vm.deleted"] != 1 || e["vm.missing"] != 0 {
+		t.Errorf("events %v", e)
 	}
 }
 
