@@ -43,6 +43,7 @@ const (
 	CodeShuttingDown = "SHUTTING_DOWN"
 	CodeProtocol     = "PROTOCOL"
 	CodeQuarantined  = "QUARANTINED"
+	CodeWrongBroker  = "WRONG_BROKER"
 )
 
 // Goodbye is the end of a session by one end's word.

@@ -121,7 +121,7 @@ func causeLabel(cause error) string {
 	var g *Goodbye
 	if errors.As(cause, &g) {
 		switch g.Code {
-		case CodeSuperseded, CodeRevoked, CodeNoLeader, CodeShuttingDown, CodeProtocol, CodeQuarantined:
+		case CodeSuperseded, CodeRevoked, CodeNoLeader, CodeShuttingDown, CodeProtocol, CodeQuarantined, CodeWrongBroker:
 			return g.Code
 		}
 		return "GOODBYE"

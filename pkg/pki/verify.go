@@ -198,6 +198,23 @@ func identify(path []*x509.Certificate) (*Peer, error) {
 	return newPeer(id, k, names, leaf), nil
 }
 
+// ClaimedZone returns the id of the zone whose agent a certificate claims to be; empty where it claims no such thing.
+// Nothing is verified.
+func ClaimedZone(leaf *x509.Certificate) string {
+	if len(leaf.URIs) != 1 {
+		return ""
+	}
+	id, err := spiffeid.FromURI(leaf.URIs[0])
+	if err != nil {
+		return ""
+	}
+	_, names, err := kindOf(id, AuthorityLinks)
+	if err != nil {
+		return ""
+	}
+	return names[0]
+}
+
 func newPeer(id spiffeid.ID, k kind, names []string, leaf *x509.Certificate) *Peer {
 	peer := &Peer{
 		ID:         id,

@@ -79,7 +79,7 @@ func (b *Brokers) Run(ctx context.Context) error {
 	if b.inside != nil {
 		g.Go(func() error { return b.inside.Run(ctx) })
 		g.Go(func() error {
-			return b.client(ctx, &apiv1.Broker{Id: "inside", Name: "inside", HubAddress: "in-process", Fingerprint: b.inside.Fingerprint()})
+			return b.client(ctx, &apiv1.Broker{Id: inside, Name: inside, HubAddress: "in-process", Fingerprint: b.inside.Fingerprint()})
 		})
 	}
 	g.Go(func() error { return b.publish(ctx) })
@@ -186,17 +186,18 @@ type runningClient struct {
 
 // client runs this server's side of one broker.
 func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
+	g := gate{broker, b.Hub}
 	config := hub.Config{
 		Broker: broker.GetId(), Address: broker.GetHubAddress(), Fingerprint: broker.GetFingerprint(),
-		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: b.Registrar,
+		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: gatedRegistrar{b.Registrar, g},
 		Serve: func(ctx context.Context, s *hub.Session) error {
-			return b.Hub.Serve(ctx, s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
+			return b.Hub.Serve(through(ctx, g), s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
 				return link.Path{Stream: s.Stream, Schema: s.Schema, Zone: s.ZoneID}, nil
 			})
 		},
 		Logger: b.Log.With("broker_name", broker.GetName()), Metrics: b.metrics,
 	}
-	if broker.GetId() == "inside" {
+	if broker.GetId() == inside {
 		config.DialContext = b.pipe.DialContext
 	}
 	c, err := hub.New(config)

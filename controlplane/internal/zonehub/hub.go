@@ -113,6 +113,11 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 		if err != nil {
 			return err
 		}
+		came, _ := ctx.Value(gateKey{}).(gate)
+		stray := came.lets(tx, p.Zone)
+		if stray != nil && !problem.Is(stray, problem.Forbidden) {
+			return stray
+		}
 		known, revision, err := tx.ObservedPoint(p.Zone)
 		a.IncarnationLost = known == hello.GetIncarnation() && revision > hello.GetRevision()
 		switch {
@@ -120,6 +125,8 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 			return err
 		case revoked || zone.GetState() == apiv1.Zone_RETIRED:
 			a.Refused = &link.Goodbye{Code: link.CodeRevoked, Reason: "agent " + p.Agent + " of zone " + zone.GetName() + " has been revoked; it must join anew"}
+		case stray != nil:
+			a.Refused = &link.Goodbye{Code: link.CodeWrongBroker, Reason: problem.Of(stray).GetDetail()}
 		case zone.GetState() == apiv1.Zone_QUARANTINED:
 			a.Refused = &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + zone.GetStateReason()}
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
@@ -66,8 +67,21 @@ func newSite(t *testing.T) *site {
 	}}); err != nil {
 		t.Fatal(err)
 	}
+	s.standBehind("edge", "internet", "business")
 	s.startHub()
 	return s
+}
+
+// standBehind puts zones behind a broker.
+func (s *site) standBehind(broker string, zones ...string) {
+	s.Helper()
+	for _, z := range zones {
+		if _, err := s.Admin().Zones.UpdateZone(s.Context(), &apiv1.UpdateZoneRequest{
+			Zone: &apiv1.Zone{Id: z, Broker: broker}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"broker"}},
+		}); err != nil {
+			s.Fatal(err)
+		}
+	}
 }
 
 // run runs something until stop is called or the test ends.
