@@ -13,7 +13,8 @@ import (
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
-// inside is the id and the name of the broker inside this process; a zone that names no broker stands behind it.
+// inside is the id and the name of the broker inside this process; a zone that names no broker stands behind it. No noun
+// has this id.
 const inside = "inside"
 
 // gate lets through a broker only those whose zone stands behind it: a token or a certificate that got into another network
@@ -34,9 +35,9 @@ func (g gate) lets(tx *state.Tx, zoneID string) error {
 	}
 	name := zone.GetBroker()
 	if name == "" {
-		name = inside
+		name = "inside the control plane"
 	}
-	if name == g.broker.GetName() {
+	if zone.GetBroker() == "" && g.broker.GetId() == inside || zone.GetBroker() == g.broker.GetName() && g.broker.GetId() != inside {
 		return nil
 	}
 	return problem.Newf(problem.Forbidden, "Let the zone's agents dial its own broker, or change the zone's broker.",
