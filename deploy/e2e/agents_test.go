@@ -1,15 +1,23 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
+	"github.com/naru-project/naru/deploy/dev"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -90,18 +98,45 @@ func (s *standing) signal(t *testing.T, process string, signal syscall.Signal) {
 	t.Fatalf("%s does not run", process)
 }
 
-// voters waits until the embedded etcd of a zone has as many voting members; its agents' logs tell of each but the first.
+// voters waits until the embedded etcd of a zone has as many voting members, by the metric of its first agent.
 func (s *standing) voters(t *testing.T, zone string, want int) {
 	t.Helper()
 	s.until(t, fmt.Sprintf("zone %s has %d voters", zone, want), func(context.Context) (bool, error) {
-		voters := 1
-		for _, agent := range []string{"agent-1", "agent-2", "agent-3"} {
-			log, err := os.ReadFile(s.path("log", process(zone, agent)+".log"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			voters += strings.Count(string(log), "has caught up and votes")
-		}
-		return voters >= want, nil
+		return s.metric(t, "agent-"+zone, `naru_etcdstore_members{role="voter"}`) == strconv.Itoa(want), nil
 	})
+}
+
+// metric returns what an agent's metric shows; empty where it is not there.
+func (s *standing) metric(t *testing.T, agent, series string) string {
+	t.Helper()
+	all := s.namespaces(t)
+	i := slices.IndexFunc(all, func(n dev.Namespace) bool { return n.Group == agent })
+	if i < 0 {
+		t.Fatalf("there is no namespace of %s", agent)
+	}
+	var config struct {
+		Address string `yaml:"metrics_address"`
+	}
+	b, err := os.ReadFile(s.path("config", agent+".yaml"))
+	if err := errors.Join(err, yaml.Unmarshal(b, &config)); err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (c net.Conn, err error) {
+		err = all[i].Do(func() (err error) {
+			c, err = net.Dial(network, address)
+			return err
+		})
+		return c, err
+	}}
+	r, err := (&http.Client{Transport: transport}).Get("http://" + config.Address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), series+" "); ok {
+			return value
+		}
+	}
+	return ""
 }
