@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -23,7 +24,9 @@ func linkCut(t *testing.T, s *standing) {
 	before := s.machines(t, zone)
 
 	s.dev(t, "cut", zone)
+	began := time.Now()
 	s.zone(t, zone, "is disconnected", func(z *apiv1.Zone) bool { return z.GetState() == apiv1.Zone_DISCONNECTED })
+	t.Logf("the control plane has noticed after %v", time.Since(began))
 	shows(t, s.naru(t, "control", "zone", "list"), zone, "disconnected")
 	shows(t, s.naru(t, "control", "vm", "list", "--project", "web", "--zone", zone), "cut-keeps", "running", "stale")
 
@@ -42,7 +45,9 @@ func linkCut(t *testing.T, s *standing) {
 	}
 
 	s.dev(t, "heal", zone)
+	began = time.Now()
 	s.zone(t, zone, "is online again", func(z *apiv1.Zone) bool { return z.GetState() == apiv1.Zone_ONLINE })
+	t.Logf("it is back after %v", time.Since(began))
 	for _, filter := range []string{"kind=vm.create AND target=cut-new", "kind=vm.delete AND target=cut-goes", "kind=vm.stop AND target=cut-stops"} {
 		if op := s.ended(t, filter); op.GetError() != nil {
 			t.Errorf("what was asked for meanwhile failed: %v", op)

@@ -49,11 +49,13 @@ func killedInTheMiddle(t *testing.T, s *standing, rounds, seed int64) {
 					}
 				}
 				s.dev(t, "start", process)
+				began := time.Now()
 				for _, a := range asked {
 					a.succeeds(t)
 					s.exactlyOne(t, zone, a.name)
 					s.toldOnce(t, a.name)
 				}
+				t.Logf("all is done %v after %s was started", time.Since(began), process)
 				s.noOrphans(t, zone)
 			})
 		}
