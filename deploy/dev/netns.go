@@ -158,14 +158,19 @@ func (s *Site) setLink(ctx context.Context, zone, state string) error {
 	return ipBatch(ctx, s.netns("switch-"+z.Name), fmt.Sprintf("link set %s %s\n", portOf("broker-"+z.Name), state))
 }
 
-// Command returns a command that runs inside a network, where a person with a desk in it would sit.
-func (s *Site) Command(ctx context.Context, network string, args ...string) (*exec.Cmd, error) {
+// Command returns a command that runs inside a network, where a person with a desk in it would sit, or where a process of
+// the site runs or ran.
+func (s *Site) Command(ctx context.Context, place string, args ...string) (*exec.Cmd, error) {
 	for _, n := range networks {
-		if n.Name == network {
+		if n.Name == place {
 			return s.inside(ctx, "desk-"+n.Name, args...), nil
 		}
 	}
-	return nil, fmt.Errorf("there is no network %q; there are control, internet, business, management", network)
+	r, err := s.daemon(place)
+	if err != nil {
+		return nil, fmt.Errorf("%w; there are the networks control, internet, business, management, too", err)
+	}
+	return s.inside(ctx, r.Group, args...), nil
 }
 
 // inside returns a command that runs in the namespace of a group.

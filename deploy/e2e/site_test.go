@@ -33,7 +33,7 @@ type standing struct {
 
 // raise brings a site up with `naru-dev run` and takes it down when the test ends. Of a test that failed it shows what
 // happened, and the end of every process's log.
-func raise(t *testing.T, flags ...string) *standing {
+func raise(t testing.TB, flags ...string) *standing {
 	t.Helper()
 	s := &standing{dir: t.TempDir()}
 	cmd := exec.Command(program("naru-dev"), append([]string{"run", "--state", s.dir}, flags...)...)
@@ -67,7 +67,7 @@ func raise(t *testing.T, flags ...string) *standing {
 }
 
 // client returns a client of a network's API.
-func (s *standing) client(t *testing.T, network string) *client.Client {
+func (s *standing) client(t testing.TB, network string) *client.Client {
 	t.Helper()
 	config, err := client.LoadConfig(s.path("cli", network+".yaml"))
 	if err != nil {
@@ -85,14 +85,20 @@ func (s *standing) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-// dev runs naru-dev on the site: kill, start, cut, heal.
-func (s *standing) dev(t *testing.T, args ...string) {
+// dev runs naru-dev on the site: kill, start, cut, heal, exec.
+func (s *standing) dev(t testing.TB, args ...string) {
 	t.Helper()
 	run(t, exec.CommandContext(t.Context(), program("naru-dev"), append([]string{"--state", s.dir}, args...)...))
 }
 
+// at runs one of the programs where a process of the site is, with that one's configuration.
+func (s *standing) at(t testing.TB, process, name, command string, args ...string) {
+	t.Helper()
+	s.dev(t, append([]string{"exec", process, "--", program(name), command, "--config", s.path("config", process+".yaml")}, args...)...)
+}
+
 // naru runs the command line in a network and returns what it printed.
-func (s *standing) naru(t *testing.T, network string, args ...string) string {
+func (s *standing) naru(t testing.TB, network string, args ...string) string {
 	t.Helper()
 	return run(t, s.command(t.Context(), network, args...))
 }
@@ -103,7 +109,7 @@ func (s *standing) command(ctx context.Context, network string, args ...string) 
 	return cmd
 }
 
-func run(t *testing.T, cmd *exec.Cmd) string {
+func run(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
 	var told bytes.Buffer
 	cmd.Stderr = &told
@@ -115,7 +121,7 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 }
 
 // status returns the site as it is now.
-func (s *standing) status(t *testing.T) (now site) {
+func (s *standing) status(t testing.TB) (now site) {
 	t.Helper()
 	out := run(t, exec.CommandContext(t.Context(), program("naru-dev"), "--state", s.dir, "status"))
 	if err := json.Unmarshal([]byte(out), &now); err != nil {
@@ -125,7 +131,7 @@ func (s *standing) status(t *testing.T) (now site) {
 }
 
 // leader returns the name of the server that leads.
-func (s *standing) leader(t *testing.T) (name string) {
+func (s *standing) leader(t testing.TB) (name string) {
 	t.Helper()
 	s.until(t, "a server leads", func(ctx context.Context) (bool, error) {
 		r, err := s.admin.Servers.ListServers(ctx, &apiv1.ListServersRequest{})
@@ -140,7 +146,7 @@ func (s *standing) leader(t *testing.T) (name string) {
 }
 
 // vm waits until a VM of project web, as it changes, is as it should be, and returns it.
-func (s *standing) vm(t *testing.T, name, what string, is func(*apiv1.VM) bool) *apiv1.VM {
+func (s *standing) vm(t testing.TB, name, what string, is func(*apiv1.VM) bool) *apiv1.VM {
 	t.Helper()
 	return await(s, t, "VM "+name+" "+what, func(ctx context.Context) (grpc.ServerStreamingClient[apiv1.WatchVMsResponse], error) {
 		return s.admin.VMs.WatchVMs(ctx, &apiv1.WatchVMsRequest{Project: "web", Filter: "name=" + name})
@@ -148,7 +154,7 @@ func (s *standing) vm(t *testing.T, name, what string, is func(*apiv1.VM) bool) 
 }
 
 // zone waits until a zone is as it should be.
-func (s *standing) zone(t *testing.T, name, what string, is func(*apiv1.Zone) bool) *apiv1.Zone {
+func (s *standing) zone(t testing.TB, name, what string, is func(*apiv1.Zone) bool) *apiv1.Zone {
 	t.Helper()
 	return await(s, t, "zone "+name+" "+what, func(ctx context.Context) (grpc.ServerStreamingClient[apiv1.WatchZonesResponse], error) {
 		return s.admin.Zones.WatchZones(ctx, &apiv1.WatchZonesRequest{Filter: "name=" + name})
@@ -156,7 +162,7 @@ func (s *standing) zone(t *testing.T, name, what string, is func(*apiv1.Zone) bo
 }
 
 // host waits until a host has been seen and can be used.
-func (s *standing) host(t *testing.T, name string) *apiv1.Host {
+func (s *standing) host(t testing.TB, name string) *apiv1.Host {
 	t.Helper()
 	return await(s, t, "host "+name, func(ctx context.Context) (grpc.ServerStreamingClient[apiv1.WatchHostsResponse], error) {
 		return s.admin.Hosts.WatchHosts(ctx, &apiv1.WatchHostsRequest{Filter: "name=" + name})
@@ -164,7 +170,7 @@ func (s *standing) host(t *testing.T, name string) *apiv1.Host {
 }
 
 // ended waits until an operation is done.
-func (s *standing) ended(t *testing.T, filter string) *apiv1.Operation {
+func (s *standing) ended(t testing.TB, filter string) *apiv1.Operation {
 	t.Helper()
 	return await(s, t, "the end of operation "+filter, func(ctx context.Context) (grpc.ServerStreamingClient[apiv1.WatchOperationsResponse], error) {
 		return s.admin.Operations.WatchOperations(ctx, &apiv1.WatchOperationsRequest{Filter: filter})
@@ -172,7 +178,7 @@ func (s *standing) ended(t *testing.T, filter string) *apiv1.Operation {
 }
 
 // event waits until something has happened.
-func (s *standing) event(t *testing.T, filter string) *apiv1.Event {
+func (s *standing) event(t testing.TB, filter string) *apiv1.Event {
 	t.Helper()
 	return await(s, t, "event "+filter, func(ctx context.Context) (grpc.ServerStreamingClient[apiv1.WatchEventsResponse], error) {
 		return s.admin.Events.WatchEvents(ctx, &apiv1.WatchEventsRequest{Filter: filter})
@@ -180,7 +186,7 @@ func (s *standing) event(t *testing.T, filter string) *apiv1.Event {
 }
 
 // happened returns the events that match a filter, the first ones first.
-func (s *standing) happened(t *testing.T, filter string) []*apiv1.Event {
+func (s *standing) happened(t testing.TB, filter string) []*apiv1.Event {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -198,7 +204,7 @@ type change[M any] interface {
 }
 
 // await reads a watch, which it opens again where whoever served it has died, until a noun is as it should be.
-func await[N, M any, C change[M]](s *standing, t *testing.T, what string, open func(context.Context) (grpc.ServerStreamingClient[M], error), noun func(C) N, is func(N) bool) (found N) {
+func await[N, M any, C change[M]](s *standing, t testing.TB, what string, open func(context.Context) (grpc.ServerStreamingClient[M], error), noun func(C) N, is func(N) bool) (found N) {
 	t.Helper()
 	s.until(t, what, func(ctx context.Context) (bool, error) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -218,7 +224,7 @@ func await[N, M any, C change[M]](s *standing, t *testing.T, what string, open f
 }
 
 // until tries again while the control plane cannot be asked, until what is waited for has come.
-func (s *standing) until(t *testing.T, what string, try func(context.Context) (bool, error)) {
+func (s *standing) until(t testing.TB, what string, try func(context.Context) (bool, error)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -242,7 +248,7 @@ func (s *standing) until(t *testing.T, what string, try func(context.Context) (b
 }
 
 // showLogs shows the end of each process's log.
-func (s *standing) showLogs(t *testing.T) {
+func (s *standing) showLogs(t testing.TB) {
 	events, _ := s.command(context.Background(), "control", "event", "list", "--filter", "severity!=INFO", "--order-by", "time").CombinedOutput()
 	t.Logf("events:\n%s", events)
 	logs, _ := filepath.Glob(s.path("log", "*.log"))

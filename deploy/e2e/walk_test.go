@@ -18,7 +18,7 @@ import (
 )
 
 // needs skips a test on a machine that lacks what it is about: root, namespaces, and the tools.
-func needs(t *testing.T, tools ...string) {
+func needs(t testing.TB, tools ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for network namespaces")

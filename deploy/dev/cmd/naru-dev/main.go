@@ -61,7 +61,7 @@ func root() *cobra.Command {
 		onSite("heal ZONE", "Take a zone's link up again", cobra.ExactArgs(1), func(cmd *cobra.Command, s *dev.Site, args []string) error { return s.Heal(cmd.Context(), args[0]) }),
 		onSite("kill PROCESS", "End a process with SIGKILL", cobra.ExactArgs(1), func(cmd *cobra.Command, s *dev.Site, args []string) error { return s.Kill(cmd.Context(), args[0]) }),
 		onSite("start PROCESS", "Start a process that was killed", cobra.ExactArgs(1), func(cmd *cobra.Command, s *dev.Site, args []string) error { return s.Start(cmd.Context(), args[0]) }),
-		onSite("exec NETWORK -- COMMAND...", "Run a command inside a network", cobra.MinimumNArgs(2), execute),
+		onSite("exec NETWORK|PROCESS -- COMMAND...", "Run a command inside a network, or where a process is", cobra.MinimumNArgs(2), execute),
 		&cobra.Command{Use: "down", Short: "End the site and leave nothing behind", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			return down(cmd.Context(), *state)
 		}},
