@@ -197,6 +197,7 @@ func (s *Site) raiseAgent(ctx context.Context, z Network, i int, o Options) erro
 	settings := s.agentConfig(z, i)
 	if z.Name == fleetZone && o.Fleet > 0 {
 		settings["network"] = fleetNetwork
+		delete(settings, "sim_state") // thousands of hosts live in the agent's memory: their files would be what is measured
 	}
 	if i > 0 {
 		pin, err := s.run(ctx, agentName(z, 0), "naru-zoneagent", "ca", "--pin", "--config", s.path("config", agentName(z, 0)+".yaml"))

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,7 +18,6 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/naru-project/naru/deploy/dev"
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -32,7 +30,9 @@ func BenchmarkS2(b *testing.B) {
 	const vms = 5000
 	for _, hosts := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
-			s, c := benchmarkSite(b, dev.Options{Servers: 1, WithoutLibvirt: true, Fleet: hosts})
+			needs(b)
+			s := raise(b, "--servers", "1", "--without-libvirt", "--fleet", strconv.Itoa(hosts))
+			c := s.admin
 			for round := 0; b.Loop(); round++ {
 				b.StopTimer()
 				placed := watchPlaced(b, c, vms)
@@ -68,7 +68,8 @@ func BenchmarkS2(b *testing.B) {
 func BenchmarkS3(b *testing.B) {
 	for _, servers := range []int{1, 3} {
 		b.Run(fmt.Sprintf("servers=%d", servers), func(b *testing.B) {
-			_, c := benchmarkSite(b, dev.Options{Servers: servers, WithoutLibvirt: true, Fleet: 100})
+			needs(b)
+			c := raise(b, "--servers", strconv.Itoa(servers), "--without-libvirt", "--fleet", "100").admin
 			var durable, placed []time.Duration
 			for i := 0; b.Loop(); i++ {
 				b.StopTimer()
@@ -97,7 +98,10 @@ func BenchmarkS3(b *testing.B) {
 // on the same image made by qemu-img, the same definition; until its serial log has the same line. ×by-hand is the ratio of
 // the two medians.
 func BenchmarkS13(b *testing.B) {
-	s, c := benchmarkSite(b, dev.Options{Servers: 3})
+	needs(b, "libvirtd", "qemu-system-x86_64", "qemu-img", "virsh")
+	s := raise(b)
+	c := s.admin
+	s.naru(b, "internet", "vm", "delete", "web-1", "--wait") // the walk's
 	var naru, byHand []time.Duration
 	for i := 0; b.Loop(); i++ {
 		began := time.Now()
@@ -129,9 +133,9 @@ type twin struct {
 }
 
 // twinOf copies what a VM consists of, while it is there.
-func twinOf(b *testing.B, s *dev.Site, id string) twin {
+func twinOf(b *testing.B, s *standing, id string) twin {
 	b.Helper()
-	host := filepath.Join(s.Dir(), "data", "host-business")
+	host := s.path("data", "host-business")
 	disks := filepath.Join(host, "pool", "disks")
 	t := twin{
 		uri:    "qemu+unix:///system?socket=" + filepath.Join(host, "run", "libvirt-sock"),
@@ -140,11 +144,11 @@ func twinOf(b *testing.B, s *dev.Site, id string) twin {
 		serial: filepath.Join(host, "pool", "serial", "twin.log"),
 		ready:  "naru-ready " + id,
 	}
-	xml := command(b, "virsh", "-q", "-c", t.uri, "dumpxml", "--inactive", id)
+	xml := run(b, exec.CommandContext(b.Context(), "virsh", "-q", "-c", t.uri, "dumpxml", "--inactive", id))
 	var info struct {
 		Backing string `json:"backing-filename"`
 	}
-	if err := json.Unmarshal([]byte(command(b, "qemu-img", "info", "-U", "--output=json", filepath.Join(disks, id+".qcow2"))), &info); err != nil {
+	if err := json.Unmarshal([]byte(run(b, exec.CommandContext(b.Context(), "qemu-img", "info", "-U", "--output=json", filepath.Join(disks, id+".qcow2")))), &info); err != nil {
 		b.Fatal(err)
 	}
 	t.image = info.Backing
@@ -176,8 +180,8 @@ func (t twin) boot(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	began := time.Now()
-	command(b, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", t.image, t.disk, "1G")
-	command(b, "virsh", "-q", "-c", t.uri, "create", t.domain)
+	run(b, exec.CommandContext(b.Context(), "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", t.image, t.disk, "1G"))
+	run(b, exec.CommandContext(b.Context(), "virsh", "-q", "-c", t.uri, "create", t.domain))
 	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
 		log, err := os.ReadFile(t.serial)
 		if err != nil {
@@ -191,22 +195,8 @@ func (t twin) boot(b *testing.B) time.Duration {
 		}
 	}
 	took := time.Since(began)
-	command(b, "virsh", "-q", "-c", t.uri, "destroy", "twin")
+	run(b, exec.CommandContext(b.Context(), "virsh", "-q", "-c", t.uri, "destroy", "twin"))
 	return took
-}
-
-// command runs a program and returns what it printed.
-func command(b *testing.B, name string, args ...string) string {
-	b.Helper()
-	out, err := exec.CommandContext(b.Context(), name, args...).Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		b.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, exit.Stderr)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	return string(out)
 }
 
 // awaitVM watches a VM until it is as wanted; nil stands for one that is gone.
@@ -233,37 +223,6 @@ func awaitVM(b *testing.B, c *client.Client, id string, wanted func(*apiv1.VM) b
 			vm = r.GetVm()
 		}
 	}
-}
-
-// benchmarkSite brings a site up for a benchmark, and returns a client of its control network.
-func benchmarkSite(b *testing.B, o dev.Options) (*dev.Site, *client.Client) {
-	b.Helper()
-	bin, err := filepath.Abs(filepath.Dir(program("naru-dev")))
-	if err != nil {
-		b.Fatal(err)
-	}
-	s, err := dev.New(b.TempDir(), bin, dev.ChooseMode(), dev.NewStory(b.Output()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := s.Down(context.Background()); err != nil {
-			b.Error(err)
-		}
-	})
-	if err := s.Up(b.Context(), o); err != nil {
-		b.Fatal(err)
-	}
-	config, err := client.LoadConfig(s.Networks[0].CLIConfig)
-	if err != nil {
-		b.Fatal(err)
-	}
-	c, err := client.New(config)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { c.Close() })
-	return s, c
 }
 
 func submit(ctx context.Context, c *client.Client, name, cluster string) (*apiv1.CreateVMResponse, error) {
@@ -318,10 +277,10 @@ func watchPlaced(b *testing.B, c *client.Client, n int) func() error {
 }
 
 // cpuOf returns the CPU time that the site's processes have used.
-func cpuOf(b *testing.B, s *dev.Site) time.Duration {
+func cpuOf(b *testing.B, s *standing) time.Duration {
 	b.Helper()
 	var ticks uint64
-	for _, p := range s.Running() {
+	for _, p := range s.status(b).Processes {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
 		if err != nil {
 			b.Fatal(err)

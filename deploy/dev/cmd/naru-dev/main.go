@@ -106,6 +106,9 @@ func runCommand(state *string) *cobra.Command {
 		if o.Agents < 1 || o.Agents > 5 {
 			return fmt.Errorf("--agents %d: it is 1 to 5", o.Agents)
 		}
+		if o.Fleet > 0 && o.Agents > 1 {
+			return fmt.Errorf("--fleet %d with --agents %d: a fleet lives in the memory of one agent", o.Fleet, o.Agents)
+		}
 		mode, err := dev.ParseMode(mode)
 		if err != nil {
 			return err
