@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +46,10 @@ type Agent struct {
 	local    *edge.Local
 	edge     *edge.Conn
 
-	edgeListen, peerListen, metricsListen net.Listener
+	edgeListen, peerListen net.Listener
+	// waits is what New waits for, for /readyz; nil once all is there.
+	waits   atomic.Pointer[string]
+	metrics *metricsServer
 }
 
 // sampleBuffer is how many samples wait for the link before the oldest are dropped.
@@ -59,6 +64,9 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 			a.close()
 		}
 	}()
+	if a.metrics, err = a.serveMetrics(); err != nil {
+		return nil, err
+	}
 	if a.identity, err = openIdentity(c, log); err != nil {
 		return nil, err
 	}
@@ -68,6 +76,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.dialer, err = dial.New(dial.Config{Addresses: c.Brokers, Holder: a.identity.Link, Logger: log.With("part", "dial")}); err != nil {
 		return nil, err
 	}
+	a.waitsFor("one of the zone's other agents (" + strings.Join(c.Peers, ", ") + ") to let this one in")
 	endpoints, err := a.enterZone(ctx)
 	if err != nil {
 		return nil, err
@@ -78,6 +87,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.company, err = newCompany(a); err != nil {
 		return nil, err
 	}
+	a.waitsFor("the zone's etcd, more than half of whose members must run and be reached from here")
 	if a.store, err = a.openStore(ctx, endpoints); err != nil {
 		return nil, err
 	}
@@ -96,6 +106,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.edge, err = edge.NewConn(a.central, a.local, time.Now); err != nil {
 		return nil, err
 	}
+	a.waits.Store(nil)
 	return a, a.listen()
 }
 
@@ -107,16 +118,20 @@ func (a *Agent) listen() (err error) {
 	}{
 		{"edge.address", a.config.Edge.Address, &a.edgeListen},
 		{"agent.address", a.config.Agent.Address, &a.peerListen},
-		{"metrics_address", a.config.MetricsAddress, &a.metricsListen},
 	} {
-		if l.address == "" {
-			continue
-		}
-		if *l.listener, err = net.Listen("tcp", l.address); err != nil {
-			return fmt.Errorf("%s: %w; stop what holds the port, or configure another", l.key, err)
+		if *l.listener, err = listen(l.key, l.address); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func listen(key, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; stop what holds the port, or configure another", key, err)
+	}
+	return l, nil
 }
 
 // Run controls the zone until ctx ends or the agent must not go on, and returns why: nil when ctx ended.
@@ -144,30 +159,23 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("edge", func(ctx context.Context) error {
 		return edge.Serve(ctx, a.edgeListen, a.edge, a.identity.Edge.TLSCertificate, a.log.With("part", "edge"))
 	})
-	run("agents of the zone", func(ctx context.Context) error {
-		s := &peer.Server{Identity: a.identity, Endpoints: a.store.Endpoints, Reacher: a, Caller: a.central, Log: a.log.With("part", "peer")}
-		return s.Run(ctx, a.peerListen)
-	})
+	run("agents of the zone", a.servePeers)
 	run("profiles", func(ctx context.Context) error { return obs.ServeProfiles(ctx, a.config.Data) })
-	if a.metricsListen != nil {
-		run("metrics", func(ctx context.Context) error {
-			return obs.Serve(ctx, a.metricsListen, obs.Handler(a.registry, a.ready))
-		})
-	}
+	run("status", a.serveStatus)
+	run("metrics", a.metrics.run)
 	return g.Wait()
 }
 
-// ready says whether the zone's store answers.
-func (a *Agent) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	_, err := a.store.Cursor(ctx)
-	return err
+// servePeers answers the zone's other agents.
+func (a *Agent) servePeers(ctx context.Context) error {
+	s := &peer.Server{Identity: a.identity, Endpoints: a.store.Endpoints, Reacher: a, Caller: a.central, Log: a.log.With("part", "peer")}
+	return s.Run(ctx, a.peerListen)
 }
 
 // close closes what New opened.
 func (a *Agent) close() {
-	for _, l := range []net.Listener{a.edgeListen, a.peerListen, a.metricsListen} {
+	a.metrics.close()
+	for _, l := range []net.Listener{a.edgeListen, a.peerListen} {
 		if l != nil {
 			l.Close()
 		}

@@ -17,21 +17,29 @@ const ProfileSocket = "profile.sock"
 // ServeProfiles serves Go's profiles under /debug/pprof/ until ctx ends, on a unix socket in the data folder: who may read
 // the folder may look into the process, and nobody over a network.
 func ServeProfiles(ctx context.Context, dataDir string) error {
-	path := filepath.Join(dataDir, ProfileSocket)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("profiles: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return fmt.Errorf("profiles: %w", err)
-	}
-	defer l.Close()
-	if err := os.Chmod(path, 0o600); err != nil {
-		return fmt.Errorf("profiles: %w", err)
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return Serve(ctx, l, mux)
+	if err := ServeSocket(ctx, filepath.Join(dataDir, ProfileSocket), mux); err != nil {
+		return fmt.Errorf("profiles: %w", err)
+	}
+	return nil
+}
+
+// ServeSocket serves h until ctx ends, on a unix socket that its owner alone may use. What a killed process left there is
+// replaced.
+func ServeSocket(ctx context.Context, path string, h http.Handler) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	return Serve(ctx, l, h)
 }

@@ -17,7 +17,7 @@ import (
 
 func main() {
 	daemon.Main(daemon.Command("naru-zoneagent", "A controller of a zone",
-		runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand(), backupCommand(), restoreCommand(), forgetCommand()))
+		runCommand(), joinCommand(), fingerprintCommand(), caCommand(), issueCommand(), statusCommand(), backupCommand(), restoreCommand(), forgetCommand()))
 }
 
 var configuration = daemon.Configuration[zoneagent.Config]{

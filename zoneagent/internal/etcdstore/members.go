@@ -55,6 +55,25 @@ func (s *Store) EnsureMembers(ctx context.Context, agents []Agent) (string, erro
 	return "", s.forgetRoles(ctx, list, told)
 }
 
+// Membership is how many members the zone's etcd has, and whether this agent runs one of them.
+type Membership struct {
+	Members int  `json:"members"`
+	Voters  int  `json:"voters"`
+	Here    bool `json:"here"`
+}
+
+// Membership asks etcd for its members.
+func (s *Store) Membership(ctx context.Context) (Membership, error) {
+	list, err := s.memberList(ctx)
+	m := Membership{Members: len(list), Here: s.running() != nil}
+	for _, one := range list {
+		if !one.GetIsLearner() {
+			m.Voters++
+		}
+	}
+	return m, err
+}
+
 // plan is what EnsureMembers sees.
 type plan struct {
 	want, voters int

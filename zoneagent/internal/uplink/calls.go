@@ -22,6 +22,7 @@ type State struct {
 	end    atomic.Pointer[link.ZoneEnd]
 	barred atomic.Pointer[bar]
 	worked atomic.Bool // the session that ended last, or lasts, was open for long enough
+	status atomic.Pointer[Status]
 }
 
 func (s *State) set(end *link.ZoneEnd) { s.end.Store(end) }

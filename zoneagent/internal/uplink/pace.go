@@ -72,9 +72,11 @@ func (u *Uplink) keep(ctx context.Context, session func(context.Context) error) 
 			u.bar(s, err)
 		}
 		pause := wait
-		if u.state.barred.Load() != nil {
+		if b := u.state.barred.Load(); b != nil {
+			u.state.turn(string(b.standing), b.why)
 			pause = barredRetry
 		} else {
+			u.state.turn(Connecting, err)
 			u.Log.Info("no session with the control plane", "cause", err, "again_in", wait)
 			wait = min(2*wait, lastRetry)
 		}
@@ -114,6 +116,7 @@ func (u *Uplink) lasting() (stop func() bool) {
 	return time.AfterFunc(proven, func() {
 		u.state.worked.Store(true)
 		if u.unbar() {
+			u.state.turn(Connected, nil)
 			u.Log.Info("the control plane lets this agent in again")
 		}
 	}).Stop

@@ -115,6 +115,9 @@ func TestAnAgentThatIsBarredAsksSlowlyAndSaysSoOnce(t *testing.T) {
 				if u.gauge(word.want) != 1 || u.gauge(revoked)+u.gauge(quarantined) != 1 {
 					t.Errorf("the metric shows %v revoked, %v quarantined", u.gauge(revoked), u.gauge(quarantined))
 				}
+				if s := u.Status(); s.State != string(word.want) || s.Why != word.end.Error() || time.Since(s.Since) < time.Hour {
+					t.Errorf("its status is %+v", s)
+				}
 				err := u.Central(nobody{}).Invoke(t.Context(), "/naru.api.v1.ZoneService/ListZones", &apiv1.ListZonesRequest{}, &apiv1.ListZonesResponse{})
 				if !problem.Is(problem.FromStatus(err), problem.LinkDown) || !strings.Contains(err.Error(), string(word.want)) {
 					t.Errorf("an edge's caller hears %v", err)
@@ -134,6 +137,9 @@ func TestABarThatIsLiftedIsNoticedWithinAMinute(t *testing.T) {
 		}
 		if u.state.barred.Load() != nil || u.gauge(quarantined) != 0 || u.said("lets this agent in again") != 1 {
 			t.Errorf("still barred:\n%s", u.log.String())
+		}
+		if s := u.Status(); s.State != Connected || s.Why != "" || time.Since(s.Since) > 2*time.Minute {
+			t.Errorf("its status is %+v", s)
 		}
 		u.ends = errors.New("no way there")
 		u.cut <- struct{}{}

@@ -58,6 +58,7 @@ func New(c Config) *Uplink {
 	if c.Registerer != nil {
 		c.Registerer.MustRegister(u.barred)
 	}
+	u.state.turn(StandingBy, nil)
 	return u
 }
 
@@ -77,7 +78,9 @@ func (u *Uplink) Run(ctx context.Context) error {
 			return fmt.Errorf("stand for the uplink: %w", err)
 		}
 		u.Log.Info("this agent owns the link")
+		u.state.turn(Connecting, nil)
 		err = u.own(ctx, own)
+		u.state.turn(StandingBy, nil)
 		if ctx.Err() != nil {
 			resign, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
@@ -151,6 +154,9 @@ func (u *Uplink) session(ctx context.Context, own *etcdstore.Ownership) error {
 				return err
 			}
 			stop = u.lasting()
+			if u.state.barred.Load() == nil {
+				u.state.turn(Connected, nil)
+			}
 			u.Log.Info("session with the control plane", "server", o.Peer.Name, "epoch", o.Welcome.GetEpoch(), "schema", o.Schema)
 			return nil
 		},
