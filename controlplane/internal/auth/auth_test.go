@@ -124,7 +124,7 @@ type world struct {
 	admins map[string]*apiv1.Administrator
 }
 
-func (w *world) Administrator(_ context.Context, name string) (*apiv1.Administrator, error) {
+func (w *world) Administrator(_ context.Context, name, _ string) (*apiv1.Administrator, error) {
 	if m, ok := w.admins[name]; ok {
 		return m, nil
 	}

@@ -33,8 +33,9 @@ type Tokens interface {
 
 // Administrators finds administrators.
 type Administrators interface {
-	// Administrator returns the one of this name, or a problem NOT_FOUND.
-	Administrator(ctx context.Context, name string) (*apiv1.Administrator, error)
+	// Administrator returns the one of this name, or a problem NOT_FOUND. What is remembered may be given only where it has
+	// the key with this fingerprint.
+	Administrator(ctx context.Context, name, fingerprint string) (*apiv1.Administrator, error)
 }
 
 // Known is whom the federation knows.
@@ -138,7 +139,7 @@ func unknownToken() error {
 
 // recorded refuses a certificate whose administrator is no longer one, or has another key now.
 func (a *Authenticator) recorded(ctx context.Context, p Principal) (Principal, error) {
-	m, err := a.known.Administrator(ctx, p.Name)
+	m, err := a.known.Administrator(ctx, p.Name, p.key)
 	if problem.Is(err, problem.NotFound) || err == nil && m.GetFingerprint() != p.key {
 		err = problem.Newf(problem.Revoked, "Ask an administrator: naru admin create, or naru admin renew.",
 			"the certificate of %s for the key %s is not, or no longer, one of an administrator", p.Name, p.key)

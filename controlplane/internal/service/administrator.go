@@ -21,10 +21,11 @@ type administratorService struct {
 	*Service
 }
 
-// Administrator returns an administrator by name, for whoever checks certificates. It is shared and read-only.
-func (s *Service) Administrator(ctx context.Context, name string) (*apiv1.Administrator, error) {
+// Administrator returns an administrator by name, for whoever checks a certificate of the key with this fingerprint. It is
+// shared and read-only. One that is remembered with another key is read again: it may just have been renewed.
+func (s *Service) Administrator(ctx context.Context, name, fingerprint string) (*apiv1.Administrator, error) {
 	m, age := s.people.get(name)
-	if m != nil {
+	if m.GetFingerprint() == fingerprint && m != nil {
 		return m, nil
 	}
 	err := s.view(ctx, func(tx *state.Tx) (err error) {

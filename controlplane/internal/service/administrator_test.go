@@ -46,7 +46,7 @@ func TestP13WhoHoldsAServersKeyLetsAnAdministratorIn(t *testing.T) {
 		if err != nil || string(chain[1]) != key {
 			t.Fatalf("%q, %v", chain, err)
 		}
-		m, err := w.Service.Administrator(ctx, "kim")
+		m, err := w.Service.Administrator(ctx, "kim", "SHA256:"+key)
 		if err != nil || m.GetFingerprint() != "SHA256:"+key || m.GetCreatedBy() != "spiffe://naru.test/server/server-1" {
 			t.Fatalf("%v, %v", m, err)
 		}

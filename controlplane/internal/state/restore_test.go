@@ -53,6 +53,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Images.Put(&apiv1.Image{Id: "i", Name: "tiny"}), tx.Projects.Put(&apiv1.Project{Id: "p", Name: "shop"}),
 			tx.Brokers.Put(&apiv1.Broker{Id: "b", Name: "edge"}), tx.Operations.Put(&apiv1.Operation{Id: "o", Kind: "vm.create"}),
 			tx.Events.Put(&apiv1.Event{Id: "e", Type: "vm.usable"}), tx.Servers.Put(&apiv1.Server{Id: "s", Name: "one"}),
+			tx.Administrators.Put(&apiv1.Administrator{Id: "a", Name: "kim", Fingerprint: "SHA256:k"}),
 			tx.AccessTokens.Put(&apiv1.AccessToken{Id: "t", Name: "ci", SecretHash: []byte{1}}),
 			tx.Administrators.Put(&apiv1.Administrator{Id: "ad", Name: "ann"}),
 			tx.Desire("z1", &apiv1.Reference{Kind: "zone", Id: "z1"}), tx.DesireGone("z1", ref),
