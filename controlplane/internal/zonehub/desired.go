@@ -16,6 +16,7 @@ type desired struct {
 	hub     *Hub
 	changes lazyWatch
 	settle  settler
+	heard   bool // the zone has said what it has; of the one goroutine that sends
 }
 
 func newDesired(h *Hub, zone string) *desired {
@@ -55,11 +56,34 @@ func (d *desired) Acknowledged(ctx context.Context, point *linkv1.StateAckPoint)
 	if point.GetRevision() == 0 {
 		return nil
 	}
-	return d.settle.soon(ctx, settleAfter, func(ctx context.Context) error {
+	acknowledge := func(ctx context.Context) error {
 		return d.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AcknowledgeDesired{AcknowledgeDesired: &commandv1.AcknowledgeDesired{
 			ZoneId: d.zone, Through: &apiv1.Generation{Epoch: point.GetEpoch(), Index: point.GetRevision()},
 		}}})
+	}
+	if !d.heard {
+		d.heard = true
+		ahead, err := d.ahead(ctx, point)
+		if err != nil {
+			return err
+		}
+		if ahead {
+			// The log knows whether this server is late, or the zone has what was never sent; what is sent to it next would
+			// cover that up.
+			return acknowledge(ctx)
+		}
+	}
+	return d.settle.soon(ctx, settleAfter, acknowledge)
+}
+
+// ahead reports whether the zone says that it has more of this epoch than this server knows of.
+func (d *desired) ahead(ctx context.Context, point *linkv1.StateAckPoint) (ahead bool, err error) {
+	err = d.hub.view(ctx, func(tx *state.Tx) error {
+		m := tx.Meta()
+		ahead = point.GetEpoch() == m.Epoch && point.GetRevision() > m.Revision
+		return nil
 	})
+	return ahead, err
 }
 
 // observed takes what a zone observed, as the link's state upwards.

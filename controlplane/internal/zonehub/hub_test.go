@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -116,6 +118,42 @@ func TestAQuarantinedZoneHearsItOnlyFromTheControlPlaneItself(t *testing.T) {
 	})
 	if a.came("cluster kvm") != 0 || s.connected() {
 		t.Error("it got what it should hold, or counts as connected")
+	}
+}
+
+func TestAZoneThatContradictsWhatIsKnownIsQuarantinedUntilAnAdministratorHasLooked(t *testing.T) {
+	for what, c := range map[string]struct {
+		lie    func(*agent)
+		reason string
+	}{
+		"it knows the epoch under another id": {func(a *agent) {
+			a.numbers.Epoch, a.numbers.EpochID = a.epoch(), []byte("another-epoch-id")
+		}, "another control plane"},
+		"it acknowledges what was never sent": {func(a *agent) {
+			a.point = &linkv1.StateAckPoint{Epoch: a.epoch(), Revision: 1 << 40}
+		}, "acknowledges"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newSite(t)
+			a := s.agent(s.Business, "agent-1")
+			c.lie(a)
+			a.start()
+			s.eventually("the zone is quarantined", func() bool {
+				z := s.Zone("business")
+				return z.GetState() == apiv1.Zone_QUARANTINED && strings.Contains(z.GetStateReason(), c.reason)
+			})
+			s.eventually("its agent hears of it", func() bool {
+				err, _ := a.last()
+				var g *link.Goodbye
+				return errors.Is(err, link.ErrQuarantine) || // which the zone sees for itself
+					errors.As(err, &g) && g.Code == link.CodeQuarantined && g.Remote && strings.Contains(g.Reason, c.reason)
+			})
+			s.eventually("it does not count as connected", func() bool { return !s.connected() })
+			a.stop()
+			s.Do(&commandv1.Command{Body: &commandv1.Command_LiftQuarantine{LiftQuarantine: &commandv1.LiftQuarantine{ZoneId: s.Business.GetId(), Reason: "it was a copy"}}})
+			s.agent(s.Business, "agent-1").start()
+			s.eventually("after that it is let in again", s.connected)
+		})
 	}
 }
 

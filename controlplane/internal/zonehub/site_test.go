@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/federation"
 	"github.com/naru-project/naru/federation/dial"
@@ -234,6 +235,7 @@ type agent struct {
 	holder  *pki.Holder
 	claims  *pki.Holder // whose chain the hello shows; else holder's
 	schema  uint32
+	numbers link.Numbers
 	desired chan struct{}
 	stop    func()
 
@@ -251,6 +253,7 @@ func (s *site) agent(zone *apiv1.Zone, name string) *agent {
 	return &agent{
 		site: s, zoneID: zone.GetId(), holder: s.agentHolder(zone.GetId(), name, time.Now()),
 		holds: map[string]int{}, point: &linkv1.StateAckPoint{}, kicked: make(chan struct{}, 1), desired: make(chan struct{}, 1),
+		numbers: link.Numbers{Incarnation: "i1", Revision: 1},
 	}
 }
 
@@ -292,7 +295,7 @@ func (a *agent) session(ctx context.Context) error {
 		},
 		Classes: link.Classes{StateSink: sink{a}, JournalSource: source{a}},
 		Numbers: func(context.Context) (link.Numbers, error) {
-			return link.Numbers{Incarnation: "i1", Revision: 1}, nil
+			return a.numbers, nil
 		},
 		Opened: func(_ context.Context, o *link.Opened) error {
 			a.mu.Lock()
@@ -422,4 +425,16 @@ func (s *site) told() (messages []string) {
 	}
 	slices.Sort(messages)
 	return messages
+}
+
+// epoch is the state's.
+func (s *site) epoch() (epoch uint64) {
+	s.Helper()
+	if err := s.DB.View(s.Context(), func(tx *state.Tx) error {
+		epoch = tx.Meta().Epoch
+		return nil
+	}); err != nil {
+		s.Fatal(err)
+	}
+	return epoch
 }
