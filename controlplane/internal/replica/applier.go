@@ -36,6 +36,8 @@ type applier struct {
 	// applied is told of the last entry of each batch, restored of that of a leader's snapshot, persisted of that of our
 	// own. They must not block.
 	applied, restored, persisted func(index, term uint64)
+	// heed is told of an entry that heeded returns, when it is applied and nothing after it. An error stops the server.
+	heed func(index uint64, c *commandv1.Command) error
 
 	seen   uint64       // last index that Raft handed over
 	failed error        // why nothing is applied any more
@@ -58,15 +60,40 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 	if len(fresh) == 0 {
 		return unheeded
 	}
-	entries := make([]Entry, len(fresh))
-	for i, l := range fresh {
+	for len(fresh) > 0 {
+		n, c := untilHeeded(fresh)
+		if err := a.applyAll(fresh[:n]); err == nil && c != nil {
+			if err := a.heed(fresh[n-1].Index, c); err != nil {
+				a.failed = err
+				a.fail(err)
+			}
+		}
+		fresh = fresh[n:]
+	}
+	return unheeded
+}
+
+// untilHeeded returns how many entries there are up to the first that replication itself acts upon, and that one's command.
+func untilHeeded(logs []*raft.Log) (int, *commandv1.Command) {
+	for i, l := range logs {
+		if c := heeded(l); c != nil {
+			return i + 1, c
+		}
+	}
+	return len(logs), nil
+}
+
+// applyAll applies entries together, and tells those who wait for them.
+func (a *applier) applyAll(logs []*raft.Log) error {
+	entries := make([]Entry, len(logs))
+	for i, l := range logs {
 		entries[i] = Entry{Index: l.Index, Term: l.Term}
 		if l.Type == raft.LogCommand {
 			entries[i].Data = l.Data
 		}
 	}
 	results, err := a.apply(entries)
-	for i, l := range fresh {
+	for i, l := range logs {
 		switch {
 		case l.Type == raft.LogCommand && err != nil:
 			a.pending.deliver(l.Data, outcome{err: err})
@@ -76,7 +103,7 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 			a.reconfigured(raft.DecodeConfiguration(l.Data))
 		}
 	}
-	return unheeded
+	return err
 }
 
 func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
@@ -101,7 +128,8 @@ func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
 		}
 		select {
 		case <-a.stopping.Done():
-			return nil, fmt.Errorf("entries %d to %d were not applied before the server stopped: %w", first, last, err)
+			a.failed = fmt.Errorf("entries %d to %d were not applied before the server stopped: %w", first, last, err)
+			return nil, a.failed // what comes after them is not applied either
 		case <-time.After(blockedRetry):
 		}
 		results, err = a.machine.Apply(entries)

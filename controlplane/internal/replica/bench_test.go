@@ -207,6 +207,7 @@ type tallied struct{ index, term uint64 }
 
 func (t tallied) Applied() (index, term uint64) { return t.index, t.term }
 func (t tallied) Release()                      {}
+func (t tallied) Hash() ([32]byte, error)       { return [32]byte{}, nil }
 func (t tallied) WriteTo(w io.Writer) (int64, error) {
 	var b bytes.Buffer
 	if err := binary.Write(&b, binary.BigEndian, []uint64{t.index, t.term}); err != nil {

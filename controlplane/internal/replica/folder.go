@@ -13,6 +13,7 @@ import (
 
 // folder is the data folder: whose it is, and that nobody else works in it.
 //
+//	diverged       why this server must not go on, once its state was found to differ
 //	lock           held while a process works here; its pid
 //	identity.json  the server and federation it belongs to
 //	log/           the log, see raftlog
@@ -42,7 +43,7 @@ func openFolder(path string, of identity) (*folder, error) {
 		return nil, errors.Join(fmt.Errorf("the data folder %s is in use by the process with pid %s; stop that one, or give this server a folder of its own",
 			path, strings.TrimSpace(string(holder))), lock.Close())
 	}
-	if err := f.claim(of); err != nil {
+	if err := errors.Join(checkDiverged(path), f.claim(of)); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	return f, nil

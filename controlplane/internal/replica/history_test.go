@@ -68,6 +68,7 @@ func runSchedule(t *testing.T, seed uint64) {
 		s := newSite(t, size, e.weave, func(c *Config) {
 			c.Tuning.TrailingEntries, c.Tuning.SegmentBytes = 20, 4096
 		})
+		defer s.outlive()
 		defer s.close()
 		h := &history{site: s, began: time.Now()}
 		for _, n := range s.nodes {

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,7 +184,11 @@ type ledgerSnapshot struct {
 }
 
 func (s ledgerSnapshot) Applied() (index, term uint64) { return s.state.Index, s.state.Term }
-func (s ledgerSnapshot) Release()                      {}
+func (s ledgerSnapshot) Hash() (sum [32]byte, err error) {
+	raw, err := json.Marshal([]any{s.state.Values, s.state.Done, s.state.Order})
+	return sha256.Sum256(raw), err
+}
+func (s ledgerSnapshot) Release() {}
 func (s ledgerSnapshot) WriteTo(w io.Writer) (int64, error) {
 	raw, err := json.Marshal(s.state)
 	if err != nil {

@@ -32,6 +32,8 @@ type Machine interface {
 type Snapshot interface {
 	// Applied is the position up to which the log is in it; 0, 0 for a state to which nothing was applied.
 	Applied() (index, term uint64)
+	// Hash is of the replicated content: servers whose hashes differ at the same position have diverged.
+	Hash() ([32]byte, error)
 	// WriteTo writes it in the form that Restore reads.
 	io.WriterTo
 	// Release frees what it holds. Called once.

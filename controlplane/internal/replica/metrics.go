@@ -17,6 +17,8 @@ type metrics struct {
 	readRounds      prometheus.Counter
 	clockJumps      prometheus.Counter
 	refusedPeers    prometheus.Counter
+	comparisons     prometheus.Counter
+	diverged        prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -44,8 +46,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		readRounds:    counter("read_rounds_total", "Rounds of asking a majority, each for all reads that waited."),
 		clockJumps:    counter("clock_jumps_total", "Jumps of the wall clock that the monotonic clock did not see."),
 		refusedPeers:  counter("refused_peers_total", "Connections refused because their certificate is no server's."),
+		comparisons:   counter("state_comparisons_total", "Comparisons, on the leader, that found the servers' states alike."),
+		diverged:      gauge("state_diverged", "1 while the servers' states differ, as of the newest comparison."),
 	}
 	r.MustRegister(m.commit, m.batch, m.applied, m.leader, m.applyBlocked, m.snapshotSeconds, m.snapshotBytes, m.logBytes,
-		m.forwarded, m.retried, m.reads, m.readRounds, m.clockJumps, m.refusedPeers)
+		m.forwarded, m.retried, m.reads, m.readRounds, m.clockJumps, m.refusedPeers, m.comparisons, m.diverged)
 	return m
 }

@@ -43,6 +43,7 @@ type Replica struct {
 	witnesses *witnesses
 	reads     *readRounds
 	couriers  *couriers
+	hashes    *hashes
 
 	leadership *leadership
 	// elections carries Raft's word that this server was elected or no longer leads. Raft waits until it is taken.
@@ -87,7 +88,7 @@ type weave func(c *Config, expected func(address string) (serverID string, known
 
 func start(c Config, weave weave) (*Replica, error) {
 	r := &Replica{
-		c: c, metrics: newMetrics(c.Metrics), progress: &progress{}, pending: &pending{}, witnesses: newWitnesses(), leadership: newLeadership(),
+		c: c, metrics: newMetrics(c.Metrics), progress: &progress{}, pending: &pending{}, witnesses: newWitnesses(), hashes: &hashes{}, leadership: newLeadership(),
 		elections: make(chan bool), leftOut: make(chan struct{}, 1), snapshotDamaged: make(chan struct{}, 1), failed: make(chan error, 1),
 		running: make(chan struct{}), closed: make(chan struct{}),
 	}
@@ -135,7 +136,7 @@ func (r *Replica) open(weave weave) (err error) {
 	r.progress.advance(applied)
 	r.metrics.applied.Set(float64(applied))
 	r.applier = &applier{machine: r.c.Machine, progress: r.progress, pending: r.pending, metrics: r.metrics, log: r.c.Logger,
-		fail: r.fail, stopping: r.stopping, reconfigured: r.reconfigured, epoch: time.Now()}
+		fail: r.fail, stopping: r.stopping, reconfigured: r.reconfigured, heed: r.heed, epoch: time.Now()}
 
 	woven, err := weave(&r.c, r.serverAt, r.metrics)
 	if err != nil {
@@ -179,6 +180,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	group.Go(func() error { return r.takeSnapshots(running) })
 	group.Go(func() error { return r.watchMembership(running) })
 	group.Go(func() error { return r.watchClock(running) })
+	group.Go(func() error { return r.WhileLeader(running, r.compareStates) })
 	group.Go(func() error {
 		<-running.Done()
 		if context.Cause(running) == context.Cause(ctx) { // asked to stop, and in order

@@ -15,6 +15,7 @@ func inMemory(t *testing.T, n int, tune func(*Config), test func(t *testing.T, s
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
 		s := newSite(t, n, e.weave, tune)
+		defer s.outlive()
 		defer s.close()
 		test(t, s, e)
 	})

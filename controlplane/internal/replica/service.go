@@ -61,7 +61,7 @@ func (s service) Status(ctx context.Context, _ *commandv1.StatusRequest) (*comma
 	if err != nil {
 		return nil, err
 	}
-	return &commandv1.StatusResponse{Server: server}, nil
+	return &commandv1.StatusResponse{Server: server, State: s.hashes.get()}, nil
 }
 
 // Samples implements commandv1.PeerServiceServer.

@@ -152,6 +152,9 @@ func (s *site) close() {
 	}
 }
 
+// outlive waits for what Raft leaves behind when it stops: a hand-over that nobody answers. In a bubble that takes no time.
+func (s *site) outlive() { pause(context.Background(), 3*time.Second) }
+
 func (s *site) running() []*node {
 	return slices.DeleteFunc(slices.Clone(s.nodes), func(n *node) bool { return n.Replica == nil })
 }
