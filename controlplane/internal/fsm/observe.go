@@ -419,6 +419,7 @@ func (o *observation) takeGone(id string) error {
 		return nil
 	}
 	m.Power, m.PowerChangedAt = apiv1.VM_MISSING, o.now
+	m.Address = "" // the zone gives it to others now
 	message := "zone " + o.zone.GetName() + " says that VM " + m.GetName() + " is gone, and it is still wanted"
 	if o.tx.AwaitsReport(o.zone) {
 		m.Generation = nil
@@ -457,6 +458,9 @@ func (o *observation) markAbsent() error {
 			m.Power, m.PowerChangedAt = apiv1.VM_UNKNOWN, o.now
 		}
 		m.HostFreshness = apiv1.Freshness_UNREACHABLE
+		if restored {
+			m.Address = "" // the zone, which remembers more than the backup, gives it to others now
+		}
 		if restored && m.GetDesiredState() != apiv1.VM_DELETED {
 			m.Generation = nil
 		}

@@ -157,7 +157,9 @@ func TestAVMObservedDeletedIsGoneByDecisionOnly(t *testing.T) {
 func restored(t tb) *plane {
 	p := furnished(t)
 	p.accept(createVM(1))
-	p.accept(fullSync(true, "inc-1", 0, 5, seen(1, apiv1.VM_RUNNING, apiv1.VM_ON)))
+	known := seen(1, apiv1.VM_RUNNING, apiv1.VM_ON)
+	known.GetVm().Address = "10.0.0.7"
+	p.accept(fullSync(true, "inc-1", 0, 5, known))
 	p.accept(&commandv1.Command{Body: &commandv1.Command_BeginEpoch{BeginEpoch: &commandv1.BeginEpoch{Epoch: 9, EpochId: make([]byte, 16), Reason: "restored"}}})
 	return p
 }
@@ -187,6 +189,19 @@ func TestP24InANewEpochAZoneFirstReportsAllThatItHas(t *testing.T) {
 	p.accept(fullSync(true, "inc-1", 0, 6))
 	if m := p.vm(1); m.GetPower() != apiv1.VM_UNKNOWN || m.GetDesiredState() != apiv1.VM_RUNNING || p.events()["zone.vms-absent"] != 1 {
 		t.Errorf("the zone has it no more, which is no instruction: %v, events %v", m, p.events())
+	}
+}
+
+func TestP24AVMThatIsGoneSinceTheBackupHasNoAddressAnyMore(t *testing.T) {
+	for name, reported := range map[string][]*linkv1.Object{"the zone says so": {tombstone(1)}, "the zone does not name it": nil} {
+		p := restored(t)
+		if p.vm(1).GetAddress() == "" {
+			t.Fatalf("the backup has %v", p.vm(1))
+		}
+		p.accept(fullSync(true, "inc-1", 0, 6, reported...))
+		if m := p.vm(1); m.GetAddress() != "" {
+			t.Errorf("%s: %v", name, m)
+		}
 	}
 }
 
