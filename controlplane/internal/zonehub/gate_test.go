@@ -27,7 +27,7 @@ func TestP9AnAgentThatComesThroughAnotherNetworksBrokerGetsNothing(t *testing.T)
 	s.standBehind("inner", "business")
 	a := s.agent(s.Business, "agent-1").start()
 	s.eventually("it hears why", func() bool {
-		err, _ := a.last()
+		_, err := a.last()
 		var g *link.Goodbye
 		return errors.As(err, &g) && g.Code == link.CodeWrongBroker && g.Remote && strings.Contains(g.Reason, "stands behind broker inner")
 	})

@@ -89,20 +89,20 @@ func TestP12ARevocationCutsTheLiveStreamAndNoOther(t *testing.T) {
 	s.eventually("both are connected", func() bool {
 		return s.connected() && s.Zone("internet").GetFreshness() == apiv1.Freshness_LIVE
 	})
-	_, before := other.last()
-	_, cut := a.last()
+	before, _ := other.last()
+	cut, _ := a.last()
 	began := time.Now()
 	s.Do(&commandv1.Command{Body: &commandv1.Command_Revoke{Revoke: &commandv1.Revoke{ZoneId: s.Business.GetId()}}})
-	s.eventually("it is cut", func() bool { _, n := a.last(); return n > cut })
+	s.eventually("it is cut", func() bool { n, _ := a.last(); return n > cut })
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("cut after %s", took)
 	}
 	s.eventually("it hears why, each time", func() bool {
-		err, n := a.last()
+		n, err := a.last()
 		var g *link.Goodbye
 		return n > cut+2 && (errors.As(err, &g) && g.Code == link.CodeRevoked || problem.Is(problem.FromStatus(err), problem.Revoked))
 	})
-	if _, n := other.last(); n != before || s.connected() {
+	if n, _ := other.last(); n != before || s.connected() {
 		t.Errorf("%d sessions of another zone ended; the zone counts as connected: %v", n, s.connected())
 	}
 }
@@ -112,7 +112,7 @@ func TestAQuarantinedZoneHearsItOnlyFromTheControlPlaneItself(t *testing.T) {
 	s.Do(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: s.Business.GetId(), Reason: "two of them"}}})
 	a := s.agent(s.Business, "agent-1").start()
 	s.eventually("it hears why", func() bool {
-		err, _ := a.last()
+		_, err := a.last()
 		var g *link.Goodbye
 		return errors.As(err, &g) && g.Code == link.CodeQuarantined && g.Remote && s.sessions(a) > 0
 	})
@@ -143,7 +143,7 @@ func TestAZoneThatContradictsWhatIsKnownIsQuarantinedUntilAnAdministratorHasLook
 				return z.GetState() == apiv1.Zone_QUARANTINED && strings.Contains(z.GetStateReason(), c.reason)
 			})
 			s.eventually("its agent hears of it", func() bool {
-				err, _ := a.last()
+				_, err := a.last()
 				var g *link.Goodbye
 				return errors.Is(err, link.ErrQuarantine) || // which the zone sees for itself
 					errors.As(err, &g) && g.Code == link.CodeQuarantined && g.Remote && strings.Contains(g.Reason, c.reason)
@@ -193,7 +193,7 @@ func TestAFrameOfAWrongSenderIsRefused(t *testing.T) {
 	s := newSite(t)
 	honest := s.agent(s.Internet, "agent-1").start()
 	s.eventually("an honest agent is connected", func() bool { return s.Zone("internet").GetFreshness() == apiv1.Freshness_LIVE })
-	_, before := honest.last()
+	before, _ := honest.last()
 	// An agent of one zone with the hello of another's: of a stolen chain, and even with its key.
 	thief := s.agent(s.Internet, "agent-2")
 	thief.claims = s.agentHolder(s.Business.GetId(), "agent-1", time.Now())
@@ -203,7 +203,7 @@ func TestAFrameOfAWrongSenderIsRefused(t *testing.T) {
 	if s.connected() {
 		t.Error("the robbed zone counts as connected")
 	}
-	if _, n := honest.last(); n != before {
+	if n, _ := honest.last(); n != before {
 		t.Error("the session of an honest agent was ended by it")
 	}
 }
@@ -235,7 +235,7 @@ func TestAServerWithoutALeaderSendsItsZonesElsewhere(t *testing.T) {
 		})
 	})
 	s.eventually("no server takes it up", func() bool {
-		err, n := a.last()
+		n, err := a.last()
 		return n > 1 && status.Code(unwrapped(err)) == codes.Unavailable
 	})
 }

@@ -317,14 +317,14 @@ func (a *agent) came(object string) int {
 	return a.holds[object]
 }
 
-// last is how the last session ended, and how many have.
-func (a *agent) last() (error, int) {
+// last is how many sessions have ended, and how the last one did.
+func (a *agent) last() (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.ends) == 0 {
-		return nil, 0
+		return 0, nil
 	}
-	return a.ends[len(a.ends)-1], len(a.ends)
+	return len(a.ends), a.ends[len(a.ends)-1]
 }
 
 // tell writes an event into the zone's journal.
