@@ -78,14 +78,15 @@ func (s *site) furnish(n *node) {
 	s.must(n, deleteFlavor(id))
 }
 
-func divergences(t *testing.T, db *state.DB) (said []string) {
+// events returns what the events of a type say.
+func events(t *testing.T, db *state.DB, kind string) (said []string) {
 	t.Helper()
 	check(t, db.View(t.Context(), func(tx *state.Tx) error {
 		for e, err := range tx.Events.All(nil) {
 			if err != nil {
 				return err
 			}
-			if e.GetType() == "federation.diverged" {
+			if e.GetType() == kind {
 				said = append(said, e.GetMessage())
 			}
 		}
@@ -113,7 +114,7 @@ func TestP23ServersThatAreAlikeAreComparedAndGoOn(t *testing.T) {
 		if after := leader.Applied(); after != before {
 			t.Errorf("while nothing changed the log went from entry %d to %d", before, after)
 		}
-		if said := divergences(t, databases[leader.id]); len(said) != 0 {
+		if said := events(t, databases[leader.id], "federation.diverged"); len(said) != 0 {
 			t.Errorf("%q", said)
 		}
 	})
@@ -141,7 +142,7 @@ func TestP23AServerWhoseStateIsNotThatOfMostStopsForGoodAndTheOthersGoOn(t *test
 				}
 				for _, n := range s.running() {
 					s.must(n, createFlavor("through-"+n.id))
-					if said := divergences(t, databases[n.id]); len(said) != 1 || !strings.Contains(said[0], wrong.id+" stops") {
+					if said := events(t, databases[n.id], "federation.diverged"); len(said) != 1 || !strings.Contains(said[0], wrong.id+" stops") {
 						t.Errorf("%s tells %q", n.id, said)
 					}
 					if valueOf(t, n.metrics.diverged) != 1 {
@@ -166,7 +167,7 @@ func TestP23WhereOneStandsAgainstOneBothAreToldAndNeitherStops(t *testing.T) {
 		pause(t.Context(), compareEvery+2*compareLook)
 		for _, n := range s.running() {
 			s.must(n, createFlavor("through-"+n.id))
-			if said := divergences(t, databases[n.id]); len(said) != 1 || !strings.Contains(said[0], "none stops") {
+			if said := events(t, databases[n.id], "federation.diverged"); len(said) != 1 || !strings.Contains(said[0], "none stops") {
 				t.Errorf("%s tells %q", n.id, said)
 			}
 			if valueOf(t, n.metrics.diverged) != 1 {

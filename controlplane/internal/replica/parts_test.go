@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -91,6 +93,21 @@ func TestAClockThatIsSetRightIsFollowedAtOnce(t *testing.T) {
 	if got := c.now(); !got.Equal(wall) {
 		t.Fatalf("at %v it says %v", wall, got)
 	}
+}
+
+func TestP21AJumpOfTheWallClockIsAnEventThatNamesTheServer(t *testing.T) {
+	realSite(t, 2, func(t *testing.T, s *site, databases map[string]*state.DB) {
+		n := s.follower()
+		n.clock.mu.Lock()
+		n.clock.wall = n.clock.wall.Add(-time.Hour) // as if it had stood an hour back
+		n.clock.mu.Unlock()
+		pause(t.Context(), 2*clockInterval)
+		for id, db := range databases {
+			if said := events(t, db, "server.clock"); len(said) != 1 || !strings.Contains(said[0], "of server "+n.id+" has jumped by 1h0m0s") {
+				t.Errorf("%s tells %q", id, said)
+			}
+		}
+	})
 }
 
 func TestAJumpIsCountedAndHeldBackWhileNothingIsProposed(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/naru-project/naru/controlplane/internal/replica/raftlog"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // cacheEntries is how many of the newest entries are kept in memory for followers: twice what one message may carry.
@@ -334,6 +336,17 @@ func (r *Replica) actor() string { return "spiffe://" + r.c.Federation + "/serve
 func (r *Replica) clockJumped(by time.Duration) {
 	r.metrics.clockJumps.Inc()
 	r.c.Logger.Error("the wall clock has jumped; what expires goes on as if it had not, until it has stood for a while", "by", by, "for", settleTime)
+	r.spawn(func() { // who reads the clock does not wait
+		_, err := r.Propose(r.stopping, &commandv1.Command{Actor: r.actor(), Body: &commandv1.Command_RecordEvent{RecordEvent: &commandv1.RecordEvent{
+			Event: &apiv1.Event{
+				Severity: apiv1.Event_WARNING, Type: "server.clock", Target: &apiv1.Reference{Kind: "server", Id: r.c.ServerID},
+				Message: fmt.Sprintf("the wall clock of server %s has jumped by %v; what expires goes on for %v as if it had not", r.c.ServerID, by.Round(time.Millisecond), settleTime),
+			},
+		}}})
+		if err != nil {
+			r.c.Logger.Warn("that the wall clock has jumped could not be recorded as an event", "error", err)
+		}
+	})
 }
 
 // Now returns the time for what expires: the wall clock's, which is not followed for ten minutes after it has jumped.
