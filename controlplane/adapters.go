@@ -15,6 +15,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -97,6 +98,17 @@ func (r stateReader) ZoneName(ctx context.Context, zoneID string) (name string, 
 	return name, active, err
 }
 
+// checkFeatureLevel refuses a version that does not know what commands mean in the federation.
+func (r stateReader) checkFeatureLevel(ctx context.Context, known uint32, version string) error {
+	return r.view(ctx, func(tx *state.Tx) error {
+		if level := tx.Meta().FeatureLevel; level > known {
+			return problem.Newf(problem.WrongState, "Run a newer version.",
+				"the federation's feature level is %d, and version %s knows %d", level, version, known)
+		}
+		return nil
+	})
+}
+
 func absent(err error) error {
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
@@ -145,7 +157,6 @@ type localView struct {
 
 func (l *localView) Server(context.Context) (*apiv1.Server, error) {
 	s := l.server.self()
-	s.FeatureLevel = fsm.FeatureLevel
 	s.Sessions = uint32(l.server.hub.Sessions())
 	return s, nil
 }
@@ -159,6 +170,7 @@ func (l *localView) Samples(context.Context) (*commandv1.SamplesResponse, error)
 func (s *Server) self() *apiv1.Server {
 	return &apiv1.Server{
 		Id: s.id, Name: s.config.Name, PeerAddress: s.config.Peer.Advertise, ApiAddress: s.config.API.Advertise, Version: version.Version,
+		FeatureLevel: fsm.FeatureLevel,
 	}
 }
 

@@ -71,6 +71,9 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		return nil, err
 	}
 	reader := stateReader{s.db}
+	if err := reader.checkFeatureLevel(context.Background(), fsm.FeatureLevel, version.Version); err != nil {
+		return nil, err
+	}
 	s.keeper.Attach(reader)
 	samples := zonehub.NewSamples(time.Now)
 	local := &localView{server: s, samples: samples}

@@ -29,6 +29,9 @@ func (j *joiner) Admit(ctx context.Context, server *apiv1.Server) error {
 	if err := j.server.wait(ctx); err != nil {
 		return err
 	}
+	if err := (stateReader{j.server.db}).checkFeatureLevel(ctx, server.GetFeatureLevel(), server.GetVersion()); err != nil {
+		return err
+	}
 	_, err := j.server.persist(ctx, &commandv1.Command{Body: &commandv1.Command_PutServer{PutServer: &commandv1.PutServer{Server: server}}})
 	return err
 }

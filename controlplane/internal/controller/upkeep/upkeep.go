@@ -1,10 +1,11 @@
 // Package upkeep is what the leader does by the clock: it fails operations whose deadline has passed, forgets what has
-// outlived its keep, and ends the sessions of servers that are gone.
+// outlived its keep, ends the sessions of servers that are gone, and raises the feature level.
 package upkeep
 
 import (
 	"context"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,6 +31,8 @@ const (
 	// silent before its sessions count as ended. A zone's agent finds another server long before.
 	watchEvery = 3 * time.Second
 	goneAfter  = 12 * time.Second
+	// raiseEvery is how often it is looked whether every server knows a higher feature level.
+	raiseEvery = time.Minute
 	// batch bounds one command.
 	batch = 256
 	actor = "upkeep"
@@ -79,6 +82,7 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		"expire operations": {expireEvery, u.expire},
 		"prune":             {pruneEvery, u.prune},
 		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
+		"feature level":     {raiseEvery, u.raiseFeatureLevel},
 	} {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)
@@ -169,6 +173,37 @@ func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// raiseFeatureLevel lets commands mean more once every server, those that are recorded and those that take part, says that it
+// knows the level. A server that is away says nothing, and the level waits for it: it would have to stop when it came back.
+func (u *Upkeep) raiseFeatureLevel(ctx context.Context) error {
+	servers, err := u.Servers.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	knows := map[string]uint32{}
+	level := uint32(math.MaxUint32)
+	for _, s := range servers {
+		knows[s.GetId()] = s.GetFeatureLevel() // 0 of one that does not answer
+		level = min(level, s.GetFeatureLevel())
+	}
+	higher := false
+	err = u.Reader.View(ctx, func(tx *state.Tx) error {
+		for s, err := range tx.Servers.All(nil) {
+			if err != nil {
+				return err
+			}
+			level = min(level, knows[s.GetId()])
+		}
+		higher = level > tx.Meta().FeatureLevel
+		return nil
+	})
+	if err != nil || !higher || len(servers) == 0 {
+		return err
+	}
+	u.Log.Info("every server knows a higher feature level", "level", level)
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_RaiseFeatureLevel{RaiseFeatureLevel: &commandv1.RaiseFeatureLevel{Level: level}}})
 }
 
 func (u *Upkeep) propose(ctx context.Context, c *commandv1.Command) error {

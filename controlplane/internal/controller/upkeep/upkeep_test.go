@@ -90,6 +90,48 @@ func TestWhatIsForgottenHasOutlivedItsKeep(t *testing.T) {
 	}
 }
 
+func TestP25TheFeatureLevelIsRaisedOnceEveryServerKnowsAHigherOne(t *testing.T) {
+	u := newTurns(t)
+	u.world.Do(&commandv1.Command{Body: &commandv1.Command_PutServer{PutServer: &commandv1.PutServer{Server: &apiv1.Server{Id: "server-2", Name: "two"}}}})
+	var one string
+	if err := u.world.DB.View(t.Context(), func(tx *state.Tx) error {
+		for s, err := range tx.Servers.All(nil) {
+			if err != nil {
+				return err
+			}
+			if s.GetId() != "server-2" {
+				one = s.GetId()
+			}
+		}
+		return nil
+	}); err != nil || one == "" {
+		t.Fatal(one, err)
+	}
+	server := func(id string, level uint32) *apiv1.Server { return &apiv1.Server{Id: id, FeatureLevel: level} }
+	for _, c := range []struct {
+		about   string
+		servers []*apiv1.Server
+		raised  uint32
+	}{
+		{"none knows more", []*apiv1.Server{server(one, 1), server("server-2", 1)}, 0},
+		{"one knows more", []*apiv1.Server{server(one, 2), server("server-2", 1)}, 0},
+		{"one does not answer", []*apiv1.Server{server(one, 2), server("server-2", 0)}, 0},
+		{"one that is recorded takes no part", []*apiv1.Server{server(one, 2)}, 0},
+		{"one that takes part is not recorded and knows less", []*apiv1.Server{server(one, 2), server("server-2", 2), server("server-3", 1)}, 0},
+		{"none is seen", nil, 0},
+		{"all know more", []*apiv1.Server{server(one, 3), server("server-2", 2)}, 2},
+	} {
+		u.servers = c.servers
+		got := u.take(t, u.raiseFeatureLevel)
+		switch {
+		case c.raised == 0 && len(got) != 0:
+			t.Errorf("%s: %v", c.about, got)
+		case c.raised != 0 && (len(got) != 1 || got[0].GetRaiseFeatureLevel().GetLevel() != c.raised):
+			t.Errorf("%s: %v", c.about, got)
+		}
+	}
+}
+
 // connect opens a session of the business zone at a server.
 func (u *turns) connect(server string) {
 	u.world.Do(&commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
@@ -163,7 +205,7 @@ func TestWhatFailsIsTriedAgainAtTheNextTurnUntilTheTermEnds(t *testing.T) {
 		if err := u.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		if b.views != 20*60 || b.servers != 20*60/3 || b.proposals != 2 {
+		if b.views != 20*60 || b.servers != 20*60/3+20 || b.proposals != 2 {
 			t.Fatalf("in twenty minutes: %+v", b)
 		}
 	})
