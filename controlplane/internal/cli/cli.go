@@ -136,7 +136,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 			case cmd.Flags().Changed("config") && cmd.Flags().Changed("context"):
 				return usagef("--config names a file and --context one of yours; give one of them")
 			}
-			return nil
+			return requiredFlags(cmd)
 		},
 	}
 	flags := root.PersistentFlags()
@@ -177,7 +177,7 @@ func badFlag(cmd *cobra.Command, err error) error {
 		flag := value.GetFlag()
 		text = fmt.Sprintf("--%s %s: ", flag.Name, value.GetValue())
 		switch flag.Value.Type() {
-		case "uint32":
+		case "int", "uint32":
 			text += "it is a whole number, 0 or more"
 		case "duration":
 			text += "it is a time like 30s, 5m or 24h"
@@ -188,6 +188,20 @@ func badFlag(cmd *cobra.Command, err error) error {
 		}
 	}
 	return usagef("%s\nSee %s.", text, cmd.CommandPath()+" --help")
+}
+
+// requiredFlags refuses a command line without a flag that must be there; cobra's own error would be told as one of the inside.
+func requiredFlags(cmd *cobra.Command) error {
+	var missing []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Annotations[cobra.BashCompOneRequiredFlag] != nil && !f.Changed {
+			missing = append(missing, "--"+f.Name)
+		}
+	})
+	if len(missing) == 0 {
+		return nil
+	}
+	return usagef("%s is required\nSee %s --help.", strings.Join(missing, " and "), cmd.CommandPath())
 }
 
 // refuseUnknownVerbs makes `naru vm foo` an error that names the verbs, where cobra would print help and succeed.

@@ -40,7 +40,11 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 		"zone update x --grade secret":   "it is open, sensitive or classified",
 		"zone update x":                  "nothing to change was given; it is --broker",
 		"vm delete a b --etag 7-1":       "revision of one vm",
+		"vm list --limit many":           "--limit many: it is a whole number",
 		"operation resolve x":            "retry, succeed or fail",
+		"operation resolve x --as fail":  "say with --reason why",
+		"zone maintain x":                "--reason is required\nSee naru zone maintain --help.",
+		"admin create x":                 "--csr is required",
 		"zone requests a b":              "one zone at most",
 	} {
 		if r := naru(t.Context(), line, ""); r.code != problem.ExitUsage || !strings.Contains(r.err, says) || r.out != "" {

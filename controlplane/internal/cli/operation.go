@@ -91,6 +91,9 @@ func (a *app) resolveOperation() *cobra.Command {
 		if r.GetOutcome() == 0 {
 			return usagef("say with --as what is to become of it: retry, succeed or fail")
 		}
+		if r.GetReason() == "" {
+			return usagef("say with --reason why; it is kept in the operation")
+		}
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			r.Operation = args[0]
 			answer, err := c.Operations.ResolveOperation(ctx, r)
