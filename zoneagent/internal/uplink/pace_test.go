@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,9 +25,33 @@ type tried struct {
 	*testing.T
 	registry *prometheus.Registry
 	log      bytes.Buffer
-	ends     error // nil: it lasts until the test says otherwise
 	cut      chan struct{}
-	trials   int
+
+	mu     sync.Mutex
+	ends   error // nil: it lasts until the test says otherwise
+	trials int
+}
+
+// end says how sessions end from now on.
+func (u *tried) end(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ends = err
+}
+
+// counted is how many sessions were tried.
+func (u *tried) counted() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.trials
+}
+
+// try counts a session, and returns how it ends.
+func (u *tried) try() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.trials++
+	return u.ends
 }
 
 // trying runs test in a bubble, beside an uplink that keeps sessions.
@@ -36,7 +61,7 @@ func trying(t *testing.T, test func(u *tried)) {
 		u.Uplink = New(Config{Log: slog.New(slog.NewTextHandler(&u.log, nil)), Registerer: u.registry})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		u.ends = errors.New("no way there")
+		u.end(errors.New("no way there"))
 		go func() { ended <- u.keep(ctx, u.session) }()
 		test(u)
 		cancel()
@@ -47,9 +72,8 @@ func trying(t *testing.T, test func(u *tried)) {
 }
 
 func (u *tried) session(ctx context.Context) error {
-	u.trials++
-	if u.ends != nil {
-		return u.ends
+	if err := u.try(); err != nil {
+		return err
 	}
 	stop := u.lasting()
 	defer stop()
@@ -64,10 +88,10 @@ func (u *tried) session(ctx context.Context) error {
 // within counts the trials in a time.
 func (u *tried) within(d time.Duration) int {
 	synctest.Wait()
-	before := u.trials
+	before := u.counted()
 	time.Sleep(d) // the bubble's time
 	synctest.Wait()
-	return u.trials - before
+	return u.counted() - before
 }
 
 func (u *tried) said(text string) int { return strings.Count(u.log.String(), text) }
@@ -104,7 +128,7 @@ func TestAnAgentThatIsBarredAsksSlowlyAndSaysSoOnce(t *testing.T) {
 				if n := u.within(time.Minute); n < 10 {
 					t.Errorf("%d trials in the minute before", n)
 				}
-				u.ends = word.end
+				u.end(word.end)
 				u.within(10 * time.Second)
 				if n := u.within(time.Hour); n < 50 || n > 130 {
 					t.Errorf("%d trials in an hour", n)
@@ -129,9 +153,9 @@ func TestAnAgentThatIsBarredAsksSlowlyAndSaysSoOnce(t *testing.T) {
 
 func TestABarThatIsLiftedIsNoticedWithinAMinute(t *testing.T) {
 	trying(t, func(u *tried) {
-		u.ends = &link.Goodbye{Code: link.CodeQuarantined, Remote: true}
+		u.end(&link.Goodbye{Code: link.CodeQuarantined, Remote: true})
 		u.within(time.Hour)
-		u.ends = nil
+		u.end(nil)
 		if n := u.within(time.Minute + proven); n != 1 {
 			t.Errorf("%d trials", n)
 		}
@@ -141,7 +165,7 @@ func TestABarThatIsLiftedIsNoticedWithinAMinute(t *testing.T) {
 		if s := u.Status(); s.State != Connected || s.Why != "" || time.Since(s.Since) > 2*time.Minute {
 			t.Errorf("its status is %+v", s)
 		}
-		u.ends = errors.New("no way there")
+		u.end(errors.New("no way there"))
 		u.cut <- struct{}{}
 		if n := u.within(time.Minute); n < 10 {
 			t.Errorf("%d trials in the minute after it was cut", n)
@@ -151,9 +175,9 @@ func TestABarThatIsLiftedIsNoticedWithinAMinute(t *testing.T) {
 
 func TestABrokenNetworkDoesNotLiftABar(t *testing.T) {
 	trying(t, func(u *tried) {
-		u.ends = &link.Goodbye{Code: link.CodeRevoked, Remote: true}
+		u.end(&link.Goodbye{Code: link.CodeRevoked, Remote: true})
 		u.within(time.Hour)
-		u.ends = errors.New("no way there")
+		u.end(errors.New("no way there"))
 		if n := u.within(time.Hour); n > 130 || u.gauge(revoked) != 1 {
 			t.Errorf("%d trials in an hour, revoked %v", n, u.gauge(revoked))
 		}
@@ -178,10 +202,10 @@ func TestTheWaitGrowsToAFewSecondsAndIsShortAgainBehindASessionThatWorked(t *tes
 			t.Errorf("%d trials in a minute after an hour without a session", n)
 		}
 		for range 10 { // the broker is killed, comes back, and is killed again
-			u.ends = nil
+			u.end(nil)
 			u.within(lastRetry)
 			u.within(proven)
-			u.ends = errors.New("no way there")
+			u.end(errors.New("no way there"))
 			u.cut <- struct{}{}
 			if n := u.within(time.Second); n < 3 {
 				t.Fatalf("%d trials in the second after a session that worked was cut", n)
@@ -192,12 +216,12 @@ func TestTheWaitGrowsToAFewSecondsAndIsShortAgainBehindASessionThatWorked(t *tes
 
 func TestSessionsThatEndAsSoonAsTheyAreOpenAreTriedEverMoreSlowly(t *testing.T) {
 	trying(t, func(u *tried) {
-		u.ends = nil
+		u.end(nil)
 		for began := time.Now(); time.Since(began) < 10*time.Minute; {
 			u.within(lastRetry)
 			u.cut <- struct{}{}
 		}
-		u.ends = errors.New("no way there")
+		u.end(errors.New("no way there"))
 		u.within(lastRetry)
 		if n := u.within(time.Minute); n > 40 {
 			t.Errorf("%d trials in a minute", n)
