@@ -138,7 +138,7 @@ func (a *applier) apply(entries []Entry) ([]*commandv1.Result, error) {
 		err = fmt.Errorf("the state machine returned %d results for %d entries", len(results), len(entries))
 	}
 	if err != nil {
-		a.failed = fmt.Errorf("apply entries %d to %d: %w", first, last, err)
+		a.failed = fmt.Errorf("apply entries %d to %d: %w. %s", first, last, err, restart)
 		a.fail(a.failed)
 		return nil, a.failed
 	}

@@ -20,6 +20,11 @@ import (
 // realSite is n servers with the real state, in memory.
 func realSite(t *testing.T, n int, test func(t *testing.T, s *site, databases map[string]*state.DB)) {
 	t.Helper()
+	realSiteTuned(t, n, func(*Config) {}, test)
+}
+
+func realSiteTuned(t *testing.T, n int, tune func(*Config), test func(t *testing.T, s *site, databases map[string]*state.DB)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		databases := map[string]*state.DB{}
 		s := &site{t: t, weave: newEther().weave, tune: func(c *Config) {
@@ -30,6 +35,7 @@ func realSite(t *testing.T, n int, test func(t *testing.T, s *site, databases ma
 			databases[c.ServerID] = db
 			c.Machine = realMachine{m}
 			c.Tuning = Tuning{CommitTimeout: 500 * time.Millisecond} // minutes pass here, and heartbeats take time
+			tune(c)
 		}}
 		defer func() {
 			s.close()

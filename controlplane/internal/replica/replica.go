@@ -115,7 +115,7 @@ func (r *Replica) open(weave weave) (err error) {
 		snapshots.kept = r.c.snapshotKept
 	}
 	if r.log, err = raftlog.Open(r.folder.log(), raftlog.Options{
-		SegmentBytes: r.c.Tuning.SegmentBytes, Logger: logger{to: r.c.Logger}, Fail: r.fail, NoSpace: r.noSpace(),
+		SegmentBytes: r.c.Tuning.SegmentBytes, Logger: logger{to: r.c.Logger}, Fail: func(err error) { r.fail(fmt.Errorf("%w. %s", err, restart)) }, NoSpace: r.noSpace(),
 		Files: r.c.files,
 	}); err != nil {
 		return fmt.Errorf("%w. %s", err, rejoin)

@@ -27,6 +27,9 @@ type repair struct {
 	emptyLog bool
 }
 
+// restart is what an operator can do about a disk that failed.
+const restart = "Start the server again when its disk is well; what is missing here it then gets from the others. If it does not start: " + rejoin
+
 const rejoin = "If other servers of the federation have the data, remove this server with \"naru server delete\", give it an empty data folder, and let it join anew. " +
 	"If this is the only server, restore a backup into an empty data folder."
 
