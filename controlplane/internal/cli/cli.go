@@ -74,7 +74,7 @@ func (a *app) explain(err error) int {
 		return problem.ExitCode(e.Code())
 	}
 	if d := p.GetDetail(); d != "" && !saidByFields(p) {
-		say("%s", d)
+		say("%s", withoutTransport(d))
 	}
 	for _, f := range p.GetErrors() {
 		say("%s: %s", f.GetField(), f.GetDetail())
@@ -93,11 +93,19 @@ func (a *app) explain(err error) int {
 	return problem.ExitCode(e.Code())
 }
 
+// withoutTransport is a detail without what gRPC puts around the cause for which a server was not reached.
+func withoutTransport(detail string) string {
+	if cause, ok := strings.CutPrefix(detail, `connection error: desc = "transport: `); ok {
+		return strings.TrimPrefix(strings.TrimSuffix(cause, `"`), "Error while dialing: ")
+	}
+	return detail
+}
+
 // saidByFields reports whether a problem's detail only says again what its fields say.
 func saidByFields(p *apiv1.Problem) bool {
 	var said []string
 	for _, f := range p.GetErrors() {
-		if f.GetDetail() == p.GetDetail() {
+		if f.GetDetail() == p.GetDetail() || strings.HasSuffix(p.GetDetail(), ": "+f.GetDetail()) {
 			return true
 		}
 		said = append(said, f.GetField()+" "+f.GetDetail())

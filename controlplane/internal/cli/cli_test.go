@@ -57,7 +57,7 @@ func TestAServerThatIsNotThereIsNamed(t *testing.T) {
 	bare(t, t.TempDir())
 	t.Setenv("NARU_SERVER", "https://127.0.0.1:1")
 	for _, line := range []string{"vm list --timeout 300ms", "vm list --watch", "flavor create x --memory-mib 1 --timeout 300ms"} {
-		if r := naru(t.Context(), line, ""); r.code != problem.ExitUnavailable || !strings.Contains(r.err, "https://127.0.0.1:1 was asked") {
+		if r := naru(t.Context(), line, ""); r.code != problem.ExitUnavailable || !strings.Contains(r.err, "https://127.0.0.1:1 was asked") || strings.Contains(r.err, "desc = ") {
 			t.Errorf("naru %s: exit %d, %q", line, r.code, r.err)
 		}
 	}

@@ -51,6 +51,31 @@ func TestEachKindOfRefusalHasItsExitCode(t *testing.T) {
 	}
 }
 
+func TestAnErrorSaysOnceWhatIsWrong(t *testing.T) {
+	d := newDesk(t)
+	for line, once := range map[string]string{
+		"vm list --filter color=red": "filter: there is no column",
+		"vm list --order-by color":   "order_by: there is no column",
+	} {
+		if r := d.naru(line); strings.Count(r.err, "there is no column") != 1 || !strings.Contains(r.err, once) {
+			t.Errorf("naru %s:\n%s", line, r.err)
+		}
+	}
+}
+
+func TestAHostThatWasDeclaredLostIsListedAsLostUntilItIsFound(t *testing.T) {
+	d := newDesk(t)
+	if got := d.must("host lost kvm-1 --zone business --reason burnt"); !strings.Contains(got, " lost ") {
+		t.Errorf("after lost:\n%s", got)
+	}
+	if got := d.must("host list --zone business --filter name=kvm-1"); !strings.Contains(got, " lost ") {
+		t.Errorf("listed:\n%s", got)
+	}
+	if got := d.must("host found kvm-1 --zone business --reason repaired"); strings.Contains(got, " lost ") || !strings.Contains(got, " enabled ") {
+		t.Errorf("after found:\n%s", got)
+	}
+}
+
 func TestAListIsReadPageByPageUntilTheLimit(t *testing.T) {
 	d := newDesk(t)
 	for _, name := range []string{"a1", "a2", "a3"} {

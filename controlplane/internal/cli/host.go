@@ -30,8 +30,13 @@ var hostColumns = slices.Concat([]column[*apiv1.Host]{
 	{head: "ID", value: (*apiv1.Host).GetId, wide: true},
 })
 
-// hostAdmin is the admin state of a host; one that was never set is enabled.
-func hostAdmin(m *apiv1.Host) string { return cmp.Or(lower(m.GetAdminState()), "enabled") }
+// hostAdmin is what administrators have said of a host; one of which nothing was said is enabled.
+func hostAdmin(m *apiv1.Host) string {
+	if m.GetLoss() != nil {
+		return "lost"
+	}
+	return cmp.Or(lower(m.GetAdminState()), "enabled")
+}
 
 func (a *app) hostNoun() noun[*apiv1.Host] {
 	return noun[*apiv1.Host]{

@@ -64,7 +64,7 @@ func (s *screen) paint(c colour, text string) string {
 // tints are the states that want to be seen at a glance; what is well has no colour.
 var tints = map[string]colour{
 	"error": red, "failed": red, "down": red, "missing": red, "unreachable": red, "disconnected": red, "quarantined": red,
-	"fencing": red, "fenced": red, "critical": red, "retired": red,
+	"fencing": red, "fenced": red, "lost": red, "critical": red, "retired": red,
 	"stale": yellow, "degraded": yellow, "suspect": yellow, "checking": yellow, "warning": yellow, "unknown": yellow,
 	"cordoned": yellow, "draining": yellow, "maintenance": yellow, "joining": yellow, "waiting": yellow,
 }
