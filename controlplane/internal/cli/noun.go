@@ -178,13 +178,13 @@ func listAll[M proto.Message](ctx context.Context, c *client.Client, n noun[M], 
 
 // watchNouns shows what is there and then every change, until ctx ends.
 func watchNouns[M proto.Message](ctx context.Context, a *app, c *client.Client, n noun[M], q query) error {
-	began, bookmarks := false, 0
+	began, broken, bookmarks := false, false, 0
 	known := map[string]bool{} // a watch that is taken up again tells more deletions than the reader has had puts
 	p := newRows(a, n.columns)
 	err := client.Watch(ctx, func(ctx context.Context, after string) (func() (change[M], error), error) {
 		return n.watch(ctx, c, q, after)
 	}, func(ch change[M]) error {
-		began = true
+		began, broken = true, false
 		if ch.Type == apiv1.WatchType_BOOKMARK {
 			bookmarks++ // the second one stands behind what is there at first
 		} else if id := textOf(ch.Noun, "id"); ch.Type == apiv1.WatchType_PUT || known[id] {
@@ -203,7 +203,10 @@ func watchNouns[M proto.Message](ctx context.Context, a *app, c *client.Client, 
 		if !began {
 			return err
 		}
-		fmt.Fprintln(a.err, "The stream broke off; it is taken up again.")
+		if !broken {
+			broken = true
+			fmt.Fprintln(a.err, "The stream broke off; it goes on when the server can be reached again.")
+		}
 		return nil
 	})
 	if errors.Is(err, context.Canceled) {
