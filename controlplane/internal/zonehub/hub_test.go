@@ -49,6 +49,9 @@ func TestAZoneThatConnectsGetsWhatItShouldHoldAndIsHeard(t *testing.T) {
 	}
 	a.stop()
 	s.eventually("its end is written down", func() bool { return !s.connected() })
+	if why := s.Zone("business").GetStateReason(); !strings.HasPrefix(why, "its session ended: ") || len(why) < len("its session ended: x") {
+		t.Errorf("why the zone is disconnected: %q", why)
+	}
 }
 
 func TestASessionResumesWhereTheLastOneEndedWhicheverEndStartsAnew(t *testing.T) {

@@ -3,6 +3,7 @@ package zonehub
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 
 	"github.com/naru-project/naru/federation/link"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -23,6 +24,9 @@ type session struct {
 	results  *results
 }
 
+// maxReason is how much is kept of why a session ended: the far end may have a say in it, and a zone's reason is bounded.
+const maxReason = 512
+
 func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string) *session {
 	s := &session{hub: h, zone: zone, agent: agent, incarnation: incarnation, id: make([]byte, 16)}
 	rand.Read(s.id)
@@ -35,32 +39,35 @@ func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string) *session {
 
 // opened writes down that the zone is connected, and sees to it that its end is written down too.
 func (s *session) opened(ctx context.Context, _ *link.Opened) error {
-	if err := s.record(ctx, true); err != nil {
+	if err := s.record(ctx, true, nil); err != nil {
 		return err
 	}
 	s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
 	s.hub.farewells.Add(1)
-	context.AfterFunc(ctx, s.closed)
+	context.AfterFunc(ctx, func() { s.closed(context.Cause(ctx)) })
 	return nil
 }
 
-// closed writes down that the session has ended. It goes on trying beyond this session's life; a server that dies before
+// closed writes down that the session has ended, and why. It goes on trying beyond this session's life; a server that dies before
 // leaves it to the leader, who watches over sessions of servers that are gone.
-func (s *session) closed() {
+func (s *session) closed(why error) {
 	defer s.hub.farewells.Done()
 	s.desired.close()
 	s.orders.close()
 	s.hub.Samples.forget(s.zone.GetId())
 	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 	defer cancel()
-	if err := s.record(ctx, false); err != nil {
+	told := "its session ended: " + why.Error()
+	told = strings.ToValidUTF8(told[:min(len(told), maxReason)], "")
+	if err := s.record(ctx, false, &apiv1.Event{Message: told}); err != nil {
 		s.hub.Log.Warn("the end of a zone's session could not be written down", "zone", s.zone.GetName(), "error", err)
 	}
 }
 
-func (s *session) record(ctx context.Context, connected bool) error {
+func (s *session) record(ctx context.Context, connected bool, told *apiv1.Event) error {
 	return s.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
 		ZoneId: s.zone.GetId(), Session: s.id, Connected: connected, Agent: s.agent, ServerId: s.hub.ServerID, Incarnation: s.incarnation,
+		Event: told,
 	}}})
 }
 
