@@ -9,8 +9,8 @@ import (
 	"github.com/naru-project/naru/pkg/obs"
 )
 
-// metricsServer serves /healthz, /readyz and /metrics from the beginning of New on, so that whoever watches an agent sees
-// what it waits for. A nil one serves nothing.
+// metricsServer serves /healthz, /readyz and /metrics from before New waits for the zone's etcd, so that whoever watches an
+// agent sees what it waits for. A nil one serves nothing.
 type metricsServer struct {
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -54,17 +54,18 @@ func (m *metricsServer) close() {
 	}
 }
 
-func (a *Agent) waitsFor(what string) { a.waits.Store(&what) }
+// errNoStore is what an agent waits for that cannot work.
+var errNoStore = errors.New("waiting for the zone's etcd: more than half of its members must run, and be reached from here")
 
 // ready says what the agent waits for; nil while it can work.
 func (a *Agent) ready(ctx context.Context) error {
-	if what := a.waits.Load(); what != nil {
-		return errors.New("waiting for " + *what)
+	if !a.opened.Load() {
+		return errNoStore
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, err := a.store.Cursor(ctx); err != nil {
-		return fmt.Errorf("waiting for the zone's etcd, more than half of whose members must run and be reached from here: %w", err)
+		return fmt.Errorf("%w: %w", errNoStore, err)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,9 +46,8 @@ type Agent struct {
 	edge     *edge.Conn
 
 	edgeListen, peerListen net.Listener
-	// waits is what New waits for, for /readyz; nil once all is there.
-	waits   atomic.Pointer[string]
-	metrics *metricsServer
+	opened                 atomic.Bool // New has everything
+	metrics                *metricsServer
 }
 
 // sampleBuffer is how many samples wait for the link before the oldest are dropped.
@@ -64,9 +62,6 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 			a.close()
 		}
 	}()
-	if a.metrics, err = a.serveMetrics(); err != nil {
-		return nil, err
-	}
 	if a.identity, err = openIdentity(c, log); err != nil {
 		return nil, err
 	}
@@ -76,7 +71,6 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.dialer, err = dial.New(dial.Config{Addresses: c.Brokers, Holder: a.identity.Link, Logger: log.With("part", "dial")}); err != nil {
 		return nil, err
 	}
-	a.waitsFor("one of the zone's other agents (" + strings.Join(c.Peers, ", ") + ") to let this one in")
 	endpoints, err := a.enterZone(ctx)
 	if err != nil {
 		return nil, err
@@ -87,7 +81,9 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.company, err = newCompany(a); err != nil {
 		return nil, err
 	}
-	a.waitsFor("the zone's etcd, more than half of whose members must run and be reached from here")
+	if a.metrics, err = a.serveMetrics(); err != nil {
+		return nil, err
+	}
 	if a.store, err = a.openStore(ctx, endpoints); err != nil {
 		return nil, err
 	}
@@ -106,7 +102,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.edge, err = edge.NewConn(a.central, a.local, time.Now); err != nil {
 		return nil, err
 	}
-	a.waits.Store(nil)
+	a.opened.Store(true)
 	return a, a.listen()
 }
 
