@@ -80,7 +80,10 @@ func (f *folder) claim(of identity) error {
 
 func (f *folder) log() string { return filepath.Join(f.path, "log") }
 
-func (f *folder) close() error { return f.lock.Close() } // the lock ends with its file
+// close unlocks first: a process that is being forked has the file open until it runs its own program.
+func (f *folder) close() error {
+	return errors.Join(syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN), f.lock.Close())
+}
 
 // writeDurably replaces a small file whole.
 func writeDurably(name string, content []byte) error {

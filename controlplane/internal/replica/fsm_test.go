@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,79 +65,81 @@ func createFlavor(name string) *commandv1.Command {
 // P23 and P24 with the real state: leaders are killed, one server needs a snapshot, all end with the same hash, and a backup
 // holds it.
 func TestP23ServersWithTheRealStateMachineEndAlike(t *testing.T) {
-	machines, databases := map[string]*fsm.Machine{}, map[string]*state.DB{}
-	e := newEther()
-	s := &site{t: t, weave: e.weave, tune: func(c *Config) {
-		m, db := openMachine(t, c.Dir, c.ServerID)
-		machines[c.ServerID], databases[c.ServerID] = m, db
-		c.Machine = realMachine{m}
-		c.Tuning.TrailingEntries = 10
-		c.Tuning.HeartbeatTimeout, c.Tuning.ElectionTimeout, c.Tuning.LeaseTimeout = 300*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
-	}}
-	crash := func(n *node) {
-		n.crash()
-		check(t, databases[n.id].Close())
-	}
-	defer func() {
+	synctest.Test(t, func(t *testing.T) {
+		machines, databases := map[string]*fsm.Machine{}, map[string]*state.DB{}
+		e := newEther()
+		s := &site{t: t, weave: e.weave, tune: func(c *Config) {
+			m, db := openMachine(t, c.Dir, c.ServerID)
+			machines[c.ServerID], databases[c.ServerID] = m, db
+			c.Machine = realMachine{m}
+			c.Tuning.TrailingEntries = 10
+		}}
+		crash := func(n *node) {
+			n.crash()
+			check(t, databases[n.id].Close())
+		}
+		defer s.outlive()
+		defer func() {
+			for _, n := range s.running() {
+				crash(n)
+			}
+		}()
+		for i := range 3 {
+			n := s.add(fmt.Sprintf("server-%d", i+1))
+			n.start()
+			if i == 0 {
+				check(t, n.Bootstrap())
+				s.must(n, bootstrapCommand())
+			} else {
+				s.admit(n)
+			}
+		}
+		late := s.follower()
+		crash(late)
+		for i := range 60 {
+			s.must(s.running()[i%2], createFlavor(fmt.Sprintf("f%d", i)))
+		}
+		if _, err := s.leader().Propose(t.Context(), createFlavor("f7")); !problem.Is(err, problem.NameTaken) {
+			t.Errorf("a name that is taken: %v", err)
+		}
 		for _, n := range s.running() {
-			crash(n)
+			check(t, n.raft.Snapshot().Error())
 		}
-	}()
-	for i := range 3 {
-		n := s.add(fmt.Sprintf("server-%d", i+1))
-		n.start()
-		if i == 0 {
-			check(t, n.Bootstrap())
-			s.must(n, bootstrapCommand())
-		} else {
-			s.admit(n)
-		}
-	}
-	late := s.follower()
-	crash(late)
-	for i := range 60 {
-		s.must(s.running()[i%2], createFlavor(fmt.Sprintf("f%d", i)))
-	}
-	if _, err := s.leader().Propose(t.Context(), createFlavor("f7")); !problem.Is(err, problem.NameTaken) {
-		t.Errorf("a name that is taken: %v", err)
-	}
-	for _, n := range s.running() {
-		check(t, n.raft.Snapshot().Error())
-	}
-	late.start()
-	s.must(late, createFlavor("through-the-late-one"))
-	old := s.leader()
-	crash(old)
-	s.must(s.running()[0], createFlavor("after-the-leader"))
-	old.start()
-	s.must(old, createFlavor("through-the-old-one"))
+		late.start()
+		s.must(late, createFlavor("through-the-late-one"))
+		old := s.leader()
+		crash(old)
+		s.must(s.running()[0], createFlavor("after-the-leader"))
+		old.start()
+		s.must(old, createFlavor("through-the-old-one"))
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	for {
-		check(t, ctx.Err())
-		sums := map[[sha256.Size]byte]bool{}
-		indexes := map[uint64]bool{}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		for {
+			check(t, ctx.Err())
+			sums := map[[sha256.Size]byte]bool{}
+			indexes := map[uint64]bool{}
+			for _, n := range s.nodes {
+				check(t, n.ReadIndex(ctx))
+				index, sum, err := machines[n.id].StateHash()
+				check(t, err)
+				sums[sum], indexes[index] = true, true
+			}
+			if len(indexes) == 1 {
+				if len(sums) != 1 {
+					t.Errorf("%d different states at the same entry", len(sums))
+				}
+				break
+			}
+		}
 		for _, n := range s.nodes {
-			check(t, n.ReadIndex(ctx))
-			index, sum, err := machines[n.id].StateHash()
-			check(t, err)
-			sums[sum], indexes[index] = true, true
+			check(t, databases[n.id].View(t.Context(), func(tx *state.Tx) error {
+				all, err := tx.Flavors.Count(nil, "")
+				if all != 63 {
+					t.Errorf("%s has %d flavors", n.id, all)
+				}
+				return err
+			}))
 		}
-		if len(indexes) == 1 {
-			if len(sums) != 1 {
-				t.Errorf("%d different states at the same entry", len(sums))
-			}
-			break
-		}
-	}
-	for _, n := range s.nodes {
-		check(t, databases[n.id].View(t.Context(), func(tx *state.Tx) error {
-			all, err := tx.Flavors.Count(nil, "")
-			if all != 63 {
-				t.Errorf("%s has %d flavors", n.id, all)
-			}
-			return err
-		}))
-	}
+	})
 }

@@ -40,7 +40,7 @@ func TestP1WhatWasAcknowledgedSurvivesAnyMinorityOfCrashes(t *testing.T) {
 	}
 	n := *schedules
 	if testing.Short() {
-		n = min(n, 40)
+		n = min(n, 6)
 	}
 	base := uint64(time.Now().UnixNano())
 	for i := range n {
