@@ -3,6 +3,7 @@ package zonehub
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -84,6 +85,7 @@ func (b *Brokers) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return b.publish(ctx) })
 	g.Go(func() error { return b.reconcile(ctx) })
+	g.Go(func() error { return b.Hub.endQuarantined(ctx) })
 	return g.Wait()
 }
 
@@ -205,6 +207,33 @@ func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
 		return err
 	}
 	return c.Run(ctx)
+}
+
+// endQuarantined ends the sessions of zones that come into quarantine, as they do. One that opens at that moment writes its
+// zone, and is looked at then.
+func (h *Hub) endQuarantined(ctx context.Context) error {
+	watch := h.Reader.Watch("zones")
+	defer watch.Close()
+	for {
+		for _, s := range h.end.Sessions() {
+			var zone *apiv1.Zone
+			err := h.view(ctx, func(tx *state.Tx) (err error) {
+				zone, err = tx.Zones.Get(s.Peer.Zone)
+				return err
+			})
+			if err != nil && !errors.Is(err, state.ErrNotFound) {
+				return fmt.Errorf("read who is in quarantine: %w", err)
+			}
+			if zone.GetState() == apiv1.Zone_QUARANTINED {
+				h.end.End(s.Peer.Zone, s.Peer.Agent, link.CodeQuarantined, "zone "+zone.GetName()+": "+zone.GetStateReason())
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-watch.C():
+		}
+	}
 }
 
 // endRevoked ends the sessions of who is revoked, as "zone id" or "zone id/agent".

@@ -3,6 +3,7 @@ package zonehub
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 
 	"github.com/naru-project/naru/federation/link"
@@ -58,6 +59,9 @@ func (s *session) closed(why error) {
 	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 	defer cancel()
 	told := "its session ended: " + why.Error()
+	if errors.Is(why, context.Canceled) {
+		told = "its session ended: the stream through the broker broke off"
+	}
 	told = strings.ToValidUTF8(told[:min(len(told), maxReason)], "")
 	if err := s.record(ctx, false, &apiv1.Event{Message: told}); err != nil {
 		s.hub.Log.Warn("the end of a zone's session could not be written down", "zone", s.zone.GetName(), "error", err)
