@@ -72,8 +72,11 @@ func put(key, value string) *commandv1.Command {
 
 // Apply implements Machine.
 func (l *ledger) Apply(entries []Entry) ([]*commandv1.Result, error) {
-	if l.before != nil {
-		if err := l.before(entries); err != nil {
+	l.mu.Lock()
+	before := l.before
+	l.mu.Unlock()
+	if before != nil {
+		if err := before(entries); err != nil {
 			return nil, err
 		}
 	}
@@ -99,9 +102,10 @@ func (l *ledger) Apply(entries []Entry) ([]*commandv1.Result, error) {
 	}
 	l.batches++
 	err := l.keep(next)
+	after := l.after
 	l.mu.Unlock()
-	if err == nil && l.after != nil {
-		l.after(entries)
+	if err == nil && after != nil {
+		after(entries)
 	}
 	return results, err
 }
