@@ -40,7 +40,7 @@ func TestP9NothingLeavesANetworkButTLSToItsBroker(t *testing.T) {
 }
 
 // namespaces returns where the site's processes, desks and switches stand.
-func (s *standing) namespaces(t *testing.T) []dev.Namespace {
+func (s *standing) namespaces(t testing.TB) []dev.Namespace {
 	t.Helper()
 	site, err := dev.Open(s.dir, filepath.Dir(program("naru")))
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *standing) namespaces(t *testing.T) []dev.Namespace {
 	return all
 }
 
-func named(t *testing.T, all []dev.Namespace, group string) dev.Namespace {
+func named(t testing.TB, all []dev.Namespace, group string) dev.Namespace {
 	t.Helper()
 	for _, n := range all {
 		if n.Group == group {

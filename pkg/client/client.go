@@ -63,8 +63,8 @@ type Client struct {
 	conn *grpc.ClientConn
 }
 
-// New returns a client. Nothing is dialled before the first call.
-func New(c *Config) (*Client, error) {
+// New returns a client. Nothing is dialled before the first call. An option goes before the client's own.
+func New(c *Config, options ...grpc.DialOption) (*Client, error) {
 	servers, err := c.servers()
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func New(c *Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := []grpc.DialOption{
+	options = append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tc)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithUnaryInterceptor(repeatSafely),
@@ -88,7 +88,7 @@ func New(c *Config) (*Client, error) {
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-	}
+	}, options...)
 	if token != "" {
 		options = append(options, grpc.WithPerRPCCredentials(bearer(token)))
 	}
