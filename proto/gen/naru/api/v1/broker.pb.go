@@ -41,7 +41,13 @@ type Broker struct {
 	Description string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
 	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Each server's side of it, as seen now. Lists and a single broker have it; a watch does not.
+	Connections []*Broker_Connection `protobuf:"bytes,9,rep,name=connections,proto3" json:"connections,omitempty"`
+	// Until when its certificate is good; unset where no server reaches it.
+	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
+	// Its own, where a server reaches it.
+	Version       string `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +134,27 @@ func (x *Broker) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Broker) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Broker) GetConnections() []*Broker_Connection {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+func (x *Broker) GetCertificateExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpiresAt
+	}
+	return nil
+}
+
+func (x *Broker) GetVersion() string {
+	if x != nil {
+		return x.Version
 	}
 	return ""
 }
@@ -733,11 +760,92 @@ func (x *WatchBrokersResponse) GetBroker() *Broker {
 	return nil
 }
 
+// Connection is one server's side of a broker.
+type Broker_Connection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name.
+	Server    string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Connected bool   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	// When the broker was last heard; unset: not since the server began.
+	SeenAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=seen_at,json=seenAt,proto3" json:"seen_at,omitempty"`
+	// Zones whose sessions the server has through it, by name.
+	Zones []string `protobuf:"bytes,4,rep,name=zones,proto3" json:"zones,omitempty"`
+	// Why the server does not reach it.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Broker_Connection) Reset() {
+	*x = Broker_Connection{}
+	mi := &file_naru_api_v1_broker_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Broker_Connection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Broker_Connection) ProtoMessage() {}
+
+func (x *Broker_Connection) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_broker_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Broker_Connection.ProtoReflect.Descriptor instead.
+func (*Broker_Connection) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_broker_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *Broker_Connection) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Broker_Connection) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *Broker_Connection) GetSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenAt
+	}
+	return nil
+}
+
+func (x *Broker_Connection) GetZones() []string {
+	if x != nil {
+		return x.Zones
+	}
+	return nil
+}
+
+func (x *Broker_Connection) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_naru_api_v1_broker_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_broker_proto_rawDesc = "" +
 	"\n" +
-	"\x18naru/api/v1/broker.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xaf\x03\n" +
+	"\x18naru/api/v1/broker.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xcb\x06\n" +
 	"\x06Broker\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x125\n" +
@@ -749,7 +857,18 @@ const file_naru_api_v1_broker_proto_rawDesc = "" +
 	"\vdescription\x18\x06 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12?\n" +
 	"\n" +
 	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xaa\x01\n" +
+	"\brevision\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12F\n" +
+	"\vconnections\x18\t \x03(\v2\x1e.naru.api.v1.Broker.ConnectionB\x04\xa0\xbb\x18\x03R\vconnections\x12V\n" +
+	"\x16certificate_expires_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x14certificateExpiresAt\x12%\n" +
+	"\aversion\x18\v \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\aversion\x1a\xd2\x01\n" +
+	"\n" +
+	"Connection\x12#\n" +
+	"\x06server\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06server\x12\"\n" +
+	"\tconnected\x18\x02 \x01(\bB\x04\xa0\xbb\x18\x03R\tconnected\x129\n" +
+	"\aseen_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x06seenAt\x12\x1a\n" +
+	"\x05zones\x18\x04 \x03(\tB\x04\xa0\xbb\x18\x03R\x05zones\x12$\n" +
+	"\x06reason\x18\x05 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06reason\"\xaa\x01\n" +
 	"\x12ListBrokersRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -804,7 +923,7 @@ func file_naru_api_v1_broker_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_broker_proto_rawDescData
 }
 
-var file_naru_api_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_naru_api_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_naru_api_v1_broker_proto_goTypes = []any{
 	(*Broker)(nil),                // 0: naru.api.v1.Broker
 	(*ListBrokersRequest)(nil),    // 1: naru.api.v1.ListBrokersRequest
@@ -819,40 +938,44 @@ var file_naru_api_v1_broker_proto_goTypes = []any{
 	(*DeleteBrokerResponse)(nil),  // 10: naru.api.v1.DeleteBrokerResponse
 	(*WatchBrokersRequest)(nil),   // 11: naru.api.v1.WatchBrokersRequest
 	(*WatchBrokersResponse)(nil),  // 12: naru.api.v1.WatchBrokersResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Operation)(nil),             // 14: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 15: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 16: naru.api.v1.WatchType.Value
+	(*Broker_Connection)(nil),     // 13: naru.api.v1.Broker.Connection
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Operation)(nil),             // 15: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 16: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 17: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_broker_proto_depIdxs = []int32{
-	13, // 0: naru.api.v1.Broker.created_at:type_name -> google.protobuf.Timestamp
-	0,  // 1: naru.api.v1.ListBrokersResponse.brokers:type_name -> naru.api.v1.Broker
-	0,  // 2: naru.api.v1.GetBrokerResponse.broker:type_name -> naru.api.v1.Broker
-	0,  // 3: naru.api.v1.CreateBrokerRequest.broker:type_name -> naru.api.v1.Broker
-	14, // 4: naru.api.v1.CreateBrokerResponse.operation:type_name -> naru.api.v1.Operation
-	0,  // 5: naru.api.v1.UpdateBrokerRequest.broker:type_name -> naru.api.v1.Broker
-	15, // 6: naru.api.v1.UpdateBrokerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 7: naru.api.v1.UpdateBrokerResponse.broker:type_name -> naru.api.v1.Broker
-	14, // 8: naru.api.v1.DeleteBrokerResponse.operation:type_name -> naru.api.v1.Operation
-	16, // 9: naru.api.v1.WatchBrokersResponse.type:type_name -> naru.api.v1.WatchType.Value
-	0,  // 10: naru.api.v1.WatchBrokersResponse.broker:type_name -> naru.api.v1.Broker
-	1,  // 11: naru.api.v1.BrokerService.ListBrokers:input_type -> naru.api.v1.ListBrokersRequest
-	3,  // 12: naru.api.v1.BrokerService.GetBroker:input_type -> naru.api.v1.GetBrokerRequest
-	5,  // 13: naru.api.v1.BrokerService.CreateBroker:input_type -> naru.api.v1.CreateBrokerRequest
-	7,  // 14: naru.api.v1.BrokerService.UpdateBroker:input_type -> naru.api.v1.UpdateBrokerRequest
-	9,  // 15: naru.api.v1.BrokerService.DeleteBroker:input_type -> naru.api.v1.DeleteBrokerRequest
-	11, // 16: naru.api.v1.BrokerService.WatchBrokers:input_type -> naru.api.v1.WatchBrokersRequest
-	2,  // 17: naru.api.v1.BrokerService.ListBrokers:output_type -> naru.api.v1.ListBrokersResponse
-	4,  // 18: naru.api.v1.BrokerService.GetBroker:output_type -> naru.api.v1.GetBrokerResponse
-	6,  // 19: naru.api.v1.BrokerService.CreateBroker:output_type -> naru.api.v1.CreateBrokerResponse
-	8,  // 20: naru.api.v1.BrokerService.UpdateBroker:output_type -> naru.api.v1.UpdateBrokerResponse
-	10, // 21: naru.api.v1.BrokerService.DeleteBroker:output_type -> naru.api.v1.DeleteBrokerResponse
-	12, // 22: naru.api.v1.BrokerService.WatchBrokers:output_type -> naru.api.v1.WatchBrokersResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	14, // 0: naru.api.v1.Broker.created_at:type_name -> google.protobuf.Timestamp
+	13, // 1: naru.api.v1.Broker.connections:type_name -> naru.api.v1.Broker.Connection
+	14, // 2: naru.api.v1.Broker.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 3: naru.api.v1.ListBrokersResponse.brokers:type_name -> naru.api.v1.Broker
+	0,  // 4: naru.api.v1.GetBrokerResponse.broker:type_name -> naru.api.v1.Broker
+	0,  // 5: naru.api.v1.CreateBrokerRequest.broker:type_name -> naru.api.v1.Broker
+	15, // 6: naru.api.v1.CreateBrokerResponse.operation:type_name -> naru.api.v1.Operation
+	0,  // 7: naru.api.v1.UpdateBrokerRequest.broker:type_name -> naru.api.v1.Broker
+	16, // 8: naru.api.v1.UpdateBrokerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 9: naru.api.v1.UpdateBrokerResponse.broker:type_name -> naru.api.v1.Broker
+	15, // 10: naru.api.v1.DeleteBrokerResponse.operation:type_name -> naru.api.v1.Operation
+	17, // 11: naru.api.v1.WatchBrokersResponse.type:type_name -> naru.api.v1.WatchType.Value
+	0,  // 12: naru.api.v1.WatchBrokersResponse.broker:type_name -> naru.api.v1.Broker
+	14, // 13: naru.api.v1.Broker.Connection.seen_at:type_name -> google.protobuf.Timestamp
+	1,  // 14: naru.api.v1.BrokerService.ListBrokers:input_type -> naru.api.v1.ListBrokersRequest
+	3,  // 15: naru.api.v1.BrokerService.GetBroker:input_type -> naru.api.v1.GetBrokerRequest
+	5,  // 16: naru.api.v1.BrokerService.CreateBroker:input_type -> naru.api.v1.CreateBrokerRequest
+	7,  // 17: naru.api.v1.BrokerService.UpdateBroker:input_type -> naru.api.v1.UpdateBrokerRequest
+	9,  // 18: naru.api.v1.BrokerService.DeleteBroker:input_type -> naru.api.v1.DeleteBrokerRequest
+	11, // 19: naru.api.v1.BrokerService.WatchBrokers:input_type -> naru.api.v1.WatchBrokersRequest
+	2,  // 20: naru.api.v1.BrokerService.ListBrokers:output_type -> naru.api.v1.ListBrokersResponse
+	4,  // 21: naru.api.v1.BrokerService.GetBroker:output_type -> naru.api.v1.GetBrokerResponse
+	6,  // 22: naru.api.v1.BrokerService.CreateBroker:output_type -> naru.api.v1.CreateBrokerResponse
+	8,  // 23: naru.api.v1.BrokerService.UpdateBroker:output_type -> naru.api.v1.UpdateBrokerResponse
+	10, // 24: naru.api.v1.BrokerService.DeleteBroker:output_type -> naru.api.v1.DeleteBrokerResponse
+	12, // 25: naru.api.v1.BrokerService.WatchBrokers:output_type -> naru.api.v1.WatchBrokersResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_broker_proto_init() }
@@ -869,7 +992,7 @@ func file_naru_api_v1_broker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_broker_proto_rawDesc), len(file_naru_api_v1_broker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

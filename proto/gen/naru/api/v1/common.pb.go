@@ -129,7 +129,7 @@ func (x WatchType_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchType_Value.Descriptor instead.
 func (WatchType_Value) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{6, 0}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Resources is an amount of compute: what a host has, what a VM takes.
@@ -306,8 +306,10 @@ type Problem struct {
 	// What to do about it.
 	Next string `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`
 	// Follows the request through every log.
-	TraceId       string          `protobuf:"bytes,5,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	Errors        []*FieldProblem `protobuf:"bytes,6,rep,name=errors,proto3" json:"errors,omitempty"`
+	TraceId string          `protobuf:"bytes,5,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	Errors  []*FieldProblem `protobuf:"bytes,6,rep,name=errors,proto3" json:"errors,omitempty"`
+	// Of NO_HOST_FITS: what the detail says of each cluster, for programs and tables.
+	Clusters      []*ClusterRefusal `protobuf:"bytes,7,rep,name=clusters,proto3" json:"clusters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +386,149 @@ func (x *Problem) GetErrors() []*FieldProblem {
 	return nil
 }
 
+func (x *Problem) GetClusters() []*ClusterRefusal {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+// ClusterRefusal is why no host of a cluster takes a VM.
+type ClusterRefusal struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// How many were looked at.
+	Hosts uint32 `protobuf:"varint,2,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	// The cluster itself takes no VM, whatever its hosts would do.
+	Cordoned bool `protobuf:"varint,3,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	// Most frequent first.
+	Reasons       []*HostRefusal `protobuf:"bytes,4,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterRefusal) Reset() {
+	*x = ClusterRefusal{}
+	mi := &file_naru_api_v1_common_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRefusal) ProtoMessage() {}
+
+func (x *ClusterRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_common_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRefusal.ProtoReflect.Descriptor instead.
+func (*ClusterRefusal) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ClusterRefusal) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterRefusal) GetHosts() uint32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+func (x *ClusterRefusal) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
+}
+
+func (x *ClusterRefusal) GetReasons() []*HostRefusal {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+// HostRefusal is one reason for which hosts of a cluster do not take a VM.
+type HostRefusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As people read it: "lack memory", "are cordoned".
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many it holds for.
+	Hosts uint32 `protobuf:"varint,2,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	// The host that is out by the least, and what it lacks.
+	Nearest       string `protobuf:"bytes,3,opt,name=nearest,proto3" json:"nearest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostRefusal) Reset() {
+	*x = HostRefusal{}
+	mi := &file_naru_api_v1_common_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostRefusal) ProtoMessage() {}
+
+func (x *HostRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_common_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostRefusal.ProtoReflect.Descriptor instead.
+func (*HostRefusal) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HostRefusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HostRefusal) GetHosts() uint32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+func (x *HostRefusal) GetNearest() string {
+	if x != nil {
+		return x.Nearest
+	}
+	return ""
+}
+
 // FieldProblem is what is wrong with one field of a request.
 type FieldProblem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -395,7 +540,7 @@ type FieldProblem struct {
 
 func (x *FieldProblem) Reset() {
 	*x = FieldProblem{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[4]
+	mi := &file_naru_api_v1_common_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +552,7 @@ func (x *FieldProblem) String() string {
 func (*FieldProblem) ProtoMessage() {}
 
 func (x *FieldProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[4]
+	mi := &file_naru_api_v1_common_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +565,7 @@ func (x *FieldProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldProblem.ProtoReflect.Descriptor instead.
 func (*FieldProblem) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FieldProblem) GetField() string {
@@ -449,7 +594,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[5]
+	mi := &file_naru_api_v1_common_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +606,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[5]
+	mi := &file_naru_api_v1_common_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +619,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Generation) GetEpoch() uint64 {
@@ -500,7 +645,7 @@ type WatchType struct {
 
 func (x *WatchType) Reset() {
 	*x = WatchType{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[6]
+	mi := &file_naru_api_v1_common_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +657,7 @@ func (x *WatchType) String() string {
 func (*WatchType) ProtoMessage() {}
 
 func (x *WatchType) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[6]
+	mi := &file_naru_api_v1_common_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +670,7 @@ func (x *WatchType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchType.ProtoReflect.Descriptor instead.
 func (*WatchType) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{8}
 }
 
 var File_naru_api_v1_common_proto protoreflect.FileDescriptor
@@ -547,14 +692,24 @@ const file_naru_api_v1_common_proto_rawDesc = "" +
 	"\tReference\x12\x1f\n" +
 	"\x04kind\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18 \xa0\xbb\x18\x03R\x04kind\x12\x1b\n" +
 	"\x02id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12 \n" +
-	"\x04name\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03R\x04name\"\xff\x01\n" +
+	"\x04name\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03R\x04name\"\xc6\x02\n" +
 	"\aProblem\x12\x1f\n" +
 	"\x04code\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04code\x12\"\n" +
 	"\x05title\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x03R\x05title\x12$\n" +
 	"\x06detail\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80@\xa0\xbb\x18\x03R\x06detail\x12 \n" +
 	"\x04next\x18\x04 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x04next\x12&\n" +
 	"\btrace_id\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\atraceId\x12?\n" +
-	"\x06errors\x18\x06 \x03(\v2\x19.naru.api.v1.FieldProblemB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\x06errors\"X\n" +
+	"\x06errors\x18\x06 \x03(\v2\x19.naru.api.v1.FieldProblemB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\x06errors\x12E\n" +
+	"\bclusters\x18\a \x03(\v2\x1b.naru.api.v1.ClusterRefusalB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\bclusters\"\xb7\x01\n" +
+	"\x0eClusterRefusal\x12%\n" +
+	"\acluster\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\acluster\x12\x1a\n" +
+	"\x05hosts\x18\x02 \x01(\rB\x04\xa0\xbb\x18\x03R\x05hosts\x12 \n" +
+	"\bcordoned\x18\x03 \x01(\bB\x04\xa0\xbb\x18\x03R\bcordoned\x12@\n" +
+	"\areasons\x18\x04 \x03(\v2\x18.naru.api.v1.HostRefusalB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x03R\areasons\"w\n" +
+	"\vHostRefusal\x12$\n" +
+	"\x06reason\x18\x01 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x06reason\x12\x1a\n" +
+	"\x05hosts\x18\x02 \x01(\rB\x04\xa0\xbb\x18\x03R\x05hosts\x12&\n" +
+	"\anearest\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\anearest\"X\n" +
 	"\fFieldProblem\x12\"\n" +
 	"\x05field\x18\x01 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x05field\x12$\n" +
 	"\x06detail\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06detail\"D\n" +
@@ -583,25 +738,29 @@ func file_naru_api_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_api_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_naru_api_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_naru_api_v1_common_proto_goTypes = []any{
-	(Freshness_Level)(0), // 0: naru.api.v1.Freshness.Level
-	(WatchType_Value)(0), // 1: naru.api.v1.WatchType.Value
-	(*Resources)(nil),    // 2: naru.api.v1.Resources
-	(*Freshness)(nil),    // 3: naru.api.v1.Freshness
-	(*Reference)(nil),    // 4: naru.api.v1.Reference
-	(*Problem)(nil),      // 5: naru.api.v1.Problem
-	(*FieldProblem)(nil), // 6: naru.api.v1.FieldProblem
-	(*Generation)(nil),   // 7: naru.api.v1.Generation
-	(*WatchType)(nil),    // 8: naru.api.v1.WatchType
+	(Freshness_Level)(0),   // 0: naru.api.v1.Freshness.Level
+	(WatchType_Value)(0),   // 1: naru.api.v1.WatchType.Value
+	(*Resources)(nil),      // 2: naru.api.v1.Resources
+	(*Freshness)(nil),      // 3: naru.api.v1.Freshness
+	(*Reference)(nil),      // 4: naru.api.v1.Reference
+	(*Problem)(nil),        // 5: naru.api.v1.Problem
+	(*ClusterRefusal)(nil), // 6: naru.api.v1.ClusterRefusal
+	(*HostRefusal)(nil),    // 7: naru.api.v1.HostRefusal
+	(*FieldProblem)(nil),   // 8: naru.api.v1.FieldProblem
+	(*Generation)(nil),     // 9: naru.api.v1.Generation
+	(*WatchType)(nil),      // 10: naru.api.v1.WatchType
 }
 var file_naru_api_v1_common_proto_depIdxs = []int32{
-	6, // 0: naru.api.v1.Problem.errors:type_name -> naru.api.v1.FieldProblem
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	8, // 0: naru.api.v1.Problem.errors:type_name -> naru.api.v1.FieldProblem
+	6, // 1: naru.api.v1.Problem.clusters:type_name -> naru.api.v1.ClusterRefusal
+	7, // 2: naru.api.v1.ClusterRefusal.reasons:type_name -> naru.api.v1.HostRefusal
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_common_proto_init() }
@@ -616,7 +775,7 @@ func file_naru_api_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_common_proto_rawDesc), len(file_naru_api_v1_common_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -421,7 +421,7 @@ func (x *Loss) GetReason() string {
 	return ""
 }
 
-// HostSample is what a host did over the last sampling interval.
+// HostSample is what a host did over the last sampling interval. Without a time it has no figures.
 type HostSample struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	HostId  string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
@@ -435,8 +435,12 @@ type HostSample struct {
 	MemoryTotalMib uint32  `protobuf:"varint,8,opt,name=memory_total_mib,json=memoryTotalMib,proto3" json:"memory_total_mib,omitempty"`
 	Cores          uint32  `protobuf:"varint,9,opt,name=cores,proto3" json:"cores,omitempty"`
 	VmCount        uint32  `protobuf:"varint,10,opt,name=vm_count,json=vmCount,proto3" json:"vm_count,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// LIVE: it is what the host does now. Otherwise the figures are the last that are known, if any.
+	Freshness Freshness_Level `protobuf:"varint,11,opt,name=freshness,proto3,enum=naru.api.v1.Freshness_Level" json:"freshness,omitempty"`
+	// When the control plane last heard of it: by its own clock.
+	SeenAt        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=seen_at,json=seenAt,proto3" json:"seen_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostSample) Reset() {
@@ -539,6 +543,20 @@ func (x *HostSample) GetVmCount() uint32 {
 	return 0
 }
 
+func (x *HostSample) GetFreshness() Freshness_Level {
+	if x != nil {
+		return x.Freshness
+	}
+	return Freshness_LEVEL_UNSPECIFIED
+}
+
+func (x *HostSample) GetSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenAt
+	}
+	return nil
+}
+
 type TopHostsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name of the zone; empty means all.
@@ -586,7 +604,8 @@ func (x *TopHostsRequest) GetZone() string {
 
 type TopHostsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Newest sample of each host, busiest first.
+	// Newest sample of each host: the live ones first, of these the busiest. A host of which there is none is there without
+	// figures.
 	Samples       []*HostSample `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1607,7 +1626,7 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\x04Loss\x120\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x12\x1c\n" +
 	"\x02by\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x02by\x12$\n" +
-	"\x06reason\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06reason\"\xdb\x02\n" +
+	"\x06reason\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06reason\"\xcc\x03\n" +
 	"\n" +
 	"HostSample\x12 \n" +
 	"\ahost_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06hostId\x12\x1b\n" +
@@ -1620,7 +1639,9 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\x10memory_total_mib\x18\b \x01(\rR\x0ememoryTotalMib\x12\x14\n" +
 	"\x05cores\x18\t \x01(\rR\x05cores\x12\x19\n" +
 	"\bvm_count\x18\n" +
-	" \x01(\rR\avmCount\".\n" +
+	" \x01(\rR\avmCount\x12:\n" +
+	"\tfreshness\x18\v \x01(\x0e2\x1c.naru.api.v1.Freshness.LevelR\tfreshness\x123\n" +
+	"\aseen_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x06seenAt\".\n" +
 	"\x0fTopHostsRequest\x12\x1b\n" +
 	"\x04zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\"E\n" +
 	"\x10TopHostsResponse\x121\n" +
@@ -1759,42 +1780,44 @@ var file_naru_api_v1_host_proto_depIdxs = []int32{
 	3,  // 9: naru.api.v1.Host.loss:type_name -> naru.api.v1.Loss
 	24, // 10: naru.api.v1.Loss.at:type_name -> google.protobuf.Timestamp
 	24, // 11: naru.api.v1.HostSample.time:type_name -> google.protobuf.Timestamp
-	4,  // 12: naru.api.v1.TopHostsResponse.samples:type_name -> naru.api.v1.HostSample
-	2,  // 13: naru.api.v1.ListHostsResponse.hosts:type_name -> naru.api.v1.Host
-	2,  // 14: naru.api.v1.GetHostResponse.host:type_name -> naru.api.v1.Host
-	2,  // 15: naru.api.v1.CreateHostRequest.host:type_name -> naru.api.v1.Host
-	27, // 16: naru.api.v1.CreateHostResponse.operation:type_name -> naru.api.v1.Operation
-	2,  // 17: naru.api.v1.UpdateHostRequest.host:type_name -> naru.api.v1.Host
-	28, // 18: naru.api.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 19: naru.api.v1.UpdateHostResponse.host:type_name -> naru.api.v1.Host
-	27, // 20: naru.api.v1.DeleteHostResponse.operation:type_name -> naru.api.v1.Operation
-	29, // 21: naru.api.v1.WatchHostsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	2,  // 22: naru.api.v1.WatchHostsResponse.host:type_name -> naru.api.v1.Host
-	2,  // 23: naru.api.v1.DeclareHostLostResponse.host:type_name -> naru.api.v1.Host
-	2,  // 24: naru.api.v1.DeclareHostFoundResponse.host:type_name -> naru.api.v1.Host
-	7,  // 25: naru.api.v1.HostService.ListHosts:input_type -> naru.api.v1.ListHostsRequest
-	9,  // 26: naru.api.v1.HostService.GetHost:input_type -> naru.api.v1.GetHostRequest
-	11, // 27: naru.api.v1.HostService.CreateHost:input_type -> naru.api.v1.CreateHostRequest
-	13, // 28: naru.api.v1.HostService.UpdateHost:input_type -> naru.api.v1.UpdateHostRequest
-	15, // 29: naru.api.v1.HostService.DeleteHost:input_type -> naru.api.v1.DeleteHostRequest
-	17, // 30: naru.api.v1.HostService.WatchHosts:input_type -> naru.api.v1.WatchHostsRequest
-	5,  // 31: naru.api.v1.HostService.TopHosts:input_type -> naru.api.v1.TopHostsRequest
-	19, // 32: naru.api.v1.HostService.DeclareHostLost:input_type -> naru.api.v1.DeclareHostLostRequest
-	21, // 33: naru.api.v1.HostService.DeclareHostFound:input_type -> naru.api.v1.DeclareHostFoundRequest
-	8,  // 34: naru.api.v1.HostService.ListHosts:output_type -> naru.api.v1.ListHostsResponse
-	10, // 35: naru.api.v1.HostService.GetHost:output_type -> naru.api.v1.GetHostResponse
-	12, // 36: naru.api.v1.HostService.CreateHost:output_type -> naru.api.v1.CreateHostResponse
-	14, // 37: naru.api.v1.HostService.UpdateHost:output_type -> naru.api.v1.UpdateHostResponse
-	16, // 38: naru.api.v1.HostService.DeleteHost:output_type -> naru.api.v1.DeleteHostResponse
-	18, // 39: naru.api.v1.HostService.WatchHosts:output_type -> naru.api.v1.WatchHostsResponse
-	6,  // 40: naru.api.v1.HostService.TopHosts:output_type -> naru.api.v1.TopHostsResponse
-	20, // 41: naru.api.v1.HostService.DeclareHostLost:output_type -> naru.api.v1.DeclareHostLostResponse
-	22, // 42: naru.api.v1.HostService.DeclareHostFound:output_type -> naru.api.v1.DeclareHostFoundResponse
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	25, // 12: naru.api.v1.HostSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	24, // 13: naru.api.v1.HostSample.seen_at:type_name -> google.protobuf.Timestamp
+	4,  // 14: naru.api.v1.TopHostsResponse.samples:type_name -> naru.api.v1.HostSample
+	2,  // 15: naru.api.v1.ListHostsResponse.hosts:type_name -> naru.api.v1.Host
+	2,  // 16: naru.api.v1.GetHostResponse.host:type_name -> naru.api.v1.Host
+	2,  // 17: naru.api.v1.CreateHostRequest.host:type_name -> naru.api.v1.Host
+	27, // 18: naru.api.v1.CreateHostResponse.operation:type_name -> naru.api.v1.Operation
+	2,  // 19: naru.api.v1.UpdateHostRequest.host:type_name -> naru.api.v1.Host
+	28, // 20: naru.api.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 21: naru.api.v1.UpdateHostResponse.host:type_name -> naru.api.v1.Host
+	27, // 22: naru.api.v1.DeleteHostResponse.operation:type_name -> naru.api.v1.Operation
+	29, // 23: naru.api.v1.WatchHostsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	2,  // 24: naru.api.v1.WatchHostsResponse.host:type_name -> naru.api.v1.Host
+	2,  // 25: naru.api.v1.DeclareHostLostResponse.host:type_name -> naru.api.v1.Host
+	2,  // 26: naru.api.v1.DeclareHostFoundResponse.host:type_name -> naru.api.v1.Host
+	7,  // 27: naru.api.v1.HostService.ListHosts:input_type -> naru.api.v1.ListHostsRequest
+	9,  // 28: naru.api.v1.HostService.GetHost:input_type -> naru.api.v1.GetHostRequest
+	11, // 29: naru.api.v1.HostService.CreateHost:input_type -> naru.api.v1.CreateHostRequest
+	13, // 30: naru.api.v1.HostService.UpdateHost:input_type -> naru.api.v1.UpdateHostRequest
+	15, // 31: naru.api.v1.HostService.DeleteHost:input_type -> naru.api.v1.DeleteHostRequest
+	17, // 32: naru.api.v1.HostService.WatchHosts:input_type -> naru.api.v1.WatchHostsRequest
+	5,  // 33: naru.api.v1.HostService.TopHosts:input_type -> naru.api.v1.TopHostsRequest
+	19, // 34: naru.api.v1.HostService.DeclareHostLost:input_type -> naru.api.v1.DeclareHostLostRequest
+	21, // 35: naru.api.v1.HostService.DeclareHostFound:input_type -> naru.api.v1.DeclareHostFoundRequest
+	8,  // 36: naru.api.v1.HostService.ListHosts:output_type -> naru.api.v1.ListHostsResponse
+	10, // 37: naru.api.v1.HostService.GetHost:output_type -> naru.api.v1.GetHostResponse
+	12, // 38: naru.api.v1.HostService.CreateHost:output_type -> naru.api.v1.CreateHostResponse
+	14, // 39: naru.api.v1.HostService.UpdateHost:output_type -> naru.api.v1.UpdateHostResponse
+	16, // 40: naru.api.v1.HostService.DeleteHost:output_type -> naru.api.v1.DeleteHostResponse
+	18, // 41: naru.api.v1.HostService.WatchHosts:output_type -> naru.api.v1.WatchHostsResponse
+	6,  // 42: naru.api.v1.HostService.TopHosts:output_type -> naru.api.v1.TopHostsResponse
+	20, // 43: naru.api.v1.HostService.DeclareHostLost:output_type -> naru.api.v1.DeclareHostLostResponse
+	22, // 44: naru.api.v1.HostService.DeclareHostFound:output_type -> naru.api.v1.DeclareHostFoundResponse
+	36, // [36:45] is the sub-list for method output_type
+	27, // [27:36] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_host_proto_init() }

@@ -908,7 +908,7 @@ func (x *RebootVMResponse) GetOperation() *Operation {
 	return nil
 }
 
-// VMSample is what a VM did over the last sampling interval.
+// VMSample is what a VM did over the last sampling interval. Without a time it has no figures.
 type VMSample struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	VmId    string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
@@ -925,8 +925,12 @@ type VMSample struct {
 	DiskWriteBytes   float64 `protobuf:"fixed64,10,opt,name=disk_write_bytes,json=diskWriteBytes,proto3" json:"disk_write_bytes,omitempty"`
 	NetReceiveBytes  float64 `protobuf:"fixed64,11,opt,name=net_receive_bytes,json=netReceiveBytes,proto3" json:"net_receive_bytes,omitempty"`
 	NetTransmitBytes float64 `protobuf:"fixed64,12,opt,name=net_transmit_bytes,json=netTransmitBytes,proto3" json:"net_transmit_bytes,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// LIVE: it is what the VM does now. Otherwise the figures are the last that are known, if any.
+	Freshness Freshness_Level `protobuf:"varint,13,opt,name=freshness,proto3,enum=naru.api.v1.Freshness_Level" json:"freshness,omitempty"`
+	// When the control plane last heard of it: by its own clock.
+	SeenAt        *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=seen_at,json=seenAt,proto3" json:"seen_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VMSample) Reset() {
@@ -1043,6 +1047,20 @@ func (x *VMSample) GetNetTransmitBytes() float64 {
 	return 0
 }
 
+func (x *VMSample) GetFreshness() Freshness_Level {
+	if x != nil {
+		return x.Freshness
+	}
+	return Freshness_LEVEL_UNSPECIFIED
+}
+
+func (x *VMSample) GetSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenAt
+	}
+	return nil
+}
+
 type TopVMsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name of the project; empty means all that the caller may see.
@@ -1099,7 +1117,8 @@ func (x *TopVMsRequest) GetZone() string {
 
 type TopVMsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Newest sample of each VM, busiest first.
+	// Newest sample of each VM: the live ones first, of these the busiest. A VM that was on when its zone was last heard of is
+	// there without figures where none are kept.
 	Samples       []*VMSample `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1873,7 +1892,7 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\"H\n" +
 	"\x10RebootVMResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\xbf\x03\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\xb0\x04\n" +
 	"\bVMSample\x12\x1c\n" +
 	"\x05vm_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04vmId\x12\x17\n" +
 	"\x02vm\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02vm\x12!\n" +
@@ -1887,7 +1906,9 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x10disk_write_bytes\x18\n" +
 	" \x01(\x01R\x0ediskWriteBytes\x12*\n" +
 	"\x11net_receive_bytes\x18\v \x01(\x01R\x0fnetReceiveBytes\x12,\n" +
-	"\x12net_transmit_bytes\x18\f \x01(\x01R\x10netTransmitBytes\"O\n" +
+	"\x12net_transmit_bytes\x18\f \x01(\x01R\x10netTransmitBytes\x12:\n" +
+	"\tfreshness\x18\r \x01(\x0e2\x1c.naru.api.v1.Freshness.LevelR\tfreshness\x123\n" +
+	"\aseen_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x06seenAt\"O\n" +
 	"\rTopVMsRequest\x12!\n" +
 	"\aproject\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x1b\n" +
 	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\"A\n" +
@@ -2009,38 +2030,40 @@ var file_naru_api_v1_vm_proto_depIdxs = []int32{
 	31, // 16: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
 	31, // 17: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
 	29, // 18: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	11, // 19: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	4,  // 20: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	4,  // 21: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	4,  // 22: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	31, // 23: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	31, // 24: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	32, // 25: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 26: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 27: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	14, // 28: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	16, // 29: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	18, // 30: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	20, // 31: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	22, // 32: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	5,  // 33: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	7,  // 34: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	9,  // 35: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 36: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	15, // 37: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	17, // 38: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	19, // 39: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	21, // 40: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	23, // 41: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	6,  // 42: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	8,  // 43: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	10, // 44: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 45: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	37, // [37:46] is the sub-list for method output_type
-	28, // [28:37] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	27, // 19: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	29, // 20: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	11, // 21: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	4,  // 22: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	4,  // 23: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	4,  // 24: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	31, // 25: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	31, // 26: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	32, // 27: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 28: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 29: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	14, // 30: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	16, // 31: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	18, // 32: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	20, // 33: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	22, // 34: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	5,  // 35: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	7,  // 36: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	9,  // 37: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 38: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	15, // 39: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	17, // 40: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	19, // 41: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	21, // 42: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	23, // 43: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	6,  // 44: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	8,  // 45: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	10, // 46: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 47: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	39, // [39:48] is the sub-list for method output_type
+	30, // [30:39] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }

@@ -369,6 +369,87 @@ func (x *SamplesResponse) GetVms() []*v1.VMSample {
 	return nil
 }
 
+type BrokersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrokersRequest) Reset() {
+	*x = BrokersRequest{}
+	mi := &file_naru_command_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrokersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrokersRequest) ProtoMessage() {}
+
+func (x *BrokersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrokersRequest.ProtoReflect.Descriptor instead.
+func (*BrokersRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+type BrokersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each with its id, and of what is seen now this server's part.
+	Brokers       []*v1.Broker `protobuf:"bytes,1,rep,name=brokers,proto3" json:"brokers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrokersResponse) Reset() {
+	*x = BrokersResponse{}
+	mi := &file_naru_command_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrokersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrokersResponse) ProtoMessage() {}
+
+func (x *BrokersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrokersResponse.ProtoReflect.Descriptor instead.
+func (*BrokersResponse) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BrokersResponse) GetBrokers() []*v1.Broker {
+	if x != nil {
+		return x.Brokers
+	}
+	return nil
+}
+
 // JoinServerRequest asks to be let in with a token whose secret does not travel.
 type JoinServerRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -387,7 +468,7 @@ type JoinServerRequest struct {
 
 func (x *JoinServerRequest) Reset() {
 	*x = JoinServerRequest{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[8]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +480,7 @@ func (x *JoinServerRequest) String() string {
 func (*JoinServerRequest) ProtoMessage() {}
 
 func (x *JoinServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[8]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +493,7 @@ func (x *JoinServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinServerRequest.ProtoReflect.Descriptor instead.
 func (*JoinServerRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinServerRequest) GetTokenId() string {
@@ -477,7 +558,7 @@ type JoinServerResponse struct {
 
 func (x *JoinServerResponse) Reset() {
 	*x = JoinServerResponse{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[9]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +570,7 @@ func (x *JoinServerResponse) String() string {
 func (*JoinServerResponse) ProtoMessage() {}
 
 func (x *JoinServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[9]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +583,7 @@ func (x *JoinServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinServerResponse.ProtoReflect.Descriptor instead.
 func (*JoinServerResponse) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JoinServerResponse) GetFederation() string {
@@ -536,7 +617,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[10]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +629,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[10]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +642,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AdmitRequest) GetServer() *v1.Server {
@@ -586,7 +667,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[11]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +679,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[11]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +692,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 type RemoveServerRequest struct {
@@ -625,7 +706,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[12]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +718,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[12]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +731,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RemoveServerRequest) GetServerId() string {
@@ -676,7 +757,7 @@ type RemoveServerResponse struct {
 
 func (x *RemoveServerResponse) Reset() {
 	*x = RemoveServerResponse{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[13]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +769,7 @@ func (x *RemoveServerResponse) String() string {
 func (*RemoveServerResponse) ProtoMessage() {}
 
 func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[13]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +782,7 @@ func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveServerResponse) GetResult() *Result {
@@ -721,7 +802,7 @@ type IssueAdministratorRequest struct {
 
 func (x *IssueAdministratorRequest) Reset() {
 	*x = IssueAdministratorRequest{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[14]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +814,7 @@ func (x *IssueAdministratorRequest) String() string {
 func (*IssueAdministratorRequest) ProtoMessage() {}
 
 func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[14]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +827,7 @@ func (x *IssueAdministratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorRequest.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IssueAdministratorRequest) GetName() string {
@@ -773,7 +854,7 @@ type IssueAdministratorResponse struct {
 
 func (x *IssueAdministratorResponse) Reset() {
 	*x = IssueAdministratorResponse{}
-	mi := &file_naru_command_v1_peer_proto_msgTypes[15]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +866,7 @@ func (x *IssueAdministratorResponse) String() string {
 func (*IssueAdministratorResponse) ProtoMessage() {}
 
 func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_peer_proto_msgTypes[15]
+	mi := &file_naru_command_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +879,7 @@ func (x *IssueAdministratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAdministratorResponse.ProtoReflect.Descriptor instead.
 func (*IssueAdministratorResponse) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_naru_command_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *IssueAdministratorResponse) GetChain() [][]byte {
@@ -812,7 +893,7 @@ var File_naru_command_v1_peer_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1anaru/command/v1/peer.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16naru/api/v1/host.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x1dnaru/command/v1/command.proto\"D\n" +
+	"\x1anaru/command/v1/peer.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18naru/api/v1/broker.proto\x1a\x16naru/api/v1/host.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x1dnaru/command/v1/command.proto\"D\n" +
 	"\x0eProposeRequest\x122\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.naru.command.v1.CommandR\acommand\"B\n" +
 	"\x0fProposeResponse\x12/\n" +
@@ -827,7 +908,10 @@ const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\x0eSamplesRequest\"i\n" +
 	"\x0fSamplesResponse\x12-\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x17.naru.api.v1.HostSampleR\x05hosts\x12'\n" +
-	"\x03vms\x18\x02 \x03(\v2\x15.naru.api.v1.VMSampleR\x03vms\"\x9b\x02\n" +
+	"\x03vms\x18\x02 \x03(\v2\x15.naru.api.v1.VMSampleR\x03vms\"\x10\n" +
+	"\x0eBrokersRequest\"@\n" +
+	"\x0fBrokersResponse\x12-\n" +
+	"\abrokers\x18\x01 \x03(\v2\x13.naru.api.v1.BrokerR\abrokers\"\x9b\x02\n" +
 	"\x11JoinServerRequest\x12$\n" +
 	"\btoken_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\atokenId\x12<\n" +
 	"\x04name\x18\x02 \x01(\tB(\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12&\n" +
@@ -858,12 +942,13 @@ const file_naru_command_v1_peer_proto_rawDesc = "" +
 	"\x03csr\x18\x02 \x01(\fB\n" +
 	"\xbaH\az\x05\x10\x01\x18\x80@R\x03csr\"2\n" +
 	"\x1aIssueAdministratorResponse\x12\x14\n" +
-	"\x05chain\x18\x01 \x03(\fR\x05chain2\xad\x05\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain2\xfb\x05\n" +
 	"\vPeerService\x12L\n" +
 	"\aPropose\x12\x1f.naru.command.v1.ProposeRequest\x1a .naru.command.v1.ProposeResponse\x12R\n" +
 	"\tReadIndex\x12!.naru.command.v1.ReadIndexRequest\x1a\".naru.command.v1.ReadIndexResponse\x12I\n" +
 	"\x06Status\x12\x1e.naru.command.v1.StatusRequest\x1a\x1f.naru.command.v1.StatusResponse\x12L\n" +
-	"\aSamples\x12\x1f.naru.command.v1.SamplesRequest\x1a .naru.command.v1.SamplesResponse\x12O\n" +
+	"\aSamples\x12\x1f.naru.command.v1.SamplesRequest\x1a .naru.command.v1.SamplesResponse\x12L\n" +
+	"\aBrokers\x12\x1f.naru.command.v1.BrokersRequest\x1a .naru.command.v1.BrokersResponse\x12O\n" +
 	"\x04Join\x12\".naru.command.v1.JoinServerRequest\x1a#.naru.command.v1.JoinServerResponse\x12F\n" +
 	"\x05Admit\x12\x1d.naru.command.v1.AdmitRequest\x1a\x1e.naru.command.v1.AdmitResponse\x12[\n" +
 	"\fRemoveServer\x12$.naru.command.v1.RemoveServerRequest\x1a%.naru.command.v1.RemoveServerResponse\x12m\n" +
@@ -881,7 +966,7 @@ func file_naru_command_v1_peer_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_peer_proto_rawDescData
 }
 
-var file_naru_command_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_naru_command_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_naru_command_v1_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),             // 0: naru.command.v1.ProposeRequest
 	(*ProposeResponse)(nil),            // 1: naru.command.v1.ProposeResponse
@@ -891,54 +976,60 @@ var file_naru_command_v1_peer_proto_goTypes = []any{
 	(*StatusResponse)(nil),             // 5: naru.command.v1.StatusResponse
 	(*SamplesRequest)(nil),             // 6: naru.command.v1.SamplesRequest
 	(*SamplesResponse)(nil),            // 7: naru.command.v1.SamplesResponse
-	(*JoinServerRequest)(nil),          // 8: naru.command.v1.JoinServerRequest
-	(*JoinServerResponse)(nil),         // 9: naru.command.v1.JoinServerResponse
-	(*AdmitRequest)(nil),               // 10: naru.command.v1.AdmitRequest
-	(*AdmitResponse)(nil),              // 11: naru.command.v1.AdmitResponse
-	(*RemoveServerRequest)(nil),        // 12: naru.command.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil),       // 13: naru.command.v1.RemoveServerResponse
-	(*IssueAdministratorRequest)(nil),  // 14: naru.command.v1.IssueAdministratorRequest
-	(*IssueAdministratorResponse)(nil), // 15: naru.command.v1.IssueAdministratorResponse
-	(*Command)(nil),                    // 16: naru.command.v1.Command
-	(*Result)(nil),                     // 17: naru.command.v1.Result
-	(*v1.Server)(nil),                  // 18: naru.api.v1.Server
-	(*StateHash)(nil),                  // 19: naru.command.v1.StateHash
-	(*v1.HostSample)(nil),              // 20: naru.api.v1.HostSample
-	(*v1.VMSample)(nil),                // 21: naru.api.v1.VMSample
-	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(*BrokersRequest)(nil),             // 8: naru.command.v1.BrokersRequest
+	(*BrokersResponse)(nil),            // 9: naru.command.v1.BrokersResponse
+	(*JoinServerRequest)(nil),          // 10: naru.command.v1.JoinServerRequest
+	(*JoinServerResponse)(nil),         // 11: naru.command.v1.JoinServerResponse
+	(*AdmitRequest)(nil),               // 12: naru.command.v1.AdmitRequest
+	(*AdmitResponse)(nil),              // 13: naru.command.v1.AdmitResponse
+	(*RemoveServerRequest)(nil),        // 14: naru.command.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),       // 15: naru.command.v1.RemoveServerResponse
+	(*IssueAdministratorRequest)(nil),  // 16: naru.command.v1.IssueAdministratorRequest
+	(*IssueAdministratorResponse)(nil), // 17: naru.command.v1.IssueAdministratorResponse
+	(*Command)(nil),                    // 18: naru.command.v1.Command
+	(*Result)(nil),                     // 19: naru.command.v1.Result
+	(*v1.Server)(nil),                  // 20: naru.api.v1.Server
+	(*StateHash)(nil),                  // 21: naru.command.v1.StateHash
+	(*v1.HostSample)(nil),              // 22: naru.api.v1.HostSample
+	(*v1.VMSample)(nil),                // 23: naru.api.v1.VMSample
+	(*v1.Broker)(nil),                  // 24: naru.api.v1.Broker
+	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
 }
 var file_naru_command_v1_peer_proto_depIdxs = []int32{
-	16, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
-	17, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
-	18, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
-	19, // 3: naru.command.v1.StatusResponse.state:type_name -> naru.command.v1.StateHash
-	20, // 4: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
-	21, // 5: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
-	18, // 6: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
-	22, // 7: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
-	16, // 8: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
-	17, // 9: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
-	0,  // 10: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
-	2,  // 11: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
-	4,  // 12: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
-	6,  // 13: naru.command.v1.PeerService.Samples:input_type -> naru.command.v1.SamplesRequest
-	8,  // 14: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
-	10, // 15: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
-	12, // 16: naru.command.v1.PeerService.RemoveServer:input_type -> naru.command.v1.RemoveServerRequest
-	14, // 17: naru.command.v1.PeerService.IssueAdministrator:input_type -> naru.command.v1.IssueAdministratorRequest
-	1,  // 18: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
-	3,  // 19: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
-	5,  // 20: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
-	7,  // 21: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
-	9,  // 22: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
-	11, // 23: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
-	13, // 24: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
-	15, // 25: naru.command.v1.PeerService.IssueAdministrator:output_type -> naru.command.v1.IssueAdministratorResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	18, // 0: naru.command.v1.ProposeRequest.command:type_name -> naru.command.v1.Command
+	19, // 1: naru.command.v1.ProposeResponse.result:type_name -> naru.command.v1.Result
+	20, // 2: naru.command.v1.StatusResponse.server:type_name -> naru.api.v1.Server
+	21, // 3: naru.command.v1.StatusResponse.state:type_name -> naru.command.v1.StateHash
+	22, // 4: naru.command.v1.SamplesResponse.hosts:type_name -> naru.api.v1.HostSample
+	23, // 5: naru.command.v1.SamplesResponse.vms:type_name -> naru.api.v1.VMSample
+	24, // 6: naru.command.v1.BrokersResponse.brokers:type_name -> naru.api.v1.Broker
+	20, // 7: naru.command.v1.AdmitRequest.server:type_name -> naru.api.v1.Server
+	25, // 8: naru.command.v1.AdmitRequest.stamp:type_name -> google.protobuf.Timestamp
+	18, // 9: naru.command.v1.RemoveServerRequest.then:type_name -> naru.command.v1.Command
+	19, // 10: naru.command.v1.RemoveServerResponse.result:type_name -> naru.command.v1.Result
+	0,  // 11: naru.command.v1.PeerService.Propose:input_type -> naru.command.v1.ProposeRequest
+	2,  // 12: naru.command.v1.PeerService.ReadIndex:input_type -> naru.command.v1.ReadIndexRequest
+	4,  // 13: naru.command.v1.PeerService.Status:input_type -> naru.command.v1.StatusRequest
+	6,  // 14: naru.command.v1.PeerService.Samples:input_type -> naru.command.v1.SamplesRequest
+	8,  // 15: naru.command.v1.PeerService.Brokers:input_type -> naru.command.v1.BrokersRequest
+	10, // 16: naru.command.v1.PeerService.Join:input_type -> naru.command.v1.JoinServerRequest
+	12, // 17: naru.command.v1.PeerService.Admit:input_type -> naru.command.v1.AdmitRequest
+	14, // 18: naru.command.v1.PeerService.RemoveServer:input_type -> naru.command.v1.RemoveServerRequest
+	16, // 19: naru.command.v1.PeerService.IssueAdministrator:input_type -> naru.command.v1.IssueAdministratorRequest
+	1,  // 20: naru.command.v1.PeerService.Propose:output_type -> naru.command.v1.ProposeResponse
+	3,  // 21: naru.command.v1.PeerService.ReadIndex:output_type -> naru.command.v1.ReadIndexResponse
+	5,  // 22: naru.command.v1.PeerService.Status:output_type -> naru.command.v1.StatusResponse
+	7,  // 23: naru.command.v1.PeerService.Samples:output_type -> naru.command.v1.SamplesResponse
+	9,  // 24: naru.command.v1.PeerService.Brokers:output_type -> naru.command.v1.BrokersResponse
+	11, // 25: naru.command.v1.PeerService.Join:output_type -> naru.command.v1.JoinServerResponse
+	13, // 26: naru.command.v1.PeerService.Admit:output_type -> naru.command.v1.AdmitResponse
+	15, // 27: naru.command.v1.PeerService.RemoveServer:output_type -> naru.command.v1.RemoveServerResponse
+	17, // 28: naru.command.v1.PeerService.IssueAdministrator:output_type -> naru.command.v1.IssueAdministratorResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_peer_proto_init() }
@@ -953,7 +1044,7 @@ func file_naru_command_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_peer_proto_rawDesc), len(file_naru_command_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

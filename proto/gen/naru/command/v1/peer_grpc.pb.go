@@ -23,6 +23,7 @@ const (
 	PeerService_ReadIndex_FullMethodName          = "/naru.command.v1.PeerService/ReadIndex"
 	PeerService_Status_FullMethodName             = "/naru.command.v1.PeerService/Status"
 	PeerService_Samples_FullMethodName            = "/naru.command.v1.PeerService/Samples"
+	PeerService_Brokers_FullMethodName            = "/naru.command.v1.PeerService/Brokers"
 	PeerService_Join_FullMethodName               = "/naru.command.v1.PeerService/Join"
 	PeerService_Admit_FullMethodName              = "/naru.command.v1.PeerService/Admit"
 	PeerService_RemoveServer_FullMethodName       = "/naru.command.v1.PeerService/RemoveServer"
@@ -43,6 +44,8 @@ type PeerServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// Samples returns the newest samples of the zones whose session this server holds.
 	Samples(ctx context.Context, in *SamplesRequest, opts ...grpc.CallOption) (*SamplesResponse, error)
+	// Brokers is this server's side of every broker.
+	Brokers(ctx context.Context, in *BrokersRequest, opts ...grpc.CallOption) (*BrokersResponse, error)
 	// Join lets a new server in by token; no client certificate, rate-limited.
 	Join(ctx context.Context, in *JoinServerRequest, opts ...grpc.CallOption) (*JoinServerResponse, error)
 	// Admit adds the calling server to the Raft configuration; leader only.
@@ -96,6 +99,16 @@ func (c *peerServiceClient) Samples(ctx context.Context, in *SamplesRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SamplesResponse)
 	err := c.cc.Invoke(ctx, PeerService_Samples_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerServiceClient) Brokers(ctx context.Context, in *BrokersRequest, opts ...grpc.CallOption) (*BrokersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BrokersResponse)
+	err := c.cc.Invoke(ctx, PeerService_Brokers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +169,8 @@ type PeerServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// Samples returns the newest samples of the zones whose session this server holds.
 	Samples(context.Context, *SamplesRequest) (*SamplesResponse, error)
+	// Brokers is this server's side of every broker.
+	Brokers(context.Context, *BrokersRequest) (*BrokersResponse, error)
 	// Join lets a new server in by token; no client certificate, rate-limited.
 	Join(context.Context, *JoinServerRequest) (*JoinServerResponse, error)
 	// Admit adds the calling server to the Raft configuration; leader only.
@@ -186,6 +201,9 @@ func (UnimplementedPeerServiceServer) Status(context.Context, *StatusRequest) (*
 }
 func (UnimplementedPeerServiceServer) Samples(context.Context, *SamplesRequest) (*SamplesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Samples not implemented")
+}
+func (UnimplementedPeerServiceServer) Brokers(context.Context, *BrokersRequest) (*BrokersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Brokers not implemented")
 }
 func (UnimplementedPeerServiceServer) Join(context.Context, *JoinServerRequest) (*JoinServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
@@ -292,6 +310,24 @@ func _PeerService_Samples_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_Brokers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BrokersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Brokers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Brokers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Brokers(ctx, req.(*BrokersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PeerService_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(JoinServerRequest)
 	if err := dec(in); err != nil {
@@ -386,6 +422,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Samples",
 			Handler:    _PeerService_Samples_Handler,
+		},
+		{
+			MethodName: "Brokers",
+			Handler:    _PeerService_Brokers_Handler,
 		},
 		{
 			MethodName: "Join",

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -576,9 +577,11 @@ type BrokerStatus struct {
 	Schema  uint32                 `protobuf:"varint,1,opt,name=schema,proto3" json:"schema,omitempty"`
 	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Set when it needs a certificate: at first, and before the old one ends.
-	Csr           []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Csr []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	// Until when the one that it has is good; unset: it has none.
+	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *BrokerStatus) Reset() {
@@ -628,6 +631,13 @@ func (x *BrokerStatus) GetVersion() string {
 func (x *BrokerStatus) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
+	}
+	return nil
+}
+
+func (x *BrokerStatus) GetCertificateExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpiresAt
 	}
 	return nil
 }
@@ -902,7 +912,7 @@ var File_naru_link_v1_leg_proto protoreflect.FileDescriptor
 
 const file_naru_link_v1_leg_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/link/v1/leg.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18naru/link/v1/frame.proto\"\xcb\x01\n" +
+	"\x16naru/link/v1/leg.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18naru/link/v1/frame.proto\"\xcb\x01\n" +
 	"\vJoinRequest\x12$\n" +
 	"\btoken_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\atokenId\x12>\n" +
 	"\x05agent\x18\x02 \x01(\tB(\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$R\x05agent\x12\x1c\n" +
@@ -936,11 +946,12 @@ const file_naru_link_v1_leg_proto_rawDesc = "" +
 	"\x06status\x18d \x01(\v2\x1a.naru.link.v1.BrokerStatusH\x00R\x06status\x12+\n" +
 	"\x05offer\x18e \x01(\v2\x13.naru.link.v1.OfferH\x00R\x05offer\x12+\n" +
 	"\x05query\x18f \x01(\v2\x13.naru.link.v1.QueryH\x00R\x05queryB\r\n" +
-	"\x04body\x12\x05\xbaH\x02\b\x01\"e\n" +
+	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb7\x01\n" +
 	"\fBrokerStatus\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\rR\x06schema\x12!\n" +
 	"\aversion\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aversion\x12\x1a\n" +
-	"\x03csr\x18\x03 \x01(\fB\b\xbaH\x05z\x03\x18\x80@R\x03csr\"k\n" +
+	"\x03csr\x18\x03 \x01(\fB\b\xbaH\x05z\x03\x18\x80@R\x03csr\x12P\n" +
+	"\x16certificate_expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\"k\n" +
 	"\x05Offer\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\asession\x12 \n" +
 	"\azone_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12\x1d\n" +
@@ -980,19 +991,20 @@ func file_naru_link_v1_leg_proto_rawDescGZIP() []byte {
 
 var file_naru_link_v1_leg_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_naru_link_v1_leg_proto_goTypes = []any{
-	(*JoinRequest)(nil),      // 0: naru.link.v1.JoinRequest
-	(*JoinResponse)(nil),     // 1: naru.link.v1.JoinResponse
-	(*RenewRequest)(nil),     // 2: naru.link.v1.RenewRequest
-	(*RenewResponse)(nil),    // 3: naru.link.v1.RenewResponse
-	(*Certificate)(nil),      // 4: naru.link.v1.Certificate
-	(*AnnounceRequest)(nil),  // 5: naru.link.v1.AnnounceRequest
-	(*ServerStatus)(nil),     // 6: naru.link.v1.ServerStatus
-	(*AnnounceResponse)(nil), // 7: naru.link.v1.AnnounceResponse
-	(*BrokerStatus)(nil),     // 8: naru.link.v1.BrokerStatus
-	(*Offer)(nil),            // 9: naru.link.v1.Offer
-	(*Query)(nil),            // 10: naru.link.v1.Query
-	(*Answer)(nil),           // 11: naru.link.v1.Answer
-	(*Frame)(nil),            // 12: naru.link.v1.Frame
+	(*JoinRequest)(nil),           // 0: naru.link.v1.JoinRequest
+	(*JoinResponse)(nil),          // 1: naru.link.v1.JoinResponse
+	(*RenewRequest)(nil),          // 2: naru.link.v1.RenewRequest
+	(*RenewResponse)(nil),         // 3: naru.link.v1.RenewResponse
+	(*Certificate)(nil),           // 4: naru.link.v1.Certificate
+	(*AnnounceRequest)(nil),       // 5: naru.link.v1.AnnounceRequest
+	(*ServerStatus)(nil),          // 6: naru.link.v1.ServerStatus
+	(*AnnounceResponse)(nil),      // 7: naru.link.v1.AnnounceResponse
+	(*BrokerStatus)(nil),          // 8: naru.link.v1.BrokerStatus
+	(*Offer)(nil),                 // 9: naru.link.v1.Offer
+	(*Query)(nil),                 // 10: naru.link.v1.Query
+	(*Answer)(nil),                // 11: naru.link.v1.Answer
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Frame)(nil),                 // 13: naru.link.v1.Frame
 }
 var file_naru_link_v1_leg_proto_depIdxs = []int32{
 	4,  // 0: naru.link.v1.JoinResponse.certificate:type_name -> naru.link.v1.Certificate
@@ -1003,25 +1015,26 @@ var file_naru_link_v1_leg_proto_depIdxs = []int32{
 	8,  // 5: naru.link.v1.AnnounceResponse.status:type_name -> naru.link.v1.BrokerStatus
 	9,  // 6: naru.link.v1.AnnounceResponse.offer:type_name -> naru.link.v1.Offer
 	10, // 7: naru.link.v1.AnnounceResponse.query:type_name -> naru.link.v1.Query
-	0,  // 8: naru.link.v1.Query.join:type_name -> naru.link.v1.JoinRequest
-	2,  // 9: naru.link.v1.Query.renew:type_name -> naru.link.v1.RenewRequest
-	1,  // 10: naru.link.v1.Answer.join:type_name -> naru.link.v1.JoinResponse
-	3,  // 11: naru.link.v1.Answer.renew:type_name -> naru.link.v1.RenewResponse
-	0,  // 12: naru.link.v1.ZoneLegService.Join:input_type -> naru.link.v1.JoinRequest
-	2,  // 13: naru.link.v1.ZoneLegService.Renew:input_type -> naru.link.v1.RenewRequest
-	12, // 14: naru.link.v1.ZoneLegService.Connect:input_type -> naru.link.v1.Frame
-	5,  // 15: naru.link.v1.HubLegService.Announce:input_type -> naru.link.v1.AnnounceRequest
-	12, // 16: naru.link.v1.HubLegService.Session:input_type -> naru.link.v1.Frame
-	1,  // 17: naru.link.v1.ZoneLegService.Join:output_type -> naru.link.v1.JoinResponse
-	3,  // 18: naru.link.v1.ZoneLegService.Renew:output_type -> naru.link.v1.RenewResponse
-	12, // 19: naru.link.v1.ZoneLegService.Connect:output_type -> naru.link.v1.Frame
-	7,  // 20: naru.link.v1.HubLegService.Announce:output_type -> naru.link.v1.AnnounceResponse
-	12, // 21: naru.link.v1.HubLegService.Session:output_type -> naru.link.v1.Frame
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	12, // 8: naru.link.v1.BrokerStatus.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 9: naru.link.v1.Query.join:type_name -> naru.link.v1.JoinRequest
+	2,  // 10: naru.link.v1.Query.renew:type_name -> naru.link.v1.RenewRequest
+	1,  // 11: naru.link.v1.Answer.join:type_name -> naru.link.v1.JoinResponse
+	3,  // 12: naru.link.v1.Answer.renew:type_name -> naru.link.v1.RenewResponse
+	0,  // 13: naru.link.v1.ZoneLegService.Join:input_type -> naru.link.v1.JoinRequest
+	2,  // 14: naru.link.v1.ZoneLegService.Renew:input_type -> naru.link.v1.RenewRequest
+	13, // 15: naru.link.v1.ZoneLegService.Connect:input_type -> naru.link.v1.Frame
+	5,  // 16: naru.link.v1.HubLegService.Announce:input_type -> naru.link.v1.AnnounceRequest
+	13, // 17: naru.link.v1.HubLegService.Session:input_type -> naru.link.v1.Frame
+	1,  // 18: naru.link.v1.ZoneLegService.Join:output_type -> naru.link.v1.JoinResponse
+	3,  // 19: naru.link.v1.ZoneLegService.Renew:output_type -> naru.link.v1.RenewResponse
+	13, // 20: naru.link.v1.ZoneLegService.Connect:output_type -> naru.link.v1.Frame
+	7,  // 21: naru.link.v1.HubLegService.Announce:output_type -> naru.link.v1.AnnounceResponse
+	13, // 22: naru.link.v1.HubLegService.Session:output_type -> naru.link.v1.Frame
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_naru_link_v1_leg_proto_init() }
