@@ -93,24 +93,12 @@ func (r *registrar) EnrollBroker(ctx context.Context, brokerID string, csr []byt
 // allSamples is what zones relayed, over all servers.
 type allSamples struct{ replica *replica.Replica }
 
-func (a *allSamples) Hosts(ctx context.Context, zone string) ([]*apiv1.HostSample, error) {
+func (a *allSamples) Hosts(ctx context.Context) ([]*apiv1.HostSample, error) {
 	all, err := a.replica.Samples(ctx)
-	var out []*apiv1.HostSample
-	for _, s := range all.GetHosts() {
-		if zone == "" || s.GetZone() == zone {
-			out = append(out, s)
-		}
-	}
-	return out, err
+	return all.GetHosts(), err
 }
 
-func (a *allSamples) VMs(ctx context.Context, zone string) ([]*apiv1.VMSample, error) {
+func (a *allSamples) VMs(ctx context.Context) ([]*apiv1.VMSample, error) {
 	all, err := a.replica.Samples(ctx)
-	var out []*apiv1.VMSample
-	for _, s := range all.GetVms() {
-		if zone == "" || s.GetZone() == zone {
-			out = append(out, s)
-		}
-	}
-	return out, err
+	return all.GetVms(), err
 }

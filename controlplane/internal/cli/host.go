@@ -88,17 +88,17 @@ func (a *app) host() *cobra.Command {
 		a.topHosts())...)
 }
 
-var hostSampleColumns = []column[*apiv1.HostSample]{
+var hostSampleColumns = slices.Concat([]column[*apiv1.HostSample]{
 	{head: "HOST", value: (*apiv1.HostSample).GetHost},
 	{head: "ZONE", value: (*apiv1.HostSample).GetZone},
 	{head: "CLUSTER", value: (*apiv1.HostSample).GetCluster},
+}, figures([]column[*apiv1.HostSample]{
 	{head: "CPU", value: func(m *apiv1.HostSample) string { return fmt.Sprintf("%.1f %%", 100*m.GetCpuRatio()) }},
 	{head: "MEMORY_MIB", value: func(m *apiv1.HostSample) string {
 		return fmt.Sprintf("%d/%d", m.GetMemoryUsedMib(), m.GetMemoryTotalMib())
 	}},
 	{head: "VMS", value: func(m *apiv1.HostSample) string { return strconv.Itoa(int(m.GetVmCount())) }},
-	{head: "SAMPLED", value: func(m *apiv1.HostSample) string { return age(m.GetTime()) + " ago" }},
-}
+}))
 
 func (a *app) topHosts() *cobra.Command {
 	var s scope

@@ -23,6 +23,8 @@ type column[M any] struct {
 	wide  bool // shows with -o wide only
 	state bool // coloured by what it says
 	text  bool // may be cut where the terminal is narrow
+	// stale, where it is given, says of which nouns the value is not of now: it is shown faint.
+	stale func(M) bool
 }
 
 // documents reports whether -o asks for whole messages.
@@ -158,8 +160,12 @@ func newRows[M proto.Message](a *app, columns []column[M]) *rows[M] {
 func (p *rows[M]) put(m M) {
 	row := make([]cell, len(p.columns))
 	for i, c := range p.columns {
-		if row[i].text = c.value(m); c.state {
+		row[i].text = c.value(m)
+		switch {
+		case c.state:
 			row[i].colour = tint(row[i].text)
+		case c.stale != nil && c.stale(m):
+			row[i].colour = faint
 		}
 	}
 	p.table.add(row...)
@@ -200,12 +206,40 @@ func age(t *timestamppb.Timestamp) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
+// ago is age as people say it.
+func ago(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return age(t) + " ago"
+}
+
 // local is a time on the reader's clock.
 func local(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""
 	}
 	return t.AsTime().Local().Format(time.DateTime)
+}
+
+// figures are columns of what was measured, as it was last known, and how current that is.
+func figures[M interface {
+	GetTime() *timestamppb.Timestamp
+	GetSeenAt() *timestamppb.Timestamp
+	GetFreshness() apiv1.Freshness_Level
+}](measured []column[M]) []column[M] {
+	for i, c := range measured {
+		measured[i].value = func(m M) string {
+			if m.GetTime() == nil {
+				return ""
+			}
+			return c.value(m)
+		}
+		measured[i].stale = func(m M) bool { return m.GetFreshness() > apiv1.Freshness_LIVE }
+	}
+	return append(measured,
+		column[M]{head: "FRESH", value: func(m M) string { return lower(m.GetFreshness()) }, state: true},
+		column[M]{head: "SEEN", value: func(m M) string { return ago(m.GetSeenAt()) }})
 }
 
 // shares are columns of what is taken of what there is.

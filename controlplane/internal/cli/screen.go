@@ -51,6 +51,7 @@ const (
 	red    colour = "31"
 	green  colour = "32"
 	yellow colour = "33"
+	faint  colour = "2"
 )
 
 // paint colours text where the screen has colours.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -152,11 +153,12 @@ func (a *app) rebootVM() *cobra.Command {
 	return cmd
 }
 
-var vmSampleColumns = []column[*apiv1.VMSample]{
+var vmSampleColumns = slices.Concat([]column[*apiv1.VMSample]{
 	{head: "VM", value: (*apiv1.VMSample).GetVm},
 	{head: "PROJECT", value: (*apiv1.VMSample).GetProject},
 	{head: "ZONE", value: (*apiv1.VMSample).GetZone},
 	{head: "HOST", value: (*apiv1.VMSample).GetHost},
+}, figures([]column[*apiv1.VMSample]{
 	{head: "CPU", value: func(m *apiv1.VMSample) string { return fmt.Sprintf("%.1f %%", 100*m.GetCpuRatio()) }},
 	{head: "MEMORY_MIB", value: func(m *apiv1.VMSample) string { return fmt.Sprint(m.GetMemoryUsedMib()) }},
 	{head: "DISK_R/W_KIB_S", value: func(m *apiv1.VMSample) string {
@@ -165,8 +167,7 @@ var vmSampleColumns = []column[*apiv1.VMSample]{
 	{head: "NET_R/T_KIB_S", value: func(m *apiv1.VMSample) string {
 		return fmt.Sprintf("%.0f/%.0f", m.GetNetReceiveBytes()/1024, m.GetNetTransmitBytes()/1024)
 	}},
-	{head: "SAMPLED", value: func(m *apiv1.VMSample) string { return age(m.GetTime()) + " ago" }},
-}
+}))
 
 func (a *app) topVMs() *cobra.Command {
 	var s scope

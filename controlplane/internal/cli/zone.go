@@ -118,7 +118,7 @@ var joinRequestColumns = []column[*apiv1.JoinRequest]{
 		}
 		return "waiting"
 	}},
-	{head: "ASKED", value: func(m *apiv1.JoinRequest) string { return age(m.GetAskedAt()) + " ago" }},
+	{head: "ASKED", value: func(m *apiv1.JoinRequest) string { return ago(m.GetAskedAt()) }},
 }
 
 func (a *app) joinRequests() *cobra.Command {

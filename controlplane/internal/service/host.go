@@ -101,23 +101,46 @@ func (s hostService) declare(ctx context.Context, req proto.Message, r interface
 	return s.hosts.decode(result)
 }
 
-// TopHosts returns the newest sample of each host, busiest first.
+// TopHosts returns the newest sample of each host, the live ones first, of these the busiest. What is said of a host is taken
+// from its own zone only. A host of which nothing is kept is there without figures, so that a zone that is away is not missed.
 func (s hostService) TopHosts(ctx context.Context, r *apiv1.TopHostsRequest) (*apiv1.TopHostsResponse, error) {
-	zone := ""
-	if r.GetZone() != "" {
-		z, err := s.zones.get(ctx, r.GetZone(), place{})
+	var hosts []*apiv1.Host
+	zones := map[string]*apiv1.Zone{}
+	err := s.read(ctx, func(tx *state.Tx) error {
+		hosts = nil
+		scope, err := s.hosts.scope(ctx, tx, place{zone: r.GetZone()})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		zone = z.GetName()
-	}
-	samples, err := s.Samples.Hosts(ctx, zone)
+		for h, err := range tx.Hosts.All(scope) {
+			if err != nil {
+				return err
+			}
+			hosts = append(hosts, h)
+		}
+		return zonesInto(tx, zones)
+	})
 	if err != nil {
 		return nil, err
 	}
-	samples = slices.Clone(samples)
-	slices.SortFunc(samples, func(a, b *apiv1.HostSample) int {
-		return cmp.Or(cmp.Compare(b.GetCpuRatio(), a.GetCpuRatio()), cmp.Compare(a.GetHostId(), b.GetHostId()))
+	samples, err := s.Samples.Hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := newest(samples, (*apiv1.HostSample).GetHostId, zones)
+	out := make([]*apiv1.HostSample, 0, len(hosts))
+	for _, h := range hosts {
+		zone := zones[h.GetZone()]
+		m := &apiv1.HostSample{SeenAt: lastHeard(zone)}
+		if kept, ok := found[origin{h.GetId(), h.GetZone()}]; ok {
+			m = proto.CloneOf(kept)
+		}
+		m.HostId, m.Host, m.Zone, m.Cluster = h.GetId(), h.GetName(), h.GetZone(), h.GetCluster()
+		m.Freshness = max(h.GetFreshness(), zone.GetFreshness())
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b *apiv1.HostSample) int {
+		return cmp.Or(busier(a, b), cmp.Compare(a.GetZone(), b.GetZone()), cmp.Compare(a.GetHost(), b.GetHost()), cmp.Compare(a.GetHostId(), b.GetHostId()))
 	})
-	return &apiv1.TopHostsResponse{Samples: samples}, nil
+	return &apiv1.TopHostsResponse{Samples: out}, nil
 }

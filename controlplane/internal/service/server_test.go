@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/pkg/problem"
@@ -83,16 +88,84 @@ func TestP24ABackupArrivesInPiecesAndWhole(t *testing.T) {
 	}
 }
 
-func TestTopHostsAreTheBusiestFirst(t *testing.T) {
+func TestTopHostsAreTheBusiestFirstAndHideNone(t *testing.T) {
 	w := servicetest.New(t)
-	w.NewSite(1)
-	w.HostSamples = []*apiv1.HostSample{{HostId: "a", CpuRatio: 0.1}, {HostId: "b", CpuRatio: 0.9}, {HostId: "c", CpuRatio: 0.5}}
+	site := w.NewSite(4)
+	now := timestamppb.Now()
+	sample := func(i int, zone string, cpu float64) *apiv1.HostSample {
+		return &apiv1.HostSample{HostId: site.Hosts[i].GetId(), Zone: zone, CpuRatio: cpu, Time: now, SeenAt: now}
+	}
+	w.HostSamples = []*apiv1.HostSample{
+		sample(0, "business", 0.1), sample(1, "business", 0.9), sample(2, "business", 0.5),
+		sample(3, "internet", 0.99), // another zone's word
+		{HostId: "no-such-host", Zone: "business", CpuRatio: 1, Time: now},
+	}
 	r, err := w.Admin().Hosts.TopHosts(t.Context(), &apiv1.TopHostsRequest{Zone: "business"})
-	if err != nil || len(r.GetSamples()) != 3 || r.GetSamples()[0].GetHostId() != "b" || r.GetSamples()[2].GetHostId() != "a" {
-		t.Fatalf("%v, %v", r, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := topNames(r.GetSamples()); got != "kvm-2 kvm-3 kvm-1 kvm-4" {
+		t.Errorf("in this order: %s", got)
+	}
+	if silent := r.GetSamples()[3]; silent.GetTime() != nil || silent.GetCpuRatio() != 0 {
+		t.Errorf("a host that nothing is known of: %v", silent)
 	}
 	_, err = w.Admin().Hosts.TopHosts(t.Context(), &apiv1.TopHostsRequest{Zone: "nowhere"})
 	refuses(t, err, problem.NotFound, "no zone nowhere")
+}
+
+func topNames(samples []*apiv1.HostSample) string {
+	var names []string
+	for _, m := range samples {
+		names = append(names, m.GetHost())
+	}
+	return strings.Join(names, " ")
+}
+
+func TestTheHostsAndVMsOfAZoneThatIsAwayAreShownWithWhatWasSeenLast(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(2)
+	create(t, w.Admin(), w.VM("web-1", "web"))
+	web := show(t, w.Admin(), "web-1", "web")
+	on := proto.CloneOf(web)
+	on.State, on.Power, on.Reached = apiv1.VM_RUNNING, apiv1.VM_ON, web.GetGeneration()
+	w.Observe(site.Business.GetId(), on)
+	w.Connect(site.Business.GetId(), true)
+	early, late := timestamppb.New(time.Unix(1e9, 0)), timestamppb.New(time.Unix(1e9+60, 0))
+	w.HostSamples = []*apiv1.HostSample{ // of two servers that had the zone one after the other
+		{HostId: site.Hosts[0].GetId(), Zone: "business", CpuRatio: 0.7, Time: late, SeenAt: late, Freshness: apiv1.Freshness_STALE},
+		{HostId: site.Hosts[0].GetId(), Zone: "business", CpuRatio: 0.2, Time: early, SeenAt: early, Freshness: apiv1.Freshness_STALE},
+	}
+	top := func() ([]*apiv1.HostSample, []*apiv1.VMSample) {
+		t.Helper()
+		hosts, err := w.Admin().Hosts.TopHosts(t.Context(), &apiv1.TopHostsRequest{Zone: "business"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		vms, err := w.In("web").VMs.TopVMs(t.Context(), &apiv1.TopVMsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hosts.GetSamples(), vms.GetSamples()
+	}
+	if hosts, vms := top(); len(hosts) != 2 || hosts[0].GetTime() != nil || len(vms) != 0 {
+		t.Errorf("while the zone is here, what it sent before: %v, %v", hosts, vms)
+	}
+	w.Connect(site.Business.GetId(), false)
+	gone := w.Zone("business").GetStateChangedAt()
+	hosts, vms := top()
+	if len(hosts) != 2 || len(vms) != 1 {
+		t.Fatalf("%v, %v", hosts, vms)
+	}
+	if m := hosts[0]; m.GetFreshness() != apiv1.Freshness_STALE || m.GetCpuRatio() != 0.7 || !proto.Equal(m.GetSeenAt(), late) {
+		t.Errorf("a host with figures: %v", m)
+	}
+	if m := hosts[1]; m.GetFreshness() != apiv1.Freshness_STALE || m.GetTime() != nil || !proto.Equal(m.GetSeenAt(), gone) {
+		t.Errorf("a host without: %v", m)
+	}
+	if m := vms[0]; m.GetVm() != "web-1" || m.GetFreshness() != apiv1.Freshness_STALE || m.GetTime() != nil || !proto.Equal(m.GetSeenAt(), gone) {
+		t.Errorf("a VM without: %v", m)
+	}
 }
 
 func TestAnOperationThatHangsIsResolvedByAnAdministratorOnce(t *testing.T) {

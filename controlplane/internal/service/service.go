@@ -46,12 +46,11 @@ type Servers interface {
 	BackUp(context.Context, io.Writer) error
 }
 
-// Samples is the newest of what zones relayed, over all servers.
+// Samples is the newest of what zones relayed, over all servers: several of one host or VM where its zone was at several. Of a
+// zone whose session at a server has ended, what that server has is STALE.
 type Samples interface {
-	// Hosts returns the newest sample of each host, of one zone (by name) or of all.
-	Hosts(ctx context.Context, zone string) ([]*apiv1.HostSample, error)
-	// VMs returns the newest sample of each VM, of one zone (by name) or of all.
-	VMs(ctx context.Context, zone string) ([]*apiv1.VMSample, error)
+	Hosts(context.Context) ([]*apiv1.HostSample, error)
+	VMs(context.Context) ([]*apiv1.VMSample, error)
 }
 
 // Chooser looks at the zones' hosts as they were last observed.

@@ -296,51 +296,51 @@ func lower(state interface{ String() string }) string {
 	return strings.ToLower(strings.ReplaceAll(state.String(), "_", " "))
 }
 
-// TopVMs returns the newest samples of the VMs that the caller may see. A sample comes from a zone, which may lie: whose a
-// VM is, the state says.
+// TopVMs returns the newest samples of the VMs that the caller may see, the live ones first, of these the busiest. A sample
+// comes from a zone, which may lie: whose a VM is, the state says. Of a zone that is away, VMs that were on are there even
+// without figures.
 func (s vmService) TopVMs(ctx context.Context, r *apiv1.TopVMsRequest) (*apiv1.TopVMsResponse, error) {
-	var zone string
-	mine := map[string]*apiv1.VM{}
+	var mine []*apiv1.VM
+	zones := map[string]*apiv1.Zone{}
 	err := s.read(ctx, func(tx *state.Tx) error {
 		scope, err := s.vms.scope(ctx, tx, place{project: r.GetProject(), zone: r.GetZone()})
 		if err != nil {
 			return err
 		}
-		if r.GetZone() != "" {
-			z, err := s.zones.within(tx, r.GetZone(), nil)
-			if err != nil {
-				return err
-			}
-			zone = z.GetName()
-		}
-		clear(mine)
+		mine = nil
 		for vm, err := range tx.VMs.All(scope) {
 			if err != nil {
 				return err
 			}
-			mine[vm.GetId()] = vm
+			mine = append(mine, vm)
 		}
-		return nil
+		return zonesInto(tx, zones)
 	})
 	if err != nil {
 		return nil, err
 	}
-	samples, err := s.Samples.VMs(ctx, zone)
+	samples, err := s.Samples.VMs(ctx)
 	if err != nil {
 		return nil, err
 	}
+	found := newest(samples, (*apiv1.VMSample).GetVmId, zones)
 	var out []*apiv1.VMSample
-	for _, sample := range samples {
-		vm, ok := mine[sample.GetVmId()]
-		if !ok || vm.GetZone() != sample.GetZone() {
+	for _, vm := range mine {
+		zone := zones[vm.GetZone()]
+		m := &apiv1.VMSample{SeenAt: lastHeard(zone)}
+		kept, ok := found[origin{vm.GetId(), vm.GetZone()}]
+		switch {
+		case ok:
+			m = proto.CloneOf(kept)
+		case !away(zone) || vm.GetPower() != apiv1.VM_ON:
 			continue
 		}
-		sample = proto.CloneOf(sample)
-		sample.Vm, sample.Project, sample.Host = vm.GetName(), vm.GetProject(), vm.GetHost()
-		out = append(out, sample)
+		m.VmId, m.Vm, m.Project, m.Zone, m.Host = vm.GetId(), vm.GetName(), vm.GetProject(), vm.GetZone(), vm.GetHost()
+		m.Freshness = vm.GetFreshness()
+		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b *apiv1.VMSample) int {
-		return cmp.Or(cmp.Compare(b.GetCpuRatio(), a.GetCpuRatio()), cmp.Compare(a.GetVmId(), b.GetVmId()))
+		return cmp.Or(busier(a, b), cmp.Compare(a.GetVm(), b.GetVm()), cmp.Compare(a.GetVmId(), b.GetVmId()))
 	})
 	return &apiv1.TopVMsResponse{Samples: out}, nil
 }

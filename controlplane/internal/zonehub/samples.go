@@ -5,6 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
@@ -16,11 +19,14 @@ const (
 	// maxHosts and maxVMs bound what is kept of one zone, whatever it claims to have.
 	maxHosts = 1 << 14
 	maxVMs   = 1 << 17
+	// awayLife is how long the last samples of a zone are kept whose session has ended.
+	awayLife = 24 * time.Hour
 	// sweepEvery is how often the old ones are looked for, however many batches come.
 	sweepEvery = sampleLife / 8
 )
 
-// Samples is the newest sample of each host and VM of the zones whose sessions this server holds. Safe for concurrent use.
+// Samples is the newest sample of each host and VM of the zones whose sessions this server holds, and the last ones of zones
+// whose session it held. Safe for concurrent use.
 type Samples struct {
 	now func() time.Time
 
@@ -32,6 +38,7 @@ type zoneSamples struct {
 	hosts map[string]came[*apiv1.HostSample]
 	vms   map[string]came[*apiv1.VMSample]
 	swept time.Time
+	left  time.Time // when its session here ended; zero while there is one
 }
 
 // came is a sample with when it came here.
@@ -70,13 +77,14 @@ func (s *Samples) take(zoneID, zoneName string, b *linkv1.SampleBatch) {
 		z = &zoneSamples{hosts: map[string]came[*apiv1.HostSample]{}, vms: map[string]came[*apiv1.VMSample]{}}
 		s.zones[zoneID] = z
 	}
+	now := s.now()
+	z.left = time.Time{}
 	for _, h := range b.GetHosts() {
-		h.Zone = zoneName
+		h.Zone, h.Freshness, h.SeenAt = zoneName, apiv1.Freshness_LIVE, timestamppb.New(now)
 	}
 	for _, v := range b.GetVms() {
-		v.Zone = zoneName
+		v.Zone, v.Freshness, v.SeenAt = zoneName, apiv1.Freshness_LIVE, timestamppb.New(now)
 	}
-	now := s.now()
 	if now.Sub(z.swept) >= sweepEvery {
 		sweep(z.hosts, now)
 		sweep(z.vms, now)
@@ -86,29 +94,39 @@ func (s *Samples) take(zoneID, zoneName string, b *linkv1.SampleBatch) {
 	keep(z.vms, b.GetVms(), (*apiv1.VMSample).GetVmId, maxVMs, now)
 }
 
-// forget drops what a zone sent: its session here has ended.
-func (s *Samples) forget(zoneID string) {
+// leave notes that a zone's session here has ended: what it sent last is stale from now on.
+func (s *Samples) leave(zoneID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.zones, zoneID)
+	if z := s.zones[zoneID]; z != nil && z.left.IsZero() {
+		z.left = s.now()
+	}
 }
 
-// Newest returns what is kept. The messages are not to be changed.
+// Newest returns what is kept, each with whether it is live. The messages are not to be changed.
 func (s *Samples) Newest() (hosts []*apiv1.HostSample, vms []*apiv1.VMSample) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
+	maps.DeleteFunc(s.zones, func(_ string, z *zoneSamples) bool { return !z.left.IsZero() && now.Sub(z.left) > awayLife })
 	for _, z := range s.zones {
-		for _, h := range z.hosts {
-			if h.shown(now) {
-				hosts = append(hosts, h.sample)
-			}
-		}
-		for _, v := range z.vms {
-			if v.shown(now) {
-				vms = append(vms, v.sample)
-			}
-		}
+		hosts = appendShown(hosts, z.hosts, z, now, func(h *apiv1.HostSample) { h.Freshness = apiv1.Freshness_STALE })
+		vms = appendShown(vms, z.vms, z, now, func(v *apiv1.VMSample) { v.Freshness = apiv1.Freshness_STALE })
 	}
 	return hosts, vms
+}
+
+// appendShown appends what is shown of a zone; of one that is away, what was shown when it left, as stale.
+func appendShown[S proto.Message](to []S, kept map[string]came[S], z *zoneSamples, now time.Time, stale func(S)) []S {
+	for _, c := range kept {
+		switch {
+		case z.left.IsZero() && c.shown(now):
+			to = append(to, c.sample)
+		case !z.left.IsZero() && c.shown(z.left):
+			last := proto.CloneOf(c.sample)
+			stale(last)
+			to = append(to, last)
+		}
+	}
+	return to
 }

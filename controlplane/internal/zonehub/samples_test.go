@@ -52,3 +52,42 @@ func TestP21SamplesOfAZoneWithAWrongClockAreShown(t *testing.T) {
 		}
 	}
 }
+
+func TestTheLastSamplesOfAZoneThatIsAwayAreKeptAsStaleForADay(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := NewSamples(func() time.Time { return now })
+	began := now
+	s.take("z1", "business", &linkv1.SampleBatch{Hosts: []*apiv1.HostSample{{HostId: "silent"}}})
+	now = now.Add(sampleLife + time.Second)
+	last := now
+	s.take("z1", "business", &linkv1.SampleBatch{Hosts: []*apiv1.HostSample{{HostId: "h1", Freshness: apiv1.Freshness_UNREACHABLE, SeenAt: timestamppb.New(began)}}})
+	shown := func() *apiv1.HostSample {
+		t.Helper()
+		hosts, _ := s.Newest()
+		if len(hosts) != 1 || hosts[0].GetHostId() != "h1" || !hosts[0].GetSeenAt().AsTime().Equal(last) {
+			t.Fatalf("after %v: %v", now.Sub(began), hosts)
+		}
+		return hosts[0]
+	}
+	live := shown()
+	if live.GetFreshness() != apiv1.Freshness_LIVE {
+		t.Errorf("of a zone that is here: %v", live)
+	}
+	now = now.Add(time.Second)
+	s.leave("z1")
+	now = now.Add(awayLife)
+	if stale := shown(); stale.GetFreshness() != apiv1.Freshness_STALE || live.GetFreshness() != apiv1.Freshness_LIVE {
+		t.Errorf("of a zone that is away: %v; what was given before: %v", stale, live)
+	}
+	now = now.Add(time.Second)
+	if hosts, _ := s.Newest(); len(hosts) != 0 || len(s.zones) != 0 {
+		t.Errorf("a day later: %v", hosts)
+	}
+	s.take("z1", "business", &linkv1.SampleBatch{Hosts: []*apiv1.HostSample{{HostId: "h1"}}})
+	s.leave("z1")
+	last = now
+	s.take("z1", "business", &linkv1.SampleBatch{Hosts: []*apiv1.HostSample{{HostId: "h1"}}})
+	if back := shown(); back.GetFreshness() != apiv1.Freshness_LIVE {
+		t.Errorf("of a zone that is back: %v", back)
+	}
+}

@@ -55,7 +55,7 @@ func (s *session) closed(why error) {
 	defer s.hub.farewells.Done()
 	s.desired.close()
 	s.orders.close()
-	s.hub.Samples.forget(s.zone.GetId())
+	s.hub.Samples.leave(s.zone.GetId())
 	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 	defer cancel()
 	told := "its session ended: " + why.Error()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // Site is what a new world usually needs: the zones internet and business with one cluster kvm each and hosts that have
@@ -68,6 +69,14 @@ func (w *World) Zone(name string) *apiv1.Zone {
 		w.Fatal(err)
 	}
 	return z.GetZone()
+}
+
+// Connect begins a session of a zone, or ends it.
+func (w *World) Connect(zoneID string, connected bool) {
+	w.Helper()
+	w.Do(&commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
+		ZoneId: zoneID, Session: []byte("session of " + zoneID), Connected: connected, Agent: "agent-1", ServerId: "server-1", Incarnation: "inc-" + zoneID,
+	}}})
 }
 
 // VM is one that can be asked for.

@@ -246,10 +246,8 @@ func (w *World) BackUp(_ context.Context, to io.Writer) error {
 	return err
 }
 
-func (w *World) Hosts(context.Context, string) ([]*apiv1.HostSample, error) {
-	return w.HostSamples, nil
-}
-func (w *World) VMs(context.Context, string) ([]*apiv1.VMSample, error) { return w.VMSamples, nil }
+func (w *World) Hosts(context.Context) ([]*apiv1.HostSample, error) { return w.HostSamples, nil }
+func (w *World) VMs(context.Context) ([]*apiv1.VMSample, error)     { return w.VMSamples, nil }
 
 func (w *World) NewJoinToken(role, zoneID string, expires time.Time) (*commandv1.JoinToken, string, error) {
 	id := uuid.Must(uuid.NewV7()).String()
