@@ -14,14 +14,8 @@ import (
 
 // forgotten reports whether a zone has carried out a wish of an earlier epoch that a restore has made this plane forget.
 func forgotten(meta state.Meta, m *apiv1.VM) bool {
-	reached, known := m.GetReached(), m.GetGeneration()
-	if reached == nil || reached.GetEpoch() >= meta.Epoch {
-		return false
-	}
-	if reached.GetEpoch() != known.GetEpoch() {
-		return reached.GetEpoch() > known.GetEpoch()
-	}
-	return reached.GetIndex() > known.GetIndex()
+	reached := m.GetReached()
+	return reached != nil && reached.GetEpoch() < meta.Epoch && newer(reached, m.GetGeneration())
 }
 
 // follow takes what a zone has reached for what is wanted, under a generation of this epoch.

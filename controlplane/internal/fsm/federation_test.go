@@ -146,15 +146,9 @@ func TestOperationsExpireAndAreResolved(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		p.accept(createVM(n))
 	}
-	expire := &commandv1.Command{Body: &commandv1.Command_ExpireOperations{ExpireOperations: &commandv1.ExpireOperations{
-		OperationIds: []string{"op-create-1", "op-none"}}}}
-	p.accept(expire)
+	p.accept(expire("op-create-1", "op-none"))
 	if p.operation("op-create-1").GetDone() {
 		t.Error("an operation expired before its deadline")
-	}
-	resolve := func(op string, o apiv1.ResolveOperationRequest_Outcome) *commandv1.Command {
-		return &commandv1.Command{Body: &commandv1.Command_ResolveOperation{ResolveOperation: &commandv1.ResolveOperation{
-			OperationId: op, Outcome: o, Reason: "seen by eye"}}}
 	}
 	generation := p.vm(2).GetGeneration().GetIndex()
 	p.accept(resolve("op-create-2", apiv1.ResolveOperationRequest_RETRY))
@@ -178,7 +172,7 @@ func TestOperationsExpireAndAreResolved(t *testing.T) {
 	p.refuse(problem.Invalid, resolve("op-create-1", 0))
 	p.refuse(problem.NotFound, resolve("op-none", apiv1.ResolveOperationRequest_FAIL))
 	p.now = start.Add(2 * time.Hour)
-	p.accept(expire)
+	p.accept(expire("op-create-1", "op-none"))
 	if op := p.operation("op-create-1"); !op.GetDone() || op.GetError().GetCode() != string(problem.Timeout) {
 		t.Errorf("operation %v", op)
 	}

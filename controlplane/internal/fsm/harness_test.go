@@ -127,6 +127,15 @@ func desire(n int, s apiv1.VM_State, operation string) *commandv1.Command {
 		VmId: fmt.Sprintf("vm-%d", n), Desired: s, OperationId: operation, Kind: "vm.set", Deadline: timestamppb.New(start.Add(time.Hour))}}}
 }
 
+func expire(operations ...string) *commandv1.Command {
+	return &commandv1.Command{Body: &commandv1.Command_ExpireOperations{ExpireOperations: &commandv1.ExpireOperations{OperationIds: operations}}}
+}
+
+func resolve(operation string, o apiv1.ResolveOperationRequest_Outcome) *commandv1.Command {
+	return &commandv1.Command{Body: &commandv1.Command_ResolveOperation{ResolveOperation: &commandv1.ResolveOperation{
+		OperationId: operation, Outcome: o, Reason: "seen by eye"}}}
+}
+
 // observe is a chunk that goes on from a point.
 func observe(incarnation string, after, through uint64, objects ...*linkv1.Object) *commandv1.Command {
 	return &commandv1.Command{Body: &commandv1.Command_Observe{Observe: &commandv1.Observe{ZoneId: "z-business", Chunk: &linkv1.StateChunk{

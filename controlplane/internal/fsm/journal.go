@@ -100,7 +100,7 @@ func (c *command) accept(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEnt
 	return "the entry says nothing that this version knows", nil
 }
 
-// acceptReport writes the progress of an operation, which never goes back, or its end, which is final.
+// acceptReport writes the progress of an operation, which never goes back, or its end.
 func (c *command) acceptReport(zone *apiv1.Zone, e *linkv1.JournalEntry, r *linkv1.OperationReport) (string, error) {
 	op, err := c.tx.Operations.Get(r.GetOperationId())
 	switch {
@@ -119,9 +119,9 @@ func (c *command) acceptReport(zone *apiv1.Zone, e *linkv1.JournalEntry, r *link
 		}
 		step(op, s)
 	}
-	op.Progress = max(op.GetProgress(), min(r.GetProgress(), 100))
+	op.Progress, op.ReportedAt = max(op.GetProgress(), min(r.GetProgress(), 99)), nil
 	if r.GetDone() {
-		return "", c.finish(op, r.GetError())
+		return "", c.reported(op, r.GetError())
 	}
 	return "", c.tx.Operations.Put(op)
 }

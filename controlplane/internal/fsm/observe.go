@@ -228,14 +228,16 @@ func (o *observation) takeVM(reported *apiv1.VM) error {
 	}
 	next := proto.CloneOf(was)
 	schema.MergeObserved(next, reported)
-	if whole(was) && forgotten(o.tx.Meta(), next) {
-		return o.follow(next)
-	}
 	next.Freshness, was.Freshness = 0, 0
-	if proto.Equal(was, next) {
-		return nil
+	if whole(was) && forgotten(o.tx.Meta(), next) {
+		err = o.follow(next)
+	} else if !proto.Equal(was, next) {
+		err = o.tx.VMs.Put(next)
 	}
-	return o.tx.VMs.Put(next)
+	if err != nil || !newer(next.GetReached(), was.GetReached()) {
+		return err
+	}
+	return o.endReported(next)
 }
 
 // takeGone takes a zone's word that a VM is gone: by decision, or one that was held at the zone's word alone, then it is

@@ -46,6 +46,47 @@ func (c *command) finish(op *apiv1.Operation, failed *apiv1.Problem) error {
 	return c.tx.Operations.Put(op)
 }
 
+// reported takes a zone's word that an operation has ended. What went well is done once its VM is seen as it then was: the
+// zone writes both at once, but they travel by ways of their own, and either may come first.
+func (c *command) reported(op *apiv1.Operation, failed *apiv1.Problem) error {
+	if failed == nil && op.GetGeneration() != nil {
+		vm, err := c.tx.VMs.Get(op.GetTarget().GetId())
+		if err != nil && !missing(err) {
+			return err
+		}
+		if err == nil && newer(op.GetGeneration(), vm.GetReached()) {
+			op.ReportedAt = c.now
+			return c.tx.Operations.Put(op)
+		}
+	}
+	return c.finish(op, failed)
+}
+
+// endReported ends the operations on a VM that only waited until it was seen like this.
+func (c *command) endReported(vm *apiv1.VM) error {
+	open, err := c.tx.OpenOperations(vm.GetId())
+	if err != nil {
+		return err
+	}
+	for _, op := range open {
+		if op.GetReportedAt() == nil || newer(op.GetGeneration(), vm.GetReached()) {
+			continue
+		}
+		if err := c.finish(op, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newer reports whether a was wished after b; nothing is older than any wish.
+func newer(a, b *apiv1.Generation) bool {
+	if a.GetEpoch() != b.GetEpoch() {
+		return a.GetEpoch() > b.GetEpoch()
+	}
+	return a.GetIndex() > b.GetIndex()
+}
+
 // step writes a step over the one of the same name, or behind the others.
 func step(op *apiv1.Operation, s *apiv1.Operation_Step) {
 	for i, old := range op.GetSteps() {
@@ -103,6 +144,7 @@ func (c *command) retry(op *apiv1.Operation, deadline *timestamppb.Timestamp) er
 		return err
 	}
 	vm.Generation = c.generation()
+	op.Generation, op.ReportedAt = vm.GetGeneration(), nil
 	if deadline != nil {
 		op.Deadline = deadline
 	}
@@ -115,7 +157,8 @@ func (c *command) retry(op *apiv1.Operation, deadline *timestamppb.Timestamp) er
 	return c.tx.Operations.Put(op)
 }
 
-// expireOperations fails those of the named operations that are open and past their deadline. What they did so far stays.
+// expireOperations ends those of the named operations that are open and past their deadline: as failed, unless their zone
+// has said that they went well. What they did so far stays.
 func (c *command) expireOperations(in *commandv1.ExpireOperations) (*commandv1.Result, error) {
 	for _, id := range in.GetOperationIds() {
 		op, err := c.tx.Operations.Get(id)
@@ -129,8 +172,13 @@ func (c *command) expireOperations(in *commandv1.ExpireOperations) (*commandv1.R
 			continue
 		}
 		failed := problem.New(problem.Timeout, "it was not done before its deadline; what it did so far stays",
-			"Look at its steps and at the zone, and ask for the action again.")
-		if err := c.finish(op, failed.Problem); err != nil {
+			"Look at its steps and at the zone, and ask for the action again.").Problem
+		if op.GetReportedAt() != nil {
+			step(op, &apiv1.Operation_Step{Name: "reported", State: apiv1.Operation_Step_DONE, At: op.GetReportedAt(),
+				Message: "its zone says that it is done; the VM as it was then has not been seen here"})
+			failed = nil
+		}
+		if err := c.finish(op, failed); err != nil {
 			return nil, err
 		}
 	}

@@ -48,11 +48,13 @@ func drawCommand(rt *rapid.T) *commandv1.Command {
 			m.State = apiv1.VM_State(rapid.IntRange(0, 8).Draw(rt, "state"))
 			return &linkv1.Object{Noun: &linkv1.Object_Vm{Vm: m}}
 		default:
-			return seen(n, apiv1.VM_State(rapid.IntRange(0, 8).Draw(rt, "state")), apiv1.VM_Power(rapid.IntRange(0, 5).Draw(rt, "power")))
+			o := seen(n, apiv1.VM_State(rapid.IntRange(0, 8).Draw(rt, "state")), apiv1.VM_Power(rapid.IntRange(0, 5).Draw(rt, "power")))
+			o.GetVm().Reached.Index = rapid.Uint64Range(1, 40).Draw(rt, "reached")
+			return o
 		}
 	}), 0, 4)
 	var c *commandv1.Command
-	switch rapid.IntRange(0, 17).Draw(rt, "kind") {
+	switch rapid.IntRange(0, 18).Draw(rt, "kind") {
 	case 0, 1, 2:
 		c = createVM(vm.Draw(rt, "vm"))
 		c.GetCreateVm().OperationId = op.Draw(rt, "operation")
@@ -86,6 +88,10 @@ func drawCommand(rt *rapid.T) *commandv1.Command {
 			OperationId: op.Draw(rt, "operation"), Kind: "vm.reboot", Order: &linkv1.Order{Verb: linkv1.Order_REBOOT}}}}
 	case 16:
 		c = rapid.SampledFrom(append(furniture(), revoke(""), joinToken("t", "zone"), ask("t", "a", "k"), acceptJoin("a", "k"))).Draw(rt, "other")
+		c = proto.CloneOf(c)
+	case 17:
+		c = rapid.SampledFrom([]*commandv1.Command{expire("op-1", "op-create-1"), resolve("op-2", apiv1.ResolveOperationRequest_RETRY),
+			resolve("op-create-2", apiv1.ResolveOperationRequest_RETRY), resolve("op-3", apiv1.ResolveOperationRequest_SUCCEED)}).Draw(rt, "word")
 		c = proto.CloneOf(c)
 	default:
 		return nil

@@ -29,6 +29,7 @@ func (c *command) createVM(in *commandv1.CreateVM) (*commandv1.Result, error) {
 	schema.MergeObserved(m, &apiv1.VM{})
 	m.DesiredState, m.State, m.Force = apiv1.VM_RUNNING, apiv1.VM_PENDING, false
 	m.Generation, m.Operation, m.CreatedAt = c.generation(), op.GetId(), c.now
+	op.Generation = m.GetGeneration()
 	if err := c.tx.VMs.Put(m); err != nil {
 		return nil, err
 	}
@@ -145,6 +146,7 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 		return nil, err
 	}
 	m.DesiredState, m.Force, m.Operation, m.Generation = in.GetDesired(), in.GetForce(), op.GetId(), c.generation()
+	op.Generation = m.GetGeneration()
 	if in.GetDesired() == apiv1.VM_DELETED && zone.GetState() == apiv1.Zone_RETIRED {
 		if err := c.tx.Operations.Put(op); err != nil {
 			return nil, err
@@ -231,7 +233,8 @@ func (c *command) ordersTo(zone *apiv1.Zone) state.Journal {
 	return state.Journal{ZoneID: zone.GetId(), Origin: strconv.FormatUint(c.tx.Meta().Epoch, 10), Stream: "zone"}
 }
 
-// removeVM removes a VM that is gone by decision, and ends what was open on it: the newest wish as done, others as failed.
+// removeVM removes a VM that is gone by decision, and ends what was open on it: the newest wish and what its zone has said to
+// be done as done, others as failed.
 func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 	if err := c.tx.VMs.Delete(m.GetId()); err != nil {
 		return err
@@ -245,9 +248,10 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 	}
 	for _, op := range open {
 		var failed *apiv1.Problem
-		if op.GetId() == m.GetOperation() {
+		switch {
+		case op.GetId() == m.GetOperation():
 			step(op, &apiv1.Operation_Step{Name: "deleted", State: apiv1.Operation_Step_DONE, At: c.now})
-		} else {
+		case op.GetReportedAt() == nil:
 			failed = problem.Newf(problem.WrongState, "", "VM %s was deleted meanwhile", m.GetName()).Problem
 		}
 		if err := c.finish(op, failed); err != nil {

@@ -151,10 +151,14 @@ type Operation struct {
 	CreatedBy string                 `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// After it the operation fails; what it did so far stays.
-	Deadline      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	Revision      string                 `protobuf:"bytes,14,opt,name=revision,proto3" json:"revision,omitempty"`
-	ProjectId     string                 `protobuf:"bytes,15,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	Deadline   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	Revision   string                 `protobuf:"bytes,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	ProjectId  string                 `protobuf:"bytes,15,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// When the zone said that it is done. It is done here once the target is seen as it then was.
+	ReportedAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=reported_at,json=reportedAt,proto3" json:"reported_at,omitempty"`
+	// What was wished of a VM with it; unset where it is no wish of a state.
+	Generation    *Generation `protobuf:"bytes,17,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +296,20 @@ func (x *Operation) GetProjectId() string {
 		return x.ProjectId
 	}
 	return ""
+}
+
+func (x *Operation) GetReportedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReportedAt
+	}
+	return nil
+}
+
+func (x *Operation) GetGeneration() *Generation {
+	if x != nil {
+		return x.Generation
+	}
+	return nil
 }
 
 type ResolveOperationRequest struct {
@@ -854,7 +872,7 @@ var File_naru_api_v1_operation_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xd4\a\n" +
+	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xd6\b\n" +
 	"\tOperation\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04kind\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04kind\x124\n" +
@@ -875,7 +893,12 @@ const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"finishedAt\x12'\n" +
 	"\brevision\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12*\n" +
 	"\n" +
-	"project_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\x1a\x90\x02\n" +
+	"project_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\x12A\n" +
+	"\vreported_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\n" +
+	"reportedAt\x12=\n" +
+	"\n" +
+	"generation\x18\x11 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x05R\n" +
+	"generation\x1a\x90\x02\n" +
 	"\x04Step\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x12=\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.naru.api.v1.Operation.Step.StateB\x04\xa0\xbb\x18\x03R\x05state\x12&\n" +
@@ -965,7 +988,8 @@ var file_naru_api_v1_operation_proto_goTypes = []any{
 	(*Reference)(nil),                    // 12: naru.api.v1.Reference
 	(*Problem)(nil),                      // 13: naru.api.v1.Problem
 	(*timestamppb.Timestamp)(nil),        // 14: google.protobuf.Timestamp
-	(WatchType_Value)(0),                 // 15: naru.api.v1.WatchType.Value
+	(*Generation)(nil),                   // 15: naru.api.v1.Generation
+	(WatchType_Value)(0),                 // 16: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_operation_proto_depIdxs = []int32{
 	12, // 0: naru.api.v1.Operation.target:type_name -> naru.api.v1.Reference
@@ -974,27 +998,29 @@ var file_naru_api_v1_operation_proto_depIdxs = []int32{
 	14, // 3: naru.api.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
 	14, // 4: naru.api.v1.Operation.deadline:type_name -> google.protobuf.Timestamp
 	14, // 5: naru.api.v1.Operation.finished_at:type_name -> google.protobuf.Timestamp
-	1,  // 6: naru.api.v1.ResolveOperationRequest.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	2,  // 7: naru.api.v1.ResolveOperationResponse.operation:type_name -> naru.api.v1.Operation
-	2,  // 8: naru.api.v1.ListOperationsResponse.operations:type_name -> naru.api.v1.Operation
-	2,  // 9: naru.api.v1.GetOperationResponse.operation:type_name -> naru.api.v1.Operation
-	15, // 10: naru.api.v1.WatchOperationsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	2,  // 11: naru.api.v1.WatchOperationsResponse.operation:type_name -> naru.api.v1.Operation
-	0,  // 12: naru.api.v1.Operation.Step.state:type_name -> naru.api.v1.Operation.Step.State
-	14, // 13: naru.api.v1.Operation.Step.at:type_name -> google.protobuf.Timestamp
-	5,  // 14: naru.api.v1.OperationService.ListOperations:input_type -> naru.api.v1.ListOperationsRequest
-	7,  // 15: naru.api.v1.OperationService.GetOperation:input_type -> naru.api.v1.GetOperationRequest
-	9,  // 16: naru.api.v1.OperationService.WatchOperations:input_type -> naru.api.v1.WatchOperationsRequest
-	3,  // 17: naru.api.v1.OperationService.ResolveOperation:input_type -> naru.api.v1.ResolveOperationRequest
-	6,  // 18: naru.api.v1.OperationService.ListOperations:output_type -> naru.api.v1.ListOperationsResponse
-	8,  // 19: naru.api.v1.OperationService.GetOperation:output_type -> naru.api.v1.GetOperationResponse
-	10, // 20: naru.api.v1.OperationService.WatchOperations:output_type -> naru.api.v1.WatchOperationsResponse
-	4,  // 21: naru.api.v1.OperationService.ResolveOperation:output_type -> naru.api.v1.ResolveOperationResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	14, // 6: naru.api.v1.Operation.reported_at:type_name -> google.protobuf.Timestamp
+	15, // 7: naru.api.v1.Operation.generation:type_name -> naru.api.v1.Generation
+	1,  // 8: naru.api.v1.ResolveOperationRequest.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	2,  // 9: naru.api.v1.ResolveOperationResponse.operation:type_name -> naru.api.v1.Operation
+	2,  // 10: naru.api.v1.ListOperationsResponse.operations:type_name -> naru.api.v1.Operation
+	2,  // 11: naru.api.v1.GetOperationResponse.operation:type_name -> naru.api.v1.Operation
+	16, // 12: naru.api.v1.WatchOperationsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	2,  // 13: naru.api.v1.WatchOperationsResponse.operation:type_name -> naru.api.v1.Operation
+	0,  // 14: naru.api.v1.Operation.Step.state:type_name -> naru.api.v1.Operation.Step.State
+	14, // 15: naru.api.v1.Operation.Step.at:type_name -> google.protobuf.Timestamp
+	5,  // 16: naru.api.v1.OperationService.ListOperations:input_type -> naru.api.v1.ListOperationsRequest
+	7,  // 17: naru.api.v1.OperationService.GetOperation:input_type -> naru.api.v1.GetOperationRequest
+	9,  // 18: naru.api.v1.OperationService.WatchOperations:input_type -> naru.api.v1.WatchOperationsRequest
+	3,  // 19: naru.api.v1.OperationService.ResolveOperation:input_type -> naru.api.v1.ResolveOperationRequest
+	6,  // 20: naru.api.v1.OperationService.ListOperations:output_type -> naru.api.v1.ListOperationsResponse
+	8,  // 21: naru.api.v1.OperationService.GetOperation:output_type -> naru.api.v1.GetOperationResponse
+	10, // 22: naru.api.v1.OperationService.WatchOperations:output_type -> naru.api.v1.WatchOperationsResponse
+	4,  // 23: naru.api.v1.OperationService.ResolveOperation:output_type -> naru.api.v1.ResolveOperationResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_operation_proto_init() }
