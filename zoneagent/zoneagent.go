@@ -98,7 +98,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 		Housekeeping: a.company.keepHouse, Log: log.With("part", "uplink"), Metrics: linkMetrics, Registerer: a.registry,
 	})
 	a.central = a.uplink.Central(a.company)
-	a.local = edge.NewLocal(a.store)
+	a.local = edge.NewLocal(a.store.Picture())
 	if a.edge, err = edge.NewConn(a.central, a.local, time.Now); err != nil {
 		return nil, err
 	}
@@ -151,7 +151,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("members", a.company.run)
 	run("link", a.uplink.Run)
 	run("clusters", a.runClusters)
-	run("local picture", a.local.Run)
 	run("edge", func(ctx context.Context) error {
 		return edge.Serve(ctx, a.edgeListen, a.edge, a.identity.Edge.TLSCertificate, a.log.With("part", "edge"))
 	})

@@ -44,11 +44,15 @@ func (p *plane) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Cal
 	return nil, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
 }
 
-// store tells once what there is.
-type store []etcdstore.Change
+// picture is of nouns, each as it is wanted and as it is observed.
+type picture [][2]proto.Message
 
-func (s store) Follow(_ context.Context, fn func(etcdstore.Batch) error, _ ...etcdstore.Space) error {
-	return fn(etcdstore.Batch{Reset: true, Changes: s})
+func (p picture) Nouns(kind string, fn func(desired, observed proto.Message)) {
+	for _, noun := range p {
+		if etcdstore.KindOf(noun[0]) == kind {
+			fn(noun[0], noun[1])
+		}
+	}
 }
 
 // desk is an edge with its control plane, and a clock.
@@ -65,17 +69,13 @@ func newDesk(t *testing.T) *desk {
 		return &apiv1.VM{Id: id, Name: "name-" + id, Project: project, ProjectId: "p-" + project, Zone: "business", ZoneId: "z-business",
 			Generation: &apiv1.Generation{Epoch: 1, Index: 2}, DesiredState: apiv1.VM_RUNNING}
 	}
-	local := NewLocal(store{
-		{Space: etcdstore.Desired, Kind: "zone", ID: "z-business", Message: &apiv1.Zone{Id: "z-business", Name: "business"}},
-		{Space: etcdstore.Desired, Kind: "vm", ID: "b", Message: vm("b", "web")},
-		{Space: etcdstore.Desired, Kind: "vm", ID: "a", Message: vm("a", "web")},
-		{Space: etcdstore.Desired, Kind: "vm", ID: "c", Message: vm("c", "theirs")},
-		{Space: etcdstore.Observed, Kind: "vm", ID: "a", Message: &apiv1.VM{Id: "a", Name: "other", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON,
+	local := NewLocal(picture{
+		{&apiv1.Zone{Id: "z-business", Name: "business"}},
+		{vm("b", "web")},
+		{vm("a", "web"), &apiv1.VM{Id: "a", Name: "other", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON,
 			Address: "10.91.2.10", HostFreshness: apiv1.Freshness_LIVE}},
+		{vm("c", "theirs")},
 	})
-	if err := local.Run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	d := &desk{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}}, now: time.Unix(1e9, 0)}
 	var err error
 	if d.Conn, err = NewConn(d.plane, local, func() time.Time { return d.now }); err != nil {

@@ -2,60 +2,27 @@ package edge
 
 import (
 	"cmp"
-	"context"
 	"slices"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
-	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
 
-// Follower tells what is in the zone's store, and what changes in it.
-type Follower interface {
-	Follow(ctx context.Context, fn func(etcdstore.Batch) error, spaces ...etcdstore.Space) error
+// Picture is what the zone's store holds, as this agent last heard. etcdstore.Picture is one.
+type Picture interface {
+	// Nouns tells fn each noun of a kind that is wanted, with what is observed of it, or nil. fn changes neither.
+	Nouns(kind string, fn func(desired, observed proto.Message))
 }
 
 // Local is the zone's own picture of its nouns: what the control plane last wished, with what the zone observes. Safe for
 // concurrent use.
-type Local struct {
-	store Follower
+type Local struct{ picture Picture }
 
-	mu       sync.RWMutex
-	desired  map[nounKey]proto.Message
-	observed map[nounKey]proto.Message
-}
-
-type nounKey struct{ kind, id string }
-
-// NewLocal returns an empty picture; Run fills it.
-func NewLocal(store Follower) *Local { return &Local{store: store} }
-
-// Run keeps the picture current until ctx ends.
-func (l *Local) Run(ctx context.Context) error {
-	return l.store.Follow(ctx, func(b etcdstore.Batch) error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if b.Reset {
-			l.desired, l.observed = map[nounKey]proto.Message{}, map[nounKey]proto.Message{}
-		}
-		for _, c := range b.Changes {
-			side := l.desired
-			if c.Space == etcdstore.Observed {
-				side = l.observed
-			}
-			if key := (nounKey{c.Kind, c.ID}); c.Message == nil {
-				delete(side, key)
-			} else {
-				side[key] = c.Message
-			}
-		}
-		return nil
-	}, etcdstore.Desired, etcdstore.Observed)
-}
+// NewLocal returns what reads the picture.
+func NewLocal(p Picture) *Local { return &Local{p} }
 
 // all returns the nouns of one kind, merged and by name.
 func all[M interface {
@@ -63,22 +30,17 @@ func all[M interface {
 	GetName() string
 	GetId() string
 }](l *Local, kind string, keep func(M) bool) []M {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
 	var out []M
-	for key, desired := range l.desired {
-		if key.kind != kind {
-			continue
-		}
+	l.picture.Nouns(kind, func(desired, observed proto.Message) {
 		m := proto.CloneOf(desired.(M))
-		if observed := l.observed[key]; observed != nil {
+		if observed != nil {
 			schema.MergeObserved(m, proto.Clone(observed))
 		}
 		if keep(m) {
 			schema.Strip(m)
 			out = append(out, m)
 		}
-	}
+	})
 	slices.SortFunc(out, func(a, b M) int {
 		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetId(), b.GetId()))
 	})

@@ -17,6 +17,13 @@
 //  4. An owner's Deadline is never later than the end of its lease.
 //  5. Objects of the control plane's state and the cursor behind them are in one transaction. Absence deletes nothing.
 //
+// # Reading
+//
+// An agent has one watch of the zone's keys, the feed, which decodes each change once for all who follow. Whoever follows
+// subscribes first and reads a snapshot then, so that there is no gap; where the watch is lost, all start over so. The
+// Picture is what one follower keeps for everybody: what is wanted, and what is observed in the order of its revisions,
+// from which the link finds what is new without looking at what is not. It lies behind the store by the watch's way.
+//
 // # Incarnations
 //
 // Revisions count within one life of the store. A random id in etcd names the life; an anchor on each agent's disk

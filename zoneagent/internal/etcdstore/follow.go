@@ -12,7 +12,7 @@ import (
 // page is how many keys one read brings.
 const page = 1000
 
-// Batch is what Follow tells at once.
+// Batch is what Follow tells at once. Others are told the same messages: nobody changes them.
 type Batch struct {
 	// Reset: Changes are all there is; what was told before counts no more.
 	Reset bool
@@ -25,16 +25,13 @@ type Batch struct {
 }
 
 // Follow tells fn everything in the spaces (all that are followed when none is named), and then every change, until
-// ctx ends or fn returns an error. When the watch was lost for too long, or another incarnation begins, it starts over
-// with Reset. A value that does not decode ends it with a DecodeError: nobody acts on half a picture.
+// ctx ends or fn returns an error; what comes while fn is busy is told together. When the watch is lost, or fn is too slow
+// for it, or another incarnation begins, it starts over with Reset. A value that does not decode ends it with a DecodeError: nobody acts on half a picture.
 func (s *Store) Follow(ctx context.Context, fn func(Batch) error, spaces ...Space) error {
 	if len(spaces) == 0 {
 		spaces = followed
 	}
-	f := &follower{store: s, fn: fn, spaces: map[Space]bool{}}
-	for _, space := range spaces {
-		f.spaces[space] = isFollowed(space)
-	}
+	f := &follower{store: s, fn: fn, spaces: spaces}
 	for {
 		err := f.round(ctx)
 		var stop *stopError
@@ -64,16 +61,21 @@ func (e *stopError) Error() string { return e.err.Error() }
 type follower struct {
 	store  *Store
 	fn     func(Batch) error
-	spaces map[Space]bool
+	spaces []Space
 }
 
-// round tells a snapshot and what follows on it, until the watch is lost.
+// round tells a snapshot and what follows on it, until the feed is lost.
 func (f *follower) round(ctx context.Context) error {
+	feed := f.store.feed
+	news, err := feed.subscribe(ctx, f.spaces)
+	if err != nil {
+		return err
+	}
+	defer feed.leave(news)
 	now, err := f.store.life(ctx)
 	if err != nil {
 		return err
 	}
-	id := now.incarnation.GetId()
 	all, revision, err := f.store.snapshot(ctx, f.spaces)
 	if err != nil {
 		return err
@@ -83,61 +85,39 @@ func (f *follower) round(ctx context.Context) error {
 		return errors.New("another incarnation has begun")
 	default:
 	}
-	if err := f.tell(Batch{Reset: true, Changes: all, Revision: revision, Incarnation: id}); err != nil {
-		return err
+	b := Batch{Reset: true, Changes: all, Revision: revision, Incarnation: now.incarnation.GetId()}
+	for {
+		if err := f.fn(b); err != nil {
+			return &stopError{err: err}
+		}
+		if b, err = f.next(ctx, now, news, b.Revision); err != nil {
+			return err
+		}
 	}
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
-	events := f.store.client.Watch(ctx, f.store.keys.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+}
+
+// next waits for what follows on a revision, and takes all of it.
+func (f *follower) next(ctx context.Context, now life, news *subscription, after int64) (Batch, error) {
 	for {
 		select {
+		case <-ctx.Done():
+			return Batch{}, context.Cause(ctx)
 		case <-now.over:
-			return errors.New("another incarnation has begun")
-		case resp, ok := <-events:
-			if !ok {
-				return errors.New("watch ended")
-			}
-			if err := resp.Err(); err != nil {
-				return fmt.Errorf("watch: %w", err)
-			}
-			b := Batch{Revision: resp.Header.GetRevision(), Incarnation: id}
-			if b.Changes, err = f.changes(resp.Events); err != nil {
-				return err
-			}
-			if len(resp.Events) > 0 {
-				b.Revision = resp.Events[len(resp.Events)-1].Kv.ModRevision
-			}
-			if len(b.Changes) == 0 {
-				continue
-			}
-			if err := f.tell(b); err != nil {
-				return err
-			}
+			return Batch{}, errors.New("another incarnation has begun")
+		case <-news.ready:
+		}
+		changes, at, err := f.store.feed.take(news)
+		if err != nil {
+			return Batch{}, err
+		}
+		known := 0
+		for known < len(changes) && changes[known].Revision <= after {
+			known++
+		}
+		if changes = changes[known:]; len(changes) > 0 {
+			return Batch{Changes: changes, Revision: at, Incarnation: now.incarnation.GetId()}, nil
 		}
 	}
-}
-
-func (f *follower) tell(b Batch) error {
-	if err := f.fn(b); err != nil {
-		return &stopError{err: err}
-	}
-	return nil
-}
-
-func (f *follower) changes(events []*clientv3.Event) (out []Change, err error) {
-	for _, e := range events {
-		c, ok := f.store.keys.parse(string(e.Kv.Key))
-		if !ok || !f.spaces[c.Space] {
-			continue
-		}
-		if c.Revision = e.Kv.ModRevision; e.Type != clientv3.EventTypeDelete {
-			if c, _, err = f.store.keys.change(e.Kv); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, c)
-	}
-	return out, nil
 }
 
 // Snapshot is everything in the spaces as of one revision.
@@ -146,19 +126,12 @@ func (s *Store) Snapshot(ctx context.Context, spaces ...Space) (Batch, error) {
 	if err != nil {
 		return Batch{}, err
 	}
-	want := map[Space]bool{}
-	for _, space := range spaces {
-		want[space] = true
-	}
-	all, revision, err := s.snapshot(ctx, want)
+	all, revision, err := s.snapshot(ctx, spaces)
 	return Batch{Reset: true, Changes: all, Revision: revision, Incarnation: now.incarnation.GetId()}, err
 }
 
-func (s *Store) snapshot(ctx context.Context, spaces map[Space]bool) (all []Change, revision int64, err error) {
-	for _, space := range followed {
-		if !spaces[space] {
-			continue
-		}
+func (s *Store) snapshot(ctx context.Context, spaces []Space) (all []Change, revision int64, err error) {
+	for _, space := range spaces {
 		if revision, err = s.page(ctx, space, revision, func(c Change) { all = append(all, c) }); err != nil {
 			return nil, 0, err
 		}

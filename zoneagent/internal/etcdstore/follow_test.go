@@ -145,32 +145,35 @@ func TestManyKeysAreReadPageByPageAsOfOneRevision(t *testing.T) {
 	}
 }
 
-func TestACompactionMakesTheFollowerStartOver(t *testing.T) {
+func TestALostWatchMakesTheFollowerStartOver(t *testing.T) {
 	a := newZone(t).one()
 	own := a.own("cluster/c1")
 	a.write(own, "vm-1")
-	f := &follower{store: a.Store, spaces: map[Space]bool{Observed: true}}
-	resets := 0
-	f.fn = func(b Batch) error {
-		if resets++; resets == 1 {
-			// Between the snapshot and the watch: history that the watch would need is compacted.
-			for i := range 5 {
-				a.write(own, fmt.Sprintf("vm-%d", i))
-			}
-			at := must(a.client.Get(t.Context(), "x")).Header.Revision
-			if _, err := a.client.Compact(t.Context(), at); err != nil {
+	p, enough, told := &picture{}, errors.New("enough"), make(chan struct{}, 2)
+	done := make(chan error, 1)
+	go func() {
+		done <- a.Follow(t.Context(), func(b Batch) error {
+			if err := p.take(b); err != nil {
 				return err
 			}
-		}
-		return nil
+			if told <- struct{}{}; p.resets == 2 {
+				return enough
+			}
+			return nil
+		}, Observed)
+	}()
+	<-told
+	a.feed.turn(false, errWatchEnded)
+	for i := range 5 {
+		a.write(own, fmt.Sprintf("vm-%d", i))
 	}
-	if err := f.round(t.Context()); err == nil || errors.As(err, new(*stopError)) {
-		t.Fatalf("round ended with %v", err)
+	// The history of what was missed is gone.
+	if _, err := a.client.Compact(t.Context(), must(a.client.Get(t.Context(), "x")).Header.Revision); err != nil {
+		t.Fatal(err)
 	}
-	p := &picture{}
-	a.follow(p, 0, Observed)
-	if len(p.rows) != 5 {
-		t.Errorf("picture is %v", p.rows)
+	a.feed.turn(true, nil)
+	if err := <-done; !errors.Is(err, enough) || len(p.rows) != 5 {
+		t.Errorf("%v, the picture is %v", err, p.rows)
 	}
 }
 

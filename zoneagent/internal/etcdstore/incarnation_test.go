@@ -18,14 +18,15 @@ import (
 )
 
 // write commits n observed VMs with a journal entry each.
-func (r *running) write(own *Ownership, names ...string) {
+func (r *running) write(own *Ownership, names ...string) (at int64) {
 	r.t.Helper()
 	for _, name := range names {
 		tx := r.Begin(own)
 		tx.PutObserved(vm(name))
 		tx.Journal(usage(name))
-		r.commit(tx)
+		at = r.commit(tx)
 	}
+	return at
 }
 
 func TestANewStoreMintsItsFirstIncarnation(t *testing.T) {

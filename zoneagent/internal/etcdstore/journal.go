@@ -26,7 +26,7 @@ type JournalSource struct {
 
 // JournalSource is the uplink owner's.
 func (s *Store) JournalSource(own *Ownership) *JournalSource {
-	return &JournalSource{store: s, own: own, changed: s.hints.subscribe(own.Lost(), 0, journals)}
+	return &JournalSource{store: s, own: own, changed: s.hints.subscribe(own.Lost(), journals)}
 }
 
 // Changed holds a hint when there may be something new.

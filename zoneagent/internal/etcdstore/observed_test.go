@@ -11,6 +11,18 @@ import (
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
+// since asks the source once the agent's picture has caught up with the store.
+func (r *running) since(o *ObservedSource, after *linkv1.StateAckPoint, limit int) *linkv1.StateChunk {
+	r.t.Helper()
+	at := must(r.client.Put(r.t.Context(), r.keys.of(Desired, "zone", "marker"), "")).Header.Revision
+	eventually(r.t, "the picture catches up", func() bool {
+		r.picture.mu.RLock()
+		defer r.picture.mu.RUnlock()
+		return r.picture.revision >= at
+	})
+	return must(o.Since(r.t.Context(), after, limit))
+}
+
 // modelReceiver is the control plane's side of observed state.
 type modelReceiver struct {
 	point   *linkv1.StateAckPoint
@@ -57,7 +69,7 @@ func TestObservedStateGoesUpInWholeRevisions(t *testing.T) {
 	m := &modelReceiver{point: &linkv1.StateAckPoint{}, held: map[string]*apiv1.VM{}}
 	sizes := []int{}
 	for {
-		c := must(source.Since(t.Context(), m.point, 7))
+		c := a.since(source, m.point, 7)
 		if (c.GetAfter() == 0) != (len(sizes) == 0) {
 			t.Errorf("chunk %d comes after %d", len(sizes), c.GetAfter())
 		}
@@ -72,7 +84,7 @@ func TestObservedStateGoesUpInWholeRevisions(t *testing.T) {
 	if len(m.held) != 15 || fmt.Sprint(sizes) != "[6 6 3]" {
 		t.Errorf("%d objects came in chunks of %v", len(m.held), sizes)
 	}
-	if c := must(source.Since(t.Context(), m.point, 7)); c != nil {
+	if c := a.since(source, m.point, 7); c != nil {
 		t.Errorf("nothing is new, and the chunk is %v", c)
 	}
 	tx := a.Begin(own)
@@ -80,13 +92,13 @@ func TestObservedStateGoesUpInWholeRevisions(t *testing.T) {
 		tx.PutObserved(vm(fmt.Sprintf("many-%d", j)))
 	}
 	a.commit(tx)
-	if c := must(source.Since(t.Context(), m.point, 10)); len(c.GetObjects()) != 100 || c.GetFull() {
+	if c := a.since(source, m.point, 10); len(c.GetObjects()) != 100 || c.GetFull() {
 		t.Errorf("a revision of 100 objects came as %d, full %v", len(c.GetObjects()), c.GetFull())
 	}
 	for _, p := range []*linkv1.StateAckPoint{
 		{Incarnation: "another", Revision: 3}, {Incarnation: m.point.GetIncarnation(), Revision: 1 << 40},
 	} {
-		if c := must(source.Since(t.Context(), p, 10)); !c.GetFull() || c.GetAfter() != 0 {
+		if c := a.since(source, p, 10); !c.GetFull() || c.GetAfter() != 0 {
 			t.Errorf("a point of another life or ahead: full %v after %d", c.GetFull(), c.GetAfter())
 		}
 	}
@@ -110,7 +122,7 @@ func TestMoreThanAChunkCarriesComesInSeveral(t *testing.T) {
 	m := &modelReceiver{point: &linkv1.StateAckPoint{}, held: map[string]*apiv1.VM{}}
 	objects := 0
 	for end := false; !end; {
-		c := must(source.Since(t.Context(), m.point, 127))
+		c := a.since(source, m.point, 127)
 		if n := len(c.GetObjects()); n > 127 {
 			t.Fatalf("a chunk of %d objects", n)
 		}
@@ -137,7 +149,7 @@ func TestATombstoneIsKeptUntilItIsAcknowledged(t *testing.T) {
 		t.Errorf("what was observed stays: %v", err)
 	}
 	tombs := func() (n int, c *linkv1.StateChunk) {
-		c = must(source.Since(t.Context(), nil, 100))
+		c = a.since(source, nil, 100)
 		for _, o := range c.GetObjects() {
 			if o.GetTombstone() != nil {
 				n++
@@ -183,7 +195,7 @@ func TestObservedStateConvergesAtTheReceiver(t *testing.T) {
 		m := &modelReceiver{point: &linkv1.StateAckPoint{}, held: map[string]*apiv1.VM{}}
 		truth := map[string]bool{}
 		receive := func(limit int) bool {
-			c := must(source.Since(t.Context(), m.point, limit))
+			c := a.since(source, m.point, limit)
 			if c == nil {
 				return true
 			}
@@ -268,7 +280,7 @@ func TestAVMGoesUpWholeWhenTheControlPlaneMayNotKnowIt(t *testing.T) {
 	point := &linkv1.StateAckPoint{}
 	var came []string
 	for end := false; !end; {
-		c := must(source.Since(t.Context(), point, 1))
+		c := a.since(source, point, 1)
 		came = append(came, whole(c)...)
 		point, end = &linkv1.StateAckPoint{Incarnation: c.GetIncarnation(), Revision: c.GetThrough()}, c.GetEnd()
 	}
@@ -278,7 +290,7 @@ func TestAVMGoesUpWholeWhenTheControlPlaneMayNotKnowIt(t *testing.T) {
 	again := func(what, want string) {
 		t.Helper()
 		a.write(own, "known", "forgotten")
-		c := must(source.Since(t.Context(), point, 100))
+		c := a.since(source, point, 100)
 		point = &linkv1.StateAckPoint{Incarnation: c.GetIncarnation(), Revision: c.GetThrough()}
 		if got := fmt.Sprint(whole(c)); got != want || len(c.GetObjects()) != 2 {
 			t.Errorf("%s, of %d objects came whole: %s, want %s", what, len(c.GetObjects()), got, want)

@@ -125,7 +125,7 @@ func (s *Store) roleLoop(ctx context.Context) error {
 	if s.cfg.Member == nil {
 		return nil
 	}
-	changed := s.hints.subscribe(ctx.Done(), 0, roles)
+	changed := s.hints.subscribe(ctx.Done(), roles)
 	retry := time.NewTicker(10 * s.cfg.Heartbeat)
 	defer retry.Stop()
 	for {

@@ -2,7 +2,6 @@ package etcdstore
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -55,8 +54,11 @@ const (
 	elections    Space = "election"
 )
 
-// followed are the spaces that Follow tells of.
-var followed = []Space{Desired, Observed, Allocation, Address, Work, Order, Unclaimed, Cursor}
+// followed are the spaces that Follow tells of; inPicture those of the Picture, in the order in which both read them.
+var (
+	followed  = []Space{Desired, Observed, Allocation, Address, Work, Order, Unclaimed, Cursor}
+	inPicture = []Space{Desired, Observed, Unclaimed, tombstones}
+)
 
 // Change is one key that was written, or deleted: then Message is nil. Revision is the key's modification revision,
 // which Tx.Require compares.
@@ -199,8 +201,6 @@ func checkPart(what, s string) error {
 	}
 	return nil
 }
-
-func isFollowed(s Space) bool { return slices.Contains(followed, s) }
 
 // named is the key of what has a kind and an id, or an id only, or neither.
 func (k keyspace) named(s Space, kind, id string) string {

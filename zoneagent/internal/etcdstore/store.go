@@ -27,7 +27,9 @@ type Store struct {
 	client  *clientv3.Client
 	leases  leaser
 	witness witness
+	feed    *feed
 	hints   hints
+	picture *Picture
 
 	settling  sync.Mutex
 	anchoring sync.Mutex
@@ -61,7 +63,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: c, keys: newKeyspace(c.Zone), log: c.Logger, metrics: newMetrics(c.Registerer), folder: f,
-		gone: map[uint64]time.Duration{},
+		gone: map[uint64]time.Duration{}, feed: newFeed(), picture: newPicture(),
 	}
 	s.base, s.end = context.WithCancelCause(context.Background())
 	if err := s.open(ctx); err != nil {
@@ -86,6 +88,7 @@ func (s *Store) open(ctx context.Context) error {
 		}
 	}
 	s.findEndpoints(ctx)
+	s.children.Go(func() { s.watchLoop(s.base) })
 	return nil
 }
 
@@ -130,21 +133,22 @@ func (s *Store) await(ctx context.Context) error {
 	}
 }
 
-// Run keeps the store in order: it watches for another incarnation, writes the anchor, follows this agent's role among
+// Run keeps the store in order: it keeps the Picture, watches for another incarnation, writes the anchor, follows this agent's role among
 // etcd's members, and looks after size and age of what is kept. It ends with ctx, or with what cannot be mended here.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var loops sync.WaitGroup
 	loops.Go(func() { s.anchorLoop(ctx) })
-	loops.Go(func() { s.watchLoop(ctx) })
 	loops.Go(func() { s.upkeepLoop(ctx) })
 	loops.Go(func() { every(ctx, s.cfg.Heartbeat, func() { s.beat(ctx) }) })
-	loops.Go(func() {
-		if err := s.roleLoop(ctx); err != nil {
-			cancel(err)
-		}
-	})
+	for _, loop := range []func(context.Context) error{s.roleLoop, s.pictureLoop} {
+		loops.Go(func() {
+			if err := loop(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
 	loops.Wait()
 	return context.Cause(ctx)
 }
