@@ -52,6 +52,14 @@ func (l *leadership) set(next Leader, term uint64) (changed bool) {
 	return true
 }
 
+// nudge has those who wait on a leader look again, though it is the same.
+func (l *leadership) nudge() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
 // Leader returns who leads, and since when. A server whose Leader has had no ID for two seconds should let its zones go.
 func (r *Replica) Leader() Leader {
 	l, _, _ := r.leadership.watch()
@@ -202,10 +210,15 @@ func (r *Replica) takeOffice(ctx context.Context) (inOffice <-chan uint64, leave
 	return done, leave
 }
 
-// handOver asks Raft to let another server lead. Where there is none, all stays as it is.
+// handOver asks Raft to let another server lead. Where there is none, all stays as it is, and what Raft has refused meanwhile
+// is proposed again.
 func (r *Replica) handOver(why string) {
 	if err := r.raft.LeadershipTransfer().Error(); err != nil {
 		r.c.Logger.Debug("leadership could not be handed over", "why", why, "error", err)
+		if r.applier.applying() < r.c.Tuning.StallTimeout { // else nothing is answered, and the log would only grow
+			pause(r.stopping, retryFirst) // Raft takes entries again a moment after it has said so
+			r.leadership.nudge()
+		}
 		return
 	}
 	r.c.Logger.Info("leadership was handed over", "why", why)

@@ -19,15 +19,19 @@ import (
 const (
 	retryFirst = 10 * time.Millisecond
 	retryMost  = 250 * time.Millisecond
-	// forwardAttempt is how long the leader may take to answer before it is asked again.
-	forwardAttempt = 5 * time.Second
+	// attemptTime is how long the leader, this server or another, may take to answer before it is asked again.
+	attemptTime = 5 * time.Second
 )
 
 // errStopping ends what waits when the server stops.
 var errStopping = errors.New("this server is stopping")
 
-// errMoved ends an attempt whose leader is no longer the one.
+// errMoved ends an attempt whose leader is no longer the one, or has refused entries while it tried to be.
 var errMoved = errors.New("the leader changed")
+
+// errUnanswered ends an attempt that took too long: Raft may have refused the entry, and tells nobody who does not wait for it
+// without end.
+var errUnanswered = errors.New("the leader's log did not take the command in time")
 
 // Propose has cmd carried out once, whichever server leads, and returns what the state machine answered. It gives cmd an id
 // when it has none, which makes a repetition harmless; the leader sets the stamp. cmd belongs to Propose from then on.
@@ -133,7 +137,7 @@ func (r *Replica) withLeader(ctx context.Context, do func(leader Leader, changed
 // again reports whether another attempt may succeed where this error was met.
 func again(err error) bool {
 	return problem.Is(err, problem.Unavailable) || problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled) ||
-		errors.Is(err, errMoved) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		errors.Is(err, errMoved) || errors.Is(err, errUnanswered) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // forward asks the leader to carry cmd out.
@@ -156,7 +160,7 @@ func (r *Replica) ask(ctx context.Context, leader Leader, changed <-chan struct{
 	if err != nil {
 		return problem.Newf(problem.Unavailable, "Try again.", "the leader cannot be asked: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, forwardAttempt)
+	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	go func() {
 		select {
@@ -170,8 +174,9 @@ func (r *Replica) ask(ctx context.Context, leader Leader, changed <-chan struct{
 	return problem.FromStatus(call(ctx, peer))
 }
 
-// proposeHere appends cmd to the log, and waits until it is applied here; it gives up when ended is closed. After an error
-// that again approves of it is unknown what becomes of cmd: another leader may still carry it out.
+// proposeHere appends cmd to the log, and waits until it is applied here; it gives up when ended is closed, and when it has
+// waited so long that the log may not have taken cmd. After an error that again approves of it is unknown what becomes of
+// cmd: another leader may still carry it out.
 func (r *Replica) proposeHere(ctx context.Context, ended <-chan struct{}, cmd *commandv1.Command) (*commandv1.Result, error) {
 	if err := ensureID(cmd); err != nil {
 		return nil, err
@@ -187,23 +192,33 @@ func (r *Replica) proposeHere(ctx context.Context, ended <-chan struct{}, cmd *c
 	}
 	done, forget := r.pending.await(commandID(cmd.GetId()))
 	defer forget()
-	patience := forwardAttempt
+	attempt := time.NewTimer(attemptTime)
+	defer attempt.Stop()
+	patience := attemptTime
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = max(min(patience, time.Until(deadline)), time.Millisecond)
 	}
-	r.raft.ApplyLog(raft.Log{Data: data}, patience) // refused or lost, it ends with the term
-	select {
-	case o := <-done:
-		if o.err != nil {
-			return nil, problem.Newf(problem.Unavailable, "Try again.", "this server could not apply the command: %w", o.err)
+	// Its future is not waited for: some are never answered when Raft stops.
+	r.raft.ApplyLog(raft.Log{Data: data}, patience)
+	for {
+		select {
+		case o := <-done:
+			if o.err != nil {
+				return nil, problem.Newf(problem.Unavailable, "Try again.", "this server could not apply the command: %w", o.err)
+			}
+			r.metrics.commit.Observe(time.Since(start).Seconds())
+			return o.result, nil
+		case <-ended:
+			return nil, errMoved
+		case <-attempt.C:
+			if r.applier.applying() < attemptTime {
+				return nil, errUnanswered
+			}
+			attempt.Reset(attemptTime) // nothing is applied now, and the log would only grow
+		case <-r.stopping.Done():
+			return nil, errStopping
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
-		r.metrics.commit.Observe(time.Since(start).Seconds())
-		return o.result, nil
-	case <-ended:
-		return nil, errMoved
-	case <-r.stopping.Done():
-		return nil, errStopping
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
 }

@@ -135,7 +135,7 @@ func (q *readRounds) run() {
 		if round == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(q.ctx, forwardAttempt)
+		ctx, cancel := context.WithTimeout(q.ctx, attemptTime)
 		round.index, round.err = q.ask(ctx)
 		cancel()
 		close(round.done)
