@@ -166,6 +166,16 @@ func (l *localView) Samples(context.Context) (*commandv1.SamplesResponse, error)
 	return &commandv1.SamplesResponse{Hosts: hosts, Vms: vms}, nil
 }
 
+func (l *localView) Brokers(context.Context) ([]*apiv1.Broker, error) {
+	views := l.server.brokers.Views()
+	for _, m := range views {
+		for _, c := range m.GetConnections() {
+			c.Server = l.server.config.Name
+		}
+	}
+	return views, nil
+}
+
 // self is this server as it is recorded.
 func (s *Server) self() *apiv1.Server {
 	return &apiv1.Server{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"slices"
@@ -423,6 +424,37 @@ func TestABrokerTakesNoCertificateThatIsNotItsOwn(t *testing.T) {
 		}
 	}
 	s.server("s1")
+}
+
+func TestAServerSeesHowABrokerStandsAndUntilWhenItsCertificateIsGood(t *testing.T) {
+	s := newSite(t)
+	began := time.Now()
+	one, other := s.server("s1"), s.server("s2")
+	first := endOfCertificate(t, s)
+	for _, server := range []*server{one, other} { // also the one that did not issue it
+		s.eventually(server.id+" knows the certificate's end", func() bool { return server.client.View().Expires.Equal(first) })
+		if v := server.client.View(); !v.Connected || v.Reason != "" || v.Seen.Before(began) {
+			t.Errorf("%s sees %+v", server.id, v)
+		}
+	}
+	s.stopBroker()
+	s.eventually("it is not reached, and why", func() bool { v := one.client.View(); return !v.Connected && v.Reason != "" })
+	if v := one.client.View(); v.Seen.Before(began) || !v.Expires.Equal(first) {
+		t.Errorf("of a broker that is away, %+v", v)
+	}
+	s.ahead = 21 * 24 * time.Hour // of thirty
+	s.startBroker()
+	s.eventually("it has another", func() bool {
+		end := endOfCertificate(t, s)
+		return end.After(first) && one.client.View().Expires.Equal(end)
+	})
+}
+
+// endOfCertificate is until when the broker's certificate is good.
+func endOfCertificate(t *testing.T, s *site) time.Time {
+	t.Helper()
+	block, _ := pem.Decode(must(os.ReadFile(s.config.StateDir + "/broker.crt")))
+	return must(x509.ParseCertificate(block.Bytes)).NotAfter
 }
 
 func TestABrokerAsksForItsNextCertificateInTime(t *testing.T) {

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/naru-project/naru/pkg/pki"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -31,7 +33,39 @@ const (
 )
 
 // Client is this server's side of one broker's hub leg.
-type Client struct{ config Config }
+type Client struct {
+	config Config
+
+	mu   sync.Mutex
+	view View
+}
+
+// View is how a broker stands, as this server sees it.
+type View struct {
+	Connected bool
+	Seen      time.Time // when it was heard last; zero: never
+	Reason    string    // why it is not reached
+	// Version, and Expires, until when its certificate is good, are what it said last; zero where it said nothing.
+	Version string
+	Expires time.Time
+}
+
+// View returns how the broker stands now. Safe for concurrent use.
+func (c *Client) View() View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.view.Connected {
+		c.view.Seen = time.Now()
+	}
+	return c.view
+}
+
+// saw notes how the broker stands.
+func (c *Client) saw(change func(*View)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.view)
+}
 
 // New checks the configuration; nothing is dialled before Run.
 func New(config Config) (*Client, error) {
@@ -61,6 +95,12 @@ func (c *Client) keep(ctx context.Context, round func(context.Context) (time.Dur
 		if heard >= proven {
 			retry = firstRetry
 		}
+		c.saw(func(v *View) {
+			if v.Connected {
+				v.Seen = time.Now()
+			}
+			v.Connected, v.Reason = false, reasonOf(err)
+		})
 		log.Warn("broker not reached", "error", err, "retry_in", retry)
 		timer := time.NewTimer(retry/2 + rand.N(retry)/2)
 		select {
@@ -114,6 +154,15 @@ func (c *Client) dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+c.config.Address, options...)
 }
 
+// reasonOf is an error without gRPC's words around it.
+func reasonOf(err error) string {
+	var told interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &told) {
+		return told.GRPCStatus().Message()
+	}
+	return err.Error()
+}
+
 // round is the life of one announce stream.
 type round struct {
 	*Client
@@ -165,6 +214,15 @@ func (r *round) listen(ctx context.Context) (heard time.Duration, err error) {
 			first = time.Now()
 		}
 		r.config.Metrics.connected.WithLabelValues(r.config.Broker).Set(1)
+		r.saw(func(v *View) {
+			v.Connected, v.Reason = true, ""
+			if status := word.GetStatus(); status != nil {
+				v.Version, v.Expires = status.GetVersion(), time.Time{}
+				if end := status.GetCertificateExpiresAt(); end != nil {
+					v.Expires = end.AsTime()
+				}
+			}
+		})
 		switch body := word.Body.(type) {
 		case *linkv1.AnnounceResponse_Status:
 			r.schema = body.Status.Schema

@@ -2,11 +2,15 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -16,8 +20,77 @@ var brokerColumns = []column[*apiv1.Broker]{
 	{head: "NAME", value: (*apiv1.Broker).GetName},
 	{head: "HUB_ADDRESS", value: (*apiv1.Broker).GetHubAddress},
 	{head: "ENROLLED", value: func(m *apiv1.Broker) string { return strconv.FormatBool(m.GetEnrolled()) }},
+	{head: "STATE", value: brokerState, state: true},
+	{head: "SERVERS", value: brokerServers},
+	{head: "ZONES", value: brokerZones},
+	{head: "SEEN", value: brokerSeen},
+	{head: "CERTIFICATE_ENDS", value: func(m *apiv1.Broker) string { return local(m.GetCertificateExpiresAt()) }},
+	{head: "VERSION", value: (*apiv1.Broker).GetVersion, wide: true},
+	{head: "REASON", value: brokerReason, text: true, wide: true},
 	{head: "FINGERPRINT", value: (*apiv1.Broker).GetFingerprint, wide: true},
 	{head: "ID", value: (*apiv1.Broker).GetId, wide: true},
+}
+
+// connectedTo counts the servers that reach a broker.
+func connectedTo(m *apiv1.Broker) (n int) {
+	for _, c := range m.GetConnections() {
+		if c.GetConnected() {
+			n++
+		}
+	}
+	return n
+}
+
+// brokerState is how the servers that answered reach a broker; empty where none was asked, as in a watch.
+func brokerState(m *apiv1.Broker) string {
+	switch n := connectedTo(m); {
+	case len(m.GetConnections()) == 0:
+		return ""
+	case n == 0:
+		return "unreachable"
+	case n < len(m.GetConnections()):
+		return "degraded"
+	}
+	return "connected"
+}
+
+func brokerServers(m *apiv1.Broker) string {
+	if len(m.GetConnections()) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", connectedTo(m), len(m.GetConnections()))
+}
+
+// brokerZones are the zones whose sessions go through a broker now.
+func brokerZones(m *apiv1.Broker) string {
+	var zones []string
+	for _, c := range m.GetConnections() {
+		zones = append(zones, c.GetZones()...)
+	}
+	slices.Sort(zones)
+	return strings.Join(slices.Compact(zones), ",")
+}
+
+// brokerSeen is when any server last heard a broker.
+func brokerSeen(m *apiv1.Broker) string {
+	var last *timestamppb.Timestamp
+	for _, c := range m.GetConnections() {
+		if at := c.GetSeenAt(); at != nil && (last == nil || at.AsTime().After(last.AsTime())) {
+			last = at
+		}
+	}
+	return ago(last)
+}
+
+// brokerReason is why servers do not reach a broker, each reason once.
+func brokerReason(m *apiv1.Broker) string {
+	var reasons []string
+	for _, c := range m.GetConnections() {
+		if why := withoutTransport(c.GetReason()); why != "" && !slices.Contains(reasons, why) {
+			reasons = append(reasons, why)
+		}
+	}
+	return strings.Join(reasons, "; ")
 }
 
 func (a *app) brokerNoun() noun[*apiv1.Broker] {

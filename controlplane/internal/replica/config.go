@@ -63,6 +63,8 @@ type LocalView interface {
 	Server(context.Context) (*apiv1.Server, error)
 	// Samples returns the newest samples of the zones whose session this server holds.
 	Samples(context.Context) (*commandv1.SamplesResponse, error)
+	// Brokers returns this server's side of every broker.
+	Brokers(context.Context) ([]*apiv1.Broker, error)
 }
 
 // Tuning is what an operator may change. A zero field means its default.

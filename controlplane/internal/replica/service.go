@@ -69,6 +69,12 @@ func (s service) Samples(ctx context.Context, _ *commandv1.SamplesRequest) (*com
 	return s.c.Local.Samples(ctx)
 }
 
+// Brokers implements commandv1.PeerServiceServer.
+func (s service) Brokers(ctx context.Context, _ *commandv1.BrokersRequest) (*commandv1.BrokersResponse, error) {
+	brokers, err := s.c.Local.Brokers(ctx)
+	return &commandv1.BrokersResponse{Brokers: brokers}, err
+}
+
 // Join implements commandv1.PeerServiceServer.
 func (s service) Join(ctx context.Context, req *commandv1.JoinServerRequest) (*commandv1.JoinServerResponse, error) {
 	return s.c.Join.Join(ctx, req)

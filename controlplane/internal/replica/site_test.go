@@ -266,6 +266,10 @@ func (v sight) Samples(context.Context) (*commandv1.SamplesResponse, error) {
 	return &commandv1.SamplesResponse{Vms: []*apiv1.VMSample{{}}}, nil
 }
 
+func (v sight) Brokers(context.Context) ([]*apiv1.Broker, error) {
+	return []*apiv1.Broker{{Id: "b1", Connections: []*apiv1.Broker_Connection{{Server: v.n.id}}}}, nil
+}
+
 func testLogger(id string) *slog.Logger {
 	to := io.Discard
 	if os.Getenv("NARU_TEST_LOG") != "" {

@@ -147,6 +147,12 @@ func TestThreeServersSpeakOverTLS(t *testing.T) {
 		t.Errorf("each of three servers has a sample, and %d were collected", len(samples.GetVms()))
 	}
 
+	brokers, err := s.follower().Brokers(t.Context())
+	check(t, err)
+	if len(brokers) != 3 {
+		t.Errorf("each of three servers sees a broker, and %d views were collected", len(brokers))
+	}
+
 	gone := s.follower()
 	gone.crash()
 	servers, err = s.leader().Servers(t.Context())
@@ -215,10 +221,11 @@ func TestOnlyServersSpeakRaftAndOnlyTheJoiningSpeakWithoutACertificate(t *testin
 		_, read := peer.ReadIndex(t.Context(), &commandv1.ReadIndexRequest{})
 		_, state := peer.Status(t.Context(), &commandv1.StatusRequest{})
 		_, samples := peer.Samples(t.Context(), &commandv1.SamplesRequest{})
+		_, brokers := peer.Brokers(t.Context(), &commandv1.BrokersRequest{})
 		_, admit := peer.Admit(t.Context(), &commandv1.AdmitRequest{})
 		_, issue := peer.IssueAdministrator(t.Context(), &commandv1.IssueAdministratorRequest{Name: "kim"})
 		_, remove := peer.RemoveServer(t.Context(), &commandv1.RemoveServerRequest{})
-		for method, err := range map[string]error{"Propose": propose, "ReadIndex": read, "Status": state, "Samples": samples, "Admit": admit, "RemoveServer": remove, "IssueAdministrator": issue} {
+		for method, err := range map[string]error{"Propose": propose, "ReadIndex": read, "Status": state, "Samples": samples, "Brokers": brokers, "Admit": admit, "RemoveServer": remove, "IssueAdministrator": issue} {
 			if status.Code(err) != codes.Unauthenticated {
 				t.Errorf("%s called by %s: %v", method, name, err)
 			}

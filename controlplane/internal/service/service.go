@@ -42,6 +42,9 @@ type Servers interface {
 	Servers(context.Context) ([]*apiv1.Server, error)
 	// RemoveServer takes a server out of the quorum, where it is in it, and then has a command carried out.
 	RemoveServer(ctx context.Context, id string, then *commandv1.Command) (*commandv1.Result, error)
+	// Brokers returns what is seen of brokers now: of each as many as there are servers that answer, with its id, a connection
+	// whose zones are ids, and what the broker said of itself.
+	Brokers(context.Context) ([]*apiv1.Broker, error)
 	// BackUp writes a backup.
 	BackUp(context.Context, io.Writer) error
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/federation"
@@ -57,11 +58,20 @@ type Brokers struct {
 	metrics *hub.Metrics
 	inside  *federation.Broker
 	pipe    *federation.InProcess
+
+	mu      sync.Mutex
+	clients map[string]*side // by the broker's id
+}
+
+// side is this server's side of one broker: its client, and how many sessions of which zones go through it.
+type side struct {
+	client *hub.Client
+	zones  map[string]int // by id; of Brokers.mu
 }
 
 // NewBrokers returns it; nothing is dialled before Run.
 func NewBrokers(c BrokersConfig) (*Brokers, error) {
-	b := &Brokers{BrokersConfig: c, board: &hub.Board{}}
+	b := &Brokers{BrokersConfig: c, board: &hub.Board{}, clients: map[string]*side{}}
 	var err error
 	if b.metrics, err = hub.NewMetrics(c.Registerer); err != nil || c.ZoneLeg == "" {
 		return b, err
@@ -193,6 +203,8 @@ func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
 		Broker: broker.GetId(), Address: broker.GetHubAddress(), Fingerprint: broker.GetFingerprint(),
 		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: gatedRegistrar{b.Registrar, g},
 		Serve: func(ctx context.Context, s *hub.Session) error {
+			b.count(broker.GetId(), s.ZoneID, 1)
+			defer b.count(broker.GetId(), s.ZoneID, -1)
 			return b.Hub.Serve(through(ctx, g), s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
 				return link.Path{Stream: s.Stream, Schema: s.Schema, Zone: s.ZoneID}, nil
 			})
@@ -206,7 +218,57 @@ func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
 	if err != nil {
 		return err
 	}
+	own := &side{c, map[string]int{}}
+	b.mu.Lock()
+	b.clients[broker.GetId()] = own
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.clients[broker.GetId()] == own { // else another one is there, at a new address
+			delete(b.clients, broker.GetId())
+		}
+	}()
 	return c.Run(ctx)
+}
+
+func (b *Brokers) count(broker, zone string, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.clients[broker]
+	if s == nil {
+		return
+	}
+	if s.zones[zone] += n; s.zones[zone] <= 0 {
+		delete(s.zones, zone)
+	}
+}
+
+// Views returns this server's part of what is seen of each broker now: its id, one connection, whose zones are ids, and what
+// the broker said of itself.
+func (b *Brokers) Views() []*apiv1.Broker {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []*apiv1.Broker
+	for _, id := range slices.Sorted(maps.Keys(b.clients)) {
+		s := b.clients[id]
+		v := s.client.View()
+		m := &apiv1.Broker{Id: id, Connections: []*apiv1.Broker_Connection{{
+			Connected: v.Connected, Reason: v.Reason, SeenAt: stamp(v.Seen), Zones: slices.Sorted(maps.Keys(s.zones)),
+		}}}
+		if v.Connected {
+			m.Version, m.CertificateExpiresAt = v.Version, stamp(v.Expires)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }
 
 // endQuarantined ends the sessions of zones that come into quarantine, as they do. One that opens at that moment writes its

@@ -39,6 +39,7 @@ type site struct {
 	zoneLeg, hubLeg string
 	config          federation.Config
 	stopBroker      func()
+	hub             *zonehub.Brokers
 	stopHub         func()
 	leader          *leader
 }
@@ -149,7 +150,7 @@ func (s *site) startHub() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.stopHub = s.run(b.Run)
+	s.hub, s.stopHub = b, s.run(b.Run)
 }
 
 // registrar gives certificates to whoever the broker vouches for.

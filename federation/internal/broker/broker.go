@@ -114,7 +114,7 @@ func New(config Config, options Options) (*Broker, error) {
 	b.sessions = newSessions(config.Limits.SessionsPerZone)
 	b.queries = newQueries(b.servers, config.Patience.Query, b.metrics)
 	b.joins = newJoinLimits(config.Limits)
-	b.enrolment = newEnrolment(b.servers, config.TrustPin, options.Version, b.log)
+	b.enrolment = newEnrolment(b.servers, config.TrustPin, options.Version, b.holder.Chain(), b.log)
 	return b, nil
 }
 

@@ -39,6 +39,7 @@ type World struct {
 
 	// What stands for the rest of the control plane. Set before the first call, or under the test's own order.
 	Live        []*apiv1.Server
+	Sights      []*apiv1.Broker // what servers see of brokers
 	HostSamples []*apiv1.HostSample
 	VMSamples   []*apiv1.VMSample
 	Backup      []byte
@@ -232,6 +233,8 @@ func (w *World) View(fn func(*state.Tx) error) {
 }
 
 func (w *World) Servers(context.Context) ([]*apiv1.Server, error) { return w.Live, nil }
+
+func (w *World) Brokers(context.Context) ([]*apiv1.Broker, error) { return w.Sights, nil }
 
 func (w *World) RemoveServer(ctx context.Context, id string, then *commandv1.Command) (*commandv1.Result, error) {
 	w.removed = append(w.removed, id)
