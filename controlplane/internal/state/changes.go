@@ -29,7 +29,7 @@ func (t Table[M]) Since(revision uint64, limit int) ([]Change[M], error) {
 	if revision < floor {
 		return nil, ErrCompacted
 	}
-	const buried = "SELECT revision FROM tombstones WHERE noun=? AND revision>? ORDER BY revision LIMIT ?"
+	const buried = "SELECT revision FROM tombstones WHERE noun=? AND revision>? ORDER BY revision" + atMost
 	revisions, err := t.tx.numbers(t.spec.text.revisions, revision, limit)
 	if err != nil {
 		return nil, err

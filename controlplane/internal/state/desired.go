@@ -64,7 +64,7 @@ func cutGroup(found []desired, limit int) []desired {
 // desiredAfter returns the first limit+1 by revision.
 func (tx *Tx) desiredAfter(zoneID string, after uint64, limit int) (found []desired, err error) {
 	for _, t := range [...]struct{ noun, table string }{{"cluster", "clusters"}, {"host", "hosts"}, {"vm", "vms"}} {
-		err := tx.query("SELECT id, generation FROM "+t.table+" WHERE zone_id=? AND generation>? ORDER BY generation, id LIMIT ?", func(s *sqlite.Stmt) error {
+		err := tx.query("SELECT id, generation FROM "+t.table+" WHERE zone_id=? AND generation>? ORDER BY generation, id"+atMost, func(s *sqlite.Stmt) error {
 			found = append(found, desired{noun: t.noun, id: s.ColumnText(0), revision: uint64(s.ColumnInt64(1))})
 			return nil
 		}, zoneID, after, limit+1)
@@ -72,7 +72,7 @@ func (tx *Tx) desiredAfter(zoneID string, after uint64, limit int) (found []desi
 			return nil, err
 		}
 	}
-	const rest = "SELECT noun, id, name, epoch, revision, gone FROM desired WHERE zone_id=? AND revision>? ORDER BY revision, noun, id LIMIT ?"
+	const rest = "SELECT noun, id, name, epoch, revision, gone FROM desired WHERE zone_id=? AND revision>? ORDER BY revision, noun, id" + atMost
 	err = tx.query(rest, func(s *sqlite.Stmt) error {
 		found = append(found, desired{noun: s.ColumnText(0), id: s.ColumnText(1), name: s.ColumnText(2),
 			epoch: uint64(s.ColumnInt64(3)), revision: uint64(s.ColumnInt64(4)), gone: s.ColumnBool(5)})

@@ -23,5 +23,5 @@ func events() *spec[*apiv1.Event] {
 
 // ForgetEvents removes up to limit events from before the time in microseconds.
 func (tx *Tx) ForgetEvents(before int64, limit int) error {
-	return tx.forget("events", "SELECT id FROM events WHERE time<? ORDER BY time, id LIMIT ?", before, limit)
+	return tx.forget("events", "SELECT id FROM events WHERE time<? ORDER BY time, id"+atMost, before, limit)
 }

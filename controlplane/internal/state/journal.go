@@ -56,7 +56,7 @@ func (tx *Tx) Rejected(j Journal, from, through uint64) (rejected []*linkv1.Reje
 // ForgetRejected removes up to limit records from before the time in microseconds.
 func (tx *Tx) ForgetRejected(before int64, limit int) error {
 	return tx.write(`DELETE FROM rejected WHERE (zone_id, origin, stream, sequence) IN
-		(SELECT zone_id, origin, stream, sequence FROM rejected WHERE time<? ORDER BY time, zone_id, origin, stream, sequence LIMIT ?)`, before, limit)
+		(SELECT zone_id, origin, stream, sequence FROM rejected WHERE time<? ORDER BY time, zone_id, origin, stream, sequence`+atMost+`)`, before, limit)
 }
 
 // OrderHead returns the last sequence written to a journal down, and the last acknowledged.
@@ -122,7 +122,7 @@ func (tx *Tx) Order(j Journal, sequence uint64) (*linkv1.JournalEntry, error) {
 // OrdersAfter returns up to limit consecutive entries of a journal down after a sequence; nil when there is none.
 func (tx *Tx) OrdersAfter(zoneID, origin, stream string, after uint64, limit int) (*linkv1.JournalBatch, error) {
 	b := &linkv1.JournalBatch{Origin: origin, Stream: stream}
-	err := tx.query(`SELECT message, crc FROM orders WHERE zone_id=? AND origin=? AND stream=? AND sequence>? ORDER BY sequence LIMIT ?`, func(s *sqlite.Stmt) error {
+	err := tx.query(`SELECT message, crc FROM orders WHERE zone_id=? AND origin=? AND stream=? AND sequence>? ORDER BY sequence`+atMost, func(s *sqlite.Stmt) error {
 		e := &linkv1.JournalEntry{}
 		b.Entries = append(b.Entries, e)
 		return decodeInto(s, e, "orders")

@@ -61,7 +61,7 @@ func (t Table[M]) List(q Query) (items []M, next string, err error) {
 		args = append(args, id)
 	}
 	size := pageSizeOf(q.PageSize)
-	sql := t.spec.text.all + " WHERE 1" + and(where) + " ORDER BY " + order.sql() + " LIMIT ?"
+	sql := t.spec.text.all + " WHERE 1" + and(where) + " ORDER BY " + order.sql() + atMost
 	args = append(args, size+1)
 	query := t.tx.query
 	if len(terms) > 0 {

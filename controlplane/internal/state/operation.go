@@ -39,12 +39,12 @@ func (tx *Tx) OpenOperations(targetID string) ([]*apiv1.Operation, error) {
 // DueOperations returns up to limit open operations whose deadline is at or before the time in microseconds, earliest first.
 func (tx *Tx) DueOperations(micros int64, limit int) ([]*apiv1.Operation, error) {
 	t := tx.Operations
-	return t.collect(t.spec.text.all+" WHERE done=0 AND deadline>0 AND deadline<=? ORDER BY deadline, id LIMIT ?", micros, limit)
+	return t.collect(t.spec.text.all+" WHERE done=0 AND deadline>0 AND deadline<=? ORDER BY deadline, id"+atMost, micros, limit)
 }
 
 // ForgetOperations removes up to limit operations that finished before the time in microseconds.
 func (tx *Tx) ForgetOperations(before int64, limit int) error {
-	return tx.forget("operations", "SELECT id FROM operations WHERE done=1 AND finished_at<? ORDER BY finished_at, id LIMIT ?", before, limit)
+	return tx.forget("operations", "SELECT id FROM operations WHERE done=1 AND finished_at<? ORDER BY finished_at, id"+atMost, before, limit)
 }
 
 // forget deletes from a noun's table what a query selects.

@@ -55,5 +55,5 @@ func (tx *Tx) ForgetOutcomes(before int64, limit int) error {
 	}
 	bound := make([]byte, 8)
 	binary.BigEndian.PutUint64(bound, uint64(before/1000)<<16)
-	return tx.write("DELETE FROM outcomes WHERE id IN (SELECT id FROM outcomes WHERE id<? ORDER BY id LIMIT ?)", bound, limit)
+	return tx.write("DELETE FROM outcomes WHERE id IN (SELECT id FROM outcomes WHERE id<? ORDER BY id"+atMost+")", bound, limit)
 }

@@ -82,7 +82,7 @@ func (s *spec[M]) build() *spec[M] {
 	s.text.put = fmt.Sprintf("INSERT INTO %s (id, %s, revision, crc, message) VALUES (?, %s, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET %s",
 		s.plural, strings.Join(names, ", "), strings.Join(marks, ", "), strings.Join(updates, ", "))
 	s.text.remove = fmt.Sprintf("DELETE FROM %s WHERE id=?", s.plural)
-	s.text.revisions = fmt.Sprintf("SELECT revision FROM %s WHERE revision>? ORDER BY revision LIMIT ?", s.plural)
+	s.text.revisions = fmt.Sprintf("SELECT revision FROM %s WHERE revision>? ORDER BY revision"+atMost, s.plural)
 	s.text.byRevision = fmt.Sprintf("SELECT %s, revision FROM %s WHERE revision>? AND revision<=? ORDER BY revision, id", s.text.fields, s.plural)
 	s.text.all = fmt.Sprintf("SELECT %s FROM %s", s.text.fields, s.plural)
 	return s

@@ -105,6 +105,10 @@ func (tx *Tx) exec(sql string, args ...any) error {
 	return tx.query(sql, nil, args...)
 }
 
+// atMost ends a statement that returns at most as many rows as its last argument says. The sign hides the number from
+// SQLite's planner, which would else plan the statement anew each time it is run.
+const atMost = " LIMIT +?"
+
 // query runs a cached statement and calls row for each of its rows.
 func (tx *Tx) query(sql string, row func(*sqlite.Stmt) error, args ...any) error {
 	s, err := tx.prepare(sql)
