@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -12,10 +13,15 @@ var errLost = errors.New("this agent may not own the cluster any more")
 
 // fence bounds driver calls by the ownership.
 type fence struct {
-	own Ownership
+	own   Ownership
+	leash *leash
 	// calls holds one for each call under way.
 	calls   chan struct{}
 	timeout time.Duration
+}
+
+func newFence(own Ownership, calls chan struct{}, timeout time.Duration) fence {
+	return fence{own: own, leash: &leash{own: own}, calls: calls, timeout: timeout}
 }
 
 // call makes one driver call, once there is room for it, with a context that ends with the ownership or after the
@@ -75,25 +81,70 @@ func (f *fenced) Err() error {
 // bind fences a context; release ends it.
 func (f fence) bind(ctx context.Context) (_ context.Context, release func()) {
 	inner, cancel := context.WithCancelCause(ctx)
-	go func() {
-		for {
-			left := time.Until(f.own.Deadline())
-			if left <= 0 {
-				cancel(errLost)
-				return
-			}
-			timer := time.NewTimer(left)
-			select {
-			case <-inner.Done():
-				timer.Stop()
-				return
-			case <-f.own.Lost():
-				timer.Stop()
-				cancel(errLost)
-				return
-			case <-timer.C:
-			}
+	hold := f.leash.take()
+	stop := context.AfterFunc(hold.ctx, func() { cancel(errLost) })
+	return &fenced{inner, f.own}, func() {
+		stop()
+		cancel(context.Canceled)
+		f.leash.give(hold)
+	}
+}
+
+// leash watches the ownership's deadline for all calls under way together.
+type leash struct {
+	own Ownership
+
+	mu  sync.Mutex
+	now *hold
+}
+
+// hold lasts while there are calls and the deadline lies ahead.
+type hold struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	calls  int // under the leash's mu
+}
+
+// take is one more call's. Where the hold before was lost, there is a new one: the ownership may have been confirmed anew.
+func (l *leash) take() *hold {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now == nil || l.now.ctx.Err() != nil {
+		h := &hold{}
+		h.ctx, h.cancel = context.WithCancelCause(context.Background())
+		l.now = h
+		go l.watch(h)
+	}
+	l.now.calls++
+	return l.now
+}
+
+// give ends a call's part; with the last one the watch ends.
+func (l *leash) give(h *hold) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.calls--; h.calls == 0 {
+		h.cancel(context.Canceled)
+	}
+}
+
+func (l *leash) watch(h *hold) {
+	for {
+		left := time.Until(l.own.Deadline())
+		if left <= 0 {
+			h.cancel(errLost)
+			return
 		}
-	}()
-	return &fenced{inner, f.own}, func() { cancel(context.Canceled) }
+		timer := time.NewTimer(left)
+		select {
+		case <-h.ctx.Done():
+			timer.Stop()
+			return
+		case <-l.own.Lost():
+			timer.Stop()
+			h.cancel(errLost)
+			return
+		case <-timer.C:
+		}
+	}
 }

@@ -92,7 +92,7 @@ func TestACallsContextIsBoundByTheOwnership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		own := &held{lost: make(chan struct{})}
 		own.until(5 * time.Second)
-		f := fence{own: own, calls: make(chan struct{}, 1), timeout: time.Minute}
+		f := newFence(own, make(chan struct{}, 1), time.Minute)
 		started := time.Now()
 		err := f.call(context.Background(), func(ctx context.Context) error {
 			if d, ok := ctx.Deadline(); !ok || d != own.Deadline() {
@@ -132,6 +132,35 @@ func TestACallsContextIsBoundByTheOwnership(t *testing.T) {
 		err = f.call(context.Background(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 		if !errors.Is(err, errLost) {
 			t.Errorf("lost with %v", err)
+		}
+	})
+}
+
+// A call that ignores the end of its time holds nobody else up once the ownership is confirmed anew.
+func TestAnOwnershipThatIsConfirmedAnewCallsBesideACallThatWasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own := &held{lost: make(chan struct{})}
+		own.until(time.Second)
+		f := newFence(own, make(chan struct{}, 2), time.Minute)
+		stubborn, release := make(chan error), make(chan struct{})
+		go func() {
+			stubborn <- f.call(context.Background(), func(ctx context.Context) error {
+				<-ctx.Done()
+				<-release
+				return ctx.Err()
+			})
+		}()
+		time.Sleep(2 * time.Second)
+		own.until(time.Minute)
+		if err := f.call(context.Background(), func(ctx context.Context) error {
+			time.Sleep(10 * time.Second)
+			return ctx.Err()
+		}); err != nil {
+			t.Errorf("the call that was begun later: %v", err)
+		}
+		close(release)
+		if err := <-stubborn; !errors.Is(err, errLost) {
+			t.Errorf("the call that was lost: %v", err)
 		}
 	})
 }

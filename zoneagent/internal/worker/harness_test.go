@@ -310,11 +310,13 @@ type samples struct {
 	mu    sync.Mutex
 	hosts []*apiv1.HostSample
 	vms   []*apiv1.VMSample
+	given int // times
 }
 
 func (k *samples) Add(hosts []*apiv1.HostSample, vms []*apiv1.VMSample) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.given++
 	k.hosts, k.vms = append(k.hosts, hosts...), append(k.vms, vms...)
 }
 

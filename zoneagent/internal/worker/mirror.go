@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
@@ -194,8 +196,11 @@ func (t *Term) applyObserved(c etcdstore.Change) {
 		}
 	case "host":
 		h := t.host(c.ID)
-		h.reported, _ = c.Message.(*apiv1.Host)
-		t.touch(c.ID)
+		reported, _ := c.Message.(*apiv1.Host)
+		if reported == nil || !proto.Equal(reported, h.reported) { // else it is what this term has written
+			t.touch(c.ID)
+		}
+		h.reported = reported
 	case "vm":
 		m := t.zone.machine(c.ID)
 		if c.Revision < m.revision {

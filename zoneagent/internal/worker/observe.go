@@ -94,36 +94,46 @@ func (t *Term) looked(h *host, r round) {
 	}
 	if i := r.inventory; i != nil && (!proto.Equal(i.Total, h.total) || i.Version != h.version) {
 		h.total, h.version = i.Total, i.Version
-		t.dirty[h.id] = true
+		t.dirty[h.id], t.outdated = true, true
 	}
 	if r.inventory != nil {
 		t.watchCertificate(h, r.inventory.CertificateEnds)
 	}
 	t.answered(h)
 	t.survey(h, r)
-	found := map[string]bool{}
-	var samples []*apiv1.VMSample
+	sampling, here := t.w.cfg.Samples != nil, 0
 	for _, o := range r.vms {
-		found[o.VMID] = true
 		m := t.zone.machines[o.VMID]
 		if m == nil || m.is.GetHostId() != h.id {
 			t.meetStranger(h, o)
 			continue
 		}
-		if s := t.sampleVM(h, m, o); s != nil {
-			samples = append(samples, s)
+		here++
+		if s := t.sampleVM(h, m, o); s != nil && sampling {
+			t.samples.vms = append(t.samples.vms, s)
 		}
 		m.absences = 0
 		t.sight(m, o, r.began)
+	}
+	if s := t.sampleHost(h, r.counters); s != nil && sampling {
+		t.samples.hosts = append(t.samples.hosts, s)
+	}
+	if here < len(t.zone.on[h.id]) {
+		t.miss(h, r)
+	}
+}
+
+// miss notes the VMs of a host that a round has not found.
+func (t *Term) miss(h *host, r round) {
+	found := make(map[string]bool, len(r.vms))
+	for _, o := range r.vms {
+		found[o.VMID] = true
 	}
 	for id, m := range t.zone.on[h.id] {
 		if !found[id] {
 			m.absences++
 			t.sight(m, hypervisor.Missing(id), r.began)
 		}
-	}
-	if sink := t.w.cfg.Samples; sink != nil {
-		sink.Add(t.sampleHost(h, r.counters), samples)
 	}
 }
 
@@ -134,9 +144,8 @@ func (t *Term) survey(h *host, r round) {
 		return
 	}
 	news := h.surveyed != t.zone.incarnation
-	vms, homeless := map[string]netip.Addr{}, []string{}
+	var homeless []string
 	for _, o := range r.vms {
-		vms[o.VMID] = netip.Addr{}
 		m := t.zone.machines[o.VMID]
 		news = news || m != nil && m.wanted != nil && m.is.GetHostId() == "" && !m.ended
 		if m == nil || m.is.GetHostId() == "" {
@@ -145,6 +154,10 @@ func (t *Term) survey(h *host, r round) {
 	}
 	if !news || h.surveying {
 		return
+	}
+	vms := make(map[string]netip.Addr, len(r.vms))
+	for _, o := range r.vms {
+		vms[o.VMID] = netip.Addr{}
 	}
 	h.surveying = true
 	life, handle := t.zone.incarnation, h.handle

@@ -395,3 +395,16 @@ func TestAnEndpointThatTheDriverCannotReadMakesTheHostDownWithTheReason(t *testi
 		}
 	})
 }
+
+func TestSamplesOfManyHostsGoTogether(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 50, "")
+		s.own("kvm")
+		s.pass(time.Minute)
+		s.sink.mu.Lock()
+		defer s.sink.mu.Unlock()
+		if n := len(s.sink.hosts); n < 50*10 || s.sink.given > 61 {
+			t.Errorf("in a minute %d samples were given at %d times", n, s.sink.given)
+		}
+	})
+}

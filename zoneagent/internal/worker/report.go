@@ -1,8 +1,6 @@
 package worker
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -28,7 +26,7 @@ func (t *Term) flush() {
 	t.flushes = now.Add(t.limits.ReportEvery)
 	var changed, dead []*host
 	nouns := map[string]*apiv1.Host{}
-	for _, id := range slices.Sorted(maps.Keys(t.dirty)) {
+	for id := range t.dirty {
 		if len(changed)+len(dead) == reportedAtOnce {
 			break
 		}
@@ -45,13 +43,11 @@ func (t *Term) flush() {
 			}
 		}
 	}
+	cluster := t.changedCluster(now)
 	if len(t.dirty) > 0 {
 		t.flushes = now // the rest follows at once
-	}
-	t.outdated = false
-	cluster := t.clusterNoun()
-	if proto.Equal(cluster, t.zone.reported) {
-		cluster = nil
+	} else if t.outdated {
+		t.flushes = t.totals
 	}
 	if len(changed)+len(dead) == 0 && cluster == nil {
 		return
@@ -90,6 +86,20 @@ func (t *Term) flush() {
 			t.zone.reported = cluster
 		}
 	})
+}
+
+// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made ten times as often as
+// hosts are reported at most.
+func (t *Term) changedCluster(now time.Time) *apiv1.Cluster {
+	if !t.outdated || now.Before(t.totals) {
+		return nil
+	}
+	t.outdated, t.totals = false, now.Add(t.limits.ReportEvery/10)
+	cluster := t.clusterNoun()
+	if proto.Equal(cluster, t.zone.reported) {
+		return nil
+	}
+	return cluster
 }
 
 // forsaken tells whether a host that was reported is named by nobody and has no VM: what is observed of it goes.

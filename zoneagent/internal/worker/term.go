@@ -37,7 +37,10 @@ type Term struct {
 	outdated bool            // the cluster's noun may have to be written
 	flushes  time.Time       // when nouns of hosts and of the cluster may be written next
 	writing  bool            // they are being written
+	totals   time.Time       // when the cluster's noun may be written next
 	counted  time.Time       // when the gauges were set
+	samples  sampled         // not sent yet
+	sampled  time.Time       // when samples were sent last
 	strange  map[string]bool // VMs that were found and nobody knows
 	over     error           // the ownership is gone, as a commit found
 
@@ -52,10 +55,10 @@ func (w *Worker) NewTerm(cluster string, store Store, own Ownership, ledger Ledg
 	return &Term{
 		w: w, cluster: cluster, store: store, own: own, ledger: ledger, limits: w.cfg.Limits,
 		log:   w.cfg.Logger.With("cluster", cluster),
-		fence: fence{own: own, calls: w.calls, timeout: w.cfg.Limits.CallTimeout},
+		fence: newFence(own, w.calls, w.cfg.Limits.CallTimeout),
 		zone:  newMirror(cluster),
 		hosts: map[string]*host{}, due: map[string]bool{}, touched: map[string]bool{}, dirty: map[string]bool{}, strange: map[string]bool{},
-		mail: make(chan func()),
+		mail: make(chan func(), mailbox),
 	}
 }
 
@@ -91,12 +94,31 @@ func (t *Term) loop() error {
 		case tell := <-t.mail:
 			timer.Stop()
 			tell()
+			t.hear()
 		case <-timer.C:
 		}
 		if t.over != nil {
 			return t.over
 		}
 		t.advance()
+	}
+}
+
+// mailbox is how much the loop may be told before the tellers wait.
+const mailbox = 1024
+
+// hear takes what the loop was told meanwhile, so that it looks at its machines once for all of it.
+func (t *Term) hear() {
+	for range mailbox {
+		select {
+		case tell := <-t.mail:
+			tell()
+		default:
+			return
+		}
+		if t.over != nil {
+			return
+		}
 	}
 }
 
@@ -137,6 +159,9 @@ func (t *Term) nap() time.Duration {
 	if t.unreported() && !t.writing && t.flushes.Before(next) {
 		next = t.flushes
 	}
+	if at := t.sampled.Add(t.limits.ReportEvery); t.samples.some() && at.Before(next) {
+		next = at
+	}
 	return max(time.Until(next), 0)
 }
 
@@ -152,17 +177,16 @@ func (t *Term) advance() {
 		}
 	})
 	// In the order of their ids, which is that of their making: who came first has the first place on a host.
-	for _, id := range slices.Sorted(maps.Keys(t.due)) {
-		m := t.zone.machines[id]
-		if m != nil && m.busy {
-			continue // it stays due
-		}
-		delete(t.due, id)
-		if m != nil {
+	due := slices.Sorted(maps.Keys(t.due))
+	clear(t.due)
+	for _, id := range due {
+		// One that is busy is due again when it no longer is.
+		if m := t.zone.machines[id]; m != nil && !m.busy {
 			t.consider(m)
 		}
 	}
 	t.flush()
+	t.sendSamples()
 	t.count()
 }
 
