@@ -475,3 +475,17 @@ func FuzzBody(f *testing.F) {
 		}
 	})
 }
+
+func TestARefusalOfPlacementCarriesItsTable(t *testing.T) {
+	refused := problem.New(problem.NoHostFits, "2 clusters looked at.", "Choose a smaller flavor.")
+	refused.Problem.Clusters = []*apiv1.ClusterRefusal{
+		{Cluster: "web", Hosts: 8, Reasons: []*apiv1.HostRefusal{{Reason: "lack memory", Hosts: 8, Nearest: "web-1 has 1 MiB free, 2 MiB asked"}}}, {Cluster: "was"},
+	}
+	h := newHandler(t, far{unary: map[string]func(metadata.MD, proto.Message) (proto.Message, error){
+		createVM: func(metadata.MD, proto.Message) (proto.Message, error) { return nil, problem.ToStatus(refused) },
+	}})
+	p := problemOf(t, call(h, "POST", "/v1/vms", `{"name":"a"}`))
+	if len(p.Clusters) != 2 || string(p.Clusters[0]) != `{"cluster":"web","hosts":8,"cordoned":false,"reasons":[{"reason":"lack memory","hosts":8,"nearest":"web-1 has 1 MiB free, 2 MiB asked"}]}` {
+		t.Errorf("%s", p.Clusters)
+	}
+}

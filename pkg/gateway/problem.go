@@ -25,6 +25,8 @@ type problemBody struct {
 	Next    string       `json:"next,omitempty"`
 	TraceID string       `json:"trace_id,omitempty"`
 	Errors  []fieldError `json:"errors,omitempty"`
+	// Clusters are as the API writes them.
+	Clusters []json.RawMessage `json:"clusters,omitempty"`
 }
 
 type fieldError struct {
@@ -48,6 +50,11 @@ func (g *gateway) body(r *http.Request, err error) problemBody {
 	}
 	for _, f := range p.GetErrors() {
 		b.Errors = append(b.Errors, fieldError{Field: f.GetField(), Detail: f.GetDetail()})
+	}
+	for _, c := range p.GetClusters() {
+		if text, err := (&Encoder{}).Append(nil, c); err == nil {
+			b.Clusters = append(b.Clusters, text)
+		}
 	}
 	return b
 }

@@ -62,6 +62,16 @@ func TestExplanationsAreTrue(t *testing.T) {
 		if _, ok := p.Choose(vm, exclude...); ok != (e.Fitting > 0 && !e.Cordoned) {
 			t.Fatalf("a host was chosen: %v; %d are said to fit (cordoned: %v)", ok, e.Fitting, e.Cordoned)
 		}
+		listed := uint32(e.Fitting)
+		for _, r := range e.Refusals()[0].GetReasons() {
+			listed += r.GetHosts()
+			if !e.Cordoned && !strings.Contains(e.Detail(), fmt.Sprintf("%d %s", r.GetHosts(), r.GetReason())) {
+				t.Fatalf("the table says %v, and the sentence %q", r, e.Detail())
+			}
+		}
+		if r := e.Refusals()[0]; r.GetHosts() != uint32(e.Hosts) || listed != r.GetHosts() && len(r.GetReasons()) < reasonsListed {
+			t.Fatalf("%d of %d hosts are in the table", listed, e.Hosts)
+		}
 		for _, s := range []string{e.Detail(), e.Next(), p.ExplainZone(vm).Detail(), p.ExplainZone(vm).Next()} {
 			if !strings.HasSuffix(s, ".") || strings.Contains(s, "  ") || strings.Contains(s, "%!") {
 				t.Fatalf("not a sentence: %q", s)
@@ -179,6 +189,17 @@ func TestAZonesRefusalSpeaksOfEachCluster(t *testing.T) {
 	if want := "Choose a smaller flavor (an empty host of web takes 2 cores, 1024 MiB and 10 GiB at most), or ask for another zone."; z.Next() != want {
 		t.Errorf("next\n%s\nwant\n%s", z.Next(), want)
 	}
+	var rows []string
+	for _, c := range z.Refusals() {
+		row := fmt.Sprint(c.GetCluster(), " ", c.GetHosts(), " ", c.GetCordoned())
+		for _, r := range c.GetReasons() {
+			row += fmt.Sprintf("; %d %s, %s", r.GetHosts(), r.GetReason(), r.GetNearest())
+		}
+		rows = append(rows, row)
+	}
+	if want := []string{"db 0 false", "was 1 true; 1 lacks cores, was-1 has 2 cores free, 4 cores asked", "web 1 false; 1 lacks cores, web-1 has 2 cores free, 4 cores asked"}; !slices.Equal(rows, want) {
+		t.Errorf("as a table %q", rows)
+	}
 	nowhere := p.ExplainZone(&apiv1.VM{Zone: "moon", ZoneId: "moon"})
 	if nowhere.Detail() != "Zone moon has no clusters." || nowhere.Next() != "Add a cluster to zone moon, or ask for another zone." {
 		t.Errorf("%s %s", nowhere.Detail(), nowhere.Next())
@@ -193,7 +214,11 @@ func TestALongExplanationStaysWithinAProblemsDetail(t *testing.T) {
 		p.SetCluster(&apiv1.Cluster{Id: id, Name: id, ZoneId: "z"})
 		p.SetHost(available(id, id, 2, 1024, 10))
 	}
-	detail := p.ExplainZone(&apiv1.VM{ZoneId: "z", Size: &apiv1.Resources{Cores: 9, MemoryMib: 9999, DiskGib: 99}}).Detail()
+	z := p.ExplainZone(&apiv1.VM{ZoneId: "z", Size: &apiv1.Resources{Cores: 9, MemoryMib: 9999, DiskGib: 99}})
+	if rows := z.Refusals(); len(rows) != clustersListed || len(rows[0].GetReasons()[0].GetNearest()) > 256 {
+		t.Errorf("a table of %d clusters, the first %v", len(rows), rows[0])
+	}
+	detail := z.Detail()
 	if len(detail) > 8192 || !strings.HasSuffix(detail, "And 240 more.") {
 		t.Errorf("%d bytes: …%s", len(detail), detail[len(detail)-40:])
 	}

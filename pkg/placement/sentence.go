@@ -37,22 +37,40 @@ func (e Explanation) sentence() string {
 }
 
 func (e Explanation) say(c Count) string {
-	s := count(c.Hosts, c.Reason)
-	switch c.Reason {
-	case Apart, Strayed:
-		return s + " " + c.Group
-	case Lacks:
-		free, asked := amounts(c.NearestFree, c.Lacks), amounts(e.Asked, c.Lacks)
-		return fmt.Sprintf("%s %s (nearest: %s has %s free, %s asked)", s, c.Lacks, c.Nearest, free, asked)
+	s := fmt.Sprintf("%d %s", c.Hosts, c.phrase())
+	if nearest := e.nearest(c); nearest != "" {
+		s += " (nearest: " + nearest + ")"
 	}
 	return s
 }
 
-func count(n int, r Reason) string {
-	if n == 1 {
-		return "1 " + phrases[r][0]
+// phrase is a reason as it is said of so many hosts, without their number: "lack memory".
+func (c Count) phrase() string {
+	s := phrase(c.Hosts, c.Reason)
+	switch c.Reason {
+	case Apart, Strayed:
+		s += " " + c.Group
+	case Lacks:
+		s += " " + c.Lacks.String()
 	}
-	return fmt.Sprintf("%d %s", n, phrases[r][1])
+	return s
+}
+
+// nearest says which host is out by the least, where room is the reason.
+func (e Explanation) nearest(c Count) string {
+	if c.Reason != Lacks {
+		return ""
+	}
+	return fmt.Sprintf("%s has %s free, %s asked", c.Nearest, amounts(c.NearestFree, c.Lacks), amounts(e.Asked, c.Lacks))
+}
+
+func count(n int, r Reason) string { return fmt.Sprintf("%d %s", n, phrase(n, r)) }
+
+func phrase(n int, r Reason) string {
+	if n == 1 {
+		return phrases[r][0]
+	}
+	return phrases[r][1]
 }
 
 func quantity(n int, noun string) string {
@@ -185,4 +203,27 @@ func (z ZoneExplanation) Next() string {
 		return fmt.Sprintf("Add a cluster to zone %s, or ask for another zone.", z.Zone)
 	}
 	return fmt.Sprintf("Open a cluster of zone %s to VMs, or ask for another zone.", z.Zone)
+}
+
+// Bounds of a problem's table.
+const (
+	clustersListed = 64
+	reasonsListed  = 16
+)
+
+// Refusals is what Detail says, for programs and tables.
+func (e Explanation) Refusals() []*apiv1.ClusterRefusal {
+	r := &apiv1.ClusterRefusal{Cluster: e.Cluster, Hosts: uint32(e.Hosts), Cordoned: e.Cordoned}
+	for _, c := range e.Counts[:min(len(e.Counts), reasonsListed)] {
+		r.Reasons = append(r.Reasons, &apiv1.HostRefusal{Reason: c.phrase(), Hosts: uint32(c.Hosts), Nearest: e.nearest(c)})
+	}
+	return []*apiv1.ClusterRefusal{r}
+}
+
+// Refusals is what Detail says, cluster by cluster, for programs and tables; at most 64 clusters.
+func (z ZoneExplanation) Refusals() (all []*apiv1.ClusterRefusal) {
+	for _, e := range z.Clusters[:min(len(z.Clusters), clustersListed)] {
+		all = append(all, e.Refusals()...)
+	}
+	return all
 }

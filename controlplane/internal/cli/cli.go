@@ -73,7 +73,10 @@ func (a *app) explain(err error) int {
 		say("%s", err)
 		return problem.ExitCode(e.Code())
 	}
-	if d := p.GetDetail(); d != "" && !saidByFields(p) {
+	switch d := p.GetDetail(); {
+	case len(p.GetClusters()) > 1:
+		a.refusals(p.GetClusters())
+	case d != "" && !saidByFields(p):
 		say("%s", withoutTransport(d))
 	}
 	for _, f := range p.GetErrors() {

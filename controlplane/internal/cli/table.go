@@ -21,6 +21,7 @@ type cell struct {
 // On a terminal that is too narrow, columns that may be cut are.
 type table struct {
 	to     *screen
+	indent string // before each line
 	heads  []string
 	cut    []bool
 	widths []int
@@ -74,7 +75,7 @@ func (t *table) squeeze() {
 		return
 	}
 	for {
-		total, widest := len(gap)*(len(t.widths)-1), -1
+		total, widest := len(t.indent)+len(gap)*(len(t.widths)-1), -1
 		for i, w := range t.widths {
 			total += w
 			if t.cut[i] && w > minimum && (widest < 0 || w > t.widths[widest]) {
@@ -89,6 +90,7 @@ func (t *table) squeeze() {
 }
 
 func (t *table) line(out *strings.Builder, row []cell) {
+	out.WriteString(t.indent)
 	for i, c := range row {
 		text := c.text
 		if t.cut[i] {

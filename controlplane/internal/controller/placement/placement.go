@@ -81,14 +81,23 @@ func (c *Chooser) try(vm *apiv1.VM, after uint64) (clusterID string, current boo
 		if _, ok := c.picture.Choose(vm); ok {
 			return vm.GetClusterId(), current, c.moved, nil
 		}
-		e := c.picture.Explain(vm)
-		return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("cluster", "cluster "+vm.GetCluster()+" has no host that can take the VM")
+		return "", current, c.moved, refusal(c.picture.Explain(vm)).With("cluster", "cluster "+vm.GetCluster()+" has no host that can take the VM")
 	}
 	if id, _, ok := c.picture.ChooseCluster(vm, apiv1.Cluster_SPREAD); ok {
 		return id, current, c.moved, nil
 	}
-	e := c.picture.ExplainZone(vm)
-	return "", current, c.moved, problem.New(problem.NoHostFits, e.Detail(), e.Next()).With("zone", "zone "+vm.GetZone()+" has no host that can take the VM")
+	return "", current, c.moved, refusal(c.picture.ExplainZone(vm)).With("zone", "zone "+vm.GetZone()+" has no host that can take the VM")
+}
+
+// refusal is an explanation as a problem.
+func refusal(e interface {
+	Detail() string
+	Next() string
+	Refusals() []*apiv1.ClusterRefusal
+}) *problem.Error {
+	p := problem.New(problem.NoHostFits, e.Detail(), e.Next())
+	p.Problem.Clusters = e.Refusals()
+	return p
 }
 
 // Run keeps the picture current until ctx ends.
