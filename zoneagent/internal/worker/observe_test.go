@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/pkg/problem"
@@ -407,4 +408,25 @@ func TestSamplesOfManyHostsGoTogether(t *testing.T) {
 			t.Errorf("in a minute %d samples were given at %d times", n, s.sink.given)
 		}
 	})
+}
+
+// What a cluster of any size reports passes the rules by which brokers judge: a noun that they refuse holds up all that goes
+// up beside it.
+func TestWhatALargeClusterReportsIsWithinTheRules(t *testing.T) {
+	rules, err := protovalidate.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hosts := range []int{1, 10_000, 100_000, 10_000_000} {
+		var all sum
+		for range min(hosts, 10) {
+			all.add(&apiv1.Resources{Cores: uint32(hosts * 256 / min(hosts, 10)), MemoryMib: 1 << 31, DiskGib: 1 << 31}, 400, 0)
+		}
+		if err := rules.Validate(&apiv1.Cluster{Id: "kvm", Total: all.resources()}); err != nil {
+			t.Errorf("%d hosts: %v", hosts, err)
+		}
+		if hosts == 10_000 && all.resources().GetCores() != 10_000*256*4 {
+			t.Errorf("10,000 hosts have %v", all.resources())
+		}
+	}
 }

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"cmp"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -171,25 +173,38 @@ func (t *Term) clusterNoun() *apiv1.Cluster {
 		return nil
 	}
 	noun := &apiv1.Cluster{
-		Id: z.noun.GetId(), Name: z.noun.GetName(), Owner: t.w.cfg.Agent, Total: &apiv1.Resources{}, Allocated: &apiv1.Resources{},
+		Id: z.noun.GetId(), Name: z.noun.GetName(), Owner: t.w.cfg.Agent,
 	}
-	percent := func(n, of uint32) uint32 {
-		if of == 0 {
-			of = 100
-		}
-		return uint32(min(uint64(n)*uint64(of)/100, 1<<32-1))
-	}
+	var total, allocated sum
 	for _, h := range t.hosts {
-		if h.wanted.GetClusterId() != t.cluster {
-			continue
+		if h.wanted.GetClusterId() == t.cluster {
+			noun.HostCount++
+			total.add(h.total, z.noun.GetCpuOvercommitPercent(), z.noun.GetMemoryOvercommitPercent())
+			allocated.add(h.allocation.GetUsed(), 100, 100)
 		}
-		noun.HostCount++
-		noun.Total.Cores += percent(h.total.GetCores(), z.noun.GetCpuOvercommitPercent())
-		noun.Total.MemoryMib += percent(h.total.GetMemoryMib(), z.noun.GetMemoryOvercommitPercent())
-		noun.Total.DiskGib += h.total.GetDiskGib()
-		noun.Allocated.Cores += h.allocation.GetUsed().GetCores()
-		noun.Allocated.MemoryMib += h.allocation.GetUsed().GetMemoryMib()
-		noun.Allocated.DiskGib += h.allocation.GetUsed().GetDiskGib()
 	}
+	noun.Total, noun.Allocated = total.resources(), allocated.resources()
 	return noun
+}
+
+// sum is of what many hosts have.
+type sum struct{ cores, memory, disk uint64 }
+
+// add adds what a host has, of which so much of a hundred is given out; 0 stands for all of it.
+func (s *sum) add(r *apiv1.Resources, cores, memory uint32) {
+	s.cores += uint64(r.GetCores()) * uint64(cmp.Or(cores, 100)) / 100
+	s.memory += uint64(r.GetMemoryMib()) * uint64(cmp.Or(memory, 100)) / 100
+	s.disk += uint64(r.GetDiskGib())
+}
+
+// mostCores is what a noun's cores may say; see the rules of apiv1.Resources.
+const mostCores = 1 << 30
+
+// resources is the sum, as far as a noun can say it.
+func (s *sum) resources() *apiv1.Resources {
+	return &apiv1.Resources{
+		Cores:     uint32(min(s.cores, mostCores)),
+		MemoryMib: uint32(min(s.memory, math.MaxUint32)),
+		DiskGib:   uint32(min(s.disk, math.MaxUint32)),
+	}
 }
