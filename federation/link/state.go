@@ -95,7 +95,7 @@ func (t *stateSender) resync(m *linkv1.StateResync) {
 	t.at, t.syncing = &linkv1.StateAckPoint{}, false
 }
 
-// deliver sends a chunk in pieces that fit a frame, and what a broker refuses of it object by object, so that only the
+// deliver sends a chunk in pieces that fit a frame, and what a broker refuses of it in halves, so that only the
 // objects are left out that it does not let through.
 func (t *stateSender) deliver(ctx context.Context, chunk *linkv1.StateChunk) error {
 	after := chunk.After
@@ -168,7 +168,7 @@ func (t *stateSender) refused(p *linkv1.StateChunk, reason string) ([]*linkv1.St
 		}
 		return []*linkv1.StateChunk{{Epoch: p.Epoch, Incarnation: p.Incarnation, Through: p.Through, End: p.End}}, nil
 	}
-	return splitBy(p, 1, pieceBytes), nil
+	return splitBy(p, (len(p.Objects)+1)/2, pieceBytes), nil
 }
 
 // split cuts a chunk into pieces that fit a frame and a transaction.
