@@ -31,6 +31,7 @@ type app struct {
 	output     string
 	timeout    time.Duration
 	config     *client.Config
+	command    *cobra.Command // that runs; nil before
 	// names lists the nouns of a kind, for completion.
 	names map[string]lister
 }
@@ -77,14 +78,14 @@ func (a *app) explain(err error) int {
 	case len(p.GetClusters()) > 1:
 		a.refusals(p.GetClusters())
 	case d != "" && !saidByFields(p):
-		say("%s", withoutTransport(d))
+		say("%s", a.inWords(withoutTransport(d)))
 	}
 	for _, f := range p.GetErrors() {
-		say("%s: %s", f.GetField(), f.GetDetail())
+		say("%s: %s", a.inField(f.GetField()), a.inWords(f.GetDetail()))
 	}
-	switch {
-	case p.GetNext() != "":
-		say("%s", p.GetNext())
+	switch next := a.nextInWords(p); {
+	case next != "":
+		say("%s", next)
 	case e.Code() == problem.Unavailable && a.config != nil:
 		say("%s was asked. Is it up, and reached from here? Another: --context, --config or NARU_SERVER.", a.config.Server)
 	case e.Code() == problem.Timeout && a.config != nil:
@@ -139,6 +140,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			a.command = cmd
 			switch {
 			case !slices.Contains(formats, a.output):
 				return usagef("-o %s: it is %s", a.output, either(formats))

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"strings"
@@ -157,8 +158,30 @@ func TestABackupAppearsOnlyWhenItIsWhole(t *testing.T) {
 		c := chunks[0]
 		chunks = chunks[1:]
 		return c, nil
-	})
+	}, nil)
 	if _, missing := os.Stat(path); err == nil || missing == nil {
 		t.Fatalf("err %v; the file is there although it is not whole", err)
+	}
+}
+
+func TestABackupAppearsOnlyWhenTheDiskGivesBackWhatWasSent(t *testing.T) {
+	for what, c := range map[string]struct {
+		sent string
+		good bool
+	}{"the same": {"one", true}, "something else": {"two", false}, "nothing": {"", false}} {
+		path := filepath.Join(t.TempDir(), "backup")
+		pieces := [][]byte{[]byte("one")}
+		sum := sha256.Sum256([]byte(c.sent))
+		_, err := save(path, func() ([]byte, error) {
+			if len(pieces) == 0 {
+				return nil, io.EOF
+			}
+			p := pieces[0]
+			pieces = nil
+			return p, nil
+		}, func() []byte { return sum[:] })
+		if _, missing := os.Stat(path); (err == nil) != c.good || (missing == nil) != c.good {
+			t.Errorf("%s was sent: %v, and the file: %v", what, err, missing)
+		}
 	}
 }

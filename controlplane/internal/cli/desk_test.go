@@ -28,11 +28,11 @@ func TestEachKindOfRefusalHasItsExitCode(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"flavor create s2 --memory-mib 64", problem.ExitConflict, []string{"The name is taken", "named s2", "name: is taken", "Choose another name"}},
-		{"flavor create S2 --memory-mib 1", problem.ExitUsage, []string{"The request is not valid", "name: "}},
+		{"flavor create s2 --memory-mib 64", problem.ExitConflict, []string{"The name is taken", "named s2", "NAME: is taken", "Choose another name"}},
+		{"flavor create S2 --memory-mib 1", problem.ExitUsage, []string{"The request is not valid", "NAME: "}},
 		{"vm show none --project web", problem.ExitNotFound, []string{"there is no VM none", "naru vm list"}},
 		{"vm list --filter color=red", problem.ExitUsage, []string{"there is no column \"color\"; there are id, name"}},
-		{"vm create v --project web --image tiny --flavor huge --zone business --cluster kvm", problem.ExitRefused, []string{"No host fits this VM", "2 hosts looked at", "cluster: cluster kvm has no host", "Choose a smaller flavor"}},
+		{"vm create v --project web --image tiny --flavor huge --zone business --cluster kvm", problem.ExitRefused, []string{"No host fits this VM", "2 hosts looked at", "--cluster: cluster kvm has no host", "Choose a smaller flavor"}},
 		{"flavor update s2 --description x --etag 7-1", problem.ExitConflict, []string{"It was changed meanwhile", "7-1", "Read it again"}},
 		{"flavor delete s2 --etag 7-1", problem.ExitConflict, []string{"7-1"}},
 		{"flavor create s9 --memory-mib 1 --context web", problem.ExitNotAllowed, []string{"Not allowed"}},
@@ -54,8 +54,8 @@ func TestEachKindOfRefusalHasItsExitCode(t *testing.T) {
 func TestAnErrorSaysOnceWhatIsWrong(t *testing.T) {
 	d := newDesk(t)
 	for line, once := range map[string]string{
-		"vm list --filter color=red": "filter: there is no column",
-		"vm list --order-by color":   "order_by: there is no column",
+		"vm list --filter color=red": "--filter: there is no column",
+		"vm list --order-by color":   "--order-by: there is no column",
 	} {
 		if r := d.naru(line); strings.Count(r.err, "there is no column") != 1 || !strings.Contains(r.err, once) {
 			t.Errorf("naru %s:\n%s", line, r.err)
@@ -137,7 +137,7 @@ func TestEveryFieldThatMayBeChangedHasAFlag(t *testing.T) {
 	for noun, fields := range map[string]string{
 		"zone": "kind grade description broker", "cluster": "purpose strategy cpu-overcommit-percent memory-overcommit-percent cordoned",
 		"host": "endpoint admin-state cores memory-mib disk-gib", "flavor": "description", "project": "description",
-		"image": "description min-memory-mib min-disk-gib os", "broker": "hub-address description",
+		"image": "description min-memory-mib min-disk-gib os", "broker": "hub-address description", "vm": "description",
 	} {
 		help := d.must(noun + " update --help")
 		for field := range strings.FieldsSeq(fields) {

@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -84,29 +88,39 @@ func (a *app) secret(what, value string, until time.Time) error {
 
 func (a *app) backUp() *cobra.Command {
 	return &cobra.Command{
-		Use: "backup FILE", Short: "Write a consistent copy of the replicated state to a file", Args: oneArgument,
+		Use: "backup FILE", Short: "Write a consistent copy of the replicated state to a file, and read it back", Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
 				s, err := c.Servers.BackUp(ctx, &apiv1.BackUpRequest{})
 				if err != nil {
 					return err
 				}
+				var backup string
+				var sum []byte
 				n, err := save(args[0], func() ([]byte, error) {
 					r, err := s.Recv()
+					backup, sum = cmp.Or(r.GetBackup(), backup), r.GetSha256()
 					return r.GetChunk(), err
-				})
+				}, func() []byte { return sum })
 				if err != nil {
 					return err
 				}
 				fmt.Fprintf(a.err, "%s: %d bytes.\n", args[0], n)
+				if backup == "" {
+					return nil
+				}
+				if _, err := c.Servers.ConfirmBackUp(ctx, &apiv1.ConfirmBackUpRequest{Backup: backup}); err != nil {
+					fmt.Fprintf(a.err, "The file is whole; zones keep what it has all the same: %s\n", problem.Of(err).GetDetail())
+				}
 				return nil
 			})
 		},
 	}
 }
 
-// save writes the pieces to a file that appears only when it is whole.
-func save(path string, next func() ([]byte, error)) (int, error) {
+// save writes the pieces to a file that appears only when it is whole: when the disk gives back what has the SHA-256 that is
+// known behind the last piece.
+func save(path string, next func() ([]byte, error), want func() []byte) (int, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return 0, usagef("%v", err)
@@ -119,6 +133,9 @@ func save(path string, next func() ([]byte, error)) (int, error) {
 			if err := f.Sync(); err != nil {
 				return n, err
 			}
+			if err := readBack(f.Name(), want()); err != nil {
+				return n, err
+			}
 			return n, os.Rename(f.Name(), path)
 		}
 		if err != nil {
@@ -129,4 +146,20 @@ func save(path string, next func() ([]byte, error)) (int, error) {
 		}
 		n += len(chunk)
 	}
+}
+
+func readBack(path string, want []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), want) {
+		return problem.Newf(problem.Internal, "Look at the disk, and make another backup.", "what was written is not what was sent: the file has the SHA-256 %x, and the server sent %x", sum.Sum(nil), want)
+	}
+	return nil
 }

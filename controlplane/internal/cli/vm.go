@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -26,6 +28,7 @@ var vmColumns = []column[*apiv1.VM]{
 	{head: "IMAGE", value: (*apiv1.VM).GetImage, wide: true},
 	{head: "AGE", value: func(m *apiv1.VM) string { return age(m.GetCreatedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.VM).GetId, wide: true},
+	{head: "DESCRIPTION", value: (*apiv1.VM).GetDescription, text: true, wide: true},
 	{head: "ERROR", value: func(m *apiv1.VM) string { return m.GetError().GetDetail() }, text: true, wide: true},
 }
 
@@ -50,7 +53,17 @@ func (a *app) vmNoun() noun[*apiv1.VM] {
 			r, err := c.VMs.DeleteVM(ctx, &apiv1.DeleteVMRequest{Vm: name, Project: s.project})
 			return r.GetOperation(), err
 		},
+		fields: vmFields,
+		update: func(ctx context.Context, c *client.Client, m *apiv1.VM, mask *fieldmaskpb.FieldMask, s scope) (*apiv1.VM, error) {
+			r, err := c.VMs.UpdateVM(ctx, &apiv1.UpdateVMRequest{Vm: m, UpdateMask: mask, Project: s.project})
+			return r.GetVm(), err
+		},
 	}
+}
+
+// vmFields are the flags of what can be changed of a VM.
+func vmFields(f *pflag.FlagSet, m *apiv1.VM) {
+	f.StringVar(&m.Description, "description", "", "for people")
 }
 
 func (a *app) vm() *cobra.Command {
@@ -82,6 +95,7 @@ func (a *app) createVM() *cobra.Command {
 	cmd.Flags().StringVar(&userData, "user-data", "", "cloud-init user data, or @FILE")
 	cmd.Flags().StringArrayVar(&together, "together", nil, "group whose VMs stand on one host")
 	cmd.Flags().StringArrayVar(&apart, "apart", nil, "group whose VMs stand on different hosts")
+	vmFields(cmd.Flags(), vm)
 	a.completeFields(cmd)
 	w.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -49,6 +49,15 @@ func (d *desk) write(name, text string) {
 	}
 }
 
+func (d *desk) read(name string) []byte {
+	d.Helper()
+	b, err := os.ReadFile(filepath.Join(d.folder, "naru", name))
+	if err != nil {
+		d.Fatal(err)
+	}
+	return b
+}
+
 // result is what one command line came to.
 type result struct {
 	code     int
