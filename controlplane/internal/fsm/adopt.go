@@ -51,22 +51,28 @@ func (o *observation) meetUnknown(reported *apiv1.VM) error {
 	if err != nil || gone || reported.GetState() == apiv1.VM_DELETED {
 		return err
 	}
+	project, why, err := o.mayAdopt(reported)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		if may, err := o.mayHold(); err != nil || !may {
+			o.leftOut++
+			return err
+		}
+	}
 	if o.full {
 		if err := o.tx.MarkObserved(o.zone.GetId(), reported.GetId()); err != nil {
 			return err
 		}
 	}
-	project, why, err := o.mayAdopt(reported)
-	switch {
-	case err != nil:
-		return err
-	case why != "":
+	if why != "" {
 		return o.hold(reported, why)
 	}
 	return o.adopt(reported, project)
 }
 
-// mayAdopt returns the project of a VM that its zone reports whole, or why it is not taken at its zone's word: a zone says
+// mayAdopt returns the project of a VM that its zone reports whole, and counts it as adopted, or why it is not taken at its zone's word: a zone says
 // what its VMs are, not what may be. A VM that this plane can have forgotten was wished in an earlier epoch and after the
 // restored backup. Its project has to be there, and to have VMs in the zone already; and its cluster is no other zone's.
 func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why string, err error) {
@@ -84,11 +90,14 @@ func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why 
 	if err != nil {
 		return nil, "", err
 	}
-	has, err := o.tx.VMs.Count(state.Scope{"zone_id": o.zone.GetId(), "project_id": project.GetId()}, "")
-	if err != nil {
-		return nil, "", err
+	has, asked := o.projects[project.GetId()]
+	if !asked {
+		if has, err = o.tx.HasVM(o.zone.GetId(), project.GetId()); err != nil {
+			return nil, "", err
+		}
+		o.projects[project.GetId()] = has
 	}
-	if has == 0 {
+	if !has {
 		return nil, "it is of project " + project.GetName() + ", of which no VM in the zone is known here; if that is right, " +
 			"make one there, and what the zone reports of this one next is taken; else delete it", nil
 	}
@@ -99,7 +108,11 @@ func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why 
 	if err == nil && cluster.GetZoneId() != o.zone.GetId() {
 		return nil, "it is said to be in cluster " + cluster.GetName() + ", which is another zone's; delete it", nil
 	}
-	return project, "", nil
+	may, err := o.mayAdoptMore(reported)
+	if err != nil || may {
+		return project, "", err
+	}
+	return nil, "more was found in its zone than is adopted by itself; delete it when it is not needed", nil
 }
 
 // adopt stores a VM as its zone reports it, under a generation of this epoch. What is wanted of it follows from its state.
@@ -153,15 +166,24 @@ func (o *observation) freeName(m *apiv1.VM) (string, error) {
 	}
 }
 
+// trim holds what is kept of a VM that is held to its bound: only a problem can be long.
+func trim(m *apiv1.VM) {
+	if proto.Size(m) > maxHeldBytes {
+		m.Error = nil
+	}
+}
+
 // hold keeps a VM that is not taken at its zone's word: it is shown under its id and in no project, and can be deleted.
 // Without a generation nothing of it goes down: its zone keeps its own wish.
 func (o *observation) hold(reported *apiv1.VM, why string) error {
 	m := &apiv1.VM{Id: reported.GetId(), Name: reported.GetId(), Zone: o.zone.GetName(), ZoneId: o.zone.GetId(), CreatedAt: o.now}
 	schema.MergeObserved(m, reported)
 	m.DesiredState = wantedFrom(m.GetState(), apiv1.VM_STATE_UNSPECIFIED)
+	trim(m)
 	if err := o.tx.VMs.Put(m); err != nil {
 		return err
 	}
+	o.held++
 	return o.tell(apiv1.Event_WARNING, "vm.held", o.zone.GetName(), "", reference("vm", m),
 		"VM "+strconv.Quote(reported.GetName())+" was found in zone "+o.zone.GetName()+" and is held under its id: "+why)
 }

@@ -23,6 +23,8 @@ type command struct {
 	now   *timestamppb.Timestamp
 	// ids counts those derived from the command's own.
 	ids uint32
+	// cause is the id of the zone whose doing the command is; empty where nobody in a zone has a say in it.
+	cause string
 }
 
 // newCommand gives a command its revision and its time.

@@ -47,7 +47,7 @@ func (c *command) reportDivergence(in *commandv1.ReportDivergence) (*commandv1.R
 
 // tell stores an event that this command causes.
 func (c *command) tell(severity apiv1.Event_Severity, kind, zone, project string, target *apiv1.Reference, message string) error {
-	return c.tx.Events.Put(c.event(severity, kind, zone, project, target, message))
+	return c.keepEvent(c.event(severity, kind, zone, project, target, message))
 }
 
 func (c *command) event(severity apiv1.Event_Severity, kind, zone, project string, target *apiv1.Reference, message string) *apiv1.Event {

@@ -26,8 +26,12 @@ func (c *command) appendJournal(in *commandv1.AppendJournal) (*commandv1.Result,
 	if batch.GetOrigin() == "" || batch.GetStream() == "" || len(batch.GetEntries()) > maxEntries {
 		return nil, invalid(fmt.Sprintf("a batch names its origin and stream and has at most %d entries", maxEntries))
 	}
+	c.cause = zone.GetId()
 	j := state.Journal{ZoneID: zone.GetId(), Origin: batch.GetOrigin(), Stream: batch.GetStream()}
 	point, epoch, err := c.tx.JournalPoint(j)
+	if err == nil && point == 0 {
+		err = c.mayKeepJournal(zone, j)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +56,7 @@ func (c *command) appendJournal(in *commandv1.AppendJournal) (*commandv1.Result,
 			return nil, err
 		}
 		if reason != "" {
-			if err := c.tx.Reject(j, e.GetSequence(), reason); err != nil {
+			if err := c.tx.Reject(j, e.GetSequence(), reason, keepRejected); err != nil {
 				return nil, err
 			}
 		}
@@ -157,20 +161,20 @@ func (c *command) acceptEvent(zone *apiv1.Zone, m *apiv1.Event) (string, error) 
 	default:
 		m.Project, m.ProjectId = "", ""
 	}
-	return "", c.tx.Events.Put(m)
+	if err := c.tx.Events.Put(m); err != nil {
+		return "", err
+	}
+	return "", c.tx.Told(zone.GetId(), sourceReported, m.GetId(), keepReported)
 }
 
-// acceptUsage keeps usage for ever. The VM may be gone: its last usage often comes behind its tombstone.
+// acceptUsage keeps usage for ever, of VMs that are or were the zone's.
 func (c *command) acceptUsage(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEntry, u *linkv1.Usage) (string, error) {
 	if u.GetVmId() == "" {
 		return "the usage names no VM", nil
 	}
-	vm, err := c.tx.VMs.Get(u.GetVmId())
-	switch {
-	case err != nil && !missing(err):
-		return "", err
-	case err == nil && vm.GetZoneId() != zone.GetId():
-		return "VM " + u.GetVmId() + " is not in zone " + zone.GetName(), nil
+	why, err := c.mayUse(zone, u.GetVmId())
+	if err != nil || why != "" {
+		return why, err
 	}
 	return "", c.tx.PutUsage(j, e)
 }
@@ -181,6 +185,7 @@ func (c *command) acknowledgeJournal(in *commandv1.AcknowledgeJournal) (*command
 	if err != nil {
 		return nil, err
 	}
+	c.cause = zone.GetId()
 	for _, r := range in.GetAck().GetRejected() {
 		if err := c.rejectedOrder(zone, r); err != nil {
 			return nil, err

@@ -119,7 +119,7 @@ func TestWhatCannotBeAcceptedIsConsumedAndRecorded(t *testing.T) {
 		report(2, "op-none", func(*linkv1.OperationReport) {}),
 		about(3, "e3", "vm-1"),    // another zone's VM
 		used(4, "vm-1", start),    // likewise
-		used(5, "vm-gone", start), // its last usage, behind its tombstone
+		used(5, "vm-none", start), // of a VM that never was
 		happened(6, "e6"),
 		happened(7, "e6"), // an id that is taken
 		happened(8, ""),
@@ -141,8 +141,8 @@ func TestWhatCannotBeAcceptedIsConsumedAndRecorded(t *testing.T) {
 				t.Errorf("entry %v was rejected without a reason", r.GetEntry())
 			}
 		}
-		if usage, err := tx.Usage("vm-gone"); len(usage) != 1 || err != nil {
-			t.Errorf("usage of a VM that is gone: %v, %v", usage, err)
+		if usage, err := tx.Usage("vm-none"); len(usage) != 0 || err != nil {
+			t.Errorf("usage of a VM that never was: %v, %v", usage, err)
 		}
 		if usage, err := tx.Usage("vm-1"); len(usage) != 0 || err != nil {
 			t.Errorf("another zone reported usage: %v, %v", usage, err)
@@ -151,7 +151,7 @@ func TestWhatCannotBeAcceptedIsConsumedAndRecorded(t *testing.T) {
 			t.Errorf("event %v", m)
 		}
 	})
-	if got := strings.Join(reasons, " "); got != "1 2 3 4 7 8 9 10 11" {
+	if got := strings.Join(reasons, " "); got != "1 2 3 4 5 7 8 9 10 11" {
 		t.Errorf("rejected %s", got)
 	}
 	if p.operation("op-create-1").GetDone() {

@@ -25,6 +25,10 @@ type observation struct {
 	// refused counts reported objects that are not the zone's to report.
 	refused int
 	first   string
+	// held counts the VMs that are held at the zone's word, -1 until somebody asks; leftOut those beyond what can be held.
+	held, leftOut int
+	// projects are those that were asked about, and whether they have VMs in the zone.
+	projects map[string]bool
 }
 
 // observe takes over a chunk that follows what is known of the zone, and the point with it.
@@ -33,6 +37,7 @@ func (c *command) observe(in *commandv1.Observe) (*commandv1.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.cause = zone.GetId()
 	chunk := in.GetChunk()
 	cursor, err := c.tx.ObservedCursor(zone.GetId())
 	if err != nil {
@@ -63,13 +68,16 @@ func (c *command) observe(in *commandv1.Observe) (*commandv1.Result, error) {
 			}
 		}
 	}
-	o := &observation{command: c, zone: zone, full: chunk.GetFull()}
+	o := &observation{command: c, zone: zone, full: chunk.GetFull(), held: -1, projects: map[string]bool{}}
 	for _, object := range chunk.GetObjects() {
 		if err := o.take(object); err != nil {
 			return nil, err
 		}
 	}
 	if err := o.tellRefused(); err != nil {
+		return nil, err
+	}
+	if err := o.tellLeftOut(); err != nil {
 		return nil, err
 	}
 	if chunk.GetFull() && chunk.GetEnd() {
@@ -228,6 +236,9 @@ func (o *observation) takeVM(reported *apiv1.VM) error {
 	}
 	next := proto.CloneOf(was)
 	schema.MergeObserved(next, reported)
+	if !whole(was) {
+		trim(next)
+	}
 	next.Freshness, was.Freshness = 0, 0
 	if whole(was) && forgotten(o.tx.Meta(), next) {
 		err = o.follow(next)

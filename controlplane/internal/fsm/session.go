@@ -25,6 +25,7 @@ func (c *command) beginSession(in *commandv1.SetZoneSession) (*commandv1.Result,
 	if err != nil {
 		return nil, err
 	}
+	c.cause = was.GetId()
 	err = c.tx.PutSession(was.GetId(), state.Session{
 		ID: in.GetSession(), Agent: in.GetAgent(), ServerID: in.GetServerId(), Incarnation: in.GetIncarnation(), Connected: true,
 	})
@@ -48,6 +49,7 @@ func (c *command) endSession(in *commandv1.SetZoneSession) (*commandv1.Result, e
 	if err != nil {
 		return nil, orNotFound(err, "zone", in.GetZoneId())
 	}
+	c.cause = was.GetId()
 	session, err := c.tx.Session(was.GetId())
 	if err != nil && !missing(err) {
 		return nil, err

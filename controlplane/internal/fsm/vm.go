@@ -193,7 +193,7 @@ func (c *command) openOn(m *apiv1.VM, id, kind string, deadline *timestamppb.Tim
 func (c *command) tellOfVM(severity apiv1.Event_Severity, kind string, zone *apiv1.Zone, m *apiv1.VM, message string) error {
 	e := c.event(severity, kind, zone.GetName(), m.GetProject(), reference("vm", m), message)
 	e.ProjectId = m.GetProjectId()
-	return c.tx.Events.Put(e)
+	return c.keepEvent(e)
 }
 
 // orderVM appends an action that is no state to the journal of the VM's zone.
@@ -239,7 +239,7 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 	if err := c.tx.VMs.Delete(m.GetId()); err != nil {
 		return err
 	}
-	if err := c.tx.DesireGone(zone.GetId(), reference("vm", m)); err != nil {
+	if err := c.leaveTrace(m, zone); err != nil {
 		return err
 	}
 	open, err := c.tx.OpenOperations(m.GetId())
@@ -259,6 +259,26 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 		}
 	}
 	return c.tellOfVM(apiv1.Event_INFO, "vm.deleted", zone, m, "VM "+m.GetName()+" is deleted")
+}
+
+// leaveTrace leaves what a VM that is gone leaves behind: its tombstone for the zone, and its name for its last usage. One that
+// was held at its zone's word alone, and goes at that word, leaves nothing.
+func (c *command) leaveTrace(m *apiv1.VM, zone *apiv1.Zone) error {
+	if whole(m) {
+		if err := c.tx.PutFormerVM(zone.GetId(), m.GetId()); err != nil {
+			return err
+		}
+		return c.tx.DesireGone(zone.GetId(), reference("vm", m))
+	}
+	if err := c.tx.ForgetUsage(m.GetId()); err != nil {
+		return err
+	}
+	if m.GetGeneration() != nil {
+		if err := c.tx.DesireGone(zone.GetId(), reference("vm", m)); err != nil {
+			return err
+		}
+	}
+	return c.askLeftOut(zone)
 }
 
 // whole reports whether what is known of a VM is enough to send it down: one that is held is not.

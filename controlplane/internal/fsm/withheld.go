@@ -22,6 +22,7 @@ func (c *command) consumeWithheld(in *commandv1.ConsumeWithheld) (*commandv1.Res
 	if entry.GetOrigin() == "" || entry.GetStream() == "" || entry.GetSequence() == 0 || !fits(entry.GetSequence()) {
 		return nil, invalid("a withheld entry names its origin, stream and sequence")
 	}
+	c.cause = zone.GetId()
 	j := state.Journal{ZoneID: zone.GetId(), Origin: entry.GetOrigin(), Stream: entry.GetStream()}
 	point, _, err := c.tx.JournalPoint(j)
 	switch {
@@ -33,8 +34,13 @@ func (c *command) consumeWithheld(in *commandv1.ConsumeWithheld) (*commandv1.Res
 		return nil, problem.Newf(problem.Conflict, fmt.Sprintf("Send it from %d.", point+1),
 			"journal %s/%s is known up to %d, and entry %d was withheld", j.Origin, j.Stream, point, entry.GetSequence())
 	}
+	if point == 0 {
+		if err := c.mayKeepJournal(zone, j); err != nil {
+			return nil, err
+		}
+	}
 	reason := fmt.Sprintf("withheld by a broker: %s (SHA-256 %s)", w.GetReason(), hex.EncodeToString(w.GetDigest()))
-	if err := c.tx.Reject(j, entry.GetSequence(), reason); err != nil {
+	if err := c.tx.Reject(j, entry.GetSequence(), reason, keepRejected); err != nil {
 		return nil, err
 	}
 	if err := c.tell(apiv1.Event_ERROR, "zone.journal-withheld", zone.GetName(), "", reference("zone", zone),

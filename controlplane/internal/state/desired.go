@@ -175,7 +175,7 @@ func (tx *Tx) AcknowledgeDesired(zoneID string, point *apiv1.Generation) error {
 // ForgetZone removes all that belongs to the link with a zone.
 func (tx *Tx) ForgetZone(zoneID string) error {
 	for _, table := range [...]string{"desired", "desired_points", "observed_points", "observed_in_sync", "journal_points", "rejected",
-		"order_heads", "orders", "sessions", "members"} {
+		"order_heads", "orders", "sessions", "members", "told", "tallies", "former_vms"} {
 		if err := tx.write("DELETE FROM "+table+" WHERE zone_id=?", zoneID); err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // formatVersion is SQLite's user_version of the file. It changes when a table does.
-const formatVersion = 1
+const formatVersion = 2
 
 // pageSize lets a VM with a long SSH key stay on its page: a row beyond a quarter of the page needs another one.
 const pageSize = 8192

@@ -27,17 +27,44 @@ func (tx *Tx) JournalPoint(j Journal) (sequence, epoch uint64, err error) {
 	return sequence, epoch, ignoreMissing(err)
 }
 
-// SetJournalPoint notes that we have the journal up to a sequence, in the present epoch.
-func (tx *Tx) SetJournalPoint(j Journal, sequence uint64) error {
-	return tx.write(`INSERT INTO journal_points (zone_id, origin, stream, sequence, epoch) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (zone_id, origin, stream) DO UPDATE SET sequence=excluded.sequence, epoch=excluded.epoch`,
-		j.ZoneID, j.Origin, j.Stream, sequence, tx.meta.Epoch)
+// JournalCount returns of how many of the zone's journals we know how far we have them.
+func (tx *Tx) JournalCount(zoneID string) (n int, err error) {
+	err = tx.query("SELECT count(*) FROM journal_points WHERE zone_id=?", func(s *sqlite.Stmt) error {
+		n = s.ColumnInt(0)
+		return nil
+	}, zoneID)
+	return n, err
 }
 
-// Reject records an entry of a zone's journal that was consumed and not accepted.
-func (tx *Tx) Reject(j Journal, sequence uint64, reason string) error {
-	return tx.write("INSERT INTO rejected (zone_id, origin, stream, sequence, time, reason) VALUES (?, ?, ?, ?, ?, ?)",
-		j.ZoneID, j.Origin, j.Stream, sequence, tx.meta.LastStamp.UnixMicro(), reason)
+// SetJournalPoint notes that we have the journal up to a sequence, in the present epoch.
+func (tx *Tx) SetJournalPoint(j Journal, sequence uint64) error {
+	return tx.write(`INSERT INTO journal_points (zone_id, origin, stream, sequence, epoch, time) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (zone_id, origin, stream) DO UPDATE SET sequence=excluded.sequence, epoch=excluded.epoch, time=excluded.time`,
+		j.ZoneID, j.Origin, j.Stream, sequence, tx.meta.Epoch, tx.meta.LastStamp.UnixMicro())
+}
+
+// ForgetJournals forgets how far we have a zone's journals that were last heard of before the time in microseconds, save those
+// of an incarnation and of the journal's origin.
+func (tx *Tx) ForgetJournals(j Journal, incarnation string, before int64) error {
+	return tx.write("DELETE FROM journal_points WHERE zone_id=? AND origin<>? AND origin<>? AND time<?", j.ZoneID, j.Origin, incarnation, before)
+}
+
+// Reject records an entry of a zone's journal that was consumed and not accepted. Of each zone the newest keep are kept.
+func (tx *Tx) Reject(j Journal, sequence uint64, reason string, keep int) error {
+	var last int64
+	err := tx.query("SELECT max(number) FROM rejected WHERE zone_id=?", func(s *sqlite.Stmt) error {
+		last = s.ColumnInt64(0)
+		return nil
+	}, j.ZoneID)
+	if err != nil {
+		return err
+	}
+	err = tx.write("INSERT INTO rejected (zone_id, origin, stream, sequence, number, time, reason) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		j.ZoneID, j.Origin, j.Stream, sequence, last+1, tx.meta.LastStamp.UnixMicro(), reason)
+	if err != nil || last < int64(keep) {
+		return err
+	}
+	return tx.write("DELETE FROM rejected WHERE zone_id=? AND number<=?", j.ZoneID, last+1-int64(keep))
 }
 
 // Rejected returns the entries from..through of a journal that were not accepted, for its acknowledgement.
@@ -142,15 +169,30 @@ func (tx *Tx) OrderJournals(zoneID string) (points []*linkv1.JournalPoint, err e
 	return points, err
 }
 
-// PutUsage keeps an entry of usage under the name it has for ever: its journal and sequence.
+// PutUsage keeps an entry of usage under the name it has for ever: its journal and sequence. What has that name stays.
 func (tx *Tx) PutUsage(j Journal, e *linkv1.JournalEntry) error {
 	b, err := encode(e)
 	if err != nil {
 		return err
 	}
 	tx.touch("usage")
-	return tx.write("INSERT INTO usage (zone_id, origin, stream, sequence, vm_id, time, crc, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+	return tx.write("INSERT INTO usage (zone_id, origin, stream, sequence, vm_id, time, crc, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 		j.ZoneID, j.Origin, j.Stream, e.GetSequence(), e.GetUsage().GetVmId(), Micros(e.GetTime()), checksum(b), b)
+}
+
+// UsageCount returns how many entries of usage are kept of a VM.
+func (tx *Tx) UsageCount(vmID string) (n int, err error) {
+	err = tx.query("SELECT count(*) FROM usage WHERE vm_id=?", func(s *sqlite.Stmt) error {
+		n = s.ColumnInt(0)
+		return nil
+	}, vmID)
+	return n, err
+}
+
+// ForgetUsage removes the usage of a VM.
+func (tx *Tx) ForgetUsage(vmID string) error {
+	tx.touch("usage")
+	return tx.write("DELETE FROM usage WHERE vm_id=?", vmID)
 }
 
 // Usage returns a VM's usage in order of time, whether the VM still exists or not.

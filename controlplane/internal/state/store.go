@@ -142,6 +142,7 @@ func plainStores() []store {
 	text, number, blob := func(n string) [2]string { return [2]string{n, "TEXT"} },
 		func(n string) [2]string { return [2]string{n, "INTEGER"} },
 		func(n string) [2]string { return [2]string{n, "BLOB"} }
+	added := func(n string) [2]string { return [2]string{n, "INTEGER DEFAULT 0"} }
 	type cols = [][2]string
 	return []store{
 		// Deleted nouns, for watches. At or below a floor they have been dropped; kept counts those that are left.
@@ -156,11 +157,18 @@ func plainStores() []store {
 		// How far we have a zone's state; syncing while a full sync is under way, and then what it has brought so far.
 		plain{"observed_points", cols{text("zone_id"), text("incarnation"), number("revision"), number("syncing")}, []string{"zone_id"}, nil},
 		plain{"observed_in_sync", cols{text("zone_id"), text("vm_id")}, []string{"zone_id", "vm_id"}, nil},
-		// How far we have each of a zone's journals, and in which epoch that was.
-		plain{"journal_points", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("epoch")},
+		// How far we have each of a zone's journals, and in which epoch and when that was.
+		plain{"journal_points", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("epoch"), added("time")},
 			[]string{"zone_id", "origin", "stream"}, nil},
-		plain{"rejected", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("time"), text("reason")},
-			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(time)"}},
+		// What was not accepted of them: the newest of each zone, numbered in the order in which they came.
+		plain{"rejected", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("time"), text("reason"), added("number")},
+			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(time)", "(zone_id, number)"}},
+		// The events that are kept at a zone's word or because of it, numbered in the order in which they came.
+		plain{"told", cols{text("zone_id"), text("source"), number("number"), text("event_id")}, []string{"zone_id", "source", "number"}, nil},
+		// What was taken at a zone's word alone in an epoch, counted by kind.
+		plain{"tallies", cols{text("zone_id"), number("epoch"), text("kind"), number("number")}, []string{"zone_id", "epoch", "kind"}, nil},
+		// VMs that are gone and whose last usage may still come.
+		plain{"former_vms", cols{text("id"), text("zone_id"), number("time")}, []string{"id"}, []string{"(time)"}},
 		// Our journals to a zone: how far written and acknowledged, and what is not acknowledged.
 		plain{"order_heads", cols{text("zone_id"), text("origin"), text("stream"), number("last"), number("acknowledged")},
 			[]string{"zone_id", "origin", "stream"}, nil},
