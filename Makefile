@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 GOFLAGS_P ?= -p 2
-VERSION := $(shell git describe --always --dirty --tags 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/naru-project/naru/pkg/version.Version=$(VERSION)
+VERSION := $(shell git describe --always --dirty --tags 2>/dev/null)
+LDFLAGS := -s -w -X github.com/naru-project/naru/pkg/version.linked=$(VERSION)
 STATE ?= .naru-dev
 TOOLS := bin/tools
 # Built tools are kept between runs here, by the digest of the tools module.
