@@ -93,7 +93,7 @@ func (b *book) apply(news etcdstore.Batch) {
 			b.applyObserved(c, vms, hosts)
 		case etcdstore.Allocation:
 			a, _ := c.Message.(*zonev1.Allocation)
-			if h := b.host(c.ID); c.Revision >= h.allocation.revision {
+			if h := b.host(c.ID); c.Revision > h.allocation.revision {
 				h.allocation = seen[*zonev1.Allocation]{a, c.Revision}
 				if a == nil {
 					h.allocation.revision = 0
@@ -194,11 +194,15 @@ func (b *book) applyDesired(c etcdstore.Change, vms, hosts map[string]bool) {
 func (b *book) applyObserved(c etcdstore.Change, vms, hosts map[string]bool) {
 	switch c.Kind {
 	case "host":
-		b.host(c.ID).observed, _ = c.Message.(*apiv1.Host)
-		hosts[c.ID] = true
+		h := b.host(c.ID)
+		was := h.observed
+		h.observed, _ = c.Message.(*apiv1.Host)
+		if was == nil || h.observed == nil || was.GetHealth() != h.observed.GetHealth() || !proto.Equal(was.GetTotal(), h.observed.GetTotal()) {
+			hosts[c.ID] = true // the rest of what is reported decides nothing
+		}
 	case "vm":
 		vm, _ := c.Message.(*apiv1.VM)
-		if c.Revision < b.observed[c.ID].revision {
+		if c.Revision <= b.observed[c.ID].revision {
 			return
 		}
 		b.observed[c.ID] = seen[*apiv1.VM]{vm, c.Revision}

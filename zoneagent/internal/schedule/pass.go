@@ -57,6 +57,9 @@ type plan struct {
 	ended   []*apiv1.VM // wanted away, and never on a host
 	left    []*departure
 	hosts   map[string]bool // whose allocation changes
+	// unasked is a host that was not asked yet, once it was looked for one.
+	unasked *apiv1.Host
+	looked  bool
 }
 
 type placed struct {
@@ -96,7 +99,7 @@ func (t *Term) plan() *plan {
 		vm := t.book.desired[id]
 		found, unasked := t.book.foundOn(id), (*apiv1.Host)(nil)
 		if len(found) == 0 {
-			unasked = t.mayExist(vm)
+			unasked = t.mayExist(p, vm)
 		}
 		switch {
 		case len(found) == 1:

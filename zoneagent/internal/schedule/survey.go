@@ -87,6 +87,9 @@ func (b *book) foundOn(id string) (on []*apiv1.Host) {
 
 // unasked returns a host of the cluster that was not asked yet what it has; nil when all were.
 func (b *book) unasked() (first *apiv1.Host) {
+	if !b.forgetful {
+		return nil
+	}
 	for id, h := range b.hosts {
 		if h.in(b.cluster) && !b.asked(id) && (first == nil || h.desired.GetName() < first.GetName()) {
 			first = h.desired
@@ -95,13 +98,16 @@ func (b *book) unasked() (first *apiv1.Host) {
 	return first
 }
 
-// mayExist tells whether a VM without a host may be on one that was not asked yet, and on which.
-func (t *Term) mayExist(vm *apiv1.VM) (on *apiv1.Host) {
+// mayExist tells whether a VM without a host may be on one that was not asked yet, and on which. p remembers the host.
+func (t *Term) mayExist(p *plan, vm *apiv1.VM) (on *apiv1.Host) {
 	life, _ := t.cfg.Store.Incarnation()
 	if life.GetId() == t.book.incarnation && vm.GetCreatedAt().AsTime().After(life.GetMintedAt().AsTime().Add(clockSkew)) {
 		return nil
 	}
-	return t.book.unasked()
+	if !p.looked {
+		p.looked, p.unasked = true, t.book.unasked()
+	}
+	return p.unasked
 }
 
 func twice(vm *apiv1.VM, on []*apiv1.Host) *apiv1.Problem {
