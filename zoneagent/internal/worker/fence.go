@@ -98,12 +98,17 @@ type leash struct {
 	now *hold
 }
 
-// hold lasts while there are calls and the deadline lies ahead.
+// hold lasts while there are calls, and a moment longer, and the deadline lies ahead.
 type hold struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	calls  int // under the leash's mu
+	// Under the leash's mu: calls under way, and what ends the hold without any.
+	calls int
+	end   *time.Timer
 }
+
+// linger is how long a hold outlasts its last call, so that the next one finds it.
+const linger = 100 * time.Millisecond
 
 // take is one more call's. Where the hold before was lost, there is a new one: the ownership may have been confirmed anew.
 func (l *leash) take() *hold {
@@ -119,11 +124,24 @@ func (l *leash) take() *hold {
 	return l.now
 }
 
-// give ends a call's part; with the last one the watch ends.
+// give ends a call's part.
 func (l *leash) give(h *hold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h.calls--; h.calls == 0 {
+	switch h.calls--; {
+	case h.calls > 0:
+	case h.end == nil:
+		h.end = time.AfterFunc(linger, func() { l.drop(h) })
+	default:
+		h.end.Reset(linger)
+	}
+}
+
+// drop ends a hold that nobody has taken again.
+func (l *leash) drop(h *hold) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.calls == 0 {
 		h.cancel(context.Canceled)
 	}
 }
