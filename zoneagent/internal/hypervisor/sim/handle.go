@@ -75,7 +75,7 @@ func check(ctx context.Context, image hypervisor.Image, open func() (io.ReadClos
 	if err != nil {
 		return err
 	}
-	part := make([]byte, 1<<20)
+	part := make([]byte, 64<<10)
 	for err == nil {
 		if err := ctx.Err(); err != nil {
 			return err
