@@ -146,6 +146,16 @@ func (l *leash) drop(h *hold) {
 	}
 }
 
+// close ends what is left when there are no more calls.
+func (l *leash) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now != nil {
+		l.now.cancel(context.Canceled)
+		l.now = nil
+	}
+}
+
 func (l *leash) watch(h *hold) {
 	for {
 		left := time.Until(l.own.Deadline())

@@ -93,6 +93,7 @@ func TestACallsContextIsBoundByTheOwnership(t *testing.T) {
 		own := &held{lost: make(chan struct{})}
 		own.until(5 * time.Second)
 		f := newFence(own, make(chan struct{}, 1), time.Minute)
+		defer f.leash.close()
 		started := time.Now()
 		err := f.call(context.Background(), func(ctx context.Context) error {
 			if d, ok := ctx.Deadline(); !ok || d != own.Deadline() {
@@ -142,6 +143,7 @@ func TestAnOwnershipThatIsConfirmedAnewCallsBesideACallThatWasLost(t *testing.T)
 		own := &held{lost: make(chan struct{})}
 		own.until(time.Second)
 		f := newFence(own, make(chan struct{}, 2), time.Minute)
+		defer f.leash.close()
 		stubborn, release := make(chan error), make(chan struct{})
 		go func() {
 			stubborn <- f.call(context.Background(), func(ctx context.Context) error {

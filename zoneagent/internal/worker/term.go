@@ -71,6 +71,7 @@ func (t *Term) Run(ctx context.Context) error {
 	err := t.loop()
 	cancel(err)
 	t.jobs.Wait()
+	t.fence.leash.close()
 	for _, h := range t.hosts {
 		h.close(t.log)
 	}
