@@ -184,17 +184,21 @@ func pick(column, id, name string) string {
 // create makes a noun of what the client sent. prepare resolves the names in it, on a snapshot, and gives the scope in
 // which its name must be new; body wraps it for the command.
 func (n noun[M]) create(ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), body func(*commandv1.Command, M)) (*commandv1.Result, error) {
-	return n.createSettled(ctx, req, sent, prepare, func(context.Context, M) error { return nil }, body)
+	return n.createBy(n.decideSettled, ctx, req, sent, prepare, func(context.Context, M) error { return nil }, body)
 }
 
-// createSettled is create with a last step after the snapshot was let go, for what may have to wait.
-func (n noun[M]) createSettled(ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), settle func(context.Context, M) error, body func(*commandv1.Command, M)) (*commandv1.Result, error) {
+// createTold is create for a noun whose command says all that it rests on, with a last step after the snapshot was let go.
+func (n noun[M]) createTold(ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), settle func(context.Context, M) error, body func(*commandv1.Command, M)) (*commandv1.Result, error) {
+	return n.createBy(n.decideTold, ctx, req, sent, prepare, settle, body)
+}
+
+func (n noun[M]) createBy(decide decider, ctx context.Context, req proto.Message, sent M, prepare func(*state.Tx, M) (state.Scope, error), settle func(context.Context, M) error, body func(*commandv1.Command, M)) (*commandv1.Result, error) {
 	if err := schema.CheckCreate(sent); err != nil {
 		return nil, err
 	}
 	id := newID()
 	var m M
-	return n.decideSettled(ctx, req, func(tx *state.Tx, _ *commandv1.Command) (*commandv1.Result, error) {
+	return decide(ctx, req, func(tx *state.Tx, _ *commandv1.Command) (*commandv1.Result, error) {
 		m = proto.CloneOf(sent)
 		setID(m, id)
 		scope, err := prepare(tx, m)

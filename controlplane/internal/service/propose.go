@@ -85,42 +85,66 @@ func command(ctx context.Context, req proto.Message, fill func(*commandv1.Comman
 	return c, err
 }
 
-// decide looks at a snapshot, proposes, and begins again where what it saw was changed meanwhile. look fills in the command
-// from the snapshot; it may return a result that answers already, and then nothing is proposed.
-func (s *Service) decide(ctx context.Context, req proto.Message, look func(*state.Tx, *commandv1.Command) (*commandv1.Result, error)) (*commandv1.Result, error) {
-	return s.decideSettled(ctx, req, look, func(context.Context, *commandv1.Command) error { return nil })
+// look decides on a snapshot: it fills in the command, or returns a result that answers already, and then nothing is proposed.
+type look func(*state.Tx, *commandv1.Command) (*commandv1.Result, error)
+
+// decider is decideSettled or decideTold.
+type decider func(ctx context.Context, req proto.Message, look look, settle func(context.Context, *commandv1.Command) error) (*commandv1.Result, error)
+
+// decide looks at a snapshot, proposes, and begins again where what it saw was changed meanwhile.
+func (s *Service) decide(ctx context.Context, req proto.Message, look look) (*commandv1.Result, error) {
+	return s.decideSettled(ctx, req, look, nil)
 }
 
-// decideSettled is decide with a last step after the snapshot was let go: snapshots are few, and nobody may wait on one.
-func (s *Service) decideSettled(ctx context.Context, req proto.Message, look func(*state.Tx, *commandv1.Command) (*commandv1.Result, error), settle func(context.Context, *commandv1.Command) error) (*commandv1.Result, error) {
+// decideSettled is decide with a last step after the snapshot was let go, which may be nil: snapshots are few, and nobody may
+// wait on one.
+func (s *Service) decideSettled(ctx context.Context, req proto.Message, look look, settle func(context.Context, *commandv1.Command) error) (*commandv1.Result, error) {
 	var last error
 	for range maxTries {
-		var known *commandv1.Result
-		next := &commandv1.Command{}
-		err := s.read(ctx, func(tx *state.Tx) (err error) {
-			next.Reset()
-			if known, err = s.answered(ctx, tx, req); known != nil || err != nil {
-				return err
-			}
-			known, err = look(tx, next)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		if known != nil {
-			return known, problem.FromProto(known.GetProblem())
-		}
-		if err := settle(ctx, next); err != nil {
-			return nil, err
-		}
-		r, err := s.propose(ctx, req, func(c *commandv1.Command) { c.Body = next.Body })
+		r, _, err := s.attempt(ctx, req, s.read, look, settle)
 		if !problem.Is(err, problem.Conflict) || callOf(ctx).IfMatch != "" {
 			return r, err
 		}
 		last = err
 	}
 	return nil, last
+}
+
+// decideTold is decideSettled for a command that says all that it rests on, names with the ids that were found for them, so
+// that the state machine refuses it where any of that is old. Then a first attempt may do with what this server knows, which
+// saves asking a majority whether that is the newest; only its success counts.
+func (s *Service) decideTold(ctx context.Context, req proto.Message, look look, settle func(context.Context, *commandv1.Command) error) (*commandv1.Result, error) {
+	if r, proposed, err := s.attempt(ctx, req, s.view, look, settle); proposed && err == nil {
+		return r, nil
+	}
+	return s.decideSettled(ctx, req, look, settle)
+}
+
+// attempt looks once, on a snapshot that see shows, and proposes.
+func (s *Service) attempt(ctx context.Context, req proto.Message, see func(context.Context, func(*state.Tx) error) error, look look, settle func(context.Context, *commandv1.Command) error) (_ *commandv1.Result, proposed bool, err error) {
+	var known *commandv1.Result
+	next := &commandv1.Command{}
+	err = see(ctx, func(tx *state.Tx) (err error) {
+		next.Reset()
+		if known, err = s.answered(ctx, tx, req); known != nil || err != nil {
+			return err
+		}
+		known, err = look(tx, next)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if known != nil {
+		return known, false, problem.FromProto(known.GetProblem())
+	}
+	if settle != nil {
+		if err := settle(ctx, next); err != nil {
+			return nil, false, err
+		}
+	}
+	r, err := s.propose(ctx, req, func(c *commandv1.Command) { c.Body = next.Body })
+	return r, true, err
 }
 
 // ended is the operation of what was decided: the one that the state machine keeps, else one that is finished, because what

@@ -55,7 +55,7 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 	operation := newID()
 	var reads []*commandv1.Read
 	var seen uint64
-	result, err := s.vms.createSettled(ctx, r, sent, func(tx *state.Tx, vm *apiv1.VM) (_ state.Scope, err error) {
+	result, err := s.vms.createTold(ctx, r, sent, func(tx *state.Tx, vm *apiv1.VM) (_ state.Scope, err error) {
 		seen = tx.Meta().Revision
 		reads, err = s.resolve(ctx, tx, vm)
 		return state.Scope{"project_id": vm.GetProjectId()}, err
