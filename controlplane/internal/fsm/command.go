@@ -170,6 +170,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.consumeWithheld(b.ConsumeWithheld)
 	case *commandv1.Command_AcknowledgeJournal:
 		return c.acknowledgeJournal(b.AcknowledgeJournal)
+	case *commandv1.Command_SetZoneCondition:
+		return c.setZoneCondition(b.SetZoneCondition)
 	}
 	return nil, invalid("the command says nothing that this version knows")
 }

@@ -37,6 +37,8 @@ func (c *command) beginSession(in *commandv1.SetZoneSession) (*commandv1.Result,
 		setZoneState(c, zone, apiv1.Zone_ONLINE, "")
 	}
 	zone.Freshness = apiv1.Freshness_LIVE
+	clearCondition(zone, conditionNoSession)
+	clearCondition(zone, conditionSlowed) // whoever holds the session now says so anew
 	if err := c.meetIncarnation(zone, in.GetIncarnation()); err != nil {
 		return nil, err
 	}
@@ -63,6 +65,10 @@ func (c *command) endSession(in *commandv1.SetZoneSession) (*commandv1.Result, e
 	}
 	zone := proto.CloneOf(was)
 	zone.Freshness = apiv1.Freshness_STALE
+	clearCondition(zone, conditionSlowed)
+	if in.GetCause() != "" {
+		c.setCondition(zone, &apiv1.Zone_Condition{Type: conditionNoSession, Reason: in.GetCause(), Message: in.GetEvent().GetMessage()})
+	}
 	if zone.GetState() == apiv1.Zone_ONLINE || zone.GetState() == apiv1.Zone_DEGRADED {
 		setZoneState(c, zone, apiv1.Zone_DISCONNECTED, in.GetEvent().GetMessage())
 	}

@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -68,4 +69,52 @@ func TestARetiredZoneHasNoSession(t *testing.T) {
 	if z := p.zone(); z.GetState() != apiv1.Zone_RETIRED || z.GetFreshness() != apiv1.Freshness_STALE {
 		t.Errorf("zone %v", z)
 	}
+}
+
+func TestAZoneShowsWhyItHasNoSessionAndThatItIsMadeToWait(t *testing.T) {
+	p := furnished(t)
+	slowed := func(over bool) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_SetZoneCondition{SetZoneCondition: &commandv1.SetZoneCondition{
+			ZoneId: "z-business", Over: over, Condition: &apiv1.Zone_Condition{Type: "SLOWED", Reason: "ENTRIES", Message: "too much"}}}}
+	}
+	ended := func(id byte, cause string) *commandv1.Command {
+		c := session(id, false)
+		c.GetSetZoneSession().Cause = cause
+		return c
+	}
+	shown := func() (is []string) {
+		for _, c := range p.zone().GetConditions() {
+			is = append(is, c.GetType()+" "+c.GetReason())
+		}
+		return is
+	}
+	expect := func(want ...string) {
+		t.Helper()
+		if got := shown(); !slices.Equal(got, want) {
+			t.Errorf("conditions %q, want %q", got, want)
+		}
+	}
+	p.accept(session(1, true))
+	p.accept(slowed(false))
+	since := p.zone().GetConditions()[0].GetSince().AsTime()
+	p.accept(slowed(false))
+	if got := p.zone().GetConditions()[0].GetSince().AsTime(); !got.Equal(since) {
+		t.Error("said again, it counts as new")
+	}
+	expect("SLOWED ENTRIES")
+	p.accept(slowed(true))
+	p.accept(slowed(true))
+	expect()
+	if e := p.events(); e["zone.slowed"] != 1 || e["zone.slowed_no_more"] != 1 {
+		t.Errorf("events %v", e)
+	}
+	p.accept(slowed(false))
+	p.accept(ended(1, "SILENT"))
+	expect("NO_SESSION SILENT")
+	p.accept(session(2, true))
+	expect()
+	p.accept(ended(1, "STREAM")) // of a session that is not the newest
+	expect()
+	p.refuse(problem.Invalid, &commandv1.Command{Body: &commandv1.Command_SetZoneCondition{SetZoneCondition: &commandv1.SetZoneCondition{
+		ZoneId: "z-business", Condition: &apiv1.Zone_Condition{Type: "WELL"}}}})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -108,5 +109,5 @@ func (s accessTokenService) DeleteAccessToken(ctx context.Context, r *apiv1.Dele
 // WhoAmI says who the caller is taken for.
 func (s accessTokenService) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
 	p := callOf(ctx).Principal
-	return &apiv1.WhoAmIResponse{Kind: string(p.Kind), Name: p.Name, Project: p.Project, Zone: p.Zone}, nil
+	return &apiv1.WhoAmIResponse{Kind: string(p.Kind), Name: p.Name, Project: p.Project, Zone: p.Zone, ExpiresAt: timestamppb.New(p.Expires)}, nil
 }

@@ -294,8 +294,10 @@ type WhoAmIResponse struct {
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Names, empty where it is bound to none.
-	Project       string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
-	Zone          string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	Zone    string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	// When the credential ends.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,6 +358,13 @@ func (x *WhoAmIResponse) GetZone() string {
 		return x.Zone
 	}
 	return ""
+}
+
+func (x *WhoAmIResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
 }
 
 type ListAccessTokensRequest struct {
@@ -688,12 +697,14 @@ const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"\x19CreateAccessTokenResponse\x12;\n" +
 	"\faccess_token\x18\x01 \x01(\v2\x18.naru.api.v1.AccessTokenR\vaccessToken\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x0f\n" +
-	"\rWhoAmIRequest\"f\n" +
+	"\rWhoAmIRequest\"\xa1\x01\n" +
 	"\x0eWhoAmIResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aproject\x18\x03 \x01(\tR\aproject\x12\x12\n" +
-	"\x04zone\x18\x04 \x01(\tR\x04zone\"\xaf\x01\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x129\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xaf\x01\n" +
 	"\x17ListAccessTokensRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -752,24 +763,25 @@ var file_naru_api_v1_access_token_proto_depIdxs = []int32{
 	11, // 1: naru.api.v1.AccessToken.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: naru.api.v1.CreateAccessTokenRequest.access_token:type_name -> naru.api.v1.AccessToken
 	0,  // 3: naru.api.v1.CreateAccessTokenResponse.access_token:type_name -> naru.api.v1.AccessToken
-	0,  // 4: naru.api.v1.ListAccessTokensResponse.access_tokens:type_name -> naru.api.v1.AccessToken
-	0,  // 5: naru.api.v1.GetAccessTokenResponse.access_token:type_name -> naru.api.v1.AccessToken
-	12, // 6: naru.api.v1.DeleteAccessTokenResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 7: naru.api.v1.AccessTokenService.ListAccessTokens:input_type -> naru.api.v1.ListAccessTokensRequest
-	7,  // 8: naru.api.v1.AccessTokenService.GetAccessToken:input_type -> naru.api.v1.GetAccessTokenRequest
-	9,  // 9: naru.api.v1.AccessTokenService.DeleteAccessToken:input_type -> naru.api.v1.DeleteAccessTokenRequest
-	1,  // 10: naru.api.v1.AccessTokenService.CreateAccessToken:input_type -> naru.api.v1.CreateAccessTokenRequest
-	3,  // 11: naru.api.v1.AccessTokenService.WhoAmI:input_type -> naru.api.v1.WhoAmIRequest
-	6,  // 12: naru.api.v1.AccessTokenService.ListAccessTokens:output_type -> naru.api.v1.ListAccessTokensResponse
-	8,  // 13: naru.api.v1.AccessTokenService.GetAccessToken:output_type -> naru.api.v1.GetAccessTokenResponse
-	10, // 14: naru.api.v1.AccessTokenService.DeleteAccessToken:output_type -> naru.api.v1.DeleteAccessTokenResponse
-	2,  // 15: naru.api.v1.AccessTokenService.CreateAccessToken:output_type -> naru.api.v1.CreateAccessTokenResponse
-	4,  // 16: naru.api.v1.AccessTokenService.WhoAmI:output_type -> naru.api.v1.WhoAmIResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	11, // 4: naru.api.v1.WhoAmIResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 5: naru.api.v1.ListAccessTokensResponse.access_tokens:type_name -> naru.api.v1.AccessToken
+	0,  // 6: naru.api.v1.GetAccessTokenResponse.access_token:type_name -> naru.api.v1.AccessToken
+	12, // 7: naru.api.v1.DeleteAccessTokenResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 8: naru.api.v1.AccessTokenService.ListAccessTokens:input_type -> naru.api.v1.ListAccessTokensRequest
+	7,  // 9: naru.api.v1.AccessTokenService.GetAccessToken:input_type -> naru.api.v1.GetAccessTokenRequest
+	9,  // 10: naru.api.v1.AccessTokenService.DeleteAccessToken:input_type -> naru.api.v1.DeleteAccessTokenRequest
+	1,  // 11: naru.api.v1.AccessTokenService.CreateAccessToken:input_type -> naru.api.v1.CreateAccessTokenRequest
+	3,  // 12: naru.api.v1.AccessTokenService.WhoAmI:input_type -> naru.api.v1.WhoAmIRequest
+	6,  // 13: naru.api.v1.AccessTokenService.ListAccessTokens:output_type -> naru.api.v1.ListAccessTokensResponse
+	8,  // 14: naru.api.v1.AccessTokenService.GetAccessToken:output_type -> naru.api.v1.GetAccessTokenResponse
+	10, // 15: naru.api.v1.AccessTokenService.DeleteAccessToken:output_type -> naru.api.v1.DeleteAccessTokenResponse
+	2,  // 16: naru.api.v1.AccessTokenService.CreateAccessToken:output_type -> naru.api.v1.CreateAccessTokenResponse
+	4,  // 17: naru.api.v1.AccessTokenService.WhoAmI:output_type -> naru.api.v1.WhoAmIResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_access_token_proto_init() }

@@ -223,7 +223,9 @@ type Zone struct {
 	// What an administrator wants of it; unset means ENABLED. UNDER_MAINTENANCE, no new VM is taken; what is there goes on.
 	AdminState Zone_AdminState `protobuf:"varint,18,opt,name=admin_state,json=adminState,proto3,enum=naru.api.v1.Zone_AdminState" json:"admin_state,omitempty"`
 	// Why, for people: it is shown with the state, and to those who are refused.
-	AdminReason   string `protobuf:"bytes,19,opt,name=admin_reason,json=adminReason,proto3" json:"admin_reason,omitempty"`
+	AdminReason string `protobuf:"bytes,19,opt,name=admin_reason,json=adminReason,proto3" json:"admin_reason,omitempty"`
+	// What holds of the zone beside its state; each type once.
+	Conditions    []*Zone_Condition `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +384,13 @@ func (x *Zone) GetAdminReason() string {
 		return x.AdminReason
 	}
 	return ""
+}
+
+func (x *Zone) GetConditions() []*Zone_Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
 }
 
 // Agent is one of a zone's controllers.
@@ -1739,11 +1748,84 @@ func (x *LiftQuarantineResponse) GetZone() *Zone {
 	return nil
 }
 
+// Condition is something that holds of the zone, and why.
+type Zone_Condition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// NO_SESSION: why the last session ended. SLOWED: the zone says more than it may, and is made to wait.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Of NO_SESSION: SUPERSEDED, REVOKED, NO_LEADER, SHUTTING_DOWN, PROTOCOL, QUARANTINED, WRONG_BROKER, IDENTITY, WITHHELD,
+	// SILENT, SCHEMA, OLD_EPOCH, INCARNATION_LOST, STREAM, SERVER_GONE, OTHER. Of SLOWED: COMMANDS, ENTRIES, USAGE, BYTES.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For people.
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Zone_Condition) Reset() {
+	*x = Zone_Condition{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Zone_Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Zone_Condition) ProtoMessage() {}
+
+func (x *Zone_Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Zone_Condition.ProtoReflect.Descriptor instead.
+func (*Zone_Condition) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *Zone_Condition) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Zone_Condition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Zone_Condition) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Zone_Condition) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xc6\t\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xc5\v\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
@@ -1765,7 +1847,15 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\x0ereported_epoch\x18\x11 \x01(\x04B\x04\xa0\xbb\x18\x05R\rreportedEpoch\x12C\n" +
 	"\vadmin_state\x18\x12 \x01(\x0e2\x1c.naru.api.v1.Zone.AdminStateB\x04\xa0\xbb\x18\x01R\n" +
 	"adminState\x12/\n" +
-	"\fadmin_reason\x18\x13 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x01R\vadminReason\"G\n" +
+	"\fadmin_reason\x18\x13 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x01R\vadminReason\x12I\n" +
+	"\n" +
+	"conditions\x18\x14 \x03(\v2\x1b.naru.api.v1.Zone.ConditionB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x03R\n" +
+	"conditions\x1a\xb1\x01\n" +
+	"\tCondition\x12\x1f\n" +
+	"\x04type\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04type\x12#\n" +
+	"\x06reason\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06reason\x12&\n" +
+	"\amessage\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\amessage\x126\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x05since\"G\n" +
 	"\x05Grade\x12\x15\n" +
 	"\x11GRADE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04OPEN\x10\x01\x12\r\n" +
@@ -1900,7 +1990,7 @@ func file_naru_api_v1_zone_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_naru_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_naru_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_naru_api_v1_zone_proto_goTypes = []any{
 	(Zone_Grade)(0),                  // 0: naru.api.v1.Zone.Grade
 	(Zone_State)(0),                  // 1: naru.api.v1.Zone.State
@@ -1932,66 +2022,69 @@ var file_naru_api_v1_zone_proto_goTypes = []any{
 	(*QuarantineZoneResponse)(nil),   // 27: naru.api.v1.QuarantineZoneResponse
 	(*LiftQuarantineRequest)(nil),    // 28: naru.api.v1.LiftQuarantineRequest
 	(*LiftQuarantineResponse)(nil),   // 29: naru.api.v1.LiftQuarantineResponse
-	(Freshness_Level)(0),             // 30: naru.api.v1.Freshness.Level
-	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
-	(*Operation)(nil),                // 32: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),    // 33: google.protobuf.FieldMask
-	(WatchType_Value)(0),             // 34: naru.api.v1.WatchType.Value
+	(*Zone_Condition)(nil),           // 30: naru.api.v1.Zone.Condition
+	(Freshness_Level)(0),             // 31: naru.api.v1.Freshness.Level
+	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
+	(*Operation)(nil),                // 33: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),    // 34: google.protobuf.FieldMask
+	(WatchType_Value)(0),             // 35: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_zone_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Zone.grade:type_name -> naru.api.v1.Zone.Grade
 	1,  // 1: naru.api.v1.Zone.state:type_name -> naru.api.v1.Zone.State
-	30, // 2: naru.api.v1.Zone.freshness:type_name -> naru.api.v1.Freshness.Level
-	31, // 3: naru.api.v1.Zone.state_changed_at:type_name -> google.protobuf.Timestamp
+	31, // 2: naru.api.v1.Zone.freshness:type_name -> naru.api.v1.Freshness.Level
+	32, // 3: naru.api.v1.Zone.state_changed_at:type_name -> google.protobuf.Timestamp
 	4,  // 4: naru.api.v1.Zone.agents:type_name -> naru.api.v1.Agent
-	31, // 5: naru.api.v1.Zone.created_at:type_name -> google.protobuf.Timestamp
+	32, // 5: naru.api.v1.Zone.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 6: naru.api.v1.Zone.admin_state:type_name -> naru.api.v1.Zone.AdminState
-	31, // 7: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
-	31, // 8: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 9: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
-	32, // 10: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
-	32, // 11: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
-	3,  // 12: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
-	3,  // 13: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
-	3,  // 14: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	32, // 15: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
-	3,  // 16: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	33, // 17: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 18: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
-	32, // 19: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
-	34, // 20: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
-	3,  // 21: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
-	3,  // 22: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
-	3,  // 23: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
-	14, // 24: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
-	16, // 25: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
-	18, // 26: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
-	20, // 27: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
-	22, // 28: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
-	24, // 29: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
-	6,  // 30: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
-	8,  // 31: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
-	10, // 32: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
-	12, // 33: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
-	26, // 34: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
-	28, // 35: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
-	15, // 36: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
-	17, // 37: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
-	19, // 38: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
-	21, // 39: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
-	23, // 40: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
-	25, // 41: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
-	7,  // 42: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
-	9,  // 43: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
-	11, // 44: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
-	13, // 45: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
-	27, // 46: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
-	29, // 47: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
-	36, // [36:48] is the sub-list for method output_type
-	24, // [24:36] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	30, // 7: naru.api.v1.Zone.conditions:type_name -> naru.api.v1.Zone.Condition
+	32, // 8: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
+	32, // 9: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 10: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
+	33, // 11: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
+	33, // 12: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
+	3,  // 13: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
+	3,  // 14: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
+	3,  // 15: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	33, // 16: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
+	3,  // 17: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	34, // 18: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 19: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
+	33, // 20: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
+	35, // 21: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	3,  // 22: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
+	3,  // 23: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
+	3,  // 24: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
+	32, // 25: naru.api.v1.Zone.Condition.since:type_name -> google.protobuf.Timestamp
+	14, // 26: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
+	16, // 27: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
+	18, // 28: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
+	20, // 29: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
+	22, // 30: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
+	24, // 31: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
+	6,  // 32: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
+	8,  // 33: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
+	10, // 34: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
+	12, // 35: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
+	26, // 36: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
+	28, // 37: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
+	15, // 38: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
+	17, // 39: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
+	19, // 40: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
+	21, // 41: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
+	23, // 42: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
+	25, // 43: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
+	7,  // 44: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
+	9,  // 45: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
+	11, // 46: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
+	13, // 47: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
+	27, // 48: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
+	29, // 49: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
+	38, // [38:50] is the sub-list for method output_type
+	26, // [26:38] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_zone_proto_init() }
@@ -2008,7 +2101,7 @@ func file_naru_api_v1_zone_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_zone_proto_rawDesc), len(file_naru_api_v1_zone_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

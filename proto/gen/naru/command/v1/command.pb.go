@@ -97,6 +97,7 @@ type Command struct {
 	//	*Command_AcknowledgeJournal
 	//	*Command_QuarantineZone
 	//	*Command_LiftQuarantine
+	//	*Command_SetZoneCondition
 	//	*Command_ConsumeWithheld
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -670,6 +671,15 @@ func (x *Command) GetLiftQuarantine() *LiftQuarantine {
 	return nil
 }
 
+func (x *Command) GetSetZoneCondition() *SetZoneCondition {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetZoneCondition); ok {
+			return x.SetZoneCondition
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetConsumeWithheld() *ConsumeWithheld {
 	if x != nil {
 		if x, ok := x.Body.(*Command_ConsumeWithheld); ok {
@@ -916,6 +926,11 @@ type Command_LiftQuarantine struct {
 	LiftQuarantine *LiftQuarantine `protobuf:"bytes,187,opt,name=lift_quarantine,json=liftQuarantine,proto3,oneof"`
 }
 
+type Command_SetZoneCondition struct {
+	// Something holds of a zone beside its state, or no longer.
+	SetZoneCondition *SetZoneCondition `protobuf:"bytes,189,opt,name=set_zone_condition,json=setZoneCondition,proto3,oneof"`
+}
+
 type Command_ConsumeWithheld struct {
 	// An entry of the zone's journal that a broker did not let through.
 	ConsumeWithheld *ConsumeWithheld `protobuf:"bytes,186,opt,name=consume_withheld,json=consumeWithheld,proto3,oneof"`
@@ -1030,6 +1045,8 @@ func (*Command_AcknowledgeJournal) isCommand_Body() {}
 func (*Command_QuarantineZone) isCommand_Body() {}
 
 func (*Command_LiftQuarantine) isCommand_Body() {}
+
+func (*Command_SetZoneCondition) isCommand_Body() {}
 
 func (*Command_ConsumeWithheld) isCommand_Body() {}
 
@@ -2806,6 +2823,68 @@ func (x *PutServer) GetServer() *v1.Server {
 	return nil
 }
 
+type SetZoneCondition struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	ZoneId string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	// Its time is that of the command.
+	Condition *v1.Zone_Condition `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"`
+	// What the condition says no longer holds.
+	Over          bool `protobuf:"varint,3,opt,name=over,proto3" json:"over,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetZoneCondition) Reset() {
+	*x = SetZoneCondition{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetZoneCondition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetZoneCondition) ProtoMessage() {}
+
+func (x *SetZoneCondition) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetZoneCondition.ProtoReflect.Descriptor instead.
+func (*SetZoneCondition) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SetZoneCondition) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *SetZoneCondition) GetCondition() *v1.Zone_Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *SetZoneCondition) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
 type SetZoneSession struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	ZoneId string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
@@ -2817,14 +2896,16 @@ type SetZoneSession struct {
 	ServerId    string `protobuf:"bytes,5,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
 	Incarnation string `protobuf:"bytes,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Event for people, with severity by kind.
-	Event         *v1.Event `protobuf:"bytes,7,opt,name=event,proto3" json:"event,omitempty"`
+	Event *v1.Event `protobuf:"bytes,7,opt,name=event,proto3" json:"event,omitempty"`
+	// Why it ended, as in the condition NO_SESSION.
+	Cause         string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetZoneSession) Reset() {
 	*x = SetZoneSession{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2917,7 @@ func (x *SetZoneSession) String() string {
 func (*SetZoneSession) ProtoMessage() {}
 
 func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2930,7 @@ func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetZoneSession.ProtoReflect.Descriptor instead.
 func (*SetZoneSession) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SetZoneSession) GetZoneId() string {
@@ -2901,6 +2982,13 @@ func (x *SetZoneSession) GetEvent() *v1.Event {
 	return nil
 }
 
+func (x *SetZoneSession) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
 type AcknowledgeDesired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
@@ -2911,7 +2999,7 @@ type AcknowledgeDesired struct {
 
 func (x *AcknowledgeDesired) Reset() {
 	*x = AcknowledgeDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3011,7 @@ func (x *AcknowledgeDesired) String() string {
 func (*AcknowledgeDesired) ProtoMessage() {}
 
 func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3024,7 @@ func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeDesired.ProtoReflect.Descriptor instead.
 func (*AcknowledgeDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AcknowledgeDesired) GetZoneId() string {
@@ -2963,7 +3051,7 @@ type Observe struct {
 
 func (x *Observe) Reset() {
 	*x = Observe{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3063,7 @@ func (x *Observe) String() string {
 func (*Observe) ProtoMessage() {}
 
 func (x *Observe) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3076,7 @@ func (x *Observe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observe.ProtoReflect.Descriptor instead.
 func (*Observe) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Observe) GetZoneId() string {
@@ -3015,7 +3103,7 @@ type AppendJournal struct {
 
 func (x *AppendJournal) Reset() {
 	*x = AppendJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3115,7 @@ func (x *AppendJournal) String() string {
 func (*AppendJournal) ProtoMessage() {}
 
 func (x *AppendJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3128,7 @@ func (x *AppendJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendJournal.ProtoReflect.Descriptor instead.
 func (*AppendJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AppendJournal) GetZoneId() string {
@@ -3067,7 +3155,7 @@ type AcknowledgeJournal struct {
 
 func (x *AcknowledgeJournal) Reset() {
 	*x = AcknowledgeJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3167,7 @@ func (x *AcknowledgeJournal) String() string {
 func (*AcknowledgeJournal) ProtoMessage() {}
 
 func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3180,7 @@ func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeJournal.ProtoReflect.Descriptor instead.
 func (*AcknowledgeJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AcknowledgeJournal) GetZoneId() string {
@@ -3121,7 +3209,7 @@ type DeclareHost struct {
 
 func (x *DeclareHost) Reset() {
 	*x = DeclareHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3221,7 @@ func (x *DeclareHost) String() string {
 func (*DeclareHost) ProtoMessage() {}
 
 func (x *DeclareHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3234,7 @@ func (x *DeclareHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
 func (*DeclareHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeclareHost) GetHostId() string {
@@ -3180,7 +3268,7 @@ type LiftQuarantine struct {
 
 func (x *LiftQuarantine) Reset() {
 	*x = LiftQuarantine{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3280,7 @@ func (x *LiftQuarantine) String() string {
 func (*LiftQuarantine) ProtoMessage() {}
 
 func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3293,7 @@ func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
 func (*LiftQuarantine) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LiftQuarantine) GetZoneId() string {
@@ -3232,7 +3320,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3332,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3345,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -3285,7 +3373,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3385,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3398,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -3336,7 +3424,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +3436,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +3449,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -3380,7 +3468,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3392,7 +3480,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3405,7 +3493,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -3427,7 +3515,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3527,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3540,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -3486,7 +3574,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3586,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3532,7 +3620,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xeb \n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xbf!\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -3602,7 +3690,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0eappend_journal\x18\xb7\x01 \x01(\v2\x1e.naru.command.v1.AppendJournalH\x00R\rappendJournal\x12W\n" +
 	"\x13acknowledge_journal\x18\xb8\x01 \x01(\v2#.naru.command.v1.AcknowledgeJournalH\x00R\x12acknowledgeJournal\x12K\n" +
 	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12K\n" +
-	"\x0flift_quarantine\x18\xbb\x01 \x01(\v2\x1f.naru.command.v1.LiftQuarantineH\x00R\x0eliftQuarantine\x12N\n" +
+	"\x0flift_quarantine\x18\xbb\x01 \x01(\v2\x1f.naru.command.v1.LiftQuarantineH\x00R\x0eliftQuarantine\x12R\n" +
+	"\x12set_zone_condition\x18\xbd\x01 \x01(\v2!.naru.command.v1.SetZoneConditionH\x00R\x10setZoneCondition\x12N\n" +
 	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheldB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"U\n" +
 	"\vIdempotency\x12\x1a\n" +
@@ -3721,7 +3810,11 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x10ExpireOperations\x12#\n" +
 	"\roperation_ids\x18\x01 \x03(\tR\foperationIds\"8\n" +
 	"\tPutServer\x12+\n" +
-	"\x06server\x18\x01 \x01(\v2\x13.naru.api.v1.ServerR\x06server\"\xe0\x01\n" +
+	"\x06server\x18\x01 \x01(\v2\x13.naru.api.v1.ServerR\x06server\"z\n" +
+	"\x10SetZoneCondition\x12\x17\n" +
+	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x129\n" +
+	"\tcondition\x18\x02 \x01(\v2\x1b.naru.api.v1.Zone.ConditionR\tcondition\x12\x12\n" +
+	"\x04over\x18\x03 \x01(\bR\x04over\"\xf6\x01\n" +
 	"\x0eSetZoneSession\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x18\n" +
 	"\asession\x18\x02 \x01(\fR\asession\x12\x1c\n" +
@@ -3729,7 +3822,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05agent\x18\x04 \x01(\tR\x05agent\x12\x1b\n" +
 	"\tserver_id\x18\x05 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x06 \x01(\tR\vincarnation\x12(\n" +
-	"\x05event\x18\a \x01(\v2\x12.naru.api.v1.EventR\x05event\"`\n" +
+	"\x05event\x18\a \x01(\v2\x12.naru.api.v1.EventR\x05event\x12\x14\n" +
+	"\x05cause\x18\b \x01(\tR\x05cause\"`\n" +
 	"\x12AcknowledgeDesired\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x121\n" +
 	"\athrough\x18\x02 \x01(\v2\x17.naru.api.v1.GenerationR\athrough\"R\n" +
@@ -3777,7 +3871,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
@@ -3812,54 +3906,56 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*ResolveOperation)(nil),                // 30: naru.command.v1.ResolveOperation
 	(*ExpireOperations)(nil),                // 31: naru.command.v1.ExpireOperations
 	(*PutServer)(nil),                       // 32: naru.command.v1.PutServer
-	(*SetZoneSession)(nil),                  // 33: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 34: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 35: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 36: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 37: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 38: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 39: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 40: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 41: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 42: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 43: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 44: naru.command.v1.RenewAdministrator
-	(*ReportDivergence_Server)(nil),         // 45: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 46: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 47: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 48: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 49: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 50: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 51: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 52: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 53: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 54: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 55: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 56: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 57: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 58: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 59: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 60: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 61: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 62: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 63: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 64: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 65: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 66: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 67: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 68: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 69: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 70: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 71: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Generation)(nil),                   // 72: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 73: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 74: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 75: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 76: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 77: naru.api.v1.AccessToken
+	(*SetZoneCondition)(nil),                // 33: naru.command.v1.SetZoneCondition
+	(*SetZoneSession)(nil),                  // 34: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 35: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 36: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 37: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 38: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 39: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 40: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 41: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 42: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 43: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 44: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 45: naru.command.v1.RenewAdministrator
+	(*ReportDivergence_Server)(nil),         // 46: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 47: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 48: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 49: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 50: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 51: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 52: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 53: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 54: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 55: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 56: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 57: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 58: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 59: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 60: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 61: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 62: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 63: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 64: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 65: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 66: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 67: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 68: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 69: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 70: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 71: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 72: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 73: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 74: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 75: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 76: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 77: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 78: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 79: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	46,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	47,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	1,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
 	4,   // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
@@ -3877,7 +3973,7 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	16,  // 15: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
 	17,  // 16: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
 	13,  // 17: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	38,  // 18: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	39,  // 18: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
 	18,  // 19: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
 	19,  // 20: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
 	13,  // 21: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
@@ -3897,75 +3993,77 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	31,  // 35: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
 	32,  // 36: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
 	13,  // 37: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	42,  // 38: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	43,  // 38: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	13,  // 39: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	47,  // 40: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	48,  // 41: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	49,  // 42: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	50,  // 43: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	51,  // 44: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	52,  // 45: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	53,  // 46: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	43,  // 47: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	44,  // 48: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	48,  // 40: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	49,  // 41: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	50,  // 42: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	51,  // 43: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	52,  // 44: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	53,  // 45: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	54,  // 46: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	44,  // 47: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	45,  // 48: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	13,  // 49: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	33,  // 50: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	34,  // 51: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	35,  // 52: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	36,  // 53: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	37,  // 54: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	40,  // 55: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	39,  // 56: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	41,  // 57: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	54,  // 58: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	55,  // 59: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	56,  // 60: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	57,  // 61: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	58,  // 62: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	59,  // 63: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	45,  // 64: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	46,  // 65: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	46,  // 66: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	46,  // 67: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	60,  // 68: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	60,  // 69: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	61,  // 70: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	61,  // 71: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	62,  // 72: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	62,  // 73: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	63,  // 74: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	63,  // 75: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	64,  // 76: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	64,  // 77: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	65,  // 78: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	65,  // 79: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	66,  // 80: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	66,  // 81: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	67,  // 82: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	46,  // 83: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	27,  // 84: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	68,  // 85: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	69,  // 86: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	46,  // 87: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	70,  // 88: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	46,  // 89: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	71,  // 90: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	46,  // 91: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	57,  // 92: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	59,  // 93: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	72,  // 94: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	73,  // 95: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	74,  // 96: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	75,  // 97: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	76,  // 98: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	77,  // 99: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	58,  // 100: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	46,  // 101: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	102, // [102:102] is the sub-list for method output_type
-	102, // [102:102] is the sub-list for method input_type
-	102, // [102:102] is the sub-list for extension type_name
-	102, // [102:102] is the sub-list for extension extendee
-	0,   // [0:102] is the sub-list for field type_name
+	34,  // 50: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	35,  // 51: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	36,  // 52: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	37,  // 53: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	38,  // 54: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	41,  // 55: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	40,  // 56: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	33,  // 57: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
+	42,  // 58: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	55,  // 59: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	56,  // 60: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	57,  // 61: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	58,  // 62: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	59,  // 63: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	60,  // 64: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	46,  // 65: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	47,  // 66: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	47,  // 67: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	47,  // 68: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	61,  // 69: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	61,  // 70: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	62,  // 71: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	62,  // 72: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	63,  // 73: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	63,  // 74: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	64,  // 75: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	64,  // 76: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	65,  // 77: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	65,  // 78: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	66,  // 79: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	66,  // 80: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	67,  // 81: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	67,  // 82: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	68,  // 83: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	47,  // 84: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	27,  // 85: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	69,  // 86: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	70,  // 87: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	47,  // 88: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	71,  // 89: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	47,  // 90: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	72,  // 91: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	47,  // 92: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	58,  // 93: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	73,  // 94: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	60,  // 95: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	74,  // 96: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	75,  // 97: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	76,  // 98: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	77,  // 99: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	78,  // 100: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	79,  // 101: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	59,  // 102: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	47,  // 103: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	104, // [104:104] is the sub-list for method output_type
+	104, // [104:104] is the sub-list for method input_type
+	104, // [104:104] is the sub-list for extension type_name
+	104, // [104:104] is the sub-list for extension extendee
+	0,   // [0:104] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -4030,6 +4128,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_AcknowledgeJournal)(nil),
 		(*Command_QuarantineZone)(nil),
 		(*Command_LiftQuarantine)(nil),
+		(*Command_SetZoneCondition)(nil),
 		(*Command_ConsumeWithheld)(nil),
 	}
 	type x struct{}
@@ -4038,7 +4137,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
