@@ -6,6 +6,8 @@ package edge
 
 import (
 	"context"
+	"errors"
+	"io"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -96,21 +98,19 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	if err != nil {
 		return problem.ToStatus(err)
 	}
-	md, _ := metadata.FromOutgoingContext(ctx)
-	credential := first(md.Get("authorization"))
-	if credential == "" {
-		return problem.ToStatus(problem.New(problem.Unauthenticated, "no bearer token came with the request", "Send Authorization: Bearer with a token; an administrator makes one with: naru token create"))
+	credential, err := bearer(ctx)
+	if err != nil {
+		return problem.ToStatus(err)
 	}
 	// The broker would refuse what breaks a rule, with fewer words.
 	if err := schema.Validate(args.(proto.Message)); err != nil {
 		return problem.ToStatus(err)
 	}
 	err = problem.FromStatus(c.central.Invoke(ctx, name, args, reply, opts...))
+	c.heard(credential, m, err)
 	switch {
 	case err == nil && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
 		c.vouch(ctx, credential)
-	case problem.Is(err, problem.TokenInvalid), problem.Is(err, problem.TokenExpired), problem.Is(err, problem.Unauthenticated):
-		c.known.forget(credential)
 	case problem.Is(err, problem.LinkDown) && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
 		who, ok := c.known.get(credential)
 		if !ok {
@@ -121,6 +121,15 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	return problem.ToStatus(err)
 }
 
+// heard forgets a caller whom the control plane refuses: for the credential, or for what it once vouched for.
+func (c *Conn) heard(credential string, m method, err error) {
+	switch {
+	case problem.Is(err, problem.TokenInvalid), problem.Is(err, problem.TokenExpired), problem.Is(err, problem.Unauthenticated),
+		problem.Is(err, problem.Revoked), problem.Is(err, problem.Forbidden) && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
+		c.known.forget(credential)
+	}
+}
+
 // vouch asks the control plane who the caller is, and remembers it for when the link is down.
 func (c *Conn) vouch(ctx context.Context, credential string) {
 	if _, ok := c.known.get(credential); ok && c.known.fresh(credential) {
@@ -128,18 +137,54 @@ func (c *Conn) vouch(ctx context.Context, credential string) {
 	}
 	who := &apiv1.WhoAmIResponse{}
 	ctx = metadata.NewOutgoingContext(ctx, metadata.Pairs("authorization", credential))
-	if c.central.Invoke(ctx, apiv1.AccessTokenService_WhoAmI_FullMethodName, &apiv1.WhoAmIRequest{}, who) == nil {
+	err := problem.FromStatus(c.central.Invoke(ctx, apiv1.AccessTokenService_WhoAmI_FullMethodName, &apiv1.WhoAmIRequest{}, who))
+	if err == nil {
 		c.known.put(credential, who)
+		return
 	}
+	c.heard(credential, method{edge: apiv1.Edge_EDGE_LOCAL_READ}, err)
 }
 
 // NewStream begins a watch. There is no watch while the zone is cut off.
 func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, name string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	if _, err := c.table.find(name); err != nil {
+	m, err := c.table.find(name)
+	if err != nil {
+		return nil, problem.ToStatus(err)
+	}
+	credential, err := bearer(ctx)
+	if err != nil {
 		return nil, problem.ToStatus(err)
 	}
 	s, err := c.central.NewStream(ctx, desc, name, opts...)
-	return s, problem.ToStatus(problem.FromStatus(err))
+	if err = problem.FromStatus(err); err != nil {
+		c.heard(credential, m, err)
+		return nil, problem.ToStatus(err)
+	}
+	return heardStream{s, func(err error) { c.heard(credential, m, problem.FromStatus(err)) }}, nil
+}
+
+// heardStream tells how a watch ended: a refusal comes at any time, when a token ends under it.
+type heardStream struct {
+	grpc.ClientStream
+	ended func(error)
+}
+
+func (s heardStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.ended(err)
+	}
+	return err
+}
+
+// bearer returns the credential that comes with a call.
+func bearer(ctx context.Context) (string, error) {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	credential := first(md.Get("authorization"))
+	if credential == "" {
+		return "", problem.New(problem.Unauthenticated, "no bearer token came with the request", "Send Authorization: Bearer with a token; an administrator makes one with: naru token create")
+	}
+	return credential, nil
 }
 
 func first(values []string) string {

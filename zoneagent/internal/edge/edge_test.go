@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -21,6 +22,8 @@ type plane struct {
 	knows  map[string]string // token → project
 	asked  map[string]int    // method → calls
 	refuse problem.Code      // of every call but WhoAmI
+	ends   time.Time         // of every credential
+	watch  problem.Code      // how a watch that has begun ends
 }
 
 func (p *plane) Invoke(ctx context.Context, name string, _, reply any, _ ...grpc.CallOption) error {
@@ -34,6 +37,9 @@ func (p *plane) Invoke(ctx context.Context, name string, _, reply any, _ ...grpc
 		return problem.ToStatus(problem.New(problem.Unauthenticated, "who is that", ""))
 	case name == apiv1.AccessTokenService_WhoAmI_FullMethodName:
 		proto.Merge(reply.(proto.Message), &apiv1.WhoAmIResponse{Project: project})
+		if !p.ends.IsZero() {
+			reply.(*apiv1.WhoAmIResponse).ExpiresAt = timestamppb.New(p.ends)
+		}
 	case p.refuse != "":
 		return problem.ToStatus(problem.New(p.refuse, "no", ""))
 	}
@@ -41,8 +47,19 @@ func (p *plane) Invoke(ctx context.Context, name string, _, reply any, _ ...grpc
 }
 
 func (p *plane) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	if p.watch != "" {
+		return watch{code: p.watch}, nil
+	}
 	return nil, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
 }
+
+// watch is a stream that ends with a refusal.
+type watch struct {
+	grpc.ClientStream
+	code problem.Code
+}
+
+func (w watch) RecvMsg(any) error { return problem.ToStatus(problem.New(w.code, "no", "")) }
 
 // picture is of nouns, each as it is wanted and as it is observed.
 type picture [][2]proto.Message
@@ -226,6 +243,41 @@ func TestP12ATokenThatWasRefusedReadsNothingLocally(t *testing.T) {
 		_, err = d.list("web", &apiv1.ListVMsRequest{})
 		d.refused("cut off", err, problem.LinkDown)
 	}
+}
+
+func TestP12ATokenThatWasRefusedUnderAWatchReadsNothingLocally(t *testing.T) {
+	for code, forgotten := range map[problem.Code]bool{
+		problem.TokenExpired: true, problem.TokenInvalid: true, problem.Forbidden: false, problem.Unavailable: false,
+	} {
+		d := newDesk(t)
+		if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		d.plane.watch = code
+		s, err := d.NewStream(as("web"), nil, apiv1.VMService_WatchVMs_FullMethodName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.refused("the watch", s.RecvMsg(nil), code)
+		d.plane.cut = true
+		if _, err = d.list("web", &apiv1.ListVMsRequest{}); (err != nil) != forgotten {
+			t.Errorf("after %s, cut off: %v", code, err)
+		}
+	}
+}
+
+// P12: what the control plane would not take any more is not taken in its stead.
+func TestP12ATokenThatHasExpiredReadsNothingAtAnEdgeThatIsCutOff(t *testing.T) {
+	d := newDesk(t)
+	d.plane.ends = d.now.Add(10 * time.Minute)
+	d.vouchedAndCut()
+	d.now = d.plane.ends.Add(-time.Second)
+	if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
+		t.Errorf("before its end: %v", err)
+	}
+	d.now = d.plane.ends
+	_, err := d.list("web", &apiv1.ListVMsRequest{})
+	d.refused("after its end", err, problem.LinkDown)
 }
 
 func TestCallersAreRememberedWithinABound(t *testing.T) {

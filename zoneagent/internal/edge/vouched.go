@@ -58,11 +58,16 @@ func (v *vouched) forget(credential string) {
 	delete(v.by, sha256.Sum256([]byte(credential)))
 }
 
+// get returns a caller whom the control plane has known not long ago, and whose credential has not ended by this clock.
 func (v *vouched) get(credential string) (*apiv1.WhoAmIResponse, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w, ok := v.by[sha256.Sum256([]byte(credential))]
-	return w.who, ok && v.now().Sub(w.at) < vouchedFor
+	if !ok || v.now().Sub(w.at) >= vouchedFor {
+		return nil, false
+	}
+	end := w.who.GetExpiresAt()
+	return w.who, end == nil || v.now().Before(end.AsTime())
 }
 
 func (v *vouched) fresh(credential string) bool {
