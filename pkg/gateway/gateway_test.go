@@ -235,7 +235,7 @@ func TestBadRequestsAreRefusedWithTheReason(t *testing.T) {
 
 func TestTheWrongMethodIsToldWhichAreRight(t *testing.T) {
 	h := newHandler(t, far{})
-	for path, want := range map[string]string{"/v1/vms": "GET, POST", "/v1/vms/web-1": "DELETE, GET", "/v1/zones/z": "DELETE, GET, PATCH", "/v1/vms/web-1:stop": "POST"} {
+	for path, want := range map[string]string{"/v1/vms": "GET, POST", "/v1/vms/web-1": "DELETE, GET, PATCH", "/v1/zones/z": "DELETE, GET, PATCH", "/v1/vms/web-1:stop": "POST"} {
 		if got := call(h, "PUT", path, "").Header().Get("Allow"); got != want {
 			t.Errorf("%s allows %q, want %q", path, got, want)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // requests has for every method of the API a request that succeeds for an administrator, about project web's VM web-1
@@ -97,6 +98,7 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.VMService_StartVM_FullMethodName:  &apiv1.StartVMRequest{Vm: "web-1"},
 		apiv1.VMService_StopVM_FullMethodName:   &apiv1.StopVMRequest{Vm: "web-1"},
 		apiv1.VMService_RebootVM_FullMethodName: &apiv1.RebootVMRequest{Vm: "web-1"},
+		apiv1.VMService_UpdateVM_FullMethodName: &apiv1.UpdateVMRequest{Vm: &apiv1.VM{Id: "web-1", Description: "the shop"}, UpdateMask: mask("description")},
 		apiv1.VMService_DeleteVM_FullMethodName: &apiv1.DeleteVMRequest{Vm: "web-1"},
 		apiv1.VMService_TopVMs_FullMethodName:   &apiv1.TopVMsRequest{},
 
@@ -113,6 +115,7 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.ServerService_DeleteServer_FullMethodName:      nil, // the last server stays
 		apiv1.ServerService_CreateServerToken_FullMethodName: &apiv1.CreateServerTokenRequest{},
 		apiv1.ServerService_BackUp_FullMethodName:            &apiv1.BackUpRequest{},
+		apiv1.ServerService_ConfirmBackUp_FullMethodName:     &apiv1.ConfirmBackUpRequest{Backup: "newest"},
 
 		apiv1.AccessTokenService_ListAccessTokens_FullMethodName: &apiv1.ListAccessTokensRequest{},
 		apiv1.AccessTokenService_GetAccessToken_FullMethodName:   &apiv1.GetAccessTokenRequest{AccessToken: "spare"},
@@ -154,6 +157,7 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
 		Name: "spare", Project: "web", ExpiresAt: timestamppb.New(timestamppb.Now().AsTime().AddDate(0, 0, 1)),
 	}}))
+	w.Do(&commandv1.Command{Body: &commandv1.Command_BeginBackup{BeginBackup: &commandv1.Backup{Id: "newest"}}})
 	made, err := a.VMs.CreateVM(ctx, &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")})
 	check(made, err)
 	got, err := a.VMs.GetVM(ctx, &apiv1.GetVMRequest{Vm: "web-1", Project: "web"})

@@ -87,6 +87,7 @@ var rules = map[string]rule{
 	apiv1.VMService_GetVM_FullMethodName:    project,
 	apiv1.VMService_WatchVMs_FullMethodName: project,
 	apiv1.VMService_CreateVM_FullMethodName: project,
+	apiv1.VMService_UpdateVM_FullMethodName: project,
 	apiv1.VMService_DeleteVM_FullMethodName: project,
 	apiv1.VMService_StartVM_FullMethodName:  project,
 	apiv1.VMService_StopVM_FullMethodName:   project,
@@ -106,6 +107,7 @@ var rules = map[string]rule{
 	apiv1.ServerService_DeleteServer_FullMethodName:      admin,
 	apiv1.ServerService_CreateServerToken_FullMethodName: admin,
 	apiv1.ServerService_BackUp_FullMethodName:            admin,
+	apiv1.ServerService_ConfirmBackUp_FullMethodName:     admin,
 
 	apiv1.AdministratorService_ListAdministrators_FullMethodName:  admin,
 	apiv1.AdministratorService_GetAdministrator_FullMethodName:    admin,

@@ -67,6 +67,10 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.recordEvent(b.RecordEvent)
 	case *commandv1.Command_ReportDivergence:
 		return c.reportDivergence(b.ReportDivergence)
+	case *commandv1.Command_BeginBackup:
+		return c.beginBackup(b.BeginBackup)
+	case *commandv1.Command_ConfirmBackup:
+		return c.confirmBackup(b.ConfirmBackup)
 
 	case *commandv1.Command_CreateZone:
 		return c.createZone(b.CreateZone)
@@ -121,6 +125,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 
 	case *commandv1.Command_CreateVm:
 		return c.createVM(b.CreateVm)
+	case *commandv1.Command_UpdateVm:
+		return c.updateVM(b.UpdateVm)
 	case *commandv1.Command_SetVmDesired:
 		return c.setVMDesired(b.SetVmDesired)
 	case *commandv1.Command_OrderVm:

@@ -54,7 +54,7 @@ func drawCommand(rt *rapid.T) *commandv1.Command {
 		}
 	}), 0, 4)
 	var c *commandv1.Command
-	switch rapid.IntRange(0, 18).Draw(rt, "kind") {
+	switch rapid.IntRange(0, 19).Draw(rt, "kind") {
 	case 0, 1, 2:
 		c = createVM(vm.Draw(rt, "vm"))
 		c.GetCreateVm().OperationId = op.Draw(rt, "operation")
@@ -93,6 +93,9 @@ func drawCommand(rt *rapid.T) *commandv1.Command {
 		c = rapid.SampledFrom([]*commandv1.Command{expire("op-1", "op-create-1"), resolve("op-2", apiv1.ResolveOperationRequest_RETRY),
 			resolve("op-create-2", apiv1.ResolveOperationRequest_RETRY), resolve("op-3", apiv1.ResolveOperationRequest_SUCCEED)}).Draw(rt, "word")
 		c = proto.CloneOf(c)
+	case 18:
+		c = rapid.SampledFrom([]func(string) *commandv1.Command{beginBackup, confirmBackup}).Draw(rt, "backup")(
+			rapid.SampledFrom([]string{"b1", "b2"}).Draw(rt, "which"))
 	default:
 		return nil
 	}

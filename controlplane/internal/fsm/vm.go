@@ -69,6 +69,16 @@ func (c *command) mayCreateVM(m *apiv1.VM) error {
 	return nil
 }
 
+// updateVM changes what is said of a VM for people. It does not go down: it would have the zone begin the VM's work anew.
+func (c *command) updateVM(in *commandv1.UpdateVM) (*commandv1.Result, error) {
+	m, err := stored(c.tx.VMs, "VM", in.GetVm().GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	m.Description = in.GetVm().GetDescription()
+	return put(c.tx.VMs, m)
+}
+
 // readsHold compares what the proposer read with what is stored now. It names the one that moved, so that the proposer
 // decides again on a new snapshot.
 func (c *command) readsHold(reads []*commandv1.Read) error {

@@ -111,6 +111,33 @@ func TestWhatIsWantedOfAVMGetsANewGenerationAndAnOperation(t *testing.T) {
 	p.refuse(problem.Conflict, stale)
 }
 
+func TestADescriptionIsChangedAtOnceAndTheZoneHasNothingToDoForIt(t *testing.T) {
+	p := furnished(t)
+	p.accept(createVM(1))
+	before := p.vm(1)
+	update := func(revision string) *commandv1.Command {
+		m := proto.CloneOf(before)
+		m.Description, m.State, m.DesiredState, m.Flavor, m.Host = "the shop's", apiv1.VM_ERROR, apiv1.VM_DELETED, "huge", "elsewhere"
+		return &commandv1.Command{Body: &commandv1.Command_UpdateVm{UpdateVm: &commandv1.UpdateVM{Vm: m, ExpectedRevision: revision}}}
+	}
+	p.accept(update(before.GetRevision()))
+	after := p.vm(1)
+	if after.GetDescription() != "the shop's" || after.GetRevision() == before.GetRevision() {
+		t.Errorf("VM %v", after)
+	}
+	after.Description, after.Revision = "", before.GetRevision()
+	if !proto.Equal(before, after) {
+		t.Errorf("more than its description was changed: %v, then %v", before, after)
+	}
+	if down := p.desired(before.GetGeneration().GetIndex()); len(down) != 0 {
+		t.Errorf("down goes %v", down)
+	}
+	p.refuse(problem.Conflict, update(before.GetRevision()))
+	missing := update("")
+	missing.GetUpdateVm().GetVm().Id = "vm-9"
+	p.refuse(problem.NotFound, missing)
+}
+
 func TestADeletedVMStaysUntilItsZoneSaysThatItIsGone(t *testing.T) {
 	p := furnished(t)
 	p.accept(createVM(1))

@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
+	"io"
 
 	"google.golang.org/grpc"
 
@@ -102,18 +104,38 @@ func (s serverService) CreateServerToken(ctx context.Context, r *apiv1.CreateSer
 }
 
 // BackUp sends a backup in pieces: of all that was acknowledged before, or, where the caller asks for what is stale, of what
-// this server has.
+// this server has. Only of the first can it be said that zones need no longer keep what it has.
 func (s serverService) BackUp(r *apiv1.BackUpRequest, stream grpc.ServerStreamingServer[apiv1.BackUpResponse]) error {
-	if !callOf(stream.Context()).Stale {
-		if err := s.Proposer.ReadIndex(stream.Context()); err != nil {
+	ctx := stream.Context()
+	if !callOf(ctx).Stale {
+		id := newID()
+		_, err := s.propose(ctx, nil, func(c *commandv1.Command) {
+			c.Body = &commandv1.Command_BeginBackup{BeginBackup: &commandv1.Backup{Id: id}}
+		})
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&apiv1.BackUpResponse{Backup: id}); err != nil {
 			return err
 		}
 	}
 	w := &chunkWriter{send: func(b []byte) error { return stream.Send(&apiv1.BackUpResponse{Chunk: b}) }}
-	if err := s.Servers.BackUp(stream.Context(), w); err != nil {
+	sum := sha256.New()
+	if err := s.Servers.BackUp(ctx, io.MultiWriter(w, sum)); err != nil {
 		return err
 	}
-	return w.flush()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return stream.Send(&apiv1.BackUpResponse{Sha256: sum.Sum(nil)})
+}
+
+// ConfirmBackUp notes that the newest backup lies whole where it was written.
+func (s serverService) ConfirmBackUp(ctx context.Context, r *apiv1.ConfirmBackUpRequest) (*apiv1.ConfirmBackUpResponse, error) {
+	_, err := s.propose(ctx, r, func(c *commandv1.Command) {
+		c.Body = &commandv1.Command_ConfirmBackup{ConfirmBackup: &commandv1.Backup{Id: r.GetBackup()}}
+	})
+	return &apiv1.ConfirmBackUpResponse{}, err
 }
 
 // chunkWriter gathers what is written into pieces of one size; the last one is shorter, or empty.

@@ -80,7 +80,9 @@ func TestP24ABackupArrivesInPiecesAndWhole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, last = append(got, m.GetChunk()...), len(m.GetChunk())
+			if len(m.GetSha256()) == 0 {
+				got, last = append(got, m.GetChunk()...), len(m.GetChunk())
+			}
 		}
 		if !bytes.Equal(got, w.Backup) || last == piece {
 			t.Errorf("%d bytes: %d came, the last piece has %d", n, len(got), last)

@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -164,6 +165,18 @@ func (s vmService) choose(ctx context.Context, vm *apiv1.VM, after uint64) error
 		vm.Cluster, vm.ClusterId = c.GetName(), c.GetId()
 		return nil
 	})
+}
+
+// UpdateVM changes what is said of a VM.
+func (s vmService) UpdateVM(ctx context.Context, r *apiv1.UpdateVMRequest) (*apiv1.UpdateVMResponse, error) {
+	m, err := s.vms.update(ctx, r, r.GetVm(), r.GetUpdateMask(), place{project: r.GetProject()}, nil, func(c *commandv1.Command, m *apiv1.VM, expected string) {
+		c.Body = &commandv1.Command_UpdateVm{UpdateVm: &commandv1.UpdateVM{Vm: m, ExpectedRevision: expected}}
+	})
+	var refused *problem.Error
+	if errors.As(err, &refused) && refused.Code() == problem.Invalid && slices.Contains(r.GetUpdateMask().GetPaths(), "flavor") {
+		refused.Problem.Next = "A VM keeps the flavor that it was made with: it cannot be resized yet. Make another one with the other flavor."
+	}
+	return &apiv1.UpdateVMResponse{Vm: m}, err
 }
 
 func (s vmService) StartVM(ctx context.Context, r *apiv1.StartVMRequest) (*apiv1.StartVMResponse, error) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
@@ -159,6 +160,39 @@ func TestAZoneThatIsOutOfServiceTakesNoVMsAndOneThatIsAwayDoes(t *testing.T) {
 }
 
 // TestP2OneKeyMakesOneVM asks many times with one key, at once and after the VM is there.
+func TestOnlyWhatIsSaidOfAVMCanBeUpdated(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	create(t, w.In("web"), w.VM("web-1", ""))
+	change := func(c *client.Services, m *apiv1.VM, fields ...string) (*apiv1.VM, error) {
+		m.Id = "web-1"
+		r, err := c.VMs.UpdateVM(t.Context(), &apiv1.UpdateVMRequest{Vm: m, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}})
+		return r.GetVm(), err
+	}
+	before := show(t, w.In("web"), "web-1", "")
+	got, err := change(w.In("web"), &apiv1.VM{Description: "the shop's"}, "description")
+	if err != nil || got.GetDescription() != "the shop's" || got.GetRevision() == before.GetRevision() || got.GetGeneration() != nil {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if now := show(t, w.In("web"), "web-1", ""); now.GetDescription() != "the shop's" || now.GetFlavor() != "s1" {
+		t.Errorf("VM %v", now)
+	}
+	_, err = change(w.In("web"), &apiv1.VM{Flavor: "tiny"}, "flavor")
+	refuses(t, err, problem.Invalid, "flavor")
+	if next := problem.Of(err).GetNext(); !strings.Contains(next, "cannot be resized yet") {
+		t.Errorf("what to do: %q", next)
+	}
+	_, err = change(w.In("web"), &apiv1.VM{State: apiv1.VM_STOPPED}, "state")
+	refuses(t, err, problem.Invalid, "state")
+	_, err = change(w.In("web"), &apiv1.VM{}, "colour")
+	refuses(t, err, problem.Invalid, "colour")
+	_, err = change(w.In("db"), &apiv1.VM{Description: "ours"}, "description")
+	refuses(t, err, problem.NotFound, "web-1")
+	_, err = w.In("web").VMs.UpdateVM(metadata.AppendToOutgoingContext(t.Context(), "if-match", before.GetRevision()),
+		&apiv1.UpdateVMRequest{Vm: &apiv1.VM{Id: "web-1", Description: "again"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"description"}}})
+	refuses(t, err, problem.Conflict, before.GetRevision())
+}
+
 func TestP2OneKeyMakesOneVM(t *testing.T) {
 	w := servicetest.New(t)
 	w.NewSite(1)

@@ -93,6 +93,8 @@ func (db *DB) prepare(c *sqlite.Conn) (err error) {
 		if err := db.create(c, true); err != nil {
 			return err
 		}
+	case version < formatVersion:
+		return fmt.Errorf("%w: it has format %d, which this version no longer reads; empty the server's data folder but for its keys, and let it join anew or restore a backup", ErrForeign, version)
 	}
 	return db.checkOwner(c)
 }

@@ -11,11 +11,50 @@ type Journal struct{ ZoneID, Origin, Stream string }
 
 // JournalPoints returns how far we have each of the zone's journals.
 func (tx *Tx) JournalPoints(zoneID string) (points []*linkv1.JournalPoint, err error) {
-	err = tx.query("SELECT origin, stream, sequence FROM journal_points WHERE zone_id=? ORDER BY origin, stream", func(s *sqlite.Stmt) error {
-		points = append(points, &linkv1.JournalPoint{Origin: s.ColumnText(0), Stream: s.ColumnText(1), Sequence: uint64(s.ColumnInt64(2))})
+	err = tx.query("SELECT origin, stream, sequence, covered FROM journal_points WHERE zone_id=? ORDER BY origin, stream", func(s *sqlite.Stmt) error {
+		points = append(points, &linkv1.JournalPoint{
+			Origin: s.ColumnText(0), Stream: s.ColumnText(1), Sequence: uint64(s.ColumnInt64(2)), Covered: uint64(s.ColumnInt64(3)),
+		})
 		return nil
 	}, zoneID)
 	return points, err
+}
+
+// JournalCovered returns how far a confirmed backup has a journal.
+func (tx *Tx) JournalCovered(j Journal) (covered uint64, err error) {
+	err = tx.first("SELECT covered FROM journal_points WHERE zone_id=? AND origin=? AND stream=?", func(s *sqlite.Stmt) error {
+		covered = uint64(s.ColumnInt64(0))
+		return nil
+	}, j.ZoneID, j.Origin, j.Stream)
+	return covered, ignoreMissing(err)
+}
+
+// BeginBackup notes what a backup that is made of a later state has of all journals. It takes the place of one that was not
+// confirmed.
+func (tx *Tx) BeginBackup(id string) error {
+	if err := tx.write("UPDATE journal_points SET backed_up=sequence WHERE backed_up<>sequence"); err != nil {
+		return err
+	}
+	return tx.write("INSERT INTO backups (one, id, revision) VALUES (1, ?, ?) ON CONFLICT (one) DO UPDATE SET id=excluded.id, revision=excluded.revision",
+		id, tx.meta.Revision)
+}
+
+// UnconfirmedBackup returns the newest backup and the revision at which it began. Errors: ErrNotFound when it is confirmed, or
+// there is none.
+func (tx *Tx) UnconfirmedBackup() (id string, revision uint64, err error) {
+	err = tx.first("SELECT id, revision FROM backups", func(s *sqlite.Stmt) error {
+		id, revision = s.ColumnText(0), uint64(s.ColumnInt64(1))
+		return nil
+	})
+	return id, revision, err
+}
+
+// ConfirmBackup notes that what the newest backup has of journals need not be kept for it.
+func (tx *Tx) ConfirmBackup() error {
+	if err := tx.write("UPDATE journal_points SET covered=backed_up WHERE covered<>backed_up"); err != nil {
+		return err
+	}
+	return tx.write("DELETE FROM backups")
 }
 
 // JournalPoint returns how far we have a journal, 0 for nothing, and the epoch in which that was reached.

@@ -59,7 +59,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Desire("z1", &apiv1.Reference{Kind: "zone", Id: "z1"}), tx.DesireGone("z1", ref),
 			tx.AcknowledgeDesired("z1", &apiv1.Generation{Epoch: 7}),
 			tx.SetObservedCursor("z1", state.ObservedCursor{Incarnation: "inc", Revision: 9, Syncing: true}), tx.MarkObserved("z1", "v"),
-			tx.SetJournalPoint(j, 4), tx.Reject(j, 3, "why", 10), tx.Told("z", "reported", "e", 10), tx.AddTally("z", "usage", 1), tx.PutFormerVM("z", "v"), tx.AppendOrder(j, entry(0)), tx.PutUsage(j, entry(2)),
+			tx.SetJournalPoint(j, 4), tx.BeginBackup("b"), tx.Reject(j, 3, "why", 10), tx.Told("z", "reported", "e", 10), tx.AddTally("z", "usage", 1), tx.PutFormerVM("z", "v"), tx.AppendOrder(j, entry(0)), tx.PutUsage(j, entry(2)),
 			tx.PutSession("z1", state.Session{ID: []byte{1}, Agent: "a", Connected: true}),
 			tx.PutKeyring(&commandv1.Keyring{}), tx.PutJoinToken(&commandv1.JoinToken{Id: "t"}), tx.PutMember(&commandv1.Member{ZoneId: "z1", Agent: "a"}),
 			tx.Revoke("z1", "b"), tx.PutOutcome(&state.Outcome{ID: []byte("0123456789abcdef"), Actor: "ann", Key: "k", RequestHash: []byte{2}, Result: &commandv1.Result{}}),

@@ -157,8 +157,10 @@ func plainStores() []store {
 		// How far we have a zone's state; syncing while a full sync is under way, and then what it has brought so far.
 		plain{"observed_points", cols{text("zone_id"), text("incarnation"), number("revision"), number("syncing")}, []string{"zone_id"}, nil},
 		plain{"observed_in_sync", cols{text("zone_id"), text("vm_id")}, []string{"zone_id", "vm_id"}, nil},
-		// How far we have each of a zone's journals, and in which epoch and when that was.
-		plain{"journal_points", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("epoch"), added("time")},
+		// How far we have each of a zone's journals, and in which epoch and when that was; how far when the newest backup began,
+		// and how far a backup that was confirmed has it.
+		plain{"journal_points", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("epoch"),
+			added("time"), added("backed_up"), added("covered")},
 			[]string{"zone_id", "origin", "stream"}, nil},
 		// What was not accepted of them: the newest of each zone, numbered in the order in which they came.
 		plain{"rejected", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("time"), text("reason"), added("number")},
@@ -178,6 +180,8 @@ func plainStores() []store {
 			[]string{"zone_id"}, nil},
 		plain{"usage", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), text("vm_id"), number("time"), number("crc"), blob("message")},
 			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(vm_id, time)"}},
+		// The newest backup, while it is not confirmed.
+		plain{"backups", cols{number("one"), text("id"), number("revision")}, []string{"one"}, nil},
 		plain{"keyring", cols{number("one"), number("crc"), blob("message")}, []string{"one"}, nil},
 		plain{"join_tokens", cols{text("id"), number("expires_at"), number("crc"), blob("message")}, []string{"id"}, nil},
 		plain{"members", cols{text("zone_id"), text("agent"), number("crc"), blob("message")}, []string{"zone_id", "agent"}, nil},

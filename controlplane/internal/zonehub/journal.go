@@ -56,7 +56,11 @@ func (r *results) acknowledge(ctx context.Context, origin, stream string, from, 
 		if err != nil {
 			return err
 		}
-		ack.Points = []*linkv1.JournalPoint{{Origin: origin, Stream: stream, Sequence: at}}
+		covered, err := tx.JournalCovered(j)
+		if err != nil {
+			return err
+		}
+		ack.Points = []*linkv1.JournalPoint{{Origin: origin, Stream: stream, Sequence: at, Covered: covered}}
 		ack.Rejected, err = tx.Rejected(j, from, through)
 		return err
 	})

@@ -372,7 +372,11 @@ func (*BackUpRequest) Descriptor() ([]byte, []int) {
 type BackUpResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A piece of the backup, in order; the last one is shorter or empty.
-	Chunk         []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	// In the first message: what to confirm. Empty where the backup may be stale.
+	Backup string `protobuf:"bytes,2,opt,name=backup,proto3" json:"backup,omitempty"`
+	// In the message behind the last piece: of all pieces.
+	Sha256        []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +418,101 @@ func (x *BackUpResponse) GetChunk() []byte {
 	return nil
 }
 
+func (x *BackUpResponse) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *BackUpResponse) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+type ConfirmBackUpRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As BackUp named it.
+	Backup        string `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmBackUpRequest) Reset() {
+	*x = ConfirmBackUpRequest{}
+	mi := &file_naru_api_v1_server_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmBackUpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmBackUpRequest) ProtoMessage() {}
+
+func (x *ConfirmBackUpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_server_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmBackUpRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmBackUpRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ConfirmBackUpRequest) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+type ConfirmBackUpResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmBackUpResponse) Reset() {
+	*x = ConfirmBackUpResponse{}
+	mi := &file_naru_api_v1_server_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmBackUpResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmBackUpResponse) ProtoMessage() {}
+
+func (x *ConfirmBackUpResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_server_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmBackUpResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmBackUpResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{6}
+}
+
 type ListServersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Terms joined by AND: state=RUNNING AND name!=web-1; ~ means contains.
@@ -429,7 +528,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_naru_api_v1_server_proto_msgTypes[5]
+	mi := &file_naru_api_v1_server_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +540,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_server_proto_msgTypes[5]
+	mi := &file_naru_api_v1_server_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +553,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListServersRequest) GetFilter() string {
@@ -496,7 +595,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_naru_api_v1_server_proto_msgTypes[6]
+	mi := &file_naru_api_v1_server_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +607,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_server_proto_msgTypes[6]
+	mi := &file_naru_api_v1_server_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +620,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -548,7 +647,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_naru_api_v1_server_proto_msgTypes[7]
+	mi := &file_naru_api_v1_server_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +659,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_server_proto_msgTypes[7]
+	mi := &file_naru_api_v1_server_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +672,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetServerRequest) GetServer() string {
@@ -592,7 +691,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_naru_api_v1_server_proto_msgTypes[8]
+	mi := &file_naru_api_v1_server_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +703,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_server_proto_msgTypes[8]
+	mi := &file_naru_api_v1_server_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +716,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetServerResponse) GetServer() *Server {
@@ -637,7 +736,7 @@ type DeleteServerRequest struct {
 
 func (x *DeleteServerRequest) Reset() {
 	*x = DeleteServerRequest{}
-	mi := &file_naru_api_v1_server_proto_msgTypes[9]
+	mi := &file_naru_api_v1_server_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +748,7 @@ func (x *DeleteServerRequest) String() string {
 func (*DeleteServerRequest) ProtoMessage() {}
 
 func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_server_proto_msgTypes[9]
+	mi := &file_naru_api_v1_server_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +761,7 @@ func (x *DeleteServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServerRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteServerRequest) GetServer() string {
@@ -681,7 +780,7 @@ type DeleteServerResponse struct {
 
 func (x *DeleteServerResponse) Reset() {
 	*x = DeleteServerResponse{}
-	mi := &file_naru_api_v1_server_proto_msgTypes[10]
+	mi := &file_naru_api_v1_server_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +792,7 @@ func (x *DeleteServerResponse) String() string {
 func (*DeleteServerResponse) ProtoMessage() {}
 
 func (x *DeleteServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_server_proto_msgTypes[10]
+	mi := &file_naru_api_v1_server_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +805,7 @@ func (x *DeleteServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServerResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_server_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteServerResponse) GetOperation() *Operation {
@@ -751,9 +850,14 @@ const file_naru_api_v1_server_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x129\n" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x0f\n" +
-	"\rBackUpRequest\"&\n" +
+	"\rBackUpRequest\"V\n" +
 	"\x0eBackUpResponse\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\xaa\x01\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x16\n" +
+	"\x06backup\x18\x02 \x01(\tR\x06backup\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"9\n" +
+	"\x14ConfirmBackUpRequest\x12!\n" +
+	"\x06backup\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06backup\"\x17\n" +
+	"\x15ConfirmBackUpResponse\"\xaa\x01\n" +
 	"\x12ListServersRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -770,13 +874,14 @@ const file_naru_api_v1_server_proto_rawDesc = "" +
 	"\x13DeleteServerRequest\x12!\n" +
 	"\x06server\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06server\"L\n" +
 	"\x14DeleteServerResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\xb4\x04\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\xb2\x05\n" +
 	"\rServerService\x12e\n" +
 	"\vListServers\x12\x1f.naru.api.v1.ListServersRequest\x1a .naru.api.v1.ListServersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/servers\x12p\n" +
 	"\tGetServer\x12\x1d.naru.api.v1.GetServerRequest\x1a\x1e.naru.api.v1.GetServerResponse\"$\x82\xd3\xe4\x93\x02\x1eb\x06server\x12\x14/v1/servers/{server}\x12|\n" +
 	"\fDeleteServer\x12 .naru.api.v1.DeleteServerRequest\x1a!.naru.api.v1.DeleteServerResponse\"'\x82\xd3\xe4\x93\x02!b\toperation*\x14/v1/servers/{server}\x12\x86\x01\n" +
 	"\x11CreateServerToken\x12%.naru.api.v1.CreateServerTokenRequest\x1a&.naru.api.v1.CreateServerTokenResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/servers:createToken\x12C\n" +
-	"\x06BackUp\x12\x1a.naru.api.v1.BackUpRequest\x1a\x1b.naru.api.v1.BackUpResponse0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x06BackUp\x12\x1a.naru.api.v1.BackUpRequest\x1a\x1b.naru.api.v1.BackUpResponse0\x01\x12|\n" +
+	"\rConfirmBackUp\x12!.naru.api.v1.ConfirmBackUpRequest\x1a\".naru.api.v1.ConfirmBackUpResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/servers:confirmBackUpB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_server_proto_rawDescOnce sync.Once
@@ -791,7 +896,7 @@ func file_naru_api_v1_server_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_server_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_naru_api_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_naru_api_v1_server_proto_goTypes = []any{
 	(Server_Role)(0),                  // 0: naru.api.v1.Server.Role
 	(*Server)(nil),                    // 1: naru.api.v1.Server
@@ -799,34 +904,38 @@ var file_naru_api_v1_server_proto_goTypes = []any{
 	(*CreateServerTokenResponse)(nil), // 3: naru.api.v1.CreateServerTokenResponse
 	(*BackUpRequest)(nil),             // 4: naru.api.v1.BackUpRequest
 	(*BackUpResponse)(nil),            // 5: naru.api.v1.BackUpResponse
-	(*ListServersRequest)(nil),        // 6: naru.api.v1.ListServersRequest
-	(*ListServersResponse)(nil),       // 7: naru.api.v1.ListServersResponse
-	(*GetServerRequest)(nil),          // 8: naru.api.v1.GetServerRequest
-	(*GetServerResponse)(nil),         // 9: naru.api.v1.GetServerResponse
-	(*DeleteServerRequest)(nil),       // 10: naru.api.v1.DeleteServerRequest
-	(*DeleteServerResponse)(nil),      // 11: naru.api.v1.DeleteServerResponse
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(*Operation)(nil),                 // 13: naru.api.v1.Operation
+	(*ConfirmBackUpRequest)(nil),      // 6: naru.api.v1.ConfirmBackUpRequest
+	(*ConfirmBackUpResponse)(nil),     // 7: naru.api.v1.ConfirmBackUpResponse
+	(*ListServersRequest)(nil),        // 8: naru.api.v1.ListServersRequest
+	(*ListServersResponse)(nil),       // 9: naru.api.v1.ListServersResponse
+	(*GetServerRequest)(nil),          // 10: naru.api.v1.GetServerRequest
+	(*GetServerResponse)(nil),         // 11: naru.api.v1.GetServerResponse
+	(*DeleteServerRequest)(nil),       // 12: naru.api.v1.DeleteServerRequest
+	(*DeleteServerResponse)(nil),      // 13: naru.api.v1.DeleteServerResponse
+	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
+	(*Operation)(nil),                 // 15: naru.api.v1.Operation
 }
 var file_naru_api_v1_server_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Server.role:type_name -> naru.api.v1.Server.Role
-	12, // 1: naru.api.v1.Server.created_at:type_name -> google.protobuf.Timestamp
-	12, // 2: naru.api.v1.CreateServerTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 1: naru.api.v1.Server.created_at:type_name -> google.protobuf.Timestamp
+	14, // 2: naru.api.v1.CreateServerTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: naru.api.v1.ListServersResponse.servers:type_name -> naru.api.v1.Server
 	1,  // 4: naru.api.v1.GetServerResponse.server:type_name -> naru.api.v1.Server
-	13, // 5: naru.api.v1.DeleteServerResponse.operation:type_name -> naru.api.v1.Operation
-	6,  // 6: naru.api.v1.ServerService.ListServers:input_type -> naru.api.v1.ListServersRequest
-	8,  // 7: naru.api.v1.ServerService.GetServer:input_type -> naru.api.v1.GetServerRequest
-	10, // 8: naru.api.v1.ServerService.DeleteServer:input_type -> naru.api.v1.DeleteServerRequest
+	15, // 5: naru.api.v1.DeleteServerResponse.operation:type_name -> naru.api.v1.Operation
+	8,  // 6: naru.api.v1.ServerService.ListServers:input_type -> naru.api.v1.ListServersRequest
+	10, // 7: naru.api.v1.ServerService.GetServer:input_type -> naru.api.v1.GetServerRequest
+	12, // 8: naru.api.v1.ServerService.DeleteServer:input_type -> naru.api.v1.DeleteServerRequest
 	2,  // 9: naru.api.v1.ServerService.CreateServerToken:input_type -> naru.api.v1.CreateServerTokenRequest
 	4,  // 10: naru.api.v1.ServerService.BackUp:input_type -> naru.api.v1.BackUpRequest
-	7,  // 11: naru.api.v1.ServerService.ListServers:output_type -> naru.api.v1.ListServersResponse
-	9,  // 12: naru.api.v1.ServerService.GetServer:output_type -> naru.api.v1.GetServerResponse
-	11, // 13: naru.api.v1.ServerService.DeleteServer:output_type -> naru.api.v1.DeleteServerResponse
-	3,  // 14: naru.api.v1.ServerService.CreateServerToken:output_type -> naru.api.v1.CreateServerTokenResponse
-	5,  // 15: naru.api.v1.ServerService.BackUp:output_type -> naru.api.v1.BackUpResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
+	6,  // 11: naru.api.v1.ServerService.ConfirmBackUp:input_type -> naru.api.v1.ConfirmBackUpRequest
+	9,  // 12: naru.api.v1.ServerService.ListServers:output_type -> naru.api.v1.ListServersResponse
+	11, // 13: naru.api.v1.ServerService.GetServer:output_type -> naru.api.v1.GetServerResponse
+	13, // 14: naru.api.v1.ServerService.DeleteServer:output_type -> naru.api.v1.DeleteServerResponse
+	3,  // 15: naru.api.v1.ServerService.CreateServerToken:output_type -> naru.api.v1.CreateServerTokenResponse
+	5,  // 16: naru.api.v1.ServerService.BackUp:output_type -> naru.api.v1.BackUpResponse
+	7,  // 17: naru.api.v1.ServerService.ConfirmBackUp:output_type -> naru.api.v1.ConfirmBackUpResponse
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -845,7 +954,7 @@ func file_naru_api_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_server_proto_rawDesc), len(file_naru_api_v1_server_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ServerService_DeleteServer_FullMethodName      = "/naru.api.v1.ServerService/DeleteServer"
 	ServerService_CreateServerToken_FullMethodName = "/naru.api.v1.ServerService/CreateServerToken"
 	ServerService_BackUp_FullMethodName            = "/naru.api.v1.ServerService/BackUp"
+	ServerService_ConfirmBackUp_FullMethodName     = "/naru.api.v1.ServerService/ConfirmBackUp"
 )
 
 // ServerServiceClient is the client API for ServerService service.
@@ -42,6 +43,9 @@ type ServerServiceClient interface {
 	CreateServerToken(ctx context.Context, in *CreateServerTokenRequest, opts ...grpc.CallOption) (*CreateServerTokenResponse, error)
 	// BackUp streams a consistent copy of the replicated state; gRPC only.
 	BackUp(ctx context.Context, in *BackUpRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackUpResponse], error)
+	// ConfirmBackUp says that the newest backup was written, read back and found whole. What it has, zones need no longer keep
+	// to send it again.
+	ConfirmBackUp(ctx context.Context, in *ConfirmBackUpRequest, opts ...grpc.CallOption) (*ConfirmBackUpResponse, error)
 }
 
 type serverServiceClient struct {
@@ -111,6 +115,16 @@ func (c *serverServiceClient) BackUp(ctx context.Context, in *BackUpRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ServerService_BackUpClient = grpc.ServerStreamingClient[BackUpResponse]
 
+func (c *serverServiceClient) ConfirmBackUp(ctx context.Context, in *ConfirmBackUpRequest, opts ...grpc.CallOption) (*ConfirmBackUpResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmBackUpResponse)
+	err := c.cc.Invoke(ctx, ServerService_ConfirmBackUp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ServerServiceServer is the server API for ServerService service.
 // All implementations must embed UnimplementedServerServiceServer
 // for forward compatibility.
@@ -127,6 +141,9 @@ type ServerServiceServer interface {
 	CreateServerToken(context.Context, *CreateServerTokenRequest) (*CreateServerTokenResponse, error)
 	// BackUp streams a consistent copy of the replicated state; gRPC only.
 	BackUp(*BackUpRequest, grpc.ServerStreamingServer[BackUpResponse]) error
+	// ConfirmBackUp says that the newest backup was written, read back and found whole. What it has, zones need no longer keep
+	// to send it again.
+	ConfirmBackUp(context.Context, *ConfirmBackUpRequest) (*ConfirmBackUpResponse, error)
 	mustEmbedUnimplementedServerServiceServer()
 }
 
@@ -151,6 +168,9 @@ func (UnimplementedServerServiceServer) CreateServerToken(context.Context, *Crea
 }
 func (UnimplementedServerServiceServer) BackUp(*BackUpRequest, grpc.ServerStreamingServer[BackUpResponse]) error {
 	return status.Error(codes.Unimplemented, "method BackUp not implemented")
+}
+func (UnimplementedServerServiceServer) ConfirmBackUp(context.Context, *ConfirmBackUpRequest) (*ConfirmBackUpResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmBackUp not implemented")
 }
 func (UnimplementedServerServiceServer) mustEmbedUnimplementedServerServiceServer() {}
 func (UnimplementedServerServiceServer) testEmbeddedByValue()                       {}
@@ -256,6 +276,24 @@ func _ServerService_BackUp_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ServerService_BackUpServer = grpc.ServerStreamingServer[BackUpResponse]
 
+func _ServerService_ConfirmBackUp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmBackUpRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServerServiceServer).ConfirmBackUp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ServerService_ConfirmBackUp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServerServiceServer).ConfirmBackUp(ctx, req.(*ConfirmBackUpRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ServerService_ServiceDesc is the grpc.ServiceDesc for ServerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -278,6 +316,10 @@ var ServerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateServerToken",
 			Handler:    _ServerService_CreateServerToken_Handler,
+		},
+		{
+			MethodName: "ConfirmBackUp",
+			Handler:    _ServerService_ConfirmBackUp_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -11,6 +11,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -323,7 +324,9 @@ type VM struct {
 	Force     bool                   `protobuf:"varint,32,opt,name=force,proto3" json:"force,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,33,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,34,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,34,opt,name=revision,proto3" json:"revision,omitempty"`
+	// For people.
+	Description   string `protobuf:"bytes,35,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +595,13 @@ func (x *VM) GetCreatedAt() *timestamppb.Timestamp {
 func (x *VM) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *VM) GetDescription() string {
+	if x != nil {
+		return x.Description
 	}
 	return ""
 }
@@ -1498,6 +1508,113 @@ func (x *CreateVMResponse) GetOperation() *Operation {
 	return nil
 }
 
+type UpdateVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id is an id or a name.
+	Vm *VM `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// The fields to change; REST fills it from the body.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Id or name of the project.
+	Project       string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateVMRequest) Reset() {
+	*x = UpdateVMRequest{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateVMRequest) ProtoMessage() {}
+
+func (x *UpdateVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateVMRequest.ProtoReflect.Descriptor instead.
+func (*UpdateVMRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UpdateVMRequest) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+func (x *UpdateVMRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateVMRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+type UpdateVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateVMResponse) Reset() {
+	*x = UpdateVMResponse{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateVMResponse) ProtoMessage() {}
+
+func (x *UpdateVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateVMResponse.ProtoReflect.Descriptor instead.
+func (*UpdateVMResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpdateVMResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
 type DeleteVMRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name.
@@ -1512,7 +1629,7 @@ type DeleteVMRequest struct {
 
 func (x *DeleteVMRequest) Reset() {
 	*x = DeleteVMRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1641,7 @@ func (x *DeleteVMRequest) String() string {
 func (*DeleteVMRequest) ProtoMessage() {}
 
 func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1654,7 @@ func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVMRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteVMRequest) GetVm() string {
@@ -1570,7 +1687,7 @@ type DeleteVMResponse struct {
 
 func (x *DeleteVMResponse) Reset() {
 	*x = DeleteVMResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1699,7 @@ func (x *DeleteVMResponse) String() string {
 func (*DeleteVMResponse) ProtoMessage() {}
 
 func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1712,7 @@ func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVMResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteVMResponse) GetOperation() *Operation {
@@ -1620,7 +1737,7 @@ type WatchVMsRequest struct {
 
 func (x *WatchVMsRequest) Reset() {
 	*x = WatchVMsRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1749,7 @@ func (x *WatchVMsRequest) String() string {
 func (*WatchVMsRequest) ProtoMessage() {}
 
 func (x *WatchVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1762,7 @@ func (x *WatchVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchVMsRequest.ProtoReflect.Descriptor instead.
 func (*WatchVMsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchVMsRequest) GetAfter() string {
@@ -1687,7 +1804,7 @@ type WatchVMsResponse struct {
 
 func (x *WatchVMsResponse) Reset() {
 	*x = WatchVMsResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1816,7 @@ func (x *WatchVMsResponse) String() string {
 func (*WatchVMsResponse) ProtoMessage() {}
 
 func (x *WatchVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1829,7 @@ func (x *WatchVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchVMsResponse.ProtoReflect.Descriptor instead.
 func (*WatchVMsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchVMsResponse) GetType() WatchType_Value {
@@ -1748,7 +1865,7 @@ type VM_Affinity struct {
 
 func (x *VM_Affinity) Reset() {
 	*x = VM_Affinity{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1877,7 @@ func (x *VM_Affinity) String() string {
 func (*VM_Affinity) ProtoMessage() {}
 
 func (x *VM_Affinity) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +1911,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\"\xee\x11\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\"\x9e\x12\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12(\n" +
@@ -1838,7 +1955,8 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x05force\x18  \x01(\bB\x04\xa0\xbb\x18\x05R\x05force\x12?\n" +
 	"\n" +
 	"created_at\x18! \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x1a\xa9\x01\n" +
+	"\brevision\x18\" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12.\n" +
+	"\vdescription\x18# \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +
@@ -1934,7 +2052,14 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x0fCreateVMRequest\x12'\n" +
 	"\x02vm\x18\x01 \x01(\v2\x0f.naru.api.v1.VMB\x06\xbaH\x03\xc8\x01\x01R\x02vm\"H\n" +
 	"\x10CreateVMResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"l\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x9a\x01\n" +
+	"\x0fUpdateVMRequest\x12'\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.naru.api.v1.VMB\x06\xbaH\x03\xc8\x01\x01R\x02vm\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12!\n" +
+	"\aproject\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\"3\n" +
+	"\x10UpdateVMResponse\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.naru.api.v1.VMR\x02vm\"l\n" +
 	"\x0fDeleteVMRequest\x12\x19\n" +
 	"\x02vm\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02vm\x12!\n" +
 	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x1b\n" +
@@ -1949,11 +2074,12 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x10WatchVMsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1f\n" +
-	"\x02vm\x18\x03 \x01(\v2\x0f.naru.api.v1.VMR\x02vm2\xbd\a\n" +
+	"\x02vm\x18\x03 \x01(\v2\x0f.naru.api.v1.VMR\x02vm2\xab\b\n" +
 	"\tVMService\x12Y\n" +
 	"\aListVMs\x12\x1b.naru.api.v1.ListVMsRequest\x1a\x1c.naru.api.v1.ListVMsResponse\"\x13\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\t\x12\a/v1/vms\x12\\\n" +
 	"\x05GetVM\x12\x19.naru.api.v1.GetVMRequest\x1a\x1a.naru.api.v1.GetVMResponse\"\x1c\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12b\x02vm\x12\f/v1/vms/{vm}\x12k\n" +
 	"\bCreateVM\x12\x1c.naru.api.v1.CreateVMRequest\x1a\x1d.naru.api.v1.CreateVMResponse\"\"\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x18:\x02vmb\toperation\"\a/v1/vms\x12l\n" +
+	"\bUpdateVM\x12\x1c.naru.api.v1.UpdateVMRequest\x1a\x1d.naru.api.v1.UpdateVMResponse\"#\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x19:\x02vmb\x02vm2\x0f/v1/vms/{vm.id}\x12l\n" +
 	"\bDeleteVM\x12\x1c.naru.api.v1.DeleteVMRequest\x1a\x1d.naru.api.v1.DeleteVMResponse\"#\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x19b\toperation*\f/v1/vms/{vm}\x12d\n" +
 	"\bWatchVMs\x12\x1c.naru.api.v1.WatchVMsRequest\x1a\x1d.naru.api.v1.WatchVMsResponse\"\x19\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/vms:watch0\x01\x12r\n" +
 	"\aStartVM\x12\x1b.naru.api.v1.StartVMRequest\x1a\x1c.naru.api.v1.StartVMResponse\",\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:start\x12n\n" +
@@ -1974,7 +2100,7 @@ func file_naru_api_v1_vm_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_vm_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_naru_api_v1_vm_proto_goTypes = []any{
 	(VM_State)(0),                 // 0: naru.api.v1.VM.State
 	(VM_Task)(0),                  // 1: naru.api.v1.VM.Task
@@ -1996,74 +2122,82 @@ var file_naru_api_v1_vm_proto_goTypes = []any{
 	(*GetVMResponse)(nil),         // 17: naru.api.v1.GetVMResponse
 	(*CreateVMRequest)(nil),       // 18: naru.api.v1.CreateVMRequest
 	(*CreateVMResponse)(nil),      // 19: naru.api.v1.CreateVMResponse
-	(*DeleteVMRequest)(nil),       // 20: naru.api.v1.DeleteVMRequest
-	(*DeleteVMResponse)(nil),      // 21: naru.api.v1.DeleteVMResponse
-	(*WatchVMsRequest)(nil),       // 22: naru.api.v1.WatchVMsRequest
-	(*WatchVMsResponse)(nil),      // 23: naru.api.v1.WatchVMsResponse
-	(*VM_Affinity)(nil),           // 24: naru.api.v1.VM.Affinity
-	(*Resources)(nil),             // 25: naru.api.v1.Resources
-	(Image_Format)(0),             // 26: naru.api.v1.Image.Format
-	(Freshness_Level)(0),          // 27: naru.api.v1.Freshness.Level
-	(*Generation)(nil),            // 28: naru.api.v1.Generation
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*Problem)(nil),               // 30: naru.api.v1.Problem
-	(*Operation)(nil),             // 31: naru.api.v1.Operation
-	(WatchType_Value)(0),          // 32: naru.api.v1.WatchType.Value
+	(*UpdateVMRequest)(nil),       // 20: naru.api.v1.UpdateVMRequest
+	(*UpdateVMResponse)(nil),      // 21: naru.api.v1.UpdateVMResponse
+	(*DeleteVMRequest)(nil),       // 22: naru.api.v1.DeleteVMRequest
+	(*DeleteVMResponse)(nil),      // 23: naru.api.v1.DeleteVMResponse
+	(*WatchVMsRequest)(nil),       // 24: naru.api.v1.WatchVMsRequest
+	(*WatchVMsResponse)(nil),      // 25: naru.api.v1.WatchVMsResponse
+	(*VM_Affinity)(nil),           // 26: naru.api.v1.VM.Affinity
+	(*Resources)(nil),             // 27: naru.api.v1.Resources
+	(Image_Format)(0),             // 28: naru.api.v1.Image.Format
+	(Freshness_Level)(0),          // 29: naru.api.v1.Freshness.Level
+	(*Generation)(nil),            // 30: naru.api.v1.Generation
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*Problem)(nil),               // 32: naru.api.v1.Problem
+	(*Operation)(nil),             // 33: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 34: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 35: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_vm_proto_depIdxs = []int32{
-	25, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
-	26, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
-	24, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
+	27, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
+	28, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
+	26, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
 	0,  // 3: naru.api.v1.VM.desired_state:type_name -> naru.api.v1.VM.State
-	27, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
-	28, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
+	29, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
+	30, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
 	0,  // 6: naru.api.v1.VM.state:type_name -> naru.api.v1.VM.State
 	1,  // 7: naru.api.v1.VM.task:type_name -> naru.api.v1.VM.Task
 	2,  // 8: naru.api.v1.VM.power:type_name -> naru.api.v1.VM.Power
-	29, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
-	30, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
-	29, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
-	27, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
-	28, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
-	29, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	31, // 15: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	31, // 16: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	31, // 17: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	29, // 18: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	27, // 19: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	29, // 20: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	31, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
+	32, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
+	31, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
+	29, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
+	30, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
+	31, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	33, // 15: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	33, // 16: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	33, // 17: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	31, // 18: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	29, // 19: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	31, // 20: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
 	11, // 21: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
 	4,  // 22: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
 	4,  // 23: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
 	4,  // 24: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	31, // 25: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	31, // 26: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	32, // 27: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 28: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 29: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	14, // 30: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	16, // 31: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	18, // 32: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	20, // 33: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	22, // 34: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	5,  // 35: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	7,  // 36: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	9,  // 37: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 38: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	15, // 39: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	17, // 40: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	19, // 41: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	21, // 42: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	23, // 43: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	6,  // 44: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	8,  // 45: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	10, // 46: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 47: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	39, // [39:48] is the sub-list for method output_type
-	30, // [30:39] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	33, // 25: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 26: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	34, // 27: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 28: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	33, // 29: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	35, // 30: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 31: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 32: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	14, // 33: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	16, // 34: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	18, // 35: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	20, // 36: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	22, // 37: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	24, // 38: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	5,  // 39: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	7,  // 40: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	9,  // 41: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 42: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	15, // 43: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	17, // 44: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	19, // 45: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	21, // 46: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	23, // 47: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	25, // 48: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	6,  // 49: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	8,  // 50: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	10, // 51: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 52: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	43, // [43:53] is the sub-list for method output_type
+	33, // [33:43] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }
@@ -2081,7 +2215,7 @@ func file_naru_api_v1_vm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_vm_proto_rawDesc), len(file_naru_api_v1_vm_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

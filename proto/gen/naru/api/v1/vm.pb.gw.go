@@ -150,6 +150,87 @@ func local_request_VMService_CreateVM_0(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
+var filter_VMService_UpdateVM_0 = &utilities.DoubleArray{Encoding: map[string]int{"vm": 0, "id": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 2, 2, 3}}
+
+func request_VMService_UpdateVM_0(ctx context.Context, marshaler runtime.Marshaler, client VMServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq UpdateVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	newReader, berr := utilities.IOReaderFactory(req.Body)
+	if berr != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", berr)
+	}
+	if err := marshaler.NewDecoder(newReader()).Decode(&protoReq.Vm); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if protoReq.UpdateMask == nil || len(protoReq.UpdateMask.GetPaths()) == 0 {
+		if fieldMask, err := runtime.FieldMaskFromRequestBody(newReader(), protoReq.Vm); err != nil {
+			return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+		} else {
+			protoReq.UpdateMask = fieldMask
+		}
+	}
+	val, ok := pathParams["vm.id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm.id")
+	}
+	err = runtime.PopulateFieldFromPath(&protoReq, "vm.id", val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm.id", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_VMService_UpdateVM_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.UpdateVM(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_VMService_UpdateVM_0(ctx context.Context, marshaler runtime.Marshaler, server VMServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq UpdateVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	newReader, berr := utilities.IOReaderFactory(req.Body)
+	if berr != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", berr)
+	}
+	if err := marshaler.NewDecoder(newReader()).Decode(&protoReq.Vm); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if protoReq.UpdateMask == nil || len(protoReq.UpdateMask.GetPaths()) == 0 {
+		if fieldMask, err := runtime.FieldMaskFromRequestBody(newReader(), protoReq.Vm); err != nil {
+			return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+		} else {
+			protoReq.UpdateMask = fieldMask
+		}
+	}
+	val, ok := pathParams["vm.id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm.id")
+	}
+	err = runtime.PopulateFieldFromPath(&protoReq, "vm.id", val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm.id", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_VMService_UpdateVM_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.UpdateVM(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 var filter_VMService_DeleteVM_0 = &utilities.DoubleArray{Encoding: map[string]int{"vm": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
 func request_VMService_DeleteVM_0(ctx context.Context, marshaler runtime.Marshaler, client VMServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
@@ -467,6 +548,26 @@ func RegisterVMServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, 
 		}
 		forward_VMService_CreateVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_CreateVM_0{resp.(*CreateVMResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPatch, pattern_VMService_UpdateVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.VMService/UpdateVM", runtime.WithHTTPPathPattern("/v1/vms/{vm.id}"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_VMService_UpdateVM_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_UpdateVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_UpdateVM_0{resp.(*UpdateVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_VMService_DeleteVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -665,6 +766,23 @@ func RegisterVMServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, 
 		}
 		forward_VMService_CreateVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_CreateVM_0{resp.(*CreateVMResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPatch, pattern_VMService_UpdateVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.VMService/UpdateVM", runtime.WithHTTPPathPattern("/v1/vms/{vm.id}"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_VMService_UpdateVM_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_UpdateVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_UpdateVM_0{resp.(*UpdateVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_VMService_DeleteVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -788,6 +906,15 @@ func (m response_VMService_CreateVM_0) XXX_ResponseBody() interface{} {
 	return response.Operation
 }
 
+type response_VMService_UpdateVM_0 struct {
+	*UpdateVMResponse
+}
+
+func (m response_VMService_UpdateVM_0) XXX_ResponseBody() interface{} {
+	response := m.UpdateVMResponse
+	return response.Vm
+}
+
 type response_VMService_DeleteVM_0 struct {
 	*DeleteVMResponse
 }
@@ -828,6 +955,7 @@ var (
 	pattern_VMService_ListVMs_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, ""))
 	pattern_VMService_GetVM_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, ""))
 	pattern_VMService_CreateVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, ""))
+	pattern_VMService_UpdateVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm.id"}, ""))
 	pattern_VMService_DeleteVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, ""))
 	pattern_VMService_WatchVMs_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, "watch"))
 	pattern_VMService_StartVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "start"))
@@ -840,6 +968,7 @@ var (
 	forward_VMService_ListVMs_0  = runtime.ForwardResponseMessage
 	forward_VMService_GetVM_0    = runtime.ForwardResponseMessage
 	forward_VMService_CreateVM_0 = runtime.ForwardResponseMessage
+	forward_VMService_UpdateVM_0 = runtime.ForwardResponseMessage
 	forward_VMService_DeleteVM_0 = runtime.ForwardResponseMessage
 	forward_VMService_WatchVMs_0 = runtime.ForwardResponseStream
 	forward_VMService_StartVM_0  = runtime.ForwardResponseMessage

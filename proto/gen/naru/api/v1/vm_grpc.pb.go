@@ -22,6 +22,7 @@ const (
 	VMService_ListVMs_FullMethodName  = "/naru.api.v1.VMService/ListVMs"
 	VMService_GetVM_FullMethodName    = "/naru.api.v1.VMService/GetVM"
 	VMService_CreateVM_FullMethodName = "/naru.api.v1.VMService/CreateVM"
+	VMService_UpdateVM_FullMethodName = "/naru.api.v1.VMService/UpdateVM"
 	VMService_DeleteVM_FullMethodName = "/naru.api.v1.VMService/DeleteVM"
 	VMService_WatchVMs_FullMethodName = "/naru.api.v1.VMService/WatchVMs"
 	VMService_StartVM_FullMethodName  = "/naru.api.v1.VMService/StartVM"
@@ -42,6 +43,8 @@ type VMServiceClient interface {
 	GetVM(ctx context.Context, in *GetVMRequest, opts ...grpc.CallOption) (*GetVMResponse, error)
 	// CreateVM answers 202 with an Operation whose target is the new vm.
 	CreateVM(ctx context.Context, in *CreateVMRequest, opts ...grpc.CallOption) (*CreateVMResponse, error)
+	// UpdateVM changes client fields; If-Match guards against a lost update. What a VM is made of cannot be changed so.
+	UpdateVM(ctx context.Context, in *UpdateVMRequest, opts ...grpc.CallOption) (*UpdateVMResponse, error)
 	// DeleteVM answers 202 with an Operation.
 	DeleteVM(ctx context.Context, in *DeleteVMRequest, opts ...grpc.CallOption) (*DeleteVMResponse, error)
 	// WatchVMs sends a bookmark at once, then changes, and a bookmark every 15 s.
@@ -88,6 +91,16 @@ func (c *vMServiceClient) CreateVM(ctx context.Context, in *CreateVMRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateVMResponse)
 	err := c.cc.Invoke(ctx, VMService_CreateVM_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vMServiceClient) UpdateVM(ctx context.Context, in *UpdateVMRequest, opts ...grpc.CallOption) (*UpdateVMResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateVMResponse)
+	err := c.cc.Invoke(ctx, VMService_UpdateVM_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +188,8 @@ type VMServiceServer interface {
 	GetVM(context.Context, *GetVMRequest) (*GetVMResponse, error)
 	// CreateVM answers 202 with an Operation whose target is the new vm.
 	CreateVM(context.Context, *CreateVMRequest) (*CreateVMResponse, error)
+	// UpdateVM changes client fields; If-Match guards against a lost update. What a VM is made of cannot be changed so.
+	UpdateVM(context.Context, *UpdateVMRequest) (*UpdateVMResponse, error)
 	// DeleteVM answers 202 with an Operation.
 	DeleteVM(context.Context, *DeleteVMRequest) (*DeleteVMResponse, error)
 	// WatchVMs sends a bookmark at once, then changes, and a bookmark every 15 s.
@@ -205,6 +220,9 @@ func (UnimplementedVMServiceServer) GetVM(context.Context, *GetVMRequest) (*GetV
 }
 func (UnimplementedVMServiceServer) CreateVM(context.Context, *CreateVMRequest) (*CreateVMResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateVM not implemented")
+}
+func (UnimplementedVMServiceServer) UpdateVM(context.Context, *UpdateVMRequest) (*UpdateVMResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateVM not implemented")
 }
 func (UnimplementedVMServiceServer) DeleteVM(context.Context, *DeleteVMRequest) (*DeleteVMResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteVM not implemented")
@@ -295,6 +313,24 @@ func _VMService_CreateVM_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(VMServiceServer).CreateVM(ctx, req.(*CreateVMRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VMService_UpdateVM_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateVMRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VMServiceServer).UpdateVM(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VMService_UpdateVM_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VMServiceServer).UpdateVM(ctx, req.(*UpdateVMRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -418,6 +454,10 @@ var VMService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateVM",
 			Handler:    _VMService_CreateVM_Handler,
+		},
+		{
+			MethodName: "UpdateVM",
+			Handler:    _VMService_UpdateVM_Handler,
 		},
 		{
 			MethodName: "DeleteVM",

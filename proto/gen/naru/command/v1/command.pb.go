@@ -49,6 +49,8 @@ type Command struct {
 	//	*Command_RaiseFeatureLevel
 	//	*Command_RecordEvent
 	//	*Command_ReportDivergence
+	//	*Command_BeginBackup
+	//	*Command_ConfirmBackup
 	//	*Command_CreateZone
 	//	*Command_UpdateZone
 	//	*Command_DeleteZone
@@ -72,6 +74,7 @@ type Command struct {
 	//	*Command_UpdateBroker
 	//	*Command_DeleteBroker
 	//	*Command_CreateVm
+	//	*Command_UpdateVm
 	//	*Command_SetVmDesired
 	//	*Command_OrderVm
 	//	*Command_ResolveOperation
@@ -234,6 +237,24 @@ func (x *Command) GetReportDivergence() *ReportDivergence {
 	if x != nil {
 		if x, ok := x.Body.(*Command_ReportDivergence); ok {
 			return x.ReportDivergence
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginBackup() *Backup {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BeginBackup); ok {
+			return x.BeginBackup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConfirmBackup() *Backup {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ConfirmBackup); ok {
+			return x.ConfirmBackup
 		}
 	}
 	return nil
@@ -441,6 +462,15 @@ func (x *Command) GetCreateVm() *CreateVM {
 	if x != nil {
 		if x, ok := x.Body.(*Command_CreateVm); ok {
 			return x.CreateVm
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateVm() *UpdateVM {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateVm); ok {
+			return x.UpdateVm
 		}
 	}
 	return nil
@@ -727,6 +757,15 @@ type Command_ReportDivergence struct {
 	ReportDivergence *ReportDivergence `protobuf:"bytes,106,opt,name=report_divergence,json=reportDivergence,proto3,oneof"`
 }
 
+type Command_BeginBackup struct {
+	// A backup begins, and has been found whole.
+	BeginBackup *Backup `protobuf:"bytes,107,opt,name=begin_backup,json=beginBackup,proto3,oneof"`
+}
+
+type Command_ConfirmBackup struct {
+	ConfirmBackup *Backup `protobuf:"bytes,108,opt,name=confirm_backup,json=confirmBackup,proto3,oneof"`
+}
+
 type Command_CreateZone struct {
 	CreateZone *CreateZone `protobuf:"bytes,110,opt,name=create_zone,json=createZone,proto3,oneof"`
 }
@@ -817,6 +856,10 @@ type Command_DeleteBroker struct {
 
 type Command_CreateVm struct {
 	CreateVm *CreateVM `protobuf:"bytes,140,opt,name=create_vm,json=createVm,proto3,oneof"`
+}
+
+type Command_UpdateVm struct {
+	UpdateVm *UpdateVM `protobuf:"bytes,145,opt,name=update_vm,json=updateVm,proto3,oneof"`
 }
 
 type Command_SetVmDesired struct {
@@ -950,6 +993,10 @@ func (*Command_RecordEvent) isCommand_Body() {}
 
 func (*Command_ReportDivergence) isCommand_Body() {}
 
+func (*Command_BeginBackup) isCommand_Body() {}
+
+func (*Command_ConfirmBackup) isCommand_Body() {}
+
 func (*Command_CreateZone) isCommand_Body() {}
 
 func (*Command_UpdateZone) isCommand_Body() {}
@@ -995,6 +1042,8 @@ func (*Command_UpdateBroker) isCommand_Body() {}
 func (*Command_DeleteBroker) isCommand_Body() {}
 
 func (*Command_CreateVm) isCommand_Body() {}
+
+func (*Command_UpdateVm) isCommand_Body() {}
 
 func (*Command_SetVmDesired) isCommand_Body() {}
 
@@ -1471,6 +1520,51 @@ func (x *ReportDivergence) GetAgreed() []byte {
 	return nil
 }
 
+// Backup names a backup of the state, which holds at least what was applied before it began.
+type Backup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Backup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type BeginEpoch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// max(old + 1, unix seconds).
@@ -1485,7 +1579,7 @@ type BeginEpoch struct {
 
 func (x *BeginEpoch) Reset() {
 	*x = BeginEpoch{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	mi := &file_naru_command_v1_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1591,7 @@ func (x *BeginEpoch) String() string {
 func (*BeginEpoch) ProtoMessage() {}
 
 func (x *BeginEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	mi := &file_naru_command_v1_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1604,7 @@ func (x *BeginEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginEpoch.ProtoReflect.Descriptor instead.
 func (*BeginEpoch) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BeginEpoch) GetEpoch() uint64 {
@@ -1553,7 +1647,7 @@ type Prune struct {
 
 func (x *Prune) Reset() {
 	*x = Prune{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[9]
+	mi := &file_naru_command_v1_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1659,7 @@ func (x *Prune) String() string {
 func (*Prune) ProtoMessage() {}
 
 func (x *Prune) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[9]
+	mi := &file_naru_command_v1_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1672,7 @@ func (x *Prune) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prune.ProtoReflect.Descriptor instead.
 func (*Prune) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Prune) GetBefore() *timestamppb.Timestamp {
@@ -1611,7 +1705,7 @@ type RaiseFeatureLevel struct {
 
 func (x *RaiseFeatureLevel) Reset() {
 	*x = RaiseFeatureLevel{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[10]
+	mi := &file_naru_command_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1717,7 @@ func (x *RaiseFeatureLevel) String() string {
 func (*RaiseFeatureLevel) ProtoMessage() {}
 
 func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[10]
+	mi := &file_naru_command_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1730,7 @@ func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevel.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RaiseFeatureLevel) GetLevel() uint32 {
@@ -1655,7 +1749,7 @@ type CreateZone struct {
 
 func (x *CreateZone) Reset() {
 	*x = CreateZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[11]
+	mi := &file_naru_command_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1761,7 @@ func (x *CreateZone) String() string {
 func (*CreateZone) ProtoMessage() {}
 
 func (x *CreateZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[11]
+	mi := &file_naru_command_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1774,7 @@ func (x *CreateZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateZone.ProtoReflect.Descriptor instead.
 func (*CreateZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateZone) GetZone() *v1.Zone {
@@ -1701,7 +1795,7 @@ type UpdateZone struct {
 
 func (x *UpdateZone) Reset() {
 	*x = UpdateZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[12]
+	mi := &file_naru_command_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1807,7 @@ func (x *UpdateZone) String() string {
 func (*UpdateZone) ProtoMessage() {}
 
 func (x *UpdateZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[12]
+	mi := &file_naru_command_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1820,7 @@ func (x *UpdateZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateZone.ProtoReflect.Descriptor instead.
 func (*UpdateZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateZone) GetZone() *v1.Zone {
@@ -1754,7 +1848,7 @@ type DeleteNoun struct {
 
 func (x *DeleteNoun) Reset() {
 	*x = DeleteNoun{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[13]
+	mi := &file_naru_command_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1860,7 @@ func (x *DeleteNoun) String() string {
 func (*DeleteNoun) ProtoMessage() {}
 
 func (x *DeleteNoun) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[13]
+	mi := &file_naru_command_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1873,7 @@ func (x *DeleteNoun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNoun.ProtoReflect.Descriptor instead.
 func (*DeleteNoun) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteNoun) GetId() string {
@@ -1805,7 +1899,7 @@ type CreateCluster struct {
 
 func (x *CreateCluster) Reset() {
 	*x = CreateCluster{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[14]
+	mi := &file_naru_command_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1911,7 @@ func (x *CreateCluster) String() string {
 func (*CreateCluster) ProtoMessage() {}
 
 func (x *CreateCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[14]
+	mi := &file_naru_command_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1924,7 @@ func (x *CreateCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCluster.ProtoReflect.Descriptor instead.
 func (*CreateCluster) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateCluster) GetCluster() *v1.Cluster {
@@ -1850,7 +1944,7 @@ type UpdateCluster struct {
 
 func (x *UpdateCluster) Reset() {
 	*x = UpdateCluster{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[15]
+	mi := &file_naru_command_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1956,7 @@ func (x *UpdateCluster) String() string {
 func (*UpdateCluster) ProtoMessage() {}
 
 func (x *UpdateCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[15]
+	mi := &file_naru_command_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1969,7 @@ func (x *UpdateCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCluster.ProtoReflect.Descriptor instead.
 func (*UpdateCluster) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateCluster) GetCluster() *v1.Cluster {
@@ -1901,7 +1995,7 @@ type CreateHost struct {
 
 func (x *CreateHost) Reset() {
 	*x = CreateHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[16]
+	mi := &file_naru_command_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2007,7 @@ func (x *CreateHost) String() string {
 func (*CreateHost) ProtoMessage() {}
 
 func (x *CreateHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[16]
+	mi := &file_naru_command_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2020,7 @@ func (x *CreateHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHost.ProtoReflect.Descriptor instead.
 func (*CreateHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateHost) GetHost() *v1.Host {
@@ -1946,7 +2040,7 @@ type UpdateHost struct {
 
 func (x *UpdateHost) Reset() {
 	*x = UpdateHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[17]
+	mi := &file_naru_command_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2052,7 @@ func (x *UpdateHost) String() string {
 func (*UpdateHost) ProtoMessage() {}
 
 func (x *UpdateHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[17]
+	mi := &file_naru_command_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2065,7 @@ func (x *UpdateHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHost.ProtoReflect.Descriptor instead.
 func (*UpdateHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateHost) GetHost() *v1.Host {
@@ -1997,7 +2091,7 @@ type CreateFlavor struct {
 
 func (x *CreateFlavor) Reset() {
 	*x = CreateFlavor{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[18]
+	mi := &file_naru_command_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2103,7 @@ func (x *CreateFlavor) String() string {
 func (*CreateFlavor) ProtoMessage() {}
 
 func (x *CreateFlavor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[18]
+	mi := &file_naru_command_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2116,7 @@ func (x *CreateFlavor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateFlavor.ProtoReflect.Descriptor instead.
 func (*CreateFlavor) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateFlavor) GetFlavor() *v1.Flavor {
@@ -2042,7 +2136,7 @@ type UpdateFlavor struct {
 
 func (x *UpdateFlavor) Reset() {
 	*x = UpdateFlavor{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[19]
+	mi := &file_naru_command_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2148,7 @@ func (x *UpdateFlavor) String() string {
 func (*UpdateFlavor) ProtoMessage() {}
 
 func (x *UpdateFlavor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[19]
+	mi := &file_naru_command_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2161,7 @@ func (x *UpdateFlavor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFlavor.ProtoReflect.Descriptor instead.
 func (*UpdateFlavor) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateFlavor) GetFlavor() *v1.Flavor {
@@ -2093,7 +2187,7 @@ type CreateImage struct {
 
 func (x *CreateImage) Reset() {
 	*x = CreateImage{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[20]
+	mi := &file_naru_command_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2199,7 @@ func (x *CreateImage) String() string {
 func (*CreateImage) ProtoMessage() {}
 
 func (x *CreateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[20]
+	mi := &file_naru_command_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2212,7 @@ func (x *CreateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateImage.ProtoReflect.Descriptor instead.
 func (*CreateImage) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateImage) GetImage() *v1.Image {
@@ -2138,7 +2232,7 @@ type UpdateImage struct {
 
 func (x *UpdateImage) Reset() {
 	*x = UpdateImage{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[21]
+	mi := &file_naru_command_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2244,7 @@ func (x *UpdateImage) String() string {
 func (*UpdateImage) ProtoMessage() {}
 
 func (x *UpdateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[21]
+	mi := &file_naru_command_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2257,7 @@ func (x *UpdateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateImage.ProtoReflect.Descriptor instead.
 func (*UpdateImage) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateImage) GetImage() *v1.Image {
@@ -2189,7 +2283,7 @@ type CreateProject struct {
 
 func (x *CreateProject) Reset() {
 	*x = CreateProject{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[22]
+	mi := &file_naru_command_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2295,7 @@ func (x *CreateProject) String() string {
 func (*CreateProject) ProtoMessage() {}
 
 func (x *CreateProject) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[22]
+	mi := &file_naru_command_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2308,7 @@ func (x *CreateProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProject.ProtoReflect.Descriptor instead.
 func (*CreateProject) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateProject) GetProject() *v1.Project {
@@ -2234,7 +2328,7 @@ type UpdateProject struct {
 
 func (x *UpdateProject) Reset() {
 	*x = UpdateProject{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[23]
+	mi := &file_naru_command_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2340,7 @@ func (x *UpdateProject) String() string {
 func (*UpdateProject) ProtoMessage() {}
 
 func (x *UpdateProject) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[23]
+	mi := &file_naru_command_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2353,7 @@ func (x *UpdateProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProject.ProtoReflect.Descriptor instead.
 func (*UpdateProject) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateProject) GetProject() *v1.Project {
@@ -2285,7 +2379,7 @@ type CreateBroker struct {
 
 func (x *CreateBroker) Reset() {
 	*x = CreateBroker{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[24]
+	mi := &file_naru_command_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2391,7 @@ func (x *CreateBroker) String() string {
 func (*CreateBroker) ProtoMessage() {}
 
 func (x *CreateBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[24]
+	mi := &file_naru_command_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2404,7 @@ func (x *CreateBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBroker.ProtoReflect.Descriptor instead.
 func (*CreateBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateBroker) GetBroker() *v1.Broker {
@@ -2330,7 +2424,7 @@ type UpdateBroker struct {
 
 func (x *UpdateBroker) Reset() {
 	*x = UpdateBroker{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[25]
+	mi := &file_naru_command_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2436,7 @@ func (x *UpdateBroker) String() string {
 func (*UpdateBroker) ProtoMessage() {}
 
 func (x *UpdateBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[25]
+	mi := &file_naru_command_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2449,7 @@ func (x *UpdateBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBroker.ProtoReflect.Descriptor instead.
 func (*UpdateBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateBroker) GetBroker() *v1.Broker {
@@ -2386,7 +2480,7 @@ type CreateVM struct {
 
 func (x *CreateVM) Reset() {
 	*x = CreateVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[26]
+	mi := &file_naru_command_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2492,7 @@ func (x *CreateVM) String() string {
 func (*CreateVM) ProtoMessage() {}
 
 func (x *CreateVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[26]
+	mi := &file_naru_command_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2505,7 @@ func (x *CreateVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVM.ProtoReflect.Descriptor instead.
 func (*CreateVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateVM) GetVm() *v1.VM {
@@ -2453,7 +2547,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[27]
+	mi := &file_naru_command_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2559,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[27]
+	mi := &file_naru_command_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2572,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Read) GetNoun() *v1.Reference {
@@ -2491,6 +2585,59 @@ func (x *Read) GetNoun() *v1.Reference {
 func (x *Read) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+// UpdateVM writes a VM's client fields over those of the one at the expected revision.
+type UpdateVM struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Vm               *v1.VM                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateVM) Reset() {
+	*x = UpdateVM{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateVM) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateVM) ProtoMessage() {}
+
+func (x *UpdateVM) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateVM.ProtoReflect.Descriptor instead.
+func (*UpdateVM) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UpdateVM) GetVm() *v1.VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+func (x *UpdateVM) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
 	}
 	return ""
 }
@@ -2512,7 +2659,7 @@ type SetVMDesired struct {
 
 func (x *SetVMDesired) Reset() {
 	*x = SetVMDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[28]
+	mi := &file_naru_command_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2671,7 @@ func (x *SetVMDesired) String() string {
 func (*SetVMDesired) ProtoMessage() {}
 
 func (x *SetVMDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[28]
+	mi := &file_naru_command_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2684,7 @@ func (x *SetVMDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVMDesired.ProtoReflect.Descriptor instead.
 func (*SetVMDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetVMDesired) GetVmId() string {
@@ -2602,7 +2749,7 @@ type OrderVM struct {
 
 func (x *OrderVM) Reset() {
 	*x = OrderVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	mi := &file_naru_command_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2761,7 @@ func (x *OrderVM) String() string {
 func (*OrderVM) ProtoMessage() {}
 
 func (x *OrderVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	mi := &file_naru_command_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2774,7 @@ func (x *OrderVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderVM.ProtoReflect.Descriptor instead.
 func (*OrderVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OrderVM) GetVmId() string {
@@ -2678,7 +2825,7 @@ type ResolveOperation struct {
 
 func (x *ResolveOperation) Reset() {
 	*x = ResolveOperation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[30]
+	mi := &file_naru_command_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2837,7 @@ func (x *ResolveOperation) String() string {
 func (*ResolveOperation) ProtoMessage() {}
 
 func (x *ResolveOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[30]
+	mi := &file_naru_command_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2850,7 @@ func (x *ResolveOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveOperation.ProtoReflect.Descriptor instead.
 func (*ResolveOperation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResolveOperation) GetOperationId() string {
@@ -2744,7 +2891,7 @@ type ExpireOperations struct {
 
 func (x *ExpireOperations) Reset() {
 	*x = ExpireOperations{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[31]
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2903,7 @@ func (x *ExpireOperations) String() string {
 func (*ExpireOperations) ProtoMessage() {}
 
 func (x *ExpireOperations) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[31]
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2916,7 @@ func (x *ExpireOperations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireOperations.ProtoReflect.Descriptor instead.
 func (*ExpireOperations) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExpireOperations) GetOperationIds() []string {
@@ -2788,7 +2935,7 @@ type PutServer struct {
 
 func (x *PutServer) Reset() {
 	*x = PutServer{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[32]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2947,7 @@ func (x *PutServer) String() string {
 func (*PutServer) ProtoMessage() {}
 
 func (x *PutServer) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[32]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2960,7 @@ func (x *PutServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutServer.ProtoReflect.Descriptor instead.
 func (*PutServer) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PutServer) GetServer() *v1.Server {
@@ -2836,7 +2983,7 @@ type SetZoneCondition struct {
 
 func (x *SetZoneCondition) Reset() {
 	*x = SetZoneCondition{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +2995,7 @@ func (x *SetZoneCondition) String() string {
 func (*SetZoneCondition) ProtoMessage() {}
 
 func (x *SetZoneCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +3008,7 @@ func (x *SetZoneCondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetZoneCondition.ProtoReflect.Descriptor instead.
 func (*SetZoneCondition) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetZoneCondition) GetZoneId() string {
@@ -2905,7 +3052,7 @@ type SetZoneSession struct {
 
 func (x *SetZoneSession) Reset() {
 	*x = SetZoneSession{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +3064,7 @@ func (x *SetZoneSession) String() string {
 func (*SetZoneSession) ProtoMessage() {}
 
 func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +3077,7 @@ func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetZoneSession.ProtoReflect.Descriptor instead.
 func (*SetZoneSession) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetZoneSession) GetZoneId() string {
@@ -2999,7 +3146,7 @@ type AcknowledgeDesired struct {
 
 func (x *AcknowledgeDesired) Reset() {
 	*x = AcknowledgeDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3158,7 @@ func (x *AcknowledgeDesired) String() string {
 func (*AcknowledgeDesired) ProtoMessage() {}
 
 func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3171,7 @@ func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeDesired.ProtoReflect.Descriptor instead.
 func (*AcknowledgeDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AcknowledgeDesired) GetZoneId() string {
@@ -3051,7 +3198,7 @@ type Observe struct {
 
 func (x *Observe) Reset() {
 	*x = Observe{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3210,7 @@ func (x *Observe) String() string {
 func (*Observe) ProtoMessage() {}
 
 func (x *Observe) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3223,7 @@ func (x *Observe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observe.ProtoReflect.Descriptor instead.
 func (*Observe) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Observe) GetZoneId() string {
@@ -3103,7 +3250,7 @@ type AppendJournal struct {
 
 func (x *AppendJournal) Reset() {
 	*x = AppendJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3262,7 @@ func (x *AppendJournal) String() string {
 func (*AppendJournal) ProtoMessage() {}
 
 func (x *AppendJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3275,7 @@ func (x *AppendJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendJournal.ProtoReflect.Descriptor instead.
 func (*AppendJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AppendJournal) GetZoneId() string {
@@ -3155,7 +3302,7 @@ type AcknowledgeJournal struct {
 
 func (x *AcknowledgeJournal) Reset() {
 	*x = AcknowledgeJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3314,7 @@ func (x *AcknowledgeJournal) String() string {
 func (*AcknowledgeJournal) ProtoMessage() {}
 
 func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3327,7 @@ func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeJournal.ProtoReflect.Descriptor instead.
 func (*AcknowledgeJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AcknowledgeJournal) GetZoneId() string {
@@ -3209,7 +3356,7 @@ type DeclareHost struct {
 
 func (x *DeclareHost) Reset() {
 	*x = DeclareHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3368,7 @@ func (x *DeclareHost) String() string {
 func (*DeclareHost) ProtoMessage() {}
 
 func (x *DeclareHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3381,7 @@ func (x *DeclareHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
 func (*DeclareHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeclareHost) GetHostId() string {
@@ -3268,7 +3415,7 @@ type LiftQuarantine struct {
 
 func (x *LiftQuarantine) Reset() {
 	*x = LiftQuarantine{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3427,7 @@ func (x *LiftQuarantine) String() string {
 func (*LiftQuarantine) ProtoMessage() {}
 
 func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3440,7 @@ func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
 func (*LiftQuarantine) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LiftQuarantine) GetZoneId() string {
@@ -3320,7 +3467,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3479,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3492,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -3373,7 +3520,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3532,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3545,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -3424,7 +3571,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3583,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3596,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -3468,7 +3615,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3627,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3640,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -3515,7 +3662,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3674,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3687,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -3574,7 +3721,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3586,7 +3733,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3767,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xbf!\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xfa\"\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -3634,7 +3781,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05prune\x18g \x01(\v2\x16.naru.command.v1.PruneH\x00R\x05prune\x12T\n" +
 	"\x13raise_feature_level\x18h \x01(\v2\".naru.command.v1.RaiseFeatureLevelH\x00R\x11raiseFeatureLevel\x12A\n" +
 	"\frecord_event\x18i \x01(\v2\x1c.naru.command.v1.RecordEventH\x00R\vrecordEvent\x12P\n" +
-	"\x11report_divergence\x18j \x01(\v2!.naru.command.v1.ReportDivergenceH\x00R\x10reportDivergence\x12>\n" +
+	"\x11report_divergence\x18j \x01(\v2!.naru.command.v1.ReportDivergenceH\x00R\x10reportDivergence\x12<\n" +
+	"\fbegin_backup\x18k \x01(\v2\x17.naru.command.v1.BackupH\x00R\vbeginBackup\x12@\n" +
+	"\x0econfirm_backup\x18l \x01(\v2\x17.naru.command.v1.BackupH\x00R\rconfirmBackup\x12>\n" +
 	"\vcreate_zone\x18n \x01(\v2\x1b.naru.command.v1.CreateZoneH\x00R\n" +
 	"createZone\x12>\n" +
 	"\vupdate_zone\x18o \x01(\v2\x1b.naru.command.v1.UpdateZoneH\x00R\n" +
@@ -3663,7 +3812,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\rcreate_broker\x18\x80\x01 \x01(\v2\x1d.naru.command.v1.CreateBrokerH\x00R\fcreateBroker\x12E\n" +
 	"\rupdate_broker\x18\x81\x01 \x01(\v2\x1d.naru.command.v1.UpdateBrokerH\x00R\fupdateBroker\x12C\n" +
 	"\rdelete_broker\x18\x82\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdeleteBroker\x129\n" +
-	"\tcreate_vm\x18\x8c\x01 \x01(\v2\x19.naru.command.v1.CreateVMH\x00R\bcreateVm\x12F\n" +
+	"\tcreate_vm\x18\x8c\x01 \x01(\v2\x19.naru.command.v1.CreateVMH\x00R\bcreateVm\x129\n" +
+	"\tupdate_vm\x18\x91\x01 \x01(\v2\x19.naru.command.v1.UpdateVMH\x00R\bupdateVm\x12F\n" +
 	"\x0eset_vm_desired\x18\x8d\x01 \x01(\v2\x1d.naru.command.v1.SetVMDesiredH\x00R\fsetVmDesired\x126\n" +
 	"\border_vm\x18\x8e\x01 \x01(\v2\x18.naru.command.v1.OrderVMH\x00R\aorderVm\x12Q\n" +
 	"\x11resolve_operation\x18\x8f\x01 \x01(\v2!.naru.command.v1.ResolveOperationH\x00R\x10resolveOperation\x12Q\n" +
@@ -3724,7 +3874,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x06agreed\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06agreed\x1aI\n" +
 	"\x06Server\x12$\n" +
 	"\tserver_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bserverId\x12\x19\n" +
-	"\x03sum\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x03sum\"\x82\x01\n" +
+	"\x03sum\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x03sum\"!\n" +
+	"\x06Backup\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\"\x82\x01\n" +
 	"\n" +
 	"BeginEpoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
@@ -3787,7 +3939,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"N\n" +
 	"\x04Read\x12*\n" +
 	"\x04noun\x18\x01 \x01(\v2\x16.naru.api.v1.ReferenceR\x04noun\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\tR\brevision\"\x86\x02\n" +
+	"\brevision\x18\x02 \x01(\tR\brevision\"X\n" +
+	"\bUpdateVM\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.naru.api.v1.VMR\x02vm\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\x86\x02\n" +
 	"\fSetVMDesired\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12/\n" +
 	"\adesired\x18\x02 \x01(\x0e2\x15.naru.api.v1.VM.StateR\adesired\x12\x14\n" +
@@ -3871,7 +4026,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
@@ -3881,189 +4036,195 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*RecordEvent)(nil),                     // 5: naru.command.v1.RecordEvent
 	(*StateHash)(nil),                       // 6: naru.command.v1.StateHash
 	(*ReportDivergence)(nil),                // 7: naru.command.v1.ReportDivergence
-	(*BeginEpoch)(nil),                      // 8: naru.command.v1.BeginEpoch
-	(*Prune)(nil),                           // 9: naru.command.v1.Prune
-	(*RaiseFeatureLevel)(nil),               // 10: naru.command.v1.RaiseFeatureLevel
-	(*CreateZone)(nil),                      // 11: naru.command.v1.CreateZone
-	(*UpdateZone)(nil),                      // 12: naru.command.v1.UpdateZone
-	(*DeleteNoun)(nil),                      // 13: naru.command.v1.DeleteNoun
-	(*CreateCluster)(nil),                   // 14: naru.command.v1.CreateCluster
-	(*UpdateCluster)(nil),                   // 15: naru.command.v1.UpdateCluster
-	(*CreateHost)(nil),                      // 16: naru.command.v1.CreateHost
-	(*UpdateHost)(nil),                      // 17: naru.command.v1.UpdateHost
-	(*CreateFlavor)(nil),                    // 18: naru.command.v1.CreateFlavor
-	(*UpdateFlavor)(nil),                    // 19: naru.command.v1.UpdateFlavor
-	(*CreateImage)(nil),                     // 20: naru.command.v1.CreateImage
-	(*UpdateImage)(nil),                     // 21: naru.command.v1.UpdateImage
-	(*CreateProject)(nil),                   // 22: naru.command.v1.CreateProject
-	(*UpdateProject)(nil),                   // 23: naru.command.v1.UpdateProject
-	(*CreateBroker)(nil),                    // 24: naru.command.v1.CreateBroker
-	(*UpdateBroker)(nil),                    // 25: naru.command.v1.UpdateBroker
-	(*CreateVM)(nil),                        // 26: naru.command.v1.CreateVM
-	(*Read)(nil),                            // 27: naru.command.v1.Read
-	(*SetVMDesired)(nil),                    // 28: naru.command.v1.SetVMDesired
-	(*OrderVM)(nil),                         // 29: naru.command.v1.OrderVM
-	(*ResolveOperation)(nil),                // 30: naru.command.v1.ResolveOperation
-	(*ExpireOperations)(nil),                // 31: naru.command.v1.ExpireOperations
-	(*PutServer)(nil),                       // 32: naru.command.v1.PutServer
-	(*SetZoneCondition)(nil),                // 33: naru.command.v1.SetZoneCondition
-	(*SetZoneSession)(nil),                  // 34: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 35: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 36: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 37: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 38: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 39: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 40: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 41: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 42: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 43: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 44: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 45: naru.command.v1.RenewAdministrator
-	(*ReportDivergence_Server)(nil),         // 46: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 47: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 48: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 49: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 50: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 51: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 52: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 53: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 54: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 55: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 56: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 57: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 58: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 59: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 60: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 61: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 62: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 63: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 64: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 65: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 66: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 67: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 68: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 69: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 70: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 71: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 72: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 73: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 74: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 75: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 76: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 77: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 78: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 79: naru.api.v1.AccessToken
+	(*Backup)(nil),                          // 8: naru.command.v1.Backup
+	(*BeginEpoch)(nil),                      // 9: naru.command.v1.BeginEpoch
+	(*Prune)(nil),                           // 10: naru.command.v1.Prune
+	(*RaiseFeatureLevel)(nil),               // 11: naru.command.v1.RaiseFeatureLevel
+	(*CreateZone)(nil),                      // 12: naru.command.v1.CreateZone
+	(*UpdateZone)(nil),                      // 13: naru.command.v1.UpdateZone
+	(*DeleteNoun)(nil),                      // 14: naru.command.v1.DeleteNoun
+	(*CreateCluster)(nil),                   // 15: naru.command.v1.CreateCluster
+	(*UpdateCluster)(nil),                   // 16: naru.command.v1.UpdateCluster
+	(*CreateHost)(nil),                      // 17: naru.command.v1.CreateHost
+	(*UpdateHost)(nil),                      // 18: naru.command.v1.UpdateHost
+	(*CreateFlavor)(nil),                    // 19: naru.command.v1.CreateFlavor
+	(*UpdateFlavor)(nil),                    // 20: naru.command.v1.UpdateFlavor
+	(*CreateImage)(nil),                     // 21: naru.command.v1.CreateImage
+	(*UpdateImage)(nil),                     // 22: naru.command.v1.UpdateImage
+	(*CreateProject)(nil),                   // 23: naru.command.v1.CreateProject
+	(*UpdateProject)(nil),                   // 24: naru.command.v1.UpdateProject
+	(*CreateBroker)(nil),                    // 25: naru.command.v1.CreateBroker
+	(*UpdateBroker)(nil),                    // 26: naru.command.v1.UpdateBroker
+	(*CreateVM)(nil),                        // 27: naru.command.v1.CreateVM
+	(*Read)(nil),                            // 28: naru.command.v1.Read
+	(*UpdateVM)(nil),                        // 29: naru.command.v1.UpdateVM
+	(*SetVMDesired)(nil),                    // 30: naru.command.v1.SetVMDesired
+	(*OrderVM)(nil),                         // 31: naru.command.v1.OrderVM
+	(*ResolveOperation)(nil),                // 32: naru.command.v1.ResolveOperation
+	(*ExpireOperations)(nil),                // 33: naru.command.v1.ExpireOperations
+	(*PutServer)(nil),                       // 34: naru.command.v1.PutServer
+	(*SetZoneCondition)(nil),                // 35: naru.command.v1.SetZoneCondition
+	(*SetZoneSession)(nil),                  // 36: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 37: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 38: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 39: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 40: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 41: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 42: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 43: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 44: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 45: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 46: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 47: naru.command.v1.RenewAdministrator
+	(*ReportDivergence_Server)(nil),         // 48: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 49: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 50: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 51: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 52: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 53: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 54: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 55: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 56: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 57: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 58: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 59: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 60: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 61: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 62: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 63: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 64: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 65: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 66: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 67: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 68: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 69: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 70: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 71: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 72: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 73: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 74: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 75: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 76: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 77: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 78: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 79: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 80: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 81: naru.api.v1.AccessToken
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	47,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	49,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	1,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
 	4,   // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
-	8,   // 4: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
-	9,   // 5: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
-	10,  // 6: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
+	9,   // 4: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
+	10,  // 5: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
+	11,  // 6: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
 	5,   // 7: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
 	7,   // 8: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
-	11,  // 9: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
-	12,  // 10: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
-	13,  // 11: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
-	14,  // 12: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
-	15,  // 13: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
-	13,  // 14: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
-	16,  // 15: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
-	17,  // 16: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
-	13,  // 17: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	39,  // 18: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
-	18,  // 19: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	19,  // 20: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	13,  // 21: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	20,  // 22: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	21,  // 23: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	13,  // 24: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	22,  // 25: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	23,  // 26: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	13,  // 27: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	24,  // 28: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	25,  // 29: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	13,  // 30: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	26,  // 31: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	28,  // 32: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	29,  // 33: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	30,  // 34: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	31,  // 35: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	32,  // 36: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	13,  // 37: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	43,  // 38: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	13,  // 39: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	48,  // 40: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	49,  // 41: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	50,  // 42: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	51,  // 43: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	52,  // 44: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	53,  // 45: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	54,  // 46: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	44,  // 47: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	45,  // 48: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	13,  // 49: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	34,  // 50: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	35,  // 51: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	36,  // 52: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	37,  // 53: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	38,  // 54: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	41,  // 55: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	40,  // 56: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	33,  // 57: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	42,  // 58: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	55,  // 59: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	56,  // 60: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	57,  // 61: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	58,  // 62: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	59,  // 63: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	60,  // 64: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	46,  // 65: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	47,  // 66: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	47,  // 67: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	47,  // 68: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	61,  // 69: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	61,  // 70: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	62,  // 71: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	62,  // 72: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	63,  // 73: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	63,  // 74: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	64,  // 75: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	64,  // 76: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	65,  // 77: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	65,  // 78: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	66,  // 79: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	66,  // 80: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	67,  // 81: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	67,  // 82: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	68,  // 83: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	47,  // 84: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	27,  // 85: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	69,  // 86: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	70,  // 87: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	47,  // 88: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	71,  // 89: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	47,  // 90: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	72,  // 91: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	47,  // 92: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	58,  // 93: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	73,  // 94: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	60,  // 95: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	74,  // 96: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	75,  // 97: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	76,  // 98: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	77,  // 99: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	78,  // 100: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	79,  // 101: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	59,  // 102: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	47,  // 103: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	104, // [104:104] is the sub-list for method output_type
-	104, // [104:104] is the sub-list for method input_type
-	104, // [104:104] is the sub-list for extension type_name
-	104, // [104:104] is the sub-list for extension extendee
-	0,   // [0:104] is the sub-list for field type_name
+	8,   // 9: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
+	8,   // 10: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
+	12,  // 11: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
+	13,  // 12: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
+	14,  // 13: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
+	15,  // 14: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
+	16,  // 15: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
+	14,  // 16: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
+	17,  // 17: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
+	18,  // 18: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
+	14,  // 19: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
+	41,  // 20: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	19,  // 21: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	20,  // 22: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	14,  // 23: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	21,  // 24: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	22,  // 25: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	14,  // 26: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	23,  // 27: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	24,  // 28: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	14,  // 29: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	25,  // 30: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	26,  // 31: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	14,  // 32: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	27,  // 33: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	29,  // 34: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
+	30,  // 35: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	31,  // 36: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	32,  // 37: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	33,  // 38: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	34,  // 39: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	14,  // 40: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	45,  // 41: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	14,  // 42: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	50,  // 43: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	51,  // 44: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	52,  // 45: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	53,  // 46: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	54,  // 47: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	55,  // 48: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	56,  // 49: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	46,  // 50: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	47,  // 51: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	14,  // 52: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	36,  // 53: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	37,  // 54: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	38,  // 55: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	39,  // 56: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	40,  // 57: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	43,  // 58: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	42,  // 59: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	35,  // 60: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
+	44,  // 61: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	57,  // 62: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	58,  // 63: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	59,  // 64: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	60,  // 65: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	61,  // 66: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	62,  // 67: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	48,  // 68: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	49,  // 69: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	49,  // 70: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	49,  // 71: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	63,  // 72: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	63,  // 73: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	64,  // 74: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	64,  // 75: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	65,  // 76: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	65,  // 77: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	66,  // 78: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	66,  // 79: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	67,  // 80: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	67,  // 81: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	68,  // 82: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	68,  // 83: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	69,  // 84: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	69,  // 85: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	70,  // 86: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	49,  // 87: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	28,  // 88: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	71,  // 89: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	70,  // 90: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	72,  // 91: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	49,  // 92: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	73,  // 93: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	49,  // 94: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	74,  // 95: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	49,  // 96: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	60,  // 97: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	75,  // 98: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	62,  // 99: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	76,  // 100: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	77,  // 101: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	78,  // 102: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	79,  // 103: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	80,  // 104: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	81,  // 105: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	61,  // 106: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	49,  // 107: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	108, // [108:108] is the sub-list for method output_type
+	108, // [108:108] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -4080,6 +4241,8 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_RaiseFeatureLevel)(nil),
 		(*Command_RecordEvent)(nil),
 		(*Command_ReportDivergence)(nil),
+		(*Command_BeginBackup)(nil),
+		(*Command_ConfirmBackup)(nil),
 		(*Command_CreateZone)(nil),
 		(*Command_UpdateZone)(nil),
 		(*Command_DeleteZone)(nil),
@@ -4103,6 +4266,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_UpdateBroker)(nil),
 		(*Command_DeleteBroker)(nil),
 		(*Command_CreateVm)(nil),
+		(*Command_UpdateVm)(nil),
 		(*Command_SetVmDesired)(nil),
 		(*Command_OrderVm)(nil),
 		(*Command_ResolveOperation)(nil),
@@ -4137,7 +4301,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

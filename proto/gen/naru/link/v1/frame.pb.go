@@ -578,10 +578,12 @@ func (x *StateAckPoint) GetRevision() uint64 {
 
 // JournalPoint is the last entry of a stream that the receiver has committed.
 type JournalPoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
-	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Origin   string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	Stream   string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Sequence uint64                 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The last entry that a verified backup of the receiver has: those up to it need not be kept any more.
+	Covered       uint64 `protobuf:"varint,4,opt,name=covered,proto3" json:"covered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +635,13 @@ func (x *JournalPoint) GetStream() string {
 func (x *JournalPoint) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
+	}
+	return 0
+}
+
+func (x *JournalPoint) GetCovered() uint64 {
+	if x != nil {
+		return x.Covered
 	}
 	return 0
 }
@@ -946,11 +955,12 @@ const file_naru_link_v1_frame_proto_rawDesc = "" +
 	"\rStateAckPoint\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12)\n" +
 	"\vincarnation\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\vincarnation\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"l\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\x86\x01\n" +
 	"\fJournalPoint\x12\x1f\n" +
 	"\x06origin\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06origin\x12\x1f\n" +
 	"\x06stream\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06stream\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x04R\bsequence\"/\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x18\n" +
+	"\acovered\x18\x04 \x01(\x04R\acovered\"/\n" +
 	"\x05Proof\x12&\n" +
 	"\tsignature\x18\x01 \x01(\fB\b\xbaH\x05z\x03\x18\x80\x04R\tsignature\"H\n" +
 	"\aGoodbye\x12\x1b\n" +

@@ -939,7 +939,11 @@ type JournalHead struct {
 	// Next sequence to be written.
 	Next uint64 `protobuf:"varint,1,opt,name=next,proto3" json:"next,omitempty"`
 	// Acknowledged up to here.
-	Acknowledged  uint64 `protobuf:"varint,2,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	Acknowledged uint64 `protobuf:"varint,2,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// Covered by a backup of the control plane up to here.
+	Covered uint64 `protobuf:"varint,3,opt,name=covered,proto3" json:"covered,omitempty"`
+	// Deleted up to here.
+	Trimmed       uint64 `protobuf:"varint,4,opt,name=trimmed,proto3" json:"trimmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,6 +988,20 @@ func (x *JournalHead) GetNext() uint64 {
 func (x *JournalHead) GetAcknowledged() uint64 {
 	if x != nil {
 		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *JournalHead) GetCovered() uint64 {
+	if x != nil {
+		return x.Covered
+	}
+	return 0
+}
+
+func (x *JournalHead) GetTrimmed() uint64 {
+	if x != nil {
+		return x.Trimmed
 	}
 	return 0
 }
@@ -1142,10 +1160,12 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\fAddressLease\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"E\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"y\n" +
 	"\vJournalHead\x12\x12\n" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\x12\"\n" +
-	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\"\xe8\x01\n" +
+	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12\x18\n" +
+	"\acovered\x18\x03 \x01(\x04R\acovered\x12\x18\n" +
+	"\atrimmed\x18\x04 \x01(\x04R\atrimmed\"\xe8\x01\n" +
 	"\x04Work\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x127\n" +
 	"\n" +
