@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
@@ -14,14 +15,32 @@ import (
 )
 
 // DesiredSink takes in what the control plane wants. Objects and the cursor behind them are one transaction; a chunk
-// that is larger than one is committed in parts, the cursor after each as far as all before it is there.
+// that is larger than one is committed in parts, the cursor after each as far as all before it is there. What is there
+// already it finds in the agent's Picture, with what it has written itself since, as long as nobody else has moved the
+// cursor: then a chunk costs one request to etcd. It is one session's, and one goroutine gives it chunks.
 type DesiredSink struct {
 	store *Store
 	own   *Ownership
+	// at is where this sink's last commit left the zone, outside a full sync; revision 0: it is to be read.
+	at standing
+	// incarnation in which at and what follows count.
+	incarnation string
+	// Of what was written up to base the picture has to tell. written is what this sink has written since then, until the
+	// picture shows it.
+	base    int64
+	written map[nounKey]wish
+}
+
+// wish is a desired object, nil where there is none, as of a revision; it is not unclaimed.
+type wish struct {
+	noun     proto.Message
+	revision int64
 }
 
 // DesiredSink is the uplink owner's.
-func (s *Store) DesiredSink(own *Ownership) *DesiredSink { return &DesiredSink{store: s, own: own} }
+func (s *Store) DesiredSink(own *Ownership) *DesiredSink {
+	return &DesiredSink{store: s, own: own, written: map[nounKey]wish{}}
+}
 
 // Cursor is where the zone stands in the control plane's state; a blank one before the first session.
 func (s *Store) Cursor(ctx context.Context) (*zonev1.Cursor, error) {
@@ -90,6 +109,7 @@ func (d *DesiredSink) BeginEpoch(ctx context.Context, epoch uint64, id []byte) e
 	case epoch == known && len(st.cursor.GetEpochId()) > 0:
 		return fmt.Errorf("epoch %d with id %x, known with %x: %w", epoch, id, st.cursor.GetEpochId(), ErrQuarantine)
 	}
+	d.at = standing{}
 	t := d.store.Begin(d.own)
 	t.Require(Cursor, "", "", st.revision)
 	t.put(t.keys().of(Cursor), &zonev1.Cursor{
@@ -105,11 +125,16 @@ func (d *DesiredSink) BeginEpoch(ctx context.Context, epoch uint64, id []byte) e
 // Commit takes a chunk in. ErrGap: it does not follow on the cursor. ErrOldEpoch, ErrFenced: as they say. A chunk that
 // is there already is no error. An object of an older generation than the zone's own is not taken. After the last chunk
 // of a full sync, objects that it did not name are unclaimed, and stay.
-func (d *DesiredSink) Commit(ctx context.Context, chunk *linkv1.StateChunk) error {
-	st, err := d.store.standing(ctx)
+func (d *DesiredSink) Commit(ctx context.Context, chunk *linkv1.StateChunk) (err error) {
+	st, err := d.standing(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			d.at = standing{}
+		}
+	}()
 	known := st.cursor.GetPoint()
 	in := &intake{sink: d, chunk: chunk, cursor: st.cursor, revision: st.revision}
 	switch {
@@ -132,6 +157,23 @@ func (d *DesiredSink) Commit(ctx context.Context, chunk *linkv1.StateChunk) erro
 	return in.run(ctx)
 }
 
+// standing is where the zone stands, as far as this sink knows.
+func (d *DesiredSink) standing(ctx context.Context) (standing, error) {
+	if now, doubt := d.store.witness.read(); d.at.revision != 0 && doubt == "" && now.incarnation.GetId() == d.incarnation {
+		return standing{cursor: proto.CloneOf(d.at.cursor), revision: d.at.revision, began: d.at.began}, nil
+	}
+	st, err := d.store.standing(ctx)
+	now, _ := d.store.witness.read()
+	d.rebase(st.revision, now.incarnation.GetId())
+	return st, err
+}
+
+// rebase says that everything up to a revision is the picture's to tell.
+func (d *DesiredSink) rebase(revision int64, incarnation string) {
+	d.at, d.base, d.incarnation = standing{}, revision, incarnation
+	clear(d.written)
+}
+
 // intake is one chunk on its way in.
 type intake struct {
 	sink  *DesiredSink
@@ -143,6 +185,8 @@ type intake struct {
 	// stored is what is there of the chunk's objects, unclaimed which desired objects are.
 	stored    map[string]proto.Message
 	unclaimed map[string]bool
+	// taken are the objects of the transaction that is being filled.
+	taken []nounKey
 }
 
 // begin makes the chunk the first of a full sync.
@@ -172,6 +216,9 @@ func (in *intake) run(ctx context.Context) error {
 		if i+1 < len(objects) && objects[i+1].GetRevision() > o.GetRevision() {
 			in.cursor.GetPoint().Revision = max(in.cursor.GetPoint().GetRevision(), o.GetRevision())
 		}
+	}
+	if in.cursor.GetSyncing() {
+		defer func() { in.sink.rebase(in.revision, t.incarnation) }()
 	}
 	if in.chunk.GetEnd() && in.cursor.GetSyncing() {
 		return in.finish(ctx, t)
@@ -223,10 +270,40 @@ func nounOf(o *linkv1.Object) proto.Message {
 	return nil
 }
 
-// look reads what is there of the objects.
+// recall finds what is there of the objects in the picture and in what the sink has written since; false where that is not
+// all there is, or in a full sync, which is looked at key by key.
+func (in *intake) recall(objects []*linkv1.Object) bool {
+	d, p, keys := in.sink, in.sink.store.picture, in.sink.store.keys
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if in.cursor.GetSyncing() || p.incarnation != d.incarnation || p.revision < d.base {
+		return false
+	}
+	maps.DeleteFunc(d.written, func(_ nounKey, w wish) bool { return w.revision <= p.revision })
+	for _, o := range objects {
+		kind, id := named(o)
+		key := nounKey{kind, id}
+		noun, unclaimed := p.desired[key], p.unclaimed[key]
+		if w, ok := d.written[key]; ok {
+			noun, unclaimed = w.noun, false
+		}
+		if noun != nil {
+			in.stored[keys.of(Desired, kind, id)] = noun
+		}
+		if unclaimed {
+			in.unclaimed[keys.of(Unclaimed, kind, id)] = true
+		}
+	}
+	return true
+}
+
+// look finds what is there of the objects.
 func (in *intake) look(ctx context.Context, objects []*linkv1.Object) error {
 	s := in.sink.store
 	in.stored, in.unclaimed = map[string]proto.Message{}, map[string]bool{}
+	if in.recall(objects) {
+		return nil
+	}
 	for len(objects) > 0 {
 		n := min(len(objects), s.cfg.MaxOps)
 		var ops []clientv3.Op
@@ -277,6 +354,14 @@ func (in *intake) commit(ctx context.Context, t *Tx) (err error) {
 	if in.revision, err = t.Commit(ctx); err != nil {
 		return fmt.Errorf("commit desired state: %w", err)
 	}
+	d := in.sink
+	for _, key := range in.taken {
+		d.written[key] = wish{in.stored[d.store.keys.of(Desired, key.kind, key.id)], in.revision}
+	}
+	in.taken = in.taken[:0]
+	if d.at = (standing{}); !in.cursor.GetSyncing() {
+		d.at = standing{cursor: proto.CloneOf(in.cursor), revision: in.revision}
+	}
 	return nil
 }
 
@@ -303,6 +388,7 @@ func (in *intake) take(t *Tx, o *linkv1.Object) {
 	kind, id := named(o)
 	key := s.keys.of(Desired, kind, id)
 	stored := in.stored[key]
+	in.taken = append(in.taken, nounKey{kind, id})
 	if lost := s.keys.of(Unclaimed, kind, id); in.unclaimed[lost] {
 		t.del(lost)
 	}

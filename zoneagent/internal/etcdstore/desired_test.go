@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -334,5 +335,60 @@ func TestARevisionThatComesInTwoChunksIsTakenWhole(t *testing.T) {
 	}
 	if p := must(sink.Point(t.Context())); p.GetRevision() != 7 {
 		t.Errorf("the zone stands at %v", p)
+	}
+}
+
+// countedKV counts requests.
+type countedKV struct {
+	clientv3.KV
+	n atomic.Int64
+}
+
+func (k *countedKV) Txn(ctx context.Context) clientv3.Txn {
+	k.n.Add(1)
+	return k.KV.Txn(ctx)
+}
+
+func (k *countedKV) Get(ctx context.Context, key string, o ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	k.n.Add(1)
+	return k.KV.Get(ctx, key, o...)
+}
+
+// While the picture shows nothing of what comes, which is as late as it can be: each chunk costs one request, and what the
+// sink has taken in just now is known to it.
+func TestWhatAChunkFindsIsKnownWithoutAsking(t *testing.T) {
+	z := newZone(t)
+	a := z.idle(z.config(1))
+	sink := a.DesiredSink(a.own(UplinkName))
+	commit := func(c *linkv1.StateChunk) {
+		t.Helper()
+		if err := sink.Commit(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(&linkv1.StateChunk{Epoch: 1, Through: 5, Full: true, End: true, Objects: []*linkv1.Object{object(5, at("old", 1, 5))}})
+	all := must(a.Snapshot(t.Context(), inPicture...))
+	a.picture.apply(all)
+	counted := &countedKV{KV: a.client.KV}
+	a.client.KV = counted
+	defer func() { a.client.KV = counted.KV }()
+	const chunks = 20
+	for i := range uint64(chunks) {
+		commit(&linkv1.StateChunk{Epoch: 1, After: 5 + i, Through: 6 + i, End: true, Objects: []*linkv1.Object{object(6+i, at("new", 1, 6+i))}})
+	}
+	if n := counted.n.Load(); n > chunks+1 {
+		t.Errorf("%d chunks cost %d requests", chunks, n)
+	}
+	commit(&linkv1.StateChunk{Epoch: 1, After: 25, Through: 27, End: true, Objects: []*linkv1.Object{
+		object(26, at("new", 1, 7)), object(27, at("old", 1, 4))}})
+	for id, want := range map[string]uint64{"new": 25, "old": 5} {
+		if g := must(a.Get(t.Context(), Desired, "vm", id)).Message.(*apiv1.VM).GetGeneration(); g.GetIndex() != want {
+			t.Errorf("an older generation of %s was taken: %v", id, g)
+		}
+	}
+	commit(&linkv1.StateChunk{Epoch: 1, After: 27, Through: 28, End: true, Objects: []*linkv1.Object{object(28, gone("new", 1, 28))}})
+	commit(&linkv1.StateChunk{Epoch: 1, After: 28, Through: 29, End: true, Objects: []*linkv1.Object{object(29, at("new", 1, 29))}})
+	if _, err := a.Get(t.Context(), Desired, "vm", "new"); err != nil {
+		t.Errorf("made anew after it was deleted: %v", err)
 	}
 }
