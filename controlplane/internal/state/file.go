@@ -14,8 +14,9 @@ import (
 // formatVersion is SQLite's user_version of the file. It changes when a table does.
 const formatVersion = 2
 
-// pageSize lets a VM with a long SSH key stay on its page: a row beyond a quarter of the page needs another one.
-const pageSize = 8192
+// pageSize is small, since a commit writes and sums up every page that it changed, some twenty of them, whole. A row beyond a
+// quarter of a page, a VM with several SSH keys, needs another page.
+const pageSize = 4096
 
 // file is one database file with the connections to it. A restore replaces it by another.
 type file struct {
