@@ -2,8 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
@@ -18,7 +16,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -29,6 +26,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/fsm"
 	"github.com/naru-project/naru/controlplane/internal/replica"
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/adminfiles"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -38,6 +36,9 @@ import (
 // Init makes an empty data folder into that of a new federation's first server, and writes what its first administrator
 // needs (ca.pem, admin.pem, admin.key, config.yaml) into the folder admin. Start the server with Run then.
 func Init(c *Config, log *slog.Logger, federation, admin string) error {
+	if err := adminfiles.Free(admin); err != nil {
+		return err
+	}
 	keeper, err := openKeeper(c, log)
 	if err != nil {
 		return err
@@ -62,7 +63,7 @@ func Init(c *Config, log *slog.Logger, federation, admin string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAdmin(admin, c, keeper.Root(), person.Chain, person.Key); err != nil {
+	if err := adminfiles.Write(admin, person.Key, person.Chain, keeper.Root(), c.API.Advertise); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(c.Data, bootstrapFile), first, 0o600)
@@ -87,8 +88,8 @@ func recordOf(name string, leaf []byte) (*apiv1.Administrator, error) {
 // key: for when no administrator's certificate is good any more. The server has to run, and so does a majority. A
 // certificate that the name had for another key is refused from then on.
 func Admin(ctx context.Context, c *Config, log *slog.Logger, name, dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, "admin.key")); err == nil {
-		return fmt.Errorf("%s holds the key of an administrator already; name another folder, so that nothing is lost", dir)
+	if err := adminfiles.Free(dir); err != nil {
+		return err
 	}
 	keeper, err := openKeeper(c, log)
 	if err != nil {
@@ -97,15 +98,7 @@ func Admin(ctx context.Context, c *Config, log *slog.Logger, name, dir string) e
 	if !keeper.Ready() {
 		return fmt.Errorf("%s belongs to no federation yet", c.Data)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	key, csr, err := adminfiles.NewKey()
 	if err != nil {
 		return err
 	}
@@ -121,35 +114,7 @@ func Admin(ctx context.Context, c *Config, log *slog.Logger, name, dir string) e
 	if err != nil {
 		return fmt.Errorf("ask the server at %s, which has to run: %w", c.Peer.Advertise, problem.FromStatus(err))
 	}
-	return writeAdmin(dir, c, keeper.Root(), answer.GetChain(), der)
-}
-
-// writeAdmin writes an administrator's certificate, key, and configuration of the command line.
-func writeAdmin(dir string, c *Config, root *x509.Certificate, certificates [][]byte, key []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	var chain []byte
-	for _, der := range certificates {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	config, err := yaml.Marshal(map[string]string{
-		"server": "https://" + c.API.Advertise, "ca_file": "ca.pem", "certificate_file": "admin.pem", "key_file": "admin.key",
-	})
-	if err != nil {
-		return err
-	}
-	for name, b := range map[string][]byte{
-		"ca.pem":      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}),
-		"admin.pem":   chain,
-		"admin.key":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
-		"config.yaml": config,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
+	return adminfiles.Write(dir, key, answer.GetChain(), keeper.Root(), c.API.Advertise)
 }
 
 // Join makes an empty data folder into that of one more server, let in by the server at address with a token. Start the

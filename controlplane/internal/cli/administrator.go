@@ -1,23 +1,18 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/naru-project/naru/pkg/adminfiles"
 	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/pki"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -59,49 +54,19 @@ func (a *app) requestAdministrator() *cobra.Command {
 	cmd := &cobra.Command{Use: "request", Short: "Make a key here, and a certificate request to show an administrator", Args: noArguments}
 	cmd.Flags().StringVar(&out, "out", ".", "folder for admin.key and admin.csr")
 	cmd.RunE = func(*cobra.Command, []string) error {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		key, csr, err := adminfiles.NewKey()
 		if err != nil {
 			return err
 		}
-		csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-		if err != nil {
-			return err
-		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			return err
-		}
-		if err := os.MkdirAll(out, 0o700); err != nil {
+		if err := adminfiles.WriteRequest(out, key, csr); err != nil {
 			return usagef("%v", err)
-		}
-		if err := makeFile(filepath.Join(out, "admin.key"), &pem.Block{Type: "PRIVATE KEY", Bytes: der}); err != nil {
-			return err
-		}
-		if err := makeFile(filepath.Join(out, "admin.csr"), &pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}); err != nil {
-			return err
 		}
 		fmt.Fprintln(a.out, pki.Fingerprint(key.Public()))
 		fmt.Fprintf(a.err, "Keep %s; it goes nowhere. Give %s to an administrator, for: naru admin create NAME --csr @admin.csr\n",
-			filepath.Join(out, "admin.key"), filepath.Join(out, "admin.csr"))
+			filepath.Join(out, adminfiles.Key), filepath.Join(out, adminfiles.Request))
 		return nil
 	}
 	return cmd
-}
-
-// makeFile writes a file that is not there yet, for its owner only.
-func makeFile(path string, block *pem.Block) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return usagef("%s is there already; name another folder, so that no key is lost", path)
-	}
-	if err != nil {
-		return usagef("%v", err)
-	}
-	defer f.Close()
-	if err := pem.Encode(f, block); err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 func (a *app) createAdministrator() *cobra.Command {
@@ -123,7 +88,7 @@ func (a *app) createAdministrator() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.certificate(a.out, r.GetAdministrator(), r.GetChain())
+			return a.certificate(r.GetAdministrator(), r.GetChain())
 		})
 	}
 	return cmd
@@ -167,36 +132,27 @@ func (a *app) renewAdministrator() *cobra.Command {
 				return err
 			}
 			if !own {
-				return a.certificate(a.out, r.GetAdministrator(), r.GetChain())
+				return a.certificate(r.GetAdministrator(), r.GetChain())
 			}
-			var text bytes.Buffer
-			if err := a.certificate(&text, r.GetAdministrator(), r.GetChain()); err != nil {
-				return err
+			if err := adminfiles.WriteChain(a.config.CertificateFile, r.GetChain()); err != nil {
+				return usagef("certificate_file: %v", err)
 			}
-			left := text.Bytes()
-			_, err = save(a.config.CertificateFile, func() ([]byte, error) {
-				if left == nil {
-					return nil, io.EOF
-				}
-				b := left
-				left = nil
-				return b, nil
-			})
-			return err
+			a.tellCertificate(r.GetAdministrator())
+			return nil
 		})
 	}
 	return cmd
 }
 
 // certificate prints a chain, and says whose it is.
-func (a *app) certificate(to io.Writer, m *apiv1.Administrator, chain [][]byte) error {
-	for _, der := range chain {
-		if err := pem.Encode(to, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
-			return err
-		}
-	}
-	fmt.Fprintf(a.err, "Administrator %s, key %s; valid until %s.\n", m.GetName(), m.GetFingerprint(), m.GetExpiresAt().AsTime().Local().Format(time.DateTime))
+func (a *app) certificate(m *apiv1.Administrator, chain [][]byte) error {
+	a.out.Write(adminfiles.Chain(chain)) // the screen keeps the error
+	a.tellCertificate(m)
 	return nil
+}
+
+func (a *app) tellCertificate(m *apiv1.Administrator) {
+	fmt.Fprintf(a.err, "Administrator %s, key %s; valid until %s.\n", m.GetName(), m.GetFingerprint(), local(m.GetExpiresAt()))
 }
 
 // readRequest reads a certificate request in PEM.
@@ -230,5 +186,5 @@ func requestFor(path string) ([]byte, error) {
 	if !ok {
 		return nil, usagef("key_file %s holds no key that can sign", path)
 	}
-	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, signer)
+	return adminfiles.RequestFor(signer)
 }

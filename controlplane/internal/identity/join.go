@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -18,8 +17,6 @@ import (
 )
 
 type clock = func() time.Time
-
-func marshalKey(key any) ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) }
 
 // Roles of a join token.
 const (

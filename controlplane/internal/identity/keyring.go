@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,10 +17,10 @@ import (
 // intermediates are the authorities below the root.
 var intermediates = []string{pki.AuthorityServers, pki.AuthorityBrokers, pki.AuthorityLinks, pki.AuthorityPeople}
 
-// Admin is an administrator's certificate as it is handed out: chain in DER, leaf first, and key in PKCS #8.
+// Admin is an administrator's certificate as it is handed out: chain in DER, leaf first, and key.
 type Admin struct {
 	Chain [][]byte
-	Key   []byte
+	Key   crypto.Signer
 }
 
 // Begin makes a federation's authorities, this server's first certificate, and one for its first administrator. The keyring
@@ -74,8 +75,7 @@ func issueAdmin(people *pki.Authority, name string, now clock) (*Admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := marshalKey(key)
-	return &Admin{chain, der}, err
+	return &Admin{chain, key}, nil
 }
 
 func sealKeyring(authorities []*pki.Authority, sealing []byte) (*commandv1.Keyring, error) {
