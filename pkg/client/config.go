@@ -113,9 +113,21 @@ func LoadConfig(path string) (*Config, error) {
 		}
 	}
 	if c.Server == "" {
-		return nil, fmt.Errorf("no server is configured: write %s or set NARU_SERVER", path)
+		return nil, noServer(path, err)
 	}
 	return c, nil
+}
+
+// noServer says how to get a configuration, where there is none or it names no server.
+func noServer(path string, missing error) error {
+	what := path + " names no server"
+	if missing != nil {
+		what = "there is no configuration at " + path
+	}
+	return fmt.Errorf(`%s
+  An administrator gives you one: server (https://HOST:PORT), ca_file and token. An administrator's own is the config.yaml
+  that naru-controlplane init wrote. Put it there, or say where it is: --config FILE or NARU_CONFIG.
+  Without a file: NARU_SERVER, NARU_CA_FILE and NARU_TOKEN.`, what)
 }
 
 // servers returns where the servers are, and by what name each is known in its certificate.

@@ -51,7 +51,7 @@ func TestVariablesAloneWillDo(t *testing.T) {
 
 func TestAConfigurationThatCannotServeSaysWhy(t *testing.T) {
 	for text, says := range map[string]string{
-		"":                                "no server is configured",
+		"":                                "config.yaml names no server",
 		"servers: https://naru.test\n":    `unknown key "servers"`,
 		"server: http://naru.test\n":      "https://HOST:PORT",
 		"server: naru.test:8443\n":        "https://HOST:PORT",

@@ -353,7 +353,7 @@ func TestACompletionKnowsWhatThereIs(t *testing.T) {
 func TestAContextIsAFileOfOnesOwn(t *testing.T) {
 	d := newDesk(t)
 	t.Setenv("NARU_CONTEXT", "")
-	if r := d.naru("whoami"); r.code != problem.ExitUsage || !strings.Contains(r.err, "no server is configured") {
+	if r := d.naru("whoami"); r.code != problem.ExitUsage || !strings.Contains(r.err, "NARU_SERVER, NARU_CA_FILE and NARU_TOKEN") {
 		t.Fatalf("%+v", r)
 	}
 	if got := d.must("whoami --context web -o name"); got != "web\n" {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,6 +60,11 @@ func updateCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	cmd.Flags().AddFlagSet(changes)
 	a.completeFields(cmd)
 	a.completeArguments(cmd, n.name, 1, &s)
+	if n.fixed != nil {
+		fixed := pflag.NewFlagSet("fixed", pflag.ContinueOnError)
+		n.fixed(fixed, fresh[M]())
+		cmd.SetFlagErrorFunc(fixedFlag(n.name, fixed))
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		given, flags := map[string]bool{}, []string{}
 		changes.VisitAll(func(f *pflag.Flag) {
@@ -94,6 +100,18 @@ func updateCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// fixedFlag says of a flag of create that update does not have that its value never changes, and how to get another.
+func fixedFlag(noun string, fixed *pflag.FlagSet) func(*cobra.Command, error) error {
+	return func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) && fixed.Lookup(unknown.GetSpecifiedName()) != nil {
+			return usagef("--%s of a %s is set when it is made and never changes; make another one: naru %s create NAME --%[1]s …",
+				unknown.GetSpecifiedName(), noun, noun)
+		}
+		return badFlag(cmd, err)
+	}
 }
 
 // maskOf names the fields whose flags were given, and returns those that are messages given by flags of their parts.

@@ -87,9 +87,13 @@ func (a *app) secret(what, value string, until time.Time) error {
 }
 
 func (a *app) backUp() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use: "backup FILE", Short: "Write a consistent copy of the replicated state to a file, and read it back", Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Lstat(args[0]); err == nil && !force {
+				return usagef("%s is there already; name another file, or say with --force that it is to be replaced", args[0])
+			}
 			return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
 				s, err := c.Servers.BackUp(ctx, &apiv1.BackUpRequest{})
 				if err != nil {
@@ -99,7 +103,9 @@ func (a *app) backUp() *cobra.Command {
 				var sum []byte
 				n, err := save(args[0], func() ([]byte, error) {
 					r, err := s.Recv()
-					backup, sum = cmp.Or(r.GetBackup(), backup), r.GetSha256()
+					if err == nil {
+						backup, sum = cmp.Or(r.GetBackup(), backup), r.GetSha256()
+					}
 					return r.GetChunk(), err
 				}, func() []byte { return sum })
 				if err != nil {
@@ -116,6 +122,8 @@ func (a *app) backUp() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there; it is, once the new one is whole")
+	return cmd
 }
 
 // save writes the pieces to a file that appears only when it is whole: when the disk gives back what has the SHA-256 that is
@@ -136,7 +144,10 @@ func save(path string, next func() ([]byte, error), want func() []byte) (int, er
 			if err := readBack(f.Name(), want()); err != nil {
 				return n, err
 			}
-			return n, os.Rename(f.Name(), path)
+			if err := os.Rename(f.Name(), path); err != nil {
+				return n, err
+			}
+			return n, syncFolder(filepath.Dir(path))
 		}
 		if err != nil {
 			return n, err
@@ -146,6 +157,16 @@ func save(path string, next func() ([]byte, error), want func() []byte) (int, er
 		}
 		n += len(chunk)
 	}
+}
+
+// syncFolder has a file's new name outlive a power cut.
+func syncFolder(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 func readBack(path string, want []byte) error {
