@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,13 +19,32 @@ import (
 
 // deed is what came of one step.
 type deed struct {
-	move move
-	seen hypervisor.Observation
-	err  error
+	// passed are the steps of the chain that were made in the same moment before it, and are not recorded yet.
+	passed []move
+	move   move
+	seen   hypervisor.Observation
+	err    error
 }
 
-// do looks at the VM, decides, and makes one step. It runs beside the loop.
-func (t *Term) do(h hypervisor.Host, v view, machine hypervisor.Machine) (d deed) {
+// moment is within which steps of the chain are recorded together.
+const moment = 100 * time.Millisecond
+
+// do makes steps until one is not of the chain, is its last, fails, or the moment is over. It runs beside the loop.
+func (t *Term) do(h hypervisor.Host, v view, machine hypervisor.Machine) deed {
+	var passed []move
+	for began := time.Now(); ; {
+		d := t.step(h, v, machine)
+		d.passed = passed
+		if d.err != nil || !d.move.chained() || d.move == start || time.Since(began) >= moment {
+			return d
+		}
+		passed = append(passed, d.move)
+		v.work = reached(v.work, nameOf(d.move))
+	}
+}
+
+// step looks at the VM, decides, and makes one step.
+func (t *Term) step(h hypervisor.Host, v view, machine hypervisor.Machine) (d deed) {
 	call := func(fn func(ctx context.Context) error) {
 		if d.err == nil {
 			d.err = t.fence.call(t.ctx, fn)
@@ -76,6 +96,9 @@ func (t *Term) did(m *machine, v view, d deed) {
 	switch {
 	case m.is == nil || m.work == nil:
 		return // the store was put back to before the work began: there is nothing to be recorded of it
+	case len(d.passed) > 0 && (d.err != nil || !d.move.chained()):
+		t.didPass(m, v, d)
+		return
 	case d.err != nil:
 		t.didFail(m, d)
 		return
@@ -132,14 +155,28 @@ func reached(w *zonev1.Work, step string) *zonev1.Work {
 	return w
 }
 
-// recordStep records a step of the chain.
+// recordStep records a step of the chain, and those that it has passed before.
 func (t *Term) recordStep(m *machine, v view, d deed, message string) {
+	t.record(m, v, d, reached(v.work, nameOf(d.move)), append(passing(v.work, d.passed, ""), passing(v.work, []move{d.move}, message)...)...)
+}
+
+// passing tells of steps of the chain that were made.
+func passing(w *zonev1.Work, made []move, message string) (entries []*linkv1.JournalEntry) {
 	for _, s := range chain {
-		if s.move == d.move {
-			t.record(m, v, d, reached(v.work, s.name),
-				report(v.work.GetOperationId(), s.name, apiv1.Operation_Step_DONE, message, s.progress)...)
+		if slices.Contains(made, s.move) {
+			entries = append(entries, report(w.GetOperationId(), s.name, apiv1.Operation_Step_DONE, message, s.progress)...)
 		}
 	}
+	return entries
+}
+
+// didPass records the steps that were passed before one that ends otherwise, and then takes that one.
+func (t *Term) didPass(m *machine, v view, d deed) {
+	w := reached(v.work, nameOf(d.passed[len(d.passed)-1]))
+	t.write(m, &record{work: w, entries: passing(v.work, d.passed, ""), then: func() {
+		v.work, d.passed = w, nil
+		t.did(m, v, d)
+	}})
 }
 
 // record writes the power that was seen, and how far the work has come; nothing where nothing has changed.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -384,4 +385,29 @@ func TestAStoreThatFailsForAWhileDelaysWorkAndLosesNothing(t *testing.T) {
 		s.equal("steps", s.steps(op), "[placed image disk seed define start usable]")
 		s.equal("usage", s.usage("web-1"), "[RUNNING]")
 	})
+}
+
+// What quick steps leave behind is one record; slow ones are told of one by one. Either way each of them is told.
+func TestStepsThatAreMadeInAMomentAreRecordedTogether(t *testing.T) {
+	commits := map[string]int{}
+	for _, latency := range []string{"0ms", "80ms"} {
+		within(t, func(s *site) {
+			s.cluster("kvm", 1, "latency="+latency)
+			s.own("kvm")
+			s.pass(10 * time.Second)
+			before := s.zone.Commits()
+			op := s.want(s.vm("kvm", "web-1"))
+			s.pass(30 * time.Second)
+			s.equal("outcome", s.outcome(op), "done")
+			commits[latency] = s.zone.Commits() - before
+			for _, step := range chain {
+				if !slices.Contains(s.steps(op), step.name) {
+					t.Errorf("with a latency of %s the operation tells of %v, not of %s", latency, s.steps(op), step.name)
+				}
+			}
+		})
+	}
+	if commits["0ms"]+len(chain)-1 != commits["80ms"] {
+		t.Errorf("transactions by the hosts' latency: %v", commits)
+	}
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -44,13 +45,20 @@ const (
 	stepReboot = "reboot"
 )
 
-// chain is how a VM is built, and how far along each step is, in percent.
-var chain = []struct {
+type chainStep struct {
 	move     move
 	name     string
 	progress uint32
-}{
+}
+
+// chain is how a VM is built, and how far along each step is, in percent.
+var chain = []chainStep{
 	{image, stepImage, 40}, {disk, stepDisk, 50}, {seed, stepSeed, 60}, {define, stepDefine, 70}, {start, stepStart, 80},
+}
+
+// chained tells whether a move is a step of the chain.
+func (m move) chained() bool {
+	return slices.ContainsFunc(chain, func(s chainStep) bool { return s.move == m })
 }
 
 // startsAllowed is how often a VM is started within one work before it is said to power itself off.
