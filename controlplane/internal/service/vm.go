@@ -222,6 +222,11 @@ func (s vmService) want(ctx context.Context, req proto.Message, name, project st
 		if op, err := s.already(ctx, tx, vm, desired, force); op != nil || err != nil {
 			return &commandv1.Result{Operation: op}, err
 		}
+		if desired != apiv1.VM_DELETED {
+			if err := onLostHost(tx, vm); err != nil {
+				return nil, err
+			}
+		}
 		set := &commandv1.SetVMDesired{
 			VmId: vm.GetId(), Desired: desired, Force: force, OperationId: operation, Kind: w.kind,
 			Deadline: timestamppb.New(time.Now().Add(operationTime)),
@@ -259,6 +264,23 @@ func (s vmService) already(ctx context.Context, tx *state.Tx, vm *apiv1.VM, desi
 	return nil, nil
 }
 
+// onLostHost refuses what cannot be done on a host that was declared lost; its zone would refuse it later.
+func onLostHost(tx *state.Tx, vm *apiv1.VM) error {
+	if vm.GetHostId() == "" {
+		return nil
+	}
+	host, err := tx.Hosts.Get(vm.GetHostId())
+	if errors.Is(err, state.ErrNotFound) || err == nil && host.GetLoss() == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return problem.Newf(problem.WrongState,
+		"Delete the VM and make it anew: naru vm delete "+vm.GetName()+". Or, where the host is found, an administrator says so: naru host found "+host.GetName()+" --zone "+host.GetZone()+" --reason TEXT.",
+		"host %s of VM %s was declared lost (%s); nothing on it is started or stopped", host.GetName(), vm.GetName(), host.GetLoss().GetReason())
+}
+
 func beingDeleted(vm *apiv1.VM) error {
 	return problem.Newf(problem.WrongState, "Make a new one.", "VM %s is being deleted", vm.GetName())
 }
@@ -287,6 +309,9 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 		}
 		if i := slices.IndexFunc(open, func(op *apiv1.Operation) bool { return op.GetKind() == kind }); i >= 0 {
 			return &commandv1.Result{Operation: open[i]}, nil
+		}
+		if err := onLostHost(tx, vm); err != nil {
+			return nil, err
 		}
 		c.Body = &commandv1.Command_OrderVm{OrderVm: reboot(vm, operation, r.GetForce(), kind)}
 		return nil, nil

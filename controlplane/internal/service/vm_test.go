@@ -311,6 +311,31 @@ func TestOnlyARunningVMIsRebooted(t *testing.T) {
 	}
 }
 
+func TestWhatNeedsAHostThatIsLostIsRefusedAtOnceAndTheVMCanBeDeleted(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	create(t, w.Admin(), w.VM("web-1", "web"))
+	running := show(t, w.Admin(), "web-1", "web")
+	running.State, running.Power, running.HostId, running.Host, running.Reached = apiv1.VM_RUNNING, apiv1.VM_ON, site.Hosts[0].GetId(), "kvm-1", running.GetGeneration()
+	w.Observe(site.Business.GetId(), running)
+	if _, err := w.Admin().Hosts.DeclareHostLost(t.Context(), &apiv1.DeclareHostLostRequest{Host: "kvm-1", Zone: "business", Reason: "burnt"}); err != nil {
+		t.Fatal(err)
+	}
+	vms := w.In("web").VMs
+	_, stop := vms.StopVM(t.Context(), &apiv1.StopVMRequest{Vm: "web-1"})
+	_, forced := vms.StopVM(t.Context(), &apiv1.StopVMRequest{Vm: "web-1", Force: true})
+	_, reboot := vms.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
+	for _, err := range []error{stop, forced, reboot} {
+		refuses(t, err, problem.WrongState, "host kvm-1 of VM web-1 was declared lost (burnt)")
+		if next := problem.Of(err).GetNext(); !strings.Contains(next, "naru vm delete web-1") || !strings.Contains(next, "naru host found kvm-1") {
+			t.Errorf("what to do: %q", next)
+		}
+	}
+	if _, err := vms.DeleteVM(t.Context(), &apiv1.DeleteVMRequest{Vm: "web-1"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestADecisionOnAFlavorThatChangedMeanwhileIsMadeAgain(t *testing.T) {
 	w := servicetest.New(t)
 	w.NewSite(1)
