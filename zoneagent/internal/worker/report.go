@@ -90,13 +90,13 @@ func (t *Term) flush() {
 	})
 }
 
-// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made ten times as often as
-// hosts are reported at most.
+// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made as often as
+// they are reported at most, however many transactions that takes.
 func (t *Term) changedCluster(now time.Time) *apiv1.Cluster {
 	if !t.outdated || now.Before(t.totals) {
 		return nil
 	}
-	t.outdated, t.totals = false, now.Add(t.limits.ReportEvery/10)
+	t.outdated, t.totals = false, now.Add(t.limits.ReportEvery)
 	cluster := t.clusterNoun()
 	if proto.Equal(cluster, t.zone.reported) {
 		return nil
@@ -146,9 +146,9 @@ func (t *Term) healthEvents(h *host, now *apiv1.Host) []*linkv1.JournalEntry {
 	return nil
 }
 
-// count sets the gauges, a while after the last time.
+// count sets the gauges, as often as each host is observed.
 func (t *Term) count() {
-	if time.Since(t.counted) < t.limits.ReportEvery {
+	if time.Since(t.counted) < t.limits.ObserveEvery {
 		return
 	}
 	t.counted = time.Now()
