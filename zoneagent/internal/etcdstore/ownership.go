@@ -68,6 +68,9 @@ func (s *Store) campaign(ctx context.Context, name string) (_ *Ownership, err er
 	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
+	if err := s.held.add(id); err != nil {
+		s.log.Warn("a lease could not be noted; the agent's next process will wait for its end", "error", err)
+	}
 	o := &Ownership{
 		Name: name, Key: s.keys.of(elections, name, fmt.Sprintf("%016x", id)), store: s,
 		keeper:  &keeper{leases: s.leases, id: id, ttl: ttl, margin: s.cfg.LeaseMargin, elapsed: s.cfg.Elapsed, sent: sent},
@@ -233,6 +236,9 @@ func (o *Ownership) lose(why error) {
 		}
 		o.stop(why)
 		close(o.lost)
+		if o.store.base.Err() == nil {
+			o.store.held.remove(o.keeper.id) // it is kept no more, and ends by itself
+		}
 	})
 }
 

@@ -26,6 +26,7 @@ type Store struct {
 	folder  *folder
 	client  *clientv3.Client
 	leases  leaser
+	held    *heldLeases
 	witness witness
 	feed    *feed
 	hints   hints
@@ -86,6 +87,9 @@ func (s *Store) open(ctx context.Context) error {
 		if err := s.settle(ctx, "etcd's other members were forgotten"); err != nil {
 			return err
 		}
+	}
+	if err := s.endFormer(ctx); err != nil {
+		s.log.Warn("what this agent's former process owned ends by itself", "error", err)
 	}
 	s.findEndpoints(ctx)
 	s.children.Go(func() { s.watchLoop(s.base) })
