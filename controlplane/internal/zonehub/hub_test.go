@@ -80,6 +80,38 @@ func TestASessionResumesWhereTheLastOneEndedWhicheverEndStartsAnew(t *testing.T)
 	}
 }
 
+// P24: what a confirmed backup has, a zone is told with the next acknowledgement of the journal, or when its next session opens.
+func TestAZoneHearsHowFarABackupHasItsJournal(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(s.Business, "agent-1").start()
+	backUp := func() {
+		t.Helper()
+		stream := must(s.Admin().Servers.BackUp(t.Context(), &apiv1.BackUpRequest{}))
+		name := must(stream.Recv()).GetBackup()
+		must(s.Admin().Servers.ConfirmBackUp(t.Context(), &apiv1.ConfirmBackUpRequest{Backup: name}))
+	}
+	covered := func(n uint64) func() bool {
+		return func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.covered == n
+		}
+	}
+	a.tell("one")
+	s.eventually("heard", func() bool { return len(s.told()) == 1 })
+	if !covered(0)() {
+		t.Error("nothing is backed up")
+	}
+	backUp()
+	a.tell("two")
+	s.eventually("heard", func() bool { return len(s.told()) == 2 })
+	s.eventually("with the next acknowledgement", covered(1))
+	backUp()
+	a.stop()
+	a.start()
+	s.eventually("in the next session", covered(2))
+}
+
 func (s *site) sessions(a *agent) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

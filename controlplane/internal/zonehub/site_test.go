@@ -240,14 +240,15 @@ type agent struct {
 	desired chan struct{}
 	stop    func()
 
-	mu     sync.Mutex
-	holds  map[string]int // times that an object came, by kind and name
-	point  *linkv1.StateAckPoint
-	events []string // the journal
-	acked  uint64
-	opened []*link.Opened
-	ends   []error
-	kicked chan struct{}
+	mu      sync.Mutex
+	holds   map[string]int // times that an object came, by kind and name
+	point   *linkv1.StateAckPoint
+	events  []string // the journal
+	acked   uint64
+	covered uint64 // by a backup, as the acknowledgements say
+	opened  []*link.Opened
+	ends    []error
+	kicked  chan struct{}
 }
 
 func (s *site) agent(zone *apiv1.Zone, name string) *agent {
@@ -409,7 +410,7 @@ func (s source) Acknowledged(_ context.Context, ack *linkv1.JournalAck) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range ack.GetPoints() {
-		s.acked = max(s.acked, p.GetSequence())
+		s.acked, s.covered = max(s.acked, p.GetSequence()), max(s.covered, p.GetCovered())
 	}
 	return nil
 }

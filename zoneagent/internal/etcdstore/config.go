@@ -38,10 +38,9 @@ type Config struct {
 	// Heartbeat is how often the store is looked at when nothing else asks it (2 s by default); AnchorEvery how often
 	// the anchor is written at most (5 s).
 	Heartbeat, AnchorEvery time.Duration
-	// JournalKeep and JournalKeepFor bound what is kept of a stream after acknowledgement, for a replay: 4096 entries,
-	// a day.
-	JournalKeep    uint64
-	JournalKeepFor time.Duration
+	// JournalKeep bounds what is kept of all streams together after acknowledgement and before a backup of the control
+	// plane has it, to be sent again: 262144 entries by default, of which each stream has an equal part.
+	JournalKeep uint64
 	// MemberGrace is how long a member may be away before another agent takes its place: 5 min by default.
 	MemberGrace time.Duration
 
@@ -78,10 +77,9 @@ func (c Config) withDefaults() Config {
 	or(&c.LeaseMargin, time.Second)
 	or(&c.Heartbeat, 2*time.Second)
 	or(&c.AnchorEvery, 5*time.Second)
-	or(&c.JournalKeepFor, 24*time.Hour)
 	or(&c.MemberGrace, 5*time.Minute)
 	if c.JournalKeep == 0 {
-		c.JournalKeep = 4096
+		c.JournalKeep = 1 << 18
 	}
 	ops, bytes := 128, 1<<20
 	if c.Member != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -32,9 +31,9 @@ func (s *Store) JournalSource(own *Ownership) *JournalSource {
 // Changed holds a hint when there may be something new.
 func (j *JournalSource) Changed() <-chan struct{} { return j.changed }
 
-// streamState is one stream: where it ends and up to where it was acknowledged.
+// streamState is one stream: where it ends, and up to where it was acknowledged, is covered by a backup, and was deleted.
 type streamState struct {
-	last, acknowledged uint64
+	last, acknowledged, covered, trimmed uint64
 }
 
 // streams reads the heads of all streams, by "origin/stream".
@@ -58,7 +57,7 @@ func (j *JournalSource) streams(ctx context.Context) (map[string]streamState, er
 			if c.Space == journalHead {
 				st.last = h.GetNext() - 1
 			} else {
-				st.acknowledged = h.GetAcknowledged()
+				st.acknowledged, st.covered, st.trimmed = h.GetAcknowledged(), h.GetCovered(), h.GetTrimmed()
 			}
 			out[c.ID] = st
 		}
@@ -117,7 +116,7 @@ func checkPoint(p *linkv1.JournalPoint) error {
 }
 
 // Acknowledged takes note that entries are committed at the control plane, and of those that it did not accept. What is
-// acknowledged is kept within a bound.
+// acknowledged is kept until a backup of the control plane has it, within a bound.
 func (j *JournalSource) Acknowledged(ctx context.Context, ack *linkv1.JournalAck) error {
 	all, err := j.streams(ctx)
 	if err != nil {
@@ -137,9 +136,10 @@ func (j *JournalSource) Acknowledged(ctx context.Context, ack *linkv1.JournalAck
 		if !ok {
 			continue
 		}
-		if err := j.acknowledge(ctx, t, p, st); err != nil {
-			return fmt.Errorf("acknowledge journal %s of %s: %w", p.GetStream(), p.GetOrigin(), err)
+		if err := checkPoint(p); err != nil {
+			return err
 		}
+		j.acknowledge(t, p, st, max(j.store.cfg.JournalKeep/uint64(len(all)), 1))
 		if t, err = j.next(ctx, t); err != nil {
 			return err
 		}
@@ -177,46 +177,42 @@ func (t *Tx) reject(r *linkv1.Rejected) {
 	t.put(t.keys().of(rejected, e.GetOrigin(), e.GetStream(), sequence(e.GetSequence())), r)
 }
 
-func (j *JournalSource) acknowledge(ctx context.Context, t *Tx, p *linkv1.JournalPoint, st streamState) error {
-	acknowledged := min(p.GetSequence(), st.last)
-	if acknowledged <= st.acknowledged {
-		return nil
-	}
-	t.put(t.keys().of(journalAcked, p.GetOrigin(), p.GetStream()), &zonev1.JournalHead{Acknowledged: acknowledged})
-	if acknowledged/trimEvery == st.acknowledged/trimEvery && acknowledged != st.last {
-		return nil
-	}
-	return j.trim(ctx, t, p, acknowledged)
-}
-
-// trimEvery is after how many acknowledged entries a stream is looked through for what need not be kept.
+// trimEvery is after how many acknowledged entries a stream is looked at for the bound.
 const trimEvery = 64
 
-// trim deletes entries that were acknowledged, beyond the number and the age that are kept for a replay.
-func (j *JournalSource) trim(ctx context.Context, t *Tx, p *linkv1.JournalPoint, acknowledged uint64) error {
-	cfg, keys := j.store.cfg, j.store.keys
-	var upTo uint64
-	if acknowledged > cfg.JournalKeep {
-		upTo = acknowledged - cfg.JournalKeep
+// acknowledge moves a stream's points. It deletes what a backup covers, and, of what none does, all but the last keep entries:
+// they could be sent again only to a control plane that has forgotten them, and the store is not to be full of them.
+func (j *JournalSource) acknowledge(t *Tx, p *linkv1.JournalPoint, was streamState, keep uint64) {
+	is := was
+	is.acknowledged = max(was.acknowledged, min(p.GetSequence(), was.last))
+	is.covered = max(was.covered, min(p.GetCovered(), p.GetSequence(), is.acknowledged))
+	is.trimmed = max(was.trimmed, is.covered)
+	if there := min(p.GetSequence(), is.acknowledged); there > keep && (there/trimEvery != was.acknowledged/trimEvery || there == was.last) {
+		is.trimmed = max(is.trimmed, there-keep)
 	}
-	oldest, err := j.After(ctx, &linkv1.JournalPoint{Origin: p.GetOrigin(), Stream: p.GetStream(), Sequence: upTo}, 4*trimEvery)
-	if err != nil {
-		return err
+	if is == was {
+		return
 	}
-	for _, e := range oldest.GetEntries() {
-		if e.GetSequence() > acknowledged || time.Since(e.GetTime().AsTime()) < cfg.JournalKeepFor {
-			break
-		}
-		upTo = e.GetSequence()
-	}
-	if upTo == 0 {
-		return nil
+	t.put(t.keys().of(journalAcked, p.GetOrigin(), p.GetStream()),
+		&zonev1.JournalHead{Acknowledged: is.acknowledged, Covered: is.covered, Trimmed: is.trimmed})
+	if is.trimmed == was.trimmed {
+		return
 	}
 	for _, s := range []Space{journals, rejected} {
-		prefix := keys.under(s, p.GetOrigin(), p.GetStream())
-		t.delRange(prefix+sequence(0), prefix+sequence(upTo+1))
+		prefix := t.keys().under(s, p.GetOrigin(), p.GetStream())
+		t.delRange(prefix+sequence(0), prefix+sequence(is.trimmed+1))
 	}
-	return nil
+	if is.trimmed > is.covered && was.trimmed <= was.covered {
+		j.store.log.Warn("entries of a journal are deleted that no confirmed backup of the control plane has",
+			"origin", p.GetOrigin(), "stream", p.GetStream(), "up to", is.trimmed, "covered up to", is.covered)
+		t.Journal(trimmedEvent(p, is.covered))
+	}
+}
+
+// trimmedEvent tells that a stream is no longer kept back to where a backup has it.
+func trimmedEvent(p *linkv1.JournalPoint, covered uint64) *linkv1.JournalEntry {
+	return warning("zone.journal-trimmed", fmt.Sprintf("of journal %s/%s more was acknowledged than is kept without a backup; what a control plane "+
+		"that is restored has of it after entry %d, it may lack for good: make a backup, with \"naru server backup\"", p.GetOrigin(), p.GetStream(), covered))
 }
 
 // unclaimedEvent tells of desired objects that a full sync did not name.
@@ -225,9 +221,12 @@ func unclaimedEvent(missing []*apiv1.Reference) *linkv1.JournalEntry {
 	for _, r := range missing[:min(len(missing), 10)] {
 		first = append(first, r.GetKind()+" "+r.GetName())
 	}
+	return warning("zone.unclaimed", strconv.Itoa(len(missing))+" objects of the zone are unknown to the control plane and are kept: "+strings.Join(first, ", "))
+}
+
+func warning(kind, message string) *linkv1.JournalEntry {
 	now := timestamppb.Now()
 	return &linkv1.JournalEntry{Time: now, Body: &linkv1.JournalEntry_Event{Event: &apiv1.Event{
-		Id: uuid.Must(uuid.NewV7()).String(), Time: now, Severity: apiv1.Event_WARNING, Type: "zone.unclaimed",
-		Message: strconv.Itoa(len(missing)) + " objects of the zone are unknown to the control plane and are kept: " + strings.Join(first, ", "),
+		Id: uuid.Must(uuid.NewV7()).String(), Time: now, Severity: apiv1.Event_WARNING, Type: kind, Message: message,
 	}}}
 }

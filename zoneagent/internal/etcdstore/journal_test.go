@@ -19,7 +19,7 @@ func ack(origin, stream string, n uint64, rejected ...*linkv1.Rejected) *linkv1.
 func TestAJournalIsSentUntilItIsAcknowledgedAndReplayedOnRequest(t *testing.T) {
 	z := newZone(t)
 	c := z.config(1)
-	c.JournalKeep = 100
+	c.JournalKeep = 200 // of two streams
 	a := z.open(c)
 	own, link := a.own("cluster/c1"), a.own(UplinkName)
 	source := a.JournalSource(link)
@@ -60,6 +60,9 @@ func TestAJournalIsSentUntilItIsAcknowledgedAndReplayedOnRequest(t *testing.T) {
 	if n := len(kept.GetEntries()); n != 100 {
 		t.Errorf("%d entries are kept, 100 are asked", n)
 	}
+	if zone := a.journal(life.GetId(), "zone"); len(zone) != 2 || zone[1].GetEvent().GetType() != "zone.journal-trimmed" {
+		t.Errorf("what no backup has is deleted, and the zone says %v", zone)
+	}
 	tx = a.Begin(own)
 	tx.Journal(usage("later"))
 	a.commit(tx)
@@ -68,31 +71,96 @@ func TestAJournalIsSentUntilItIsAcknowledgedAndReplayedOnRequest(t *testing.T) {
 	}
 }
 
-func TestAcknowledgedEntriesGoWhenTheyAreOld(t *testing.T) {
+func TestP24AcknowledgedEntriesAreKeptUntilABackupHasThem(t *testing.T) {
 	a := newZone(t).one()
 	own, link := a.own("cluster/c1"), a.own(UplinkName)
 	for i := range 10 {
 		e := usage(fmt.Sprintf("vm-%d", i))
-		if i < 6 {
-			e.Time = timestamppb.New(time.Now().Add(-25 * time.Hour))
-		}
+		e.Time = timestamppb.New(time.Now().AddDate(-1, 0, 0)) // age alone is no reason
 		tx := a.Begin(own)
 		tx.Journal(e)
 		a.commit(tx)
 	}
 	life, _ := a.Incarnation()
 	source := a.JournalSource(link)
-	if err := source.Acknowledged(t.Context(), ack(life.GetId(), "c1", 4)); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		what              string
+		sequence, covered uint64
+		oldest            uint64
+		points            [2]uint64
+	}{
+		{"nothing is covered", 10, 0, 1, [2]uint64{10, 0}},
+		{"a backup has some", 10, 4, 5, [2]uint64{10, 4}},
+		{"an older word comes late", 7, 2, 5, [2]uint64{10, 4}},
+		{"a plane that was restored has less, and its backup says more than that", 3, 9, 5, [2]uint64{10, 4}},
+		{"a backup has all", 10, 10, 0, [2]uint64{10, 10}},
+		{"the plane claims more than there is", 99, 99, 0, [2]uint64{10, 10}},
+	} {
+		p := ack(life.GetId(), "c1", c.sequence)
+		p.Points[0].Covered = c.covered
+		if err := source.Acknowledged(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		var oldest uint64
+		if kept := a.journal(life.GetId(), "c1"); len(kept) > 0 {
+			oldest = kept[0].GetSequence()
+		}
+		st := must(source.streams(t.Context()))[life.GetId()+"/c1"]
+		if oldest != c.oldest || [2]uint64{st.acknowledged, st.covered} != c.points {
+			t.Errorf("%s: the oldest kept is %d, want %d; %+v", c.what, oldest, c.oldest, st)
+		}
 	}
-	if got := a.journal(life.GetId(), "c1"); len(got) != 10 {
-		t.Errorf("%d entries: one that is not due was trimmed", len(got))
+	if zone := a.journal(life.GetId(), "zone"); len(zone) != 0 {
+		t.Errorf("nothing was lost, and the zone says %v", zone)
 	}
-	if err := source.Acknowledged(t.Context(), ack(life.GetId(), "c1", 10)); err != nil {
-		t.Fatal(err)
+}
+
+func TestP24ThatTheBoundWasReachedIsToldOnceUntilABackupCoversItAgain(t *testing.T) {
+	z := newZone(t)
+	c := z.config(1)
+	c.JournalKeep = 40
+	a := z.open(c)
+	own, link := a.own("cluster/c1"), a.own(UplinkName)
+	life, _ := a.Incarnation()
+	source := a.JournalSource(link)
+	written := uint64(0)
+	acknowledge := func(entries int, covered uint64) (told int) {
+		for range entries {
+			tx := a.Begin(own)
+			tx.Journal(usage("vm"))
+			a.commit(tx)
+			written++
+		}
+		p := ack(life.GetId(), "c1", written)
+		p.Points[0].Covered = covered
+		if err := source.Acknowledged(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range a.journal(life.GetId(), "zone") {
+			if e.GetEvent().GetType() == "zone.journal-trimmed" {
+				told++
+			}
+		}
+		if kept := len(a.journal(life.GetId(), "c1")); kept > 40 {
+			t.Errorf("%d entries are kept", kept)
+		}
+		return told
 	}
-	if got := a.journal(life.GetId(), "c1"); len(got) != 4 || got[0].GetSequence() != 7 {
-		t.Errorf("%d entries are left", len(got))
+	for _, step := range []struct {
+		what    string
+		entries int
+		covered uint64
+		told    int
+	}{
+		{"there is room", 30, 0, 0},
+		{"the bound is reached", 30, 0, 1},
+		{"and again", 30, 0, 1},
+		{"a backup has all", 5, 95, 1},
+		{"the bound is reached once more", 60, 95, 2},
+	} {
+		if told := acknowledge(step.entries, step.covered); told != step.told {
+			t.Errorf("%s: told %d times, want %d", step.what, told, step.told)
+		}
 	}
 }
 
