@@ -716,13 +716,13 @@ const file_naru_api_v1_administrator_proto_rawDesc = "" +
 	"\x1aDeleteAdministratorRequest\x12/\n" +
 	"\radministrator\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\radministrator\"S\n" +
 	"\x1bDeleteAdministratorResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\x80\x06\n" +
-	"\x14AdministratorService\x12\x81\x01\n" +
-	"\x12ListAdministrators\x12&.naru.api.v1.ListAdministratorsRequest\x1a'.naru.api.v1.ListAdministratorsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/administrators\x12\x9a\x01\n" +
-	"\x10GetAdministrator\x12$.naru.api.v1.GetAdministratorRequest\x1a%.naru.api.v1.GetAdministratorResponse\"9\x82\xd3\xe4\x93\x023b\radministrator\x12\"/v1/administrators/{administrator}\x12\x87\x01\n" +
-	"\x13CreateAdministrator\x12'.naru.api.v1.CreateAdministratorRequest\x1a(.naru.api.v1.CreateAdministratorResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/administrators\x12\x9a\x01\n" +
-	"\x12RenewAdministrator\x12&.naru.api.v1.RenewAdministratorRequest\x1a'.naru.api.v1.RenewAdministratorResponse\"3\x82\xd3\xe4\x93\x02-:\x01*\"(/v1/administrators/{administrator}:renew\x12\x9f\x01\n" +
-	"\x13DeleteAdministrator\x12'.naru.api.v1.DeleteAdministratorRequest\x1a(.naru.api.v1.DeleteAdministratorResponse\"5\x82\xd3\xe4\x93\x02/b\toperation*\"/v1/administrators/{administrator}B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\xf3\x06\n" +
+	"\x14AdministratorService\x12\x97\x01\n" +
+	"\x12ListAdministrators\x12&.naru.api.v1.ListAdministratorsRequest\x1a'.naru.api.v1.ListAdministratorsResponse\"0\xb2\xbb\x18\x12administrator.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/administrators\x12\xb0\x01\n" +
+	"\x10GetAdministrator\x12$.naru.api.v1.GetAdministratorRequest\x1a%.naru.api.v1.GetAdministratorResponse\"O\xb2\xbb\x18\x12administrator.read\x82\xd3\xe4\x93\x023b\radministrator\x12\"/v1/administrators/{administrator}\x12\x9f\x01\n" +
+	"\x13CreateAdministrator\x12'.naru.api.v1.CreateAdministratorRequest\x1a(.naru.api.v1.CreateAdministratorResponse\"5\xb2\xbb\x18\x14administrator.create\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/administrators\x12\xb1\x01\n" +
+	"\x12RenewAdministrator\x12&.naru.api.v1.RenewAdministratorRequest\x1a'.naru.api.v1.RenewAdministratorResponse\"J\xb2\xbb\x18\x13administrator.renew\x82\xd3\xe4\x93\x02-:\x01*\"(/v1/administrators/{administrator}:renew\x12\xb7\x01\n" +
+	"\x13DeleteAdministrator\x12'.naru.api.v1.DeleteAdministratorRequest\x1a(.naru.api.v1.DeleteAdministratorResponse\"M\xb2\xbb\x18\x14administrator.delete\x82\xd3\xe4\x93\x02/b\toperation*\"/v1/administrators/{administrator}B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_administrator_proto_rawDescOnce sync.Once

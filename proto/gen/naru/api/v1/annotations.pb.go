@@ -160,6 +160,22 @@ var file_naru_api_v1_annotations_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50101,opt,name=edge,enum=naru.api.v1.Edge",
 		Filename:      "naru/api/v1/annotations.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*string)(nil),
+		Field:         50102,
+		Name:          "naru.api.v1.permission",
+		Tag:           "bytes,50102,opt,name=permission",
+		Filename:      "naru/api/v1/annotations.proto",
+	},
+	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50103,
+		Name:          "naru.api.v1.sensitive",
+		Tag:           "varint,50103,opt,name=sensitive",
+		Filename:      "naru/api/v1/annotations.proto",
+	},
 }
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -176,6 +192,14 @@ var (
 	//
 	// optional naru.api.v1.Edge edge = 50101;
 	E_Edge = &file_naru_api_v1_annotations_proto_extTypes[1]
+	// permission that a role has to have for the method: noun.verb. "public" is for anybody, "self" for whoever is known.
+	//
+	// optional string permission = 50102;
+	E_Permission = &file_naru_api_v1_annotations_proto_extTypes[2]
+	// sensitive reads leave an entry in the record before they are answered.
+	//
+	// optional bool sensitive = 50103;
+	E_Sensitive = &file_naru_api_v1_annotations_proto_extTypes[3]
 )
 
 var File_naru_api_v1_annotations_proto protoreflect.FileDescriptor
@@ -196,7 +220,11 @@ const file_naru_api_v1_annotations_proto_rawDesc = "" +
 	"\x0fEDGE_LOCAL_READ\x10\x02\x12\x12\n" +
 	"\x0eEDGE_LOCAL_ACT\x10\x03:L\n" +
 	"\x06access\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0e2\x13.naru.api.v1.AccessR\x06access:G\n" +
-	"\x04edge\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e2\x11.naru.api.v1.EdgeR\x04edgeB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x04edge\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e2\x11.naru.api.v1.EdgeR\x04edge:@\n" +
+	"\n" +
+	"permission\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\tR\n" +
+	"permission:>\n" +
+	"\tsensitive\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\bR\tsensitiveB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_annotations_proto_rawDescOnce sync.Once
@@ -220,12 +248,14 @@ var file_naru_api_v1_annotations_proto_goTypes = []any{
 var file_naru_api_v1_annotations_proto_depIdxs = []int32{
 	2, // 0: naru.api.v1.access:extendee -> google.protobuf.FieldOptions
 	3, // 1: naru.api.v1.edge:extendee -> google.protobuf.MethodOptions
-	0, // 2: naru.api.v1.access:type_name -> naru.api.v1.Access
-	1, // 3: naru.api.v1.edge:type_name -> naru.api.v1.Edge
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	2, // [2:4] is the sub-list for extension type_name
-	0, // [0:2] is the sub-list for extension extendee
+	3, // 2: naru.api.v1.permission:extendee -> google.protobuf.MethodOptions
+	3, // 3: naru.api.v1.sensitive:extendee -> google.protobuf.MethodOptions
+	0, // 4: naru.api.v1.access:type_name -> naru.api.v1.Access
+	1, // 5: naru.api.v1.edge:type_name -> naru.api.v1.Edge
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	4, // [4:6] is the sub-list for extension type_name
+	0, // [0:4] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
 }
 
@@ -241,7 +271,7 @@ func file_naru_api_v1_annotations_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_annotations_proto_rawDesc), len(file_naru_api_v1_annotations_proto_rawDesc)),
 			NumEnums:      2,
 			NumMessages:   0,
-			NumExtensions: 2,
+			NumExtensions: 4,
 			NumServices:   0,
 		},
 		GoTypes:           file_naru_api_v1_annotations_proto_goTypes,

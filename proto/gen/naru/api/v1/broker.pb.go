@@ -902,14 +902,14 @@ const file_naru_api_v1_broker_proto_rawDesc = "" +
 	"\x14WatchBrokersResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12+\n" +
-	"\x06broker\x18\x03 \x01(\v2\x13.naru.api.v1.BrokerR\x06broker2\xdc\x05\n" +
-	"\rBrokerService\x12e\n" +
-	"\vListBrokers\x12\x1f.naru.api.v1.ListBrokersRequest\x1a .naru.api.v1.ListBrokersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/brokers\x12p\n" +
-	"\tGetBroker\x12\x1d.naru.api.v1.GetBrokerRequest\x1a\x1e.naru.api.v1.GetBrokerResponse\"$\x82\xd3\xe4\x93\x02\x1eb\x06broker\x12\x14/v1/brokers/{broker}\x12{\n" +
-	"\fCreateBroker\x12 .naru.api.v1.CreateBrokerRequest\x1a!.naru.api.v1.CreateBrokerResponse\"&\x82\xd3\xe4\x93\x02 :\x06brokerb\toperation\"\v/v1/brokers\x12\x84\x01\n" +
-	"\fUpdateBroker\x12 .naru.api.v1.UpdateBrokerRequest\x1a!.naru.api.v1.UpdateBrokerResponse\"/\x82\xd3\xe4\x93\x02):\x06brokerb\x06broker2\x17/v1/brokers/{broker.id}\x12|\n" +
-	"\fDeleteBroker\x12 .naru.api.v1.DeleteBrokerRequest\x1a!.naru.api.v1.DeleteBrokerResponse\"'\x82\xd3\xe4\x93\x02!b\toperation*\x14/v1/brokers/{broker}\x12p\n" +
-	"\fWatchBrokers\x12 .naru.api.v1.WatchBrokersRequest\x1a!.naru.api.v1.WatchBrokersResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/brokers:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x06broker\x18\x03 \x01(\v2\x13.naru.api.v1.BrokerR\x06broker2\xbe\x06\n" +
+	"\rBrokerService\x12t\n" +
+	"\vListBrokers\x12\x1f.naru.api.v1.ListBrokersRequest\x1a .naru.api.v1.ListBrokersResponse\"\"\xb2\xbb\x18\vbroker.read\x82\xd3\xe4\x93\x02\r\x12\v/v1/brokers\x12\x7f\n" +
+	"\tGetBroker\x12\x1d.naru.api.v1.GetBrokerRequest\x1a\x1e.naru.api.v1.GetBrokerResponse\"3\xb2\xbb\x18\vbroker.read\x82\xd3\xe4\x93\x02\x1eb\x06broker\x12\x14/v1/brokers/{broker}\x12\x8c\x01\n" +
+	"\fCreateBroker\x12 .naru.api.v1.CreateBrokerRequest\x1a!.naru.api.v1.CreateBrokerResponse\"7\xb2\xbb\x18\rbroker.create\x82\xd3\xe4\x93\x02 :\x06brokerb\toperation\"\v/v1/brokers\x12\x95\x01\n" +
+	"\fUpdateBroker\x12 .naru.api.v1.UpdateBrokerRequest\x1a!.naru.api.v1.UpdateBrokerResponse\"@\xb2\xbb\x18\rbroker.update\x82\xd3\xe4\x93\x02):\x06brokerb\x06broker2\x17/v1/brokers/{broker.id}\x12\x8d\x01\n" +
+	"\fDeleteBroker\x12 .naru.api.v1.DeleteBrokerRequest\x1a!.naru.api.v1.DeleteBrokerResponse\"8\xb2\xbb\x18\rbroker.delete\x82\xd3\xe4\x93\x02!b\toperation*\x14/v1/brokers/{broker}\x12\x7f\n" +
+	"\fWatchBrokers\x12 .naru.api.v1.WatchBrokersRequest\x1a!.naru.api.v1.WatchBrokersResponse\"(\xb2\xbb\x18\vbroker.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/brokers:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_broker_proto_rawDescOnce sync.Once

@@ -979,15 +979,15 @@ const file_naru_api_v1_cluster_proto_rawDesc = "" +
 	"\x15WatchClustersResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12.\n" +
-	"\acluster\x18\x03 \x01(\v2\x14.naru.api.v1.ClusterR\acluster2\x8a\x06\n" +
-	"\x0eClusterService\x12m\n" +
-	"\fListClusters\x12 .naru.api.v1.ListClustersRequest\x1a!.naru.api.v1.ListClustersResponse\"\x18\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/clusters\x12z\n" +
+	"\acluster\x18\x03 \x01(\v2\x14.naru.api.v1.ClusterR\acluster2\xf2\x06\n" +
+	"\x0eClusterService\x12}\n" +
+	"\fListClusters\x12 .naru.api.v1.ListClustersRequest\x1a!.naru.api.v1.ListClustersResponse\"(\xa8\xbb\x18\x02\xb2\xbb\x18\fcluster.read\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/clusters\x12\x8a\x01\n" +
 	"\n" +
-	"GetCluster\x12\x1e.naru.api.v1.GetClusterRequest\x1a\x1f.naru.api.v1.GetClusterResponse\"+\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02!b\acluster\x12\x16/v1/clusters/{cluster}\x12\x80\x01\n" +
-	"\rCreateCluster\x12!.naru.api.v1.CreateClusterRequest\x1a\".naru.api.v1.CreateClusterResponse\"(\x82\xd3\xe4\x93\x02\":\aclusterb\toperation\"\f/v1/clusters\x12\x8b\x01\n" +
-	"\rUpdateCluster\x12!.naru.api.v1.UpdateClusterRequest\x1a\".naru.api.v1.UpdateClusterResponse\"3\x82\xd3\xe4\x93\x02-:\aclusterb\acluster2\x19/v1/clusters/{cluster.id}\x12\x81\x01\n" +
-	"\rDeleteCluster\x12!.naru.api.v1.DeleteClusterRequest\x1a\".naru.api.v1.DeleteClusterResponse\")\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/clusters/{cluster}\x12x\n" +
-	"\rWatchClusters\x12!.naru.api.v1.WatchClustersRequest\x1a\".naru.api.v1.WatchClustersResponse\"\x1e\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/clusters:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"GetCluster\x12\x1e.naru.api.v1.GetClusterRequest\x1a\x1f.naru.api.v1.GetClusterResponse\";\xa8\xbb\x18\x02\xb2\xbb\x18\fcluster.read\x82\xd3\xe4\x93\x02!b\acluster\x12\x16/v1/clusters/{cluster}\x12\x92\x01\n" +
+	"\rCreateCluster\x12!.naru.api.v1.CreateClusterRequest\x1a\".naru.api.v1.CreateClusterResponse\":\xb2\xbb\x18\x0ecluster.create\x82\xd3\xe4\x93\x02\":\aclusterb\toperation\"\f/v1/clusters\x12\x9d\x01\n" +
+	"\rUpdateCluster\x12!.naru.api.v1.UpdateClusterRequest\x1a\".naru.api.v1.UpdateClusterResponse\"E\xb2\xbb\x18\x0ecluster.update\x82\xd3\xe4\x93\x02-:\aclusterb\acluster2\x19/v1/clusters/{cluster.id}\x12\x93\x01\n" +
+	"\rDeleteCluster\x12!.naru.api.v1.DeleteClusterRequest\x1a\".naru.api.v1.DeleteClusterResponse\";\xb2\xbb\x18\x0ecluster.delete\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/clusters/{cluster}\x12\x88\x01\n" +
+	"\rWatchClusters\x12!.naru.api.v1.WatchClustersRequest\x1a\".naru.api.v1.WatchClustersResponse\".\xa8\xbb\x18\x01\xb2\xbb\x18\fcluster.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/clusters:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_cluster_proto_rawDescOnce sync.Once

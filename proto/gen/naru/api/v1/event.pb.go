@@ -511,12 +511,14 @@ const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\x13WatchEventsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12(\n" +
-	"\x05event\x18\x03 \x01(\v2\x12.naru.api.v1.EventR\x05event2\xe7\x01\n" +
-	"\fEventService\x12e\n" +
+	"\x05event\x18\x03 \x01(\v2\x12.naru.api.v1.EventR\x05event2\x83\x02\n" +
+	"\fEventService\x12s\n" +
 	"\n" +
-	"ListEvents\x12\x1e.naru.api.v1.ListEventsRequest\x1a\x1f.naru.api.v1.ListEventsResponse\"\x16\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/events\x12p\n" +
-	"\vWatchEvents\x12\x1f.naru.api.v1.WatchEventsRequest\x1a .naru.api.v1.WatchEventsResponse\"\x1c\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"ListEvents\x12\x1e.naru.api.v1.ListEventsRequest\x1a\x1f.naru.api.v1.ListEventsResponse\"$\xa8\xbb\x18\x01\xb2\xbb\x18\n" +
+	"event.read\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/events\x12~\n" +
+	"\vWatchEvents\x12\x1f.naru.api.v1.WatchEventsRequest\x1a .naru.api.v1.WatchEventsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\n" +
+	"event.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_event_proto_rawDescOnce sync.Once

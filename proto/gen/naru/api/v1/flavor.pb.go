@@ -781,14 +781,14 @@ const file_naru_api_v1_flavor_proto_rawDesc = "" +
 	"\x14WatchFlavorsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12+\n" +
-	"\x06flavor\x18\x03 \x01(\v2\x13.naru.api.v1.FlavorR\x06flavor2\xe4\x05\n" +
-	"\rFlavorService\x12i\n" +
-	"\vListFlavors\x12\x1f.naru.api.v1.ListFlavorsRequest\x1a .naru.api.v1.ListFlavorsResponse\"\x17\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/flavors\x12t\n" +
-	"\tGetFlavor\x12\x1d.naru.api.v1.GetFlavorRequest\x1a\x1e.naru.api.v1.GetFlavorResponse\"(\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1eb\x06flavor\x12\x14/v1/flavors/{flavor}\x12{\n" +
-	"\fCreateFlavor\x12 .naru.api.v1.CreateFlavorRequest\x1a!.naru.api.v1.CreateFlavorResponse\"&\x82\xd3\xe4\x93\x02 :\x06flavorb\toperation\"\v/v1/flavors\x12\x84\x01\n" +
-	"\fUpdateFlavor\x12 .naru.api.v1.UpdateFlavorRequest\x1a!.naru.api.v1.UpdateFlavorResponse\"/\x82\xd3\xe4\x93\x02):\x06flavorb\x06flavor2\x17/v1/flavors/{flavor.id}\x12|\n" +
-	"\fDeleteFlavor\x12 .naru.api.v1.DeleteFlavorRequest\x1a!.naru.api.v1.DeleteFlavorResponse\"'\x82\xd3\xe4\x93\x02!b\toperation*\x14/v1/flavors/{flavor}\x12p\n" +
-	"\fWatchFlavors\x12 .naru.api.v1.WatchFlavorsRequest\x1a!.naru.api.v1.WatchFlavorsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/flavors:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x06flavor\x18\x03 \x01(\v2\x13.naru.api.v1.FlavorR\x06flavor2\xc7\x06\n" +
+	"\rFlavorService\x12x\n" +
+	"\vListFlavors\x12\x1f.naru.api.v1.ListFlavorsRequest\x1a .naru.api.v1.ListFlavorsResponse\"&\xa8\xbb\x18\x01\xb2\xbb\x18\vflavor.read\x82\xd3\xe4\x93\x02\r\x12\v/v1/flavors\x12\x83\x01\n" +
+	"\tGetFlavor\x12\x1d.naru.api.v1.GetFlavorRequest\x1a\x1e.naru.api.v1.GetFlavorResponse\"7\xa8\xbb\x18\x01\xb2\xbb\x18\vflavor.read\x82\xd3\xe4\x93\x02\x1eb\x06flavor\x12\x14/v1/flavors/{flavor}\x12\x8c\x01\n" +
+	"\fCreateFlavor\x12 .naru.api.v1.CreateFlavorRequest\x1a!.naru.api.v1.CreateFlavorResponse\"7\xb2\xbb\x18\rflavor.create\x82\xd3\xe4\x93\x02 :\x06flavorb\toperation\"\v/v1/flavors\x12\x95\x01\n" +
+	"\fUpdateFlavor\x12 .naru.api.v1.UpdateFlavorRequest\x1a!.naru.api.v1.UpdateFlavorResponse\"@\xb2\xbb\x18\rflavor.update\x82\xd3\xe4\x93\x02):\x06flavorb\x06flavor2\x17/v1/flavors/{flavor.id}\x12\x8d\x01\n" +
+	"\fDeleteFlavor\x12 .naru.api.v1.DeleteFlavorRequest\x1a!.naru.api.v1.DeleteFlavorResponse\"8\xb2\xbb\x18\rflavor.delete\x82\xd3\xe4\x93\x02!b\toperation*\x14/v1/flavors/{flavor}\x12\x7f\n" +
+	"\fWatchFlavors\x12 .naru.api.v1.WatchFlavorsRequest\x1a!.naru.api.v1.WatchFlavorsResponse\"(\xb2\xbb\x18\vflavor.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/flavors:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_flavor_proto_rawDescOnce sync.Once

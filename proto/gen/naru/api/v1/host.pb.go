@@ -1705,21 +1705,21 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"A\n" +
 	"\x18DeclareHostFoundResponse\x12%\n" +
-	"\x04host\x18\x01 \x01(\v2\x11.naru.api.v1.HostR\x04host2\x9d\b\n" +
-	"\vHostService\x12a\n" +
-	"\tListHosts\x12\x1d.naru.api.v1.ListHostsRequest\x1a\x1e.naru.api.v1.ListHostsResponse\"\x15\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\v\x12\t/v1/hosts\x12h\n" +
-	"\aGetHost\x12\x1b.naru.api.v1.GetHostRequest\x1a\x1c.naru.api.v1.GetHostResponse\"\"\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x18b\x04host\x12\x10/v1/hosts/{host}\x12q\n" +
+	"\x04host\x18\x01 \x01(\v2\x11.naru.api.v1.HostR\x04host2\xa1\t\n" +
+	"\vHostService\x12n\n" +
+	"\tListHosts\x12\x1d.naru.api.v1.ListHostsRequest\x1a\x1e.naru.api.v1.ListHostsResponse\"\"\xa8\xbb\x18\x02\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/hosts\x12u\n" +
+	"\aGetHost\x12\x1b.naru.api.v1.GetHostRequest\x1a\x1c.naru.api.v1.GetHostResponse\"/\xa8\xbb\x18\x02\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x18b\x04host\x12\x10/v1/hosts/{host}\x12\x80\x01\n" +
 	"\n" +
-	"CreateHost\x12\x1e.naru.api.v1.CreateHostRequest\x1a\x1f.naru.api.v1.CreateHostResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x04hostb\toperation\"\t/v1/hosts\x12v\n" +
+	"CreateHost\x12\x1e.naru.api.v1.CreateHostRequest\x1a\x1f.naru.api.v1.CreateHostResponse\"1\xb2\xbb\x18\vhost.create\x82\xd3\xe4\x93\x02\x1c:\x04hostb\toperation\"\t/v1/hosts\x12\x85\x01\n" +
 	"\n" +
-	"UpdateHost\x12\x1e.naru.api.v1.UpdateHostRequest\x1a\x1f.naru.api.v1.UpdateHostResponse\"'\x82\xd3\xe4\x93\x02!:\x04hostb\x04host2\x13/v1/hosts/{host.id}\x12r\n" +
+	"UpdateHost\x12\x1e.naru.api.v1.UpdateHostRequest\x1a\x1f.naru.api.v1.UpdateHostResponse\"6\xb2\xbb\x18\vhost.update\x82\xd3\xe4\x93\x02!:\x04hostb\x04host2\x13/v1/hosts/{host.id}\x12\x81\x01\n" +
 	"\n" +
-	"DeleteHost\x12\x1e.naru.api.v1.DeleteHostRequest\x1a\x1f.naru.api.v1.DeleteHostResponse\"#\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/hosts/{host}\x12l\n" +
+	"DeleteHost\x12\x1e.naru.api.v1.DeleteHostRequest\x1a\x1f.naru.api.v1.DeleteHostResponse\"2\xb2\xbb\x18\vhost.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/hosts/{host}\x12y\n" +
 	"\n" +
-	"WatchHosts\x12\x1e.naru.api.v1.WatchHostsRequest\x1a\x1f.naru.api.v1.WatchHostsResponse\"\x1b\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/hosts:watch0\x01\x12b\n" +
-	"\bTopHosts\x12\x1c.naru.api.v1.TopHostsRequest\x1a\x1d.naru.api.v1.TopHostsResponse\"\x19\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/hosts:top\x12\x84\x01\n" +
-	"\x0fDeclareHostLost\x12#.naru.api.v1.DeclareHostLostRequest\x1a$.naru.api.v1.DeclareHostLostResponse\"&\x82\xd3\xe4\x93\x02 :\x01*b\x04host\"\x15/v1/hosts/{host}:lost\x12\x88\x01\n" +
-	"\x10DeclareHostFound\x12$.naru.api.v1.DeclareHostFoundRequest\x1a%.naru.api.v1.DeclareHostFoundResponse\"'\x82\xd3\xe4\x93\x02!:\x01*b\x04host\"\x16/v1/hosts/{host}:foundB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"WatchHosts\x12\x1e.naru.api.v1.WatchHostsRequest\x1a\x1f.naru.api.v1.WatchHostsResponse\"(\xa8\xbb\x18\x01\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/hosts:watch0\x01\x12o\n" +
+	"\bTopHosts\x12\x1c.naru.api.v1.TopHostsRequest\x1a\x1d.naru.api.v1.TopHostsResponse\"&\xa8\xbb\x18\x01\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/hosts:top\x12\x94\x01\n" +
+	"\x0fDeclareHostLost\x12#.naru.api.v1.DeclareHostLostRequest\x1a$.naru.api.v1.DeclareHostLostResponse\"6\xb2\xbb\x18\fhost.declare\x82\xd3\xe4\x93\x02 :\x01*b\x04host\"\x15/v1/hosts/{host}:lost\x12\x98\x01\n" +
+	"\x10DeclareHostFound\x12$.naru.api.v1.DeclareHostFoundRequest\x1a%.naru.api.v1.DeclareHostFoundResponse\"7\xb2\xbb\x18\fhost.declare\x82\xd3\xe4\x93\x02!:\x01*b\x04host\"\x16/v1/hosts/{host}:foundB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_host_proto_rawDescOnce sync.Once

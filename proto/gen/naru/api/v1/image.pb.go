@@ -855,17 +855,20 @@ const file_naru_api_v1_image_proto_rawDesc = "" +
 	"\x13WatchImagesResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12(\n" +
-	"\x05image\x18\x03 \x01(\v2\x12.naru.api.v1.ImageR\x05image2\xc3\x05\n" +
-	"\fImageService\x12e\n" +
+	"\x05image\x18\x03 \x01(\v2\x12.naru.api.v1.ImageR\x05image2\xa0\x06\n" +
+	"\fImageService\x12s\n" +
 	"\n" +
-	"ListImages\x12\x1e.naru.api.v1.ListImagesRequest\x1a\x1f.naru.api.v1.ListImagesResponse\"\x16\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/images\x12n\n" +
-	"\bGetImage\x12\x1c.naru.api.v1.GetImageRequest\x1a\x1d.naru.api.v1.GetImageResponse\"%\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1bb\x05image\x12\x12/v1/images/{image}\x12v\n" +
-	"\vCreateImage\x12\x1f.naru.api.v1.CreateImageRequest\x1a .naru.api.v1.CreateImageResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x05imageb\toperation\"\n" +
-	"/v1/images\x12}\n" +
-	"\vUpdateImage\x12\x1f.naru.api.v1.UpdateImageRequest\x1a .naru.api.v1.UpdateImageResponse\"+\x82\xd3\xe4\x93\x02%:\x05imageb\x05image2\x15/v1/images/{image.id}\x12w\n" +
-	"\vDeleteImage\x12\x1f.naru.api.v1.DeleteImageRequest\x1a .naru.api.v1.DeleteImageResponse\"%\x82\xd3\xe4\x93\x02\x1fb\toperation*\x12/v1/images/{image}\x12l\n" +
-	"\vWatchImages\x12\x1f.naru.api.v1.WatchImagesRequest\x1a .naru.api.v1.WatchImagesResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/images:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"ListImages\x12\x1e.naru.api.v1.ListImagesRequest\x1a\x1f.naru.api.v1.ListImagesResponse\"$\xa8\xbb\x18\x01\xb2\xbb\x18\n" +
+	"image.read\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/images\x12|\n" +
+	"\bGetImage\x12\x1c.naru.api.v1.GetImageRequest\x1a\x1d.naru.api.v1.GetImageResponse\"3\xa8\xbb\x18\x01\xb2\xbb\x18\n" +
+	"image.read\x82\xd3\xe4\x93\x02\x1bb\x05image\x12\x12/v1/images/{image}\x12\x86\x01\n" +
+	"\vCreateImage\x12\x1f.naru.api.v1.CreateImageRequest\x1a .naru.api.v1.CreateImageResponse\"4\xb2\xbb\x18\fimage.create\x82\xd3\xe4\x93\x02\x1e:\x05imageb\toperation\"\n" +
+	"/v1/images\x12\x8d\x01\n" +
+	"\vUpdateImage\x12\x1f.naru.api.v1.UpdateImageRequest\x1a .naru.api.v1.UpdateImageResponse\";\xb2\xbb\x18\fimage.update\x82\xd3\xe4\x93\x02%:\x05imageb\x05image2\x15/v1/images/{image.id}\x12\x87\x01\n" +
+	"\vDeleteImage\x12\x1f.naru.api.v1.DeleteImageRequest\x1a .naru.api.v1.DeleteImageResponse\"5\xb2\xbb\x18\fimage.delete\x82\xd3\xe4\x93\x02\x1fb\toperation*\x12/v1/images/{image}\x12z\n" +
+	"\vWatchImages\x12\x1f.naru.api.v1.WatchImagesRequest\x1a .naru.api.v1.WatchImagesResponse\"&\xb2\xbb\x18\n" +
+	"image.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/images:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_image_proto_rawDescOnce sync.Once

@@ -751,15 +751,15 @@ const file_naru_api_v1_project_proto_rawDesc = "" +
 	"\x15WatchProjectsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12.\n" +
-	"\aproject\x18\x03 \x01(\v2\x14.naru.api.v1.ProjectR\aproject2\x86\x06\n" +
-	"\x0eProjectService\x12m\n" +
-	"\fListProjects\x12 .naru.api.v1.ListProjectsRequest\x1a!.naru.api.v1.ListProjectsResponse\"\x18\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/projects\x12z\n" +
+	"\aproject\x18\x03 \x01(\v2\x14.naru.api.v1.ProjectR\aproject2\xee\x06\n" +
+	"\x0eProjectService\x12}\n" +
+	"\fListProjects\x12 .naru.api.v1.ListProjectsRequest\x1a!.naru.api.v1.ListProjectsResponse\"(\xa8\xbb\x18\x01\xb2\xbb\x18\fproject.read\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/projects\x12\x8a\x01\n" +
 	"\n" +
-	"GetProject\x12\x1e.naru.api.v1.GetProjectRequest\x1a\x1f.naru.api.v1.GetProjectResponse\"+\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02!b\aproject\x12\x16/v1/projects/{project}\x12\x80\x01\n" +
-	"\rCreateProject\x12!.naru.api.v1.CreateProjectRequest\x1a\".naru.api.v1.CreateProjectResponse\"(\x82\xd3\xe4\x93\x02\":\aprojectb\toperation\"\f/v1/projects\x12\x8b\x01\n" +
-	"\rUpdateProject\x12!.naru.api.v1.UpdateProjectRequest\x1a\".naru.api.v1.UpdateProjectResponse\"3\x82\xd3\xe4\x93\x02-:\aprojectb\aproject2\x19/v1/projects/{project.id}\x12\x81\x01\n" +
-	"\rDeleteProject\x12!.naru.api.v1.DeleteProjectRequest\x1a\".naru.api.v1.DeleteProjectResponse\")\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/projects/{project}\x12t\n" +
-	"\rWatchProjects\x12!.naru.api.v1.WatchProjectsRequest\x1a\".naru.api.v1.WatchProjectsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/projects:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"GetProject\x12\x1e.naru.api.v1.GetProjectRequest\x1a\x1f.naru.api.v1.GetProjectResponse\";\xa8\xbb\x18\x01\xb2\xbb\x18\fproject.read\x82\xd3\xe4\x93\x02!b\aproject\x12\x16/v1/projects/{project}\x12\x92\x01\n" +
+	"\rCreateProject\x12!.naru.api.v1.CreateProjectRequest\x1a\".naru.api.v1.CreateProjectResponse\":\xb2\xbb\x18\x0eproject.create\x82\xd3\xe4\x93\x02\":\aprojectb\toperation\"\f/v1/projects\x12\x9d\x01\n" +
+	"\rUpdateProject\x12!.naru.api.v1.UpdateProjectRequest\x1a\".naru.api.v1.UpdateProjectResponse\"E\xb2\xbb\x18\x0eproject.update\x82\xd3\xe4\x93\x02-:\aprojectb\aproject2\x19/v1/projects/{project.id}\x12\x93\x01\n" +
+	"\rDeleteProject\x12!.naru.api.v1.DeleteProjectRequest\x1a\".naru.api.v1.DeleteProjectResponse\";\xb2\xbb\x18\x0eproject.delete\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/projects/{project}\x12\x84\x01\n" +
+	"\rWatchProjects\x12!.naru.api.v1.WatchProjectsRequest\x1a\".naru.api.v1.WatchProjectsResponse\"*\xb2\xbb\x18\fproject.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/projects:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_project_proto_rawDescOnce sync.Once

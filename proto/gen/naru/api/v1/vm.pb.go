@@ -2074,18 +2074,18 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x10WatchVMsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1f\n" +
-	"\x02vm\x18\x03 \x01(\v2\x0f.naru.api.v1.VMR\x02vm2\xab\b\n" +
-	"\tVMService\x12Y\n" +
-	"\aListVMs\x12\x1b.naru.api.v1.ListVMsRequest\x1a\x1c.naru.api.v1.ListVMsResponse\"\x13\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\t\x12\a/v1/vms\x12\\\n" +
-	"\x05GetVM\x12\x19.naru.api.v1.GetVMRequest\x1a\x1a.naru.api.v1.GetVMResponse\"\x1c\xa8\xbb\x18\x02\x82\xd3\xe4\x93\x02\x12b\x02vm\x12\f/v1/vms/{vm}\x12k\n" +
-	"\bCreateVM\x12\x1c.naru.api.v1.CreateVMRequest\x1a\x1d.naru.api.v1.CreateVMResponse\"\"\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x18:\x02vmb\toperation\"\a/v1/vms\x12l\n" +
-	"\bUpdateVM\x12\x1c.naru.api.v1.UpdateVMRequest\x1a\x1d.naru.api.v1.UpdateVMResponse\"#\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x19:\x02vmb\x02vm2\x0f/v1/vms/{vm.id}\x12l\n" +
-	"\bDeleteVM\x12\x1c.naru.api.v1.DeleteVMRequest\x1a\x1d.naru.api.v1.DeleteVMResponse\"#\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x19b\toperation*\f/v1/vms/{vm}\x12d\n" +
-	"\bWatchVMs\x12\x1c.naru.api.v1.WatchVMsRequest\x1a\x1d.naru.api.v1.WatchVMsResponse\"\x19\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/vms:watch0\x01\x12r\n" +
-	"\aStartVM\x12\x1b.naru.api.v1.StartVMRequest\x1a\x1c.naru.api.v1.StartVMResponse\",\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:start\x12n\n" +
-	"\x06StopVM\x12\x1a.naru.api.v1.StopVMRequest\x1a\x1b.naru.api.v1.StopVMResponse\"+\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02!:\x01*b\toperation\"\x11/v1/vms/{vm}:stop\x12v\n" +
-	"\bRebootVM\x12\x1c.naru.api.v1.RebootVMRequest\x1a\x1d.naru.api.v1.RebootVMResponse\"-\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:reboot\x12Z\n" +
-	"\x06TopVMs\x12\x1a.naru.api.v1.TopVMsRequest\x1a\x1b.naru.api.v1.TopVMsResponse\"\x17\xa8\xbb\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/vms:topB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x02vm\x18\x03 \x01(\v2\x0f.naru.api.v1.VMR\x02vm2\xa3\t\n" +
+	"\tVMService\x12d\n" +
+	"\aListVMs\x12\x1b.naru.api.v1.ListVMsRequest\x1a\x1c.naru.api.v1.ListVMsResponse\"\x1e\xa8\xbb\x18\x02\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\t\x12\a/v1/vms\x12g\n" +
+	"\x05GetVM\x12\x19.naru.api.v1.GetVMRequest\x1a\x1a.naru.api.v1.GetVMResponse\"'\xa8\xbb\x18\x02\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\x12b\x02vm\x12\f/v1/vms/{vm}\x12x\n" +
+	"\bCreateVM\x12\x1c.naru.api.v1.CreateVMRequest\x1a\x1d.naru.api.v1.CreateVMResponse\"/\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.create\x82\xd3\xe4\x93\x02\x18:\x02vmb\toperation\"\a/v1/vms\x12y\n" +
+	"\bUpdateVM\x12\x1c.naru.api.v1.UpdateVMRequest\x1a\x1d.naru.api.v1.UpdateVMResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.update\x82\xd3\xe4\x93\x02\x19:\x02vmb\x02vm2\x0f/v1/vms/{vm.id}\x12y\n" +
+	"\bDeleteVM\x12\x1c.naru.api.v1.DeleteVMRequest\x1a\x1d.naru.api.v1.DeleteVMResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.delete\x82\xd3\xe4\x93\x02\x19b\toperation*\f/v1/vms/{vm}\x12o\n" +
+	"\bWatchVMs\x12\x1c.naru.api.v1.WatchVMsRequest\x1a\x1d.naru.api.v1.WatchVMsResponse\"$\xa8\xbb\x18\x01\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/vms:watch0\x01\x12~\n" +
+	"\aStartVM\x12\x1b.naru.api.v1.StartVMRequest\x1a\x1c.naru.api.v1.StartVMResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\bvm.start\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:start\x12y\n" +
+	"\x06StopVM\x12\x1a.naru.api.v1.StopVMRequest\x1a\x1b.naru.api.v1.StopVMResponse\"6\xa8\xbb\x18\x01\xb2\xbb\x18\avm.stop\x82\xd3\xe4\x93\x02!:\x01*b\toperation\"\x11/v1/vms/{vm}:stop\x12\x83\x01\n" +
+	"\bRebootVM\x12\x1c.naru.api.v1.RebootVMRequest\x1a\x1d.naru.api.v1.RebootVMResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.reboot\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:reboot\x12e\n" +
+	"\x06TopVMs\x12\x1a.naru.api.v1.TopVMsRequest\x1a\x1b.naru.api.v1.TopVMsResponse\"\"\xa8\xbb\x18\x01\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\r\x12\v/v1/vms:topB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_vm_proto_rawDescOnce sync.Once
