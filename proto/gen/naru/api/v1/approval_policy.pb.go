@@ -93,11 +93,11 @@ const (
 	StageTemplate_RULE_UNSPECIFIED StageTemplate_Rule = 0
 	// ANY: one approval is enough.
 	StageTemplate_ANY StageTemplate_Rule = 1
-	// ALL: everybody who is eligible when the stage begins.
+	// ALL: everybody who is eligible when the request is submitted.
 	StageTemplate_ALL StageTemplate_Rule = 2
 	// COUNT: as many as needed says.
 	StageTemplate_COUNT StageTemplate_Rule = 3
-	// PERCENT of those who are eligible when the stage begins, rounded up.
+	// PERCENT of those who are eligible when the request is submitted, rounded up.
 	StageTemplate_PERCENT StageTemplate_Rule = 4
 )
 

@@ -827,6 +827,8 @@ type Request struct {
 	ApprovalReason   string             `protobuf:"bytes,40,opt,name=approval_reason,json=approvalReason,proto3" json:"approval_reason,omitempty"`
 	Fulfilment       Request_Fulfilment `protobuf:"varint,41,opt,name=fulfilment,proto3,enum=naru.api.v1.Request_Fulfilment" json:"fulfilment,omitempty"`
 	FulfilmentReason string             `protobuf:"bytes,42,opt,name=fulfilment_reason,json=fulfilmentReason,proto3" json:"fulfilment_reason,omitempty"`
+	// Decisions of earlier rounds, the first ones first.
+	PastDecisions []*Decision `protobuf:"bytes,56,rep,name=past_decisions,json=pastDecisions,proto3" json:"past_decisions,omitempty"`
 	// Counts submissions: a corrected request is another round, with approvals of its own.
 	Round uint32 `protobuf:"varint,43,opt,name=round,proto3" json:"round,omitempty"`
 	// What came of it.
@@ -1167,6 +1169,13 @@ func (x *Request) GetFulfilmentReason() string {
 		return x.FulfilmentReason
 	}
 	return ""
+}
+
+func (x *Request) GetPastDecisions() []*Decision {
+	if x != nil {
+		return x.PastDecisions
+	}
+	return nil
 }
 
 func (x *Request) GetRound() uint32 {
@@ -4550,7 +4559,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\x9c\x1c\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xe9\x1c\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x123\n" +
@@ -4604,7 +4613,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"fulfilment\x18) \x01(\x0e2\x1f.naru.api.v1.Request.FulfilmentB\x04\xa0\xbb\x18\x03R\n" +
 	"fulfilment\x129\n" +
-	"\x11fulfilment_reason\x18* \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x10fulfilmentReason\x12\x1a\n" +
+	"\x11fulfilment_reason\x18* \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x10fulfilmentReason\x12K\n" +
+	"\x0epast_decisions\x188 \x03(\v2\x15.naru.api.v1.DecisionB\r\xbaH\x06\x92\x01\x03\x10\x80\x04\xa0\xbb\x18\x03R\rpastDecisions\x12\x1a\n" +
 	"\x05round\x18+ \x01(\rB\x04\xa0\xbb\x18\x03R\x05round\x12?\n" +
 	"\aresults\x18, \x03(\v2\x16.naru.api.v1.ReferenceB\r\xbaH\x06\x92\x01\x03\x10\x80\b\xa0\xbb\x18\x03R\aresults\x125\n" +
 	"\n" +
@@ -5112,109 +5122,110 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	35, // 13: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
 	5,  // 14: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	6,  // 15: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	66, // 16: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	63, // 17: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	63, // 18: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	63, // 19: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	63, // 20: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
-	12, // 21: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	12, // 22: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	12, // 23: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	12, // 24: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	12, // 25: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	67, // 26: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 27: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	68, // 28: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	69, // 29: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	12, // 30: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	26, // 31: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	27, // 32: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	28, // 33: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	29, // 34: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	30, // 35: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	31, // 36: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	32, // 37: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	33, // 38: naru.api.v1.RequestSpecification.grant:type_name -> naru.api.v1.GrantAccess
-	34, // 39: naru.api.v1.RequestSpecification.cross:type_name -> naru.api.v1.CrossZones
-	70, // 40: naru.api.v1.CreateVMs.affinity:type_name -> naru.api.v1.VM.Affinity
-	7,  // 41: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	71, // 42: naru.api.v1.GrantAccess.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	8,  // 43: naru.api.v1.CrossZones.what:type_name -> naru.api.v1.CrossZones.What
-	72, // 44: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	73, // 45: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	74, // 46: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	9,  // 47: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	63, // 48: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	63, // 49: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	63, // 50: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	75, // 51: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	73, // 52: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	63, // 53: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	36, // 54: naru.api.v1.Stage.decisions:type_name -> naru.api.v1.Decision
-	10, // 55: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	76, // 56: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	63, // 57: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	11, // 58: naru.api.v1.Reservation.state:type_name -> naru.api.v1.Reservation.State
-	63, // 59: naru.api.v1.Reservation.hold_until:type_name -> google.protobuf.Timestamp
-	77, // 60: naru.api.v1.Reservation.left:type_name -> naru.api.v1.Resources
-	63, // 61: naru.api.v1.Reservation.answered_at:type_name -> google.protobuf.Timestamp
-	63, // 62: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	39, // 63: naru.api.v1.Comment.attachment:type_name -> naru.api.v1.Attachment
-	12, // 64: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	12, // 65: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	10, // 66: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	12, // 67: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	38, // 68: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	39, // 69: naru.api.v1.AttachToRequestRequest.attachment:type_name -> naru.api.v1.Attachment
-	38, // 70: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	12, // 71: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	12, // 72: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	38, // 73: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	39, // 74: naru.api.v1.GetAttachmentResponse.attachment:type_name -> naru.api.v1.Attachment
-	12, // 75: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	12, // 76: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	78, // 77: naru.api.v1.PreviewRequestResponse.problems:type_name -> naru.api.v1.FieldProblem
-	79, // 78: naru.api.v1.PreviewRequestResponse.quotas:type_name -> naru.api.v1.Quota
-	12, // 79: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	13, // 80: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	15, // 81: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	17, // 82: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	19, // 83: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	21, // 84: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	23, // 85: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	40, // 86: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	42, // 87: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	44, // 88: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	46, // 89: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	48, // 90: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	50, // 91: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	52, // 92: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	54, // 93: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	56, // 94: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	58, // 95: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	60, // 96: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	14, // 97: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	16, // 98: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	18, // 99: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	20, // 100: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	22, // 101: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	24, // 102: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	41, // 103: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	43, // 104: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	45, // 105: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	47, // 106: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	49, // 107: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	51, // 108: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	53, // 109: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	55, // 110: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	57, // 111: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	59, // 112: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	61, // 113: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	97, // [97:114] is the sub-list for method output_type
-	80, // [80:97] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	36, // 16: naru.api.v1.Request.past_decisions:type_name -> naru.api.v1.Decision
+	66, // 17: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	63, // 18: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	63, // 19: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	63, // 20: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	63, // 21: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	12, // 22: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	12, // 23: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	12, // 24: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	12, // 25: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	12, // 26: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	67, // 27: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 28: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	68, // 29: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	69, // 30: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	12, // 31: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	26, // 32: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	27, // 33: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	28, // 34: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	29, // 35: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	30, // 36: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	31, // 37: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	32, // 38: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	33, // 39: naru.api.v1.RequestSpecification.grant:type_name -> naru.api.v1.GrantAccess
+	34, // 40: naru.api.v1.RequestSpecification.cross:type_name -> naru.api.v1.CrossZones
+	70, // 41: naru.api.v1.CreateVMs.affinity:type_name -> naru.api.v1.VM.Affinity
+	7,  // 42: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	71, // 43: naru.api.v1.GrantAccess.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	8,  // 44: naru.api.v1.CrossZones.what:type_name -> naru.api.v1.CrossZones.What
+	72, // 45: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	73, // 46: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	74, // 47: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	9,  // 48: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	63, // 49: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	63, // 50: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	63, // 51: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	75, // 52: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	73, // 53: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	63, // 54: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	36, // 55: naru.api.v1.Stage.decisions:type_name -> naru.api.v1.Decision
+	10, // 56: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	76, // 57: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	63, // 58: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	11, // 59: naru.api.v1.Reservation.state:type_name -> naru.api.v1.Reservation.State
+	63, // 60: naru.api.v1.Reservation.hold_until:type_name -> google.protobuf.Timestamp
+	77, // 61: naru.api.v1.Reservation.left:type_name -> naru.api.v1.Resources
+	63, // 62: naru.api.v1.Reservation.answered_at:type_name -> google.protobuf.Timestamp
+	63, // 63: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	39, // 64: naru.api.v1.Comment.attachment:type_name -> naru.api.v1.Attachment
+	12, // 65: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	12, // 66: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	10, // 67: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	12, // 68: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	38, // 69: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	39, // 70: naru.api.v1.AttachToRequestRequest.attachment:type_name -> naru.api.v1.Attachment
+	38, // 71: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	12, // 72: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	12, // 73: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	38, // 74: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	39, // 75: naru.api.v1.GetAttachmentResponse.attachment:type_name -> naru.api.v1.Attachment
+	12, // 76: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	12, // 77: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	78, // 78: naru.api.v1.PreviewRequestResponse.problems:type_name -> naru.api.v1.FieldProblem
+	79, // 79: naru.api.v1.PreviewRequestResponse.quotas:type_name -> naru.api.v1.Quota
+	12, // 80: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	13, // 81: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	15, // 82: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	17, // 83: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	19, // 84: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	21, // 85: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	23, // 86: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	40, // 87: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	42, // 88: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	44, // 89: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	46, // 90: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	48, // 91: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	50, // 92: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	52, // 93: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	54, // 94: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	56, // 95: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	58, // 96: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	60, // 97: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	14, // 98: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	16, // 99: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	18, // 100: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	20, // 101: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	22, // 102: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	24, // 103: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	41, // 104: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	43, // 105: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	45, // 106: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	47, // 107: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	49, // 108: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	51, // 109: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	53, // 110: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	55, // 111: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	57, // 112: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	59, // 113: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	61, // 114: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	98, // [98:115] is the sub-list for method output_type
+	81, // [81:98] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
