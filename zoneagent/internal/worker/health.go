@@ -51,7 +51,9 @@ func (t *Term) toHealth(h *host, level apiv1.Host_Health, reason string) {
 	h.health.changed = time.Now()
 	t.log.Info("a host's health has changed", "host", h.name(), "from", was.level, "to", level, "reason", reason)
 	t.dirty[h.id] = true
-	t.flushes = time.Now()
+	if soon := time.Now().Add(gatherFor); soon.Before(t.flushes) {
+		t.flushes = soon
+	}
 	for id := range t.zone.on[h.id] {
 		t.due[id] = true
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -429,4 +430,22 @@ func TestWhatALargeClusterReportsIsWithinTheRules(t *testing.T) {
 			t.Errorf("10,000 hosts have %v", all.resources())
 		}
 	}
+}
+
+func TestAFleetIsFirstSeenInFewTransactions(t *testing.T) {
+	within(t, func(s *site) {
+		const hosts = 1000
+		s.cluster("kvm", hosts, "latency=20ms")
+		before := s.zone.Commits()
+		s.own("kvm")
+		s.pass(10 * time.Second)
+		for i := range hosts {
+			if h := s.zone.Host(fmt.Sprintf("kvm-%d", i+1)); h.GetHealth() != apiv1.Host_AVAILABLE {
+				t.Fatalf("host %d of the fleet is %v", i+1, h)
+			}
+		}
+		if n := s.zone.Commits() - before; n > hosts/10 {
+			t.Errorf("%d transactions for %d hosts", n, hosts)
+		}
+	})
 }
