@@ -77,7 +77,7 @@ func (t *Term) applyBatch(b etcdstore.Batch) {
 			if m := z.machine(c.ID); c.Revision >= m.worked {
 				m.work, _ = c.Message.(*zonev1.Work)
 				m.worked = c.Revision
-				t.due[c.ID] = true
+				t.dueOurs(m)
 			}
 		case etcdstore.Order:
 			t.applyOrder(c)
@@ -151,6 +151,13 @@ func (t *Term) dueAll() {
 	}
 }
 
+// dueOurs has a machine looked at, unless it is another cluster's, of which all is told here, too.
+func (t *Term) dueOurs(m *machine) {
+	if t.mine(m) || len(m.orders) > 0 {
+		t.due[m.id] = true
+	}
+}
+
 func (t *Term) applyDesired(c etcdstore.Change) {
 	z := &t.zone
 	switch c.Kind {
@@ -216,7 +223,7 @@ func (t *Term) applyObserved(c etcdstore.Change) {
 		if vm == nil {
 			m.ended = false
 		}
-		t.due[c.ID] = true
+		t.dueOurs(m)
 		t.prune(m)
 	}
 }
