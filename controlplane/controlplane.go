@@ -138,7 +138,7 @@ func (s *Server) newHub(samples *zonehub.Samples, registry prometheus.Registerer
 	s.hub, err = zonehub.New(zonehub.Config{
 		Reader: s.db, Proposer: s.replica, ServerID: s.id, Version: version.Version,
 		Identity: link.IdentityOf(s.keeper.Holder()), Verify: verifyAgent(s.keeper.Root),
-		Calls: calls{s.api.Dispatcher()}, Samples: samples, Log: s.log.With("part", "zonehub"), Registerer: registry,
+		Calls: calls{s.api.Dispatcher()}, Samples: samples, Budget: zonehub.DefaultBudget(), Log: s.log.With("part", "zonehub"), Registerer: registry,
 	})
 	if err != nil {
 		return err

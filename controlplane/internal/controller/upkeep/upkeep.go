@@ -169,6 +169,7 @@ func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
 		if err == nil {
 			err = u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
 				ZoneId: h.zone, Session: h.session.ID, Agent: h.session.Agent, ServerId: h.session.ServerID, Incarnation: h.session.Incarnation,
+				Cause: "SERVER_GONE", Event: &apiv1.Event{Message: "its session ended: the server that held it is gone"},
 			}}})
 		}
 	}
