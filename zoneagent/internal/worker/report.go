@@ -93,8 +93,8 @@ func (t *Term) flush() {
 	})
 }
 
-// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made as often as
-// they are reported at most, however many transactions that takes.
+// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made as often as they are
+// reported at most, however many transactions that takes.
 func (t *Term) changedCluster(now time.Time) *apiv1.Cluster {
 	if !t.outdated || now.Before(t.totals) {
 		return nil
