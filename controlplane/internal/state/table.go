@@ -39,6 +39,8 @@ type spec[M Noun] struct {
 	// named nouns have a column name, unique within the columns of scope.
 	named bool
 	scope []string
+	// usual is the order of lists where none is asked; empty: by name, or by id where there is none.
+	usual string
 	// further are indexes beside those on revision and name: what follows ON table.
 	further []string
 	// derive, where set, writes what is reckoned when read and is not stored: the fields of columns with sql.
