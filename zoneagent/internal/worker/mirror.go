@@ -92,10 +92,11 @@ func (t *Term) applyBatch(b etcdstore.Batch) {
 			}
 		case etcdstore.Cursor:
 			cursor, _ := c.Message.(*zonev1.Cursor)
-			z.syncing, z.behind, z.epoch = cursor.GetSyncing(), cursor.GetBehind(), cursor.GetPoint().GetEpoch()
-			if !z.syncing {
-				t.dueAll()
+			syncing, behind, epoch := cursor.GetSyncing(), cursor.GetBehind(), cursor.GetPoint().GetEpoch()
+			if !syncing && (z.syncing || z.behind != behind || z.epoch != epoch) {
+				t.dueAll() // not with each chunk that moves the cursor on
 			}
+			z.syncing, z.behind, z.epoch = syncing, behind, epoch
 		}
 	}
 	for id := range t.touched {
