@@ -74,6 +74,9 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	if err := reader.checkFeatureLevel(context.Background(), fsm.FeatureLevel, version.Version); err != nil {
 		return nil, err
 	}
+	if err := reader.checkName(context.Background(), s.id, c); err != nil {
+		return nil, err
+	}
 	s.keeper.Attach(reader)
 	samples := zonehub.NewSamples(time.Now)
 	local := &localView{server: s, samples: samples}
