@@ -104,13 +104,19 @@ func (a *allowance) wait(ctx context.Context, n need) error {
 		}
 	}
 	var delay time.Duration
+	var reserved []*rate.Reservation
 	reason := ""
 	for _, l := range []struct {
 		limiter *rate.Limiter
 		n       int
 		reason  string
 	}{{a.commands, 1, "COMMANDS"}, {a.entries, n.entries, "ENTRIES"}, {a.usage, n.usage, "USAGE"}, {a.bytes, n.bytes, "BYTES"}} {
-		if d := l.limiter.ReserveN(now, min(l.n, l.limiter.Burst())).DelayFrom(now); d > delay {
+		if l.n == 0 {
+			continue // who needs none of it does not wait for it
+		}
+		r := l.limiter.ReserveN(now, min(l.n, l.limiter.Burst()))
+		reserved = append(reserved, r)
+		if d := r.DelayFrom(now); d > delay {
 			delay, reason = d, l.reason
 		}
 	}
@@ -125,6 +131,10 @@ func (a *allowance) wait(ctx context.Context, n need) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
+		// Nothing is proposed, and the next session says it again.
+		for _, r := range reserved {
+			r.Cancel()
+		}
 		return context.Cause(ctx)
 	}
 }
