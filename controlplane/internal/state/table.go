@@ -43,7 +43,7 @@ type spec[M Noun] struct {
 	usual string
 	// further are indexes beside those on revision and name: what follows ON table.
 	further []string
-	// derive, where set, writes what is reckoned when read and is not stored: the fields of columns with sql.
+	// derive, where set, writes what is reckoned when read: the fields of columns with sql.
 	derive func(*Tx, M) error
 	// underive clears it again.
 	underive func(M)
@@ -71,7 +71,7 @@ func (s *spec[M]) build() *spec[M] {
 	var names, marks, updates []string
 	s.text.fields = "message, crc"
 	for _, c := range s.columns {
-		if c.sql != "" {
+		if !c.stored() {
 			continue
 		}
 		names, marks = append(names, c.name), append(marks, "?")
@@ -256,7 +256,7 @@ func (t Table[M]) insert(m M, b []byte, revision uint64) error {
 	s.BindText(1, m.GetId())
 	i := 2
 	for _, c := range t.spec.columns {
-		if c.sql != "" {
+		if !c.stored() {
 			continue
 		}
 		if v := c.get(m); v.isText {
