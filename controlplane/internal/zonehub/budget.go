@@ -187,7 +187,7 @@ func (a *allowance) note(ctx context.Context, now time.Time, delay time.Duration
 // settle tells people when a spell is over, though the zone says nothing that could wait.
 func (a *allowance) settle(ctx context.Context) { a.note(ctx, time.Now(), 0, "") }
 
-// rest forgets what people were told: what holds of a zone at its session's end does not hold of the next.
+// rest forgets what people were told: what holds of a zone in one session does not hold of the next.
 func (a *allowance) rest() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

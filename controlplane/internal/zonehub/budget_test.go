@@ -60,6 +60,27 @@ func TestP15AZoneThatFloodsIsMadeToWaitAndAnHonestOneKeepsItsPace(t *testing.T) 
 	}
 }
 
+func TestAZoneThatIsMadeToWaitIsShownSoInItsNextSession(t *testing.T) {
+	s := newSite(t)
+	s.stopHub()
+	s.budget.Entries = zonehub.Pace{PerSecond: 50, Burst: 300}
+	s.budget.Tell, s.budget.Calm = time.Second, time.Hour
+	s.startHub()
+	flooding := func(name string) *agent {
+		a := s.agent(s.Business, name)
+		for i := range 20_000 {
+			a.tell(fmt.Sprint("flood ", i))
+		}
+		return a
+	}
+	first, ended := flooding("agent-1"), make(chan error, 1)
+	go func() { ended <- s.retry(t.Context(), first) }()
+	s.eventually("people are told", func() bool { return s.condition("business", "SLOWED") != nil })
+	flooding("agent-2").start()
+	<-ended // the next one has taken its place
+	s.eventually("people are told anew", func() bool { return s.events("zone.slowed") == 2 && s.condition("business", "SLOWED") != nil })
+}
+
 func TestAZoneThatWaitsLosesNothing(t *testing.T) {
 	s := newSite(t)
 	s.stopHub()

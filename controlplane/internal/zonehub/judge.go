@@ -67,11 +67,13 @@ func (h *Hub) rejudge(ctx context.Context) error {
 	}
 }
 
-// enter makes a session one that is judged again whenever something changes; it takes the place of its zone's last.
+// enter makes a session one that is judged again whenever something changes; it takes the place of its zone's last. Its
+// beginning has cleared what people were told of the zone's haste.
 func (h *Hub) enter(s *session) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.open[s.zone.GetId()] = s
+	s.allowance.rest()
 }
 
 func (h *Hub) leave(s *session) {
@@ -79,7 +81,6 @@ func (h *Hub) leave(s *session) {
 	defer h.mu.Unlock()
 	if h.open[s.zone.GetId()] == s {
 		delete(h.open, s.zone.GetId())
-		s.allowance.rest()
 	}
 }
 
