@@ -29,10 +29,15 @@ func healthOf(h *apiv1.Host) health {
 
 // freshness of the VMs on a host: live while it answers, and until it is known that it does not.
 func (h *host) freshness() apiv1.Freshness_Level {
-	if h.lost() || h.health.level == apiv1.Host_DOWN || h.health.level == apiv1.Host_DEGRADED {
+	if h.lost() || h.away() {
 		return apiv1.Freshness_UNREACHABLE
 	}
 	return apiv1.Freshness_LIVE
+}
+
+// away tells whether it is known that the host does not answer here.
+func (h *host) away() bool {
+	return h.health.level == apiv1.Host_DOWN || h.health.level == apiv1.Host_DEGRADED
 }
 
 // toHealth changes a host's health and has all that follows from it written.
@@ -73,7 +78,7 @@ func (t *Term) answered(h *host) {
 func (t *Term) silent(h *host, err error) {
 	h.health.silent++
 	if h.health.silent < t.limits.SuspectRounds {
-		if !h.lost() && h.health.level != apiv1.Host_DOWN && h.health.level != apiv1.Host_DEGRADED {
+		if !h.lost() && !h.away() {
 			t.toHealth(h, apiv1.Host_SUSPECT, err.Error())
 		}
 		return
