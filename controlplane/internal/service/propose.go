@@ -122,7 +122,9 @@ func (s *Service) decideTold(ctx context.Context, req proto.Message, look look, 
 }
 
 // unknown reports whether what was proposed may be carried out all the same.
-func unknown(err error) bool { return problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled) }
+func unknown(err error) bool {
+	return problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled)
+}
 
 // attempt looks once, on a snapshot that see shows, and proposes.
 func (s *Service) attempt(ctx context.Context, req proto.Message, see func(context.Context, func(*state.Tx) error) error, look look, settle func(context.Context, *commandv1.Command) error) (_ *commandv1.Result, proposed bool, err error) {
