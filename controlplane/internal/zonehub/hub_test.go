@@ -146,6 +146,34 @@ func TestP12ARevocationCutsTheLiveStreamAndNoOther(t *testing.T) {
 	}
 }
 
+func TestOnlyAZoneThatWasDeletedIsToldSoAndNotOneThatIsMissing(t *testing.T) {
+	s := newSite(t)
+	s.agent(s.Business, "agent-1").start()
+	s.eventually("this server takes sessions", s.connected)
+	missing := s.agent(&apiv1.Zone{Id: "01890000-0000-7000-8000-000000000001"}, "agent-1").start()
+	s.eventually("it has tried", func() bool {
+		n, _ := missing.last()
+		return n > 0
+	})
+	var g *link.Goodbye
+	if _, err := missing.last(); errors.As(err, &g) && g.Code == link.CodeRevoked {
+		t.Errorf("a zone that this server does not have was told %v", err)
+	}
+	made, err := s.Admin().Zones.CreateZone(t.Context(), &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "short", Kind: "business", Broker: "edge"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := made.GetOperation().GetTarget().GetId()
+	if _, err := s.Admin().Zones.DeleteZone(t.Context(), &apiv1.DeleteZoneRequest{Zone: "short"}); err != nil {
+		t.Fatal(err)
+	}
+	deleted := s.agent(&apiv1.Zone{Id: id}, "agent-1").start()
+	s.eventually("the deleted one hears it", func() bool {
+		_, err := deleted.last()
+		return errors.As(err, &g) && g.Code == link.CodeRevoked || problem.Is(problem.FromStatus(err), problem.Revoked)
+	})
+}
+
 func TestAQuarantinedZoneHearsItOnlyFromTheControlPlaneItself(t *testing.T) {
 	s := newSite(t)
 	s.Do(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: s.Business.GetId(), Reason: "two of them"}}})

@@ -16,16 +16,16 @@ import (
 // judge says whether an agent may have a session by the broker that it came by: the one judge of a session that is to open and
 // of one that is open. The goodbye is nil where it may.
 func (h *Hub) judge(tx *state.Tx, zoneID, agent string, came boundary) (*apiv1.Zone, *link.Goodbye, error) {
-	zone, err := tx.Zones.Get(zoneID)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil, &link.Goodbye{Code: link.CodeRevoked, Reason: "the zone has been deleted, or never was"}, nil
-	}
-	if err != nil {
-		return nil, nil, err
-	}
 	revoked, err := tx.IsRevoked(zoneID, agent)
 	if err != nil {
 		return nil, nil, err
+	}
+	zone, err := tx.Zones.Get(zoneID)
+	switch {
+	case errors.Is(err, state.ErrNotFound) && revoked:
+		return nil, &link.Goodbye{Code: link.CodeRevoked, Reason: "the zone has been deleted"}, nil
+	case err != nil: // one that is only missing may be new, and this server behind, or a backup restored that is older
+		return nil, nil, fmt.Errorf("zone %s: %w", zoneID, err)
 	}
 	stray := came.lets(tx, zoneID)
 	switch {
