@@ -109,6 +109,18 @@ func (r stateReader) checkFeatureLevel(ctx context.Context, known uint32, versio
 	})
 }
 
+// checkName refuses a folder of another server than the one that the configuration names.
+func (r stateReader) checkName(ctx context.Context, serverID string, c *Config) error {
+	return r.view(ctx, func(tx *state.Tx) error {
+		m, err := tx.Servers.Get(serverID)
+		if err != nil || m.GetName() == c.Name {
+			return absent(err) // one that has not been admitted yet has no record
+		}
+		return problem.Newf(problem.WrongState, "Give it a folder of its own (data), or its own name: "+m.GetName()+".",
+			"folder %s belongs to server %s, this is server %s", c.Data, m.GetName(), c.Name)
+	})
+}
+
 func absent(err error) error {
 	if errors.Is(err, state.ErrNotFound) {
 		return nil

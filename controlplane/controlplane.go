@@ -74,6 +74,9 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	if err := reader.checkFeatureLevel(context.Background(), fsm.FeatureLevel, version.Version); err != nil {
 		return nil, err
 	}
+	if err := reader.checkName(context.Background(), s.id, c); err != nil {
+		return nil, err
+	}
 	s.keeper.Attach(reader)
 	samples := zonehub.NewSamples(time.Now)
 	local := &localView{server: s, samples: samples}
@@ -138,7 +141,7 @@ func (s *Server) newHub(samples *zonehub.Samples, registry prometheus.Registerer
 	s.hub, err = zonehub.New(zonehub.Config{
 		Reader: s.db, Proposer: s.replica, ServerID: s.id, Version: version.Version,
 		Identity: link.IdentityOf(s.keeper.Holder()), Verify: verifyAgent(s.keeper.Root),
-		Calls: calls{s.api.Dispatcher()}, Samples: samples, Log: s.log.With("part", "zonehub"), Registerer: registry,
+		Calls: calls{s.api.Dispatcher()}, Samples: samples, Budget: zonehub.DefaultBudget(), Log: s.log.With("part", "zonehub"), Registerer: registry,
 	})
 	if err != nil {
 		return err

@@ -74,6 +74,10 @@ func (r *registrar) Join(ctx context.Context, request *linkv1.JoinRequest) (*lin
 }
 
 func (r *registrar) Renew(ctx context.Context, certificate []byte, request *linkv1.RenewRequest) (*linkv1.RenewResponse, error) {
+	// A server that has not heard of a revocation yet would make the certificate good for another day.
+	if err := r.server.replica.ReadIndex(ctx); err != nil {
+		return nil, err
+	}
 	return r.server.keeper.Renew(ctx, certificate, request)
 }
 

@@ -225,11 +225,19 @@ func TestASessionThatIsNotTakenUpIsOfferedToAnother(t *testing.T) {
 	deaf := s.rawServer("s0")
 	deaf.status(&linkv1.ServerStatus{Serving: true, Leader: true, Schema: 1})
 	one := s.server("s1")
-	a, up := s.session(one, s.agentHolder("z1", "a1", time.Now()))
-	offer := deaf.word().GetOffer()
-	if offer == nil || offer.ZoneId != "z1" || hex.EncodeToString(offer.Session) != hex.EncodeToString(a.session) {
-		t.Fatalf("the leader was offered %v", offer)
-	}
+	offers := deaf.offers()
+	var a *agent
+	var up *taken
+	// The leader's word takes its time.
+	s.eventually("the leader is asked first", func() bool {
+		a, up = s.session(one, s.agentHolder("z1", "a1", time.Now()))
+		select {
+		case offer := <-offers:
+			return offer.ZoneId == "z1" && hex.EncodeToString(offer.Session) == hex.EncodeToString(a.session)
+		default:
+			return false
+		}
+	})
 	t.Run("and then is the other's alone", func(t *testing.T) {
 		_, err := deaf.take(a.session)
 		wantCode(t, err, codes.FailedPrecondition, "taken up too late")
@@ -354,6 +362,23 @@ func (r *rawServer) word() *linkv1.AnnounceResponse {
 		r.t.Fatal(err)
 	}
 	return word
+}
+
+// offers passes on what the server is offered from now on.
+func (r *rawServer) offers() <-chan *linkv1.Offer {
+	all := make(chan *linkv1.Offer, 64)
+	go func() {
+		for {
+			word, err := r.announce.Recv()
+			if err != nil {
+				return
+			}
+			if offer := word.GetOffer(); offer != nil {
+				all <- offer
+			}
+		}
+	}()
+	return all
 }
 
 func (r *rawServer) status(status *linkv1.ServerStatus) {

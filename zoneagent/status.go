@@ -131,7 +131,12 @@ func (a *Agent) serveStatus(ctx context.Context) error {
 // ReadStatus asks the agent that runs on c's data folder.
 func ReadStatus(ctx context.Context, c *Config) (*Status, error) {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", c.statusSocket())
+		short, folder, err := obs.ShortPath(c.statusSocket())
+		if err != nil {
+			return nil, err
+		}
+		defer folder.Close()
+		return (&net.Dialer{}).DialContext(ctx, "unix", short)
 	}}
 	ctx, cancel := context.WithTimeout(ctx, 2*statusPatience)
 	defer cancel()

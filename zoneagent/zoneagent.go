@@ -152,7 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("link", a.uplink.Run)
 	run("clusters", a.runClusters)
 	run("edge", func(ctx context.Context) error {
-		return edge.Serve(ctx, a.edgeListen, a.edge, a.identity.Edge.TLSCertificate, a.log.With("part", "edge"))
+		return edge.Serve(ctx, a.edgeListen, a.edge, a.identity.Edge.TLSCertificate, a.log.With("part", "edge"), a.registry)
 	})
 	run("agents of the zone", a.servePeers)
 	run("profiles", func(ctx context.Context) error { return obs.ServeProfiles(ctx, a.config.Data) })

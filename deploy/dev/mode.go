@@ -23,7 +23,8 @@ func ChooseMode() Mode {
 		return UserNamespaces
 	case os.Geteuid() == 0 && exec.Command("ip", "netns", "list").Run() == nil:
 		return Namespaces
-	case exec.Command("unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && ip netns list").Run() == nil:
+	}
+	if _, err := tryUserNamespace(); err == nil {
 		return UserNamespaces
 	}
 	return Loopback

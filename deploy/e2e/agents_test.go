@@ -107,7 +107,7 @@ func (s *standing) voters(t *testing.T, zone string, want int) {
 }
 
 // metric returns what an agent's metric shows; empty where it is not there.
-func (s *standing) metric(t *testing.T, agent, series string) string {
+func (s *standing) metric(t testing.TB, agent, series string) string {
 	t.Helper()
 	all := s.namespaces(t)
 	i := slices.IndexFunc(all, func(n dev.Namespace) bool { return n.Group == agent })

@@ -103,12 +103,12 @@ func (b *badInput) user(t *testing.T) {
 	defer b.naru(t, "control", "flavor", "delete", "huge")
 	const here = " --image tiny --flavor s1 --zone business --cluster test"
 	b.calls(t, "internet", []call{
-		{"a wrong name", "vm create Web_1" + here, usage, []string{"name: takes 1 to 63 lower-case letters, digits and dashes", "Correct the fields"}},
-		{"a missing zone", "vm create bad --image tiny --flavor s1", usage, []string{"zone: is required"}},
+		{"a wrong name", "vm create Web_1" + here, usage, []string{"NAME: takes 1 to 63 lower-case letters, digits and dashes", "Correct the fields"}},
+		{"a missing zone", "vm create bad --image tiny --flavor s1", usage, []string{"--zone: is required"}},
 		{"several missing fields", "vm create bad", usage, []string{"zone", "flavor", "image", "required"}},
 		{"a missing name", "vm create", usage, []string{"Usage: naru vm create NAME"}},
 		{"an unknown flag", "vm create bad --colour blue", usage, []string{"--colour", "naru vm create --help"}},
-		{"no key", "vm create bad --ssh-key rubbish" + here, usage, []string{"ssh_keys[0]: is no public key of SSH", ".pub"}},
+		{"no key", "vm create bad --ssh-key rubbish" + here, usage, []string{"--ssh-key: is no public key of SSH", ".pub"}},
 		{"a file that is not there", "vm create bad --ssh-key @/no/such/key" + here, usage, []string{"/no/such/key"}},
 		{"an unknown zone", "vm create bad --image tiny --flavor s1 --zone nowhere", notFound, []string{"no zone nowhere", "naru zone list"}},
 		{"an unknown flavor", "vm create bad --image tiny --flavor s9 --zone business", notFound, []string{"no flavor s9", "naru flavor list"}},
@@ -118,9 +118,9 @@ func (b *badInput) user(t *testing.T) {
 		{"a VM too large for a cluster", "vm create bad --image tiny --flavor huge --zone business --cluster test", refused,
 			[]string{"4 hosts looked at: 4 lack cores and memory", "128 cores and 900000 MiB asked", "Choose a smaller flavor"}},
 		{"a VM too large for every host", "vm create bad --image tiny --flavor huge --zone business", refused,
-			[]string{"4 clusters looked at", "Choose a smaller flavor", "another zone"}},
+			[]string{"CLUSTER", "4 lack cores and memory", "128 cores and 900000 MiB asked", "Choose a smaller flavor", "another zone"}},
 		{"an unknown VM", "vm show nope", notFound, []string{"no VM nope", "naru vm list"}},
-		{"what is not for users", "flavor create bad --cores 1 --memory-mib 64 --disk-gib 1", notAllowed, []string{"at a zone's edge", "control network"}},
+		{"what is not for users", "flavor create bad --cores 1 --memory-mib 64 --disk-gib 1", notAllowed, []string{"naru flavor create cannot be called at a zone's edge", "control network"}},
 		{"an unknown column", "vm list --filter colour=blue", usage, []string{`no column "colour"`, "state", "Write terms like"}},
 	})
 }
@@ -129,7 +129,7 @@ func (b *badInput) administrator(t *testing.T) {
 	b.calls(t, "control", []call{
 		{"a flavor of nothing", "flavor create bad --cores 0 --memory-mib 64 --disk-gib 1", usage, []string{"cores"}},
 		{"a flavor's taken name", "flavor create s1 --cores 1 --memory-mib 64 --disk-gib 1", conflict, []string{"flavor named s1 already", "Choose another name"}},
-		{"a zone's wrong name", "zone create Bad --kind x --grade open --broker business", usage, []string{"name: takes 1 to 63 lower-case letters"}},
+		{"a zone's wrong name", "zone create Bad --kind x --grade open --broker business", usage, []string{"NAME: takes 1 to 63 lower-case letters"}},
 		{"an unknown grade", "zone create bad --kind x --grade secret --broker business", usage, []string{"secret", "open, sensitive or classified"}},
 		{"an unknown broker", "zone create bad --kind x --grade open --broker nope", notFound, []string{"no broker nope", "naru broker list"}},
 		{"a zone's taken name", "zone create business --kind x --grade open --broker business", conflict, []string{"zone named business already"}},
@@ -317,6 +317,13 @@ func (b *badInput) starting(t *testing.T) {
 		answer(t, at("agent-business", "naru-zoneagent", "run", "--config", b.path("config", "agent-business.yaml")), ended, "10.90.2.10:7946", "taken", "another port")
 		answer(t, at("broker-business", "naru-broker", "run", "--config", b.changed(t, "broker-business", elsewhere("state_dir", "broker"))), ended,
 			"zone_listen", "10.90.2.2:7443", "choose another")
+	})
+	t.Run("the folder of another server", func(t *testing.T) {
+		b.dev(t, "kill", "controlplane-1")
+		defer b.dev(t, "start", "controlplane-1")
+		config := b.changed(t, "controlplane-1", func(c map[string]any) { c["name"] = "controlplane-7" })
+		answer(t, at("controlplane-1", "naru-controlplane", "run", "--config", config), ended,
+			b.path("data", "controlplane-1"), "belongs to server controlplane-1", "this is server controlplane-7", "a folder of its own")
 	})
 	t.Run("the folder of another agent", func(t *testing.T) {
 		config := b.changed(t, "agent-business", func(c map[string]any) { c["name"] = "agent-7" })

@@ -26,43 +26,124 @@ import (
 
 // BenchmarkS2 submits VMs to the business zone's fleet through the API of the control network, from 64 clients at once,
 // and waits until the control plane shows each of them on a host: its placement is durable in the zone then, and has come
-// back. The simulated hosts build them meanwhile. CPU is that of all processes of the federation: one server, three
-// brokers, three agents with their etcd, and the simulated hosts.
+// back; and then until it is told of each that it can be used. CPU is that of all processes of the federation: one server, three brokers, three
+// agents with their etcd, and the simulated hosts. The smaller fleet gets as many again, beside those that exist.
+//
+// The laws of growth compare figures of this run: what a VM costs from its submission until its operation is done, less what
+// the processes take at rest in the same time, and the zone's transactions in etcd.
 func BenchmarkS2(b *testing.B) {
+	var small, again, large round
+	b.Run("hosts=1000", func(b *testing.B) {
+		s := fleetOf(b, 1_000)
+		for b.Loop() {
+			small = submitMany(b, s, "first")
+			again = submitMany(b, s, "second")
+		}
+		small.report(b, "")
+		again.report(b, "again-")
+	})
+	b.Run("hosts=10000", func(b *testing.B) {
+		s := fleetOf(b, 10_000)
+		for b.Loop() {
+			large = submitMany(b, s, "first")
+		}
+		large.report(b, "")
+	})
+	for _, r := range []round{small, again, large} {
+		if r.own == 0 {
+			return // not measured
+		}
+	}
+	law := func(what string, is, most float64) {
+		b.Logf("%s: %.2f, at most %.2f", what, is, most)
+		if is > most {
+			b.Errorf("%s: %.2f is more than %.2f", what, is, most)
+		}
+	}
+	law("CPU a VM with 10,000 hosts, × that with 1,000", large.own/small.own, 2)
+	law("CPU a VM beside as many that exist, × that of the first", again.own/small.own, 2)
+	for hosts, r := range map[int]round{1_000: small, 10_000: large} {
+		law(fmt.Sprintf("transactions of the zone's etcd a VM, with %d hosts", hosts), r.transactions, 0.5)
+	}
+}
+
+func fleetOf(b *testing.B, hosts int) *standing {
+	b.Helper()
+	needs(b)
+	return raise(b, "--servers", "1", "--without-libvirt", "--fleet", strconv.Itoa(hosts))
+}
+
+// round is what submitting some VMs took: VMs a second until they were submitted, and placed; CPU in µs a VM until they were
+// placed, and until their operations were done, the latter without what the processes take at rest; etcd's transactions a VM.
+type round struct{ submitted, placed, cpu, own, transactions float64 }
+
+func (r round) report(b *testing.B, prefix string) {
+	b.ReportMetric(r.submitted, prefix+"submitted/s")
+	b.ReportMetric(r.placed, prefix+"placed/s")
+	b.ReportMetric(r.cpu, prefix+"cpu-µs/VM")
+	b.ReportMetric(r.own, prefix+"own-µs/VM")
+	b.ReportMetric(r.transactions, prefix+"txns/VM")
+}
+
+// submitMany submits VMs, with the timer running until they are placed. The site is at rest before and after.
+func submitMany(b *testing.B, s *standing, prefix string) (r round) {
 	const vms = 5000
-	for _, hosts := range []int{1_000, 10_000} {
-		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
-			needs(b)
-			s := raise(b, "--servers", "1", "--without-libvirt", "--fleet", strconv.Itoa(hosts))
-			c := s.admin
-			for round := 0; b.Loop(); round++ {
-				b.StopTimer()
-				placed := watchPlaced(b, c, vms)
-				before := cpuOf(b, s)
-				b.StartTimer()
-				began := time.Now()
-				var g errgroup.Group
-				g.SetLimit(64)
-				for i := range vms {
-					g.Go(func() error {
-						_, err := submit(b.Context(), c, fmt.Sprintf("s2-%d-%04d", round, i), "fleet")
-						return err
-					})
-				}
-				if err := g.Wait(); err != nil {
-					b.Fatal(err)
-				}
-				submitted := time.Since(began)
-				if err := placed(); err != nil {
-					b.Fatal(err)
-				}
-				all := time.Since(began)
-				b.ReportMetric(vms/submitted.Seconds(), "submitted/s")
-				b.ReportMetric(vms/all.Seconds(), "placed/s")
-				b.ReportMetric(float64((cpuOf(b, s)-before).Microseconds())/vms, "cpu-µs/VM")
-			}
+	b.StopTimer()
+	rest := atRest(b, s)
+	placed := watchPlaced(b, s.admin, vms)
+	before, transactions := cpuOf(b, s), s.transactions(b)
+	b.StartTimer()
+	began := time.Now()
+	var g errgroup.Group
+	g.SetLimit(64)
+	for i := range vms {
+		g.Go(func() error {
+			_, err := submit(b.Context(), s.admin, fmt.Sprintf("s2-%s-%04d", prefix, i), "fleet")
+			return err
 		})
 	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	r.submitted = vms / time.Since(began).Seconds()
+	if err := placed(); err != nil {
+		b.Fatal(err)
+	}
+	r.placed = vms / time.Since(began).Seconds()
+	b.StopTimer()
+	r.cpu = float64((cpuOf(b, s) - before).Microseconds()) / vms
+	s.until(b, "every operation is done", func(ctx context.Context) (bool, error) {
+		running, err := s.admin.Operations.ListOperations(ctx, &apiv1.ListOperationsRequest{Filter: "done=false", PageSize: 1})
+		return err == nil && len(running.GetOperations()) == 0, err
+	})
+	after, took := cpuOf(b, s), time.Since(began)
+	r.own = (float64((after - before).Microseconds()) - rest*float64(took.Microseconds())) / vms
+	r.transactions = (s.transactions(b) - transactions) / vms
+	b.StartTimer()
+	return r
+}
+
+// atRest returns how much of a processor the site takes while nobody asks for anything.
+func atRest(b *testing.B, s *standing) float64 {
+	b.Helper()
+	const span = 10 * time.Second
+	before := cpuOf(b, s)
+	select {
+	case <-time.After(span):
+	case <-b.Context().Done():
+		b.Fatal(b.Context().Err())
+	}
+	return (cpuOf(b, s) - before).Seconds() / span.Seconds()
+}
+
+// transactions returns how many the business zone's agent has sent to etcd.
+func (s *standing) transactions(b *testing.B) float64 {
+	b.Helper()
+	n, err := strconv.ParseFloat(s.metric(b, "agent-business", "naru_etcdstore_commit_operations_count"), 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
 }
 
 // BenchmarkS3 submits VMs one after another, and takes the time until the API has answered, which it does when the VM is
@@ -296,7 +377,7 @@ func submit(ctx context.Context, c *client.Client, name, cluster string) (*apiv1
 // watchPlaced watches the VMs from now on, and returns what waits until n more of them are on a host.
 func watchPlaced(b *testing.B, c *client.Client, n int) func() error {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	watch, err := c.VMs.WatchVMs(ctx, &apiv1.WatchVMsRequest{})
 	if err != nil {
 		b.Fatal(err)

@@ -249,7 +249,7 @@ func (s *standing) until(t testing.TB, what string, try func(context.Context) (b
 
 // showLogs shows the end of each process's log.
 func (s *standing) showLogs(t testing.TB) {
-	events, _ := s.command(context.Background(), "control", "event", "list", "--filter", "severity!=INFO", "--order-by", "time").CombinedOutput()
+	events, _ := s.command(context.Background(), "control", "event", "list", "--filter", "severity!=INFO", "--order-by", "time", "--limit", "0").CombinedOutput()
 	t.Logf("events:\n%s", events)
 	logs, _ := filepath.Glob(s.path("log", "*.log"))
 	for _, log := range logs {

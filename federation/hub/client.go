@@ -30,6 +30,7 @@ const (
 	// queryPatience is a little less than the broker's, so that an answer still finds its asker.
 	queryPatience = 8 * time.Second
 	sessionKey    = "naru-session"
+	endedKey      = "naru-ended"
 )
 
 // Client is this server's side of one broker's hub leg.
@@ -251,6 +252,32 @@ func (r *round) bounded(tokens chan struct{}, kind string, work func()) {
 	}
 }
 
+// told is a session's stream whose end says why, where the broker has said so.
+type told struct {
+	grpc.BidiStreamingClient[linkv1.Frame, linkv1.Frame]
+}
+
+func (t told) Recv() (*linkv1.Frame, error) {
+	f, err := t.BidiStreamingClient.Recv()
+	if err != nil {
+		if why := t.Trailer().Get(endedKey); len(why) == 1 {
+			err = &endedError{err, why[0]}
+		}
+	}
+	return f, err
+}
+
+// endedError is the end of a session by the broker's word.
+type endedError struct {
+	error
+	why string
+}
+
+func (e *endedError) Unwrap() error { return e.error }
+
+// EndedBecause is the broker's word.
+func (e *endedError) EndedBecause() string { return e.why }
+
 // take opens an offered session and serves it.
 func (r *round) take(ctx context.Context, offer *linkv1.Offer, schema uint32) {
 	log := r.config.Logger.With("broker", r.config.Broker, "zone", offer.ZoneId, "agent", offer.Agent, "session", hex.EncodeToString(offer.Session))
@@ -264,6 +291,6 @@ func (r *round) take(ctx context.Context, offer *linkv1.Offer, schema uint32) {
 	live := r.config.Metrics.sessions.WithLabelValues(r.config.Broker)
 	live.Inc()
 	defer live.Dec()
-	err = r.config.Serve(ctx, &Session{ZoneID: offer.ZoneId, Agent: offer.Agent, Broker: r.config.Broker, Schema: schema, Stream: stream})
+	err = r.config.Serve(ctx, &Session{ZoneID: offer.ZoneId, Agent: offer.Agent, Broker: r.config.Broker, Schema: schema, Stream: told{stream}})
 	log.Info("session ended", "cause", err)
 }

@@ -114,10 +114,22 @@ func (m *Metrics) called(code codes.Code, began time.Time) {
 	m.callSeconds.Observe(time.Since(began).Seconds())
 }
 
-func (m *Metrics) ended(cause error) { m.sessionsEnded.WithLabelValues(causeLabel(cause)).Inc() }
+func (m *Metrics) ended(cause error) { m.sessionsEnded.WithLabelValues(Cause(cause)).Inc() }
 
-// causeLabel names a session's end in one of few words.
-func causeLabel(cause error) string {
+// brokersWords are what a broker says of a session's end, and what that is called.
+var brokersWords = map[string]string{
+	"agent_left": "AGENT_LEFT", "server_left": "STREAM", "superseded": CodeSuperseded, "revoked": CodeRevoked, "expired": "EXPIRED",
+	"hostile": "HOSTILE", "stopping": "BROKER_STOPPING",
+}
+
+// Cause names why a session ended, or never opened, in one of few words.
+func Cause(cause error) string {
+	var path interface{ EndedBecause() string } // a stream that a broker has ended, with its word for it
+	if errors.As(cause, &path) {
+		if label := brokersWords[path.EndedBecause()]; label != "" {
+			return label
+		}
+	}
 	var g *Goodbye
 	if errors.As(cause, &g) {
 		switch g.Code {

@@ -130,7 +130,7 @@ func TestUnusualFormsAreRefused(t *testing.T) {
 		{"a wrong wire type", point, num(1, 7), FaultForm},
 		{"a group", point, []byte{9<<3 | 3, 9<<3 | 4}, FaultForm},
 		{"field number zero", point, []byte{0, 1}, FaultForm},
-		{"an unknown field", point, num(4, 1), FaultUnknown},
+		{"an unknown field", point, num(99, 1), FaultUnknown},
 		{"an unknown field within", batch, join(str(1, "o"), str(2, "s"), str(3, string(num(50, 1)))), FaultUnknown},
 		{"a second member of a oneof", entry, join(str(100, ""), str(101, "")), FaultForm},
 		{"a member of a oneof twice", entry, join(str(100, ""), str(100, "")), FaultForm},

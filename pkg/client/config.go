@@ -127,7 +127,7 @@ func noServer(path string, missing error) error {
 	return fmt.Errorf(`%s
   An administrator gives you one: server (https://HOST:PORT), ca_file and token. An administrator's own is the config.yaml
   that naru-controlplane init wrote. Put it there, or say where it is: --config FILE or NARU_CONFIG.
-  Without a file: NARU_SERVER, NARU_CA_FILE and NARU_TOKEN.`, what)
+  Without a file: NARU_SERVER, NARU_CA_FILE and NARU_TOKEN`, what)
 }
 
 // servers returns where the servers are, and by what name each is known in its certificate.

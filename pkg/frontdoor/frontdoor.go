@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -19,7 +20,7 @@ import (
 // closeTime is how long calls under way may go on when the door closes.
 const closeTime = 3 * time.Second
 
-// Door is what stands behind the listener. Every field but Closing must be set.
+// Door is what stands behind the listener. Certificate, GRPC, Web and Log must be set.
 type Door struct {
 	// Certificate gives the server's certificate; it is asked for at each handshake, so that a renewed one is used at once.
 	Certificate func() (*tls.Certificate, error)
@@ -29,6 +30,10 @@ type Door struct {
 	// Closing is called when the door begins to close, before calls under way are waited for. It may be nil.
 	Closing func()
 	Log     *slog.Logger
+	// Limits of connections; the zero value is DefaultLimits.
+	Limits Limits
+	// Registerer of the door's figures; nil: they are registered nowhere.
+	Registerer prometheus.Registerer
 }
 
 // Options are those that a gRPC server behind a door needs, and bounds that suit one that strangers reach. maxMessage
@@ -40,14 +45,19 @@ func Options(maxMessage int) []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(1024),
 		grpc.ConnectionTimeout(handshakeTime),
 		grpc.MaxHeaderListSize(16 << 10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: 15 * time.Minute,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }
 
 // Run serves on l until ctx ends, and closes l. When it returns, no call is under way.
 func (d *Door) Run(ctx context.Context, l net.Listener) error {
-	split := newSplit(l, d.Certificate, d.Log)
+	if d.Limits == (Limits{}) {
+		d.Limits = DefaultLimits()
+	}
+	split := newSplit(l, d.Certificate, d.Log, newGuests(d.Limits, newMetrics(d.Registerer)))
 	web := &http.Server{
 		Handler:           http.HandlerFunc(d.serveHTTP),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -111,5 +121,6 @@ func (d *Door) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		d.GRPC.ServeHTTP(w, r)
 		return
 	}
+	patient(w, r)
 	d.Web.ServeHTTP(w, r)
 }

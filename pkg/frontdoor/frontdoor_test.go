@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -39,10 +40,14 @@ type house struct {
 	list  func(ctx context.Context) error
 	watch func(ctx context.Context) error
 	web   http.HandlerFunc
+
+	limits   frontdoor.Limits
+	registry *prometheus.Registry
 }
 
 func open(t *testing.T, h *house) *house {
 	t.Helper()
+	h.registry = prometheus.NewRegistry()
 	h.closing, h.ended = make(chan struct{}), make(chan error, 1)
 	if h.web == nil {
 		h.web = func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "web over "+r.Proto) }
@@ -57,6 +62,7 @@ func open(t *testing.T, h *house) *house {
 	door := &frontdoor.Door{
 		Certificate: func() (*tls.Certificate, error) { return certificate(h.serial.Add(1)) },
 		GRPC:        server, Web: h.web, Closing: func() { close(h.closing) }, Log: slog.New(slog.DiscardHandler),
+		Limits: h.limits, Registerer: h.registry,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.close = cancel

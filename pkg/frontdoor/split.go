@@ -6,10 +6,12 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 )
 
@@ -28,15 +30,19 @@ type split struct {
 	listener net.Listener
 	log      *slog.Logger
 	config   *tls.Config
+	guests   *guests
+	refusals chan struct{}
+	seldom   rate.Sometimes
 	grpc     *handed
 	web      *handed
 }
 
 // newSplit asks clients for a certificate and accepts none or any: who calls is judged for each call, where a refusal can
 // be explained.
-func newSplit(l net.Listener, certificate func() (*tls.Certificate, error), log *slog.Logger) *split {
+func newSplit(l net.Listener, certificate func() (*tls.Certificate, error), log *slog.Logger, guests *guests) *split {
 	return &split{
-		listener: l, log: log, grpc: newHanded(l.Addr()), web: newHanded(l.Addr()),
+		listener: l, log: log, guests: guests, refusals: make(chan struct{}, maxRefusals),
+		seldom: rate.Sometimes{First: 3, Interval: 10 * time.Second}, grpc: newHanded(l.Addr()), web: newHanded(l.Addr()),
 		config: &tls.Config{
 			MinVersion:             tls.VersionTLS13,
 			NextProtos:             []string{"h2", "http/1.1"},
@@ -71,15 +77,31 @@ func (s *split) run(ctx context.Context) error {
 			}
 			continue
 		}
+		from := addressOf(conn.RemoteAddr())
+		if reason := s.guests.enter(from); reason != "" {
+			s.turnAway(ctx, conn, from, reason)
+			continue
+		}
+		conn = counted{conn, sync.OnceFunc(func() { s.guests.leave(from) })}
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
+			s.guests.shaken(from)
 			_ = conn.Close()
 			return net.ErrClosed
 		}
 		go func() {
 			defer func() { <-slots }()
-			s.shake(ctx, conn)
+			shaken, http2Only := s.shake(ctx, conn)
+			s.guests.shaken(from)
+			switch {
+			case shaken == nil:
+				_ = conn.Close()
+			case http2Only:
+				s.grpc.hand(shaken)
+			default:
+				s.web.hand(shaken)
+			}
 		}()
 	}
 }
@@ -90,22 +112,43 @@ type arrival struct {
 	http2Only bool
 }
 
-// shake finishes the handshake and hands the connection on.
-func (s *split) shake(ctx context.Context, raw net.Conn) {
+// turnAway refuses a connection, and says why where that does not cost too much.
+func (s *split) turnAway(ctx context.Context, raw net.Conn, from netip.Prefix, reason string) {
+	s.guests.metrics.refused.WithLabelValues(reason).Inc()
+	s.seldom.Do(func() {
+		s.log.Warn("a connection is refused, too many are open", "from", from.String(), "limit", reason,
+			"connections", s.guests.limits.Connections, "per_address", s.guests.limits.PerAddress)
+	})
+	select {
+	case s.refusals <- struct{}{}:
+	default:
+		_ = raw.Close()
+		return
+	}
+	go func() {
+		defer func() { <-s.refusals }()
+		ctx, cancel := context.WithTimeout(ctx, refusalTime)
+		defer cancel()
+		conn, http2Only := s.shake(ctx, raw)
+		if conn == nil {
+			_ = raw.Close()
+			return
+		}
+		refuse(conn, http2Only, refusal(reason))
+	}()
+}
+
+// shake finishes the handshake; nil where it fails.
+func (s *split) shake(ctx context.Context, raw net.Conn) (shaken *tls.Conn, http2Only bool) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	a := &arrival{Conn: raw}
 	conn := tls.Server(a, s.config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		s.log.Debug("tls handshake failed", "remote", raw.RemoteAddr().String(), "error", err)
-		_ = raw.Close()
-		return
+		return nil, false
 	}
-	if a.http2Only {
-		s.grpc.hand(conn)
-	} else {
-		s.web.hand(conn)
-	}
+	return conn, a.http2Only
 }
 
 // handed is a listener whose connections somebody else has accepted.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -33,13 +34,28 @@ func ServeSocket(ctx context.Context, path string, h http.Handler) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	l, err := net.Listen("unix", path)
+	short, folder, err := ShortPath(path)
 	if err != nil {
 		return err
+	}
+	defer folder.Close()
+	l, err := net.Listen("unix", short)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer l.Close()
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
 	return Serve(ctx, l, h)
+}
+
+// ShortPath returns another name of a socket's path, good until folder is closed: the kernel takes no more than 107 bytes, and
+// where somebody's folder lies is theirs to choose.
+func ShortPath(path string) (short string, folder io.Closer, err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)), dir, nil
 }

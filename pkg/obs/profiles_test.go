@@ -7,11 +7,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 func TestProfilesAreServedOnASocketOfTheOwnerAlone(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), strings.Repeat("a-long-way-down/", 8)) // longer than the kernel takes a socket's path
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	socket := filepath.Join(dir, ProfileSocket)
 	// What a killed process left.
 	if err := os.WriteFile(socket, nil, 0o644); err != nil {
@@ -24,7 +28,12 @@ func TestProfilesAreServedOnASocketOfTheOwnerAlone(t *testing.T) {
 	dialer := &net.Dialer{}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		for {
-			c, err := dialer.DialContext(ctx, "unix", socket)
+			short, folder, err := ShortPath(socket)
+			if err != nil {
+				return nil, err
+			}
+			c, err := dialer.DialContext(ctx, "unix", short)
+			folder.Close()
 			if err == nil || ctx.Err() != nil {
 				return c, errors.Join(err, ctx.Err())
 			}
@@ -45,5 +54,8 @@ func TestProfilesAreServedOnASocketOfTheOwnerAlone(t *testing.T) {
 	cancel()
 	if err := <-served; err != nil {
 		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("it left %v, %v", left, err)
 	}
 }

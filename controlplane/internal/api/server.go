@@ -92,6 +92,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	watching.Go(func() { s.gate.live.watch(ctx, s.config.Who.Recheck) })
 	door := &frontdoor.Door{
 		Certificate: s.config.Certificate, GRPC: s.grpc, Web: http.HandlerFunc(s.serveHTTP), Closing: s.gate.live.cutAll, Log: s.log,
+		Registerer: s.config.Registerer,
 	}
 	err := door.Run(ctx, l)
 	cancel()

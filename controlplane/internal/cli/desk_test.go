@@ -16,8 +16,10 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"fmt"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 func TestEachKindOfRefusalHasItsExitCode(t *testing.T) {
@@ -86,6 +88,52 @@ func TestAListIsReadPageByPageUntilTheLimit(t *testing.T) {
 	}
 	if got := d.must("project list --filter name~a -o name"); got != "a1\na2\na3\n" {
 		t.Fatalf("%q", got)
+	}
+}
+
+func TestOfWhatHasHappenedTheNewestIsShownFirstAndThatThereIsMoreIsSaid(t *testing.T) {
+	d := newDesk(t)
+	for i := range newest + 1 {
+		d.Do(&commandv1.Command{Body: &commandv1.Command_RecordEvent{RecordEvent: &commandv1.RecordEvent{
+			Event: &apiv1.Event{Severity: apiv1.Event_INFO, Type: "test.told", Message: fmt.Sprintf("number %d", i)},
+		}}})
+	}
+	told := func(r result) []string { return strings.Split(strings.TrimSpace(r.out), "\n")[1:] }
+	r := d.naru("event list --filter type=test.told")
+	if rows := told(r); len(rows) != newest || !strings.Contains(rows[0], fmt.Sprintf("number %d", newest)) || !strings.Contains(r.err, "--limit 0 shows all") {
+		t.Errorf("%d rows, the first %q, and %q", len(rows), rows[0], r.err)
+	}
+	if r := d.naru("event list --filter type=test.told --limit 0"); len(told(r)) != newest+1 || r.err != "" {
+		t.Errorf("%d rows of all, and %q", len(told(r)), r.err)
+	}
+	if r := d.naru("event list --filter type=test.told --limit 2"); len(told(r)) != 2 || r.err != "" {
+		t.Errorf("%d rows of two, and %q", len(told(r)), r.err)
+	}
+	first, second := d.createVM("web-1"), d.createVM("web-2")
+	if got := d.must("operation list --filter kind=vm.create -o name"); got != second+"\n"+first+"\n" {
+		t.Errorf("%s came after %s, and the list is %q", second, first, got)
+	}
+	f := d.follow("event list --watch --filter type=test.told")
+	f.until(t, fmt.Sprintf("number %d", newest))
+	f.stop()
+	<-f.ended
+}
+
+func TestUpdateAndBackupDoWhatTheManualSays(t *testing.T) {
+	d := newDesk(t)
+	d.createVM("web-1")
+	d.must("vm update web-1 --project web --description 'the shop'")
+	if got := d.must("vm show web-1 --project web -o json"); !strings.Contains(got, `"the shop"`) {
+		t.Errorf("%s", got)
+	}
+	d.Backup = []byte("all that is kept")
+	path := filepath.Join(t.TempDir(), "federation.backup")
+	d.must("server backup " + path)
+	if got, err := os.ReadFile(path); err != nil || string(got) != "all that is kept" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got := d.must("event list --filter type=federation.backup -o json"); !strings.Contains(got, "a backup holds everything up to revision") {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -37,7 +37,8 @@ type noun[M proto.Message] struct {
 	columns []column[M]
 	// filter is an example of one.
 	filter string
-	// history is true of what is only ever forgotten, so that a deletion says nothing.
+	// history is true of what is only ever forgotten, so that a deletion says nothing, and of which there is so much that a
+	// list shows the newest.
 	history bool
 	list    func(ctx context.Context, c *client.Client, q query) (page []M, next string, err error)
 	get     func(ctx context.Context, c *client.Client, name string, s scope) (M, error)
@@ -125,7 +126,11 @@ func listCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	a.scopeFlags(cmd, n.in, &q.scope)
 	cmd.Flags().StringVar(&q.filter, "filter", "", "`terms` joined by AND: a column, one of = != < <= > >= ~ (contains), a value")
 	cmd.Flags().StringVar(&q.order, "order-by", "", "a `column`, with \" desc\" to turn it round")
-	cmd.Flags().IntVar(&limit, "limit", 0, "at most this `many`; 0: all")
+	usual := 0
+	if n.history {
+		usual = newest
+	}
+	cmd.Flags().IntVar(&limit, "limit", usual, "at most this `many`; 0: all")
 	if n.watch != nil {
 		cmd.Flags().BoolVarP(&watch, "watch", "w", false, "stay and show changes as they come")
 	}
@@ -133,7 +138,7 @@ func listCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 		switch {
 		case limit < 0:
 			return usagef("--limit %d: it is 0 or more", limit)
-		case watch && (limit > 0 || q.order != ""):
+		case watch && (limit > 0 && cmd.Flags().Changed("limit") || q.order != ""):
 			return usagef("--watch shows everything as it comes; --limit and --order-by do not go with it")
 		case watch:
 			return a.run(cmd, noLimit, func(ctx context.Context, c *client.Client) error {
@@ -143,9 +148,12 @@ func listCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 		}
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			a.defaults(n.in, &q.scope)
-			all, err := listAll(ctx, c, n, q, limit)
+			all, more, err := listAll(ctx, c, n, q, limit)
 			if err != nil {
 				return err
+			}
+			if more && !cmd.Flags().Changed("limit") {
+				defer fmt.Fprintf(a.err, "These are %d of them; --limit 0 shows all.\n", limit)
 			}
 			if len(all) == 0 && !a.documents() {
 				fmt.Fprintf(a.err, "There are no such %s.\n", n.people())
@@ -157,20 +165,22 @@ func listCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	return cmd
 }
 
-// listAll reads pages until there are no more, or as many as limit, where that is not 0.
-func listAll[M proto.Message](ctx context.Context, c *client.Client, n noun[M], q query, limit int) ([]M, error) {
-	var all []M
+// newest is how many a list shows of what has happened.
+const newest = 100
+
+// listAll reads pages until there are no more, or as many as limit, where that is not 0. It reports whether there are more.
+func listAll[M proto.Message](ctx context.Context, c *client.Client, n noun[M], q query, limit int) (all []M, more bool, err error) {
 	for {
 		if q.size = 1000; limit > 0 {
 			q.size = uint32(min(limit-len(all), 1000))
 		}
 		page, next, err := n.list(ctx, c, q)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		all = append(all, page...)
 		if next == "" || limit > 0 && len(all) >= limit {
-			return all, nil
+			return all, next != "", nil
 		}
 		q.token = next
 	}

@@ -24,6 +24,7 @@ var zoneColumns = []column[*apiv1.Zone]{
 	{head: "SINCE", value: func(m *apiv1.Zone) string { return age(m.GetStateChangedAt()) }},
 	{head: "AGENTS", value: agentNames, text: true},
 	{head: "BROKER", value: (*apiv1.Zone).GetBroker},
+	{head: "CONDITIONS", value: conditions, text: true, wide: true},
 	{head: "REASON", value: (*apiv1.Zone).GetStateReason, text: true, wide: true},
 	{head: "INCARNATION", value: (*apiv1.Zone).GetIncarnation, wide: true},
 	{head: "ID", value: (*apiv1.Zone).GetId, wide: true},
@@ -225,4 +226,13 @@ func (a *app) revokeZone() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// conditions is what holds of a zone beside its state: TYPE=REASON, by commas.
+func conditions(z *apiv1.Zone) string {
+	var all []string
+	for _, c := range z.GetConditions() {
+		all = append(all, c.GetType()+"="+c.GetReason())
+	}
+	return strings.Join(all, ",")
 }

@@ -35,8 +35,8 @@ func (c *command) createJoinToken(in *commandv1.CreateJoinToken) (*commandv1.Res
 	return &commandv1.Result{}, nil
 }
 
-// askToJoin ties the token to the asking key, and records the agent for an administrator. The same key may ask again, also
-// after the token's end: it waits for an administrator.
+// askToJoin ties the token to the asking key, and records the agent for an administrator. The same key may ask again: an agent
+// also after the token's end, since it waits for an administrator; a server, which is let in at once, not.
 func (c *command) askToJoin(in *commandv1.AskToJoin) (*commandv1.Result, error) {
 	t, err := c.tx.JoinToken(in.GetTokenId())
 	if missing(err) {
@@ -50,7 +50,7 @@ func (c *command) askToJoin(in *commandv1.AskToJoin) (*commandv1.Result, error) 
 		return nil, invalid("who asks to join has a name and a key")
 	case len(t.GetUsedBy()) > 0 && string(t.GetUsedBy()) != string(in.GetKey()):
 		return nil, problem.New(problem.TokenUsed, "the join token was used by another key", "Ask an administrator for a new one; if you did not use it, say so.")
-	case len(t.GetUsedBy()) == 0 && !later(t.GetExpiresAt(), c.now):
+	case (len(t.GetUsedBy()) == 0 || t.GetRole() == "server") && !later(t.GetExpiresAt(), c.now):
 		return nil, problem.New(problem.TokenExpired, "the join token has expired", "Ask an administrator for a new one.")
 	}
 	member, err := c.askingMember(t, in)
@@ -98,7 +98,31 @@ func (c *command) askingMember(t *commandv1.JoinToken, in *commandv1.AskToJoin) 
 		return nil, problem.Newf(problem.NameTaken, "Give the agent another name, or revoke the one that has it.",
 			"agent %s is in the zone with another key", in.GetAgent())
 	}
+	if err := c.oneName(t.GetZoneId(), in.GetKey()); err != nil {
+		return nil, err
+	}
 	return &commandv1.Member{ZoneId: t.GetZoneId(), Agent: in.GetAgent(), Key: in.GetKey()}, nil
+}
+
+// oneName sees to it that a key asks under one name: what it asked before under another, and nobody has accepted, is dropped.
+func (c *command) oneName(zoneID string, key []byte) error {
+	members, err := c.tx.Members(zoneID)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		switch {
+		case string(m.GetKey()) != string(key) || m.GetRevoked():
+		case m.GetAccepted():
+			return problem.Newf(problem.NameTaken, "Keep its name, or give the agent an empty data folder.",
+				"the key is that of agent %s, which is in the zone", m.GetAgent())
+		default:
+			if err := c.tx.ForgetMember(zoneID, m.GetAgent()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *command) notRevoked(zoneID, agent string) error {

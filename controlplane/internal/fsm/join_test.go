@@ -97,6 +97,34 @@ func TestAnExpiredTokenLetsNobodyNewIn(t *testing.T) {
 	p.refuse(problem.TokenInvalid, ask("t2", "b", "key-b"))
 }
 
+func TestAKeyAsksUnderOneNameHoweverManyItTries(t *testing.T) {
+	p := furnished(t)
+	p.accept(joinToken("t1", "zone"))
+	for i := range 50 {
+		p.accept(ask("t1", fmt.Sprint("a", i), "key-a"))
+	}
+	if got := fmt.Sprint(p.members()); got != "[a49 key-a accepted=false revoked=false]" {
+		t.Errorf("members %s", got)
+	}
+	p.accept(acceptJoin("a49", "key-a"))
+	p.refuse(problem.NameTaken, ask("t1", "b", "key-a"))
+	if got := fmt.Sprint(p.members()); got != "[a49 key-a accepted=true revoked=false]" {
+		t.Errorf("members %s", got)
+	}
+}
+
+func TestAServersTokenIsGoodForItsKeyUntilItEndsAndNoLonger(t *testing.T) {
+	p := furnished(t)
+	p.accept(joinToken("t1", "server"))
+	p.accept(joinToken("t2", "zone"))
+	p.accept(ask("t1", "two", "key"))
+	p.accept(ask("t1", "two", "key")) // an answer that was lost
+	p.accept(ask("t2", "a", "key-a"))
+	p.now = p.now.Add(time.Hour)
+	p.refuse(problem.TokenExpired, ask("t1", "two", "key"))
+	p.accept(ask("t2", "a", "key-a")) // an agent waits for an administrator
+}
+
 func TestAServersTokenMakesNoMember(t *testing.T) {
 	p := furnished(t)
 	p.accept(joinToken("t1", "server"))

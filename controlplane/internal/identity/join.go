@@ -61,7 +61,7 @@ func (k *Keeper) proveToken(ctx context.Context, id, role string, key, mac []byt
 	switch {
 	case len(t.GetUsedBy()) > 0 && !bytes.Equal(t.GetUsedBy(), key):
 		return nil, problem.New(problem.TokenUsed, "the join token was used by another key", "Have an administrator make a new one; each lets one in.")
-	case len(t.GetUsedBy()) == 0 && k.Now().After(t.GetExpiresAt().AsTime()):
+	case (len(t.GetUsedBy()) == 0 || t.GetRole() == "server") && k.Now().After(t.GetExpiresAt().AsTime()):
 		return nil, problem.New(problem.TokenExpired, "the join token expired at "+t.GetExpiresAt().AsTime().UTC().Format(time.RFC3339), "Have an administrator make a new one.")
 	}
 	return t, nil

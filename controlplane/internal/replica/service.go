@@ -55,7 +55,8 @@ func (s service) ReadIndex(ctx context.Context, _ *commandv1.ReadIndexRequest) (
 	return &commandv1.ReadIndexResponse{Index: index}, nil
 }
 
-// Status implements commandv1.PeerServiceServer.
+// Status implements commandv1.PeerServiceServer. It answers any server of the federation: one that joins is not a member yet
+// where its admission has not come to.
 func (s service) Status(ctx context.Context, _ *commandv1.StatusRequest) (*commandv1.StatusResponse, error) {
 	server, err := s.self(ctx)
 	if err != nil {
@@ -66,11 +67,17 @@ func (s service) Status(ctx context.Context, _ *commandv1.StatusRequest) (*comma
 
 // Samples implements commandv1.PeerServiceServer.
 func (s service) Samples(ctx context.Context, _ *commandv1.SamplesRequest) (*commandv1.SamplesResponse, error) {
+	if err := s.checkMember(ctx); err != nil {
+		return nil, err
+	}
 	return s.c.Local.Samples(ctx)
 }
 
 // Brokers implements commandv1.PeerServiceServer.
 func (s service) Brokers(ctx context.Context, _ *commandv1.BrokersRequest) (*commandv1.BrokersResponse, error) {
+	if err := s.checkMember(ctx); err != nil {
+		return nil, err
+	}
 	brokers, err := s.c.Local.Brokers(ctx)
 	return &commandv1.BrokersResponse{Brokers: brokers}, err
 }

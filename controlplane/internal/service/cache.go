@@ -17,7 +17,8 @@ type cache[M any] struct {
 	age  uint64        // counts the times it was emptied
 }
 
-// follow keeps the cache true to a table until ctx ends.
+// follow keeps the cache true to a table until ctx ends. It begins like feed.run and has another end: a feed whose table cannot be
+// watched any more may lag behind, a cache keeps nothing then.
 func (c *cache[M]) follow(ctx context.Context, r Reader, topic string) {
 	w := r.Watch(topic)
 	defer w.Close()

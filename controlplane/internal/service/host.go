@@ -130,13 +130,12 @@ func (s hostService) TopHosts(ctx context.Context, r *apiv1.TopHostsRequest) (*a
 	found := newest(samples, (*apiv1.HostSample).GetHostId, zones)
 	out := make([]*apiv1.HostSample, 0, len(hosts))
 	for _, h := range hosts {
-		zone := zones[h.GetZone()]
-		m := &apiv1.HostSample{SeenAt: lastHeard(zone)}
+		m := &apiv1.HostSample{SeenAt: lastHeard(zones[h.GetZone()])}
 		if kept, ok := found[origin{h.GetId(), h.GetZone()}]; ok {
 			m = proto.CloneOf(kept)
 		}
 		m.HostId, m.Host, m.Zone, m.Cluster = h.GetId(), h.GetName(), h.GetZone(), h.GetCluster()
-		m.Freshness = max(h.GetFreshness(), zone.GetFreshness())
+		m.Freshness = h.GetFreshness()
 		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b *apiv1.HostSample) int {

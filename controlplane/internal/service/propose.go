@@ -112,12 +112,18 @@ func (s *Service) decideSettled(ctx context.Context, req proto.Message, look loo
 
 // decideTold is decideSettled for a command that says all that it rests on, names with the ids that were found for them, so
 // that the state machine refuses it where any of that is old. Then a first attempt may do with what this server knows, which
-// saves asking a majority whether that is the newest; only its success counts.
+// saves asking a majority whether that is the newest. A refusal of it does not count; an outcome that is not known does: what was
+// made may be there, and another attempt would find its name taken.
 func (s *Service) decideTold(ctx context.Context, req proto.Message, look look, settle func(context.Context, *commandv1.Command) error) (*commandv1.Result, error) {
-	if r, proposed, err := s.attempt(ctx, req, s.view, look, settle); proposed && err == nil {
-		return r, nil
+	if r, proposed, err := s.attempt(ctx, req, s.view, look, settle); proposed && (err == nil || unknown(err)) {
+		return r, err
 	}
 	return s.decideSettled(ctx, req, look, settle)
+}
+
+// unknown reports whether what was proposed may be carried out all the same.
+func unknown(err error) bool {
+	return problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled)
 }
 
 // attempt looks once, on a snapshot that see shows, and proposes.

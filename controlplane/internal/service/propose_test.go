@@ -48,3 +48,15 @@ func TestWhatWasDecidedOnAnOldStateIsDecidedAgainOnTheNewest(t *testing.T) {
 		t.Fatalf("it is made of the image that was deleted: %v", vm)
 	}
 }
+
+func TestACreationOfWhichTheOutcomeIsNotKnownIsNotTriedAgainAsAnother(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(2)
+	w.FailNext(problem.New(problem.Timeout, "it was not known in time whether the command was carried out", "Try again."))
+	before := w.Proposes()
+	_, err := w.In("web").VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: w.VM("web-1", "")})
+	refuses(t, err, problem.Timeout, "")
+	if n := w.Proposes() - before; n != 1 {
+		t.Errorf("%d commands were proposed", n)
+	}
+}

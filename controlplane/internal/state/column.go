@@ -55,8 +55,9 @@ type column[M any] struct {
 	fixed bool
 	// hidden columns are not for filters.
 	hidden bool
-	// sql, where set, is what the column is reckoned from when read; it is not stored.
-	sql string
+	// sql, where set, is what the column is reckoned from when read; it is not stored unless it is kept.
+	sql  string
+	kept bool
 }
 
 func text[M any](name string, get func(M) string) column[M] {
@@ -96,6 +97,15 @@ func reckoned[M any, E protoreflect.Enum](name, sql string, get func(M) E) colum
 	c.sql = sql
 	return c
 }
+
+// readAs makes a stored column one that SQL reckons when read, from what is stored among others.
+func (c column[M]) readAs(sql string) column[M] {
+	c.sql, c.kept = sql, true
+	return c
+}
+
+// stored tells whether rows hold the column.
+func (c column[M]) stored() bool { return c.sql == "" || c.kept }
 
 // term is what stands for the column in a statement.
 func (c column[M]) term() string {

@@ -4,7 +4,7 @@ import apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 
 func events() *spec[*apiv1.Event] {
 	return &spec[*apiv1.Event]{
-		noun: "event", plural: "events",
+		noun: "event", plural: "events", usual: "time desc",
 		zero:   func() *apiv1.Event { return &apiv1.Event{} },
 		revise: func(m *apiv1.Event, r string) { m.Revision = r },
 		columns: []column[*apiv1.Event]{

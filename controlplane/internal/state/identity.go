@@ -112,3 +112,9 @@ func (tx *Tx) identity(m proto.Message) ([]byte, error) {
 func (tx *Tx) message(m proto.Message, sql string, args ...any) error {
 	return tx.first(sql, func(s *sqlite.Stmt) error { return decodeInto(s, m, "identity") }, args...)
 }
+
+// ForgetMember removes an agent that has asked to be let in.
+func (tx *Tx) ForgetMember(zoneID, agent string) error {
+	tx.touch(TopicIdentity)
+	return tx.write("DELETE FROM members WHERE zone_id=? AND agent=?", zoneID, agent)
+}

@@ -19,8 +19,8 @@ const (
 type Query struct {
 	// Filter is terms `column op value` joined by AND.
 	Filter string
-	// OrderBy is a column, with " desc" behind it to turn it round. Empty: by name, or by id where there is none. Rows
-	// that are equal in it are ordered by id.
+	// OrderBy is a column, with " desc" behind it to turn it round. Empty: by name, or by id where there is none; what
+	// has happened, newest first. Rows that are equal in it are ordered by id.
 	OrderBy string
 	// PageSize is how many at most; 0 means 100, above 1000 means 1000.
 	PageSize int
@@ -124,11 +124,14 @@ type order[M any] struct {
 }
 
 func (s *spec[M]) parseOrder(by string) (order[M], error) {
-	if by == "" {
+	switch {
+	case by != "":
+	case s.usual != "":
+		by = s.usual
+	case s.named:
+		by = "name"
+	default:
 		by = "id"
-		if s.named {
-			by = "name"
-		}
 	}
 	name, direction, _ := strings.Cut(strings.TrimSpace(by), " ")
 	direction = strings.TrimSpace(direction)

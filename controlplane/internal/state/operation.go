@@ -8,7 +8,7 @@ import (
 
 func operations() *spec[*apiv1.Operation] {
 	return &spec[*apiv1.Operation]{
-		noun: "operation", plural: "operations",
+		noun: "operation", plural: "operations", usual: "id desc", // ids are in the order of time
 		zero:   func() *apiv1.Operation { return &apiv1.Operation{} },
 		revise: func(m *apiv1.Operation, r string) { m.Revision = r },
 		columns: []column[*apiv1.Operation]{

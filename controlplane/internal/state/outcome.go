@@ -47,13 +47,23 @@ func (tx *Tx) PutOutcome(o *Outcome) error {
 		o.ID, o.Actor, o.Key, o.RequestHash, checksum(b), b)
 }
 
+// HasOutcomes reports whether there is an outcome of a command that was made before the time in microseconds.
+func (tx *Tx) HasOutcomes(before int64) (has bool, err error) {
+	err = tx.query("SELECT 1 FROM outcomes WHERE id<? LIMIT 1", func(*sqlite.Stmt) error {
+		has = true
+		return nil
+	}, idBound(before))
+	return has, err
+}
+
+// idBound is below each UUIDv7 that was made at the time in microseconds or later.
+func idBound(at int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(max(at, 0)/1000)<<16) }
+
 // ForgetOutcomes removes up to limit outcomes of commands that were made before the time in microseconds, as their ids
 // tell: a UUIDv7 begins with the milliseconds since 1970.
 func (tx *Tx) ForgetOutcomes(before int64, limit int) error {
 	if before <= 0 {
 		return nil
 	}
-	bound := make([]byte, 8)
-	binary.BigEndian.PutUint64(bound, uint64(before/1000)<<16)
-	return tx.write("DELETE FROM outcomes WHERE id IN (SELECT id FROM outcomes WHERE id<? ORDER BY id"+atMost+")", bound, limit)
+	return tx.write("DELETE FROM outcomes WHERE id IN (SELECT id FROM outcomes WHERE id<? ORDER BY id"+atMost+")", idBound(before), limit)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -304,4 +305,58 @@ func TestAnAccessTokenIsFoundByTheHashOfItsSecret(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestAHostsFreshnessIsTheWorseOfItsOwnAndItsZones(t *testing.T) {
+	db := open(t, state.Options{})
+	host := func(id string, freshness apiv1.Freshness_Level) *apiv1.Host {
+		return &apiv1.Host{Id: id, Name: id, Zone: "business", ZoneId: "z1", ClusterId: "c1", Freshness: freshness}
+	}
+	write(t, db, func(tx *state.Tx) error {
+		return errors.Join(tx.Hosts.Put(host("h1", apiv1.Freshness_LIVE)), tx.Hosts.Put(host("h2", apiv1.Freshness_UNREACHABLE)), tx.Hosts.Put(host("h3", apiv1.Freshness_LIVE)))
+	})
+	for _, c := range []struct {
+		zone                 apiv1.Freshness_Level
+		live, stale, ordered string
+	}{
+		{apiv1.Freshness_LIVE, "h1 LIVE, h3 LIVE", "", "h2 UNREACHABLE, h3 LIVE, h1 LIVE"},
+		{apiv1.Freshness_STALE, "", "h1 STALE, h3 STALE", "h2 UNREACHABLE, h3 STALE, h1 STALE"},
+		{apiv1.Freshness_LIVE, "h1 LIVE, h3 LIVE", "", "h2 UNREACHABLE, h3 LIVE, h1 LIVE"},
+	} {
+		write(t, db, func(tx *state.Tx) error {
+			// What is read to be written is the zone's word, so that the link's is not stored with it.
+			h, err := tx.Hosts.Get("h1")
+			if h.GetFreshness() != apiv1.Freshness_LIVE {
+				t.Errorf("zone %v: read to be written it is %v", c.zone, h.GetFreshness())
+			}
+			return errors.Join(err, tx.Zones.Put(&apiv1.Zone{Id: "z1", Name: "business", Freshness: c.zone}), tx.Hosts.Put(h))
+		})
+		read(t, db, func(tx *state.Tx) error {
+			var errs []error
+			list := func(q state.Query) string {
+				var found []string
+				for token := "-"; token != ""; q.PageToken = token {
+					page, next, err := tx.Hosts.List(q)
+					errs, token = append(errs, err), next
+					for _, h := range page {
+						found = append(found, h.GetId()+" "+h.GetFreshness().String())
+					}
+				}
+				return strings.Join(found, ", ")
+			}
+			for what, want := range map[string]struct {
+				query state.Query
+				hosts string
+			}{
+				"live":    {state.Query{Filter: "freshness=LIVE"}, c.live},
+				"stale":   {state.Query{Filter: "freshness=STALE"}, c.stale},
+				"ordered": {state.Query{OrderBy: "freshness desc", PageSize: 1}, c.ordered},
+			} {
+				if got := list(want.query); got != want.hosts {
+					t.Errorf("zone %v, %s: %s; want %s", c.zone, what, got, want.hosts)
+				}
+			}
+			return errors.Join(errs...)
+		})
+	}
 }

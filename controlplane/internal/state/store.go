@@ -91,7 +91,7 @@ func (s *spec[M]) name() string { return s.plural }
 func (s *spec[M]) createTable() string {
 	defs := []string{"id TEXT NOT NULL PRIMARY KEY"}
 	for _, c := range s.columns {
-		if c.sql == "" {
+		if c.stored() {
 			defs = append(defs, c.name+" "+c.sqlType()+" NOT NULL")
 		}
 	}

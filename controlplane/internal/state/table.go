@@ -39,9 +39,11 @@ type spec[M Noun] struct {
 	// named nouns have a column name, unique within the columns of scope.
 	named bool
 	scope []string
+	// usual is the order of lists where none is asked; empty: by name, or by id where there is none.
+	usual string
 	// further are indexes beside those on revision and name: what follows ON table.
 	further []string
-	// derive, where set, writes what is reckoned when read and is not stored: the fields of columns with sql.
+	// derive, where set, writes what is reckoned when read: the fields of columns with sql.
 	derive func(*Tx, M) error
 	// underive clears it again.
 	underive func(M)
@@ -69,7 +71,7 @@ func (s *spec[M]) build() *spec[M] {
 	var names, marks, updates []string
 	s.text.fields = "message, crc"
 	for _, c := range s.columns {
-		if c.sql != "" {
+		if !c.stored() {
 			continue
 		}
 		names, marks = append(names, c.name), append(marks, "?")
@@ -254,7 +256,7 @@ func (t Table[M]) insert(m M, b []byte, revision uint64) error {
 	s.BindText(1, m.GetId())
 	i := 2
 	for _, c := range t.spec.columns {
-		if c.sql != "" {
+		if !c.stored() {
 			continue
 		}
 		if v := c.get(m); v.isText {

@@ -3,7 +3,6 @@ package zonehub
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -51,7 +50,7 @@ type BrokersConfig struct {
 }
 
 // Brokers keeps this server's side of every broker's hub leg: of those that the state names, and of the one inside this
-// process. It tells them whether this server takes sessions and who is revoked, and ends sessions that may not go on.
+// process. It tells them whether this server takes sessions and who is revoked.
 type Brokers struct {
 	BrokersConfig
 	board   *hub.Board
@@ -86,6 +85,11 @@ func NewBrokers(c BrokersConfig) (*Brokers, error) {
 // Run goes on until ctx ends.
 func (b *Brokers) Run(ctx context.Context) error {
 	defer b.Hub.awaitFarewells()
+	// Sessions that end with this server end for that reason, however their streams break.
+	stopped, ctx := ctx, context.WithoutCancel(ctx)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(stopped, func() { stop(&link.Goodbye{Code: link.CodeShuttingDown, Reason: "this server stops"}) })()
 	g, ctx := errgroup.WithContext(ctx)
 	if b.inside != nil {
 		g.Go(func() error { return b.inside.Run(ctx) })
@@ -95,11 +99,11 @@ func (b *Brokers) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return b.publish(ctx) })
 	g.Go(func() error { return b.reconcile(ctx) })
-	g.Go(func() error { return b.Hub.endQuarantined(ctx) })
+	g.Go(func() error { return b.Hub.rejudge(ctx) })
 	return g.Wait()
 }
 
-// publish tells brokers how this server stands, each time that changes, and ends sessions that may not go on.
+// publish tells brokers how this server stands, each time that changes. Without a leader it ends its sessions.
 func (b *Brokers) publish(ctx context.Context) error {
 	identity := b.Hub.Reader.Watch(state.TopicIdentity)
 	defer identity.Close()
@@ -113,7 +117,6 @@ func (b *Brokers) publish(ctx context.Context) error {
 		}); err != nil {
 			return fmt.Errorf("read who is revoked: %w", err)
 		}
-		b.Hub.endRevoked(revoked)
 		var lost <-chan time.Time
 		switch {
 		case known:
@@ -198,14 +201,14 @@ type runningClient struct {
 
 // client runs this server's side of one broker.
 func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
-	g := gate{broker, b.Hub}
+	at := boundary{broker, b.Hub}
 	config := hub.Config{
 		Broker: broker.GetId(), Address: broker.GetHubAddress(), Fingerprint: broker.GetFingerprint(),
-		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: gatedRegistrar{b.Registrar, g},
+		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: boundaryRegistrar{b.Registrar, at},
 		Serve: func(ctx context.Context, s *hub.Session) error {
 			b.count(broker.GetId(), s.ZoneID, 1)
 			defer b.count(broker.GetId(), s.ZoneID, -1)
-			return b.Hub.Serve(through(ctx, g), s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
+			return b.Hub.Serve(through(ctx, at), s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
 				return link.Path{Stream: s.Stream, Schema: s.Schema, Zone: s.ZoneID}, nil
 			})
 		},
@@ -269,40 +272,4 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(t)
-}
-
-// endQuarantined ends the sessions of zones that come into quarantine, as they do. One that opens at that moment writes its
-// zone, and is looked at then.
-func (h *Hub) endQuarantined(ctx context.Context) error {
-	watch := h.Reader.Watch("zones")
-	defer watch.Close()
-	for {
-		for _, s := range h.end.Sessions() {
-			var zone *apiv1.Zone
-			err := h.view(ctx, func(tx *state.Tx) (err error) {
-				zone, err = tx.Zones.Get(s.Peer.Zone)
-				return err
-			})
-			if err != nil && !errors.Is(err, state.ErrNotFound) {
-				return fmt.Errorf("read who is in quarantine: %w", err)
-			}
-			if zone.GetState() == apiv1.Zone_QUARANTINED {
-				h.end.End(s.Peer.Zone, s.Peer.Agent, link.CodeQuarantined, "zone "+zone.GetName()+": "+zone.GetStateReason())
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-watch.C():
-		}
-	}
-}
-
-// endRevoked ends the sessions of who is revoked, as "zone id" or "zone id/agent".
-func (h *Hub) endRevoked(revoked []string) {
-	for _, s := range h.end.Sessions() {
-		if slices.Contains(revoked, s.Peer.Zone) || slices.Contains(revoked, s.Peer.Zone+"/"+s.Peer.Agent) {
-			h.end.End(s.Peer.Zone, s.Peer.Agent, link.CodeRevoked, "revoked by an administrator")
-		}
-	}
 }

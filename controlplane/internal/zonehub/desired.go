@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -87,23 +89,23 @@ func (d *desired) ahead(ctx context.Context, point *linkv1.StateAckPoint) (ahead
 }
 
 // observed takes what a zone observed, as the link's state upwards.
-type observed struct {
-	zone string
-	hub  *Hub
-}
+type observed struct{ *session }
 
 func (o *observed) Point(ctx context.Context) (*linkv1.StateAckPoint, error) {
 	p := &linkv1.StateAckPoint{}
 	err := o.hub.view(ctx, func(tx *state.Tx) (err error) {
-		p.Incarnation, p.Revision, err = tx.ObservedPoint(o.zone)
+		p.Incarnation, p.Revision, err = tx.ObservedPoint(o.zone.GetId())
 		return err
 	})
 	return p, err
 }
 
 func (o *observed) Commit(ctx context.Context, chunk *linkv1.StateChunk) error {
+	if err := o.allowance.wait(ctx, need{bytes: proto.Size(chunk)}); err != nil {
+		return err
+	}
 	return gap(o.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_Observe{
-		Observe: &commandv1.Observe{ZoneId: o.zone, Chunk: chunk},
+		Observe: &commandv1.Observe{ZoneId: o.zone.GetId(), Chunk: chunk},
 	}}))
 }
 

@@ -48,8 +48,10 @@ type Config struct {
 	Identity link.Identity
 	Verify   link.Verify
 	// Calls carries out what users at zones' edges call.
-	Calls      link.CallHandler
-	Samples    *Samples
+	Calls   link.CallHandler
+	Samples *Samples
+	// Budget is how fast each zone may have this server propose.
+	Budget     Budget
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -57,14 +59,19 @@ type Config struct {
 // Hub holds the sessions of this server. Safe for concurrent use.
 type Hub struct {
 	Config
-	end *link.HubEnd
+	end    *link.HubEnd
+	slowed *prometheus.CounterVec // zone, reason
+
+	mu         sync.Mutex
+	open       map[string]*session   // by zone
+	allowances map[string]*allowance // by zone
 	// farewells are the ends of sessions that are being written down.
 	farewells sync.WaitGroup
 }
 
 // New returns a hub without sessions.
 func New(c Config) (*Hub, error) {
-	h := &Hub{Config: c}
+	h := &Hub{Config: c, slowed: slowedSeconds(c.Registerer), open: map[string]*session{}, allowances: map[string]*allowance{}}
 	checker, err := wire.NewChecker(wire.AtEnd)
 	if err != nil {
 		return nil, err
@@ -85,10 +92,10 @@ func New(c Config) (*Hub, error) {
 // Serve carries one session that a broker offered, to its end.
 func (h *Hub) Serve(ctx context.Context, zoneID, agent string, dial link.Dial) error {
 	// What the session leaves to be done at its end waits for this context.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, ended := context.WithCancelCause(ctx)
 	err := h.end.Run(ctx, dial)
-	h.Log.Info("a zone's session ended", "zone_id", zoneID, "agent", agent, "cause", err)
+	ended(err)
+	h.Log.Info("a zone's session ended", "zone_id", zoneID, "agent", agent, "reason", causeOf(err), "cause", err)
 	return err
 }
 
@@ -101,36 +108,17 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 	var zone *apiv1.Zone
 	contradicts := false
 	a := &link.Admission{Calls: h.Calls}
-	err := h.view(ctx, func(tx *state.Tx) error {
-		var err error
-		if zone, err = tx.Zones.Get(p.Zone); err != nil {
-			return fmt.Errorf("zone %s: %w", p.Zone, err)
+	came, _ := ctx.Value(boundaryKey{}).(boundary)
+	err := h.view(ctx, func(tx *state.Tx) (err error) {
+		if zone, a.Refused, err = h.judge(tx, p.Zone, p.Agent, came); err != nil {
+			return err
 		}
 		m := tx.Meta()
 		a.Epoch, a.EpochID = m.Epoch, bytes.Clone(m.EpochID)
 		contradicts = hello.GetEpoch() == m.Epoch && len(hello.GetEpochId()) > 0 && !bytes.Equal(hello.GetEpochId(), m.EpochID)
-		revoked, err := tx.IsRevoked(p.Zone, p.Agent)
-		if err != nil {
-			return err
-		}
-		came, _ := ctx.Value(gateKey{}).(gate)
-		stray := came.lets(tx, p.Zone)
-		if stray != nil && !problem.Is(stray, problem.Forbidden) {
-			return stray
-		}
 		known, revision, err := tx.ObservedPoint(p.Zone)
 		a.IncarnationLost = known == hello.GetIncarnation() && revision > hello.GetRevision()
-		switch {
-		case err != nil:
-			return err
-		case revoked || zone.GetState() == apiv1.Zone_RETIRED:
-			a.Refused = &link.Goodbye{Code: link.CodeRevoked, Reason: "agent " + p.Agent + " of zone " + zone.GetName() + " has been revoked; it must join anew"}
-		case stray != nil:
-			a.Refused = &link.Goodbye{Code: link.CodeWrongBroker, Reason: problem.Of(stray).GetDetail()}
-		case zone.GetState() == apiv1.Zone_QUARANTINED:
-			a.Refused = &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + zone.GetStateReason()}
-		}
-		return nil
+		return err
 	})
 	if err != nil || a.Refused != nil {
 		return a, err
@@ -142,7 +130,7 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 		}
 		return nil, &link.Goodbye{Code: link.CodeQuarantined, Reason: "zone " + zone.GetName() + ": " + reason}
 	}
-	session := newSession(h, zone, p.Agent, hello.GetIncarnation())
+	session := newSession(h, zone, p.Agent, hello.GetIncarnation(), came)
 	a.Classes = link.Classes{
 		StateSource: session.desired, StateSink: session.observed, JournalSource: session.orders, JournalSink: session.results,
 	}

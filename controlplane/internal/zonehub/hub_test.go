@@ -15,6 +15,7 @@ import (
 
 	"github.com/naru-project/naru/federation/dial"
 	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -51,6 +52,9 @@ func TestAZoneThatConnectsGetsWhatItShouldHoldAndIsHeard(t *testing.T) {
 	s.eventually("its end is written down", func() bool { return !s.connected() })
 	if why := s.Zone("business").GetStateReason(); !strings.HasPrefix(why, "its session ended: ") || strings.Contains(why, "context") {
 		t.Errorf("why the zone is disconnected: %q", why)
+	}
+	if got := s.why(); got != "SHUTTING_DOWN" && got != "AGENT_LEFT" { // by whichever word comes first
+		t.Errorf("the condition says %q", got)
 	}
 }
 
@@ -142,6 +146,34 @@ func TestP12ARevocationCutsTheLiveStreamAndNoOther(t *testing.T) {
 	}
 }
 
+func TestOnlyAZoneThatWasDeletedIsToldSoAndNotOneThatIsMissing(t *testing.T) {
+	s := newSite(t)
+	s.agent(s.Business, "agent-1").start()
+	s.eventually("this server takes sessions", s.connected)
+	missing := s.agent(&apiv1.Zone{Id: "01890000-0000-7000-8000-000000000001"}, "agent-1").start()
+	s.eventually("it has tried", func() bool {
+		n, _ := missing.last()
+		return n > 0
+	})
+	var g *link.Goodbye
+	if _, err := missing.last(); errors.As(err, &g) && g.Code == link.CodeRevoked {
+		t.Errorf("a zone that this server does not have was told %v", err)
+	}
+	made, err := s.Admin().Zones.CreateZone(t.Context(), &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "short", Kind: "business", Broker: "edge"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := made.GetOperation().GetTarget().GetId()
+	if _, err := s.Admin().Zones.DeleteZone(t.Context(), &apiv1.DeleteZoneRequest{Zone: "short"}); err != nil {
+		t.Fatal(err)
+	}
+	deleted := s.agent(&apiv1.Zone{Id: id}, "agent-1").start()
+	s.eventually("the deleted one hears it", func() bool {
+		_, err := deleted.last()
+		return errors.As(err, &g) && g.Code == link.CodeRevoked || problem.Is(problem.FromStatus(err), problem.Revoked)
+	})
+}
+
 func TestAQuarantinedZoneHearsItOnlyFromTheControlPlaneItself(t *testing.T) {
 	s := newSite(t)
 	s.Do(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: s.Business.GetId(), Reason: "two of them"}}})
@@ -192,7 +224,7 @@ func TestAZoneThatContradictsWhatIsKnownIsQuarantinedUntilAnAdministratorHasLook
 	}
 }
 
-func TestAQuarantineEndsASessionThatIsOpen(t *testing.T) {
+func TestP12AQuarantineEndsASessionThatIsOpen(t *testing.T) {
 	s := newSite(t)
 	a, other := s.agent(s.Business, "agent-1").start(), s.agent(s.Internet, "agent-1").start()
 	s.eventually("both are connected", func() bool {
@@ -207,6 +239,66 @@ func TestAQuarantineEndsASessionThatIsOpen(t *testing.T) {
 	})
 	if n, _ := other.last(); n != before {
 		t.Errorf("%d sessions of another zone ended", n-before)
+	}
+}
+
+// why is the reason of the condition that says why the business zone has no session.
+func (s *site) why() string {
+	for _, c := range s.Zone("business").GetConditions() {
+		if c.GetType() == "NO_SESSION" {
+			return c.GetReason()
+		}
+	}
+	return ""
+}
+
+func TestAZoneThatComesBehindAnotherBrokerLosesItsSessionByThisOne(t *testing.T) {
+	s := newSite(t)
+	elsewhere := pki.Fingerprint(must(pki.LoadOrCreate(t.TempDir(), "key")).Key().Public())
+	if _, err := s.Admin().Brokers.CreateBroker(t.Context(), &apiv1.CreateBrokerRequest{Broker: &apiv1.Broker{
+		Name: "inner", HubAddress: "127.0.0.1:9", Fingerprint: elsewhere,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	a, other := s.agent(s.Business, "agent-1").start(), s.agent(s.Internet, "agent-1").start()
+	s.eventually("both are connected", func() bool {
+		return s.connected() && s.Zone("internet").GetFreshness() == apiv1.Freshness_LIVE
+	})
+	before, _ := other.last()
+	s.standBehind("inner", "business")
+	s.eventually("it hears why, each time", func() bool {
+		n, err := a.last()
+		var g *link.Goodbye
+		return n > 2 && errors.As(err, &g) && g.Code == link.CodeWrongBroker && g.Remote && !s.connected()
+	})
+	if got := s.why(); got != link.CodeWrongBroker {
+		t.Errorf("the zone shows %q", got)
+	}
+	if n, _ := other.last(); n != before {
+		t.Errorf("%d sessions of another zone ended", n-before)
+	}
+	s.standBehind("edge", "business")
+	s.eventually("it is let in where it belongs", func() bool { return s.connected() && s.why() == "" })
+}
+
+func TestAZoneShowsWhyItsSessionEnded(t *testing.T) {
+	s := newSite(t)
+	for want, end := range map[string]func(){
+		"STREAM BROKER_STOPPING": func() { s.stopBroker(); s.startBroker() }, // the broker's word, or that it is gone
+		"SHUTTING_DOWN":          func() { s.stopHub(); s.startHub() },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		a := s.agent(s.Business, "agent-1")
+		ended := make(chan error, 1)
+		go func() { ended <- s.retry(ctx, a) }()
+		s.eventually("it is connected", s.connected)
+		end()
+		<-ended
+		cancel()
+		s.eventually("the zone is not", func() bool { return !s.connected() })
+		if got := s.why(); !slices.Contains(strings.Fields(want), got) {
+			t.Errorf("after %s the zone shows %q", want, got)
+		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/problem"
@@ -12,22 +14,22 @@ import (
 )
 
 // results takes a zone's journals up: results, usage, events.
-type results struct {
-	zone string
-	hub  *Hub
-}
+type results struct{ *session }
 
 func (r *results) Points(ctx context.Context) (points []*linkv1.JournalPoint, err error) {
 	err = r.hub.view(ctx, func(tx *state.Tx) (err error) {
-		points, err = tx.JournalPoints(r.zone)
+		points, err = tx.JournalPoints(r.zone.GetId())
 		return err
 	})
 	return points, err
 }
 
 func (r *results) Commit(ctx context.Context, batch *linkv1.JournalBatch) (*linkv1.JournalAck, error) {
+	if err := r.allowance.wait(ctx, needOf(batch)); err != nil {
+		return nil, err
+	}
 	err := r.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AppendJournal{
-		AppendJournal: &commandv1.AppendJournal{ZoneId: r.zone, Batch: batch},
+		AppendJournal: &commandv1.AppendJournal{ZoneId: r.zone.GetId(), Batch: batch},
 	}})
 	if err != nil {
 		return nil, gap(err)
@@ -37,8 +39,11 @@ func (r *results) Commit(ctx context.Context, batch *linkv1.JournalBatch) (*link
 }
 
 func (r *results) Withheld(ctx context.Context, w *linkv1.Withheld) (*linkv1.JournalAck, error) {
+	if err := r.allowance.wait(ctx, need{entries: 1, bytes: proto.Size(w)}); err != nil {
+		return nil, err
+	}
 	err := r.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ConsumeWithheld{
-		ConsumeWithheld: &commandv1.ConsumeWithheld{ZoneId: r.zone, Withheld: w},
+		ConsumeWithheld: &commandv1.ConsumeWithheld{ZoneId: r.zone.GetId(), Withheld: w},
 	}})
 	if err != nil {
 		return nil, gap(err)
@@ -49,7 +54,7 @@ func (r *results) Withheld(ctx context.Context, w *linkv1.Withheld) (*linkv1.Jou
 
 // acknowledge tells where the journal stands now, and which of the entries just consumed were not accepted.
 func (r *results) acknowledge(ctx context.Context, origin, stream string, from, through uint64) (*linkv1.JournalAck, error) {
-	j := state.Journal{ZoneID: r.zone, Origin: origin, Stream: stream}
+	j := state.Journal{ZoneID: r.zone.GetId(), Origin: origin, Stream: stream}
 	ack := &linkv1.JournalAck{}
 	err := r.hub.view(ctx, func(tx *state.Tx) error {
 		at, _, err := tx.JournalPoint(j)
@@ -69,20 +74,19 @@ func (r *results) acknowledge(ctx context.Context, origin, stream string, from, 
 
 // orders is the journal down to a zone.
 type orders struct {
-	zone    string
-	hub     *Hub
+	*session
 	changes lazyWatch
 }
 
-func newOrders(h *Hub, zone string) *orders {
-	return &orders{zone: zone, hub: h, changes: lazyWatch{reader: h.Reader, topic: state.ForZone(state.TopicOrders, zone)}}
+func newOrders(s *session) *orders {
+	return &orders{session: s, changes: lazyWatch{reader: s.hub.Reader, topic: state.ForZone(state.TopicOrders, s.zone.GetId())}}
 }
 
 func (o *orders) close() { o.changes.close() }
 
 func (o *orders) Pending(ctx context.Context) (points []*linkv1.JournalPoint, err error) {
 	err = o.hub.view(ctx, func(tx *state.Tx) (err error) {
-		points, err = tx.OrderJournals(o.zone)
+		points, err = tx.OrderJournals(o.zone.GetId())
 		return err
 	})
 	return points, err
@@ -90,7 +94,7 @@ func (o *orders) Pending(ctx context.Context) (points []*linkv1.JournalPoint, er
 
 func (o *orders) After(ctx context.Context, p *linkv1.JournalPoint, max int) (batch *linkv1.JournalBatch, err error) {
 	err = o.hub.view(ctx, func(tx *state.Tx) (err error) {
-		batch, err = tx.OrdersAfter(o.zone, p.GetOrigin(), p.GetStream(), p.GetSequence(), max)
+		batch, err = tx.OrdersAfter(o.zone.GetId(), p.GetOrigin(), p.GetStream(), p.GetSequence(), max)
 		return err
 	})
 	return batch, err
@@ -113,8 +117,11 @@ func (o *orders) Acknowledged(ctx context.Context, ack *linkv1.JournalAck) error
 	if !news {
 		return nil
 	}
+	if err := o.allowance.wait(ctx, need{bytes: proto.Size(ack)}); err != nil {
+		return err
+	}
 	return o.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AcknowledgeJournal{
-		AcknowledgeJournal: &commandv1.AcknowledgeJournal{ZoneId: o.zone, Ack: ack},
+		AcknowledgeJournal: &commandv1.AcknowledgeJournal{ZoneId: o.zone.GetId(), Ack: ack},
 	}})
 }
 

@@ -17,7 +17,11 @@ type session struct {
 	hub                *Hub
 	zone               *apiv1.Zone
 	agent, incarnation string
+	came               boundary
 	id                 []byte
+	// Once the agent has proven who it is:
+	ctx       context.Context
+	allowance *allowance
 
 	desired  *desired
 	observed *observed
@@ -28,25 +32,35 @@ type session struct {
 // maxReason is how much is kept of why a session ended: the far end may have a say in it, and a zone's reason is bounded.
 const maxReason = 512
 
-func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string) *session {
-	s := &session{hub: h, zone: zone, agent: agent, incarnation: incarnation, id: make([]byte, 16)}
+func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string, came boundary) *session {
+	s := &session{hub: h, zone: zone, agent: agent, incarnation: incarnation, came: came, id: make([]byte, 16)}
 	rand.Read(s.id)
 	s.desired = newDesired(h, zone.GetId())
-	s.observed = &observed{zone.GetId(), h}
-	s.orders = newOrders(h, zone.GetId())
-	s.results = &results{zone.GetId(), h}
+	s.observed = &observed{s}
+	s.orders = newOrders(s)
+	s.results = &results{s}
 	return s
 }
 
 // opened writes down that the zone is connected, and sees to it that its end is written down too.
 func (s *session) opened(ctx context.Context, _ *link.Opened) error {
-	if err := s.record(ctx, true, nil); err != nil {
+	s.ctx, s.allowance = ctx, s.hub.allowanceOf(s.zone)
+	if err := s.allowance.wait(ctx, need{}); err != nil {
+		return err
+	}
+	if err := s.record(ctx, true, nil, ""); err != nil {
 		return err
 	}
 	s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
+	s.hub.enter(s)
 	s.hub.farewells.Add(1)
 	context.AfterFunc(ctx, func() { s.closed(context.Cause(ctx)) })
-	return nil
+	// What has changed since it was admitted, nobody has judged.
+	over, err := s.judge(ctx)
+	if err == nil && over != nil {
+		err = over
+	}
+	return err
 }
 
 // closed writes down that the session has ended, and why. It goes on trying beyond this session's life; a server that dies before
@@ -56,6 +70,7 @@ func (s *session) closed(why error) {
 	s.desired.close()
 	s.orders.close()
 	s.hub.Samples.leave(s.zone.GetId())
+	s.hub.leave(s)
 	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 	defer cancel()
 	told := "its session ended: " + why.Error()
@@ -63,19 +78,28 @@ func (s *session) closed(why error) {
 		told = "its session ended: the stream through the broker broke off"
 	}
 	told = strings.ToValidUTF8(told[:min(len(told), maxReason)], "")
-	if err := s.record(ctx, false, &apiv1.Event{Message: told}); err != nil {
+	if err := s.record(ctx, false, &apiv1.Event{Message: told}, causeOf(why)); err != nil {
 		s.hub.Log.Warn("the end of a zone's session could not be written down", "zone", s.zone.GetName(), "error", err)
 	}
 }
 
-func (s *session) record(ctx context.Context, connected bool, told *apiv1.Event) error {
+func (s *session) record(ctx context.Context, connected bool, told *apiv1.Event, cause string) error {
 	return s.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
 		ZoneId: s.zone.GetId(), Session: s.id, Connected: connected, Agent: s.agent, ServerId: s.hub.ServerID, Incarnation: s.incarnation,
-		Event: told,
+		Event: told, Cause: cause,
 	}}})
+}
+
+// causeOf names why a session ended, in one of few words.
+func causeOf(why error) string {
+	if errors.Is(why, context.Canceled) {
+		return "STREAM" // the leg to the broker has ended
+	}
+	return link.Cause(why)
 }
 
 // Take keeps the zone's samples.
 func (s *session) Take(b *linkv1.SampleBatch) {
+	s.allowance.settle(s.ctx)
 	s.hub.Samples.take(s.zone.GetId(), s.zone.GetName(), b)
 }

@@ -41,6 +41,7 @@ type site struct {
 	stopBroker      func()
 	hub             *zonehub.Brokers
 	stopHub         func()
+	budget          zonehub.Budget
 	leader          *leader
 }
 
@@ -54,7 +55,7 @@ func must[T any](v T, err error) T {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	w := servicetest.New(t)
-	s := &site{World: w, Site: w.NewSite(1), leader: newLeader()}
+	s := &site{World: w, Site: w.NewSite(1), leader: newLeader(), budget: zonehub.DefaultBudget()}
 	born := time.Now().Add(-60 * 24 * time.Hour)
 	s.root = must(pki.NewAuthority(pki.AuthorityRoot, "naru.test", nil, born))
 	for role, a := range map[string]**pki.Authority{pki.AuthorityLinks: &s.links, pki.AuthorityBrokers: &s.brokers, pki.AuthorityServers: &s.servers} {
@@ -138,7 +139,7 @@ func (s *site) startHub() {
 			}
 			return link.Peer{Name: p.ID.String(), Zone: p.ZoneID, Agent: p.Agent, Key: p.Key}, nil
 		},
-		Samples: zonehub.NewSamples(time.Now), Log: slog.New(slog.DiscardHandler),
+		Samples: zonehub.NewSamples(time.Now), Budget: s.budget, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		s.Fatal(err)

@@ -19,6 +19,9 @@ import (
 // SessionKey is the metadata with which a server names the session that it takes up, in hexadecimal.
 const SessionKey = "naru-session"
 
+// EndedKey is the trailer in which a broker says, in one word, why the session ended.
+const EndedKey = "naru-ended"
+
 // hubLeg answers servers.
 type hubLeg struct {
 	linkv1.UnimplementedHubLegServiceServer
@@ -110,7 +113,9 @@ func (h hubLeg) Session(leg grpc.BidiStreamingServer[linkv1.Frame, linkv1.Frame]
 	h.servers.count(peer.ServerID, 1)
 	defer h.servers.count(peer.ServerID, -1)
 	h.carry(s, leg)
-	return s.ending().hub.Err()
+	end := s.ending()
+	leg.SetTrailer(metadata.Pairs(EndedKey, end.reason))
+	return end.hub.Err()
 }
 
 // carry moves frames until the session has ended.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"github.com/naru-project/naru/pkg/frontdoor"
@@ -16,13 +17,13 @@ import (
 const maxMessage = 1 << 20
 
 // Serve serves the API in front of c, gRPC and REST, on l until ctx ends.
-func Serve(ctx context.Context, l net.Listener, c *Conn, certificate func() (*tls.Certificate, error), log *slog.Logger) error {
+func Serve(ctx context.Context, l net.Listener, c *Conn, certificate func() (*tls.Certificate, error), log *slog.Logger, registry prometheus.Registerer) error {
 	rest, err := gateway.New(c, gateway.Options{})
 	if err != nil {
 		return err
 	}
 	door := &frontdoor.Door{
-		Certificate: certificate, Web: rest, Log: log,
+		Certificate: certificate, Web: rest, Log: log, Registerer: registry,
 		GRPC: grpc.NewServer(append(frontdoor.Options(maxMessage), grpc.UnknownServiceHandler(c.ServeUnknown))...),
 	}
 	return door.Run(ctx, l)

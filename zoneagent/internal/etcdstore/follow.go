@@ -26,7 +26,8 @@ type Batch struct {
 
 // Follow tells fn everything in the spaces (all that are followed when none is named), and then every change, until
 // ctx ends or fn returns an error; what comes while fn is busy is told together. When the watch is lost, or fn is too slow
-// for it, or another incarnation begins, it starts over with Reset. A value that does not decode ends it with a DecodeError: nobody acts on half a picture.
+// for it, or another incarnation begins, it starts over with Reset. A value that does not decode ends it with a DecodeError:
+// nobody acts on half a picture.
 func (s *Store) Follow(ctx context.Context, fn func(Batch) error, spaces ...Space) error {
 	if len(spaces) == 0 {
 		spaces = followed

@@ -177,8 +177,12 @@ func (t *Tx) reject(r *linkv1.Rejected) {
 	t.put(t.keys().of(rejected, e.GetOrigin(), e.GetStream(), sequence(e.GetSequence())), r)
 }
 
-// trimEvery is after how many acknowledged entries a stream is looked at for the bound.
-const trimEvery = 64
+const (
+	// trimEvery is after how many acknowledged entries a stream is looked at for the bound.
+	trimEvery = 64
+	// trimMost is how many entries are deleted at once: etcd does nothing else meanwhile, and tells all who watch of each.
+	trimMost = 4096
+)
 
 // acknowledge moves a stream's points. It deletes what a backup covers, and, of what none does, all but the last keep entries:
 // they could be sent again only to a control plane that has forgotten them, and the store is not to be full of them.
@@ -190,6 +194,7 @@ func (j *JournalSource) acknowledge(t *Tx, p *linkv1.JournalPoint, was streamSta
 	if there := min(p.GetSequence(), is.acknowledged); there > keep && (there/trimEvery != was.acknowledged/trimEvery || there == was.last) {
 		is.trimmed = max(is.trimmed, there-keep)
 	}
+	is.trimmed = min(is.trimmed, was.trimmed+trimMost)
 	if is == was {
 		return
 	}

@@ -164,6 +164,31 @@ func TestP24ThatTheBoundWasReachedIsToldOnceUntilABackupCoversItAgain(t *testing
 	}
 }
 
+func TestALongJournalIsDeletedPieceByPiece(t *testing.T) {
+	a := newZone(t).one()
+	own, link := a.own("cluster/c1"), a.own(UplinkName)
+	const entries = trimMost + 500
+	for written := 0; written < entries; {
+		tx := a.Begin(own)
+		for ; written < entries && tx.Room() > 0; written++ {
+			tx.Journal(usage("vm"))
+		}
+		a.commit(tx)
+	}
+	life, _ := a.Incarnation()
+	source := a.JournalSource(link)
+	for _, left := range []int{500, 0} {
+		p := ack(life.GetId(), "c1", entries)
+		p.Points[0].Covered = entries
+		if err := source.Acknowledged(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(a.journal(life.GetId(), "c1")); got != left {
+			t.Errorf("%d entries are left, want %d", got, left)
+		}
+	}
+}
+
 func TestWhatThePlaneRejectsIsRecorded(t *testing.T) {
 	a := newZone(t).one()
 	own, link := a.own("cluster/c1"), a.own(UplinkName)

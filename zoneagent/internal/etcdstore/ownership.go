@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,6 +42,7 @@ type Ownership struct {
 	// drained is closed when every transaction that was taken up has been answered.
 	drained chan struct{}
 	once    sync.Once
+	won     atomic.Bool // the campaign has ended with it
 }
 
 // Campaign waits until this agent owns what is named, and goes on trying while etcd does not answer. ctx ends the
@@ -98,6 +100,7 @@ func (s *Store) campaign(ctx context.Context, name string) (_ *Ownership, err er
 		}
 		return nil, err
 	}
+	o.won.Store(true)
 	s.children.Go(func() { o.commitLoop(alive) })
 	s.log.Info("this agent owns", "what", name)
 	return o, nil
@@ -231,7 +234,7 @@ func (o *Ownership) lose(why error) {
 		if errors.Is(why, errResigned) || o.store.base.Err() != nil {
 			level = slog.LevelInfo
 		}
-		if o.CreateRevision != 0 {
+		if o.won.Load() {
 			o.store.log.Log(context.Background(), level, "this agent owns no more", "what", o.Name, "reason", why)
 		}
 		o.stop(why)

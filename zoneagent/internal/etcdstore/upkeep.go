@@ -2,6 +2,7 @@ package etcdstore
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -104,7 +105,24 @@ func (s *Store) measure(ctx context.Context) {
 func (s *Store) status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout/3)
 	defer cancel()
-	return s.client.Status(ctx, endpoint)
+	at, hangUp, err := s.at(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp()
+	return at.Status(ctx, endpoint)
+}
+
+// at dials one member. The client does that, too, for what asks one member only, but reads its endpoints then without the
+// lock under which they are set; here both are done under the store's.
+func (s *Store) at(endpoint string) (_ clientv3.Maintenance, hangUp func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conn, err := s.client.Dial(endpoint)
+	if err != nil {
+		return nil, nil, fmt.Errorf("dial etcd's member at %s: %w", endpoint, err)
+	}
+	return clientv3.NewMaintenanceFromMaintenanceClient(clientv3.RetryMaintenanceClient(s.client, conn), s.client), func() { _ = conn.Close() }, nil
 }
 
 // defragment gives the free pages of this agent's member back, when it is half full and mostly free, and takes back
@@ -121,7 +139,12 @@ func (s *Store) defragment(ctx context.Context, st *clientv3.StatusResponse) {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if _, err := s.client.Defragment(ctx, s.clientURL()); err != nil {
+	at, hangUp, err := s.at(s.clientURL())
+	if err == nil {
+		defer hangUp()
+		_, err = at.Defragment(ctx, s.clientURL())
+	}
+	if err != nil {
 		s.log.Warn("this agent's member of etcd could not be defragmented", "error", err)
 		return
 	}

@@ -46,3 +46,31 @@ func TestAStoreThatFillsUpSaysSoInTime(t *testing.T) {
 		t.Errorf("beyond the quota: %v", err)
 	}
 }
+
+// The race detector judges it.
+func TestMembersAreAskedHowTheyAreWhileWhereTheyAreIsLearned(t *testing.T) {
+	z := newZone(t)
+	a := z.idle(z.config(1))
+	const times = 20
+	asked := make(chan error, 1)
+	go func() {
+		var err error
+		for range times {
+			_, e := a.status(t.Context(), a.clientURL())
+			err = errors.Join(err, e)
+		}
+		asked <- err
+	}()
+	for range times {
+		a.mu.Lock()
+		a.endpoints = nil // what was known is another
+		a.mu.Unlock()
+		a.findEndpoints(t.Context())
+	}
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+	if got := a.Endpoints(); len(got) != 1 || got[0] != a.clientURL() {
+		t.Errorf("endpoints %v", got)
+	}
+}

@@ -340,6 +340,26 @@ func TestNothingNewIsPlacedWhileTheStoreIsNearlyFull(t *testing.T) {
 	})
 }
 
+// A zone under maintenance is sent no new VMs. One that reaches it was accepted before, and who asked for it was told so.
+func TestAVMThatWasAcceptedBeforeMaintenanceIsPlacedAndACordonedHostGetsNothing(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 2)
+		s.zone.Want(&apiv1.Host{Id: "kvm-1", Name: "kvm-1", ClusterId: "kvm", Cluster: "kvm", Endpoint: "sim://", AdminState: apiv1.Host_CORDONED})
+		s.zone.Want(&apiv1.Zone{Id: "zone", Name: "business", AdminState: apiv1.Zone_UNDER_MAINTENANCE, AdminReason: "the cooling is mended"})
+		s.own("kvm")
+		for i := range 4 {
+			s.zone.Want(s.vm("kvm", fmt.Sprintf("vm-%d", i)))
+		}
+		s.settle()
+		for i := range 4 {
+			if vm := s.zone.VM(fmt.Sprintf("vm-%d", i)); vm.GetHost() != "kvm-2" {
+				t.Errorf("%s is %v on host %q", vm.GetName(), vm.GetState(), vm.GetHost())
+			}
+		}
+		s.audit()
+	})
+}
+
 func TestAHostThatIsNotNamedAnyMoreGetsNothingNew(t *testing.T) {
 	within(t, func(s *site) {
 		s.cluster("kvm", 1)

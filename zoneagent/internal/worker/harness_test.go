@@ -275,6 +275,16 @@ func (s *site) steps(operation string) (names []string) {
 	return names
 }
 
+// delays returns what was told of an operation's waiting for its host.
+func (s *site) delays(operation string) (told []string) {
+	for _, r := range s.zone.Reports(operation) {
+		if r.GetStep().GetName() == stepDelayed {
+			told = append(told, r.GetStep().GetMessage())
+		}
+	}
+	return told
+}
+
 // outcome returns how an operation ended: "" while it has not.
 func (s *site) outcome(operation string) string {
 	for _, r := range s.zone.Reports(operation) {

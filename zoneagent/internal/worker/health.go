@@ -29,10 +29,15 @@ func healthOf(h *apiv1.Host) health {
 
 // freshness of the VMs on a host: live while it answers, and until it is known that it does not.
 func (h *host) freshness() apiv1.Freshness_Level {
-	if h.lost() || h.health.level == apiv1.Host_DOWN || h.health.level == apiv1.Host_DEGRADED {
+	if h.lost() || h.away() {
 		return apiv1.Freshness_UNREACHABLE
 	}
 	return apiv1.Freshness_LIVE
+}
+
+// away tells whether it is known that the host does not answer here.
+func (h *host) away() bool {
+	return h.health.level == apiv1.Host_DOWN || h.health.level == apiv1.Host_DEGRADED
 }
 
 // toHealth changes a host's health and has all that follows from it written.
@@ -51,7 +56,9 @@ func (t *Term) toHealth(h *host, level apiv1.Host_Health, reason string) {
 	h.health.changed = time.Now()
 	t.log.Info("a host's health has changed", "host", h.name(), "from", was.level, "to", level, "reason", reason)
 	t.dirty[h.id] = true
-	t.flushes = time.Now()
+	if soon := time.Now().Add(gatherFor); soon.Before(t.flushes) {
+		t.flushes = soon
+	}
 	for id := range t.zone.on[h.id] {
 		t.due[id] = true
 	}
@@ -71,7 +78,7 @@ func (t *Term) answered(h *host) {
 func (t *Term) silent(h *host, err error) {
 	h.health.silent++
 	if h.health.silent < t.limits.SuspectRounds {
-		if !h.lost() && h.health.level != apiv1.Host_DOWN && h.health.level != apiv1.Host_DEGRADED {
+		if !h.lost() && !h.away() {
 			t.toHealth(h, apiv1.Host_SUSPECT, err.Error())
 		}
 		return

@@ -77,7 +77,7 @@ func (h *host) allocate(a *zonev1.Allocation, revision int64) {
 // settleHost opens a host of the cluster, opens it anew when the way to it has changed, and lets go of one that is
 // another cluster's. One that is not named any more while it has VMs is kept open, so that they can be seen.
 func (t *Term) settleHost(id string) {
-	h := t.hosts[id]
+	h := t.host(id) // a VM may say that it is on a host of which nothing else is known
 	if h.wanted.GetClusterId() == t.cluster {
 		h.known = h.wanted
 	} else if h.wanted != nil {

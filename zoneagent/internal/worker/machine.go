@@ -46,6 +46,9 @@ type machine struct {
 	outcome *apiv1.Problem // of the reboot that was done; nil: it went well
 	place   *host          // on which it has a place among the VMs that are built
 
+	// delayed is the operation of which this term has told that it waits for the host.
+	delayed string
+
 	// seen is what was seen last; spoken when a step last saw or wrote something.
 	seen     hypervisor.Observation
 	sighted  bool

@@ -77,7 +77,7 @@ func (t *Term) applyBatch(b etcdstore.Batch) {
 			if m := z.machine(c.ID); c.Revision >= m.worked {
 				m.work, _ = c.Message.(*zonev1.Work)
 				m.worked = c.Revision
-				t.due[c.ID] = true
+				t.dueOurs(m)
 			}
 		case etcdstore.Order:
 			t.applyOrder(c)
@@ -92,10 +92,11 @@ func (t *Term) applyBatch(b etcdstore.Batch) {
 			}
 		case etcdstore.Cursor:
 			cursor, _ := c.Message.(*zonev1.Cursor)
-			z.syncing, z.behind, z.epoch = cursor.GetSyncing(), cursor.GetBehind(), cursor.GetPoint().GetEpoch()
-			if !z.syncing {
-				t.dueAll()
+			syncing, behind, epoch := cursor.GetSyncing(), cursor.GetBehind(), cursor.GetPoint().GetEpoch()
+			if !syncing && (z.syncing || z.behind != behind || z.epoch != epoch) {
+				t.dueAll() // not with each chunk that moves the cursor on
 			}
+			z.syncing, z.behind, z.epoch = syncing, behind, epoch
 		}
 	}
 	for id := range t.touched {
@@ -148,6 +149,13 @@ func (t *Term) forgetBefore(b etcdstore.Batch) {
 func (t *Term) dueAll() {
 	for id := range t.zone.machines {
 		t.due[id] = true
+	}
+}
+
+// dueOurs has a machine looked at, unless it is another cluster's, of which all is told here, too.
+func (t *Term) dueOurs(m *machine) {
+	if t.mine(m) || len(m.orders) > 0 {
+		t.due[m.id] = true
 	}
 }
 
@@ -216,7 +224,7 @@ func (t *Term) applyObserved(c etcdstore.Change) {
 		if vm == nil {
 			m.ended = false
 		}
-		t.due[c.ID] = true
+		t.dueOurs(m)
 		t.prune(m)
 	}
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -248,6 +249,7 @@ func TestWorkOnASilentHostWaitsForItAndGivesUpAtTheDeadline(t *testing.T) {
 		op := s.want(s.vm("kvm", "web-1", wanting(apiv1.VM_STOPPED)))
 		s.pass(5 * time.Minute)
 		s.equal("while it is silent", s.outcome(op), "")
+		s.equal("told while it is silent", s.delays(op), []string{"host kvm-1 is down (simulated host does not answer); it is carried out when the host is back"})
 		s.restore("kvm-1")
 		s.pass(20 * time.Second)
 		s.equal("when it is back", s.outcome(op), "done")
@@ -264,6 +266,25 @@ func TestWorkOnASilentHostWaitsForItAndGivesUpAtTheDeadline(t *testing.T) {
 		s.restore("kvm-1")
 		s.pass(time.Minute)
 		s.equal("starts", s.fleet.Knobs("kvm-1").Starts("web-1"), 1)
+	})
+}
+
+func TestAnOperationThatIsUnderWayWhenItsHostGoesDownTellsThatItWaits(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "latency=1s")
+		s.own("kvm")
+		s.pass(20 * time.Second) // the host has answered
+		op := s.want(s.vm("kvm", "web-1"))
+		s.pass(2 * time.Second)
+		s.silence("kvm-1", (*sim.Knobs).Cut)
+		s.pass(3 * time.Second)
+		s.equal("while the host may merely be slow", s.delays(op), []string(nil))
+		s.pass(time.Minute)
+		s.equal("when it is known to be down", len(s.delays(op)), 1)
+		s.restore("kvm-1")
+		s.pass(time.Minute)
+		s.equal("when it is back", s.outcome(op), "done")
+		s.equal("then", len(s.delays(op)), 1)
 	})
 }
 
@@ -429,4 +450,22 @@ func TestWhatALargeClusterReportsIsWithinTheRules(t *testing.T) {
 			t.Errorf("10,000 hosts have %v", all.resources())
 		}
 	}
+}
+
+func TestAFleetIsFirstSeenInFewTransactions(t *testing.T) {
+	within(t, func(s *site) {
+		const hosts = 1000
+		s.cluster("kvm", hosts, "latency=20ms")
+		before := s.zone.Commits()
+		s.own("kvm")
+		s.pass(10 * time.Second)
+		for i := range hosts {
+			if h := s.zone.Host(fmt.Sprintf("kvm-%d", i+1)); h.GetHealth() != apiv1.Host_AVAILABLE {
+				t.Fatalf("host %d of the fleet is %v", i+1, h)
+			}
+		}
+		if n := s.zone.Commits() - before; n > hosts/10 {
+			t.Errorf("%d transactions for %d hosts", n, hosts)
+		}
+	})
 }

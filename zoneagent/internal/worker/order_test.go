@@ -110,6 +110,7 @@ func TestAnOrderWaitsForASilentHostUntilItsDeadline(t *testing.T) {
 		within := func(o *linkv1.Order) { o.Deadline = timestamppb.New(time.Now().Add(time.Minute)) }
 		first := s.order("kvm", "web-1", within)
 		s.pass(30 * time.Second)
+		s.equal("told that the first waits", len(s.delays(first)), 1)
 		s.restore("kvm-1")
 		s.pass(20 * time.Second)
 		s.equal("first", s.outcome(first), "done")

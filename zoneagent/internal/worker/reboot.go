@@ -24,7 +24,9 @@ func (t *Term) takeUp(m *machine, o order) {
 	}
 	if h := t.hosts[m.is.GetHostId()]; !h.available() || !m.sighted {
 		// The host's next round tells; the order's deadline bounds it.
-		t.pause(m, t.limits.PollEvery)
+		if !t.tellDelay(m, h, o.GetOperationId()) {
+			t.pause(m, t.limits.PollEvery)
+		}
 		return
 	}
 	vm := proto.CloneOf(m.is)

@@ -18,8 +18,11 @@ const reportedAtOnce = 100
 // unreported tells whether nouns of hosts or of the cluster may have to be written.
 func (t *Term) unreported() bool { return t.outdated || len(t.dirty) > 0 }
 
+// gatherFor is how long a change of health waits for others: a fleet that is first seen, or lost, is so together.
+const gatherFor = 20 * time.Millisecond
+
 // flush writes what has changed of hosts and of the cluster, a while after the last time: allocations change with every
-// placement. A change of health does not wait.
+// placement. A change of health waits for a moment only.
 func (t *Term) flush() {
 	now := time.Now()
 	if !t.unreported() || t.writing || now.Before(t.flushes) {
@@ -90,8 +93,8 @@ func (t *Term) flush() {
 	})
 }
 
-// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made as often as
-// they are reported at most, however many transactions that takes.
+// changedCluster is the cluster's noun where it is to be written. It sums over all hosts, and is made as often as they are
+// reported at most, however many transactions that takes.
 func (t *Term) changedCluster(now time.Time) *apiv1.Cluster {
 	if !t.outdated || now.Before(t.totals) {
 		return nil

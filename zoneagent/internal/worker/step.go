@@ -43,6 +43,8 @@ const (
 	stepStop   = "stop"
 	stepGone   = "gone"
 	stepReboot = "reboot"
+	// stepDelayed is nothing that is done: it tells that the host is away.
+	stepDelayed = "delayed"
 )
 
 type chainStep struct {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -132,7 +133,9 @@ func deadlineOf(w *zonev1.Work) time.Time {
 func (t *Term) awaitHost(m *machine, h *host) {
 	t.givePlace(m)
 	if !overdue(m.work) {
-		t.alarms.set(m, deadlineOf(m.work))
+		if !t.tellDelay(m, h, m.work.GetOperationId()) {
+			t.alarms.set(m, deadlineOf(m.work))
+		}
 		return
 	}
 	name, why := m.is.GetHost(), "it is not named any more"
@@ -144,6 +147,23 @@ func (t *Term) awaitHost(m *machine, h *host) {
 	}
 	t.fail(m, problem.Newf(problem.Unavailable, "See that the host and the way to it work, then ask again.",
 		"Host %s could not be worked with until the operation's deadline; %s.", name, why).Problem)
+}
+
+// tellDelay tells in an operation, once, that it waits for a host which is known to be away. It reports whether it does.
+func (t *Term) tellDelay(m *machine, h *host, operation string) bool {
+	if h == nil || !h.away() || operation == "" || m.delayed == operation {
+		return false
+	}
+	why := ""
+	if h.health.reason != "" {
+		why = " (" + h.health.reason + ")"
+	}
+	t.write(m, &record{
+		entries: report(operation, stepDelayed, apiv1.Operation_Step_DONE,
+			fmt.Sprintf("host %s is %s%s; it is carried out when the host is back", h.name(), strings.ToLower(h.health.level.String()), why), 0),
+		then: func() { m.delayed = operation },
+	})
+	return true
 }
 
 // giveUpHost ends what is wanted of a VM whose host was declared lost, without a word to the host: it is deleted, or it

@@ -22,6 +22,8 @@ const (
 	expireEvery = time.Second
 	// pruneEvery is how often what has outlived its keep is forgotten.
 	pruneEvery = 10 * time.Minute
+	// maxPrunes bounds the commands of one turn of forgetting.
+	maxPrunes = 500
 	// keepOutcomes is how long a command and an idempotency key are remembered.
 	keepOutcomes = 24 * time.Hour
 	// keepOperations and keepEvents are how long history is kept here.
@@ -118,13 +120,28 @@ func (u *Upkeep) expire(ctx context.Context) error {
 	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ExpireOperations{ExpireOperations: &commandv1.ExpireOperations{OperationIds: ids}}})
 }
 
+// prune forgets what has outlived its keep. One command forgets only so much of each kind, so that others do not wait long
+// behind it: more follow while outcomes are left, of which there are at least as many as of anything that clients cause.
 func (u *Upkeep) prune(ctx context.Context) error {
 	now := u.Now()
-	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_Prune{Prune: &commandv1.Prune{
-		Before:           timestamppb.New(now.Add(-keepOutcomes)),
-		OperationsBefore: timestamppb.New(now.Add(-keepOperations)),
-		EventsBefore:     timestamppb.New(now.Add(-keepEvents)),
-	}}})
+	outcomesBefore := now.Add(-keepOutcomes)
+	for range maxPrunes {
+		if err := u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_Prune{Prune: &commandv1.Prune{
+			Before:           timestamppb.New(outcomesBefore),
+			OperationsBefore: timestamppb.New(now.Add(-keepOperations)),
+			EventsBefore:     timestamppb.New(now.Add(-keepEvents)),
+		}}}); err != nil {
+			return err
+		}
+		left := false
+		if err := u.Reader.View(ctx, func(tx *state.Tx) (err error) {
+			left, err = tx.HasOutcomes(outcomesBefore.UnixMicro())
+			return err
+		}); err != nil || !left {
+			return err
+		}
+	}
+	return nil
 }
 
 // endSessionsOfTheGone ends sessions whose server has been silent for so long that it cannot say so itself.
@@ -169,6 +186,7 @@ func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
 		if err == nil {
 			err = u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
 				ZoneId: h.zone, Session: h.session.ID, Agent: h.session.Agent, ServerId: h.session.ServerID, Incarnation: h.session.Incarnation,
+				Cause: "SERVER_GONE", Event: &apiv1.Event{Message: "its session ended: the server that held it is gone"},
 			}}})
 		}
 	}

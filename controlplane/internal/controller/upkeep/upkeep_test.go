@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -22,6 +24,7 @@ type turns struct {
 	now      time.Time
 	servers  []*apiv1.Server
 	proposed []*commandv1.Command
+	carry    func(*commandv1.Command) // out; nil: nothing is
 }
 
 func newTurns(t *testing.T) *turns {
@@ -36,6 +39,9 @@ func newTurns(t *testing.T) *turns {
 
 func (u *turns) Propose(_ context.Context, c *commandv1.Command) (*commandv1.Result, error) {
 	u.proposed = append(u.proposed, c)
+	if u.carry != nil {
+		u.carry(c)
+	}
 	return &commandv1.Result{}, nil
 }
 
@@ -87,6 +93,20 @@ func TestWhatIsForgottenHasOutlivedItsKeep(t *testing.T) {
 		if want := map[string]time.Duration{"outcomes": 24 * time.Hour, "operations": 30 * 24 * time.Hour, "events": 30 * 24 * time.Hour}[what]; kept != want {
 			t.Errorf("%s are kept for %v, not %v", what, kept, want)
 		}
+	}
+}
+
+func TestForgettingGoesOnWhileThereIsMoreThanOneCommandForgets(t *testing.T) {
+	u := newTurns(t)
+	u.now = time.Now().Add(keepOutcomes) // what was done so far has outlived its keep, and what is done now has not
+	u.carry = func(c *commandv1.Command) {
+		if len(u.proposed) < 3 {
+			return // so many that two commands were not enough
+		}
+		u.world.Do(proto.CloneOf(c))
+	}
+	if got := u.take(t, u.prune); len(got) != 3 {
+		t.Errorf("%d commands", len(got))
 	}
 }
 

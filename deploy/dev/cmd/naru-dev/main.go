@@ -123,11 +123,17 @@ func run(ctx context.Context, state string, mode dev.Mode, o dev.Options, once b
 	if dev.Inside() {
 		return stand(dev.WithStarter(ctx), state, mode, o, once)
 	}
+	if err := dev.Ready(mode, programs()); err != nil {
+		return err
+	}
 	claim, err := dev.ClaimFolder(ctx, state, programs(), mode, dev.NewStory(os.Stderr))
 	if err != nil {
 		return err
 	}
 	defer claim.Release()
+	if err := dev.Free(mode); err != nil {
+		return err
+	}
 	if mode != dev.UserNamespaces {
 		return stand(ctx, state, mode, o, once)
 	}

@@ -118,7 +118,7 @@ func (h *host) transact(change func(now time.Time) error) error {
 
 func wait(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
-		return ctx.Err()
+		return nil // the context is looked at right before and after
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -425,7 +425,7 @@ type ListOperationsRequest struct {
 	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
 	// Terms joined by AND: state=RUNNING AND name!=web-1; ~ means contains.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// A column, with " desc" behind it to turn it round; name without.
+	// A column, with " desc" behind it to turn it round; newest first without.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// 0 means 100; at most 1000.
 	PageSize      uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

@@ -17,15 +17,15 @@ import (
 // has this id.
 const inside = "inside"
 
-// gate lets through a broker only those whose zone stands behind it: a token or a certificate that got into another network
+// boundary lets through a broker only those whose zone stands behind it: a token or a certificate that got into another network
 // is worth nothing there.
-type gate struct {
+type boundary struct {
 	broker *apiv1.Broker
 	hub    *Hub
 }
 
 // lets returns a FORBIDDEN problem for a zone that stands behind another broker. Of a zone that is not known others judge.
-func (g gate) lets(tx *state.Tx, zoneID string) error {
+func (b boundary) lets(tx *state.Tx, zoneID string) error {
 	zone, err := tx.Zones.Get(zoneID)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
@@ -37,28 +37,28 @@ func (g gate) lets(tx *state.Tx, zoneID string) error {
 	if name == "" {
 		name = "inside the control plane"
 	}
-	if zone.GetBroker() == "" && g.broker.GetId() == inside || zone.GetBroker() == g.broker.GetName() && g.broker.GetId() != inside {
+	if zone.GetBroker() == "" && b.broker.GetId() == inside || zone.GetBroker() == b.broker.GetName() && b.broker.GetId() != inside {
 		return nil
 	}
 	return problem.Newf(problem.Forbidden, "Let the zone's agents dial its own broker, or change the zone's broker.",
-		"zone %s stands behind broker %s, and this came through broker %s", zone.GetName(), name, g.broker.GetName())
+		"zone %s stands behind broker %s, and this came through broker %s", zone.GetName(), name, b.broker.GetName())
 }
 
-type gateKey struct{}
+type boundaryKey struct{}
 
-// through notes by which broker a session came; admit asks that gate.
-func through(ctx context.Context, g gate) context.Context {
-	return context.WithValue(ctx, gateKey{}, g)
+// through notes by which broker a session came; admit asks that boundary.
+func through(ctx context.Context, b boundary) context.Context {
+	return context.WithValue(ctx, boundaryKey{}, b)
 }
 
-// gatedRegistrar answers only who stands behind the broker that asks.
-type gatedRegistrar struct {
+// boundaryRegistrar answers only who stands behind the broker that asks.
+type boundaryRegistrar struct {
 	hub.Registrar
-	gate gate
+	at boundary
 }
 
-func (r gatedRegistrar) Join(ctx context.Context, in *linkv1.JoinRequest) (*linkv1.JoinResponse, error) {
-	err := r.gate.hub.view(ctx, func(tx *state.Tx) error {
+func (r boundaryRegistrar) Join(ctx context.Context, in *linkv1.JoinRequest) (*linkv1.JoinResponse, error) {
+	err := r.at.hub.view(ctx, func(tx *state.Tx) error {
 		token, err := tx.JoinToken(in.GetTokenId())
 		if errors.Is(err, state.ErrNotFound) {
 			return nil // others judge of it
@@ -66,7 +66,7 @@ func (r gatedRegistrar) Join(ctx context.Context, in *linkv1.JoinRequest) (*link
 		if err != nil {
 			return err
 		}
-		return r.gate.lets(tx, token.GetZoneId())
+		return r.at.lets(tx, token.GetZoneId())
 	})
 	if err != nil {
 		return nil, err
@@ -74,13 +74,13 @@ func (r gatedRegistrar) Join(ctx context.Context, in *linkv1.JoinRequest) (*link
 	return r.Registrar.Join(ctx, in)
 }
 
-func (r gatedRegistrar) Renew(ctx context.Context, certificate []byte, in *linkv1.RenewRequest) (*linkv1.RenewResponse, error) {
+func (r boundaryRegistrar) Renew(ctx context.Context, certificate []byte, in *linkv1.RenewRequest) (*linkv1.RenewResponse, error) {
 	leaf, err := x509.ParseCertificate(certificate)
 	if err != nil {
 		return nil, problem.Newf(problem.CertificateInvalid, "Let the agent join anew with a token.", "the certificate to be renewed: %w", err)
 	}
 	// Whether the claim is true is verified behind this.
-	err = r.gate.hub.view(ctx, func(tx *state.Tx) error { return r.gate.lets(tx, pki.ClaimedZone(leaf)) })
+	err = r.at.hub.view(ctx, func(tx *state.Tx) error { return r.at.lets(tx, pki.ClaimedZone(leaf)) })
 	if err != nil {
 		return nil, err
 	}
