@@ -120,7 +120,7 @@ func (s *Server) openIdentity() (err error) {
 
 func openKeeper(c *Config, log *slog.Logger) (*identity.Keeper, error) {
 	dns, ips := c.names()
-	return identity.Open(identity.Options{Dir: c.keys(), Names: dns, IPs: ips, Log: log.With("part", "identity")})
+	return identity.Open(identity.Options{Dir: c.keys(), Names: dns, IPs: ips, LinkLifetime: c.LinkLifetime, Log: log.With("part", "identity")})
 }
 
 func (s *Server) newReplica(local replica.LocalView, registry prometheus.Registerer) (*replica.Replica, error) {
