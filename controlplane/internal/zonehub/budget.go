@@ -34,10 +34,11 @@ type Pace struct {
 	Burst     int
 }
 
-// DefaultBudget is far above what the busiest honest zone needs for long.
+// DefaultBudget is far above what the busiest honest zone needs for long: a VM that is made takes some nine entries and 4 KiB,
+// and a zone may make thousands a second for a while.
 func DefaultBudget() Budget {
 	return Budget{
-		Commands: Pace{50, 1000}, Entries: Pace{2000, 100_000}, Bytes: Pace{2 << 20, 64 << 20},
+		Commands: Pace{50, 1000}, Entries: Pace{20_000, 100_000}, Bytes: Pace{16 << 20, 64 << 20},
 		Usage: Pace{2, 1000}, UsagePerVM: Pace{0.2, 8},
 		Tell: 10 * time.Second, Calm: time.Minute,
 	}
