@@ -99,7 +99,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	})
 	a.central = a.uplink.Central(a.company)
 	a.local = edge.NewLocal(a.store.Picture())
-	if a.edge, err = edge.NewConn(a.central, a.local, time.Now); err != nil {
+	if a.edge, err = edge.NewConn(a.central, a.local, time.Now, a.uplink.DownSince); err != nil {
 		return nil, err
 	}
 	a.opened.Store(true)

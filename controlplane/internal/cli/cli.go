@@ -14,8 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -32,6 +35,7 @@ type app struct {
 	timeout    time.Duration
 	config     *client.Config
 	command    *cobra.Command // that runs; nil before
+	missing    bool           // it was said that a zone answers for itself
 	// names lists the nouns of a kind, for completion.
 	names map[string]lister
 }
@@ -253,7 +257,7 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 	if err := a.load(); err != nil {
 		return err
 	}
-	c, err := client.New(a.config)
+	c, err := client.New(a.config, grpc.WithChainUnaryInterceptor(a.sayWhatIsMissing))
 	if err != nil {
 		return usagef("%v", err)
 	}
@@ -268,6 +272,20 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		defer cancel()
 	}
 	return f(ctx, c)
+}
+
+// sayWhatIsMissing tells people when an answer is of a zone that is cut off: what is not in it may be there all the same.
+func (a *app) sayWhatIsMissing(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	var header metadata.MD
+	err := invoke(ctx, method, req, reply, cc, append(opts, grpc.Header(&header))...)
+	if said := header.Get(gateway.ConsistencyHeader); err == nil && len(said) > 0 && !a.missing {
+		if since, ok := gateway.ReadLocalSince(said[0]); ok {
+			a.missing = true
+			fmt.Fprintf(a.err, "The zone is cut off since %s and answers for itself: what is outside it is not shown.\n",
+				since.Local().Format(time.DateTime))
+		}
+	}
+	return err
 }
 
 // load reads the configuration once.

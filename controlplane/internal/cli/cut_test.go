@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/naru-project/naru/pkg/gateway"
+)
+
+func TestPeopleAreToldOnceThatAZoneIsCutOffAndAnswersForItself(t *testing.T) {
+	var out, errOut bytes.Buffer
+	a := &app{out: newScreen(&out), err: newScreen(&errOut)}
+	since := time.Now().Add(-time.Hour)
+	answered := func(said ...string) {
+		t.Helper()
+		invoke := func(_ context.Context, _ string, _, _ any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
+			for _, o := range opts {
+				if h, ok := o.(grpc.HeaderCallOption); ok {
+					*h.HeaderAddr = metadata.Pairs(said...)
+				}
+			}
+			return nil
+		}
+		if err := a.sayWhatIsMissing(t.Context(), "", nil, nil, nil, invoke); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered()
+	if errOut.Len() > 0 {
+		t.Errorf("of a whole answer it says %q", errOut.String())
+	}
+	answered(gateway.ConsistencyHeader, gateway.LocalSince(since))
+	answered(gateway.ConsistencyHeader, gateway.LocalSince(since)) // a second page
+	if said := errOut.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, since.Local().Format(time.DateTime)) || out.Len() > 0 {
+		t.Errorf("it says %q, and on standard output %q", said, out.String())
+	}
+}
