@@ -126,7 +126,7 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 			return problem.ToStatus(err)
 		}
 		since := c.cutOffSince()
-		if err = c.local.read(args.(proto.Message), reply.(proto.Message), who); err == nil {
+		if err = c.local.read(args.(proto.Message), reply.(proto.Message), who, since); err == nil {
 			tell(opts, metadata.Pairs(gateway.ConsistencyHeader, gateway.LocalSince(since)))
 		}
 	}

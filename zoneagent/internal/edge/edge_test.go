@@ -92,7 +92,8 @@ func newDesk(t *testing.T) *desk {
 			Generation: &apiv1.Generation{Epoch: 1, Index: 2}, DesiredState: apiv1.VM_RUNNING}
 	}
 	local := NewLocal(picture{
-		{&apiv1.Zone{Id: "z-business", Name: "business"}},
+		{&apiv1.Zone{Id: "z-business", Name: "business", State: apiv1.Zone_ONLINE, Freshness: apiv1.Freshness_LIVE}},
+		{&apiv1.Zone{Id: "z-kept", Name: "kept", State: apiv1.Zone_MAINTENANCE, StateReason: "new disks", Freshness: apiv1.Freshness_LIVE}},
 		{vm("b", "web")},
 		{vm("a", "web"), &apiv1.VM{Id: "a", Name: "other", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON,
 			Address: "10.91.2.10", HostFreshness: apiv1.Freshness_LIVE}},
@@ -193,7 +194,7 @@ func TestP14CutOffAnEdgeReadsForThoseItKnowsAndOnlyTheirs(t *testing.T) {
 	d.refused("another project's VM", get("c"), problem.NotFound)
 	d.refused("a write", d.Invoke(as("web"), apiv1.VMService_DeleteVM_FullMethodName, &apiv1.DeleteVMRequest{Vm: "a"}, &apiv1.DeleteVMResponse{}), problem.LinkDown)
 	zones := &apiv1.ListZonesResponse{}
-	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, zones); err != nil || len(zones.GetZones()) != 1 {
+	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, zones); err != nil || len(zones.GetZones()) != 2 {
 		t.Errorf("zones %v, %v", zones, err)
 	}
 }
@@ -251,6 +252,28 @@ func TestP14CutOffAnEdgeSaysThatItAnswersForItselfAndSinceWhen(t *testing.T) {
 	want(d.now)
 	if said := d.said(d.overGRPC()); len(said) != 1 || said[0] != gateway.LocalSince(d.now) {
 		t.Errorf("over gRPC the answer says %q", said)
+	}
+}
+
+func TestACutOffZoneShowsItselfAsDisconnectedSinceTheCut(t *testing.T) {
+	d := newDesk(t)
+	d.vouchedAndCut()
+	d.down = d.now.Add(-time.Minute)
+	list := &apiv1.ListZonesResponse{}
+	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, list); err != nil {
+		t.Fatal(err)
+	}
+	one := &apiv1.GetZoneResponse{}
+	if err := d.Invoke(as("web"), apiv1.ZoneService_GetZone_FullMethodName, &apiv1.GetZoneRequest{Zone: "business"}, one); err != nil {
+		t.Fatal(err)
+	}
+	for what, z := range map[string]*apiv1.Zone{"listed": list.GetZones()[0], "got": one.GetZone()} {
+		if z.GetState() != apiv1.Zone_DISCONNECTED || z.GetFreshness() != apiv1.Freshness_STALE || !z.GetStateChangedAt().AsTime().Equal(d.down) || z.GetStateReason() == "" {
+			t.Errorf("%s: %v", what, z)
+		}
+	}
+	if z := list.GetZones()[1]; z.GetState() != apiv1.Zone_MAINTENANCE || z.GetStateReason() != "new disks" || z.GetFreshness() != apiv1.Freshness_STALE {
+		t.Errorf("what an administrator decided: %v", z)
 	}
 }
 
