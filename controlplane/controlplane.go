@@ -60,7 +60,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		}
 	}()
 	registry := obs.NewRegistry()
-	if err := s.openIdentity(); err != nil {
+	if s.keeper, err = openOwn(c, log); err != nil {
 		return nil, err
 	}
 	peer := s.keeper.Holder().Peer()
@@ -105,17 +105,6 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	}
 	close(s.composed)
 	return s, nil
-}
-
-// openIdentity opens the key folder of a server that belongs to a federation.
-func (s *Server) openIdentity() (err error) {
-	if s.keeper, err = openKeeper(s.config, s.log); err != nil {
-		return err
-	}
-	if !s.keeper.Ready() {
-		return fmt.Errorf("%s belongs to no federation yet: begin one with naru-controlplane init, or join one with naru-controlplane join", s.config.Data)
-	}
-	return nil
 }
 
 func openKeeper(c *Config, log *slog.Logger) (*identity.Keeper, error) {
