@@ -249,16 +249,13 @@ func (s vmService) already(ctx context.Context, tx *state.Tx, vm *apiv1.VM, desi
 	if force && !vm.GetForce() {
 		return nil, nil // now by force
 	}
-	open, err := tx.OpenOperations(vm.GetId())
-	if err != nil {
+	op, err := tx.Operations.Get(vm.GetOperation())
+	switch {
+	case err == nil && !op.GetDone():
+		return op, nil
+	case err != nil && !errors.Is(err, state.ErrNotFound):
 		return nil, err
-	}
-	for _, op := range open {
-		if op.GetKind() == w.kind || desired == apiv1.VM_RUNNING && op.GetKind() == "vm.create" {
-			return op, nil
-		}
-	}
-	if vm.GetState() == desired && len(open) == 0 {
+	case vm.GetState() == desired:
 		return finished(ctx, w.kind, reference("vm", vm), w.already), nil
 	}
 	return nil, nil

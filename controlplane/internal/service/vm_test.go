@@ -267,6 +267,38 @@ func TestAskingForWhatIsSoAlreadySaysSo(t *testing.T) {
 	}
 }
 
+func TestAskingForWhatIsUnderWayAnswersWithTheNewestRequestForIt(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	c := w.In("web")
+	w.Do(resolve(create(t, c, w.VM("web-1", "web")).GetId()))
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_RUNNING, apiv1.VM_ON)
+	stop := func() *apiv1.Operation {
+		t.Helper()
+		r, err := c.VMs.StopVM(t.Context(), &apiv1.StopVMRequest{Vm: "web-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetOperation()
+	}
+	first := stop()
+	if _, err := c.VMs.StartVM(t.Context(), &apiv1.StartVMRequest{Vm: "web-1"}); err != nil {
+		t.Fatal(err)
+	}
+	second := stop()
+	if second.GetDone() || second.GetId() == first.GetId() {
+		t.Fatalf("stopping what was started anew: %v, of which the first was %v", second, first)
+	}
+	if op := stop(); op.GetId() != second.GetId() {
+		t.Errorf("under way is %s, and the answer is %s", second.GetId(), op.GetId())
+	}
+	w.Do(resolve(second.GetId()))
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_STOPPED, apiv1.VM_OFF)
+	if op := stop(); !op.GetDone() {
+		t.Errorf("it is stopped, whatever became of earlier requests, and the answer is %v", op)
+	}
+}
+
 func resolve(operation string) *commandv1.Command {
 	return &commandv1.Command{Body: &commandv1.Command_ResolveOperation{ResolveOperation: &commandv1.ResolveOperation{
 		OperationId: operation, Outcome: apiv1.ResolveOperationRequest_SUCCEED, Reason: "as the test says",
