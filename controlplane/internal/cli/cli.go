@@ -271,7 +271,17 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return f(ctx, c)
+	return f(client.TellRepeated(ctx, func(why error) { a.sayRepeated(ctx, why) }), c)
+}
+
+// sayRepeated tells people for what they wait.
+func (a *app) sayRepeated(ctx context.Context, why error) {
+	p := problem.From(why).Problem
+	until := ""
+	if end, ok := ctx.Deadline(); ok {
+		until = fmt.Sprintf(" for %s more", time.Until(end).Round(time.Second))
+	}
+	fmt.Fprintf(a.err, "%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
 }
 
 // sayWhatIsMissing tells people when an answer is of a zone that is cut off: what is not in it may be there all the same.

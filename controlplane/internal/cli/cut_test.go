@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/naru-project/naru/pkg/gateway"
+	"github.com/naru-project/naru/pkg/problem"
 )
 
 func TestPeopleAreToldOnceThatAZoneIsCutOffAndAnswersForItself(t *testing.T) {
@@ -39,5 +40,17 @@ func TestPeopleAreToldOnceThatAZoneIsCutOffAndAnswersForItself(t *testing.T) {
 	answered(gateway.ConsistencyHeader, gateway.LocalSince(since)) // a second page
 	if said := errOut.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, since.Local().Format(time.DateTime)) || out.Len() > 0 {
 		t.Errorf("it says %q, and on standard output %q", said, out.String())
+	}
+}
+
+func TestPeopleAreToldForWhatTheyWait(t *testing.T) {
+	var errOut bytes.Buffer
+	a := &app{err: newScreen(&errOut)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	a.sayRepeated(ctx, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", "")))
+	want := "The link to the control plane is down: the zone has no session. It is tried again for 1h0m0s more.\n"
+	if said := errOut.String(); said != want {
+		t.Errorf("it says %q", said)
 	}
 }
