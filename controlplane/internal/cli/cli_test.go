@@ -51,6 +51,7 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 		"admin create x":                 "--csr is required",
 		"zone requests a b":              "one zone at most",
 		"server backup -":                "name a file, not -",
+		"vm create x --apart g --together h --together g": "--apart g and --together g do not go together",
 	} {
 		if r := naru(t.Context(), line, ""); r.code != problem.ExitUsage || !strings.Contains(r.err, says) || r.out != "" {
 			t.Errorf("naru %s: exit %d, %q%q", line, r.code, r.out, r.err)

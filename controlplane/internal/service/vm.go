@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -50,7 +51,7 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 		sent = proto.CloneOf(sent)
 		sent.Project = p.Project
 	}
-	if err := checkKeys(sent); err != nil {
+	if err := cmp.Or(checkKeys(sent), checkGroups(sent)); err != nil {
 		return nil, err
 	}
 	operation := newID()
@@ -70,6 +71,20 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 	})
 	op, err := s.vms.made(ctx, result, err)
 	return &apiv1.CreateVMResponse{Operation: op}, err
+}
+
+// checkGroups refuses a VM that is to stand both apart from a group and together with it: with a second one no host is left.
+func checkGroups(vm *apiv1.VM) error {
+	rules := map[string]apiv1.VM_Affinity_Rule{}
+	for i, a := range vm.GetAffinities() {
+		if rule, named := rules[a.GetGroup()]; named && rule != a.GetRule() {
+			return problem.Newf(problem.Invalid, "Name the group under one rule only: apart or together.",
+				"the VM cannot stand both apart from group %s and together with it", a.GetGroup()).
+				With(fmt.Sprintf("affinities[%d]", i), "names a group that is named under another rule")
+		}
+		rules[a.GetGroup()] = a.GetRule()
+	}
+	return nil
 }
 
 // resolve puts into the VM what its names stand for: ids, the flavor's size, the image's bits. It returns the versions that
@@ -256,7 +271,9 @@ func (s vmService) already(ctx context.Context, tx *state.Tx, vm *apiv1.VM, desi
 	case err != nil && !errors.Is(err, state.ErrNotFound):
 		return nil, err
 	case vm.GetState() == desired:
-		return finished(ctx, w.kind, reference("vm", vm), w.already), nil
+		op := finished(ctx, w.kind, reference("vm", vm), w.already)
+		op.Project, op.ProjectId, op.Zone = vm.GetProject(), vm.GetProjectId(), vm.GetZone()
+		return op, nil
 	}
 	return nil, nil
 }

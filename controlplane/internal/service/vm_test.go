@@ -83,21 +83,24 @@ func TestABadVMIsRefusedWithTheReason(t *testing.T) {
 		code        problem.Code
 		says, field string
 	}{
-		"an unknown zone":       {func(v *apiv1.VM) { v.Zone = "nowhere" }, problem.NotFound, "no zone nowhere", "zone"},
-		"an unknown cluster":    {func(v *apiv1.VM) { v.Cluster = "xen" }, problem.NotFound, "no cluster xen", "cluster"},
-		"an unknown flavor":     {func(v *apiv1.VM) { v.Flavor = "s9" }, problem.NotFound, "no flavor s9", "flavor"},
-		"an unknown image":      {func(v *apiv1.VM) { v.Image = "bsd" }, problem.NotFound, "no image bsd", "image"},
-		"an unknown project":    {func(v *apiv1.VM) { v.Project = "hr" }, problem.NotFound, "no project hr", "project"},
-		"a name that is taken":  {func(v *apiv1.VM) { v.Name = "taken" }, problem.NameTaken, "taken", "name"},
-		"a wrong name":          {func(v *apiv1.VM) { v.Name = "Web 1" }, problem.Invalid, "name", "name"},
-		"no name":               {func(v *apiv1.VM) { v.Name = "" }, problem.Invalid, "name", "name"},
-		"no flavor":             {func(v *apiv1.VM) { v.Flavor = "" }, problem.Invalid, "flavor", "flavor"},
-		"a key of two lines":    {func(v *apiv1.VM) { v.SshKeys = []string{"a\nb"} }, problem.Invalid, "ssh_keys", "ssh_keys[0]"},
-		"a state of its own":    {func(v *apiv1.VM) { v.State = apiv1.VM_RUNNING }, problem.Invalid, "state", "state"},
-		"force from outside":    {func(v *apiv1.VM) { v.Force = true }, problem.Invalid, "force", "force"},
-		"too little for image":  {func(v *apiv1.VM) { v.Flavor = "tiny" }, problem.Invalid, "image tiny needs", "flavor"},
-		"too large a VM":        {func(v *apiv1.VM) { v.Flavor = "huge" }, problem.NoHostFits, "3 hosts looked at: 3 lack cores and memory", "cluster"},
-		"too large in any":      {func(v *apiv1.VM) { v.Flavor, v.Cluster = "huge", "" }, problem.NoHostFits, "3 hosts looked at", "zone"},
+		"an unknown zone":      {func(v *apiv1.VM) { v.Zone = "nowhere" }, problem.NotFound, "no zone nowhere", "zone"},
+		"an unknown cluster":   {func(v *apiv1.VM) { v.Cluster = "xen" }, problem.NotFound, "no cluster xen", "cluster"},
+		"an unknown flavor":    {func(v *apiv1.VM) { v.Flavor = "s9" }, problem.NotFound, "no flavor s9", "flavor"},
+		"an unknown image":     {func(v *apiv1.VM) { v.Image = "bsd" }, problem.NotFound, "no image bsd", "image"},
+		"an unknown project":   {func(v *apiv1.VM) { v.Project = "hr" }, problem.NotFound, "no project hr", "project"},
+		"a name that is taken": {func(v *apiv1.VM) { v.Name = "taken" }, problem.NameTaken, "taken", "name"},
+		"a wrong name":         {func(v *apiv1.VM) { v.Name = "Web 1" }, problem.Invalid, "name", "name"},
+		"no name":              {func(v *apiv1.VM) { v.Name = "" }, problem.Invalid, "name", "name"},
+		"no flavor":            {func(v *apiv1.VM) { v.Flavor = "" }, problem.Invalid, "flavor", "flavor"},
+		"a key of two lines":   {func(v *apiv1.VM) { v.SshKeys = []string{"a\nb"} }, problem.Invalid, "ssh_keys", "ssh_keys[0]"},
+		"a state of its own":   {func(v *apiv1.VM) { v.State = apiv1.VM_RUNNING }, problem.Invalid, "state", "state"},
+		"force from outside":   {func(v *apiv1.VM) { v.Force = true }, problem.Invalid, "force", "force"},
+		"too little for image": {func(v *apiv1.VM) { v.Flavor = "tiny" }, problem.Invalid, "image tiny needs", "flavor"},
+		"too large a VM":       {func(v *apiv1.VM) { v.Flavor = "huge" }, problem.NoHostFits, "3 hosts looked at: 3 lack cores and memory", "cluster"},
+		"too large in any":     {func(v *apiv1.VM) { v.Flavor, v.Cluster = "huge", "" }, problem.NoHostFits, "3 hosts looked at", "zone"},
+		"a group it is to be apart from and together with": {func(v *apiv1.VM) {
+			v.Affinities = []*apiv1.VM_Affinity{{Group: "g", Rule: apiv1.VM_Affinity_APART}, {Group: "g", Rule: apiv1.VM_Affinity_TOGETHER}}
+		}, problem.Invalid, "both apart from group g and together", "affinities[1]"},
 		"an affinity of no use": {func(v *apiv1.VM) { v.Affinities = []*apiv1.VM_Affinity{{Group: "g"}} }, problem.Invalid, "affinities", "affinities[0].rule"},
 	} {
 		t.Run(about, func(t *testing.T) {
@@ -252,7 +255,7 @@ func TestAskingForWhatIsSoAlreadySaysSo(t *testing.T) {
 	}
 	w.Do(resolve(created.GetId()))
 	run(w, site, vm, apiv1.VM_RUNNING, apiv1.VM_ON)
-	if op := start(); !op.GetDone() || op.GetSteps()[0].GetMessage() != "it runs already" {
+	if op := start(); !op.GetDone() || op.GetSteps()[0].GetMessage() != "it runs already" || op.GetProject() != "web" || op.GetZone() != "business" {
 		t.Fatalf("starting what runs: %v", op)
 	}
 	stopping := stop(false)
