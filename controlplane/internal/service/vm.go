@@ -311,11 +311,8 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 		if err := s.vms.matches(ctx, vm); err != nil {
 			return nil, err
 		}
-		switch {
-		case vm.GetDesiredState() == apiv1.VM_DELETED:
-			return nil, beingDeleted(vm)
-		case vm.GetDesiredState() != apiv1.VM_RUNNING || vm.GetState() != apiv1.VM_RUNNING:
-			return nil, problem.Newf(problem.WrongState, "Start it: naru vm start "+vm.GetName()+".", "VM %s is %s, and only a running one is rebooted", vm.GetName(), lower(vm.GetState()))
+		if err := mayReboot(tx, vm); err != nil {
+			return nil, err
 		}
 		open, err := tx.OpenOperations(vm.GetId())
 		if err != nil {
@@ -332,6 +329,34 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 	})
 	op, err := s.ended(ctx, kind, nil, result, err)
 	return &apiv1.RebootVMResponse{Operation: op}, err
+}
+
+// mayReboot refuses a reboot of what does not run, or is not to run, with what is wanted of it and how far that is.
+func mayReboot(tx *state.Tx, vm *apiv1.VM) error {
+	const only = "only a VM that runs, and is to run, is rebooted"
+	name, wanted := vm.GetName(), vm.GetDesiredState()
+	if wanted == apiv1.VM_DELETED {
+		return beingDeleted(vm)
+	}
+	if wanted == apiv1.VM_RUNNING && vm.GetState() == apiv1.VM_RUNNING {
+		return nil
+	}
+	op, err := tx.Operations.Get(vm.GetOperation())
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	is := "VM " + name + " is " + lower(vm.GetState())
+	if err == nil && !op.GetDone() {
+		next := "Wait for it: naru operation wait " + op.GetId() + "."
+		if wanted != apiv1.VM_RUNNING {
+			next = "Start it, which takes the other's place: naru vm start " + name + "."
+		}
+		return problem.Newf(problem.WrongState, next, "%s, and its %s is under way; %s", is, strings.TrimPrefix(op.GetKind(), "vm."), only)
+	}
+	if wanted != vm.GetState() {
+		is += " and wanted " + lower(wanted)
+	}
+	return problem.Newf(problem.WrongState, "Start it: naru vm start "+name+".", "%s; %s", is, only)
 }
 
 // reboot is the order for the zone.

@@ -335,7 +335,7 @@ func TestOnlyARunningVMIsRebooted(t *testing.T) {
 	c := w.In("web")
 	w.Do(resolve(create(t, c, w.VM("web-1", "web")).GetId()))
 	_, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
-	refuses(t, err, problem.WrongState, "only a running one")
+	refuses(t, err, problem.WrongState, "VM web-1 is pending and wanted running")
 	run(w, site, show(t, c, "web-1", ""), apiv1.VM_RUNNING, apiv1.VM_ON)
 	first, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
 	if err != nil || first.GetOperation().GetKind() != "vm.reboot" {
@@ -344,6 +344,38 @@ func TestOnlyARunningVMIsRebooted(t *testing.T) {
 	if again, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"}); err != nil || again.GetOperation().GetId() != first.GetOperation().GetId() {
 		t.Fatalf("%v, %v", again, err)
 	}
+}
+
+func TestARefusedRebootSaysWhatIsWantedOfTheVMAndWhatIsUnderWay(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	c := w.In("web")
+	refused := func(says, next string) {
+		t.Helper()
+		_, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
+		refuses(t, err, problem.WrongState, says)
+		if got := problem.Of(err).GetNext(); !strings.Contains(got, next) {
+			t.Errorf("what to do: %q, want %q", got, next)
+		}
+	}
+	created := create(t, c, w.VM("web-1", "web"))
+	refused("VM web-1 is pending, and its create is under way", "naru operation wait "+created.GetId())
+	w.Do(resolve(created.GetId()))
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_RUNNING, apiv1.VM_ON)
+	stop, err := c.VMs.StopVM(t.Context(), &apiv1.StopVMRequest{Vm: "web-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("VM web-1 is running, and its stop is under way", "naru vm start web-1")
+	w.Do(resolve(stop.GetOperation().GetId()))
+	refused("VM web-1 is running and wanted stopped", "naru vm start web-1")
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_STOPPED, apiv1.VM_OFF)
+	refused("VM web-1 is stopped; only", "naru vm start web-1")
+	start, err := c.VMs.StartVM(t.Context(), &apiv1.StartVMRequest{Vm: "web-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("VM web-1 is stopped, and its start is under way", "naru operation wait "+start.GetOperation().GetId())
 }
 
 func TestWhatNeedsAHostThatIsLostIsRefusedAtOnceAndTheVMCanBeDeleted(t *testing.T) {
