@@ -10,8 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-
-	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 type object = map[string]any
@@ -91,7 +89,7 @@ func completeOperation(verb string, op object) error {
 	case answer.Message().Fields().ByName("revision") != nil:
 		success["headers"] = object{"ETag": object{"$ref": "#/components/headers/ETag"}}
 	}
-	if edge, _ := proto.GetExtension(method.Options(), apiv1.E_Edge).(apiv1.Edge); edge == apiv1.Edge_EDGE_LOCAL_READ {
+	if verb == "get" && !method.IsStreamingServer() {
 		child(success, "headers")["X-Naru-Consistency"] = object{"$ref": "#/components/headers/Consistency"}
 	}
 	responses["default"] = object{"$ref": "#/components/responses/Problem"}

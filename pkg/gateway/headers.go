@@ -29,6 +29,10 @@ const traceHeader = "Trace-Id"
 // acknowledged before; an answer without it is that. It is metadata of a gRPC call by the same name.
 const ConsistencyHeader = "X-Naru-Consistency"
 
+// Stale asks in a request for what the server has, which may be a little old, and says in an answer that it is that, because
+// no server leads.
+const Stale = "stale"
+
 const localSince = "local; since="
 
 // LocalSince is what ConsistencyHeader says of an answer that a zone gives which is cut off since then: it is of what the

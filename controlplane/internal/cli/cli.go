@@ -35,7 +35,7 @@ type app struct {
 	timeout    time.Duration
 	config     *client.Config
 	command    *cobra.Command // that runs; nil before
-	missing    bool           // it was said that a zone answers for itself
+	missing    bool           // it was said that an answer is not all there is
 	// names lists the nouns of a kind, for completion.
 	names map[string]lister
 }
@@ -284,7 +284,8 @@ func (a *app) sayRepeated(ctx context.Context, why error) {
 	fmt.Fprintf(a.err, "%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
 }
 
-// sayWhatIsMissing tells people when an answer is of a zone that is cut off: what is not in it may be there all the same.
+// sayWhatIsMissing tells people when an answer is less than everything that was acknowledged before: what is not in it may be
+// there all the same.
 func (a *app) sayWhatIsMissing(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	var header metadata.MD
 	err := invoke(ctx, method, req, reply, cc, append(opts, grpc.Header(&header))...)
@@ -293,6 +294,9 @@ func (a *app) sayWhatIsMissing(ctx context.Context, method string, req, reply an
 			a.missing = true
 			fmt.Fprintf(a.err, "The zone is cut off since %s and answers for itself: what is outside it is not shown.\n",
 				since.Local().Format(time.DateTime))
+		} else if said[0] == gateway.Stale {
+			a.missing = true
+			fmt.Fprintln(a.err, "No server leads: this is what the server that was asked knows, and may be old.")
 		}
 	}
 	return err

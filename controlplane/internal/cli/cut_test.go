@@ -43,6 +43,15 @@ func TestPeopleAreToldOnceThatAZoneIsCutOffAndAnswersForItself(t *testing.T) {
 	}
 }
 
+func TestWithoutALeaderTheServersAreListedAndSaidToBeOld(t *testing.T) {
+	d := newDesk(t)
+	d.Leaderless.Store(true)
+	r := d.naru("server list")
+	if r.code != 0 || !strings.Contains(r.out, "controlplane-1") || !strings.Contains(r.err, "No server leads") {
+		t.Errorf("exit %d, %s%s", r.code, r.out, r.err)
+	}
+}
+
 func TestPeopleAreToldForWhatTheyWait(t *testing.T) {
 	var errOut bytes.Buffer
 	a := &app{err: newScreen(&errOut)}
