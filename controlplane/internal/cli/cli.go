@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +91,9 @@ func (a *app) explain(err error) int {
 	switch next := a.nextInWords(p); {
 	case next != "":
 		say("%s", next)
+	case e.Code() == problem.Unavailable && a.config != nil && strings.Contains(p.GetDetail(), "x509: certificate signed by unknown authority"):
+		say("ca_file %s is not of the CA that signed the certificate of %s. Set ca_file to that server's CA certificate; its administrator has it.",
+			cmp.Or(a.config.CAFile, "is not set, and this machine's own list"), a.config.Server)
 	case e.Code() == problem.Unavailable && a.config != nil:
 		say("%s was asked. Is it up, and reached from here? Another: --context, --config or NARU_SERVER.", a.config.Server)
 	case e.Code() == problem.Timeout && a.config != nil:
