@@ -25,6 +25,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/version"
@@ -100,8 +101,8 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	}
 	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
-	if s.listen, err = net.Listen("tcp", c.API.Address); err != nil {
-		return nil, fmt.Errorf("api.address: %w; stop what holds the port, or configure another", err)
+	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
+		return nil, err
 	}
 	close(s.composed)
 	return s, nil
