@@ -285,7 +285,7 @@ func (n noun[M]) update(ctx context.Context, req proto.Message, sent M, mask *fi
 		var none M
 		return none, err
 	}
-	return n.decode(r)
+	return n.shown(ctx, r)
 }
 
 // matches compares the call's If-Match with what is stored.
