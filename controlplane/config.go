@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/replica"
 	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
+	"github.com/naru-project/naru/pkg/pki"
 )
 
 // Config is a server's configuration file. Unknown keys are errors.
@@ -21,9 +23,11 @@ type Config struct {
 	// Where the other servers reach this one.
 	Peer PeerConfig `yaml:"peer"`
 	// A broker inside this process, for federations that have none of their own before some zone.
-	Broker BrokerConfig   `yaml:"broker"`
-	Raft   replica.Tuning `yaml:"raft"`
-	Log    obs.LogConfig  `yaml:"log"`
+	Broker BrokerConfig `yaml:"broker"`
+	// How long the link certificates live that this server issues to agents: 24h where it is not said, which is the most.
+	LinkLifetime time.Duration  `yaml:"link_lifetime"`
+	Raft         replica.Tuning `yaml:"raft"`
+	Log          obs.LogConfig  `yaml:"log"`
 }
 
 // APIConfig is where the API listens.
@@ -50,9 +54,12 @@ type BrokerConfig struct {
 	Address string `yaml:"address"`
 }
 
+// shortestLink leaves a holder the time to renew.
+const shortestLink = 10 * time.Second
+
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (*Config, error) {
-	c := &Config{}
+	c := &Config{LinkLifetime: pki.LinkTTL}
 	if err := config.Load(path, c); err != nil {
 		return nil, err
 	}
@@ -65,6 +72,10 @@ func LoadConfig(path string) (*Config, error) {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
 		}
+	}
+	if c.LinkLifetime < shortestLink || c.LinkLifetime > pki.LinkTTL {
+		return nil, fmt.Errorf("configuration %s: key %q: %v is no life of a link certificate; choose one from %v to %v",
+			path, "link_lifetime", c.LinkLifetime, shortestLink, pki.LinkTTL)
 	}
 	if c.API.Advertise == "" {
 		c.API.Advertise = c.API.Address

@@ -25,6 +25,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/version"
@@ -60,7 +61,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		}
 	}()
 	registry := obs.NewRegistry()
-	if err := s.openIdentity(); err != nil {
+	if s.keeper, err = openOwn(c, log); err != nil {
 		return nil, err
 	}
 	peer := s.keeper.Holder().Peer()
@@ -100,27 +101,16 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	}
 	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
-	if s.listen, err = net.Listen("tcp", c.API.Address); err != nil {
-		return nil, fmt.Errorf("api.address: %w; stop what holds the port, or configure another", err)
+	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
+		return nil, err
 	}
 	close(s.composed)
 	return s, nil
 }
 
-// openIdentity opens the key folder of a server that belongs to a federation.
-func (s *Server) openIdentity() (err error) {
-	if s.keeper, err = openKeeper(s.config, s.log); err != nil {
-		return err
-	}
-	if !s.keeper.Ready() {
-		return fmt.Errorf("%s belongs to no federation yet: begin one with naru-controlplane init, or join one with naru-controlplane join", s.config.Data)
-	}
-	return nil
-}
-
 func openKeeper(c *Config, log *slog.Logger) (*identity.Keeper, error) {
 	dns, ips := c.names()
-	return identity.Open(identity.Options{Dir: c.keys(), Names: dns, IPs: ips, Log: log.With("part", "identity")})
+	return identity.Open(identity.Options{Dir: c.keys(), Names: dns, IPs: ips, LinkLifetime: c.LinkLifetime, Log: log.With("part", "identity")})
 }
 
 func (s *Server) newReplica(local replica.LocalView, registry prometheus.Registerer) (*replica.Replica, error) {

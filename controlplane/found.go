@@ -39,7 +39,7 @@ func Init(c *Config, log *slog.Logger, federation, admin string) error {
 	if err := adminfiles.Free(admin); err != nil {
 		return err
 	}
-	keeper, err := openKeeper(c, log)
+	keeper, err := openNew(c, log)
 	if err != nil {
 		return err
 	}
@@ -91,12 +91,9 @@ func Admin(ctx context.Context, c *Config, log *slog.Logger, name, dir string) e
 	if err := adminfiles.Free(dir); err != nil {
 		return err
 	}
-	keeper, err := openKeeper(c, log)
+	keeper, err := openOwn(c, log)
 	if err != nil {
 		return err
-	}
-	if !keeper.Ready() {
-		return fmt.Errorf("%s belongs to no federation yet", c.Data)
 	}
 	key, csr, err := adminfiles.NewKey()
 	if err != nil {
@@ -124,7 +121,7 @@ func Join(ctx context.Context, c *Config, log *slog.Logger, address, token strin
 	if err != nil {
 		return err
 	}
-	keeper, err := openKeeper(c, log)
+	keeper, err := openNew(c, log)
 	if err != nil {
 		return err
 	}
@@ -169,12 +166,20 @@ func Join(ctx context.Context, c *Config, log *slog.Logger, address, token strin
 // is the backup. It begins a new epoch when it is started. The keys folder must be that of a server of the federation: the
 // keyring in the backup opens only with its sealing key.
 func Restore(c *Config, log *slog.Logger, backup string) error {
+	noKeys := fmt.Errorf("%s holds no keys of a server: copy the folder keys of one of the federation's servers there first", c.keys())
+	certified, err := c.certified()
+	if err != nil {
+		return err
+	}
+	if !certified {
+		return noKeys
+	}
 	keeper, err := openKeeper(c, log)
 	if err != nil {
 		return err
 	}
 	if !keeper.Ready() {
-		return fmt.Errorf("%s holds no keys of a server: copy the folder keys of one of the federation's servers there first", c.keys())
+		return noKeys
 	}
 	if _, err := os.Stat(c.state()); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s holds a state already; move it away, so that nothing is lost, and restore again", c.state())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/naru-project/naru/federation/internal/broker"
 	"github.com/naru-project/naru/pkg/config"
+	"github.com/naru-project/naru/pkg/folderlock"
 	"github.com/naru-project/naru/pkg/obs"
 	"github.com/naru-project/naru/pkg/version"
 )
@@ -48,6 +49,11 @@ func Run(ctx context.Context, c *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	lock, err := folderlock.Take(c.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.Run(running) })
 	g.Go(func() error { return obs.ServeProfiles(running, c.StateDir) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
 )
 
@@ -21,7 +22,7 @@ func (a *Agent) serveMetrics() (*metricsServer, error) {
 	if a.config.MetricsAddress == "" {
 		return nil, nil
 	}
-	l, err := listen("metrics_address", a.config.MetricsAddress)
+	l, err := config.Listen("metrics_address", a.config.MetricsAddress)
 	if err != nil {
 		return nil, err
 	}

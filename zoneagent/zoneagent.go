@@ -16,6 +16,7 @@ import (
 
 	"github.com/naru-project/naru/federation/dial"
 	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
 	"github.com/naru-project/naru/pkg/version"
 	"github.com/naru-project/naru/zoneagent/internal/edge"
@@ -99,7 +100,7 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	})
 	a.central = a.uplink.Central(a.company)
 	a.local = edge.NewLocal(a.store.Picture())
-	if a.edge, err = edge.NewConn(a.central, a.local, time.Now); err != nil {
+	if a.edge, err = edge.NewConn(a.central, a.local, time.Now, a.uplink.DownSince); err != nil {
 		return nil, err
 	}
 	a.opened.Store(true)
@@ -115,19 +116,11 @@ func (a *Agent) listen() (err error) {
 		{"edge.address", a.config.Edge.Address, &a.edgeListen},
 		{"agent.address", a.config.Agent.Address, &a.peerListen},
 	} {
-		if *l.listener, err = listen(l.key, l.address); err != nil {
+		if *l.listener, err = config.Listen(l.key, l.address); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func listen(key, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w; stop what holds the port, or configure another", key, err)
-	}
-	return l, nil
 }
 
 // Run controls the zone until ctx ends or the agent must not go on, and returns why: nil when ctx ended.

@@ -307,7 +307,7 @@ func push(t *testing.T, everywhere []dev.Namespace, broker dev.Namespace) (where
 	send(t, desk, "eth0", hardware(t, broker, "zone"), netip.MustParseAddr(fmt.Sprintf("10.90.%d.200", desk.Home.Number)), hub, mark)
 	// What is answered after it has been dealt with after it: the desk's question who has the broker's address.
 	run(t, ip(t.Context(), desk, "neigh", "flush", "dev", "eth0"))
-	if conn := dial(t, desk, netip.AddrPortFrom(leg, 7443)); conn >= 0 {
+	if conn := dialFrom(t, desk, netip.AddrPortFrom(leg, 7443)); conn >= 0 {
 		unix.Close(conn)
 	}
 	for _, f := range c.stop(t) {
@@ -325,7 +325,7 @@ func provoked(t *testing.T, everywhere []dev.Namespace) {
 	stranger := netip.MustParseAddr("10.90.1.10")
 	send(t, business, "eth0", "ff:ff:ff:ff:ff:ff", stranger, netip.MustParseAddr("10.90.2.10"), []byte("from the internet zone"))
 	hub := netip.MustParseAddrPort("10.90.0.22:7444")
-	conn := dial(t, control, hub)
+	conn := dialFrom(t, control, hub)
 	if conn < 0 {
 		t.Fatal("nobody listens at the broker's hub leg")
 	}
@@ -416,8 +416,8 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// dial connects from a namespace; -1 where nobody listens.
-func dial(t *testing.T, n dev.Namespace, to netip.AddrPort) (fd int) {
+// dialFrom connects from a namespace; -1 where nobody listens.
+func dialFrom(t *testing.T, n dev.Namespace, to netip.AddrPort) (fd int) {
 	t.Helper()
 	err := n.Do(func() (err error) {
 		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {

@@ -89,6 +89,9 @@ func completeOperation(verb string, op object) error {
 	case answer.Message().Fields().ByName("revision") != nil:
 		success["headers"] = object{"ETag": object{"$ref": "#/components/headers/ETag"}}
 	}
+	if verb == "get" && !method.IsStreamingServer() {
+		child(success, "headers")["X-Naru-Consistency"] = object{"$ref": "#/components/headers/Consistency"}
+	}
 	responses["default"] = object{"$ref": "#/components/responses/Problem"}
 	return nil
 }

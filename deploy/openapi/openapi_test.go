@@ -81,6 +81,7 @@ func TestOperationsSayWhatTheGatewayAdds(t *testing.T) {
 	at(t, paths, "/v1/vms", "post", "responses", "202", "headers", "Location")
 	at(t, paths, "/v1/vms/{vm}", "get", "responses", "200", "headers", "ETag")
 	at(t, paths, "/v1/vms:watch", "get", "responses", "200", "content", "text/event-stream")
+	at(t, paths, "/v1/vms", "get", "responses", "200", "headers", "X-Naru-Consistency")
 	patch := at(t, paths, "/v1/zones/{zone}", "patch").(object)
 	if text, _ := json.Marshal(patch["parameters"]); !strings.Contains(string(text), "IfMatch") || strings.Contains(string(text), ".id") {
 		t.Errorf("parameters of a patch: %s", text)

@@ -56,6 +56,10 @@ func addShared(components, schemas object) {
 	components["headers"] = object{
 		"ETag":     object{"description": "The noun's revision, in quotes.", "schema": object{"type": "string"}},
 		"Location": object{"description": "Path of the operation.", "schema": object{"type": "string"}},
+		"Consistency": object{
+			"description": "local; since=TIME: the zone whose edge was asked is cut off since then, and the answer is of what the zone itself holds, and of nothing else. stale: no server leads, and the answer is what the server has that was asked. Not there where nothing is missing.",
+			"schema":      object{"type": "string"},
+		},
 	}
 	header := func(name, description string, schema object) object {
 		return object{"name": name, "in": "header", "description": description, "schema": schema}

@@ -231,6 +231,9 @@ func (t *journalSender) refused(m *linkv1.Refused) error {
 		}
 		return nil
 	}
+	if e := m.Withheld.Entry; e != nil && e.Sequence <= t.cursors[keyOf(e)] {
+		return nil // the receiver, told at the same time, was faster to acknowledge it
+	}
 	return broken("frame %d was refused, and it is not on its way", m.Counter)
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -114,13 +115,26 @@ func (bearer) RequireTransportSecurity() bool { return true }
 
 const idempotencyKey = "idempotency-key"
 
+// tellAfter is how long nobody says that a call is repeated: most such calls are answered by then.
+const tellAfter = time.Second
+
+type repeatedKey struct{}
+
+// TellRepeated has tell called when a call of the context is repeated and that may take long, with why; once a call.
+func TellRepeated(ctx context.Context, tell func(why error)) context.Context {
+	return context.WithValue(ctx, repeatedKey{}, tell)
+}
+
 // repeatSafely gives every write an idempotency key, and repeats a call that found nobody, or whose fate is unknown,
-// until the context ends: with the key nothing is done twice. Where several servers are known, another one is asked.
+// until the context ends: with the key nothing is done twice. Where several servers are known, another one is asked. A read
+// that a cut-off zone cannot answer is not repeated: the link may be down for days, and nothing is left open.
 func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	if md, _ := metadata.FromOutgoingContext(ctx); isWrite(method) && len(md.Get(idempotencyKey)) == 0 {
+	write, began := isWrite(method), time.Now()
+	if md, _ := metadata.FromOutgoingContext(ctx); write && len(md.Get(idempotencyKey)) == 0 {
 		ctx = metadata.AppendToOutgoingContext(ctx, idempotencyKey, uuid.NewString())
 	}
 	_, bounded := ctx.Deadline()
+	tell, _ := ctx.Value(repeatedKey{}).(func(error))
 	var nobody error // why the last call found nobody
 	for wait := firstPause; ; wait = min(2*wait, maxPause) {
 		err := invoke(ctx, method, req, reply, cc, opts...)
@@ -129,6 +143,14 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 		}
 		if !bounded || status.Code(err) != codes.Unavailable {
 			return err
+		}
+		linkDown := problem.Is(problem.FromStatus(err), problem.LinkDown)
+		if linkDown && !write {
+			return err
+		}
+		if tell != nil && (linkDown || time.Since(began) >= tellAfter) {
+			tell(err)
+			tell = nil
 		}
 		if nobody = err; !pause(ctx, wait) {
 			return err

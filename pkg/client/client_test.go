@@ -84,6 +84,38 @@ func TestARefusalIsNotRepeated(t *testing.T) {
 	}
 }
 
+func TestAReadIsAnsweredAtOnceWhereTheLinkIsDown(t *testing.T) {
+	a := newAuthority(t)
+	s := a.serve(t, &server{list: func(context.Context) (*apiv1.ListProjectsResponse, error) {
+		return nil, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
+	}})
+	_, err := a.connect(t, client.Config{}, s).Projects.ListProjects(soon(t), &apiv1.ListProjectsRequest{})
+	if !problem.Is(problem.From(err), problem.LinkDown) || len(s.seen()) != 1 {
+		t.Fatalf("%d calls, %v", len(s.seen()), err)
+	}
+}
+
+func TestItIsToldAtOnceAndOnceThatAWriteIsRepeatedWhileTheLinkIsDown(t *testing.T) {
+	a := newAuthority(t)
+	fails := after(4, problem.LinkDown)
+	s := a.serve(t, &server{create: func(context.Context, *apiv1.CreateProjectRequest) (*apiv1.CreateProjectResponse, error) {
+		return &apiv1.CreateProjectResponse{}, fails()
+	}})
+	var told []int // how many calls there had been
+	ctx := client.TellRepeated(soon(t), func(err error) {
+		if !problem.Is(problem.FromStatus(err), problem.LinkDown) {
+			t.Errorf("told %v", err)
+		}
+		told = append(told, len(s.seen()))
+	})
+	if _, err := a.connect(t, client.Config{}, s).Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || told[0] != 1 || len(s.seen()) != 4 {
+		t.Fatalf("told after %v of %d calls", told, len(s.seen()))
+	}
+}
+
 func TestWithoutADeadlineNothingIsRepeated(t *testing.T) {
 	a := newAuthority(t)
 	fails := after(2, problem.Unavailable)

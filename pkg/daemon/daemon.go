@@ -4,8 +4,10 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -56,6 +58,9 @@ func (f Configuration[C]) Verb(use, short string, do func(ctx context.Context, c
 	var path string
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := f.Load(path)
+		if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
+			return fmt.Errorf("%w; name the configuration file with --config FILE", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"testing"
@@ -44,6 +46,18 @@ func call(t *testing.T, err error, args ...string) (exit int, read *sample, stdo
 	root.SetArgs(args)
 	exit = run(t.Context(), root, &errOut)
 	return exit, read, out.String(), errOut.String()
+}
+
+func TestADaemonWithoutConfigurationSaysHowToGiveOne(t *testing.T) {
+	file := Configuration[sample]{File: "/etc/naru/sample.yaml", Load: func(path string) (*sample, error) {
+		return nil, fmt.Errorf("configuration %s: %w", path, fs.ErrNotExist)
+	}}
+	var stderr bytes.Buffer
+	root := Command("naru-sample", "A sample", file.Verb("greet", "Greet", nil))
+	root.SetArgs([]string{"greet"})
+	if exit := run(t.Context(), root, &stderr); exit != 1 || !strings.Contains(stderr.String(), "/etc/naru/sample.yaml") || !strings.Contains(stderr.String(), "--config FILE") {
+		t.Errorf("exit %d: %s", exit, &stderr)
+	}
 }
 
 func TestAVerbReadsTheConfigurationAndLogsToStandardError(t *testing.T) {

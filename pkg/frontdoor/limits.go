@@ -115,8 +115,8 @@ func (g *guests) leave(from netip.Prefix) {
 	g.tidy(from)
 }
 
-// addressOf is what counts as one client.
-func addressOf(a net.Addr) netip.Prefix {
+// AddressOf is what counts as one client: an IPv4 address, or an IPv6 /64. Whatever has no address counts as one.
+func AddressOf(a net.Addr) netip.Prefix {
 	at, err := netip.ParseAddrPort(a.String())
 	if err != nil {
 		return netip.Prefix{}

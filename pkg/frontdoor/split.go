@@ -77,7 +77,7 @@ func (s *split) run(ctx context.Context) error {
 			}
 			continue
 		}
-		from := addressOf(conn.RemoteAddr())
+		from := AddressOf(conn.RemoteAddr())
 		if reason := s.guests.enter(from); reason != "" {
 			s.turnAway(ctx, conn, from, reason)
 			continue

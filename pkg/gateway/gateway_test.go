@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -22,9 +23,10 @@ import (
 type far struct {
 	unary  map[string]func(md metadata.MD, in proto.Message) (proto.Message, error)
 	stream map[string]func(md metadata.MD, in proto.Message) ([]proto.Message, error)
+	header metadata.MD // of every answer
 }
 
-func (f far) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+func (f far) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	h, ok := f.unary[method]
 	if !ok {
@@ -35,6 +37,11 @@ func (f far) Invoke(ctx context.Context, method string, args, reply any, _ ...gr
 		return problem.ToStatus(err)
 	}
 	proto.Merge(reply.(proto.Message), out)
+	for _, o := range opts {
+		if h, ok := o.(grpc.HeaderCallOption); ok {
+			*h.HeaderAddr = f.header
+		}
+	}
 	return nil
 }
 
@@ -487,5 +494,20 @@ func TestARefusalOfPlacementCarriesItsTable(t *testing.T) {
 	p := problemOf(t, call(h, "POST", "/v1/vms", `{"name":"a"}`))
 	if len(p.Clusters) != 2 || string(p.Clusters[0]) != `{"cluster":"web","hosts":8,"cordoned":false,"reasons":[{"reason":"lack memory","hosts":8,"nearest":"web-1 has 1 MiB free, 2 MiB asked"}]}` {
 		t.Errorf("%s", p.Clusters)
+	}
+}
+
+func TestAnAnswerSaysWhenItIsOfAZoneThatIsCutOff(t *testing.T) {
+	since := time.Date(2026, 11, 22, 3, 4, 5, 0, time.UTC)
+	list := map[string]func(metadata.MD, proto.Message) (proto.Message, error){
+		apiv1.VMService_ListVMs_FullMethodName: func(metadata.MD, proto.Message) (proto.Message, error) { return &apiv1.ListVMsResponse{}, nil },
+	}
+	w := call(newHandler(t, far{unary: list, header: metadata.Pairs(ConsistencyHeader, LocalSince(since), "other", "inside")}), "GET", "/v1/vms", "")
+	if got, ok := ReadLocalSince(w.Header().Get(ConsistencyHeader)); w.Code != 200 || !ok || !got.Equal(since) || w.Header().Get("other") != "" {
+		t.Errorf("%d, headers %v", w.Code, w.Header())
+	}
+	w = call(newHandler(t, far{unary: list}), "GET", "/v1/vms", "")
+	if got := w.Header().Values(ConsistencyHeader); w.Code != 200 || got != nil {
+		t.Errorf("%d, a whole answer says %q", w.Code, got)
 	}
 }

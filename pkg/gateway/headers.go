@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strings"
+	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -16,12 +18,36 @@ import (
 // passed is the allow-list of headers that become metadata of a call. Nothing else of a request does, but Authorization,
 // which the gateway's library always passes on.
 var passed = [...]string{
-	"Idempotency-Key", "Last-Event-Id", "Accept-Language", traceHeader, "X-Naru-Consistency",
+	"Idempotency-Key", "Last-Event-Id", "Accept-Language", traceHeader, ConsistencyHeader,
 }
 
 // traceHeader carries the id that follows a request through every log: the caller's, or one that the gateway makes. Every
 // answer has it.
 const traceHeader = "Trace-Id"
+
+// ConsistencyHeader says in a request what may be answered, and in an answer that it is less than everything that was
+// acknowledged before; an answer without it is that. It is metadata of a gRPC call by the same name.
+const ConsistencyHeader = "X-Naru-Consistency"
+
+// Stale asks in a request for what the server has, which may be a little old, and says in an answer that it is that, because
+// no server leads.
+const Stale = "stale"
+
+const localSince = "local; since="
+
+// LocalSince is what ConsistencyHeader says of an answer that a zone gives which is cut off since then: it is of what the
+// zone itself holds, and of nothing else.
+func LocalSince(t time.Time) string { return localSince + t.UTC().Format(time.RFC3339) }
+
+// ReadLocalSince returns since when the zone is cut off whose answer has this ConsistencyHeader; false where it is no such answer.
+func ReadLocalSince(header string) (time.Time, bool) {
+	since, ok := strings.CutPrefix(header, localSince)
+	if !ok {
+		return time.Time{}, false
+	}
+	t, err := time.Parse(time.RFC3339, since)
+	return t, err == nil
+}
 
 // traceID takes a caller's id where it is one (32 hexadecimal digits), else makes one.
 func traceID(given string) string {
@@ -65,6 +91,11 @@ func (g *gateway) answerHeaders(ctx context.Context, w http.ResponseWriter, answ
 	x := exchangeOf(ctx)
 	if x == nil {
 		return nil
+	}
+	if md, ok := runtime.ServerMetadataFromContext(ctx); ok {
+		if said := md.HeaderMD.Get(ConsistencyHeader); len(said) > 0 {
+			w.Header().Set(ConsistencyHeader, said[0])
+		}
 	}
 	body := any(answer)
 	if part, ok := answer.(interface{ XXX_ResponseBody() any }); ok {

@@ -7,10 +7,12 @@ package schema
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
@@ -81,7 +83,7 @@ func CheckCreate(noun proto.Message) error {
 		case set && f.access != apiv1.Access_ACCESS_CLIENT && f.access != apiv1.Access_ACCESS_IMMUTABLE:
 			e.With(f.name, "is set by Naru and cannot be given")
 		case !set && f.required:
-			e.With(f.name, "is required")
+			e.With(f.name, f.isRequired())
 		}
 	}
 	if err := Validate(noun); err != nil {
@@ -217,6 +219,15 @@ type field struct {
 	name     string
 	access   apiv1.Access
 	required bool
+}
+
+// isRequired says what a field must hold that holds nothing. Of a number nobody can tell whether 0 was given.
+func (f field) isRequired() string {
+	rules, _ := proto.GetExtension(f.desc.Options(), validate.E_Field).(*validate.FieldRules)
+	if least := rules.GetUint32().GetGte(); least > 0 {
+		return fmt.Sprintf("is required, and must be at least %d", least)
+	}
+	return "is required"
 }
 
 type plan struct {

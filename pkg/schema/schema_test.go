@@ -150,3 +150,10 @@ func TestMergeObservedClearsWhatTheZoneNoLongerSays(t *testing.T) {
 		t.Fatalf("got %v", vm)
 	}
 }
+
+func TestANumberThatIsNotGivenOr0IsAskedForWithTheLeastItTakes(t *testing.T) {
+	err := CheckCreate(&apiv1.Flavor{Name: "bad", MemoryMib: 64, DiskGib: 1})
+	if p := problem.Of(err); len(p.GetErrors()) != 1 || p.GetErrors()[0].GetField() != "cores" || p.GetErrors()[0].GetDetail() != "is required, and must be at least 1" {
+		t.Errorf("no cores: %v", err)
+	}
+}

@@ -165,7 +165,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"an unknown VM", "GET", "/v1/vms/web-9?project=web", "", nil, 404, problem.NotFound, "no VM web-9", ""},
 		{"a lost update", "PATCH", "/v1/zones/business", `{"description":"x"}`, []string{"If-Match", `"7-1"`}, 412, problem.Conflict, "7-1", ""},
 		{"an If-Match that is no revision", "PATCH", "/v1/zones/business", `{"description":"x"}`, []string{"If-Match", strings.Repeat("7", 100)}, 400, problem.Invalid, "If-Match", ""},
-		{"an action that cannot be now", "POST", "/v1/vms/taken:reboot?", `{"project":"web"}`, nil, 409, problem.WrongState, "only a running one", ""},
+		{"an action that cannot be now", "POST", "/v1/vms/taken:reboot?", `{"project":"web"}`, nil, 409, problem.WrongState, "only a VM that runs", ""},
 	} {
 		t.Run(bad.about, func(t *testing.T) {
 			p := c.call(bad.verb, bad.path, bad.body, bad.headers...).problem(t, bad.status, bad.code, bad.says)

@@ -27,15 +27,33 @@ func (c localConn) method(name string) (method, error) {
 }
 
 // Invoke carries out a unary call.
-func (c localConn) Invoke(ctx context.Context, name string, args, reply any, _ ...grpc.CallOption) error {
+func (c localConn) Invoke(ctx context.Context, name string, args, reply any, opts ...grpc.CallOption) error {
 	m, err := c.method(name)
 	if err != nil {
 		return err
 	}
 	read := func(v any) error { share(v, args); return nil }
 	write := func(v any) error { share(reply, v); return nil }
-	return c.d.run(serverSide(ctx), name, m, read, write)
+	h := &localHeader{name: name}
+	err = c.d.run(grpc.NewContextWithServerTransportStream(serverSide(ctx), h), name, m, read, write)
+	for _, o := range opts {
+		if asked, ok := o.(grpc.HeaderCallOption); ok {
+			*asked.HeaderAddr = h.md
+		}
+	}
+	return err
 }
+
+// localHeader takes the header of a unary call's answer.
+type localHeader struct {
+	name string
+	md   metadata.MD
+}
+
+func (h *localHeader) Method() string                  { return h.name }
+func (h *localHeader) SetHeader(md metadata.MD) error  { h.md = metadata.Join(h.md, md); return nil }
+func (h *localHeader) SendHeader(md metadata.MD) error { return h.SetHeader(md) }
+func (h *localHeader) SetTrailer(metadata.MD) error    { return nil }
 
 // NewStream begins a stream; the method runs once the request is sent.
 func (c localConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, name string, _ ...grpc.CallOption) (grpc.ClientStream, error) {

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/version"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -32,6 +36,7 @@ type app struct {
 	timeout    time.Duration
 	config     *client.Config
 	command    *cobra.Command // that runs; nil before
+	missing    bool           // it was said that an answer is not all there is
 	// names lists the nouns of a kind, for completion.
 	names map[string]lister
 }
@@ -86,6 +91,9 @@ func (a *app) explain(err error) int {
 	switch next := a.nextInWords(p); {
 	case next != "":
 		say("%s", next)
+	case e.Code() == problem.Unavailable && a.config != nil && strings.Contains(p.GetDetail(), "x509: certificate signed by unknown authority"):
+		say("ca_file %s is not of the CA that signed the certificate of %s. Set ca_file to that server's CA certificate; its administrator has it.",
+			cmp.Or(a.config.CAFile, "is not set, and this machine's own list"), a.config.Server)
 	case e.Code() == problem.Unavailable && a.config != nil:
 		say("%s was asked. Is it up, and reached from here? Another: --context, --config or NARU_SERVER.", a.config.Server)
 	case e.Code() == problem.Timeout && a.config != nil:
@@ -253,7 +261,7 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 	if err := a.load(); err != nil {
 		return err
 	}
-	c, err := client.New(a.config)
+	c, err := client.New(a.config, grpc.WithChainUnaryInterceptor(a.sayWhatIsMissing))
 	if err != nil {
 		return usagef("%v", err)
 	}
@@ -267,7 +275,35 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return f(ctx, c)
+	return f(client.TellRepeated(ctx, func(why error) { a.sayRepeated(ctx, why) }), c)
+}
+
+// sayRepeated tells people for what they wait.
+func (a *app) sayRepeated(ctx context.Context, why error) {
+	p := problem.From(why).Problem
+	until := ""
+	if end, ok := ctx.Deadline(); ok {
+		until = fmt.Sprintf(" for %s more", time.Until(end).Round(time.Second))
+	}
+	fmt.Fprintf(a.err, "%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
+}
+
+// sayWhatIsMissing tells people when an answer is less than everything that was acknowledged before: what is not in it may be
+// there all the same.
+func (a *app) sayWhatIsMissing(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	var header metadata.MD
+	err := invoke(ctx, method, req, reply, cc, append(opts, grpc.Header(&header))...)
+	if said := header.Get(gateway.ConsistencyHeader); err == nil && len(said) > 0 && !a.missing {
+		if since, ok := gateway.ReadLocalSince(said[0]); ok {
+			a.missing = true
+			fmt.Fprintf(a.err, "The zone is cut off since %s and answers for itself: what is outside it is not shown.\n",
+				since.Local().Format(time.DateTime))
+		} else if said[0] == gateway.Stale {
+			a.missing = true
+			fmt.Fprintln(a.err, "No server leads: this is what the server that was asked knows, and may be old.")
+		}
+	}
+	return err
 }
 
 // load reads the configuration once.

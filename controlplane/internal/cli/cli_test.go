@@ -50,6 +50,8 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 		"zone maintain x":                "--reason is required\nSee naru zone maintain --help.",
 		"admin create x":                 "--csr is required",
 		"zone requests a b":              "one zone at most",
+		"server backup -":                "name a file, not -",
+		"vm create x --apart g --together h --together g": "--apart g and --together g do not go together",
 	} {
 		if r := naru(t.Context(), line, ""); r.code != problem.ExitUsage || !strings.Contains(r.err, says) || r.out != "" {
 			t.Errorf("naru %s: exit %d, %q%q", line, r.code, r.out, r.err)
@@ -164,6 +166,14 @@ func TestABackupAppearsOnlyWhenItIsWhole(t *testing.T) {
 	}, nil)
 	if _, missing := os.Stat(path); err == nil || missing == nil {
 		t.Fatalf("err %v; the file is there although it is not whole", err)
+	}
+}
+
+func TestABackupIntoAFolderThatIsNotThereNamesTheFolder(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "missing")
+	_, err := save(filepath.Join(folder, "backup"), nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "in the folder "+folder+" cannot be made: no such file or directory") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -105,7 +105,8 @@ func (a *app) ask(cmd *cobra.Command, noun string, s scope) []string {
 		out, err = list(ctx, c, s)
 		return err
 	})
-	return out
+	slices.Sort(out) // clusters of several zones may have one name
+	return slices.Compact(out)
 }
 
 func beginning(words []string, begun string) []string {

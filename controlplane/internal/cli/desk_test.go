@@ -371,6 +371,14 @@ func TestWhoInterruptsWaitIsToldHowToGoOn(t *testing.T) {
 	}
 }
 
+func TestATakenNameIsToldByTheNounOfTheCommand(t *testing.T) {
+	d := newDesk(t)
+	d.must("token create t1 --project web")
+	if r := d.naru("token create t1 --project web"); r.code != problem.ExitConflict || !strings.Contains(r.err, "there is a token named t1 already") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestACompletionKnowsWhatThereIs(t *testing.T) {
 	d := newDesk(t)
 	d.createVM("web-1")
@@ -380,6 +388,7 @@ func TestACompletionKnowsWhatThereIs(t *testing.T) {
 		"__complete vm list --project ''":                     {"db", "web"},
 		"__complete vm create x --flavor t":                   {"tiny"},
 		"__complete vm create x --zone business --cluster ''": {"kvm"},
+		"__complete vm create x --cluster ''":                 {"kvm"}, // of two zones
 		"__complete zone update business --grade ''":          {"open", "sensitive", "classified"},
 		"__complete vm list -o ''":                            formats,
 		"__complete --context ''":                             {"admin", "web"},

@@ -91,6 +91,9 @@ func (a *app) backUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "backup FILE", Short: "Write a consistent copy of the replicated state to a file, and read it back", Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-" {
+				return usagef("a backup is read back from the disk before it counts; name a file, not -")
+			}
 			if _, err := os.Lstat(args[0]); err == nil && !force {
 				return usagef("%s is there already; name another file, or say with --force that it is to be replaced", args[0])
 			}
@@ -131,7 +134,7 @@ func (a *app) backUp() *cobra.Command {
 func save(path string, next func() ([]byte, error), want func() []byte) (int, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return 0, usagef("%v", err)
+		return 0, usagef("a file in the folder %s cannot be made: %v; name another, or make it first", filepath.Dir(path), causeOf(err))
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
@@ -157,6 +160,15 @@ func save(path string, next func() ([]byte, error), want func() []byte) (int, er
 		}
 		n += len(chunk)
 	}
+}
+
+// causeOf is what the system says of a file, without its name.
+func causeOf(err error) error {
+	var of *os.PathError
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }
 
 // syncFolder has a file's new name outlive a power cut.

@@ -99,6 +99,11 @@ func (a *app) createVM() *cobra.Command {
 	a.completeFields(cmd)
 	w.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, g := range apart {
+			if slices.Contains(together, g) {
+				return usagef("--apart %s and --together %s do not go together; give one of them", g, g)
+			}
+		}
 		return a.run(cmd, w.limit(), func(ctx context.Context, c *client.Client) error {
 			a.defaults([]string{"project", "zone", "cluster"}, &s)
 			vm.Name, vm.Project, vm.Zone, vm.Cluster = args[0], s.project, s.zone, s.cluster

@@ -38,6 +38,9 @@ func (a *app) finish(ctx context.Context, c *client.Client, op *apiv1.Operation,
 		a.told(op)
 		return nil
 	}
+	if a.output == "name" && op.GetId() == "" { // it was so already, and there is none
+		return nil
+	}
 	return printOne(a, op, operationColumns)
 }
 
@@ -57,7 +60,11 @@ func (a *app) told(op *apiv1.Operation) {
 	_, verb, _ := strings.Cut(op.GetKind(), ".")
 	what := strings.TrimSpace(op.GetTarget().GetKind() + " " + op.GetTarget().GetName())
 	if op.GetDone() {
-		fmt.Fprintf(a.out, "%s: %s done\n", printable(what), verb)
+		said := verb + " done"
+		if steps := op.GetSteps(); op.GetId() == "" && len(steps) > 0 && steps[0].GetMessage() != "" {
+			said += ", " + steps[0].GetMessage() // why nothing had to be done
+		}
+		fmt.Fprintf(a.out, "%s: %s\n", printable(what), printable(said))
 		return
 	}
 	fmt.Fprintf(a.out, "%s: %s under way, operation %s\n", printable(what), verb, op.GetId())

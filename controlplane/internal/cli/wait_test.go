@@ -82,3 +82,19 @@ func TestWhoHasWaitedSeesTheVMInTheStateThatWasPromised(t *testing.T) {
 		})
 	}
 }
+
+func TestWhereNothingHadToBeDonePeopleAreToldAndScriptsGetNoId(t *testing.T) {
+	d := newDesk(t)
+	d.createVM("web-1")
+	op := d.underWay()
+	d.report(op)
+	d.reach(op)
+	if out := d.must("vm start web-1 --project web"); out != "vm web-1: start done, it runs already\n" {
+		t.Errorf("people read %q", out)
+	}
+	for _, line := range []string{"vm start web-1 --project web -o name", "vm start web-1 --project web -o name --wait"} {
+		if out := d.must(line); out != "" {
+			t.Errorf("%s: a script reads %q", line, out)
+		}
+	}
+}

@@ -72,9 +72,10 @@ func (o *observation) meetUnknown(reported *apiv1.VM) error {
 	return o.adopt(reported, project)
 }
 
-// mayAdopt returns the project of a VM that its zone reports whole, and counts it as adopted, or why it is not taken at its zone's word: a zone says
-// what its VMs are, not what may be. A VM that this plane can have forgotten was wished in an earlier epoch and after the
-// restored backup. Its project has to be there, and to have VMs in the zone already; and its cluster is no other zone's.
+// mayAdopt returns the project of a VM that its zone reports whole, and counts it as adopted, or why it is not taken at its
+// zone's word: a zone says what its VMs are, not what may be. A VM that this plane can have forgotten was wished in an earlier
+// epoch and after the restored backup. Its project has to be there, and to have VMs in the zone already; and its cluster is no
+// other zone's.
 func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why string, err error) {
 	meta, wished := o.tx.Meta(), reported.GetGeneration()
 	switch {

@@ -117,6 +117,9 @@ func (c *command) acceptReport(zone *apiv1.Zone, e *linkv1.JournalEntry, r *link
 	case op.GetDone():
 		return "operation " + r.GetOperationId() + " is done", nil
 	}
+	if err := c.supersede(op); err != nil {
+		return "", err
+	}
 	if s := r.GetStep(); s != nil {
 		if s.GetAt() == nil {
 			s.At = e.GetTime()

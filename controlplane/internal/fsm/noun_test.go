@@ -237,6 +237,23 @@ func TestAnAdministratorMovesAZoneIntoMaintenanceAndOutOfIt(t *testing.T) {
 	}
 }
 
+func TestAMaintenanceDoesNotChangeSinceWhenAZoneIsDisconnected(t *testing.T) {
+	p := furnished(t)
+	p.accept(session(1, true))
+	end := session(1, false)
+	end.GetSetZoneSession().Cause = "SILENT"
+	p.accept(end)
+	since := p.zone().GetStateChangedAt()
+	for _, to := range []apiv1.Zone_AdminState{apiv1.Zone_UNDER_MAINTENANCE, apiv1.Zone_ENABLED} {
+		m := p.zone()
+		m.AdminState, m.AdminReason = to, "new disks"
+		p.accept(&commandv1.Command{Body: &commandv1.Command_UpdateZone{UpdateZone: &commandv1.UpdateZone{Zone: m}}})
+	}
+	if z := p.zone(); z.GetState() != apiv1.Zone_DISCONNECTED || !proto.Equal(z.GetStateChangedAt(), since) {
+		t.Errorf("%v since %v, want since %v", z.GetState(), z.GetStateChangedAt().AsTime(), since.AsTime())
+	}
+}
+
 func TestAQuarantineIsLiftedByAnAdministratorOnly(t *testing.T) {
 	p := furnished(t)
 	lift := &commandv1.Command{Body: &commandv1.Command_LiftQuarantine{LiftQuarantine: &commandv1.LiftQuarantine{ZoneId: "z-business", Reason: "the copy is gone"}}}

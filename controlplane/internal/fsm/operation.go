@@ -79,6 +79,28 @@ func (c *command) endReported(vm *apiv1.VM) error {
 	return nil
 }
 
+// supersede ends the operations of wishes before that of op, of which its zone now reports. A zone works for a VM's newest wish
+// only, and has told the end of what it had begun for another before: what is open still never reached it, or never began.
+func (c *command) supersede(op *apiv1.Operation) error {
+	if op.GetGeneration() == nil || op.GetKind() == "vm.create" { // no wish; or the first
+		return nil
+	}
+	open, err := c.tx.OpenOperations(op.GetTarget().GetId())
+	if err != nil {
+		return err
+	}
+	for _, old := range open {
+		if old.GetGeneration() == nil || old.GetReportedAt() != nil || !newer(op.GetGeneration(), old.GetGeneration()) {
+			continue
+		}
+		if err := c.finish(old, problem.New(problem.Cancelled, "A newer request for the VM took this one's place.",
+			"Look at the VM and its newest operation.").Problem); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // newer reports whether a was wished after b; nothing is older than any wish.
 func newer(a, b *apiv1.Generation) bool {
 	if a.GetEpoch() != b.GetEpoch() {

@@ -130,6 +130,60 @@ func TestAnEarlierWishIsDoneThoughANewerOneIsUnderWay(t *testing.T) {
 	}
 }
 
+func TestWishesThatTheZoneNeverTookUpAreCancelledWhenItReportsOfANewerOne(t *testing.T) {
+	p := furnished(t)
+	p.accept(createVM(1))
+	p.accept(createVM(2))
+	p.accept(fullSync(true, "inc-1", 0, 5, p.answering(1, apiv1.VM_RUNNING)))
+	p.accept(ended(1, "op-create-1"))
+	p.accept(orderReboot("op-reboot"))
+	p.accept(desire(1, apiv1.VM_STOPPED, "op-stop"))
+	p.accept(desire(1, apiv1.VM_RUNNING, "op-start"))
+	p.accept(desire(1, apiv1.VM_STOPPED, "op-stop-again"))
+	p.accept(journal("inc-1", "c-kvm", report(2, "op-start", func(r *linkv1.OperationReport) {
+		r.Step = &apiv1.Operation_Step{Name: "start", State: apiv1.Operation_Step_RUNNING}
+	})))
+	op := p.operation("op-stop")
+	if !op.GetDone() || op.GetError().GetCode() != "CANCELLED" || op.GetError().GetDetail() != "A newer request for the VM took this one's place." {
+		t.Errorf("the zone is at the start already, and the stop before is %v", op)
+	}
+	for _, id := range []string{"op-start", "op-stop-again", "op-reboot", "op-create-2"} {
+		if op := p.operation(id); op.GetDone() {
+			t.Errorf("nothing is known of %s, and it is %v", id, op)
+		}
+	}
+	p.accept(ended(3, "op-stop")) // late, of a zone that had begun it all the same
+	if now := p.operation("op-stop"); !proto.Equal(now, op) {
+		t.Errorf("an ended operation changed from %v to %v", op, now)
+	}
+	p.accept(ended(4, "op-stop-again"))
+	if op := p.operation("op-start"); op.GetError().GetCode() != "CANCELLED" {
+		t.Errorf("the zone has stopped the VM, and the start before is %v", op)
+	}
+}
+
+func TestAWishIsCancelledByADeletionWhicheverOfItsNewsComesFirst(t *testing.T) {
+	for order, swapped := range map[string]bool{"the word first": false, "the VM first": true} {
+		t.Run(order, func(t *testing.T) {
+			p := furnished(t)
+			p.accept(createVM(1))
+			p.accept(desire(1, apiv1.VM_DELETED, "op-delete"))
+			word, news := ended(1, "op-delete"), fullSync(true, "inc-1", 0, 5, tombstone(1))
+			if swapped {
+				word, news = news, word
+			}
+			p.accept(word)
+			p.accept(news)
+			if op := p.operation("op-create-1"); op.GetError().GetCode() != "CANCELLED" {
+				t.Errorf("the creation is %v", op)
+			}
+			if op := p.operation("op-delete"); !op.GetDone() || op.GetError() != nil {
+				t.Errorf("the deletion is %v", op)
+			}
+		})
+	}
+}
+
 func TestAtItsDeadlineAnOperationEndsAsItsZoneHasSaid(t *testing.T) {
 	p := furnished(t)
 	p.accept(createVM(1))
@@ -167,11 +221,15 @@ func TestWhatIsTriedAgainIsDoneWhenTheNewAttemptIs(t *testing.T) {
 	}
 }
 
+func orderReboot(operation string) *commandv1.Command {
+	return &commandv1.Command{Body: &commandv1.Command_OrderVm{OrderVm: &commandv1.OrderVM{VmId: "vm-1", OperationId: operation, Kind: "vm.reboot",
+		Order: &linkv1.Order{Verb: linkv1.Order_REBOOT}}}}
+}
+
 func TestARebootWaitsForNoState(t *testing.T) {
 	p := furnished(t)
 	p.accept(createVM(1))
-	p.accept(&commandv1.Command{Body: &commandv1.Command_OrderVm{OrderVm: &commandv1.OrderVM{VmId: "vm-1", OperationId: "op-reboot", Kind: "vm.reboot",
-		Order: &linkv1.Order{Verb: linkv1.Order_REBOOT}}}})
+	p.accept(orderReboot("op-reboot"))
 	p.accept(ended(1, "op-reboot"))
 	if op := p.operation("op-reboot"); !op.GetDone() {
 		t.Errorf("operation %v", op)
@@ -204,7 +262,13 @@ func TestNoOperationIsDoneBeforeItsVMShowsItAndNoneWaitsBehindIt(t *testing.T) {
 				if rapid.IntRange(0, 4).Draw(rt, "fails") == 0 {
 					word = failed(reported, op)
 				}
+				known := !p.operation(op).GetDone()
 				p.accept(word)
+				for id, old := range p.operations() {
+					if known && !old.GetDone() && old.GetReportedAt() == nil && old.GetGeneration().GetIndex() < p.operation(op).GetGeneration().GetIndex() {
+						rt.Fatalf("%s goes on behind %s, of which its zone has reported", id, op)
+					}
+				}
 			case 3, 4:
 				if g := p.operation(op).GetGeneration(); g.GetIndex() > seenAs.GetIndex() {
 					seenAs = g

@@ -244,7 +244,7 @@ func (c *command) ordersTo(zone *apiv1.Zone) state.Journal {
 }
 
 // removeVM removes a VM that is gone by decision, and ends what was open on it: the newest wish and what its zone has said to
-// be done as done, others as failed.
+// be done as done, others as cancelled.
 func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 	if err := c.tx.VMs.Delete(m.GetId()); err != nil {
 		return err
@@ -262,7 +262,7 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 		case op.GetId() == m.GetOperation():
 			step(op, &apiv1.Operation_Step{Name: "deleted", State: apiv1.Operation_Step_DONE, At: c.now})
 		case op.GetReportedAt() == nil:
-			failed = problem.Newf(problem.WrongState, "", "VM %s was deleted meanwhile", m.GetName()).Problem
+			failed = problem.Newf(problem.Cancelled, "", "VM %s was deleted meanwhile", m.GetName()).Problem
 		}
 		if err := c.finish(op, failed); err != nil {
 			return err

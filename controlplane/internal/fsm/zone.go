@@ -111,6 +111,11 @@ func (c *command) settleZone(m *apiv1.Zone) error {
 		setZoneState(c, m, apiv1.Zone_ONLINE, "")
 	case joined || err == nil:
 		setZoneState(c, m, apiv1.Zone_DISCONNECTED, "no session yet")
+		for _, why := range m.GetConditions() {
+			if why.GetType() == conditionNoSession { // it has been so all along, whatever was shown meanwhile
+				m.StateChangedAt, m.StateReason = why.GetSince(), why.GetMessage()
+			}
+		}
 	default:
 		setZoneState(c, m, apiv1.Zone_JOINING, "")
 	}

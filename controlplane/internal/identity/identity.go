@@ -45,7 +45,9 @@ type Options struct {
 	// DNS names and addresses for the sake of API clients.
 	Names []string
 	IPs   []net.IP
-	Log   *slog.Logger
+	// LinkLifetime is of the link certificates that are issued; zero: pki.LinkTTL.
+	LinkLifetime time.Duration
+	Log          *slog.Logger
 	// Now is time.Now where it is nil.
 	Now func() time.Time
 }

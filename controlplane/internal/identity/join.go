@@ -117,7 +117,7 @@ func (k *Keeper) issueAgent(ctx context.Context, zoneID, agent string, pub crypt
 	if err != nil {
 		return nil, err
 	}
-	chain, err := links.Issue(pub, id, pki.IssueOptions{TTL: pki.LinkTTL, Now: k.Now()})
+	chain, err := links.Issue(pub, id, pki.IssueOptions{TTL: k.LinkLifetime, Now: k.Now()})
 	return &linkv1.Certificate{Chain: chain, Zone: name}, err
 }
 

@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
+
+	"github.com/naru-project/naru/pkg/folderlock"
 )
 
 // folder is the data folder: whose it is, and that nobody else works in it.
@@ -20,7 +20,7 @@ import (
 //	snapshots/     the snapshots, by hashicorp/raft
 type folder struct {
 	path string
-	lock *os.File
+	lock *folderlock.Lock
 }
 
 type identity struct {
@@ -30,18 +30,13 @@ type identity struct {
 
 // openFolder makes the folder when it is missing, locks it, and refuses one of another server or federation.
 func openFolder(path string, of identity) (*folder, error) {
-	if err := os.MkdirAll(filepath.Join(path, "log"), 0o700); err != nil {
-		return nil, fmt.Errorf("make the data folder: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := folderlock.Take(path)
 	if err != nil {
-		return nil, fmt.Errorf("lock the data folder: %w", err)
+		return nil, err
 	}
 	f := &folder{path: path, lock: lock}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(lock.Name())
-		return nil, errors.Join(fmt.Errorf("the data folder %s is in use by the process with pid %s; stop that one, or give this server a folder of its own",
-			path, strings.TrimSpace(string(holder))), lock.Close())
+	if err := os.MkdirAll(f.log(), 0o700); err != nil {
+		return nil, errors.Join(err, f.close())
 	}
 	if err := errors.Join(checkDiverged(path), f.claim(of)); err != nil {
 		return nil, errors.Join(err, f.close())
@@ -50,12 +45,6 @@ func openFolder(path string, of identity) (*folder, error) {
 }
 
 func (f *folder) claim(of identity) error {
-	if err := f.lock.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := f.lock.WriteAt(fmt.Appendln(nil, os.Getpid()), 0); err != nil {
-		return err
-	}
 	name := filepath.Join(f.path, "identity.json")
 	raw, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -80,10 +69,7 @@ func (f *folder) claim(of identity) error {
 
 func (f *folder) log() string { return filepath.Join(f.path, "log") }
 
-// close unlocks first: a process that is being forked has the file open until it runs its own program.
-func (f *folder) close() error {
-	return errors.Join(syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN), f.lock.Close())
-}
+func (f *folder) close() error { return f.lock.Release() }
 
 // writeDurably replaces a small file whole.
 func writeDurably(name string, content []byte) error {

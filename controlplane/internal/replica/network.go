@@ -8,11 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+
+	"github.com/naru-project/naru/pkg/config"
 )
 
 const (
@@ -59,12 +60,9 @@ func newNetwork(c *Config, expected func(address string) (string, bool), m *metr
 	if listen == "" {
 		listen = c.Address
 	}
-	l, err := net.Listen("tcp", listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("the port of the peer address %s is taken by another process; stop that one, or set another peer address: %w", listen, err)
-	}
+	l, err := config.Listen("peer.address", listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen for peers: %w", err)
+		return nil, err
 	}
 	n := &network{
 		listener: l, serverTLS: offerBoth(c.ServerTLS), clientTLS: c.ClientTLS, peerOf: c.PeerOf, expected: expected,

@@ -21,6 +21,8 @@ const (
 	retryMost  = 250 * time.Millisecond
 	// attemptTime is how long the leader, this server or another, may take to answer before it is asked again.
 	attemptTime = 5 * time.Second
+	// answerTime is how long before its caller's deadline a call gives up, at most.
+	answerTime = 500 * time.Millisecond
 )
 
 // errStopping ends what waits when the server stops.
@@ -54,11 +56,8 @@ func (r *Replica) carryOut(ctx context.Context, cmd *commandv1.Command, do func(
 	if err := ensureID(cmd); err != nil {
 		return nil, err
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.c.Tuning.ProposeTimeout)
-		defer cancel()
-	}
+	ctx, cancel := r.inTime(ctx)
+	defer cancel()
 	var result *commandv1.Result
 	attempts := 0
 	err := r.withLeader(ctx, func(leader Leader, changed <-chan struct{}) (err error) {
@@ -100,9 +99,19 @@ func ensureID(cmd *commandv1.Command) error {
 	return nil
 }
 
+// inTime bounds ctx so that whoever waits for the answer still gets it, and the reason in it, within a deadline of its own.
+func (r *Replica) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithTimeout(ctx, r.c.Tuning.ProposeTimeout)
+	}
+	return context.WithDeadline(ctx, end.Add(-min(time.Until(end)/10, answerTime)))
+}
+
+const bringServersBack = "Try again when a majority of the servers runs and they reach one another; \"naru server list\" shows them."
+
 func (r *Replica) noLeader(err error) error {
-	return problem.Newf(problem.Unavailable, "Try again when a majority of the servers runs and they reach one another; \"naru server list\" shows them.",
-		"no server has led since %s: %w", r.Leader().Since.UTC().Format(time.RFC3339), err)
+	return problem.Newf(problem.Unavailable, bringServersBack, "no server has led since %s: %w", r.Leader().Since.UTC().Format(time.RFC3339), err)
 }
 
 // withLeader calls do with whoever leads, again and again while do's error says that another attempt may help, until ctx

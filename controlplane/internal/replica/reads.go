@@ -11,14 +11,11 @@ import (
 )
 
 // ReadIndex is the barrier before a linearizable read: when it returns nil, this server has applied everything that had been
-// acknowledged, by any server, before the call. Without a majority it ends with ctx, as UNAVAILABLE.
+// acknowledged, by any server, before the call. Without a majority it ends as UNAVAILABLE, a little before ctx's deadline.
 func (r *Replica) ReadIndex(ctx context.Context) error {
 	r.metrics.reads.Inc()
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.c.Tuning.ProposeTimeout)
-		defer cancel()
-	}
+	ctx, cancel := r.inTime(ctx)
+	defer cancel()
 	var index uint64
 	err := r.withLeader(ctx, func(_ Leader, changed <-chan struct{}) (err error) {
 		index, err = r.reads.join(ctx, changed)
@@ -27,11 +24,13 @@ func (r *Replica) ReadIndex(ctx context.Context) error {
 	if err == nil {
 		err = r.progress.wait(ctx, index)
 	}
-	if err != nil {
-		return problem.Newf(problem.Unavailable, "Try again when a majority of the servers runs and they reach one another; \"naru server list\" shows them.",
-			"it could not be made sure that this server is up to date: %w", err)
+	switch {
+	case err == nil:
+		return nil
+	case r.Leader().ID == "":
+		return r.noLeader(err)
 	}
-	return nil
+	return problem.Newf(problem.Unavailable, bringServersBack, "it could not be made sure that this server is up to date: %w", err)
 }
 
 // readIndex asks for the index that a linearizable read has to wait for: a majority when this server leads, else the leader.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,5 +90,31 @@ func TestP22AMinorityRefusesAndComesBack(t *testing.T) {
 			t.Errorf("the server that came back reads %q", got)
 		}
 		s.alike()
+	})
+}
+
+func TestP22AMinoritySaysWithinItsCallersDeadlineThatNobodyLeads(t *testing.T) {
+	inMemory(t, 3, nil, func(t *testing.T, s *site, e *ether) {
+		old := s.leader()
+		e.separate(addresses(old), addresses(s.except(old)...))
+		lost, changed := old.WatchLeader()
+		for lost.ID != "" {
+			<-changed
+			lost, changed = old.WatchLeader()
+		}
+		for what, call := range map[string]func(context.Context) error{
+			"read":  old.ReadIndex,
+			"write": func(ctx context.Context) error { _, err := old.Propose(ctx, put("k", "minority")); return err },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			err := call(ctx)
+			if !problem.Is(err, problem.Unavailable) || !strings.Contains(err.Error(), "no server has led since") {
+				t.Errorf("a %s: %v", what, err)
+			}
+			if ctx.Err() != nil {
+				t.Errorf("a %s was answered when nobody waited any more", what)
+			}
+			cancel()
+		}
 	})
 }

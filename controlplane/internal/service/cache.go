@@ -1,60 +1,45 @@
 package service
 
 import (
-	"context"
 	"sync"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
 )
 
 // maxCached bounds what one cache keeps.
 const maxCached = 4096
 
-// cache keeps what was looked up to know who calls, so that a call need not read the state for that. It is emptied whenever
-// anything in its table changes, and keeps nothing while nobody follows the changes. What it gives is shared and read-only.
-// Safe for concurrent use; the zero value keeps nothing.
+// cache keeps what was looked up to know who calls, so that a call need not read the state for that. Before it gives anything
+// it looks whether its table changed: once a change is acknowledged, nothing that was read before it is given any more. What
+// it gives is shared and read-only. Safe for concurrent use.
 type cache[M any] struct {
+	watch *state.Watch
+
 	mu   sync.Mutex
-	kept map[string]*M // nil while nothing may be kept
-	age  uint64        // counts the times it was emptied
+	kept map[string]*M
+	age  uint64 // counts the times it was emptied
 }
 
-// follow keeps the cache true to a table until ctx ends. It begins like feed.run and has another end: a feed whose table cannot be
-// watched any more may lag behind, a cache keeps nothing then.
-func (c *cache[M]) follow(ctx context.Context, r Reader, topic string) {
-	w := r.Watch(topic)
-	defer w.Close()
-	defer c.empty(nil)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case _, open := <-w.C():
-			if !open {
-				return
-			}
-			c.empty(map[string]*M{})
-		}
-	}
-}
-
-func (c *cache[M]) empty(kept map[string]*M) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kept = kept
-	c.age++
-}
+func newCache[M any](r Reader, topic string) *cache[M] { return &cache[M]{watch: r.Watch(topic)} }
 
 // get returns what is kept under a key. age is for put.
 func (c *cache[M]) get(key string) (m *M, age uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	select {
+	case <-c.watch.C(): // always, once the database is closed
+		c.kept = map[string]*M{}
+		c.age++
+	default:
+	}
 	return c.kept[key], c.age
 }
 
-// put keeps what was read after get gave its age, unless the table changed meanwhile.
+// put keeps what was read after get gave its age, unless the table was seen to change meanwhile.
 func (c *cache[M]) put(key string, m *M, age uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.kept == nil || c.age != age {
+	if c.age != age {
 		return
 	}
 	if len(c.kept) >= maxCached {

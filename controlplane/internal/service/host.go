@@ -98,7 +98,7 @@ func (s hostService) declare(ctx context.Context, req proto.Message, r interface
 	if err != nil {
 		return nil, err
 	}
-	return s.hosts.decode(result)
+	return s.hosts.shown(ctx, result)
 }
 
 // TopHosts returns the newest sample of each host, the live ones first, of these the busiest. What is said of a host is taken

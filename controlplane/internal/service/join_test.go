@@ -138,7 +138,7 @@ func TestAnAccessTokenIsShownOnceAndItsHashNever(t *testing.T) {
 	_, err = ask("k-1", &apiv1.AccessToken{Name: "ci", Project: "web", Zone: "business", ExpiresAt: tomorrow})
 	refuses(t, err, problem.NameTaken, "shown then and is not kept")
 	_, err = ask("k-2", &apiv1.AccessToken{Name: "ci", Project: "web", ExpiresAt: tomorrow})
-	refuses(t, err, problem.NameTaken, "access token named ci")
+	refuses(t, err, problem.NameTaken, "token named ci")
 	_, err = ask("k-3", &apiv1.AccessToken{Name: "x", Project: "hr", ExpiresAt: tomorrow})
 	refuses(t, err, problem.NotFound, "no project hr")
 	_, err = ask("k-4", &apiv1.AccessToken{Name: "x", Project: "web", Zone: "nowhere", ExpiresAt: tomorrow})

@@ -121,11 +121,18 @@ func (n noun[M]) word() string {
 	case "vm":
 		return "VM"
 	case "token":
-		return "access token"
+		return "token"
 	case "admin":
 		return "administrator"
 	}
 	return n.kind
+}
+
+func withArticle(word string) string {
+	if strings.ContainsRune("aeio", rune(word[0])) {
+		return "an " + word
+	}
+	return "a " + word
 }
 
 // places names what tells two nouns of one name apart.
@@ -225,7 +232,7 @@ func (n noun[M]) nameIsFree(tx *state.Tx, m M, scope state.Scope) error {
 	case err != nil && !errors.Is(err, state.ErrAmbiguous):
 		return err
 	}
-	return problem.Newf(problem.NameTaken, "Choose another name.", "there is a %s named %s already", n.word(), name).With("name", "is taken")
+	return problem.Newf(problem.NameTaken, "Choose another name.", "there is %s named %s already", withArticle(n.word()), name).With("name", "is taken")
 }
 
 // made is the operation of a noun that was made.
@@ -278,7 +285,7 @@ func (n noun[M]) update(ctx context.Context, req proto.Message, sent M, mask *fi
 		var none M
 		return none, err
 	}
-	return n.decode(r)
+	return n.shown(ctx, r)
 }
 
 // matches compares the call's If-Match with what is stored.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // maxTries bounds how often a read or a decision is made again because the ground moved under it.
@@ -20,6 +21,15 @@ func (s *Service) read(ctx context.Context, fn func(*state.Tx) error) error {
 		}
 	}
 	return s.view(ctx, fn)
+}
+
+// shown returns the noun that a result carries as a read shows it.
+func (n noun[M]) shown(ctx context.Context, r *commandv1.Result) (M, error) {
+	m, err := n.decode(r)
+	if err == nil {
+		err = n.view(ctx, func(tx *state.Tx) error { return n.table(tx).Derive(m) })
+	}
+	return m, err
 }
 
 // view shows fn this server's newest snapshot. fn may run more than once.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -21,9 +24,15 @@ type serverService struct {
 	*Service
 }
 
-// ListServers returns the servers that the state knows, each as it is seen now.
+// ListServers returns the servers that the state knows, each as it is seen now. Where no server leads, they are those that
+// this one knows: whoever asks wants to find out what is missing.
 func (s serverService) ListServers(ctx context.Context, r *apiv1.ListServersRequest) (*apiv1.ListServersResponse, error) {
-	items, next, err := s.servers.list(ctx, r, place{})
+	var items []*apiv1.Server
+	var next string
+	err := s.evenLeaderless(ctx, func(ctx context.Context) (err error) {
+		items, next, err = s.servers.list(ctx, r, place{})
+		return err
+	})
 	if err == nil {
 		err = s.overlay(ctx, items)
 	}
@@ -31,11 +40,39 @@ func (s serverService) ListServers(ctx context.Context, r *apiv1.ListServersRequ
 }
 
 func (s serverService) GetServer(ctx context.Context, r *apiv1.GetServerRequest) (*apiv1.GetServerResponse, error) {
-	m, err := s.servers.get(ctx, r.GetServer(), place{})
+	var m *apiv1.Server
+	err := s.evenLeaderless(ctx, func(ctx context.Context) (err error) {
+		m, err = s.servers.get(ctx, r.GetServer(), place{})
+		return err
+	})
 	if err == nil {
 		err = s.overlay(ctx, []*apiv1.Server{m})
 	}
 	return &apiv1.GetServerResponse{Server: m}, err
+}
+
+// leaderTime is how long an answer about servers waits for one that leads; the next one is usually there sooner.
+const leaderTime = 3 * time.Second
+
+// evenLeaderless reads, and where no server leads reads what this one has. The answer's header says so.
+func (s serverService) evenLeaderless(ctx context.Context, read func(context.Context) error) error {
+	patience := leaderTime
+	if end, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(end)/2)
+	}
+	led, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := read(led)
+	if !problem.Is(err, problem.Unavailable) || ctx.Err() != nil {
+		return err
+	}
+	call := callOf(ctx)
+	call.Stale = true
+	if err := read(WithCall(ctx, call)); err != nil {
+		return err
+	}
+	_ = grpc.SetHeader(ctx, metadata.Pairs(gateway.ConsistencyHeader, gateway.Stale)) // not every way in has headers
+	return nil
 }
 
 // overlay writes into servers what is seen of them now.

@@ -8,10 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -39,6 +42,32 @@ func TestServersAreShownAsTheyAreSeenNow(t *testing.T) {
 	if err != nil || got.GetServer().GetVersion() != "v1" {
 		t.Fatalf("%v, %v", got, err)
 	}
+}
+
+func TestWithoutALeaderServersAreShownAsTheOneThatIsAskedKnowsThem(t *testing.T) {
+	w := servicetest.New(t)
+	w.Live = []*apiv1.Server{{Id: "server-1", Role: apiv1.Server_FOLLOWER, Healthy: true}}
+	said := func() []string {
+		t.Helper()
+		var header metadata.MD
+		r, err := w.Admin().Servers.ListServers(t.Context(), &apiv1.ListServersRequest{}, grpc.Header(&header))
+		if err != nil || len(r.GetServers()) != 1 || !r.GetServers()[0].GetHealthy() {
+			t.Fatalf("%v, %v", r, err)
+		}
+		return header.Get(gateway.ConsistencyHeader)
+	}
+	if got := said(); got != nil {
+		t.Errorf("with a leader the answer says %q", got)
+	}
+	w.Leaderless.Store(true)
+	if got := said(); len(got) != 1 || got[0] != gateway.Stale {
+		t.Errorf("the answer says %q", got)
+	}
+	if _, err := w.Admin().Servers.GetServer(t.Context(), &apiv1.GetServerRequest{Server: "controlplane-1"}); err != nil {
+		t.Error(err)
+	}
+	_, err := w.Admin().Zones.ListZones(t.Context(), &apiv1.ListZonesRequest{})
+	refuses(t, err, problem.Unavailable, "no server leads")
 }
 
 func TestAServerLeavesTheQuorumThenTheStateAndTheLastOneStays(t *testing.T) {

@@ -108,13 +108,13 @@ type Service struct {
 	accessTokens   noun[*apiv1.AccessToken]
 	administrators noun[*apiv1.Administrator]
 
-	tokens cache[apiv1.AccessToken]   // by id
-	people cache[apiv1.Administrator] // by name
+	tokens *cache[apiv1.AccessToken]   // by id
+	people *cache[apiv1.Administrator] // by name
 }
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c}
+	s := &Service{Config: c, tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators")}
 	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
 	s.clusters = noun[*apiv1.Cluster]{Service: s, kind: "cluster", topic: "clusters", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Cluster] { return tx.Clusters }}.watched(clusterChange)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -50,7 +51,7 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 		sent = proto.CloneOf(sent)
 		sent.Project = p.Project
 	}
-	if err := checkKeys(sent); err != nil {
+	if err := cmp.Or(checkKeys(sent), checkGroups(sent)); err != nil {
 		return nil, err
 	}
 	operation := newID()
@@ -70,6 +71,20 @@ func (s vmService) CreateVM(ctx context.Context, r *apiv1.CreateVMRequest) (*api
 	})
 	op, err := s.vms.made(ctx, result, err)
 	return &apiv1.CreateVMResponse{Operation: op}, err
+}
+
+// checkGroups refuses a VM that is to stand both apart from a group and together with it: with a second one no host is left.
+func checkGroups(vm *apiv1.VM) error {
+	rules := map[string]apiv1.VM_Affinity_Rule{}
+	for i, a := range vm.GetAffinities() {
+		if rule, named := rules[a.GetGroup()]; named && rule != a.GetRule() {
+			return problem.Newf(problem.Invalid, "Name the group under one rule only: apart or together.",
+				"the VM cannot stand both apart from group %s and together with it", a.GetGroup()).
+				With(fmt.Sprintf("affinities[%d]", i), "names a group that is named under another rule")
+		}
+		rules[a.GetGroup()] = a.GetRule()
+	}
+	return nil
 }
 
 // resolve puts into the VM what its names stand for: ids, the flavor's size, the image's bits. It returns the versions that
@@ -249,17 +264,16 @@ func (s vmService) already(ctx context.Context, tx *state.Tx, vm *apiv1.VM, desi
 	if force && !vm.GetForce() {
 		return nil, nil // now by force
 	}
-	open, err := tx.OpenOperations(vm.GetId())
-	if err != nil {
+	op, err := tx.Operations.Get(vm.GetOperation())
+	switch {
+	case err == nil && !op.GetDone():
+		return op, nil
+	case err != nil && !errors.Is(err, state.ErrNotFound):
 		return nil, err
-	}
-	for _, op := range open {
-		if op.GetKind() == w.kind || desired == apiv1.VM_RUNNING && op.GetKind() == "vm.create" {
-			return op, nil
-		}
-	}
-	if vm.GetState() == desired && len(open) == 0 {
-		return finished(ctx, w.kind, reference("vm", vm), w.already), nil
+	case vm.GetState() == desired:
+		op := finished(ctx, w.kind, reference("vm", vm), w.already)
+		op.Project, op.ProjectId, op.Zone = vm.GetProject(), vm.GetProjectId(), vm.GetZone()
+		return op, nil
 	}
 	return nil, nil
 }
@@ -297,11 +311,8 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 		if err := s.vms.matches(ctx, vm); err != nil {
 			return nil, err
 		}
-		switch {
-		case vm.GetDesiredState() == apiv1.VM_DELETED:
-			return nil, beingDeleted(vm)
-		case vm.GetDesiredState() != apiv1.VM_RUNNING || vm.GetState() != apiv1.VM_RUNNING:
-			return nil, problem.Newf(problem.WrongState, "Start it: naru vm start "+vm.GetName()+".", "VM %s is %s, and only a running one is rebooted", vm.GetName(), lower(vm.GetState()))
+		if err := mayReboot(tx, vm); err != nil {
+			return nil, err
 		}
 		open, err := tx.OpenOperations(vm.GetId())
 		if err != nil {
@@ -318,6 +329,34 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 	})
 	op, err := s.ended(ctx, kind, nil, result, err)
 	return &apiv1.RebootVMResponse{Operation: op}, err
+}
+
+// mayReboot refuses a reboot of what does not run, or is not to run, with what is wanted of it and how far that is.
+func mayReboot(tx *state.Tx, vm *apiv1.VM) error {
+	const only = "only a VM that runs, and is to run, is rebooted"
+	name, wanted := vm.GetName(), vm.GetDesiredState()
+	if wanted == apiv1.VM_DELETED {
+		return beingDeleted(vm)
+	}
+	if wanted == apiv1.VM_RUNNING && vm.GetState() == apiv1.VM_RUNNING {
+		return nil
+	}
+	op, err := tx.Operations.Get(vm.GetOperation())
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	is := "VM " + name + " is " + lower(vm.GetState())
+	if err == nil && !op.GetDone() {
+		next := "Wait for it: naru operation wait " + op.GetId() + "."
+		if wanted != apiv1.VM_RUNNING {
+			next = "Start it, which takes the other's place: naru vm start " + name + "."
+		}
+		return problem.Newf(problem.WrongState, next, "%s, and its %s is under way; %s", is, strings.TrimPrefix(op.GetKind(), "vm."), only)
+	}
+	if wanted != vm.GetState() {
+		is += " and wanted " + lower(wanted)
+	}
+	return problem.Newf(problem.WrongState, "Start it: naru vm start "+name+".", "%s; %s", is, only)
 }
 
 // reboot is the order for the zone.

@@ -83,21 +83,24 @@ func TestABadVMIsRefusedWithTheReason(t *testing.T) {
 		code        problem.Code
 		says, field string
 	}{
-		"an unknown zone":       {func(v *apiv1.VM) { v.Zone = "nowhere" }, problem.NotFound, "no zone nowhere", "zone"},
-		"an unknown cluster":    {func(v *apiv1.VM) { v.Cluster = "xen" }, problem.NotFound, "no cluster xen", "cluster"},
-		"an unknown flavor":     {func(v *apiv1.VM) { v.Flavor = "s9" }, problem.NotFound, "no flavor s9", "flavor"},
-		"an unknown image":      {func(v *apiv1.VM) { v.Image = "bsd" }, problem.NotFound, "no image bsd", "image"},
-		"an unknown project":    {func(v *apiv1.VM) { v.Project = "hr" }, problem.NotFound, "no project hr", "project"},
-		"a name that is taken":  {func(v *apiv1.VM) { v.Name = "taken" }, problem.NameTaken, "taken", "name"},
-		"a wrong name":          {func(v *apiv1.VM) { v.Name = "Web 1" }, problem.Invalid, "name", "name"},
-		"no name":               {func(v *apiv1.VM) { v.Name = "" }, problem.Invalid, "name", "name"},
-		"no flavor":             {func(v *apiv1.VM) { v.Flavor = "" }, problem.Invalid, "flavor", "flavor"},
-		"a key of two lines":    {func(v *apiv1.VM) { v.SshKeys = []string{"a\nb"} }, problem.Invalid, "ssh_keys", "ssh_keys[0]"},
-		"a state of its own":    {func(v *apiv1.VM) { v.State = apiv1.VM_RUNNING }, problem.Invalid, "state", "state"},
-		"force from outside":    {func(v *apiv1.VM) { v.Force = true }, problem.Invalid, "force", "force"},
-		"too little for image":  {func(v *apiv1.VM) { v.Flavor = "tiny" }, problem.Invalid, "image tiny needs", "flavor"},
-		"too large a VM":        {func(v *apiv1.VM) { v.Flavor = "huge" }, problem.NoHostFits, "3 hosts looked at: 3 lack cores and memory", "cluster"},
-		"too large in any":      {func(v *apiv1.VM) { v.Flavor, v.Cluster = "huge", "" }, problem.NoHostFits, "3 hosts looked at", "zone"},
+		"an unknown zone":      {func(v *apiv1.VM) { v.Zone = "nowhere" }, problem.NotFound, "no zone nowhere", "zone"},
+		"an unknown cluster":   {func(v *apiv1.VM) { v.Cluster = "xen" }, problem.NotFound, "no cluster xen", "cluster"},
+		"an unknown flavor":    {func(v *apiv1.VM) { v.Flavor = "s9" }, problem.NotFound, "no flavor s9", "flavor"},
+		"an unknown image":     {func(v *apiv1.VM) { v.Image = "bsd" }, problem.NotFound, "no image bsd", "image"},
+		"an unknown project":   {func(v *apiv1.VM) { v.Project = "hr" }, problem.NotFound, "no project hr", "project"},
+		"a name that is taken": {func(v *apiv1.VM) { v.Name = "taken" }, problem.NameTaken, "taken", "name"},
+		"a wrong name":         {func(v *apiv1.VM) { v.Name = "Web 1" }, problem.Invalid, "name", "name"},
+		"no name":              {func(v *apiv1.VM) { v.Name = "" }, problem.Invalid, "name", "name"},
+		"no flavor":            {func(v *apiv1.VM) { v.Flavor = "" }, problem.Invalid, "flavor", "flavor"},
+		"a key of two lines":   {func(v *apiv1.VM) { v.SshKeys = []string{"a\nb"} }, problem.Invalid, "ssh_keys", "ssh_keys[0]"},
+		"a state of its own":   {func(v *apiv1.VM) { v.State = apiv1.VM_RUNNING }, problem.Invalid, "state", "state"},
+		"force from outside":   {func(v *apiv1.VM) { v.Force = true }, problem.Invalid, "force", "force"},
+		"too little for image": {func(v *apiv1.VM) { v.Flavor = "tiny" }, problem.Invalid, "image tiny needs", "flavor"},
+		"too large a VM":       {func(v *apiv1.VM) { v.Flavor = "huge" }, problem.NoHostFits, "3 hosts looked at: 3 lack cores and memory", "cluster"},
+		"too large in any":     {func(v *apiv1.VM) { v.Flavor, v.Cluster = "huge", "" }, problem.NoHostFits, "3 hosts looked at", "zone"},
+		"a group it is to be apart from and together with": {func(v *apiv1.VM) {
+			v.Affinities = []*apiv1.VM_Affinity{{Group: "g", Rule: apiv1.VM_Affinity_APART}, {Group: "g", Rule: apiv1.VM_Affinity_TOGETHER}}
+		}, problem.Invalid, "both apart from group g and together", "affinities[1]"},
 		"an affinity of no use": {func(v *apiv1.VM) { v.Affinities = []*apiv1.VM_Affinity{{Group: "g"}} }, problem.Invalid, "affinities", "affinities[0].rule"},
 	} {
 		t.Run(about, func(t *testing.T) {
@@ -252,7 +255,7 @@ func TestAskingForWhatIsSoAlreadySaysSo(t *testing.T) {
 	}
 	w.Do(resolve(created.GetId()))
 	run(w, site, vm, apiv1.VM_RUNNING, apiv1.VM_ON)
-	if op := start(); !op.GetDone() || op.GetSteps()[0].GetMessage() != "it runs already" {
+	if op := start(); !op.GetDone() || op.GetSteps()[0].GetMessage() != "it runs already" || op.GetProject() != "web" || op.GetZone() != "business" {
 		t.Fatalf("starting what runs: %v", op)
 	}
 	stopping := stop(false)
@@ -264,6 +267,38 @@ func TestAskingForWhatIsSoAlreadySaysSo(t *testing.T) {
 	}
 	if op := stop(true); op.GetId() == stopping.GetId() {
 		t.Fatal("by force is another wish")
+	}
+}
+
+func TestAskingForWhatIsUnderWayAnswersWithTheNewestRequestForIt(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	c := w.In("web")
+	w.Do(resolve(create(t, c, w.VM("web-1", "web")).GetId()))
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_RUNNING, apiv1.VM_ON)
+	stop := func() *apiv1.Operation {
+		t.Helper()
+		r, err := c.VMs.StopVM(t.Context(), &apiv1.StopVMRequest{Vm: "web-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetOperation()
+	}
+	first := stop()
+	if _, err := c.VMs.StartVM(t.Context(), &apiv1.StartVMRequest{Vm: "web-1"}); err != nil {
+		t.Fatal(err)
+	}
+	second := stop()
+	if second.GetDone() || second.GetId() == first.GetId() {
+		t.Fatalf("stopping what was started anew: %v, of which the first was %v", second, first)
+	}
+	if op := stop(); op.GetId() != second.GetId() {
+		t.Errorf("under way is %s, and the answer is %s", second.GetId(), op.GetId())
+	}
+	w.Do(resolve(second.GetId()))
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_STOPPED, apiv1.VM_OFF)
+	if op := stop(); !op.GetDone() {
+		t.Errorf("it is stopped, whatever became of earlier requests, and the answer is %v", op)
 	}
 }
 
@@ -300,7 +335,7 @@ func TestOnlyARunningVMIsRebooted(t *testing.T) {
 	c := w.In("web")
 	w.Do(resolve(create(t, c, w.VM("web-1", "web")).GetId()))
 	_, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
-	refuses(t, err, problem.WrongState, "only a running one")
+	refuses(t, err, problem.WrongState, "VM web-1 is pending and wanted running")
 	run(w, site, show(t, c, "web-1", ""), apiv1.VM_RUNNING, apiv1.VM_ON)
 	first, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
 	if err != nil || first.GetOperation().GetKind() != "vm.reboot" {
@@ -309,6 +344,38 @@ func TestOnlyARunningVMIsRebooted(t *testing.T) {
 	if again, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"}); err != nil || again.GetOperation().GetId() != first.GetOperation().GetId() {
 		t.Fatalf("%v, %v", again, err)
 	}
+}
+
+func TestARefusedRebootSaysWhatIsWantedOfTheVMAndWhatIsUnderWay(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	c := w.In("web")
+	refused := func(says, next string) {
+		t.Helper()
+		_, err := c.VMs.RebootVM(t.Context(), &apiv1.RebootVMRequest{Vm: "web-1"})
+		refuses(t, err, problem.WrongState, says)
+		if got := problem.Of(err).GetNext(); !strings.Contains(got, next) {
+			t.Errorf("what to do: %q, want %q", got, next)
+		}
+	}
+	created := create(t, c, w.VM("web-1", "web"))
+	refused("VM web-1 is pending, and its create is under way", "naru operation wait "+created.GetId())
+	w.Do(resolve(created.GetId()))
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_RUNNING, apiv1.VM_ON)
+	stop, err := c.VMs.StopVM(t.Context(), &apiv1.StopVMRequest{Vm: "web-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("VM web-1 is running, and its stop is under way", "naru vm start web-1")
+	w.Do(resolve(stop.GetOperation().GetId()))
+	refused("VM web-1 is running and wanted stopped", "naru vm start web-1")
+	run(w, site, show(t, c, "web-1", ""), apiv1.VM_STOPPED, apiv1.VM_OFF)
+	refused("VM web-1 is stopped; only", "naru vm start web-1")
+	start, err := c.VMs.StartVM(t.Context(), &apiv1.StartVMRequest{Vm: "web-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("VM web-1 is stopped, and its start is under way", "naru operation wait "+start.GetOperation().GetId())
 }
 
 func TestWhatNeedsAHostThatIsLostIsRefusedAtOnceAndTheVMCanBeDeleted(t *testing.T) {

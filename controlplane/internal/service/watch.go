@@ -17,7 +17,7 @@ import (
 // bookmarkTime is how often a watch hears that it still lives.
 const bookmarkTime = 15 * time.Second
 
-// Run keeps watches fed, and what is kept of tokens true, until ctx ends.
+// Run keeps watches fed until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var feeds sync.WaitGroup
 	for _, run := range []func(context.Context){
@@ -26,8 +26,6 @@ func (s *Service) Run(ctx context.Context) error {
 	} {
 		feeds.Go(func() { run(ctx) })
 	}
-	feeds.Go(func() { s.tokens.follow(ctx, s.Reader, "access_tokens") })
-	feeds.Go(func() { s.people.follow(ctx, s.Reader, "administrators") })
 	feeds.Wait()
 	return ctx.Err()
 }

@@ -115,6 +115,14 @@ func (t Table[M]) decode(s *sqlite.Stmt) (M, error) {
 	return m, nil
 }
 
+// Derive writes into m, as the state machine answered with it, what is reckoned when read.
+func (t Table[M]) Derive(m M) error {
+	if t.spec.derive == nil {
+		return nil
+	}
+	return t.spec.derive(t.tx, m)
+}
+
 // decodeInto reads a message and its checksum from columns 0 and 1.
 func decodeInto(s *sqlite.Stmt, m proto.Message, table string) error {
 	b := columnBytes(s, 0)

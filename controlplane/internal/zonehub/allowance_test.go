@@ -62,3 +62,20 @@ func TestWhatIsSaidAgainInTheNextSessionIsCountedOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestAZoneThatSaysOneThingAfterTheOtherIsPacedAndNotAccused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := frugal()
+		a.hub.Budget.Tell = 10 * time.Second
+		began := time.Now()
+		for range 5000 {
+			waited(t, a, need{bytes: 100})
+		}
+		if took := time.Since(began); took < time.Minute {
+			t.Fatalf("5000 commands were let through in %v", took)
+		}
+		if a.told != "" {
+			t.Errorf("people are told of %s", a.told)
+		}
+	})
+}

@@ -202,12 +202,13 @@ type runningClient struct {
 // client runs this server's side of one broker.
 func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
 	at := boundary{broker, b.Hub}
+	own := &side{zones: map[string]int{}}
 	config := hub.Config{
 		Broker: broker.GetId(), Address: broker.GetHubAddress(), Fingerprint: broker.GetFingerprint(),
 		Certificate: b.Holder.TLSCertificate, Board: b.board, Registrar: boundaryRegistrar{b.Registrar, at},
 		Serve: func(ctx context.Context, s *hub.Session) error {
-			b.count(broker.GetId(), s.ZoneID, 1)
-			defer b.count(broker.GetId(), s.ZoneID, -1)
+			b.count(own, s.ZoneID, 1)
+			defer b.count(own, s.ZoneID, -1)
 			return b.Hub.Serve(through(ctx, at), s.ZoneID, s.Agent, func(context.Context) (link.Path, error) {
 				return link.Path{Stream: s.Stream, Schema: s.Schema, Zone: s.ZoneID}, nil
 			})
@@ -217,11 +218,10 @@ func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
 	if broker.GetId() == inside {
 		config.DialContext = b.pipe.DialContext
 	}
-	c, err := hub.New(config)
-	if err != nil {
+	var err error
+	if own.client, err = hub.New(config); err != nil {
 		return err
 	}
-	own := &side{c, map[string]int{}}
 	b.mu.Lock()
 	b.clients[broker.GetId()] = own
 	b.mu.Unlock()
@@ -232,16 +232,12 @@ func (b *Brokers) client(ctx context.Context, broker *apiv1.Broker) error {
 			delete(b.clients, broker.GetId())
 		}
 	}()
-	return c.Run(ctx)
+	return own.client.Run(ctx)
 }
 
-func (b *Brokers) count(broker, zone string, n int) {
+func (b *Brokers) count(s *side, zone string, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.clients[broker]
-	if s == nil {
-		return
-	}
 	if s.zones[zone] += n; s.zones[zone] <= 0 {
 		delete(s.zones, zone)
 	}

@@ -45,6 +45,7 @@ func TestP15AZoneThatFloodsIsMadeToWaitAndAnHonestOneKeepsItsPace(t *testing.T) 
 	if c := s.condition("business", "SLOWED"); c.GetReason() != "ENTRIES" || c.GetMessage() == "" {
 		t.Errorf("%v", c)
 	}
+	before, _ := hostile.last() // it may have dialled before the broker had its certificate
 	for i := range 20 {
 		honest.tell(fmt.Sprint("honest ", i))
 		s.eventually("the honest zone is heard", func() bool { return honest.heard() == i+1 })
@@ -55,7 +56,7 @@ func TestP15AZoneThatFloodsIsMadeToWaitAndAnHonestOneKeepsItsPace(t *testing.T) 
 	if got, most := hostile.heard(), burst+256+int(perSecond*time.Since(began).Seconds()); got > most || got == 0 {
 		t.Errorf("of the flood %d entries came through, at most %d may have", got, most)
 	}
-	if n, err := hostile.last(); n != 0 {
+	if n, err := hostile.last(); n != before {
 		t.Errorf("the session of the zone that waits ended: %v", err)
 	}
 }

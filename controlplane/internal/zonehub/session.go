@@ -4,7 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/naru-project/naru/federation/link"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -73,14 +77,39 @@ func (s *session) closed(why error) {
 	s.hub.leave(s)
 	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 	defer cancel()
-	told := "its session ended: " + why.Error()
-	if errors.Is(why, context.Canceled) {
-		told = "its session ended: the stream through the broker broke off"
-	}
+	told := "its session ended: " + inWords(why)
 	told = strings.ToValidUTF8(told[:min(len(told), maxReason)], "")
 	if err := s.record(ctx, false, &apiv1.Event{Message: told}, causeOf(why)); err != nil {
 		s.hub.Log.Warn("the end of a zone's session could not be written down", "zone", s.zone.GetName(), "error", err)
 	}
+}
+
+// inWords is why a session ended, for a reader who knows no gRPC.
+func inWords(why error) string {
+	var of interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	switch answered := errors.As(why, &of); {
+	case errors.Is(why, context.Canceled), errors.Is(why, io.EOF):
+		return "the stream through the broker broke off"
+	case !answered:
+		return why.Error()
+	case of.GRPCStatus().Code() == codes.Canceled, brokenOff(of.GRPCStatus().Message()):
+		return "the stream through the broker broke off"
+	default:
+		return strings.ReplaceAll(why.Error(), of.Error(), of.GRPCStatus().Message())
+	}
+}
+
+// brokenOff tells a gRPC library's own message of a connection that is gone from one that a broker wrote.
+func brokenOff(message string) bool {
+	for _, begin := range []string{"error reading from server", "connection error", "transport is closing", "the connection is draining", "unexpected EOF"} {
+		if strings.HasPrefix(message, begin) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *session) record(ctx context.Context, connected bool, told *apiv1.Event, cause string) error {

@@ -117,6 +117,40 @@ func TestABrokerLogsAsItIsToldAndEndsWell(t *testing.T) {
 	}
 }
 
+func TestASecondBrokerIsRefusedTheFolderOfOneThatRuns(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	listens := make(chan struct{})
+	state := t.TempDir()
+	path := write(t, settings(state, ""))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := call(ctx, &heard{word: "broker listens", come: listens}, "run", "--config", path)
+		ended <- err
+	}()
+	<-listens
+	log := &heard{word: "broker listens", come: make(chan struct{})}
+	second, stop := context.WithCancel(t.Context())
+	go func(listens chan struct{}) {
+		select {
+		case <-listens:
+			stop()
+		case <-second.Done():
+		}
+	}(log.come)
+	_, err := call(second, log, "run", "--config", path)
+	stop()
+	if err == nil || !strings.Contains(err.Error(), state) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) {
+		t.Errorf("a second broker in the folder: %v\n%s", err, log)
+	}
+	if print, err := call(t.Context(), io.Discard, "fingerprint", "--config", path); err != nil || !strings.HasPrefix(print, "SHA256:") {
+		t.Errorf("the fingerprint of a broker that runs: %q %v", print, err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestABrokerServesItsProfilesInItsFolder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	state := t.TempDir()

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/federation/wire"
+	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/pki"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
@@ -208,10 +209,11 @@ func (b *Broker) listen() (_ *listeners, err error) {
 		if *one.to != nil || one.address == "" {
 			continue
 		}
-		if *one.to, err = net.Listen("tcp", one.address); err != nil {
-			*one.to = nil
-			return nil, fmt.Errorf("%s: %w: free the port or choose another", one.key, err)
+		opened, err := config.Listen(one.key, one.address)
+		if err != nil {
+			return nil, err
 		}
+		*one.to = opened
 	}
 	return l, nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/naru-project/naru/pkg/frontdoor"
 )
 
 // door is the zone leg's listener. It ends TLS itself and sorts who comes: whoever shows a certificate goes to the
@@ -97,7 +99,7 @@ func (d *door) shake(ctx context.Context, conn net.Conn) {
 
 // admit counts a connection, or says that there are too many.
 func (d *door) admit(conn net.Conn) (net.Conn, bool) {
-	from := addressOf(conn.RemoteAddr())
+	from := frontdoor.AddressOf(conn.RemoteAddr())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	reason := ""

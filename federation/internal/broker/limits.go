@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,23 +12,6 @@ import (
 // perMinute lets a burst of a quarter of a minute's worth pass at once.
 func perMinute(n int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(n)/60, max(n/4, 1))
-}
-
-// addressOf is what counts as one asker: an IPv4 address, or an IPv6 /64. Whatever has no address counts as one.
-func addressOf(a net.Addr) netip.Prefix {
-	at, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := at.Addr().Unmap().WithZone(""), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
 }
 
 // joinLimits hold strangers to a pace, each address and all together. They remember at most maxAddresses; who comes

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/naru-project/naru/pkg/frontdoor"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
@@ -31,11 +32,11 @@ func TestWhatCountsAsOneAddress(t *testing.T) {
 		{"[2001:db8::1]:1", "[2001:db8::ffff:1]:1", true},
 		{"[2001:db8::1]:1", "[2001:db8:0:1::1]:1", false},
 	} {
-		if got := addressOf(tcp(c.a)) == addressOf(tcp(c.b)); got != c.same {
+		if got := frontdoor.AddressOf(tcp(c.a)) == frontdoor.AddressOf(tcp(c.b)); got != c.same {
 			t.Errorf("%s and %s: %v", c.a, c.b, got)
 		}
 	}
-	if addressOf(&net.UnixAddr{Name: "x"}) != addressOf(&net.UnixAddr{Name: "y"}) {
+	if frontdoor.AddressOf(&net.UnixAddr{Name: "x"}) != frontdoor.AddressOf(&net.UnixAddr{Name: "y"}) {
 		t.Error("what has no address counts as one")
 	}
 }
@@ -44,16 +45,16 @@ func TestOneGreedyAddressCostsOthersNothing(t *testing.T) {
 	j := newJoinLimits(Limits{JoinsPerMinute: 120, JoinsPerMinutePerAddress: 8})
 	now := time.Now()
 	for i := range 1000 {
-		if got := j.allow(addressOf(tcp("10.0.0.1:1")), now); got != (i < 2) {
+		if got := j.allow(frontdoor.AddressOf(tcp("10.0.0.1:1")), now); got != (i < 2) {
 			t.Fatalf("ask %d of the greedy: %v", i, got)
 		}
 	}
 	for i := range 14 {
-		if !j.allow(addressOf(tcp(fmt.Sprintf("10.0.1.%d:1", i))), now) {
+		if !j.allow(frontdoor.AddressOf(tcp(fmt.Sprintf("10.0.1.%d:1", i))), now) {
 			t.Fatalf("another was refused")
 		}
 	}
-	if !j.allow(addressOf(tcp("10.0.0.1:1")), now.Add(time.Minute)) {
+	if !j.allow(frontdoor.AddressOf(tcp("10.0.0.1:1")), now.Add(time.Minute)) {
 		t.Error("a minute later it is still refused")
 	}
 }
@@ -62,7 +63,7 @@ func TestAllAddressesTogetherHaveAPaceAndABoundedMemory(t *testing.T) {
 	j := newJoinLimits(Limits{JoinsPerMinute: 120, JoinsPerMinutePerAddress: 8})
 	now, allowed := time.Now(), 0
 	for i := range 3 * maxAddresses {
-		if j.allow(addressOf(tcp(fmt.Sprintf("10.%d.%d.1:1", i/256, i%256))), now) {
+		if j.allow(frontdoor.AddressOf(tcp(fmt.Sprintf("10.%d.%d.1:1", i/256, i%256))), now) {
 			allowed++
 		}
 	}
@@ -72,7 +73,7 @@ func TestAllAddressesTogetherHaveAPaceAndABoundedMemory(t *testing.T) {
 	if len(j.each) > maxAddresses {
 		t.Errorf("%d remembered", len(j.each))
 	}
-	j.allow(addressOf(tcp("192.0.2.1:1")), now.Add(time.Hour))
+	j.allow(frontdoor.AddressOf(tcp("192.0.2.1:1")), now.Add(time.Hour))
 	if len(j.each) != 1 {
 		t.Errorf("after an hour %d are remembered", len(j.each))
 	}

@@ -10,6 +10,7 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/naru-project/naru/pkg/frontdoor"
 	"github.com/naru-project/naru/pkg/pki"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
@@ -23,7 +24,7 @@ type zoneLeg struct {
 // Join passes a stranger's wish to a server. The secret behind it is the server's to judge.
 func (z zoneLeg) Join(ctx context.Context, in *linkv1.JoinRequest) (*linkv1.JoinResponse, error) {
 	from, _ := grpcpeer.FromContext(ctx)
-	if !z.joins.allow(addressOf(from.Addr), z.now()) {
+	if !z.joins.allow(frontdoor.AddressOf(from.Addr), z.now()) {
 		z.metrics.queries.WithLabelValues("join", "throttled").Inc()
 		return nil, status.Error(codes.ResourceExhausted, "too many ask to join at the moment: ask again in a minute")
 	}

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -80,16 +83,19 @@ type Conn struct {
 	local   *Local
 	table   table
 	known   *vouched
+	now     clock
+	down    func() time.Time
+	met     atomic.Pointer[time.Time] // when a call first met LINK_DOWN; nil while calls are answered
 }
 
 // NewConn returns a connection whose calls go over central, and while that says LINK_DOWN are read from local where they
-// may be.
-func NewConn(central grpc.ClientConnInterface, local *Local, now clock) (*Conn, error) {
+// may be. down returns since when the link is down as far as this agent knows, and zero where it does not.
+func NewConn(central grpc.ClientConnInterface, local *Local, now clock, down func() time.Time) (*Conn, error) {
 	t, err := readTable()
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{central: central, local: local, table: t, known: newVouched(now)}, nil
+	return &Conn{central: central, local: local, table: t, known: newVouched(now), now: now, down: down}, nil
 }
 
 // Invoke carries out a unary call. Errors are gRPC statuses with their problem.
@@ -108,6 +114,9 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	}
 	err = problem.FromStatus(c.central.Invoke(ctx, name, args, reply, opts...))
 	c.heard(credential, m, err)
+	if !problem.Is(err, problem.LinkDown) {
+		c.met.Store(nil)
+	}
 	switch {
 	case err == nil && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
 		c.vouch(ctx, credential)
@@ -116,9 +125,36 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 		if !ok {
 			return problem.ToStatus(err)
 		}
-		err = c.local.read(args.(proto.Message), reply.(proto.Message), who)
+		since := c.cutOffSince()
+		if err = c.local.read(args.(proto.Message), reply.(proto.Message), who, since); err == nil {
+			tell(opts, metadata.Pairs(gateway.ConsistencyHeader, gateway.LocalSince(since)))
+		}
 	}
 	return problem.ToStatus(err)
+}
+
+// cutOffSince returns since when the zone is cut off: from this agent's link where it is the one that has it, else from when
+// a call first met that.
+func (c *Conn) cutOffSince() time.Time {
+	now := c.now()
+	c.met.CompareAndSwap(nil, &now)
+	since := now
+	if met := c.met.Load(); met != nil {
+		since = *met
+	}
+	if down := c.down(); !down.IsZero() && down.Before(since) {
+		since = down
+	}
+	return since
+}
+
+// tell gives a caller the header of an answer, where it asked for one.
+func tell(opts []grpc.CallOption, md metadata.MD) {
+	for _, o := range opts {
+		if h, ok := o.(grpc.HeaderCallOption); ok {
+			*h.HeaderAddr = metadata.Join(*h.HeaderAddr, md)
+		}
+	}
 }
 
 // heard forgets a caller whom the control plane refuses: for the credential, or for what it once vouched for.

@@ -3,14 +3,18 @@ package edge
 import (
 	"context"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
@@ -78,6 +82,7 @@ type desk struct {
 	*Conn
 	plane *plane
 	now   time.Time
+	down  time.Time // of the link, as this agent knows
 }
 
 func newDesk(t *testing.T) *desk {
@@ -87,7 +92,8 @@ func newDesk(t *testing.T) *desk {
 			Generation: &apiv1.Generation{Epoch: 1, Index: 2}, DesiredState: apiv1.VM_RUNNING}
 	}
 	local := NewLocal(picture{
-		{&apiv1.Zone{Id: "z-business", Name: "business"}},
+		{&apiv1.Zone{Id: "z-business", Name: "business", State: apiv1.Zone_ONLINE, Freshness: apiv1.Freshness_LIVE}},
+		{&apiv1.Zone{Id: "z-kept", Name: "kept", State: apiv1.Zone_MAINTENANCE, StateReason: "new disks", Freshness: apiv1.Freshness_LIVE}},
 		{vm("b", "web")},
 		{vm("a", "web"), &apiv1.VM{Id: "a", Name: "other", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON,
 			Address: "10.91.2.10", HostFreshness: apiv1.Freshness_LIVE}},
@@ -95,7 +101,7 @@ func newDesk(t *testing.T) *desk {
 	})
 	d := &desk{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}}, now: time.Unix(1e9, 0)}
 	var err error
-	if d.Conn, err = NewConn(d.plane, local, func() time.Time { return d.now }); err != nil {
+	if d.Conn, err = NewConn(d.plane, local, func() time.Time { return d.now }, func() time.Time { return d.down }); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -188,8 +194,86 @@ func TestP14CutOffAnEdgeReadsForThoseItKnowsAndOnlyTheirs(t *testing.T) {
 	d.refused("another project's VM", get("c"), problem.NotFound)
 	d.refused("a write", d.Invoke(as("web"), apiv1.VMService_DeleteVM_FullMethodName, &apiv1.DeleteVMRequest{Vm: "a"}, &apiv1.DeleteVMResponse{}), problem.LinkDown)
 	zones := &apiv1.ListZonesResponse{}
-	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, zones); err != nil || len(zones.GetZones()) != 1 {
+	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, zones); err != nil || len(zones.GetZones()) != 2 {
 		t.Errorf("zones %v, %v", zones, err)
+	}
+}
+
+// overGRPC is a connection to the edge as it serves gRPC.
+func (d *desk) overGRPC() grpc.ClientConnInterface {
+	d.Helper()
+	l := bufconn.Listen(1 << 16)
+	s := grpc.NewServer(grpc.UnknownServiceHandler(d.ServeUnknown))
+	go func() { _ = s.Serve(l) }()
+	d.Cleanup(s.Stop)
+	conn, err := grpc.NewClient("passthrough:edge", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// said is what the header of an answer says of its consistency.
+func (d *desk) said(conn grpc.ClientConnInterface) []string {
+	d.Helper()
+	var header metadata.MD
+	if err := conn.Invoke(as("web"), apiv1.VMService_ListVMs_FullMethodName, &apiv1.ListVMsRequest{}, &apiv1.ListVMsResponse{}, grpc.Header(&header)); err != nil {
+		d.Fatal(err)
+	}
+	return header.Get(gateway.ConsistencyHeader)
+}
+
+// P14: what a cut-off zone answers for itself is not taken for everything.
+func TestP14CutOffAnEdgeSaysThatItAnswersForItselfAndSinceWhen(t *testing.T) {
+	d := newDesk(t)
+	if said := d.said(d); said != nil {
+		t.Errorf("the control plane's answer says %q", said)
+	}
+	want := func(since time.Time) {
+		t.Helper()
+		if said := d.said(d); len(said) != 1 || said[0] != gateway.LocalSince(since) {
+			t.Errorf("the answer says %q, want since %v", said, since)
+		}
+	}
+	d.plane.cut = true
+	met := d.now
+	want(met)
+	d.now = d.now.Add(time.Minute)
+	want(met)
+	d.down = met.Add(-time.Minute) // this agent owns the link now, and knows better
+	want(d.down)
+	d.down, d.plane.cut = time.Time{}, false
+	if said := d.said(d); said != nil {
+		t.Errorf("after the cut an answer says %q", said)
+	}
+	d.plane.cut = true
+	want(d.now)
+	if said := d.said(d.overGRPC()); len(said) != 1 || said[0] != gateway.LocalSince(d.now) {
+		t.Errorf("over gRPC the answer says %q", said)
+	}
+}
+
+func TestACutOffZoneShowsItselfAsDisconnectedSinceTheCut(t *testing.T) {
+	d := newDesk(t)
+	d.vouchedAndCut()
+	d.down = d.now.Add(-time.Minute)
+	list := &apiv1.ListZonesResponse{}
+	if err := d.Invoke(as("web"), apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, list); err != nil {
+		t.Fatal(err)
+	}
+	one := &apiv1.GetZoneResponse{}
+	if err := d.Invoke(as("web"), apiv1.ZoneService_GetZone_FullMethodName, &apiv1.GetZoneRequest{Zone: "business"}, one); err != nil {
+		t.Fatal(err)
+	}
+	for what, z := range map[string]*apiv1.Zone{"listed": list.GetZones()[0], "got": one.GetZone()} {
+		if z.GetState() != apiv1.Zone_DISCONNECTED || z.GetFreshness() != apiv1.Freshness_STALE || !z.GetStateChangedAt().AsTime().Equal(d.down) || z.GetStateReason() == "" {
+			t.Errorf("%s: %v", what, z)
+		}
+	}
+	if z := list.GetZones()[1]; z.GetState() != apiv1.Zone_MAINTENANCE || z.GetStateReason() != "new disks" || z.GetFreshness() != apiv1.Freshness_STALE {
+		t.Errorf("what an administrator decided: %v", z)
 	}
 }
 

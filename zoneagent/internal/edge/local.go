@@ -3,8 +3,10 @@ package edge
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -47,9 +49,9 @@ func all[M interface {
 	return out
 }
 
-// read answers a request from the zone's own store. What it tells is what the zone knows now; only what the control plane
-// wishes may be old, and is as fresh as the link was.
-func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse) error {
+// read answers a request from the zone's own store, of a zone that is cut off since then. What it tells is what the zone knows
+// now; only what the control plane wishes may be old, and is as fresh as the link was.
+func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse, since time.Time) error {
 	switch r := req.(type) {
 	case *apiv1.ListVMsRequest:
 		if err := simple(r.GetFilter(), r.GetOrderBy(), r.GetPageToken()); err != nil {
@@ -65,9 +67,10 @@ func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse) error 
 		}
 		return problem.Newf(problem.NotFound, "The zone is cut off and knows its own VMs only; ask again when the link is up.", "there is no VM %q in this zone", r.GetVm())
 	case *apiv1.ListZonesRequest:
-		reply.(*apiv1.ListZonesResponse).Zones = all(l, "zone", func(*apiv1.Zone) bool { return true })
+		reply.(*apiv1.ListZonesResponse).Zones = all(l, "zone", func(z *apiv1.Zone) bool { cutOff(z, since); return true })
 	case *apiv1.GetZoneRequest:
 		for _, z := range all(l, "zone", func(z *apiv1.Zone) bool { return z.GetId() == r.GetZone() || z.GetName() == r.GetZone() }) {
+			cutOff(z, since)
 			reply.(*apiv1.GetZoneResponse).Zone = z
 			return nil
 		}
@@ -76,6 +79,18 @@ func (l *Local) read(req, reply proto.Message, who *apiv1.WhoAmIResponse) error 
 		return problem.New(problem.LinkDown, "this cannot be read while the zone is cut off", "Try again when the link is up.")
 	}
 	return nil
+}
+
+// cutOff gives a zone the state that the control plane shows of it too: what was last wished is from before the cut. What an
+// administrator has decided stays.
+func cutOff(z *apiv1.Zone, since time.Time) {
+	z.Freshness = apiv1.Freshness_STALE
+	switch z.GetState() {
+	case apiv1.Zone_MAINTENANCE, apiv1.Zone_QUARANTINED, apiv1.Zone_RETIRED, apiv1.Zone_DISCONNECTED:
+		return
+	}
+	z.State, z.StateChangedAt = apiv1.Zone_DISCONNECTED, timestamppb.New(since)
+	z.StateReason = "the zone has no session with the control plane"
 }
 
 // vms returns the zone's VMs of the caller's project. A project or zone that is asked for narrows them.

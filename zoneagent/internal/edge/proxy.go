@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 )
 
@@ -35,8 +36,14 @@ func (c *Conn) ServeUnknown(_ any, stream grpc.ServerStream) error {
 	ctx := metadata.NewOutgoingContext(stream.Context(), md)
 	if !m.stream {
 		out := m.output.New().Interface()
-		if err := c.Invoke(ctx, name, in, out); err != nil {
+		var header metadata.MD
+		if err := c.Invoke(ctx, name, in, out, grpc.Header(&header)); err != nil {
 			return err
+		}
+		if said := header.Get(gateway.ConsistencyHeader); len(said) > 0 {
+			if err := stream.SetHeader(metadata.Pairs(gateway.ConsistencyHeader, said[0])); err != nil {
+				return err
+			}
 		}
 		return stream.SendMsg(out)
 	}

@@ -160,7 +160,7 @@ func (d *DesiredSink) Commit(ctx context.Context, chunk *linkv1.StateChunk) (err
 // standing is where the zone stands, as far as this sink knows.
 func (d *DesiredSink) standing(ctx context.Context) (standing, error) {
 	if now, doubt := d.store.witness.read(); d.at.revision != 0 && doubt == "" && now.incarnation.GetId() == d.incarnation {
-		return standing{cursor: proto.CloneOf(d.at.cursor), revision: d.at.revision, began: d.at.began}, nil
+		return standing{cursor: proto.CloneOf(d.at.cursor), revision: d.at.revision}, nil
 	}
 	st, err := d.store.standing(ctx)
 	now, _ := d.store.witness.read()

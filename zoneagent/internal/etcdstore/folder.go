@@ -8,17 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/pkg/folderlock"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 )
 
 // folder is the agent's own: who it belongs to, the anchor, the endpoints last known, and the member's data.
 type folder struct {
 	dir  string
-	lock *os.File
+	lock *folderlock.Lock
 }
 
 type identity struct {
@@ -28,18 +28,11 @@ type identity struct {
 
 // openFolder takes the folder for this process. A folder of another zone or agent, or one in use, is refused.
 func openFolder(dir, zone, agent string) (*folder, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("agent's folder: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := folderlock.Take(dir)
 	if err != nil {
-		return nil, fmt.Errorf("agent's folder: %w", err)
+		return nil, err
 	}
 	f := &folder{dir: dir, lock: lock}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("folder %s is used by another agent process: stop it, or give this one a folder of its own: %w", dir, err)
-	}
 	if err := f.claim(identity{Zone: zone, Agent: agent}); err != nil {
 		f.close()
 		return nil, err
@@ -108,7 +101,7 @@ func (f *folder) setEndpoints(all []string) error {
 	return writeFile(filepath.Join(f.dir, "endpoints"), []byte(strings.Join(all, "\n")+"\n"))
 }
 
-func (f *folder) close() { f.lock.Close() }
+func (f *folder) close() { f.lock.Release() }
 
 // writeFile replaces a file in one step that outlasts a crash.
 func writeFile(name string, data []byte) error {

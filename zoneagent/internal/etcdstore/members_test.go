@@ -176,7 +176,7 @@ func TestALostQuorumIsLeftByForgettingTheOthers(t *testing.T) {
 	a.ensure([]string{"agent-1", "agent-2", "agent-3"}, z.agents(1, 2, 3))
 	a.write(a.own("cluster/c1"), "kept")
 	first, _ := a.Incarnation()
-	if err := ForgetMembers(t.Context(), one); err == nil || !strings.Contains(err.Error(), "stop it") {
+	if err := ForgetMembers(t.Context(), one); err == nil || !strings.Contains(err.Error(), "stop that one") {
 		t.Errorf("while the agent runs: %v", err)
 	}
 	b.close()

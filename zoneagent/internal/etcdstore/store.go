@@ -137,8 +137,8 @@ func (s *Store) await(ctx context.Context) error {
 	}
 }
 
-// Run keeps the store in order: it keeps the Picture, watches for another incarnation, writes the anchor, follows this agent's role among
-// etcd's members, and looks after size and age of what is kept. It ends with ctx, or with what cannot be mended here.
+// Run keeps the store in order: it keeps the Picture, watches for another incarnation, writes the anchor, follows this agent's
+// role among etcd's members, and looks after size and age of what is kept. It ends with ctx, or with what cannot be mended here.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -51,7 +51,7 @@ func TestAFolderOfAnotherZoneOrAgentIsRefused(t *testing.T) {
 		t.Errorf("another agent: %v", err)
 	}
 	z.open(c)
-	if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "used by another agent process") {
+	if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "in use by the process with pid") {
 		t.Errorf("a folder in use: %v", err)
 	}
 }

@@ -215,7 +215,7 @@ func (t *Term) follow(ctx context.Context) error {
 func (t *Term) gather(ctx context.Context) error {
 	var again <-chan time.Time
 	if wait := time.Until(t.stalled); !t.stalled.IsZero() {
-		again = time.After(wait)
+		again = time.After(max(wait, 1)) // not zero: the race detector stumbles over such a timer in a bubble (golang/go#78156)
 	}
 	select {
 	case <-ctx.Done():

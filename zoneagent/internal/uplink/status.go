@@ -22,6 +22,14 @@ type Status struct {
 // Status tells how the link stands at this agent.
 func (u *Uplink) Status() Status { return *u.state.status.Load() }
 
+// DownSince tells since when this agent owns the link and has no session; zero where it has one, or another agent owns the link.
+func (u *Uplink) DownSince() time.Time {
+	if s := u.Status(); s.State != StandingBy && s.State != Connected {
+		return s.Since
+	}
+	return time.Time{}
+}
+
 // turn notes how the link stands from now on, or why it still does.
 func (s *State) turn(state string, why error) {
 	next := &Status{State: state, Since: time.Now()}

@@ -39,6 +39,23 @@ func TestAnOrderedRebootIsDoneOnce(t *testing.T) {
 	})
 }
 
+func TestARebootSaysWhatWasDoneAndThatTheGuestIsNotWaitedFor(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1, "")
+		s.own("kvm")
+		s.running("kvm", "web-1")
+		for force, says := range map[bool]string{
+			false: "the guest was told to restart and is not awaited",
+			true:  "the guest was reset and is not awaited",
+		} {
+			op := s.order("kvm", "web-1", func(o *linkv1.Order) { o.Force = force })
+			s.pass(5 * time.Second)
+			reports := s.zone.Reports(op)
+			s.equal("said", reports[len(reports)-1].GetStep().GetMessage(), says)
+		}
+	})
+}
+
 // A reboot leaves no trace to look for: where its outcome is not known it is not done again, and the operation says so.
 func TestARebootWhoseOutcomeIsNotKnownIsNotDoneAgain(t *testing.T) {
 	t.Run("lost reply", func(t *testing.T) {

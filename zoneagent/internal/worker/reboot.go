@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -128,13 +127,18 @@ func unknownReboot(m *machine, why string) *apiv1.Problem {
 		"Whether VM %s restarted is not known: %s.", m.is.GetName(), why).Problem
 }
 
+// endReboot ends the operation when its order is carried out. Nothing tells when a guest that restarts is back.
 func (t *Term) endReboot(m *machine) {
 	vm := proto.CloneOf(m.is)
 	vm.Task = apiv1.VM_TASK_UNSPECIFIED
 	r := &record{noun: vm, done: true, then: m.renew}
-	if m.outcome == nil {
-		r.entries = append(r.entries, t.eventOf(m, "vm.rebooted", apiv1.Event_INFO, fmt.Sprintf("it was rebooted, on %s", vm.GetHost())))
+	told := "the guest was told to restart"
+	if m.force {
+		told = "the guest was reset"
 	}
-	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), stepReboot, "the guest restarts", m.outcome)...)
+	if m.outcome == nil {
+		r.entries = append(r.entries, t.eventOf(m, "vm.rebooted", apiv1.Event_INFO, told+", on "+vm.GetHost()))
+	}
+	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), stepReboot, told+" and is not awaited", m.outcome)...)
 	t.write(m, r)
 }

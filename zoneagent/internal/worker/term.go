@@ -163,7 +163,7 @@ func (t *Term) nap() time.Duration {
 	if at := t.sampled.Add(t.limits.ReportEvery); t.samples.some() && at.Before(next) {
 		next = at
 	}
-	return max(time.Until(next), 0)
+	return max(time.Until(next), 1) // not zero: the race detector stumbles over such a timer in a bubble (golang/go#78156)
 }
 
 // advance does what can be done now.

@@ -11,8 +11,8 @@
 //
 // Observe, compare with what is wanted, advance one step, record it in one fenced transaction (observed noun, Work and
 // journal together), and again. Steps that are made in the same moment are recorded together. Every step states an end
-// (Ensure…), so a step whose outcome is not known, or was not recorded, is simply looked at and taken again. Errors are temporary, and tried again with growing pauses until the work's deadline, or
-// fatal, and end the work.
+// (Ensure…), so a step whose outcome is not known, or was not recorded, is simply looked at and taken again. Errors are
+// temporary, and tried again with growing pauses until the work's deadline, or fatal, and end the work.
 //
 // Work begins when the control plane asks: for a generation above the one that was reached, or for an order. A newer
 // generation redirects the next step; an older one changes nothing.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,17 +203,17 @@ func TestSessionsOfAServerThatIsNoLongerThereAreEndedAtOnce(t *testing.T) {
 }
 
 // broken fails whatever is asked of it, and counts.
-type broken struct{ views, servers, proposals int }
+type broken struct{ views, proposals, servers atomic.Int32 }
 
 var errBroken = errors.New("there is no leader")
 
-func (b *broken) View(context.Context, func(*state.Tx) error) error { b.views++; return errBroken }
+func (b *broken) View(context.Context, func(*state.Tx) error) error { b.views.Add(1); return errBroken }
 func (b *broken) Servers(context.Context) ([]*apiv1.Server, error) {
-	b.servers++
+	b.servers.Add(1)
 	return nil, errBroken
 }
 func (b *broken) Propose(context.Context, *commandv1.Command) (*commandv1.Result, error) {
-	b.proposals++
+	b.proposals.Add(1)
 	return nil, errBroken
 }
 
@@ -225,8 +226,8 @@ func TestWhatFailsIsTriedAgainAtTheNextTurnUntilTheTermEnds(t *testing.T) {
 		if err := u.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		if b.views != 20*60 || b.servers != 20*60/3+20 || b.proposals != 2 {
-			t.Fatalf("in twenty minutes: %+v", b)
+		if v, s, p := b.views.Load(), b.servers.Load(), b.proposals.Load(); v != 20*60 || s != 20*60/3+20 || p != 2 {
+			t.Fatalf("in twenty minutes: %d views, %d looks at the servers, %d proposals", v, s, p)
 		}
 	})
 }

@@ -43,6 +43,7 @@ type World struct {
 	HostSamples []*apiv1.HostSample
 	VMSamples   []*apiv1.VMSample
 	Backup      []byte
+	Leaderless  atomic.Bool // no server leads
 
 	machine  *fsm.Machine
 	proposed chan proposal
@@ -154,9 +155,12 @@ func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.R
 	}
 }
 
-// ReadIndex counts; there is one server, which is always current.
+// ReadIndex counts; there is one server, which is always current, unless it has no leader.
 func (w *World) ReadIndex(context.Context) error {
 	w.reads.Add(1)
+	if w.Leaderless.Load() {
+		return problem.New(problem.Unavailable, "no server leads", "Bring servers back.")
+	}
 	return nil
 }
 

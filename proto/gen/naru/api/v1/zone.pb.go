@@ -1754,7 +1754,7 @@ type Zone_Condition struct {
 	// NO_SESSION: why the last session ended. SLOWED: the zone says more than it may, and is made to wait.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// Of NO_SESSION: AGENT_LEFT, SILENT, STREAM, BROKER_STOPPING, SERVER_GONE, REVOKED, QUARANTINED, WRONG_BROKER, EXPIRED,
-	// HOSTILE, PROTOCOL and more. Of SLOWED: COMMANDS, ENTRIES, USAGE, BYTES.
+	// HOSTILE, PROTOCOL and more. Of SLOWED: ENTRIES, USAGE, BYTES.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// For people.
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
