@@ -98,12 +98,12 @@ func (s *session) run(line context.Context, hangUp context.CancelFunc, heard <-c
 	<-s.ctx.Done()
 	cause := context.Cause(s.ctx)
 	// The writer says goodbye; the other end hears it and hangs up, or does not, and is hung up on.
-	linger := s.timing.Farewell
 	if farewell(cause) == nil {
-		linger = 0
+		hangUp()
+	} else {
+		timer := time.AfterFunc(s.timing.Farewell, hangUp)
+		defer timer.Stop()
 	}
-	timer := time.AfterFunc(linger, hangUp)
-	defer timer.Stop()
 	work.Wait()
 	for _, left := range []<-chan struct{}{said, heard} {
 		select {

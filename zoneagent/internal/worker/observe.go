@@ -31,18 +31,9 @@ type round struct {
 func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 	every := t.limits.ObserveEvery
 	asked := time.Time{}
-	pause := time.Duration(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
+	for ctx.Err() == nil {
 		r := t.look(ctx, handle, time.Since(asked) >= t.limits.InventoryEvery)
-		pause = every*9/10 + rand.N(every/5)
-		if errors.Is(r.err, errLost) {
-			continue // nothing may be asked, and nothing is said of the host
-		}
+		pause := every*9/10 + rand.N(every/5)
 		if r.inventory != nil {
 			asked = r.began
 		}
@@ -50,12 +41,18 @@ func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 			asked = time.Time{}
 			pause /= 4 // whether it is silent is to be known soon
 		}
-		t.w.metrics.round(r)
-		t.tell(func() {
-			if h.handle == handle {
-				t.looked(h, r)
-			}
-		})
+		if !errors.Is(r.err, errLost) { // otherwise nothing could be asked, and nothing is said of the host
+			t.w.metrics.round(r)
+			t.tell(func() {
+				if h.handle == handle {
+					t.looked(h, r)
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
 	}
 }
 
