@@ -176,6 +176,14 @@ var file_naru_api_v1_annotations_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50103,opt,name=sensitive",
 		Filename:      "naru/api/v1/annotations.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50104,
+		Name:          "naru.api.v1.own",
+		Tag:           "varint,50104,opt,name=own",
+		Filename:      "naru/api/v1/annotations.proto",
+	},
 }
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -192,7 +200,8 @@ var (
 	//
 	// optional naru.api.v1.Edge edge = 50101;
 	E_Edge = &file_naru_api_v1_annotations_proto_extTypes[1]
-	// permission that a role has to have for the method: noun.verb. "public" is for anybody, "self" for whoever is known.
+	// permission that a role has to have for the method: noun.verb. "public" is for anybody, "self" for whoever is known, on
+	// what is their own.
 	//
 	// optional string permission = 50102;
 	E_Permission = &file_naru_api_v1_annotations_proto_extTypes[2]
@@ -200,6 +209,10 @@ var (
 	//
 	// optional bool sensitive = 50103;
 	E_Sensitive = &file_naru_api_v1_annotations_proto_extTypes[3]
+	// own lets whoever is known call the method without the permission, on what is their own.
+	//
+	// optional bool own = 50104;
+	E_Own = &file_naru_api_v1_annotations_proto_extTypes[4]
 )
 
 var File_naru_api_v1_annotations_proto protoreflect.FileDescriptor
@@ -224,7 +237,8 @@ const file_naru_api_v1_annotations_proto_rawDesc = "" +
 	"\n" +
 	"permission\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\tR\n" +
 	"permission:>\n" +
-	"\tsensitive\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\bR\tsensitiveB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\tsensitive\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\bR\tsensitive:2\n" +
+	"\x03own\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\bR\x03ownB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_annotations_proto_rawDescOnce sync.Once
@@ -250,12 +264,13 @@ var file_naru_api_v1_annotations_proto_depIdxs = []int32{
 	3, // 1: naru.api.v1.edge:extendee -> google.protobuf.MethodOptions
 	3, // 2: naru.api.v1.permission:extendee -> google.protobuf.MethodOptions
 	3, // 3: naru.api.v1.sensitive:extendee -> google.protobuf.MethodOptions
-	0, // 4: naru.api.v1.access:type_name -> naru.api.v1.Access
-	1, // 5: naru.api.v1.edge:type_name -> naru.api.v1.Edge
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	4, // [4:6] is the sub-list for extension type_name
-	0, // [0:4] is the sub-list for extension extendee
+	3, // 4: naru.api.v1.own:extendee -> google.protobuf.MethodOptions
+	0, // 5: naru.api.v1.access:type_name -> naru.api.v1.Access
+	1, // 6: naru.api.v1.edge:type_name -> naru.api.v1.Edge
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	5, // [5:7] is the sub-list for extension type_name
+	0, // [0:5] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
 }
 
@@ -271,7 +286,7 @@ func file_naru_api_v1_annotations_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_annotations_proto_rawDesc), len(file_naru_api_v1_annotations_proto_rawDesc)),
 			NumEnums:      2,
 			NumMessages:   0,
-			NumExtensions: 4,
+			NumExtensions: 5,
 			NumServices:   0,
 		},
 		GoTypes:           file_naru_api_v1_annotations_proto_goTypes,

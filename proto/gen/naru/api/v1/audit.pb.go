@@ -770,11 +770,11 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
 	"checkpoint\x12\x12\n" +
-	"\x04keys\x18\x02 \x03(\tR\x04keys2\xbc\x03\n" +
-	"\fAuditService\x12\x88\x01\n" +
-	"\x10ListAuditEntries\x12$.naru.api.v1.ListAuditEntriesRequest\x1a%.naru.api.v1.ListAuditEntriesResponse\"'\xb2\xbb\x18\n" +
-	"audit.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/audit-entries\x12\x84\x01\n" +
-	"\vExportAudit\x12\x1f.naru.api.v1.ExportAuditRequest\x1a .naru.api.v1.ExportAuditResponse\"0\xb2\xbb\x18\faudit.export\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/audit-entries:export0\x01\x12\x99\x01\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys2\xc4\x03\n" +
+	"\fAuditService\x12\x8c\x01\n" +
+	"\x10ListAuditEntries\x12$.naru.api.v1.ListAuditEntriesRequest\x1a%.naru.api.v1.ListAuditEntriesResponse\"+\xb2\xbb\x18\n" +
+	"audit.read\xb8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/audit-entries\x12\x88\x01\n" +
+	"\vExportAudit\x12\x1f.naru.api.v1.ExportAuditRequest\x1a .naru.api.v1.ExportAuditResponse\"4\xb2\xbb\x18\faudit.export\xb8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/audit-entries:export0\x01\x12\x99\x01\n" +
 	"\x12GetAuditCheckpoint\x12&.naru.api.v1.GetAuditCheckpointRequest\x1a'.naru.api.v1.GetAuditCheckpointResponse\"2\xb2\xbb\x18\n" +
 	"audit.read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/audit-entries:checkpointB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 

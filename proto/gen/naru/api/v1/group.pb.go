@@ -31,18 +31,12 @@ type Group struct {
 	// UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Lower-case letters, digits and dashes, 1 to 63.
-	Name        string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Title       string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	Description string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
-	// Identity provider whose group of the same external_name this is: its members are those of whom the provider says so
-	// when they log in.
-	Provider   string `protobuf:"bytes,5,opt,name=provider,proto3" json:"provider,omitempty"`
-	ProviderId string `protobuf:"bytes,6,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// The provider's name for the group: a claim's value, a distinguished name.
-	ExternalName string                 `protobuf:"bytes,7,opt,name=external_name,json=externalName,proto3" json:"external_name,omitempty"`
-	CreatedAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Title       string                 `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
+	Description string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      string `protobuf:"bytes,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -101,27 +95,6 @@ func (x *Group) GetTitle() string {
 func (x *Group) GetDescription() string {
 	if x != nil {
 		return x.Description
-	}
-	return ""
-}
-
-func (x *Group) GetProvider() string {
-	if x != nil {
-		return x.Provider
-	}
-	return ""
-}
-
-func (x *Group) GetProviderId() string {
-	if x != nil {
-		return x.ProviderId
-	}
-	return ""
-}
-
-func (x *Group) GetExternalName() string {
-	if x != nil {
-		return x.ExternalName
 	}
 	return ""
 }
@@ -1117,19 +1090,15 @@ var File_naru_api_v1_group_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_group_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/group.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xb4\x03\n" +
+	"\x17naru/api/v1/group.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xaa\x02\n" +
 	"\x05Group\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\"\n" +
 	"\x05title\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x01R\x05title\x12.\n" +
-	"\vdescription\x18\x04 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12'\n" +
-	"\bprovider\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\bprovider\x12,\n" +
-	"\vprovider_id\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\n" +
-	"providerId\x121\n" +
-	"\rexternal_name\x18\a \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x01R\fexternalName\x12?\n" +
+	"\vdescription\x18\x04 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12?\n" +
 	"\n" +
-	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xa9\x01\n" +
+	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
+	"\brevision\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xa9\x01\n" +
 	"\x11ListGroupsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -1185,7 +1154,7 @@ const file_naru_api_v1_group_proto_rawDesc = "" +
 	"\x18RemoveGroupMemberRequest\x12\x1f\n" +
 	"\x05group\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05group\x12\x1d\n" +
 	"\x04user\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"\x1b\n" +
-	"\x19RemoveGroupMemberResponse2\xe8\t\n" +
+	"\x19RemoveGroupMemberResponse2\xf6\t\n" +
 	"\fGroupService\x12o\n" +
 	"\n" +
 	"ListGroups\x12\x1e.naru.api.v1.ListGroupsRequest\x1a\x1f.naru.api.v1.ListGroupsResponse\" \xb2\xbb\x18\n" +
@@ -1200,9 +1169,9 @@ const file_naru_api_v1_group_proto_rawDesc = "" +
 	"\vWatchGroups\x12\x1f.naru.api.v1.WatchGroupsRequest\x1a .naru.api.v1.WatchGroupsResponse\"&\xb2\xbb\x18\n" +
 	"group.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/groups:watch0\x01\x12\x91\x01\n" +
 	"\x10ListGroupMembers\x12$.naru.api.v1.ListGroupMembersRequest\x1a%.naru.api.v1.ListGroupMembersResponse\"0\xb2\xbb\x18\n" +
-	"group.read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/groups/{group}/members\x12\x99\x01\n" +
-	"\x0eAddGroupMember\x12\".naru.api.v1.AddGroupMemberRequest\x1a#.naru.api.v1.AddGroupMemberResponse\">\xb2\xbb\x18\tgroup.add\x82\xd3\xe4\x93\x02+b\x06member\x1a!/v1/groups/{group}/members/{user}\x12\x9d\x01\n" +
-	"\x11RemoveGroupMember\x12%.naru.api.v1.RemoveGroupMemberRequest\x1a&.naru.api.v1.RemoveGroupMemberResponse\"9\xb2\xbb\x18\fgroup.remove\x82\xd3\xe4\x93\x02#*!/v1/groups/{group}/members/{user}B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"group.read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/groups/{group}/members\x12\xa0\x01\n" +
+	"\x0eAddGroupMember\x12\".naru.api.v1.AddGroupMemberRequest\x1a#.naru.api.v1.AddGroupMemberResponse\"E\xb2\xbb\x18\x10group.add-member\x82\xd3\xe4\x93\x02+b\x06member\x1a!/v1/groups/{group}/members/{user}\x12\xa4\x01\n" +
+	"\x11RemoveGroupMember\x12%.naru.api.v1.RemoveGroupMemberRequest\x1a&.naru.api.v1.RemoveGroupMemberResponse\"@\xb2\xbb\x18\x13group.remove-member\x82\xd3\xe4\x93\x02#*!/v1/groups/{group}/members/{user}B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_group_proto_rawDescOnce sync.Once

@@ -44,7 +44,7 @@ type GroupServiceClient interface {
 	CreateGroup(ctx context.Context, in *CreateGroupRequest, opts ...grpc.CallOption) (*CreateGroupResponse, error)
 	// UpdateGroup changes client fields; If-Match guards against a lost update.
 	UpdateGroup(ctx context.Context, in *UpdateGroupRequest, opts ...grpc.CallOption) (*UpdateGroupResponse, error)
-	// DeleteGroup answers 202 with an Operation.
+	// DeleteGroup deletes a group and nobody who is in it. Answers 202 with an Operation.
 	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
 	// WatchGroups sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchGroups(ctx context.Context, in *WatchGroupsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGroupsResponse], error)
@@ -177,7 +177,7 @@ type GroupServiceServer interface {
 	CreateGroup(context.Context, *CreateGroupRequest) (*CreateGroupResponse, error)
 	// UpdateGroup changes client fields; If-Match guards against a lost update.
 	UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error)
-	// DeleteGroup answers 202 with an Operation.
+	// DeleteGroup deletes a group and nobody who is in it. Answers 202 with an Operation.
 	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
 	// WatchGroups sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchGroups(*WatchGroupsRequest, grpc.ServerStreamingServer[WatchGroupsResponse]) error

@@ -1705,7 +1705,7 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"A\n" +
 	"\x18DeclareHostFoundResponse\x12%\n" +
-	"\x04host\x18\x01 \x01(\v2\x11.naru.api.v1.HostR\x04host2\xa1\t\n" +
+	"\x04host\x18\x01 \x01(\v2\x11.naru.api.v1.HostR\x04host2\xac\t\n" +
 	"\vHostService\x12n\n" +
 	"\tListHosts\x12\x1d.naru.api.v1.ListHostsRequest\x1a\x1e.naru.api.v1.ListHostsResponse\"\"\xa8\xbb\x18\x02\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/hosts\x12u\n" +
 	"\aGetHost\x12\x1b.naru.api.v1.GetHostRequest\x1a\x1c.naru.api.v1.GetHostResponse\"/\xa8\xbb\x18\x02\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x18b\x04host\x12\x10/v1/hosts/{host}\x12\x80\x01\n" +
@@ -1717,9 +1717,9 @@ const file_naru_api_v1_host_proto_rawDesc = "" +
 	"DeleteHost\x12\x1e.naru.api.v1.DeleteHostRequest\x1a\x1f.naru.api.v1.DeleteHostResponse\"2\xb2\xbb\x18\vhost.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/hosts/{host}\x12y\n" +
 	"\n" +
 	"WatchHosts\x12\x1e.naru.api.v1.WatchHostsRequest\x1a\x1f.naru.api.v1.WatchHostsResponse\"(\xa8\xbb\x18\x01\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/hosts:watch0\x01\x12o\n" +
-	"\bTopHosts\x12\x1c.naru.api.v1.TopHostsRequest\x1a\x1d.naru.api.v1.TopHostsResponse\"&\xa8\xbb\x18\x01\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/hosts:top\x12\x94\x01\n" +
-	"\x0fDeclareHostLost\x12#.naru.api.v1.DeclareHostLostRequest\x1a$.naru.api.v1.DeclareHostLostResponse\"6\xb2\xbb\x18\fhost.declare\x82\xd3\xe4\x93\x02 :\x01*b\x04host\"\x15/v1/hosts/{host}:lost\x12\x98\x01\n" +
-	"\x10DeclareHostFound\x12$.naru.api.v1.DeclareHostFoundRequest\x1a%.naru.api.v1.DeclareHostFoundResponse\"7\xb2\xbb\x18\fhost.declare\x82\xd3\xe4\x93\x02!:\x01*b\x04host\"\x16/v1/hosts/{host}:foundB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\bTopHosts\x12\x1c.naru.api.v1.TopHostsRequest\x1a\x1d.naru.api.v1.TopHostsResponse\"&\xa8\xbb\x18\x01\xb2\xbb\x18\thost.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/hosts:top\x12\x99\x01\n" +
+	"\x0fDeclareHostLost\x12#.naru.api.v1.DeclareHostLostRequest\x1a$.naru.api.v1.DeclareHostLostResponse\";\xb2\xbb\x18\x11host.declare-lost\x82\xd3\xe4\x93\x02 :\x01*b\x04host\"\x15/v1/hosts/{host}:lost\x12\x9e\x01\n" +
+	"\x10DeclareHostFound\x12$.naru.api.v1.DeclareHostFoundRequest\x1a%.naru.api.v1.DeclareHostFoundResponse\"=\xb2\xbb\x18\x12host.declare-found\x82\xd3\xe4\x93\x02!:\x01*b\x04host\"\x16/v1/hosts/{host}:foundB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_host_proto_rawDescOnce sync.Once

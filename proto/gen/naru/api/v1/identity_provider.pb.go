@@ -1297,15 +1297,15 @@ const file_naru_api_v1_identity_provider_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\"J\n" +
 	"\x1cTestIdentityProviderResponse\x12\x1a\n" +
 	"\bfindings\x18\x01 \x03(\tR\bfindings\x12\x0e\n" +
-	"\x02ok\x18\x02 \x01(\bR\x02ok2\xfe\f\n" +
+	"\x02ok\x18\x02 \x01(\bR\x02ok2\x85\r\n" +
 	"\x17IdentityProviderService\x12\xa8\x01\n" +
 	"\x15ListIdentityProviders\x12).naru.api.v1.ListIdentityProvidersRequest\x1a*.naru.api.v1.ListIdentityProvidersResponse\"8\xb2\xbb\x18\x16identity-provider.read\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-providers\x12\xc9\x01\n" +
 	"\x13GetIdentityProvider\x12'.naru.api.v1.GetIdentityProviderRequest\x1a(.naru.api.v1.GetIdentityProviderResponse\"_\xb2\xbb\x18\x16identity-provider.read\x82\xd3\xe4\x93\x02?b\x11identity_provider\x12*/v1/identity-providers/{identity_provider}\x12\xcb\x01\n" +
 	"\x16CreateIdentityProvider\x12*.naru.api.v1.CreateIdentityProviderRequest\x1a+.naru.api.v1.CreateIdentityProviderResponse\"X\xb2\xbb\x18\x18identity-provider.create\x82\xd3\xe4\x93\x026:\x11identity_providerb\toperation\"\x16/v1/identity-providers\x12\xea\x01\n" +
 	"\x16UpdateIdentityProvider\x12*.naru.api.v1.UpdateIdentityProviderRequest\x1a+.naru.api.v1.UpdateIdentityProviderResponse\"w\xb2\xbb\x18\x18identity-provider.update\x82\xd3\xe4\x93\x02U:\x11identity_providerb\x11identity_provider2-/v1/identity-providers/{identity_provider.id}\x12\xcc\x01\n" +
 	"\x16DeleteIdentityProvider\x12*.naru.api.v1.DeleteIdentityProviderRequest\x1a+.naru.api.v1.DeleteIdentityProviderResponse\"Y\xb2\xbb\x18\x18identity-provider.delete\x82\xd3\xe4\x93\x027b\toperation**/v1/identity-providers/{identity_provider}\x12\xb3\x01\n" +
-	"\x16WatchIdentityProviders\x12*.naru.api.v1.WatchIdentityProvidersRequest\x1a+.naru.api.v1.WatchIdentityProvidersResponse\">\xb2\xbb\x18\x16identity-provider.read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/identity-providers:watch0\x01\x12\xe7\x01\n" +
-	"\x19SetIdentityProviderSecret\x12-.naru.api.v1.SetIdentityProviderSecretRequest\x1a..naru.api.v1.SetIdentityProviderSecretResponse\"k\xb2\xbb\x18\x15identity-provider.set\x82\xd3\xe4\x93\x02L:\x01*b\x11identity_provider\"4/v1/identity-providers/{identity_provider}:setSecret\x12\xc1\x01\n" +
+	"\x16WatchIdentityProviders\x12*.naru.api.v1.WatchIdentityProvidersRequest\x1a+.naru.api.v1.WatchIdentityProvidersResponse\">\xb2\xbb\x18\x16identity-provider.read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/identity-providers:watch0\x01\x12\xee\x01\n" +
+	"\x19SetIdentityProviderSecret\x12-.naru.api.v1.SetIdentityProviderSecretRequest\x1a..naru.api.v1.SetIdentityProviderSecretResponse\"r\xb2\xbb\x18\x1cidentity-provider.set-secret\x82\xd3\xe4\x93\x02L:\x01*b\x11identity_provider\"4/v1/identity-providers/{identity_provider}:setSecret\x12\xc1\x01\n" +
 	"\x14TestIdentityProvider\x12(.naru.api.v1.TestIdentityProviderRequest\x1a).naru.api.v1.TestIdentityProviderResponse\"T\xb2\xbb\x18\x16identity-provider.test\x82\xd3\xe4\x93\x024:\x01*\"//v1/identity-providers/{identity_provider}:testB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (

@@ -26,7 +26,8 @@ const (
 )
 
 // Organization is a node in the tree of those who own projects: a ministry, its bureaus, their divisions. It owns
-// projects, and what is granted in it holds in all that stands below it.
+// projects, and what is granted in it holds in all that stands below it. The first is called default and is there from
+// the beginning.
 type Organization struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -35,7 +36,7 @@ type Organization struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What people call it: 행정안전부.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	// The organization it stands below, by name; empty at the top.
+	// The organization it stands below, by name; empty at the top. Trees are 16 levels high at most.
 	Parent      string                 `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
 	ParentId    string                 `protobuf:"bytes,5,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
 	Description string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`

@@ -41,7 +41,7 @@ type OrganizationServiceClient interface {
 	CreateOrganization(ctx context.Context, in *CreateOrganizationRequest, opts ...grpc.CallOption) (*CreateOrganizationResponse, error)
 	// UpdateOrganization changes client fields; If-Match guards against a lost update.
 	UpdateOrganization(ctx context.Context, in *UpdateOrganizationRequest, opts ...grpc.CallOption) (*UpdateOrganizationResponse, error)
-	// DeleteOrganization answers 202 with an Operation.
+	// DeleteOrganization deletes one to which nothing and nobody belongs. Answers 202 with an Operation.
 	DeleteOrganization(ctx context.Context, in *DeleteOrganizationRequest, opts ...grpc.CallOption) (*DeleteOrganizationResponse, error)
 	// WatchOrganizations sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchOrganizations(ctx context.Context, in *WatchOrganizationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOrganizationsResponse], error)
@@ -138,7 +138,7 @@ type OrganizationServiceServer interface {
 	CreateOrganization(context.Context, *CreateOrganizationRequest) (*CreateOrganizationResponse, error)
 	// UpdateOrganization changes client fields; If-Match guards against a lost update.
 	UpdateOrganization(context.Context, *UpdateOrganizationRequest) (*UpdateOrganizationResponse, error)
-	// DeleteOrganization answers 202 with an Operation.
+	// DeleteOrganization deletes one to which nothing and nobody belongs. Answers 202 with an Operation.
 	DeleteOrganization(context.Context, *DeleteOrganizationRequest) (*DeleteOrganizationResponse, error)
 	// WatchOrganizations sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchOrganizations(*WatchOrganizationsRequest, grpc.ServerStreamingServer[WatchOrganizationsResponse]) error

@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Project owns VMs.
+// Project owns VMs, and belongs to an organization.
 type Project struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -35,9 +35,12 @@ type Project struct {
 	Description string                 `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revision string `protobuf:"bytes,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The organization it belongs to, by name; where none is given, default.
+	Organization   string `protobuf:"bytes,6,opt,name=organization,proto3" json:"organization,omitempty"`
+	OrganizationId string `protobuf:"bytes,7,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Project) Reset() {
@@ -101,6 +104,20 @@ func (x *Project) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Project) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Project) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *Project) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
 	}
 	return ""
 }
@@ -710,14 +727,16 @@ var File_naru_api_v1_project_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_project_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/project.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x88\x02\n" +
+	"\x19naru/api/v1/project.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xef\x02\n" +
 	"\aProject\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12.\n" +
 	"\vdescription\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12?\n" +
 	"\n" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xab\x01\n" +
+	"\brevision\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12/\n" +
+	"\forganization\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\forganization\x124\n" +
+	"\x0forganization_id\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x0eorganizationId\"\xab\x01\n" +
 	"\x13ListProjectsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +

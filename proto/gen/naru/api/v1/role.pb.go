@@ -1044,7 +1044,7 @@ const file_naru_api_v1_role_proto_rawDesc = "" +
 	"\x05group\x18\x03 \x01(\tR\x05group\x12\x14\n" +
 	"\x05scope\x18\x04 \x01(\tR\x05scope\x12\x18\n" +
 	"\apermits\x18\x05 \x01(\bR\apermits\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage2\xf6\x06\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage2\xfa\x06\n" +
 	"\vRoleService\x12j\n" +
 	"\tListRoles\x12\x1d.naru.api.v1.ListRolesRequest\x1a\x1e.naru.api.v1.ListRolesResponse\"\x1e\xb2\xbb\x18\trole.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/roles\x12q\n" +
 	"\aGetRole\x12\x1b.naru.api.v1.GetRoleRequest\x1a\x1c.naru.api.v1.GetRoleResponse\"+\xb2\xbb\x18\trole.read\x82\xd3\xe4\x93\x02\x18b\x04role\x12\x10/v1/roles/{role}\x12\x80\x01\n" +
@@ -1055,8 +1055,8 @@ const file_naru_api_v1_role_proto_rawDesc = "" +
 	"\n" +
 	"DeleteRole\x12\x1e.naru.api.v1.DeleteRoleRequest\x1a\x1f.naru.api.v1.DeleteRoleResponse\"2\xb2\xbb\x18\vrole.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/roles/{role}\x12u\n" +
 	"\n" +
-	"WatchRoles\x12\x1e.naru.api.v1.WatchRolesRequest\x1a\x1f.naru.api.v1.WatchRolesResponse\"$\xb2\xbb\x18\trole.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/roles:watch0\x01\x12\x81\x01\n" +
-	"\rExplainAccess\x12!.naru.api.v1.ExplainAccessRequest\x1a\".naru.api.v1.ExplainAccessResponse\")\xb2\xbb\x18\frole.explain\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/roles:explainB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"WatchRoles\x12\x1e.naru.api.v1.WatchRolesRequest\x1a\x1f.naru.api.v1.WatchRolesResponse\"$\xb2\xbb\x18\trole.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/roles:watch0\x01\x12\x85\x01\n" +
+	"\rExplainAccess\x12!.naru.api.v1.ExplainAccessRequest\x1a\".naru.api.v1.ExplainAccessResponse\"-\xb2\xbb\x18\frole.explain\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/roles:explainB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_role_proto_rawDescOnce sync.Once

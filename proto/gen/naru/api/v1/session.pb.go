@@ -1402,16 +1402,16 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"4\n" +
 	"\x16RevokeSessionsResponse\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions2\xc6\t\n" +
-	"\x0eSessionService\x12}\n" +
-	"\fListSessions\x12 .naru.api.v1.ListSessionsRequest\x1a!.naru.api.v1.ListSessionsResponse\"(\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.read\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x12\x97\x01\n" +
-	"\rDeleteSession\x12!.naru.api.v1.DeleteSessionRequest\x1a\".naru.api.v1.DeleteSessionResponse\"?\xa8\xbb\x18\x01\xb2\xbb\x18\x0esession.delete\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/sessions/{session}\x12\x8e\x01\n" +
-	"\x0fGetLoginOptions\x12#.naru.api.v1.GetLoginOptionsRequest\x1a$.naru.api.v1.GetLoginOptionsResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.read\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/sessions:options\x12p\n" +
-	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\vsession.log\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12\x8a\x01\n" +
-	"\vBeginSignOn\x12\x1f.naru.api.v1.BeginSignOnRequest\x1a .naru.api.v1.BeginSignOnResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\rsession.begin\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/sessions:beginSignOn\x12\x8f\x01\n" +
-	"\fFinishSignOn\x12 .naru.api.v1.FinishSignOnRequest\x1a!.naru.api.v1.FinishSignOnResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\x0esession.finish\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/sessions:finishSignOn\x12u\n" +
-	"\x06StepUp\x12\x1a.naru.api.v1.StepUpRequest\x1a\x1b.naru.api.v1.StepUpResponse\"2\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.step\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:stepUp\x12t\n" +
-	"\x06LogOut\x12\x1a.naru.api.v1.LogOutRequest\x1a\x1b.naru.api.v1.LogOutResponse\"1\xa8\xbb\x18\x01\xb2\xbb\x18\vsession.log\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:logOut\x12\x8b\x01\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions2\xa6\t\n" +
+	"\x0eSessionService\x12\x81\x01\n" +
+	"\fListSessions\x12 .naru.api.v1.ListSessionsRequest\x1a!.naru.api.v1.ListSessionsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x12\x9b\x01\n" +
+	"\rDeleteSession\x12!.naru.api.v1.DeleteSessionRequest\x1a\".naru.api.v1.DeleteSessionResponse\"C\xa8\xbb\x18\x01\xb2\xbb\x18\x0esession.delete\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/sessions/{session}\x12\x88\x01\n" +
+	"\x0fGetLoginOptions\x12#.naru.api.v1.GetLoginOptionsRequest\x1a$.naru.api.v1.GetLoginOptionsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/sessions:options\x12k\n" +
+	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12\x83\x01\n" +
+	"\vBeginSignOn\x12\x1f.naru.api.v1.BeginSignOnRequest\x1a .naru.api.v1.BeginSignOnResponse\"1\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/sessions:beginSignOn\x12\x87\x01\n" +
+	"\fFinishSignOn\x12 .naru.api.v1.FinishSignOnRequest\x1a!.naru.api.v1.FinishSignOnResponse\"2\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/sessions:finishSignOn\x12m\n" +
+	"\x06StepUp\x12\x1a.naru.api.v1.StepUpRequest\x1a\x1b.naru.api.v1.StepUpResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:stepUp\x12m\n" +
+	"\x06LogOut\x12\x1a.naru.api.v1.LogOutRequest\x1a\x1b.naru.api.v1.LogOutResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:logOut\x12\x8b\x01\n" +
 	"\x0eRevokeSessions\x12\".naru.api.v1.RevokeSessionsRequest\x1a#.naru.api.v1.RevokeSessionsResponse\"0\xb2\xbb\x18\x0esession.revoke\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:revokeB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (

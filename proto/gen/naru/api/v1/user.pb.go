@@ -134,11 +134,9 @@ type Secrets struct {
 	// Six digits of an authenticator, where one is enrolled.
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
 	// Of ChangePassword.
-	NewPassword string `protobuf:"bytes,3,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
-	// Of FinishSignOn: what the provider gave to the redirection.
-	AuthorizationCode string `protobuf:"bytes,4,opt,name=authorization_code,json=authorizationCode,proto3" json:"authorization_code,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	NewPassword   string `protobuf:"bytes,3,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Secrets) Reset() {
@@ -188,13 +186,6 @@ func (x *Secrets) GetCode() string {
 func (x *Secrets) GetNewPassword() string {
 	if x != nil {
 		return x.NewPassword
-	}
-	return ""
-}
-
-func (x *Secrets) GetAuthorizationCode() string {
-	if x != nil {
-		return x.AuthorizationCode
 	}
 	return ""
 }
@@ -260,33 +251,27 @@ type User struct {
 	// UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// What is typed to log in: lower-case letters, digits, dots, dashes, underscores; 1 to 63.
-	Name string    `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// PERSON where none is given.
 	Kind User_Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=naru.api.v1.User_Kind" json:"kind,omitempty"`
 	// What people are called by: 김민수.
 	Title string `protobuf:"bytes,4,opt,name=title,proto3" json:"title,omitempty"`
 	Email string `protobuf:"bytes,5,opt,name=email,proto3" json:"email,omitempty"`
 	// ko or en; empty: as the browser or the terminal says.
 	Language string `protobuf:"bytes,6,opt,name=language,proto3" json:"language,omitempty"`
-	// Where the person belongs.
+	// Where the person belongs, or who owns the program; where none is given, default.
 	Organization   string `protobuf:"bytes,7,opt,name=organization,proto3" json:"organization,omitempty"`
 	OrganizationId string `protobuf:"bytes,8,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
-	// Identity provider that vouches for the person; empty: a password that is kept here.
-	Provider   string `protobuf:"bytes,9,opt,name=provider,proto3" json:"provider,omitempty"`
-	ProviderId string `protobuf:"bytes,10,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// The provider's own name for the person, which never changes: sub, entryUUID.
-	Subject string `protobuf:"bytes,11,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Zones whose operator the person is: there they can log in while the zone is cut off.
-	LocalZones []string `protobuf:"bytes,12,rep,name=local_zones,json=localZones,proto3" json:"local_zones,omitempty"`
 	// Nobody can log in or act as a disabled user, and what waits for them is passed on.
-	Disabled       bool   `protobuf:"varint,13,opt,name=disabled,proto3" json:"disabled,omitempty"`
-	DisabledReason string `protobuf:"bytes,14,opt,name=disabled_reason,json=disabledReason,proto3" json:"disabled_reason,omitempty"`
+	Disabled       bool   `protobuf:"varint,9,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	DisabledReason string `protobuf:"bytes,10,opt,name=disabled_reason,json=disabledReason,proto3" json:"disabled_reason,omitempty"`
 	// The password was set by somebody else and has to be changed first.
-	MustChangePassword bool                   `protobuf:"varint,15,opt,name=must_change_password,json=mustChangePassword,proto3" json:"must_change_password,omitempty"`
-	SecondFactor       User_SecondFactor      `protobuf:"varint,16,opt,name=second_factor,json=secondFactor,proto3,enum=naru.api.v1.User_SecondFactor" json:"second_factor,omitempty"`
-	PasswordChangedAt  *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=password_changed_at,json=passwordChangedAt,proto3" json:"password_changed_at,omitempty"`
-	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	MustChangePassword bool                   `protobuf:"varint,11,opt,name=must_change_password,json=mustChangePassword,proto3" json:"must_change_password,omitempty"`
+	SecondFactor       User_SecondFactor      `protobuf:"varint,12,opt,name=second_factor,json=secondFactor,proto3,enum=naru.api.v1.User_SecondFactor" json:"second_factor,omitempty"`
+	PasswordChangedAt  *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=password_changed_at,json=passwordChangedAt,proto3" json:"password_changed_at,omitempty"`
+	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,19,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,34 +360,6 @@ func (x *User) GetOrganizationId() string {
 		return x.OrganizationId
 	}
 	return ""
-}
-
-func (x *User) GetProvider() string {
-	if x != nil {
-		return x.Provider
-	}
-	return ""
-}
-
-func (x *User) GetProviderId() string {
-	if x != nil {
-		return x.ProviderId
-	}
-	return ""
-}
-
-func (x *User) GetSubject() string {
-	if x != nil {
-		return x.Subject
-	}
-	return ""
-}
-
-func (x *User) GetLocalZones() []string {
-	if x != nil {
-		return x.LocalZones
-	}
-	return nil
 }
 
 func (x *User) GetDisabled() bool {
@@ -1718,17 +1675,16 @@ var File_naru_api_v1_user_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xb2\x01\n" +
+	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"y\n" +
 	"\aSecrets\x12$\n" +
 	"\bpassword\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12\x1b\n" +
 	"\x04code\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x04code\x12+\n" +
-	"\fnew_password\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\x127\n" +
-	"\x12authorization_code\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x11authorizationCode\"W\n" +
+	"\fnew_password\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\"W\n" +
 	"\x06Sealed\x12 \n" +
 	"\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05keyId\x12+\n" +
 	"\n" +
 	"ciphertext\x18\x02 \x01(\fB\v\xbaH\bz\x06\x100\x18\x80\x80\x01R\n" +
-	"ciphertext\"\xca\b\n" +
+	"ciphertext\"\x94\a\n" +
 	"\x04User\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12K\n" +
 	"\x04name\x18\x02 \x01(\tB7\xe0A\x02\xbaH-\xd8\x01\x01r(2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x128\n" +
@@ -1737,23 +1693,16 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x05email\x18\x05 \x01(\tB\f\xbaH\x05r\x03\x18\xfe\x01\xa0\xbb\x18\x01R\x05email\x12'\n" +
 	"\blanguage\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18\x10\xa0\xbb\x18\x01R\blanguage\x12/\n" +
 	"\forganization\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\forganization\x124\n" +
-	"\x0forganization_id\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x0eorganizationId\x12'\n" +
-	"\bprovider\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\bprovider\x12,\n" +
-	"\vprovider_id\x18\n" +
-	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\n" +
-	"providerId\x12&\n" +
-	"\asubject\x18\v \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\asubject\x125\n" +
-	"\vlocal_zones\x18\f \x03(\tB\x14\xbaH\r\x92\x01\n" +
-	"\x10@\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x01R\n" +
-	"localZones\x12 \n" +
-	"\bdisabled\x18\r \x01(\bB\x04\xa0\xbb\x18\x03R\bdisabled\x125\n" +
-	"\x0fdisabled_reason\x18\x0e \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x0edisabledReason\x126\n" +
-	"\x14must_change_password\x18\x0f \x01(\bB\x04\xa0\xbb\x18\x03R\x12mustChangePassword\x12I\n" +
-	"\rsecond_factor\x18\x10 \x01(\x0e2\x1e.naru.api.v1.User.SecondFactorB\x04\xa0\xbb\x18\x03R\fsecondFactor\x12P\n" +
-	"\x13password_changed_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x11passwordChangedAt\x12?\n" +
+	"\x0forganization_id\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x0eorganizationId\x12 \n" +
+	"\bdisabled\x18\t \x01(\bB\x04\xa0\xbb\x18\x03R\bdisabled\x125\n" +
+	"\x0fdisabled_reason\x18\n" +
+	" \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x0edisabledReason\x126\n" +
+	"\x14must_change_password\x18\v \x01(\bB\x04\xa0\xbb\x18\x03R\x12mustChangePassword\x12I\n" +
+	"\rsecond_factor\x18\f \x01(\x0e2\x1e.naru.api.v1.User.SecondFactorB\x04\xa0\xbb\x18\x03R\fsecondFactor\x12P\n" +
+	"\x13password_changed_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x11passwordChangedAt\x12?\n" +
 	"\n" +
-	"created_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x13 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"5\n" +
+	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
+	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"5\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1831,10 +1780,10 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\x12-\n" +
 	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedR\asecrets\"D\n" +
 	"\x1bRemoveAuthenticatorResponse\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user2\xc6\x0e\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user2\xcf\x0e\n" +
 	"\vUserService\x12n\n" +
-	"\tListUsers\x12\x1d.naru.api.v1.ListUsersRequest\x1a\x1e.naru.api.v1.ListUsersResponse\"\"\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12u\n" +
-	"\aGetUser\x12\x1b.naru.api.v1.GetUserRequest\x1a\x1c.naru.api.v1.GetUserResponse\"/\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\x18b\x04user\x12\x10/v1/users/{user}\x12\x80\x01\n" +
+	"\tListUsers\x12\x1d.naru.api.v1.ListUsersRequest\x1a\x1e.naru.api.v1.ListUsersResponse\"\"\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12y\n" +
+	"\aGetUser\x12\x1b.naru.api.v1.GetUserRequest\x1a\x1c.naru.api.v1.GetUserResponse\"3\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x18b\x04user\x12\x10/v1/users/{user}\x12\x80\x01\n" +
 	"\n" +
 	"CreateUser\x12\x1e.naru.api.v1.CreateUserRequest\x1a\x1f.naru.api.v1.CreateUserResponse\"1\xb2\xbb\x18\vuser.create\x82\xd3\xe4\x93\x02\x1c:\x04userb\toperation\"\t/v1/users\x12\x85\x01\n" +
 	"\n" +
@@ -1845,13 +1794,12 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"WatchUsers\x12\x1e.naru.api.v1.WatchUsersRequest\x1a\x1f.naru.api.v1.WatchUsersResponse\"$\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/users:watch0\x01\x12\x8b\x01\n" +
 	"\vDisableUser\x12\x1f.naru.api.v1.DisableUserRequest\x1a .naru.api.v1.DisableUserResponse\"9\xb2\xbb\x18\fuser.disable\x82\xd3\xe4\x93\x02#:\x01*b\x04user\"\x18/v1/users/{user}:disable\x12\x86\x01\n" +
 	"\n" +
-	"EnableUser\x12\x1e.naru.api.v1.EnableUserRequest\x1a\x1f.naru.api.v1.EnableUserResponse\"7\xb2\xbb\x18\vuser.enable\x82\xd3\xe4\x93\x02\":\x01*b\x04user\"\x17/v1/users/{user}:enable\x12\x8f\x01\n" +
-	"\rResetPassword\x12!.naru.api.v1.ResetPasswordRequest\x1a\".naru.api.v1.ResetPasswordResponse\"7\xb2\xbb\x18\n" +
-	"user.reset\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/users/{user}:resetPassword\x12\x97\x01\n" +
-	"\x0eChangePassword\x12\".naru.api.v1.ChangePasswordRequest\x1a#.naru.api.v1.ChangePasswordResponse\"<\xa8\xbb\x18\x01\xb2\xbb\x18\vuser.change\x82\xd3\xe4\x93\x02#:\x01*b\x04user\"\x18/v1/users:changePassword\x12\xa5\x01\n" +
-	"\x13EnrollAuthenticator\x12'.naru.api.v1.EnrollAuthenticatorRequest\x1a(.naru.api.v1.EnrollAuthenticatorResponse\";\xa8\xbb\x18\x01\xb2\xbb\x18\vuser.enroll\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/users:enrollAuthenticator\x12\xb0\x01\n" +
-	"\x14ConfirmAuthenticator\x12(.naru.api.v1.ConfirmAuthenticatorRequest\x1a).naru.api.v1.ConfirmAuthenticatorResponse\"C\xa8\xbb\x18\x01\xb2\xbb\x18\fuser.confirm\x82\xd3\xe4\x93\x02):\x01*b\x04user\"\x1e/v1/users:confirmAuthenticator\x12\xab\x01\n" +
-	"\x13RemoveAuthenticator\x12'.naru.api.v1.RemoveAuthenticatorRequest\x1a(.naru.api.v1.RemoveAuthenticatorResponse\"A\xa8\xbb\x18\x01\xb2\xbb\x18\vuser.remove\x82\xd3\xe4\x93\x02(:\x01*b\x04user\"\x1d/v1/users:removeAuthenticatorB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"EnableUser\x12\x1e.naru.api.v1.EnableUserRequest\x1a\x1f.naru.api.v1.EnableUserResponse\"7\xb2\xbb\x18\vuser.enable\x82\xd3\xe4\x93\x02\":\x01*b\x04user\"\x17/v1/users/{user}:enable\x12\x98\x01\n" +
+	"\rResetPassword\x12!.naru.api.v1.ResetPasswordRequest\x1a\".naru.api.v1.ResetPasswordResponse\"@\xb2\xbb\x18\x13user.reset-password\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/users/{user}:resetPassword\x12\x90\x01\n" +
+	"\x0eChangePassword\x12\".naru.api.v1.ChangePasswordRequest\x1a#.naru.api.v1.ChangePasswordResponse\"5\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02#:\x01*b\x04user\"\x18/v1/users:changePassword\x12\x9e\x01\n" +
+	"\x13EnrollAuthenticator\x12'.naru.api.v1.EnrollAuthenticatorRequest\x1a(.naru.api.v1.EnrollAuthenticatorResponse\"4\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/users:enrollAuthenticator\x12\xa8\x01\n" +
+	"\x14ConfirmAuthenticator\x12(.naru.api.v1.ConfirmAuthenticatorRequest\x1a).naru.api.v1.ConfirmAuthenticatorResponse\";\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02):\x01*b\x04user\"\x1e/v1/users:confirmAuthenticator\x12\xbd\x01\n" +
+	"\x13RemoveAuthenticator\x12'.naru.api.v1.RemoveAuthenticatorRequest\x1a(.naru.api.v1.RemoveAuthenticatorResponse\"S\xa8\xbb\x18\x01\xb2\xbb\x18\x19user.remove-authenticator\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02(:\x01*b\x04user\"\x1d/v1/users:removeAuthenticatorB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_user_proto_rawDescOnce sync.Once

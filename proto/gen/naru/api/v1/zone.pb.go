@@ -1957,7 +1957,7 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\"?\n" +
 	"\x16LiftQuarantineResponse\x12%\n" +
-	"\x04zone\x18\x01 \x01(\v2\x11.naru.api.v1.ZoneR\x04zone2\x86\r\n" +
+	"\x04zone\x18\x01 \x01(\v2\x11.naru.api.v1.ZoneR\x04zone2\x9f\r\n" +
 	"\vZoneService\x12n\n" +
 	"\tListZones\x12\x1d.naru.api.v1.ListZonesRequest\x1a\x1e.naru.api.v1.ListZonesResponse\"\"\xa8\xbb\x18\x02\xb2\xbb\x18\tzone.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/zones\x12u\n" +
 	"\aGetZone\x12\x1b.naru.api.v1.GetZoneRequest\x1a\x1c.naru.api.v1.GetZoneResponse\"/\xa8\xbb\x18\x02\xb2\xbb\x18\tzone.read\x82\xd3\xe4\x93\x02\x18b\x04zone\x12\x10/v1/zones/{zone}\x12\x80\x01\n" +
@@ -1968,9 +1968,9 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
 	"DeleteZone\x12\x1e.naru.api.v1.DeleteZoneRequest\x1a\x1f.naru.api.v1.DeleteZoneResponse\"2\xb2\xbb\x18\vzone.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/zones/{zone}\x12y\n" +
 	"\n" +
-	"WatchZones\x12\x1e.naru.api.v1.WatchZonesRequest\x1a\x1f.naru.api.v1.WatchZonesResponse\"(\xa8\xbb\x18\x01\xb2\xbb\x18\tzone.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/zones:watch0\x01\x12\x98\x01\n" +
-	"\x0fCreateJoinToken\x12#.naru.api.v1.CreateJoinTokenRequest\x1a$.naru.api.v1.CreateJoinTokenResponse\":\xb2\xbb\x18\vzone.create\x82\xd3\xe4\x93\x02%:\x01*\" /v1/zones/{zone}:createJoinToken\x12\x8c\x01\n" +
-	"\x10ListJoinRequests\x12$.naru.api.v1.ListJoinRequestsRequest\x1a%.naru.api.v1.ListJoinRequestsResponse\"+\xb2\xbb\x18\tzone.read\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/zones:joinRequests\x12\x94\x01\n" +
+	"WatchZones\x12\x1e.naru.api.v1.WatchZonesRequest\x1a\x1f.naru.api.v1.WatchZonesResponse\"(\xa8\xbb\x18\x01\xb2\xbb\x18\tzone.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/zones:watch0\x01\x12\xa3\x01\n" +
+	"\x0fCreateJoinToken\x12#.naru.api.v1.CreateJoinTokenRequest\x1a$.naru.api.v1.CreateJoinTokenResponse\"E\xb2\xbb\x18\x16zone.create-join-token\x82\xd3\xe4\x93\x02%:\x01*\" /v1/zones/{zone}:createJoinToken\x12\x9a\x01\n" +
+	"\x10ListJoinRequests\x12$.naru.api.v1.ListJoinRequestsRequest\x1a%.naru.api.v1.ListJoinRequestsResponse\"9\xb2\xbb\x18\x17zone.list-join-requests\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/zones:joinRequests\x12\x94\x01\n" +
 	"\vAcceptAgent\x12\x1f.naru.api.v1.AcceptAgentRequest\x1a .naru.api.v1.AcceptAgentResponse\"B\xb2\xbb\x18\x11zone.accept-agent\x82\xd3\xe4\x93\x02':\x01*b\toperation\"\x17/v1/zones/{zone}:accept\x12\x8b\x01\n" +
 	"\n" +
 	"RevokeZone\x12\x1e.naru.api.v1.RevokeZoneRequest\x1a\x1f.naru.api.v1.RevokeZoneResponse\"<\xb2\xbb\x18\vzone.revoke\x82\xd3\xe4\x93\x02':\x01*b\toperation\"\x17/v1/zones/{zone}:revoke\x12\x9a\x01\n" +

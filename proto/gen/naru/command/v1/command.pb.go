@@ -102,6 +102,19 @@ type Command struct {
 	//	*Command_LiftQuarantine
 	//	*Command_SetZoneCondition
 	//	*Command_ConsumeWithheld
+	//	*Command_CreateOrganization
+	//	*Command_UpdateOrganization
+	//	*Command_DeleteOrganization
+	//	*Command_CreateUser
+	//	*Command_UpdateUser
+	//	*Command_DeleteUser
+	//	*Command_DisableUser
+	//	*Command_EnableUser
+	//	*Command_CreateGroup
+	//	*Command_UpdateGroup
+	//	*Command_DeleteGroup
+	//	*Command_AddGroupMember
+	//	*Command_RemoveGroupMember
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -719,6 +732,123 @@ func (x *Command) GetConsumeWithheld() *ConsumeWithheld {
 	return nil
 }
 
+func (x *Command) GetCreateOrganization() *CreateOrganization {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateOrganization); ok {
+			return x.CreateOrganization
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateOrganization() *UpdateOrganization {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateOrganization); ok {
+			return x.UpdateOrganization
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteOrganization() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteOrganization); ok {
+			return x.DeleteOrganization
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateUser() *CreateUser {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateUser); ok {
+			return x.CreateUser
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateUser() *UpdateUser {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateUser); ok {
+			return x.UpdateUser
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteUser() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteUser); ok {
+			return x.DeleteUser
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDisableUser() *DisableUser {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DisableUser); ok {
+			return x.DisableUser
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEnableUser() *EnableUser {
+	if x != nil {
+		if x, ok := x.Body.(*Command_EnableUser); ok {
+			return x.EnableUser
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateGroup() *CreateGroup {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateGroup); ok {
+			return x.CreateGroup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateGroup() *UpdateGroup {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateGroup); ok {
+			return x.UpdateGroup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteGroup() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteGroup); ok {
+			return x.DeleteGroup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddGroupMember() *AddGroupMember {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddGroupMember); ok {
+			return x.AddGroupMember
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveGroupMember() *RemoveGroupMember {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveGroupMember); ok {
+			return x.RemoveGroupMember
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -979,6 +1109,58 @@ type Command_ConsumeWithheld struct {
 	ConsumeWithheld *ConsumeWithheld `protobuf:"bytes,186,opt,name=consume_withheld,json=consumeWithheld,proto3,oneof"`
 }
 
+type Command_CreateOrganization struct {
+	CreateOrganization *CreateOrganization `protobuf:"bytes,220,opt,name=create_organization,json=createOrganization,proto3,oneof"`
+}
+
+type Command_UpdateOrganization struct {
+	UpdateOrganization *UpdateOrganization `protobuf:"bytes,221,opt,name=update_organization,json=updateOrganization,proto3,oneof"`
+}
+
+type Command_DeleteOrganization struct {
+	DeleteOrganization *DeleteNoun `protobuf:"bytes,222,opt,name=delete_organization,json=deleteOrganization,proto3,oneof"`
+}
+
+type Command_CreateUser struct {
+	CreateUser *CreateUser `protobuf:"bytes,223,opt,name=create_user,json=createUser,proto3,oneof"`
+}
+
+type Command_UpdateUser struct {
+	UpdateUser *UpdateUser `protobuf:"bytes,224,opt,name=update_user,json=updateUser,proto3,oneof"`
+}
+
+type Command_DeleteUser struct {
+	DeleteUser *DeleteNoun `protobuf:"bytes,225,opt,name=delete_user,json=deleteUser,proto3,oneof"`
+}
+
+type Command_DisableUser struct {
+	DisableUser *DisableUser `protobuf:"bytes,226,opt,name=disable_user,json=disableUser,proto3,oneof"`
+}
+
+type Command_EnableUser struct {
+	EnableUser *EnableUser `protobuf:"bytes,227,opt,name=enable_user,json=enableUser,proto3,oneof"`
+}
+
+type Command_CreateGroup struct {
+	CreateGroup *CreateGroup `protobuf:"bytes,228,opt,name=create_group,json=createGroup,proto3,oneof"`
+}
+
+type Command_UpdateGroup struct {
+	UpdateGroup *UpdateGroup `protobuf:"bytes,229,opt,name=update_group,json=updateGroup,proto3,oneof"`
+}
+
+type Command_DeleteGroup struct {
+	DeleteGroup *DeleteNoun `protobuf:"bytes,230,opt,name=delete_group,json=deleteGroup,proto3,oneof"`
+}
+
+type Command_AddGroupMember struct {
+	AddGroupMember *AddGroupMember `protobuf:"bytes,231,opt,name=add_group_member,json=addGroupMember,proto3,oneof"`
+}
+
+type Command_RemoveGroupMember struct {
+	RemoveGroupMember *RemoveGroupMember `protobuf:"bytes,232,opt,name=remove_group_member,json=removeGroupMember,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -1098,6 +1280,32 @@ func (*Command_LiftQuarantine) isCommand_Body() {}
 func (*Command_SetZoneCondition) isCommand_Body() {}
 
 func (*Command_ConsumeWithheld) isCommand_Body() {}
+
+func (*Command_CreateOrganization) isCommand_Body() {}
+
+func (*Command_UpdateOrganization) isCommand_Body() {}
+
+func (*Command_DeleteOrganization) isCommand_Body() {}
+
+func (*Command_CreateUser) isCommand_Body() {}
+
+func (*Command_UpdateUser) isCommand_Body() {}
+
+func (*Command_DeleteUser) isCommand_Body() {}
+
+func (*Command_DisableUser) isCommand_Body() {}
+
+func (*Command_EnableUser) isCommand_Body() {}
+
+func (*Command_CreateGroup) isCommand_Body() {}
+
+func (*Command_UpdateGroup) isCommand_Body() {}
+
+func (*Command_DeleteGroup) isCommand_Body() {}
+
+func (*Command_AddGroupMember) isCommand_Body() {}
+
+func (*Command_RemoveGroupMember) isCommand_Body() {}
 
 // Idempotency keeps a client's repeated write from being done twice.
 type Idempotency struct {
@@ -3711,6 +3919,503 @@ func (x *RenewAdministrator) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type CreateOrganization struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Organization  *v1.Organization       `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateOrganization) Reset() {
+	*x = CreateOrganization{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateOrganization) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateOrganization) ProtoMessage() {}
+
+func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateOrganization.ProtoReflect.Descriptor instead.
+func (*CreateOrganization) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *CreateOrganization) GetOrganization() *v1.Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+type UpdateOrganization struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Organization     *v1.Organization       `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateOrganization) Reset() {
+	*x = UpdateOrganization{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateOrganization) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateOrganization) ProtoMessage() {}
+
+func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateOrganization.ProtoReflect.Descriptor instead.
+func (*UpdateOrganization) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *UpdateOrganization) GetOrganization() *v1.Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+func (x *UpdateOrganization) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+type CreateUser struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUser) Reset() {
+	*x = CreateUser{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUser) ProtoMessage() {}
+
+func (x *CreateUser) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUser.ProtoReflect.Descriptor instead.
+func (*CreateUser) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *CreateUser) GetUser() *v1.User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+// UpdateUser writes a user's client fields over those of the one at the expected revision.
+type UpdateUser struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	User             *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateUser) Reset() {
+	*x = UpdateUser{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateUser) ProtoMessage() {}
+
+func (x *UpdateUser) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateUser.ProtoReflect.Descriptor instead.
+func (*UpdateUser) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *UpdateUser) GetUser() *v1.User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *UpdateUser) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+type DisableUser struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisableUser) Reset() {
+	*x = DisableUser{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisableUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisableUser) ProtoMessage() {}
+
+func (x *DisableUser) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisableUser.ProtoReflect.Descriptor instead.
+func (*DisableUser) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DisableUser) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *DisableUser) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type EnableUser struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnableUser) Reset() {
+	*x = EnableUser{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnableUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnableUser) ProtoMessage() {}
+
+func (x *EnableUser) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnableUser.ProtoReflect.Descriptor instead.
+func (*EnableUser) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *EnableUser) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *EnableUser) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CreateGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         *v1.Group              `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateGroup) Reset() {
+	*x = CreateGroup{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateGroup) ProtoMessage() {}
+
+func (x *CreateGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateGroup.ProtoReflect.Descriptor instead.
+func (*CreateGroup) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *CreateGroup) GetGroup() *v1.Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+type UpdateGroup struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Group            *v1.Group              `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateGroup) Reset() {
+	*x = UpdateGroup{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateGroup) ProtoMessage() {}
+
+func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateGroup.ProtoReflect.Descriptor instead.
+func (*UpdateGroup) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *UpdateGroup) GetGroup() *v1.Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *UpdateGroup) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+type AddGroupMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GroupId       string                 `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	UserId        string                 `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddGroupMember) Reset() {
+	*x = AddGroupMember{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddGroupMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddGroupMember) ProtoMessage() {}
+
+func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddGroupMember.ProtoReflect.Descriptor instead.
+func (*AddGroupMember) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *AddGroupMember) GetGroupId() string {
+	if x != nil {
+		return x.GroupId
+	}
+	return ""
+}
+
+func (x *AddGroupMember) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+type RemoveGroupMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GroupId       string                 `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	UserId        string                 `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveGroupMember) Reset() {
+	*x = RemoveGroupMember{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveGroupMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveGroupMember) ProtoMessage() {}
+
+func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveGroupMember.ProtoReflect.Descriptor instead.
+func (*RemoveGroupMember) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *RemoveGroupMember) GetGroupId() string {
+	if x != nil {
+		return x.GroupId
+	}
+	return ""
+}
+
+func (x *RemoveGroupMember) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -3721,7 +4426,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +4438,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +4472,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xfa\"\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xb5*\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -3842,7 +4547,24 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12K\n" +
 	"\x0flift_quarantine\x18\xbb\x01 \x01(\v2\x1f.naru.command.v1.LiftQuarantineH\x00R\x0eliftQuarantine\x12R\n" +
 	"\x12set_zone_condition\x18\xbd\x01 \x01(\v2!.naru.command.v1.SetZoneConditionH\x00R\x10setZoneCondition\x12N\n" +
-	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheldB\r\n" +
+	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12W\n" +
+	"\x13create_organization\x18\xdc\x01 \x01(\v2#.naru.command.v1.CreateOrganizationH\x00R\x12createOrganization\x12W\n" +
+	"\x13update_organization\x18\xdd\x01 \x01(\v2#.naru.command.v1.UpdateOrganizationH\x00R\x12updateOrganization\x12O\n" +
+	"\x13delete_organization\x18\xde\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x12deleteOrganization\x12?\n" +
+	"\vcreate_user\x18\xdf\x01 \x01(\v2\x1b.naru.command.v1.CreateUserH\x00R\n" +
+	"createUser\x12?\n" +
+	"\vupdate_user\x18\xe0\x01 \x01(\v2\x1b.naru.command.v1.UpdateUserH\x00R\n" +
+	"updateUser\x12?\n" +
+	"\vdelete_user\x18\xe1\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\n" +
+	"deleteUser\x12B\n" +
+	"\fdisable_user\x18\xe2\x01 \x01(\v2\x1c.naru.command.v1.DisableUserH\x00R\vdisableUser\x12?\n" +
+	"\venable_user\x18\xe3\x01 \x01(\v2\x1b.naru.command.v1.EnableUserH\x00R\n" +
+	"enableUser\x12B\n" +
+	"\fcreate_group\x18\xe4\x01 \x01(\v2\x1c.naru.command.v1.CreateGroupH\x00R\vcreateGroup\x12B\n" +
+	"\fupdate_group\x18\xe5\x01 \x01(\v2\x1c.naru.command.v1.UpdateGroupH\x00R\vupdateGroup\x12A\n" +
+	"\fdelete_group\x18\xe6\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteGroup\x12L\n" +
+	"\x10add_group_member\x18\xe7\x01 \x01(\v2\x1f.naru.command.v1.AddGroupMemberH\x00R\x0eaddGroupMember\x12U\n" +
+	"\x13remove_group_member\x18\xe8\x01 \x01(\v2\".naru.command.v1.RemoveGroupMemberH\x00R\x11removeGroupMemberB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"U\n" +
 	"\vIdempotency\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x03key\x12*\n" +
@@ -4012,7 +4734,37 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x10administrator_id\x18\x01 \x01(\tR\x0fadministratorId\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAtBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"S\n" +
+	"\x12CreateOrganization\x12=\n" +
+	"\forganization\x18\x01 \x01(\v2\x19.naru.api.v1.OrganizationR\forganization\"\x80\x01\n" +
+	"\x12UpdateOrganization\x12=\n" +
+	"\forganization\x18\x01 \x01(\v2\x19.naru.api.v1.OrganizationR\forganization\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"3\n" +
+	"\n" +
+	"CreateUser\x12%\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"`\n" +
+	"\n" +
+	"UpdateUser\x12%\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\">\n" +
+	"\vDisableUser\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
+	"\n" +
+	"EnableUser\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"7\n" +
+	"\vCreateGroup\x12(\n" +
+	"\x05group\x18\x01 \x01(\v2\x12.naru.api.v1.GroupR\x05group\"d\n" +
+	"\vUpdateGroup\x12(\n" +
+	"\x05group\x18\x01 \x01(\v2\x12.naru.api.v1.GroupR\x05group\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"D\n" +
+	"\x0eAddGroupMember\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\"G\n" +
+	"\x11RemoveGroupMember\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userIdBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -4026,7 +4778,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
@@ -4076,43 +4828,56 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CreateAccessToken)(nil),               // 45: naru.command.v1.CreateAccessToken
 	(*CreateAdministrator)(nil),             // 46: naru.command.v1.CreateAdministrator
 	(*RenewAdministrator)(nil),              // 47: naru.command.v1.RenewAdministrator
-	(*ReportDivergence_Server)(nil),         // 48: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 49: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 50: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 51: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 52: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 53: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 54: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 55: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 56: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 57: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 58: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 59: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 60: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 61: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 62: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 63: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 64: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 65: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 66: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 67: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 68: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 69: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 70: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 71: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 72: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 73: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 74: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 75: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 76: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 77: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 78: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 79: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 80: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 81: naru.api.v1.AccessToken
+	(*CreateOrganization)(nil),              // 48: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 49: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 50: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 51: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 52: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 53: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 54: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 55: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 56: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 57: naru.command.v1.RemoveGroupMember
+	(*ReportDivergence_Server)(nil),         // 58: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 59: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 60: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 61: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 62: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 63: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 64: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 65: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 66: naru.command.v1.RetireAuthority
+	(*v1.Problem)(nil),                      // 67: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 68: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 69: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 70: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 71: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 72: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 73: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 74: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 75: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 76: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 77: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 78: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 79: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 80: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 81: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 82: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 83: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 84: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 85: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 86: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 87: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 88: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 89: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 90: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 91: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 92: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 93: naru.api.v1.User
+	(*v1.Group)(nil),                        // 94: naru.api.v1.Group
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	49,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	59,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	1,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
 	4,   // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
@@ -4155,13 +4920,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	14,  // 40: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	45,  // 41: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	14,  // 42: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	50,  // 43: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	51,  // 44: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	52,  // 45: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	53,  // 46: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	54,  // 47: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	55,  // 48: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	56,  // 49: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	60,  // 43: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	61,  // 44: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	62,  // 45: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	63,  // 46: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	64,  // 47: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	65,  // 48: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	66,  // 49: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	46,  // 50: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	47,  // 51: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	14,  // 52: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -4174,57 +4939,76 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	42,  // 59: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
 	35,  // 60: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
 	44,  // 61: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	57,  // 62: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	58,  // 63: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	59,  // 64: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	60,  // 65: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	61,  // 66: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	62,  // 67: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	48,  // 68: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	49,  // 69: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	49,  // 70: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	49,  // 71: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	63,  // 72: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	63,  // 73: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	64,  // 74: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	64,  // 75: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	65,  // 76: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	65,  // 77: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	66,  // 78: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	66,  // 79: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	67,  // 80: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	67,  // 81: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	68,  // 82: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	68,  // 83: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	69,  // 84: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	69,  // 85: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	70,  // 86: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	49,  // 87: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	28,  // 88: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	71,  // 89: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	70,  // 90: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	72,  // 91: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	49,  // 92: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	73,  // 93: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	49,  // 94: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	74,  // 95: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	49,  // 96: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	60,  // 97: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	75,  // 98: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	62,  // 99: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	76,  // 100: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	77,  // 101: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	78,  // 102: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	79,  // 103: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	80,  // 104: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	81,  // 105: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	61,  // 106: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	49,  // 107: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	108, // [108:108] is the sub-list for method output_type
-	108, // [108:108] is the sub-list for method input_type
-	108, // [108:108] is the sub-list for extension type_name
-	108, // [108:108] is the sub-list for extension extendee
-	0,   // [0:108] is the sub-list for field type_name
+	48,  // 62: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	49,  // 63: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	14,  // 64: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	50,  // 65: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	51,  // 66: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	14,  // 67: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	52,  // 68: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	53,  // 69: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	54,  // 70: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	55,  // 71: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	14,  // 72: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	56,  // 73: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	57,  // 74: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	67,  // 75: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	68,  // 76: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	69,  // 77: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	70,  // 78: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	71,  // 79: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	72,  // 80: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	58,  // 81: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	59,  // 82: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	59,  // 83: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	59,  // 84: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	73,  // 85: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	73,  // 86: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	74,  // 87: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	74,  // 88: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	75,  // 89: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	75,  // 90: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	76,  // 91: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	76,  // 92: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	77,  // 93: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	77,  // 94: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	78,  // 95: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	78,  // 96: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	79,  // 97: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	79,  // 98: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	80,  // 99: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	59,  // 100: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	28,  // 101: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	81,  // 102: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	80,  // 103: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	82,  // 104: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	59,  // 105: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	83,  // 106: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	59,  // 107: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	84,  // 108: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	59,  // 109: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	70,  // 110: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	85,  // 111: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	72,  // 112: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	86,  // 113: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	87,  // 114: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	88,  // 115: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	89,  // 116: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	90,  // 117: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	91,  // 118: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	71,  // 119: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	59,  // 120: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	92,  // 121: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	92,  // 122: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	93,  // 123: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	93,  // 124: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	94,  // 125: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	94,  // 126: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	127, // [127:127] is the sub-list for method output_type
+	127, // [127:127] is the sub-list for method input_type
+	127, // [127:127] is the sub-list for extension type_name
+	127, // [127:127] is the sub-list for extension extendee
+	0,   // [0:127] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -4294,6 +5078,19 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_LiftQuarantine)(nil),
 		(*Command_SetZoneCondition)(nil),
 		(*Command_ConsumeWithheld)(nil),
+		(*Command_CreateOrganization)(nil),
+		(*Command_UpdateOrganization)(nil),
+		(*Command_DeleteOrganization)(nil),
+		(*Command_CreateUser)(nil),
+		(*Command_UpdateUser)(nil),
+		(*Command_DeleteUser)(nil),
+		(*Command_DisableUser)(nil),
+		(*Command_EnableUser)(nil),
+		(*Command_CreateGroup)(nil),
+		(*Command_UpdateGroup)(nil),
+		(*Command_DeleteGroup)(nil),
+		(*Command_AddGroupMember)(nil),
+		(*Command_RemoveGroupMember)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4301,7 +5098,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
