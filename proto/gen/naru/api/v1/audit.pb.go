@@ -81,7 +81,7 @@ func (AuditEntry_Outcome) EnumDescriptor() ([]byte, []int) {
 // bytes are the entry as protobuf, in its canonical form.
 type AuditEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of the leaf, from 0.
+	// Number of the leaf, in decimal, from 0.
 	Sequence string `protobuf:"bytes,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The replicated clock.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
@@ -108,8 +108,12 @@ type AuditEntry struct {
 	SessionId string           `protobuf:"bytes,16,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	Strength  Session_Strength `protobuf:"varint,17,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
 	TraceId   string           `protobuf:"bytes,18,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// SHA-256 of the command that did it, of the batch that was taken in, or of what was seen by who decided.
-	Digest        []byte `protobuf:"bytes,19,opt,name=digest,proto3" json:"digest,omitempty"`
+	// SHA-256 of the command that did it, of the request that was answered or refused, or of what was seen by who decided. Of
+	// reports of a zone: of all that were taken in since the last such entry, each with the digest before it, from 32 zeros.
+	Digest []byte `protobuf:"bytes,19,opt,name=digest,proto3" json:"digest,omitempty"`
+	// How many it stands for: reports that the digest is of; refusals like it that came since the last such entry and were
+	// counted only. 0 and 1 mean itself alone.
+	Count         uint32 `protobuf:"varint,20,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,7 +281,14 @@ func (x *AuditEntry) GetDigest() []byte {
 	return nil
 }
 
-// AuditCheckpoint is the state of the record at a size, signed.
+func (x *AuditEntry) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// AuditCheckpoint is the state of the record at a size, signed. What stands beside the note is said in it as well.
 type AuditCheckpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Entries.
@@ -354,7 +365,7 @@ type ListAuditEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Terms joined by AND: action=vm.create AND actor=user:kim; ~ means contains.
 	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	// sequence or time, with " desc" behind it to turn it round; the newest first without.
+	// sequence, or "sequence desc"; the newest first without.
 	OrderBy string `protobuf:"bytes,2,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// 0 means 100; at most 1000.
 	PageSize  uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -494,9 +505,7 @@ func (x *ListAuditEntriesResponse) GetNextPageToken() string {
 type ExportAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First entry; empty: the first there is.
-	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
-	// First entry that is left out; empty: up to the newest checkpoint.
-	To            string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	From          string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,21 +547,16 @@ func (x *ExportAuditRequest) GetFrom() string {
 	return ""
 }
 
-func (x *ExportAuditRequest) GetTo() string {
-	if x != nil {
-		return x.To
-	}
-	return ""
-}
-
+// ExportAuditResponse is a piece of an export. The first says what the export is and ends with, those behind it carry the
+// entries in order, each with the checkpoints of the sizes that it reaches.
 type ExportAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Leaves as they were hashed, in order.
-	Leaves [][]byte `protobuf:"bytes,1,rep,name=leaves,proto3" json:"leaves,omitempty"`
-	// Every checkpoint within, in order; the last message carries the one that the export ends with.
-	Checkpoints []*AuditCheckpoint `protobuf:"bytes,2,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
-	// Of an export that begins later: hashes of the tree before it, with which the roots can be reckoned.
-	Before        [][]byte `protobuf:"bytes,3,rep,name=before,proto3" json:"before,omitempty"`
+	// The first piece alone.
+	Export *AuditExport `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
+	// Leaves as they were hashed, and their hashes, with which a change can be told to the entry.
+	Leaves        [][]byte           `protobuf:"bytes,2,rep,name=leaves,proto3" json:"leaves,omitempty"`
+	Hashes        [][]byte           `protobuf:"bytes,3,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	Checkpoints   []*AuditCheckpoint `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -587,9 +591,23 @@ func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
 	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *ExportAuditResponse) GetExport() *AuditExport {
+	if x != nil {
+		return x.Export
+	}
+	return nil
+}
+
 func (x *ExportAuditResponse) GetLeaves() [][]byte {
 	if x != nil {
 		return x.Leaves
+	}
+	return nil
+}
+
+func (x *ExportAuditResponse) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
 	}
 	return nil
 }
@@ -601,24 +619,87 @@ func (x *ExportAuditResponse) GetCheckpoints() []*AuditCheckpoint {
 	return nil
 }
 
-func (x *ExportAuditResponse) GetBefore() [][]byte {
+// AuditExport says what an export is.
+type AuditExport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First entry, and how many there are.
+	From  string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	Count string `protobuf:"bytes,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Roots of the whole trees that the entries before the first make up, the largest first.
+	Before [][]byte `protobuf:"bytes,3,rep,name=before,proto3" json:"before,omitempty"`
+	// The public keys with which the checkpoints are checked, as signed notes have them.
+	Keys          []string `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditExport) Reset() {
+	*x = AuditExport{}
+	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditExport) ProtoMessage() {}
+
+func (x *AuditExport) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditExport.ProtoReflect.Descriptor instead.
+func (*AuditExport) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AuditExport) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *AuditExport) GetCount() string {
+	if x != nil {
+		return x.Count
+	}
+	return ""
+}
+
+func (x *AuditExport) GetBefore() [][]byte {
 	if x != nil {
 		return x.Before
 	}
 	return nil
 }
 
+func (x *AuditExport) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 type GetAuditCheckpointRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Size; empty: the newest.
-	Size          string `protobuf:"bytes,1,opt,name=size,proto3" json:"size,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetAuditCheckpointRequest) Reset() {
 	*x = GetAuditCheckpointRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +711,7 @@ func (x *GetAuditCheckpointRequest) String() string {
 func (*GetAuditCheckpointRequest) ProtoMessage() {}
 
 func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,20 +724,14 @@ func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetAuditCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *GetAuditCheckpointRequest) GetSize() string {
-	if x != nil {
-		return x.Size
-	}
-	return ""
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{7}
 }
 
 type GetAuditCheckpointResponse struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Checkpoint *AuditCheckpoint       `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
-	// The public keys that its signatures are checked with, as signed notes have them.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest.
+	Checkpoint *AuditCheckpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// The public keys with which it is checked, as signed notes have them.
 	Keys          []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -664,7 +739,7 @@ type GetAuditCheckpointResponse struct {
 
 func (x *GetAuditCheckpointResponse) Reset() {
 	*x = GetAuditCheckpointResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +751,7 @@ func (x *GetAuditCheckpointResponse) String() string {
 func (*GetAuditCheckpointResponse) ProtoMessage() {}
 
 func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +764,7 @@ func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetAuditCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetAuditCheckpointResponse) GetCheckpoint() *AuditCheckpoint {
@@ -710,7 +785,7 @@ var File_naru_api_v1_audit_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/audit.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x19naru/api/v1/session.proto\"\x99\a\n" +
+	"\x17naru/api/v1/audit.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x19naru/api/v1/session.proto\"\xb5\a\n" +
 	"\n" +
 	"AuditEntry\x12'\n" +
 	"\bsequence\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18\x18\xa0\xbb\x18\x03R\bsequence\x124\n" +
@@ -735,17 +810,18 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"session_id\x18\x10 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tsessionId\x12?\n" +
 	"\bstrength\x18\x11 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthB\x04\xa0\xbb\x18\x03R\bstrength\x12&\n" +
 	"\btrace_id\x18\x12 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\atraceId\x12#\n" +
-	"\x06digest\x18\x13 \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x03R\x06digest\"C\n" +
+	"\x06digest\x18\x13 \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x03R\x06digest\x12\x1a\n" +
+	"\x05count\x18\x14 \x01(\rB\x04\xa0\xbb\x18\x03R\x05count\"C\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04DONE\x10\x01\x12\v\n" +
 	"\aREFUSED\x10\x02\x12\b\n" +
-	"\x04READ\x10\x03\"}\n" +
-	"\x0fAuditCheckpoint\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\tR\x04size\x12\x12\n" +
-	"\x04root\x18\x02 \x01(\fR\x04root\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\xef\x01\n" +
+	"\x04READ\x10\x03\"\x9a\x01\n" +
+	"\x0fAuditCheckpoint\x12\x1b\n" +
+	"\x04size\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04size\x12\x1b\n" +
+	"\x04root\x18\x02 \x01(\fB\a\xbaH\x04z\x02\x18 R\x04root\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
+	"\x04note\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x04note\"\xef\x01\n" +
 	"\x17ListAuditEntriesRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -756,16 +832,20 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\x04zone\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\"\x80\x01\n" +
 	"\x18ListAuditEntriesResponse\x12<\n" +
 	"\raudit_entries\x18\x01 \x03(\v2\x17.naru.api.v1.AuditEntryR\fauditEntries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"1\n" +
 	"\x12ExportAuditRequest\x12\x1b\n" +
-	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04from\x12\x17\n" +
-	"\x02to\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x02to\"\x85\x01\n" +
-	"\x13ExportAuditResponse\x12\x16\n" +
-	"\x06leaves\x18\x01 \x03(\fR\x06leaves\x12>\n" +
-	"\vcheckpoints\x18\x02 \x03(\v2\x1c.naru.api.v1.AuditCheckpointR\vcheckpoints\x12\x16\n" +
-	"\x06before\x18\x03 \x03(\fR\x06before\"8\n" +
-	"\x19GetAuditCheckpointRequest\x12\x1b\n" +
-	"\x04size\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04size\"n\n" +
+	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04from\"\xd8\x01\n" +
+	"\x13ExportAuditResponse\x120\n" +
+	"\x06export\x18\x01 \x01(\v2\x18.naru.api.v1.AuditExportR\x06export\x12!\n" +
+	"\x06leaves\x18\x02 \x03(\fB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06leaves\x12!\n" +
+	"\x06hashes\x18\x03 \x03(\fB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06hashes\x12I\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2\x1c.naru.api.v1.AuditCheckpointB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\vcheckpoints\"\x8a\x01\n" +
+	"\vAuditExport\x12\x1b\n" +
+	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04from\x12\x1d\n" +
+	"\x05count\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x05count\x12 \n" +
+	"\x06before\x18\x03 \x03(\fB\b\xbaH\x05\x92\x01\x02\x10@R\x06before\x12\x1d\n" +
+	"\x04keys\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x04keys\"\x1b\n" +
+	"\x19GetAuditCheckpointRequest\"n\n" +
 	"\x1aGetAuditCheckpointResponse\x12<\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
@@ -791,7 +871,7 @@ func file_naru_api_v1_audit_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_naru_api_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_naru_api_v1_audit_proto_goTypes = []any{
 	(AuditEntry_Outcome)(0),            // 0: naru.api.v1.AuditEntry.Outcome
 	(*AuditEntry)(nil),                 // 1: naru.api.v1.AuditEntry
@@ -800,32 +880,34 @@ var file_naru_api_v1_audit_proto_goTypes = []any{
 	(*ListAuditEntriesResponse)(nil),   // 4: naru.api.v1.ListAuditEntriesResponse
 	(*ExportAuditRequest)(nil),         // 5: naru.api.v1.ExportAuditRequest
 	(*ExportAuditResponse)(nil),        // 6: naru.api.v1.ExportAuditResponse
-	(*GetAuditCheckpointRequest)(nil),  // 7: naru.api.v1.GetAuditCheckpointRequest
-	(*GetAuditCheckpointResponse)(nil), // 8: naru.api.v1.GetAuditCheckpointResponse
-	(*timestamppb.Timestamp)(nil),      // 9: google.protobuf.Timestamp
-	(*Reference)(nil),                  // 10: naru.api.v1.Reference
-	(Session_Strength)(0),              // 11: naru.api.v1.Session.Strength
+	(*AuditExport)(nil),                // 7: naru.api.v1.AuditExport
+	(*GetAuditCheckpointRequest)(nil),  // 8: naru.api.v1.GetAuditCheckpointRequest
+	(*GetAuditCheckpointResponse)(nil), // 9: naru.api.v1.GetAuditCheckpointResponse
+	(*timestamppb.Timestamp)(nil),      // 10: google.protobuf.Timestamp
+	(*Reference)(nil),                  // 11: naru.api.v1.Reference
+	(Session_Strength)(0),              // 12: naru.api.v1.Session.Strength
 }
 var file_naru_api_v1_audit_proto_depIdxs = []int32{
-	9,  // 0: naru.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	10, // 1: naru.api.v1.AuditEntry.target:type_name -> naru.api.v1.Reference
+	10, // 0: naru.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	11, // 1: naru.api.v1.AuditEntry.target:type_name -> naru.api.v1.Reference
 	0,  // 2: naru.api.v1.AuditEntry.outcome:type_name -> naru.api.v1.AuditEntry.Outcome
-	11, // 3: naru.api.v1.AuditEntry.strength:type_name -> naru.api.v1.Session.Strength
-	9,  // 4: naru.api.v1.AuditCheckpoint.time:type_name -> google.protobuf.Timestamp
+	12, // 3: naru.api.v1.AuditEntry.strength:type_name -> naru.api.v1.Session.Strength
+	10, // 4: naru.api.v1.AuditCheckpoint.time:type_name -> google.protobuf.Timestamp
 	1,  // 5: naru.api.v1.ListAuditEntriesResponse.audit_entries:type_name -> naru.api.v1.AuditEntry
-	2,  // 6: naru.api.v1.ExportAuditResponse.checkpoints:type_name -> naru.api.v1.AuditCheckpoint
-	2,  // 7: naru.api.v1.GetAuditCheckpointResponse.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	3,  // 8: naru.api.v1.AuditService.ListAuditEntries:input_type -> naru.api.v1.ListAuditEntriesRequest
-	5,  // 9: naru.api.v1.AuditService.ExportAudit:input_type -> naru.api.v1.ExportAuditRequest
-	7,  // 10: naru.api.v1.AuditService.GetAuditCheckpoint:input_type -> naru.api.v1.GetAuditCheckpointRequest
-	4,  // 11: naru.api.v1.AuditService.ListAuditEntries:output_type -> naru.api.v1.ListAuditEntriesResponse
-	6,  // 12: naru.api.v1.AuditService.ExportAudit:output_type -> naru.api.v1.ExportAuditResponse
-	8,  // 13: naru.api.v1.AuditService.GetAuditCheckpoint:output_type -> naru.api.v1.GetAuditCheckpointResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	7,  // 6: naru.api.v1.ExportAuditResponse.export:type_name -> naru.api.v1.AuditExport
+	2,  // 7: naru.api.v1.ExportAuditResponse.checkpoints:type_name -> naru.api.v1.AuditCheckpoint
+	2,  // 8: naru.api.v1.GetAuditCheckpointResponse.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	3,  // 9: naru.api.v1.AuditService.ListAuditEntries:input_type -> naru.api.v1.ListAuditEntriesRequest
+	5,  // 10: naru.api.v1.AuditService.ExportAudit:input_type -> naru.api.v1.ExportAuditRequest
+	8,  // 11: naru.api.v1.AuditService.GetAuditCheckpoint:input_type -> naru.api.v1.GetAuditCheckpointRequest
+	4,  // 12: naru.api.v1.AuditService.ListAuditEntries:output_type -> naru.api.v1.ListAuditEntriesResponse
+	6,  // 13: naru.api.v1.AuditService.ExportAudit:output_type -> naru.api.v1.ExportAuditResponse
+	9,  // 14: naru.api.v1.AuditService.GetAuditCheckpoint:output_type -> naru.api.v1.GetAuditCheckpointResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_audit_proto_init() }
@@ -842,7 +924,7 @@ func file_naru_api_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_audit_proto_rawDesc), len(file_naru_api_v1_audit_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

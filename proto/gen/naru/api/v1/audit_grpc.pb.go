@@ -32,9 +32,9 @@ const (
 type AuditServiceClient interface {
 	// ListAuditEntries returns a page of entries.
 	ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error)
-	// ExportAudit sends entries with what is needed to verify them offline.
+	// ExportAudit sends the entries up to the newest checkpoint, with what is needed to verify them without a server.
 	ExportAudit(ctx context.Context, in *ExportAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditResponse], error)
-	// GetAuditCheckpoint returns a signed state of the record.
+	// GetAuditCheckpoint returns the newest signed state of the record.
 	GetAuditCheckpoint(ctx context.Context, in *GetAuditCheckpointRequest, opts ...grpc.CallOption) (*GetAuditCheckpointResponse, error)
 }
 
@@ -93,9 +93,9 @@ func (c *auditServiceClient) GetAuditCheckpoint(ctx context.Context, in *GetAudi
 type AuditServiceServer interface {
 	// ListAuditEntries returns a page of entries.
 	ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error)
-	// ExportAudit sends entries with what is needed to verify them offline.
+	// ExportAudit sends the entries up to the newest checkpoint, with what is needed to verify them without a server.
 	ExportAudit(*ExportAuditRequest, grpc.ServerStreamingServer[ExportAuditResponse]) error
-	// GetAuditCheckpoint returns a signed state of the record.
+	// GetAuditCheckpoint returns the newest signed state of the record.
 	GetAuditCheckpoint(context.Context, *GetAuditCheckpointRequest) (*GetAuditCheckpointResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }

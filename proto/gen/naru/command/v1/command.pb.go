@@ -38,6 +38,8 @@ type Command struct {
 	// Set for a write that a client made through the API with a key.
 	Idempotency *Idempotency `protobuf:"bytes,4,opt,name=idempotency,proto3" json:"idempotency,omitempty"`
 	TraceId     string       `protobuf:"bytes,5,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// Who asked and from where, for the record; missing for what the control plane does by itself.
+	Origin *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
 	// What is to be done. Members are numbered from 100, so that Go's output is in ascending order.
 	//
 	// Types that are valid to be assigned to Body:
@@ -102,6 +104,9 @@ type Command struct {
 	//	*Command_LiftQuarantine
 	//	*Command_SetZoneCondition
 	//	*Command_ConsumeWithheld
+	//	*Command_RecordAudit
+	//	*Command_SignAudit
+	//	*Command_AddAuditKey
 	//	*Command_CreateOrganization
 	//	*Command_UpdateOrganization
 	//	*Command_DeleteOrganization
@@ -183,6 +188,13 @@ func (x *Command) GetTraceId() string {
 		return x.TraceId
 	}
 	return ""
+}
+
+func (x *Command) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
 }
 
 func (x *Command) GetBody() isCommand_Body {
@@ -732,6 +744,33 @@ func (x *Command) GetConsumeWithheld() *ConsumeWithheld {
 	return nil
 }
 
+func (x *Command) GetRecordAudit() *RecordAudit {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordAudit); ok {
+			return x.RecordAudit
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSignAudit() *SignAudit {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SignAudit); ok {
+			return x.SignAudit
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddAuditKey() *AddAuditKey {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddAuditKey); ok {
+			return x.AddAuditKey
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetCreateOrganization() *CreateOrganization {
 	if x != nil {
 		if x, ok := x.Body.(*Command_CreateOrganization); ok {
@@ -1109,6 +1148,20 @@ type Command_ConsumeWithheld struct {
 	ConsumeWithheld *ConsumeWithheld `protobuf:"bytes,186,opt,name=consume_withheld,json=consumeWithheld,proto3,oneof"`
 }
 
+type Command_RecordAudit struct {
+	// Something happened that no command did: a login, a refusal, a read of something sensitive.
+	RecordAudit *RecordAudit `protobuf:"bytes,200,opt,name=record_audit,json=recordAudit,proto3,oneof"`
+}
+
+type Command_SignAudit struct {
+	// Checkpoints of the record. They leave no entry: each would make the next one due.
+	SignAudit *SignAudit `protobuf:"bytes,201,opt,name=sign_audit,json=signAudit,proto3,oneof"`
+}
+
+type Command_AddAuditKey struct {
+	AddAuditKey *AddAuditKey `protobuf:"bytes,202,opt,name=add_audit_key,json=addAuditKey,proto3,oneof"`
+}
+
 type Command_CreateOrganization struct {
 	CreateOrganization *CreateOrganization `protobuf:"bytes,220,opt,name=create_organization,json=createOrganization,proto3,oneof"`
 }
@@ -1281,6 +1334,12 @@ func (*Command_SetZoneCondition) isCommand_Body() {}
 
 func (*Command_ConsumeWithheld) isCommand_Body() {}
 
+func (*Command_RecordAudit) isCommand_Body() {}
+
+func (*Command_SignAudit) isCommand_Body() {}
+
+func (*Command_AddAuditKey) isCommand_Body() {}
+
 func (*Command_CreateOrganization) isCommand_Body() {}
 
 func (*Command_UpdateOrganization) isCommand_Body() {}
@@ -1307,6 +1366,86 @@ func (*Command_AddGroupMember) isCommand_Body() {}
 
 func (*Command_RemoveGroupMember) isCommand_Body() {}
 
+// Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
+type Origin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the user, administrator or access token.
+	ActorId string `protobuf:"bytes,1,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// For whom, where it is done on another's behalf.
+	ActingFor string `protobuf:"bytes,2,opt,name=acting_for,json=actingFor,proto3" json:"acting_for,omitempty"`
+	// The zone at whose edge it was asked for; empty: the control network.
+	ZoneId        string              `protobuf:"bytes,3,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	SessionId     string              `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Strength      v1.Session_Strength `protobuf:"varint,5,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Origin) Reset() {
+	*x = Origin{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Origin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Origin) ProtoMessage() {}
+
+func (x *Origin) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Origin.ProtoReflect.Descriptor instead.
+func (*Origin) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Origin) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *Origin) GetActingFor() string {
+	if x != nil {
+		return x.ActingFor
+	}
+	return ""
+}
+
+func (x *Origin) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *Origin) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Origin) GetStrength() v1.Session_Strength {
+	if x != nil {
+		return x.Strength
+	}
+	return v1.Session_Strength(0)
+}
+
 // Idempotency keeps a client's repeated write from being done twice.
 type Idempotency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1319,7 +1458,7 @@ type Idempotency struct {
 
 func (x *Idempotency) Reset() {
 	*x = Idempotency{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[1]
+	mi := &file_naru_command_v1_command_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1470,7 @@ func (x *Idempotency) String() string {
 func (*Idempotency) ProtoMessage() {}
 
 func (x *Idempotency) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[1]
+	mi := &file_naru_command_v1_command_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1483,7 @@ func (x *Idempotency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Idempotency.ProtoReflect.Descriptor instead.
 func (*Idempotency) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{1}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Idempotency) GetKey() string {
@@ -1378,7 +1517,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[2]
+	mi := &file_naru_command_v1_command_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1529,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[2]
+	mi := &file_naru_command_v1_command_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1542,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{2}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -1450,7 +1589,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[3]
+	mi := &file_naru_command_v1_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1601,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[3]
+	mi := &file_naru_command_v1_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1614,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{3}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Bootstrap) GetFederation() string {
@@ -1530,7 +1669,7 @@ type Noop struct {
 
 func (x *Noop) Reset() {
 	*x = Noop{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[4]
+	mi := &file_naru_command_v1_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1681,7 @@ func (x *Noop) String() string {
 func (*Noop) ProtoMessage() {}
 
 func (x *Noop) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[4]
+	mi := &file_naru_command_v1_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1694,7 @@ func (x *Noop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Noop.ProtoReflect.Descriptor instead.
 func (*Noop) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{4}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Noop) GetMark() bool {
@@ -1575,7 +1714,7 @@ type RecordEvent struct {
 
 func (x *RecordEvent) Reset() {
 	*x = RecordEvent{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[5]
+	mi := &file_naru_command_v1_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1726,7 @@ func (x *RecordEvent) String() string {
 func (*RecordEvent) ProtoMessage() {}
 
 func (x *RecordEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[5]
+	mi := &file_naru_command_v1_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1739,7 @@ func (x *RecordEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
 func (*RecordEvent) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RecordEvent) GetEvent() *v1.Event {
@@ -1623,7 +1762,7 @@ type StateHash struct {
 
 func (x *StateHash) Reset() {
 	*x = StateHash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[6]
+	mi := &file_naru_command_v1_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1774,7 @@ func (x *StateHash) String() string {
 func (*StateHash) ProtoMessage() {}
 
 func (x *StateHash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[6]
+	mi := &file_naru_command_v1_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1787,7 @@ func (x *StateHash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHash.ProtoReflect.Descriptor instead.
 func (*StateHash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StateHash) GetIndex() uint64 {
@@ -1679,7 +1818,7 @@ type ReportDivergence struct {
 
 func (x *ReportDivergence) Reset() {
 	*x = ReportDivergence{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[7]
+	mi := &file_naru_command_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1830,7 @@ func (x *ReportDivergence) String() string {
 func (*ReportDivergence) ProtoMessage() {}
 
 func (x *ReportDivergence) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[7]
+	mi := &file_naru_command_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1843,7 @@ func (x *ReportDivergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDivergence.ProtoReflect.Descriptor instead.
 func (*ReportDivergence) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReportDivergence) GetIndex() uint64 {
@@ -1738,7 +1877,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	mi := &file_naru_command_v1_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1889,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[8]
+	mi := &file_naru_command_v1_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1902,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Backup) GetId() string {
@@ -1787,7 +1926,7 @@ type BeginEpoch struct {
 
 func (x *BeginEpoch) Reset() {
 	*x = BeginEpoch{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[9]
+	mi := &file_naru_command_v1_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1938,7 @@ func (x *BeginEpoch) String() string {
 func (*BeginEpoch) ProtoMessage() {}
 
 func (x *BeginEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[9]
+	mi := &file_naru_command_v1_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1951,7 @@ func (x *BeginEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginEpoch.ProtoReflect.Descriptor instead.
 func (*BeginEpoch) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BeginEpoch) GetEpoch() uint64 {
@@ -1855,7 +1994,7 @@ type Prune struct {
 
 func (x *Prune) Reset() {
 	*x = Prune{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[10]
+	mi := &file_naru_command_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2006,7 @@ func (x *Prune) String() string {
 func (*Prune) ProtoMessage() {}
 
 func (x *Prune) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[10]
+	mi := &file_naru_command_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2019,7 @@ func (x *Prune) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prune.ProtoReflect.Descriptor instead.
 func (*Prune) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Prune) GetBefore() *timestamppb.Timestamp {
@@ -1913,7 +2052,7 @@ type RaiseFeatureLevel struct {
 
 func (x *RaiseFeatureLevel) Reset() {
 	*x = RaiseFeatureLevel{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[11]
+	mi := &file_naru_command_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2064,7 @@ func (x *RaiseFeatureLevel) String() string {
 func (*RaiseFeatureLevel) ProtoMessage() {}
 
 func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[11]
+	mi := &file_naru_command_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2077,7 @@ func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevel.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RaiseFeatureLevel) GetLevel() uint32 {
@@ -1957,7 +2096,7 @@ type CreateZone struct {
 
 func (x *CreateZone) Reset() {
 	*x = CreateZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[12]
+	mi := &file_naru_command_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2108,7 @@ func (x *CreateZone) String() string {
 func (*CreateZone) ProtoMessage() {}
 
 func (x *CreateZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[12]
+	mi := &file_naru_command_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2121,7 @@ func (x *CreateZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateZone.ProtoReflect.Descriptor instead.
 func (*CreateZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateZone) GetZone() *v1.Zone {
@@ -2003,7 +2142,7 @@ type UpdateZone struct {
 
 func (x *UpdateZone) Reset() {
 	*x = UpdateZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[13]
+	mi := &file_naru_command_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2154,7 @@ func (x *UpdateZone) String() string {
 func (*UpdateZone) ProtoMessage() {}
 
 func (x *UpdateZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[13]
+	mi := &file_naru_command_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2167,7 @@ func (x *UpdateZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateZone.ProtoReflect.Descriptor instead.
 func (*UpdateZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateZone) GetZone() *v1.Zone {
@@ -2056,7 +2195,7 @@ type DeleteNoun struct {
 
 func (x *DeleteNoun) Reset() {
 	*x = DeleteNoun{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[14]
+	mi := &file_naru_command_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2207,7 @@ func (x *DeleteNoun) String() string {
 func (*DeleteNoun) ProtoMessage() {}
 
 func (x *DeleteNoun) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[14]
+	mi := &file_naru_command_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2220,7 @@ func (x *DeleteNoun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNoun.ProtoReflect.Descriptor instead.
 func (*DeleteNoun) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteNoun) GetId() string {
@@ -2107,7 +2246,7 @@ type CreateCluster struct {
 
 func (x *CreateCluster) Reset() {
 	*x = CreateCluster{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[15]
+	mi := &file_naru_command_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2258,7 @@ func (x *CreateCluster) String() string {
 func (*CreateCluster) ProtoMessage() {}
 
 func (x *CreateCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[15]
+	mi := &file_naru_command_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2271,7 @@ func (x *CreateCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCluster.ProtoReflect.Descriptor instead.
 func (*CreateCluster) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateCluster) GetCluster() *v1.Cluster {
@@ -2152,7 +2291,7 @@ type UpdateCluster struct {
 
 func (x *UpdateCluster) Reset() {
 	*x = UpdateCluster{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[16]
+	mi := &file_naru_command_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2303,7 @@ func (x *UpdateCluster) String() string {
 func (*UpdateCluster) ProtoMessage() {}
 
 func (x *UpdateCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[16]
+	mi := &file_naru_command_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2316,7 @@ func (x *UpdateCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCluster.ProtoReflect.Descriptor instead.
 func (*UpdateCluster) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateCluster) GetCluster() *v1.Cluster {
@@ -2203,7 +2342,7 @@ type CreateHost struct {
 
 func (x *CreateHost) Reset() {
 	*x = CreateHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[17]
+	mi := &file_naru_command_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2354,7 @@ func (x *CreateHost) String() string {
 func (*CreateHost) ProtoMessage() {}
 
 func (x *CreateHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[17]
+	mi := &file_naru_command_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2367,7 @@ func (x *CreateHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHost.ProtoReflect.Descriptor instead.
 func (*CreateHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateHost) GetHost() *v1.Host {
@@ -2248,7 +2387,7 @@ type UpdateHost struct {
 
 func (x *UpdateHost) Reset() {
 	*x = UpdateHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[18]
+	mi := &file_naru_command_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2399,7 @@ func (x *UpdateHost) String() string {
 func (*UpdateHost) ProtoMessage() {}
 
 func (x *UpdateHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[18]
+	mi := &file_naru_command_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2412,7 @@ func (x *UpdateHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHost.ProtoReflect.Descriptor instead.
 func (*UpdateHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateHost) GetHost() *v1.Host {
@@ -2299,7 +2438,7 @@ type CreateFlavor struct {
 
 func (x *CreateFlavor) Reset() {
 	*x = CreateFlavor{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[19]
+	mi := &file_naru_command_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2450,7 @@ func (x *CreateFlavor) String() string {
 func (*CreateFlavor) ProtoMessage() {}
 
 func (x *CreateFlavor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[19]
+	mi := &file_naru_command_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2463,7 @@ func (x *CreateFlavor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateFlavor.ProtoReflect.Descriptor instead.
 func (*CreateFlavor) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateFlavor) GetFlavor() *v1.Flavor {
@@ -2344,7 +2483,7 @@ type UpdateFlavor struct {
 
 func (x *UpdateFlavor) Reset() {
 	*x = UpdateFlavor{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[20]
+	mi := &file_naru_command_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2495,7 @@ func (x *UpdateFlavor) String() string {
 func (*UpdateFlavor) ProtoMessage() {}
 
 func (x *UpdateFlavor) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[20]
+	mi := &file_naru_command_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2508,7 @@ func (x *UpdateFlavor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFlavor.ProtoReflect.Descriptor instead.
 func (*UpdateFlavor) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateFlavor) GetFlavor() *v1.Flavor {
@@ -2395,7 +2534,7 @@ type CreateImage struct {
 
 func (x *CreateImage) Reset() {
 	*x = CreateImage{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[21]
+	mi := &file_naru_command_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2546,7 @@ func (x *CreateImage) String() string {
 func (*CreateImage) ProtoMessage() {}
 
 func (x *CreateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[21]
+	mi := &file_naru_command_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2559,7 @@ func (x *CreateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateImage.ProtoReflect.Descriptor instead.
 func (*CreateImage) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateImage) GetImage() *v1.Image {
@@ -2440,7 +2579,7 @@ type UpdateImage struct {
 
 func (x *UpdateImage) Reset() {
 	*x = UpdateImage{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[22]
+	mi := &file_naru_command_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2591,7 @@ func (x *UpdateImage) String() string {
 func (*UpdateImage) ProtoMessage() {}
 
 func (x *UpdateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[22]
+	mi := &file_naru_command_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2604,7 @@ func (x *UpdateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateImage.ProtoReflect.Descriptor instead.
 func (*UpdateImage) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateImage) GetImage() *v1.Image {
@@ -2491,7 +2630,7 @@ type CreateProject struct {
 
 func (x *CreateProject) Reset() {
 	*x = CreateProject{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[23]
+	mi := &file_naru_command_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2642,7 @@ func (x *CreateProject) String() string {
 func (*CreateProject) ProtoMessage() {}
 
 func (x *CreateProject) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[23]
+	mi := &file_naru_command_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2655,7 @@ func (x *CreateProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProject.ProtoReflect.Descriptor instead.
 func (*CreateProject) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateProject) GetProject() *v1.Project {
@@ -2536,7 +2675,7 @@ type UpdateProject struct {
 
 func (x *UpdateProject) Reset() {
 	*x = UpdateProject{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[24]
+	mi := &file_naru_command_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2687,7 @@ func (x *UpdateProject) String() string {
 func (*UpdateProject) ProtoMessage() {}
 
 func (x *UpdateProject) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[24]
+	mi := &file_naru_command_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2700,7 @@ func (x *UpdateProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProject.ProtoReflect.Descriptor instead.
 func (*UpdateProject) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateProject) GetProject() *v1.Project {
@@ -2587,7 +2726,7 @@ type CreateBroker struct {
 
 func (x *CreateBroker) Reset() {
 	*x = CreateBroker{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[25]
+	mi := &file_naru_command_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2738,7 @@ func (x *CreateBroker) String() string {
 func (*CreateBroker) ProtoMessage() {}
 
 func (x *CreateBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[25]
+	mi := &file_naru_command_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2751,7 @@ func (x *CreateBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBroker.ProtoReflect.Descriptor instead.
 func (*CreateBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateBroker) GetBroker() *v1.Broker {
@@ -2632,7 +2771,7 @@ type UpdateBroker struct {
 
 func (x *UpdateBroker) Reset() {
 	*x = UpdateBroker{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[26]
+	mi := &file_naru_command_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2783,7 @@ func (x *UpdateBroker) String() string {
 func (*UpdateBroker) ProtoMessage() {}
 
 func (x *UpdateBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[26]
+	mi := &file_naru_command_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2796,7 @@ func (x *UpdateBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBroker.ProtoReflect.Descriptor instead.
 func (*UpdateBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateBroker) GetBroker() *v1.Broker {
@@ -2688,7 +2827,7 @@ type CreateVM struct {
 
 func (x *CreateVM) Reset() {
 	*x = CreateVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[27]
+	mi := &file_naru_command_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2839,7 @@ func (x *CreateVM) String() string {
 func (*CreateVM) ProtoMessage() {}
 
 func (x *CreateVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[27]
+	mi := &file_naru_command_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2852,7 @@ func (x *CreateVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVM.ProtoReflect.Descriptor instead.
 func (*CreateVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateVM) GetVm() *v1.VM {
@@ -2755,7 +2894,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[28]
+	mi := &file_naru_command_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2906,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[28]
+	mi := &file_naru_command_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2919,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Read) GetNoun() *v1.Reference {
@@ -2808,7 +2947,7 @@ type UpdateVM struct {
 
 func (x *UpdateVM) Reset() {
 	*x = UpdateVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	mi := &file_naru_command_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +2959,7 @@ func (x *UpdateVM) String() string {
 func (*UpdateVM) ProtoMessage() {}
 
 func (x *UpdateVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[29]
+	mi := &file_naru_command_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +2972,7 @@ func (x *UpdateVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateVM.ProtoReflect.Descriptor instead.
 func (*UpdateVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateVM) GetVm() *v1.VM {
@@ -2867,7 +3006,7 @@ type SetVMDesired struct {
 
 func (x *SetVMDesired) Reset() {
 	*x = SetVMDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[30]
+	mi := &file_naru_command_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3018,7 @@ func (x *SetVMDesired) String() string {
 func (*SetVMDesired) ProtoMessage() {}
 
 func (x *SetVMDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[30]
+	mi := &file_naru_command_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3031,7 @@ func (x *SetVMDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVMDesired.ProtoReflect.Descriptor instead.
 func (*SetVMDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetVMDesired) GetVmId() string {
@@ -2957,7 +3096,7 @@ type OrderVM struct {
 
 func (x *OrderVM) Reset() {
 	*x = OrderVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[31]
+	mi := &file_naru_command_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3108,7 @@ func (x *OrderVM) String() string {
 func (*OrderVM) ProtoMessage() {}
 
 func (x *OrderVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[31]
+	mi := &file_naru_command_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3121,7 @@ func (x *OrderVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderVM.ProtoReflect.Descriptor instead.
 func (*OrderVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OrderVM) GetVmId() string {
@@ -3033,7 +3172,7 @@ type ResolveOperation struct {
 
 func (x *ResolveOperation) Reset() {
 	*x = ResolveOperation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[32]
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3184,7 @@ func (x *ResolveOperation) String() string {
 func (*ResolveOperation) ProtoMessage() {}
 
 func (x *ResolveOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[32]
+	mi := &file_naru_command_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3197,7 @@ func (x *ResolveOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveOperation.ProtoReflect.Descriptor instead.
 func (*ResolveOperation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ResolveOperation) GetOperationId() string {
@@ -3099,7 +3238,7 @@ type ExpireOperations struct {
 
 func (x *ExpireOperations) Reset() {
 	*x = ExpireOperations{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3250,7 @@ func (x *ExpireOperations) String() string {
 func (*ExpireOperations) ProtoMessage() {}
 
 func (x *ExpireOperations) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[33]
+	mi := &file_naru_command_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3263,7 @@ func (x *ExpireOperations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireOperations.ProtoReflect.Descriptor instead.
 func (*ExpireOperations) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExpireOperations) GetOperationIds() []string {
@@ -3143,7 +3282,7 @@ type PutServer struct {
 
 func (x *PutServer) Reset() {
 	*x = PutServer{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3294,7 @@ func (x *PutServer) String() string {
 func (*PutServer) ProtoMessage() {}
 
 func (x *PutServer) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[34]
+	mi := &file_naru_command_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3307,7 @@ func (x *PutServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutServer.ProtoReflect.Descriptor instead.
 func (*PutServer) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PutServer) GetServer() *v1.Server {
@@ -3191,7 +3330,7 @@ type SetZoneCondition struct {
 
 func (x *SetZoneCondition) Reset() {
 	*x = SetZoneCondition{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3342,7 @@ func (x *SetZoneCondition) String() string {
 func (*SetZoneCondition) ProtoMessage() {}
 
 func (x *SetZoneCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[35]
+	mi := &file_naru_command_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3355,7 @@ func (x *SetZoneCondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetZoneCondition.ProtoReflect.Descriptor instead.
 func (*SetZoneCondition) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetZoneCondition) GetZoneId() string {
@@ -3260,7 +3399,7 @@ type SetZoneSession struct {
 
 func (x *SetZoneSession) Reset() {
 	*x = SetZoneSession{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3411,7 @@ func (x *SetZoneSession) String() string {
 func (*SetZoneSession) ProtoMessage() {}
 
 func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[36]
+	mi := &file_naru_command_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3424,7 @@ func (x *SetZoneSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetZoneSession.ProtoReflect.Descriptor instead.
 func (*SetZoneSession) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SetZoneSession) GetZoneId() string {
@@ -3354,7 +3493,7 @@ type AcknowledgeDesired struct {
 
 func (x *AcknowledgeDesired) Reset() {
 	*x = AcknowledgeDesired{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3505,7 @@ func (x *AcknowledgeDesired) String() string {
 func (*AcknowledgeDesired) ProtoMessage() {}
 
 func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[37]
+	mi := &file_naru_command_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3518,7 @@ func (x *AcknowledgeDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeDesired.ProtoReflect.Descriptor instead.
 func (*AcknowledgeDesired) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AcknowledgeDesired) GetZoneId() string {
@@ -3406,7 +3545,7 @@ type Observe struct {
 
 func (x *Observe) Reset() {
 	*x = Observe{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3557,7 @@ func (x *Observe) String() string {
 func (*Observe) ProtoMessage() {}
 
 func (x *Observe) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[38]
+	mi := &file_naru_command_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3570,7 @@ func (x *Observe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observe.ProtoReflect.Descriptor instead.
 func (*Observe) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Observe) GetZoneId() string {
@@ -3458,7 +3597,7 @@ type AppendJournal struct {
 
 func (x *AppendJournal) Reset() {
 	*x = AppendJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3609,7 @@ func (x *AppendJournal) String() string {
 func (*AppendJournal) ProtoMessage() {}
 
 func (x *AppendJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[39]
+	mi := &file_naru_command_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3622,7 @@ func (x *AppendJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendJournal.ProtoReflect.Descriptor instead.
 func (*AppendJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AppendJournal) GetZoneId() string {
@@ -3510,7 +3649,7 @@ type AcknowledgeJournal struct {
 
 func (x *AcknowledgeJournal) Reset() {
 	*x = AcknowledgeJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3661,7 @@ func (x *AcknowledgeJournal) String() string {
 func (*AcknowledgeJournal) ProtoMessage() {}
 
 func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[40]
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3674,7 @@ func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeJournal.ProtoReflect.Descriptor instead.
 func (*AcknowledgeJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AcknowledgeJournal) GetZoneId() string {
@@ -3564,7 +3703,7 @@ type DeclareHost struct {
 
 func (x *DeclareHost) Reset() {
 	*x = DeclareHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3715,7 @@ func (x *DeclareHost) String() string {
 func (*DeclareHost) ProtoMessage() {}
 
 func (x *DeclareHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3728,7 @@ func (x *DeclareHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
 func (*DeclareHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeclareHost) GetHostId() string {
@@ -3623,7 +3762,7 @@ type LiftQuarantine struct {
 
 func (x *LiftQuarantine) Reset() {
 	*x = LiftQuarantine{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3774,7 @@ func (x *LiftQuarantine) String() string {
 func (*LiftQuarantine) ProtoMessage() {}
 
 func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3787,7 @@ func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
 func (*LiftQuarantine) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LiftQuarantine) GetZoneId() string {
@@ -3675,7 +3814,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +3826,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +3839,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -3728,7 +3867,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +3879,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +3892,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -3779,7 +3918,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +3930,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +3943,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -3823,7 +3962,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +3974,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +3987,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -3870,7 +4009,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[47]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3882,7 +4021,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[47]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3895,7 +4034,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -3928,7 +4067,7 @@ type CreateOrganization struct {
 
 func (x *CreateOrganization) Reset() {
 	*x = CreateOrganization{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4079,7 @@ func (x *CreateOrganization) String() string {
 func (*CreateOrganization) ProtoMessage() {}
 
 func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4092,7 @@ func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOrganization.ProtoReflect.Descriptor instead.
 func (*CreateOrganization) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateOrganization) GetOrganization() *v1.Organization {
@@ -3973,7 +4112,7 @@ type UpdateOrganization struct {
 
 func (x *UpdateOrganization) Reset() {
 	*x = UpdateOrganization{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3985,7 +4124,7 @@ func (x *UpdateOrganization) String() string {
 func (*UpdateOrganization) ProtoMessage() {}
 
 func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3998,7 +4137,7 @@ func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOrganization.ProtoReflect.Descriptor instead.
 func (*UpdateOrganization) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpdateOrganization) GetOrganization() *v1.Organization {
@@ -4024,7 +4163,7 @@ type CreateUser struct {
 
 func (x *CreateUser) Reset() {
 	*x = CreateUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4175,7 @@ func (x *CreateUser) String() string {
 func (*CreateUser) ProtoMessage() {}
 
 func (x *CreateUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4188,7 @@ func (x *CreateUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUser.ProtoReflect.Descriptor instead.
 func (*CreateUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateUser) GetUser() *v1.User {
@@ -4070,7 +4209,7 @@ type UpdateUser struct {
 
 func (x *UpdateUser) Reset() {
 	*x = UpdateUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4082,7 +4221,7 @@ func (x *UpdateUser) String() string {
 func (*UpdateUser) ProtoMessage() {}
 
 func (x *UpdateUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4095,7 +4234,7 @@ func (x *UpdateUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUser.ProtoReflect.Descriptor instead.
 func (*UpdateUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UpdateUser) GetUser() *v1.User {
@@ -4122,7 +4261,7 @@ type DisableUser struct {
 
 func (x *DisableUser) Reset() {
 	*x = DisableUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4273,7 @@ func (x *DisableUser) String() string {
 func (*DisableUser) ProtoMessage() {}
 
 func (x *DisableUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4286,7 @@ func (x *DisableUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableUser.ProtoReflect.Descriptor instead.
 func (*DisableUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DisableUser) GetUserId() string {
@@ -4174,7 +4313,7 @@ type EnableUser struct {
 
 func (x *EnableUser) Reset() {
 	*x = EnableUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4186,7 +4325,7 @@ func (x *EnableUser) String() string {
 func (*EnableUser) ProtoMessage() {}
 
 func (x *EnableUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4199,7 +4338,7 @@ func (x *EnableUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableUser.ProtoReflect.Descriptor instead.
 func (*EnableUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *EnableUser) GetUserId() string {
@@ -4225,7 +4364,7 @@ type CreateGroup struct {
 
 func (x *CreateGroup) Reset() {
 	*x = CreateGroup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4376,7 @@ func (x *CreateGroup) String() string {
 func (*CreateGroup) ProtoMessage() {}
 
 func (x *CreateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4389,7 @@ func (x *CreateGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroup.ProtoReflect.Descriptor instead.
 func (*CreateGroup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreateGroup) GetGroup() *v1.Group {
@@ -4270,7 +4409,7 @@ type UpdateGroup struct {
 
 func (x *UpdateGroup) Reset() {
 	*x = UpdateGroup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4282,7 +4421,7 @@ func (x *UpdateGroup) String() string {
 func (*UpdateGroup) ProtoMessage() {}
 
 func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4295,7 +4434,7 @@ func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGroup.ProtoReflect.Descriptor instead.
 func (*UpdateGroup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UpdateGroup) GetGroup() *v1.Group {
@@ -4322,7 +4461,7 @@ type AddGroupMember struct {
 
 func (x *AddGroupMember) Reset() {
 	*x = AddGroupMember{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4473,7 @@ func (x *AddGroupMember) String() string {
 func (*AddGroupMember) ProtoMessage() {}
 
 func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4486,7 @@ func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGroupMember.ProtoReflect.Descriptor instead.
 func (*AddGroupMember) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AddGroupMember) GetGroupId() string {
@@ -4374,7 +4513,7 @@ type RemoveGroupMember struct {
 
 func (x *RemoveGroupMember) Reset() {
 	*x = RemoveGroupMember{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4525,7 @@ func (x *RemoveGroupMember) String() string {
 func (*RemoveGroupMember) ProtoMessage() {}
 
 func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4538,7 @@ func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupMember.ProtoReflect.Descriptor instead.
 func (*RemoveGroupMember) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RemoveGroupMember) GetGroupId() string {
@@ -4416,6 +4555,151 @@ func (x *RemoveGroupMember) GetUserId() string {
 	return ""
 }
 
+// RecordAudit writes an entry. Its sequence and time, and what the command's origin says, are set when it is carried out.
+// An actor that it names goes before the command's: who failed to log in, as they called themselves.
+type RecordAudit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         *v1.AuditEntry         `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordAudit) Reset() {
+	*x = RecordAudit{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordAudit) ProtoMessage() {}
+
+func (x *RecordAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordAudit.ProtoReflect.Descriptor instead.
+func (*RecordAudit) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *RecordAudit) GetEntry() *v1.AuditEntry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+// SignAudit stores a checkpoint of the record as it is or was.
+type SignAudit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoint    *v1.AuditCheckpoint    `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignAudit) Reset() {
+	*x = SignAudit{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignAudit) ProtoMessage() {}
+
+func (x *SignAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignAudit.ProtoReflect.Descriptor instead.
+func (*SignAudit) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *SignAudit) GetCheckpoint() *v1.AuditCheckpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+// AddAuditKey makes a key the one that signs checkpoints.
+type AddAuditKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   *AuditKey              `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Public key of the newest, as the proposer read it; another one now is refused.
+	After         string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAuditKey) Reset() {
+	*x = AddAuditKey{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAuditKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAuditKey) ProtoMessage() {}
+
+func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAuditKey.ProtoReflect.Descriptor instead.
+func (*AddAuditKey) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *AddAuditKey) GetKey() *AuditKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *AddAuditKey) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -4426,7 +4710,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[58]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4438,7 +4722,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[58]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4451,7 +4735,7 @@ func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDivergence_Server.ProtoReflect.Descriptor instead.
 func (*ReportDivergence_Server) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{7, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{8, 0}
 }
 
 func (x *ReportDivergence_Server) GetServerId() string {
@@ -4472,13 +4756,14 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xb5*\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xad,\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
 	"\x05actor\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05actor\x12>\n" +
 	"\vidempotency\x18\x04 \x01(\v2\x1c.naru.command.v1.IdempotencyR\vidempotency\x12\"\n" +
-	"\btrace_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\atraceId\x12:\n" +
+	"\btrace_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\atraceId\x12/\n" +
+	"\x06origin\x18\x06 \x01(\v2\x17.naru.command.v1.OriginR\x06origin\x12:\n" +
 	"\tbootstrap\x18d \x01(\v2\x1a.naru.command.v1.BootstrapH\x00R\tbootstrap\x12+\n" +
 	"\x04noop\x18e \x01(\v2\x15.naru.command.v1.NoopH\x00R\x04noop\x12>\n" +
 	"\vbegin_epoch\x18f \x01(\v2\x1b.naru.command.v1.BeginEpochH\x00R\n" +
@@ -4547,7 +4832,11 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12K\n" +
 	"\x0flift_quarantine\x18\xbb\x01 \x01(\v2\x1f.naru.command.v1.LiftQuarantineH\x00R\x0eliftQuarantine\x12R\n" +
 	"\x12set_zone_condition\x18\xbd\x01 \x01(\v2!.naru.command.v1.SetZoneConditionH\x00R\x10setZoneCondition\x12N\n" +
-	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12W\n" +
+	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12B\n" +
+	"\frecord_audit\x18\xc8\x01 \x01(\v2\x1c.naru.command.v1.RecordAuditH\x00R\vrecordAudit\x12<\n" +
+	"\n" +
+	"sign_audit\x18\xc9\x01 \x01(\v2\x1a.naru.command.v1.SignAuditH\x00R\tsignAudit\x12C\n" +
+	"\radd_audit_key\x18\xca\x01 \x01(\v2\x1c.naru.command.v1.AddAuditKeyH\x00R\vaddAuditKey\x12W\n" +
 	"\x13create_organization\x18\xdc\x01 \x01(\v2#.naru.command.v1.CreateOrganizationH\x00R\x12createOrganization\x12W\n" +
 	"\x13update_organization\x18\xdd\x01 \x01(\v2#.naru.command.v1.UpdateOrganizationH\x00R\x12updateOrganization\x12O\n" +
 	"\x13delete_organization\x18\xde\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x12deleteOrganization\x12?\n" +
@@ -4565,7 +4854,15 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\fdelete_group\x18\xe6\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteGroup\x12L\n" +
 	"\x10add_group_member\x18\xe7\x01 \x01(\v2\x1f.naru.command.v1.AddGroupMemberH\x00R\x0eaddGroupMember\x12U\n" +
 	"\x13remove_group_member\x18\xe8\x01 \x01(\v2\".naru.command.v1.RemoveGroupMemberH\x00R\x11removeGroupMemberB\r\n" +
-	"\x04body\x12\x05\xbaH\x02\b\x01\"U\n" +
+	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
+	"\x06Origin\x12\"\n" +
+	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
+	"\n" +
+	"acting_for\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tactingFor\x12 \n" +
+	"\azone_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12&\n" +
+	"\n" +
+	"session_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\tsessionId\x129\n" +
+	"\bstrength\x18\x05 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthR\bstrength\"U\n" +
 	"\vIdempotency\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x03key\x12*\n" +
 	"\frequest_hash\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\vrequestHash\"\x98\x01\n" +
@@ -4764,7 +5061,16 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\"G\n" +
 	"\x11RemoveGroupMember\x12\x19\n" +
 	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12\x17\n" +
-	"\auser_id\x18\x02 \x01(\tR\x06userIdBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\auser_id\x18\x02 \x01(\tR\x06userId\"<\n" +
+	"\vRecordAudit\x12-\n" +
+	"\x05entry\x18\x01 \x01(\v2\x17.naru.api.v1.AuditEntryR\x05entry\"I\n" +
+	"\tSignAudit\x12<\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
+	"checkpoint\"P\n" +
+	"\vAddAuditKey\x12+\n" +
+	"\x03key\x18\x01 \x01(\v2\x19.naru.command.v1.AuditKeyR\x03key\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05afterBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -4778,237 +5084,253 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
-	(*Idempotency)(nil),                     // 1: naru.command.v1.Idempotency
-	(*Result)(nil),                          // 2: naru.command.v1.Result
-	(*Bootstrap)(nil),                       // 3: naru.command.v1.Bootstrap
-	(*Noop)(nil),                            // 4: naru.command.v1.Noop
-	(*RecordEvent)(nil),                     // 5: naru.command.v1.RecordEvent
-	(*StateHash)(nil),                       // 6: naru.command.v1.StateHash
-	(*ReportDivergence)(nil),                // 7: naru.command.v1.ReportDivergence
-	(*Backup)(nil),                          // 8: naru.command.v1.Backup
-	(*BeginEpoch)(nil),                      // 9: naru.command.v1.BeginEpoch
-	(*Prune)(nil),                           // 10: naru.command.v1.Prune
-	(*RaiseFeatureLevel)(nil),               // 11: naru.command.v1.RaiseFeatureLevel
-	(*CreateZone)(nil),                      // 12: naru.command.v1.CreateZone
-	(*UpdateZone)(nil),                      // 13: naru.command.v1.UpdateZone
-	(*DeleteNoun)(nil),                      // 14: naru.command.v1.DeleteNoun
-	(*CreateCluster)(nil),                   // 15: naru.command.v1.CreateCluster
-	(*UpdateCluster)(nil),                   // 16: naru.command.v1.UpdateCluster
-	(*CreateHost)(nil),                      // 17: naru.command.v1.CreateHost
-	(*UpdateHost)(nil),                      // 18: naru.command.v1.UpdateHost
-	(*CreateFlavor)(nil),                    // 19: naru.command.v1.CreateFlavor
-	(*UpdateFlavor)(nil),                    // 20: naru.command.v1.UpdateFlavor
-	(*CreateImage)(nil),                     // 21: naru.command.v1.CreateImage
-	(*UpdateImage)(nil),                     // 22: naru.command.v1.UpdateImage
-	(*CreateProject)(nil),                   // 23: naru.command.v1.CreateProject
-	(*UpdateProject)(nil),                   // 24: naru.command.v1.UpdateProject
-	(*CreateBroker)(nil),                    // 25: naru.command.v1.CreateBroker
-	(*UpdateBroker)(nil),                    // 26: naru.command.v1.UpdateBroker
-	(*CreateVM)(nil),                        // 27: naru.command.v1.CreateVM
-	(*Read)(nil),                            // 28: naru.command.v1.Read
-	(*UpdateVM)(nil),                        // 29: naru.command.v1.UpdateVM
-	(*SetVMDesired)(nil),                    // 30: naru.command.v1.SetVMDesired
-	(*OrderVM)(nil),                         // 31: naru.command.v1.OrderVM
-	(*ResolveOperation)(nil),                // 32: naru.command.v1.ResolveOperation
-	(*ExpireOperations)(nil),                // 33: naru.command.v1.ExpireOperations
-	(*PutServer)(nil),                       // 34: naru.command.v1.PutServer
-	(*SetZoneCondition)(nil),                // 35: naru.command.v1.SetZoneCondition
-	(*SetZoneSession)(nil),                  // 36: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 37: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 38: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 39: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 40: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 41: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 42: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 43: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 44: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 45: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 46: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 47: naru.command.v1.RenewAdministrator
-	(*CreateOrganization)(nil),              // 48: naru.command.v1.CreateOrganization
-	(*UpdateOrganization)(nil),              // 49: naru.command.v1.UpdateOrganization
-	(*CreateUser)(nil),                      // 50: naru.command.v1.CreateUser
-	(*UpdateUser)(nil),                      // 51: naru.command.v1.UpdateUser
-	(*DisableUser)(nil),                     // 52: naru.command.v1.DisableUser
-	(*EnableUser)(nil),                      // 53: naru.command.v1.EnableUser
-	(*CreateGroup)(nil),                     // 54: naru.command.v1.CreateGroup
-	(*UpdateGroup)(nil),                     // 55: naru.command.v1.UpdateGroup
-	(*AddGroupMember)(nil),                  // 56: naru.command.v1.AddGroupMember
-	(*RemoveGroupMember)(nil),               // 57: naru.command.v1.RemoveGroupMember
-	(*ReportDivergence_Server)(nil),         // 58: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 59: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 60: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 61: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 62: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 63: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 64: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 65: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 66: naru.command.v1.RetireAuthority
-	(*v1.Problem)(nil),                      // 67: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 68: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 69: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 70: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 71: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 72: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 73: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 74: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 75: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 76: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 77: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 78: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 79: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 80: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 81: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 82: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 83: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 84: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 85: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 86: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 87: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 88: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 89: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 90: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 91: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 92: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 93: naru.api.v1.User
-	(*v1.Group)(nil),                        // 94: naru.api.v1.Group
+	(*Origin)(nil),                          // 1: naru.command.v1.Origin
+	(*Idempotency)(nil),                     // 2: naru.command.v1.Idempotency
+	(*Result)(nil),                          // 3: naru.command.v1.Result
+	(*Bootstrap)(nil),                       // 4: naru.command.v1.Bootstrap
+	(*Noop)(nil),                            // 5: naru.command.v1.Noop
+	(*RecordEvent)(nil),                     // 6: naru.command.v1.RecordEvent
+	(*StateHash)(nil),                       // 7: naru.command.v1.StateHash
+	(*ReportDivergence)(nil),                // 8: naru.command.v1.ReportDivergence
+	(*Backup)(nil),                          // 9: naru.command.v1.Backup
+	(*BeginEpoch)(nil),                      // 10: naru.command.v1.BeginEpoch
+	(*Prune)(nil),                           // 11: naru.command.v1.Prune
+	(*RaiseFeatureLevel)(nil),               // 12: naru.command.v1.RaiseFeatureLevel
+	(*CreateZone)(nil),                      // 13: naru.command.v1.CreateZone
+	(*UpdateZone)(nil),                      // 14: naru.command.v1.UpdateZone
+	(*DeleteNoun)(nil),                      // 15: naru.command.v1.DeleteNoun
+	(*CreateCluster)(nil),                   // 16: naru.command.v1.CreateCluster
+	(*UpdateCluster)(nil),                   // 17: naru.command.v1.UpdateCluster
+	(*CreateHost)(nil),                      // 18: naru.command.v1.CreateHost
+	(*UpdateHost)(nil),                      // 19: naru.command.v1.UpdateHost
+	(*CreateFlavor)(nil),                    // 20: naru.command.v1.CreateFlavor
+	(*UpdateFlavor)(nil),                    // 21: naru.command.v1.UpdateFlavor
+	(*CreateImage)(nil),                     // 22: naru.command.v1.CreateImage
+	(*UpdateImage)(nil),                     // 23: naru.command.v1.UpdateImage
+	(*CreateProject)(nil),                   // 24: naru.command.v1.CreateProject
+	(*UpdateProject)(nil),                   // 25: naru.command.v1.UpdateProject
+	(*CreateBroker)(nil),                    // 26: naru.command.v1.CreateBroker
+	(*UpdateBroker)(nil),                    // 27: naru.command.v1.UpdateBroker
+	(*CreateVM)(nil),                        // 28: naru.command.v1.CreateVM
+	(*Read)(nil),                            // 29: naru.command.v1.Read
+	(*UpdateVM)(nil),                        // 30: naru.command.v1.UpdateVM
+	(*SetVMDesired)(nil),                    // 31: naru.command.v1.SetVMDesired
+	(*OrderVM)(nil),                         // 32: naru.command.v1.OrderVM
+	(*ResolveOperation)(nil),                // 33: naru.command.v1.ResolveOperation
+	(*ExpireOperations)(nil),                // 34: naru.command.v1.ExpireOperations
+	(*PutServer)(nil),                       // 35: naru.command.v1.PutServer
+	(*SetZoneCondition)(nil),                // 36: naru.command.v1.SetZoneCondition
+	(*SetZoneSession)(nil),                  // 37: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 38: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 39: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 40: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 41: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 42: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 43: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 44: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 45: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 46: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 47: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 48: naru.command.v1.RenewAdministrator
+	(*CreateOrganization)(nil),              // 49: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 50: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 51: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 52: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 53: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 54: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 55: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 56: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 57: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 58: naru.command.v1.RemoveGroupMember
+	(*RecordAudit)(nil),                     // 59: naru.command.v1.RecordAudit
+	(*SignAudit)(nil),                       // 60: naru.command.v1.SignAudit
+	(*AddAuditKey)(nil),                     // 61: naru.command.v1.AddAuditKey
+	(*ReportDivergence_Server)(nil),         // 62: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 63: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 64: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 65: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 66: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 67: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 68: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 69: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 70: naru.command.v1.RetireAuthority
+	(v1.Session_Strength)(0),                // 71: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 72: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 73: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 74: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 75: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 76: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 77: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 78: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 79: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 80: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 81: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 82: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 83: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 84: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 85: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 86: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 87: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 88: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 89: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 90: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 91: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 92: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 93: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 94: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 95: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 96: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 97: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 98: naru.api.v1.User
+	(*v1.Group)(nil),                        // 99: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 100: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 101: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 102: naru.command.v1.AuditKey
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	59,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
-	1,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
-	3,   // 2: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
-	4,   // 3: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
-	9,   // 4: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
-	10,  // 5: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
-	11,  // 6: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
-	5,   // 7: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
-	7,   // 8: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
-	8,   // 9: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
-	8,   // 10: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
-	12,  // 11: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
-	13,  // 12: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
-	14,  // 13: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
-	15,  // 14: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
-	16,  // 15: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
-	14,  // 16: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
-	17,  // 17: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
-	18,  // 18: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
-	14,  // 19: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	41,  // 20: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
-	19,  // 21: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	20,  // 22: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	14,  // 23: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	21,  // 24: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	22,  // 25: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	14,  // 26: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	23,  // 27: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	24,  // 28: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	14,  // 29: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	25,  // 30: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	26,  // 31: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	14,  // 32: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	27,  // 33: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	29,  // 34: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
-	30,  // 35: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	31,  // 36: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	32,  // 37: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	33,  // 38: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	34,  // 39: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	14,  // 40: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	45,  // 41: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	14,  // 42: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	60,  // 43: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	61,  // 44: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	62,  // 45: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	63,  // 46: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	64,  // 47: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	65,  // 48: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	66,  // 49: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	46,  // 50: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	47,  // 51: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	14,  // 52: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	36,  // 53: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	37,  // 54: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	38,  // 55: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	39,  // 56: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	40,  // 57: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	43,  // 58: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	42,  // 59: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	35,  // 60: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	44,  // 61: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	48,  // 62: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	49,  // 63: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	14,  // 64: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	50,  // 65: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	51,  // 66: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	14,  // 67: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	52,  // 68: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	53,  // 69: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	54,  // 70: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	55,  // 71: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	14,  // 72: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	56,  // 73: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	57,  // 74: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	67,  // 75: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	68,  // 76: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	69,  // 77: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	70,  // 78: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	71,  // 79: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	72,  // 80: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	58,  // 81: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	59,  // 82: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	59,  // 83: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	59,  // 84: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	73,  // 85: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	73,  // 86: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	74,  // 87: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	74,  // 88: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	75,  // 89: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	75,  // 90: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	76,  // 91: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	76,  // 92: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	77,  // 93: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	77,  // 94: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	78,  // 95: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	78,  // 96: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	79,  // 97: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	79,  // 98: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	80,  // 99: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	59,  // 100: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	28,  // 101: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	81,  // 102: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	80,  // 103: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	82,  // 104: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	59,  // 105: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	83,  // 106: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	59,  // 107: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	84,  // 108: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	59,  // 109: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	70,  // 110: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	85,  // 111: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	72,  // 112: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	86,  // 113: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	87,  // 114: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	88,  // 115: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	89,  // 116: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	90,  // 117: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	91,  // 118: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	71,  // 119: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	59,  // 120: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	92,  // 121: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	92,  // 122: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	93,  // 123: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	93,  // 124: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	94,  // 125: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	94,  // 126: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	127, // [127:127] is the sub-list for method output_type
-	127, // [127:127] is the sub-list for method input_type
-	127, // [127:127] is the sub-list for extension type_name
-	127, // [127:127] is the sub-list for extension extendee
-	0,   // [0:127] is the sub-list for field type_name
+	63,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
+	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
+	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
+	5,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
+	10,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
+	11,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
+	12,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
+	6,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
+	8,   // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
+	9,   // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
+	9,   // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
+	13,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
+	14,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
+	15,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
+	16,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
+	17,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
+	15,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
+	18,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
+	19,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
+	15,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
+	42,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	20,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	21,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	15,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	22,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	23,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	15,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	24,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	25,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	15,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	26,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	27,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	15,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	28,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	30,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
+	31,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	32,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	33,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	34,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	35,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	64,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	65,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	66,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	67,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	68,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	69,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	70,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	37,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	38,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	39,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	40,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	41,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	44,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	43,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	36,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
+	45,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	59,  // 63: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	60,  // 64: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	61,  // 65: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	49,  // 66: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	50,  // 67: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	15,  // 68: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	51,  // 69: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	52,  // 70: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	15,  // 71: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	53,  // 72: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	54,  // 73: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	55,  // 74: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	56,  // 75: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	15,  // 76: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	57,  // 77: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	58,  // 78: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	71,  // 79: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	72,  // 80: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	73,  // 81: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	74,  // 82: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	75,  // 83: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	76,  // 84: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	77,  // 85: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	62,  // 86: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	63,  // 87: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	63,  // 88: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	63,  // 89: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	78,  // 90: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	78,  // 91: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	79,  // 92: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	79,  // 93: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	80,  // 94: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	80,  // 95: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	81,  // 96: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	81,  // 97: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	82,  // 98: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	82,  // 99: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	83,  // 100: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	83,  // 101: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	84,  // 102: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	84,  // 103: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	85,  // 104: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	63,  // 105: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 106: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	86,  // 107: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	85,  // 108: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	87,  // 109: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	63,  // 110: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	88,  // 111: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	63,  // 112: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	89,  // 113: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	63,  // 114: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	75,  // 115: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	90,  // 116: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	77,  // 117: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	91,  // 118: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	92,  // 119: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	93,  // 120: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	94,  // 121: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	95,  // 122: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	96,  // 123: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	76,  // 124: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	63,  // 125: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	97,  // 126: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	97,  // 127: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	98,  // 128: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	98,  // 129: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	99,  // 130: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	99,  // 131: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	100, // 132: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	101, // 133: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	102, // 134: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	135, // [135:135] is the sub-list for method output_type
+	135, // [135:135] is the sub-list for method input_type
+	135, // [135:135] is the sub-list for extension type_name
+	135, // [135:135] is the sub-list for extension extendee
+	0,   // [0:135] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -5078,6 +5400,9 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_LiftQuarantine)(nil),
 		(*Command_SetZoneCondition)(nil),
 		(*Command_ConsumeWithheld)(nil),
+		(*Command_RecordAudit)(nil),
+		(*Command_SignAudit)(nil),
+		(*Command_AddAuditKey)(nil),
 		(*Command_CreateOrganization)(nil),
 		(*Command_UpdateOrganization)(nil),
 		(*Command_DeleteOrganization)(nil),
@@ -5098,7 +5423,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,7 +28,9 @@ const (
 type Keyring struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Root first, then the intermediates; of one role the older ones first.
-	Authorities   []*Authority `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Authorities []*Authority `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// The keys that sign checkpoints of the audit log, older ones first; the newest signs.
+	AuditKeys     []*AuditKey `protobuf:"bytes,2,rep,name=audit_keys,json=auditKeys,proto3" json:"audit_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -70,6 +72,68 @@ func (x *Keyring) GetAuthorities() []*Authority {
 	return nil
 }
 
+func (x *Keyring) GetAuditKeys() []*AuditKey {
+	if x != nil {
+		return x.AuditKeys
+	}
+	return nil
+}
+
+// AuditKey signs checkpoints of the audit log.
+type AuditKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As signed notes have it.
+	PublicKey string `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Private key as signed notes have it, sealed like a CA's key.
+	SealedKey     []byte `protobuf:"bytes,2,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditKey) Reset() {
+	*x = AuditKey{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditKey) ProtoMessage() {}
+
+func (x *AuditKey) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditKey.ProtoReflect.Descriptor instead.
+func (*AuditKey) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AuditKey) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *AuditKey) GetSealedKey() []byte {
+	if x != nil {
+		return x.SealedKey
+	}
+	return nil
+}
+
 // Authority is one CA of the federation.
 type Authority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -86,7 +150,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +162,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +175,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{1}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Authority) GetRole() string {
@@ -147,7 +211,7 @@ type AddAuthority struct {
 
 func (x *AddAuthority) Reset() {
 	*x = AddAuthority{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +223,7 @@ func (x *AddAuthority) String() string {
 func (*AddAuthority) ProtoMessage() {}
 
 func (x *AddAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +236,7 @@ func (x *AddAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAuthority.ProtoReflect.Descriptor instead.
 func (*AddAuthority) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{2}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AddAuthority) GetAuthority() *Authority {
@@ -200,7 +264,7 @@ type RetireAuthority struct {
 
 func (x *RetireAuthority) Reset() {
 	*x = RetireAuthority{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -212,7 +276,7 @@ func (x *RetireAuthority) String() string {
 func (*RetireAuthority) ProtoMessage() {}
 
 func (x *RetireAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -225,7 +289,7 @@ func (x *RetireAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthority.ProtoReflect.Descriptor instead.
 func (*RetireAuthority) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{3}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RetireAuthority) GetCertificate() []byte {
@@ -252,7 +316,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +328,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +341,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JoinToken) GetId() string {
@@ -331,7 +395,7 @@ type CreateJoinToken struct {
 
 func (x *CreateJoinToken) Reset() {
 	*x = CreateJoinToken{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +407,7 @@ func (x *CreateJoinToken) String() string {
 func (*CreateJoinToken) ProtoMessage() {}
 
 func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +420,7 @@ func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinToken.ProtoReflect.Descriptor instead.
 func (*CreateJoinToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateJoinToken) GetJoinToken() *JoinToken {
@@ -382,7 +446,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +458,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +471,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Member) GetZoneId() string {
@@ -464,7 +528,7 @@ type AskToJoin struct {
 
 func (x *AskToJoin) Reset() {
 	*x = AskToJoin{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +540,7 @@ func (x *AskToJoin) String() string {
 func (*AskToJoin) ProtoMessage() {}
 
 func (x *AskToJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +553,7 @@ func (x *AskToJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskToJoin.ProtoReflect.Descriptor instead.
 func (*AskToJoin) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AskToJoin) GetTokenId() string {
@@ -524,7 +588,7 @@ type AcceptJoin struct {
 
 func (x *AcceptJoin) Reset() {
 	*x = AcceptJoin{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +600,7 @@ func (x *AcceptJoin) String() string {
 func (*AcceptJoin) ProtoMessage() {}
 
 func (x *AcceptJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +613,7 @@ func (x *AcceptJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptJoin.ProtoReflect.Descriptor instead.
 func (*AcceptJoin) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AcceptJoin) GetZoneId() string {
@@ -584,7 +648,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +660,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +673,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Revoke) GetZoneId() string {
@@ -635,7 +699,7 @@ type EnrollBroker struct {
 
 func (x *EnrollBroker) Reset() {
 	*x = EnrollBroker{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +711,7 @@ func (x *EnrollBroker) String() string {
 func (*EnrollBroker) ProtoMessage() {}
 
 func (x *EnrollBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +724,7 @@ func (x *EnrollBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollBroker.ProtoReflect.Descriptor instead.
 func (*EnrollBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{10}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EnrollBroker) GetBrokerId() string {
@@ -674,9 +738,16 @@ var File_naru_command_v1_identity_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\n" +
-	"\x1enaru/command/v1/identity.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"\x1enaru/command/v1/identity.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n" +
 	"\aKeyring\x12F\n" +
-	"\vauthorities\x18\x01 \x03(\v2\x1a.naru.command.v1.AuthorityB\b\xbaH\x05\x92\x01\x02\x10@R\vauthorities\"`\n" +
+	"\vauthorities\x18\x01 \x03(\v2\x1a.naru.command.v1.AuthorityB\b\xbaH\x05\x92\x01\x02\x10@R\vauthorities\x12B\n" +
+	"\n" +
+	"audit_keys\x18\x02 \x03(\v2\x19.naru.command.v1.AuditKeyB\b\xbaH\x05\x92\x01\x02\x10@R\tauditKeys\"R\n" +
+	"\bAuditKey\x12'\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpublicKey\x12\x1d\n" +
+	"\n" +
+	"sealed_key\x18\x02 \x01(\fR\tsealedKey\"`\n" +
 	"\tAuthority\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1d\n" +
@@ -732,32 +803,34 @@ func file_naru_command_v1_identity_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_identity_proto_rawDescData
 }
 
-var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_naru_command_v1_identity_proto_goTypes = []any{
 	(*Keyring)(nil),               // 0: naru.command.v1.Keyring
-	(*Authority)(nil),             // 1: naru.command.v1.Authority
-	(*AddAuthority)(nil),          // 2: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),       // 3: naru.command.v1.RetireAuthority
-	(*JoinToken)(nil),             // 4: naru.command.v1.JoinToken
-	(*CreateJoinToken)(nil),       // 5: naru.command.v1.CreateJoinToken
-	(*Member)(nil),                // 6: naru.command.v1.Member
-	(*AskToJoin)(nil),             // 7: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),            // 8: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                // 9: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),          // 10: naru.command.v1.EnrollBroker
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*AuditKey)(nil),              // 1: naru.command.v1.AuditKey
+	(*Authority)(nil),             // 2: naru.command.v1.Authority
+	(*AddAuthority)(nil),          // 3: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),       // 4: naru.command.v1.RetireAuthority
+	(*JoinToken)(nil),             // 5: naru.command.v1.JoinToken
+	(*CreateJoinToken)(nil),       // 6: naru.command.v1.CreateJoinToken
+	(*Member)(nil),                // 7: naru.command.v1.Member
+	(*AskToJoin)(nil),             // 8: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),            // 9: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                // 10: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),          // 11: naru.command.v1.EnrollBroker
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_naru_command_v1_identity_proto_depIdxs = []int32{
-	1,  // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
-	1,  // 1: naru.command.v1.AddAuthority.authority:type_name -> naru.command.v1.Authority
-	11, // 2: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	4,  // 3: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
-	11, // 4: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
-	5,  // [5:5] is the sub-list for method output_type
-	5,  // [5:5] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	2,  // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
+	1,  // 1: naru.command.v1.Keyring.audit_keys:type_name -> naru.command.v1.AuditKey
+	2,  // 2: naru.command.v1.AddAuthority.authority:type_name -> naru.command.v1.Authority
+	12, // 3: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	5,  // 4: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
+	12, // 5: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_identity_proto_init() }
@@ -771,7 +844,7 @@ func file_naru_command_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_identity_proto_rawDesc), len(file_naru_command_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
