@@ -143,6 +143,62 @@ func (Edge) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_annotations_proto_rawDescGZIP(), []int{1}
 }
 
+// Discloses says what a field tells of a zone. Which of it crosses to the edges of other zones, the zones' policies say.
+type Discloses int32
+
+const (
+	Discloses_DISCLOSES_UNSPECIFIED Discloses = 0
+	// DISCLOSES_NAME: what something there is called, or a sentence that may say so.
+	Discloses_DISCLOSES_NAME Discloses = 1
+	// DISCLOSES_ADDRESS: where something there is reached.
+	Discloses_DISCLOSES_ADDRESS Discloses = 2
+	// DISCLOSES_FIGURE: how much there is, and how busy.
+	Discloses_DISCLOSES_FIGURE Discloses = 3
+)
+
+// Enum value maps for Discloses.
+var (
+	Discloses_name = map[int32]string{
+		0: "DISCLOSES_UNSPECIFIED",
+		1: "DISCLOSES_NAME",
+		2: "DISCLOSES_ADDRESS",
+		3: "DISCLOSES_FIGURE",
+	}
+	Discloses_value = map[string]int32{
+		"DISCLOSES_UNSPECIFIED": 0,
+		"DISCLOSES_NAME":        1,
+		"DISCLOSES_ADDRESS":     2,
+		"DISCLOSES_FIGURE":      3,
+	}
+)
+
+func (x Discloses) Enum() *Discloses {
+	p := new(Discloses)
+	*p = x
+	return p
+}
+
+func (x Discloses) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Discloses) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_annotations_proto_enumTypes[2].Descriptor()
+}
+
+func (Discloses) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_annotations_proto_enumTypes[2]
+}
+
+func (x Discloses) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Discloses.Descriptor instead.
+func (Discloses) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_annotations_proto_rawDescGZIP(), []int{2}
+}
+
 var file_naru_api_v1_annotations_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
@@ -150,6 +206,14 @@ var file_naru_api_v1_annotations_proto_extTypes = []protoimpl.ExtensionInfo{
 		Field:         50100,
 		Name:          "naru.api.v1.access",
 		Tag:           "varint,50100,opt,name=access,enum=naru.api.v1.Access",
+		Filename:      "naru/api/v1/annotations.proto",
+	},
+	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*Discloses)(nil),
+		Field:         50105,
+		Name:          "naru.api.v1.discloses",
+		Tag:           "varint,50105,opt,name=discloses,enum=naru.api.v1.Discloses",
 		Filename:      "naru/api/v1/annotations.proto",
 	},
 	{
@@ -192,6 +256,10 @@ var (
 	//
 	// optional naru.api.v1.Access access = 50100;
 	E_Access = &file_naru_api_v1_annotations_proto_extTypes[0]
+	// discloses what a field tells of the zone that its message names, or the message around it.
+	//
+	// optional naru.api.v1.Discloses discloses = 50105;
+	E_Discloses = &file_naru_api_v1_annotations_proto_extTypes[1]
 )
 
 // Extension fields to descriptorpb.MethodOptions.
@@ -199,20 +267,20 @@ var (
 	// edge routing of a method.
 	//
 	// optional naru.api.v1.Edge edge = 50101;
-	E_Edge = &file_naru_api_v1_annotations_proto_extTypes[1]
+	E_Edge = &file_naru_api_v1_annotations_proto_extTypes[2]
 	// permission that a role has to have for the method: noun.verb. "public" is for anybody, "self" for whoever is known, on
 	// what is their own.
 	//
 	// optional string permission = 50102;
-	E_Permission = &file_naru_api_v1_annotations_proto_extTypes[2]
+	E_Permission = &file_naru_api_v1_annotations_proto_extTypes[3]
 	// sensitive reads leave an entry in the record before they are answered.
 	//
 	// optional bool sensitive = 50103;
-	E_Sensitive = &file_naru_api_v1_annotations_proto_extTypes[3]
+	E_Sensitive = &file_naru_api_v1_annotations_proto_extTypes[4]
 	// own lets whoever is known call the method without the permission, on what is their own.
 	//
 	// optional bool own = 50104;
-	E_Own = &file_naru_api_v1_annotations_proto_extTypes[4]
+	E_Own = &file_naru_api_v1_annotations_proto_extTypes[5]
 )
 
 var File_naru_api_v1_annotations_proto protoreflect.FileDescriptor
@@ -231,8 +299,14 @@ const file_naru_api_v1_annotations_proto_rawDesc = "" +
 	"\x10EDGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEDGE_CENTRAL\x10\x01\x12\x13\n" +
 	"\x0fEDGE_LOCAL_READ\x10\x02\x12\x12\n" +
-	"\x0eEDGE_LOCAL_ACT\x10\x03:L\n" +
-	"\x06access\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0e2\x13.naru.api.v1.AccessR\x06access:G\n" +
+	"\x0eEDGE_LOCAL_ACT\x10\x03*g\n" +
+	"\tDiscloses\x12\x19\n" +
+	"\x15DISCLOSES_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eDISCLOSES_NAME\x10\x01\x12\x15\n" +
+	"\x11DISCLOSES_ADDRESS\x10\x02\x12\x14\n" +
+	"\x10DISCLOSES_FIGURE\x10\x03:L\n" +
+	"\x06access\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0e2\x13.naru.api.v1.AccessR\x06access:U\n" +
+	"\tdiscloses\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x87\x03 \x01(\x0e2\x16.naru.api.v1.DisclosesR\tdiscloses:G\n" +
 	"\x04edge\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e2\x11.naru.api.v1.EdgeR\x04edge:@\n" +
 	"\n" +
 	"permission\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\tR\n" +
@@ -252,25 +326,28 @@ func file_naru_api_v1_annotations_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_annotations_proto_rawDescData
 }
 
-var file_naru_api_v1_annotations_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_naru_api_v1_annotations_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_naru_api_v1_annotations_proto_goTypes = []any{
 	(Access)(0),                        // 0: naru.api.v1.Access
 	(Edge)(0),                          // 1: naru.api.v1.Edge
-	(*descriptorpb.FieldOptions)(nil),  // 2: google.protobuf.FieldOptions
-	(*descriptorpb.MethodOptions)(nil), // 3: google.protobuf.MethodOptions
+	(Discloses)(0),                     // 2: naru.api.v1.Discloses
+	(*descriptorpb.FieldOptions)(nil),  // 3: google.protobuf.FieldOptions
+	(*descriptorpb.MethodOptions)(nil), // 4: google.protobuf.MethodOptions
 }
 var file_naru_api_v1_annotations_proto_depIdxs = []int32{
-	2, // 0: naru.api.v1.access:extendee -> google.protobuf.FieldOptions
-	3, // 1: naru.api.v1.edge:extendee -> google.protobuf.MethodOptions
-	3, // 2: naru.api.v1.permission:extendee -> google.protobuf.MethodOptions
-	3, // 3: naru.api.v1.sensitive:extendee -> google.protobuf.MethodOptions
-	3, // 4: naru.api.v1.own:extendee -> google.protobuf.MethodOptions
-	0, // 5: naru.api.v1.access:type_name -> naru.api.v1.Access
-	1, // 6: naru.api.v1.edge:type_name -> naru.api.v1.Edge
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	5, // [5:7] is the sub-list for extension type_name
-	0, // [0:5] is the sub-list for extension extendee
+	3, // 0: naru.api.v1.access:extendee -> google.protobuf.FieldOptions
+	3, // 1: naru.api.v1.discloses:extendee -> google.protobuf.FieldOptions
+	4, // 2: naru.api.v1.edge:extendee -> google.protobuf.MethodOptions
+	4, // 3: naru.api.v1.permission:extendee -> google.protobuf.MethodOptions
+	4, // 4: naru.api.v1.sensitive:extendee -> google.protobuf.MethodOptions
+	4, // 5: naru.api.v1.own:extendee -> google.protobuf.MethodOptions
+	0, // 6: naru.api.v1.access:type_name -> naru.api.v1.Access
+	2, // 7: naru.api.v1.discloses:type_name -> naru.api.v1.Discloses
+	1, // 8: naru.api.v1.edge:type_name -> naru.api.v1.Edge
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	6, // [6:9] is the sub-list for extension type_name
+	0, // [0:6] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
 }
 
@@ -284,9 +361,9 @@ func file_naru_api_v1_annotations_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_annotations_proto_rawDesc), len(file_naru_api_v1_annotations_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   0,
-			NumExtensions: 5,
+			NumExtensions: 6,
 			NumServices:   0,
 		},
 		GoTypes:           file_naru_api_v1_annotations_proto_goTypes,

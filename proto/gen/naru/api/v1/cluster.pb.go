@@ -910,10 +910,10 @@ var File_naru_api_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/cluster.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xad\a\n" +
+	"\x19naru/api/v1/cluster.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xc1\a\n" +
 	"\aCluster\x12\x1b\n" +
-	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
-	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\"\n" +
+	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
+	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12\"\n" +
 	"\x04zone\x18\x03 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04zone\x12$\n" +
 	"\azone_id\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06zoneId\x12%\n" +
 	"\apurpose\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\apurpose\x12>\n" +
@@ -924,12 +924,12 @@ const file_naru_api_v1_cluster_proto_rawDesc = "" +
 	"\x16cpu_overcommit_percent\x18\b \x01(\rB\f\xbaH\x05*\x03\x18\x802\xa0\xbb\x18\x01R\x14cpuOvercommitPercent\x12H\n" +
 	"\x19memory_overcommit_percent\x18\t \x01(\rB\f\xbaH\x05*\x03\x18\x90\x03\xa0\xbb\x18\x01R\x17memoryOvercommitPercent\x12 \n" +
 	"\bcordoned\x18\n" +
-	" \x01(\bB\x04\xa0\xbb\x18\x01R\bcordoned\x12!\n" +
-	"\x05owner\x18\v \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x05owner\x12#\n" +
+	" \x01(\bB\x04\xa0\xbb\x18\x01R\bcordoned\x12%\n" +
+	"\x05owner\x18\v \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04Ȼ\x18\x01R\x05owner\x12'\n" +
 	"\n" +
-	"host_count\x18\f \x01(\rB\x04\xa0\xbb\x18\x04R\thostCount\x122\n" +
-	"\x05total\x18\r \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x04R\x05total\x12:\n" +
-	"\tallocated\x18\x0e \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x04R\tallocated\x12=\n" +
+	"host_count\x18\f \x01(\rB\b\xa0\xbb\x18\x04Ȼ\x18\x03R\thostCount\x126\n" +
+	"\x05total\x18\r \x01(\v2\x16.naru.api.v1.ResourcesB\b\xa0\xbb\x18\x04Ȼ\x18\x03R\x05total\x12>\n" +
+	"\tallocated\x18\x0e \x01(\v2\x16.naru.api.v1.ResourcesB\b\xa0\xbb\x18\x04Ȼ\x18\x03R\tallocated\x12=\n" +
 	"\n" +
 	"generation\x18\x0f \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x05R\n" +
 	"generation\x12?\n" +

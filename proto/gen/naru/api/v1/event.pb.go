@@ -473,7 +473,7 @@ var File_naru_api_v1_event_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/event.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xfd\x03\n" +
+	"\x17naru/api/v1/event.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\x81\x04\n" +
 	"\x05Event\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x124\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x04time\x12=\n" +
@@ -481,8 +481,8 @@ const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04type\x12\x1f\n" +
 	"\x04zone\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04zone\x12%\n" +
 	"\aproject\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\aproject\x124\n" +
-	"\x06target\x18\a \x01(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\x06target\x12&\n" +
-	"\amessage\x18\b \x01(\tB\f\xbaH\x05r\x03\x18\x80\x10\xa0\xbb\x18\x03R\amessage\x12'\n" +
+	"\x06target\x18\a \x01(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\x06target\x12*\n" +
+	"\amessage\x18\b \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x10\xa0\xbb\x18\x03Ȼ\x18\x01R\amessage\x12'\n" +
 	"\brevision\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12*\n" +
 	"\n" +
 	"project_id\x18\n" +

@@ -872,7 +872,7 @@ var File_naru_api_v1_operation_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xd6\b\n" +
+	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xda\b\n" +
 	"\tOperation\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04kind\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04kind\x124\n" +
@@ -898,11 +898,11 @@ const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"reportedAt\x12=\n" +
 	"\n" +
 	"generation\x18\x11 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x05R\n" +
-	"generation\x1a\x90\x02\n" +
+	"generation\x1a\x94\x02\n" +
 	"\x04Step\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x12=\n" +
-	"\x05state\x18\x02 \x01(\x0e2!.naru.api.v1.Operation.Step.StateB\x04\xa0\xbb\x18\x03R\x05state\x12&\n" +
-	"\amessage\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\amessage\x120\n" +
+	"\x05state\x18\x02 \x01(\x0e2!.naru.api.v1.Operation.Step.StateB\x04\xa0\xbb\x18\x03R\x05state\x12*\n" +
+	"\amessage\x18\x03 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03Ȼ\x18\x01R\amessage\x120\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\"N\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +

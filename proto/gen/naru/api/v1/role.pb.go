@@ -25,8 +25,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Role is a set of permissions. The built-in ones are user, reviewer, approver, zone-operator, zone-administrator,
-// federation-administrator, auditor and billing.
+// Role is a set of permissions. The built-in ones are user, project-operator, reviewer, approver, zone-operator,
+// zone-administrator, federation-administrator, auditor and billing.
 type Role struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -38,7 +38,8 @@ type Role struct {
 	Description string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
 	// What it permits, as the methods of the API name it: vm.read, or vm.* for all of a noun's.
 	Permissions []string `protobuf:"bytes,5,rep,name=permissions,proto3" json:"permissions,omitempty"`
-	// A Cedar expression that must hold besides, over principal, resource and context: resource.grade <= 2.
+	// A Cedar expression that must hold besides, over principal, resource and context: resource.zone_grade <= 2. A resource has
+	// project, organization, zone, zone_kind and zone_grade; where it is in none, they are empty and 0.
 	Condition string `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
 	// Whether it counts at a zone's edge too. Roles of the whole federation do not.
 	AtEdges bool `protobuf:"varint,7,opt,name=at_edges,json=atEdges,proto3" json:"at_edges,omitempty"`
@@ -46,7 +47,9 @@ type Role struct {
 	BuiltIn   bool                   `protobuf:"varint,8,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of a built-in one: which edition of Naru's roles it is of.
+	Edition       uint32 `protobuf:"varint,11,opt,name=edition,proto3" json:"edition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +152,13 @@ func (x *Role) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Role) GetEdition() uint32 {
+	if x != nil {
+		return x.Edition
+	}
+	return 0
 }
 
 type ListRolesRequest struct {
@@ -754,7 +764,7 @@ func (x *WatchRolesResponse) GetRole() *Role {
 
 type ExplainAccessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id or name of a user.
+	// Id or name of a user; empty: the caller.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// A method, VMService/CreateVM or /naru.api.v1.VMService/CreateVM.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
@@ -837,7 +847,12 @@ type ExplainAccessResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// What decided, the deciding first: bindings with the policies that they make hold, or what is missing.
-	Reasons       []*AccessReason `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	Reasons []*AccessReason `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	// The permission that the method needs.
+	Permission string `protobuf:"bytes,3,opt,name=permission,proto3" json:"permission,omitempty"`
+	// Where it is refused: roles that would give it, and who could bind one, by name.
+	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	Givers        []string `protobuf:"bytes,5,rep,name=givers,proto3" json:"givers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -882,6 +897,27 @@ func (x *ExplainAccessResponse) GetAllowed() bool {
 func (x *ExplainAccessResponse) GetReasons() []*AccessReason {
 	if x != nil {
 		return x.Reasons
+	}
+	return nil
+}
+
+func (x *ExplainAccessResponse) GetPermission() string {
+	if x != nil {
+		return x.Permission
+	}
+	return ""
+}
+
+func (x *ExplainAccessResponse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *ExplainAccessResponse) GetGivers() []string {
+	if x != nil {
+		return x.Givers
 	}
 	return nil
 }
@@ -980,7 +1016,7 @@ var File_naru_api_v1_role_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_role_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/role.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xd0\x03\n" +
+	"\x16naru/api/v1/role.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xf0\x03\n" +
 	"\x04Role\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\"\n" +
@@ -993,7 +1029,8 @@ const file_naru_api_v1_role_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\n" +
-	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xa8\x01\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12\x1e\n" +
+	"\aedition\x18\v \x01(\rB\x04\xa0\xbb\x18\x05R\aedition\"\xa8\x01\n" +
 	"\x10ListRolesRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -1027,17 +1064,22 @@ const file_naru_api_v1_role_proto_rawDesc = "" +
 	"\x12WatchRolesResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12%\n" +
-	"\x04role\x18\x03 \x01(\v2\x11.naru.api.v1.RoleR\x04role\"\xb7\x01\n" +
-	"\x14ExplainAccessRequest\x12\x1d\n" +
-	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12\"\n" +
+	"\x04role\x18\x03 \x01(\v2\x11.naru.api.v1.RoleR\x04role\"\xb5\x01\n" +
+	"\x14ExplainAccessRequest\x12\x1b\n" +
+	"\x04user\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\x12\"\n" +
 	"\x06method\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06method\x12\x1c\n" +
 	"\x04what\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04what\x12!\n" +
 	"\aproject\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x1b\n" +
-	"\x04zone\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\"f\n" +
+	"\x04zone\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\"\xb4\x01\n" +
 	"\x15ExplainAccessResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x123\n" +
-	"\areasons\x18\x02 \x03(\v2\x19.naru.api.v1.AccessReasonR\areasons\"\xa5\x01\n" +
+	"\areasons\x18\x02 \x03(\v2\x19.naru.api.v1.AccessReasonR\areasons\x12\x1e\n" +
+	"\n" +
+	"permission\x18\x03 \x01(\tR\n" +
+	"permission\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x16\n" +
+	"\x06givers\x18\x05 \x03(\tR\x06givers\"\xa5\x01\n" +
 	"\fAccessReason\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\frole_binding\x18\x02 \x01(\tR\vroleBinding\x12\x14\n" +

@@ -193,6 +193,57 @@ func (Zone_AdminState) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{0, 2}
 }
 
+type Disclosure_Direction int32
+
+const (
+	Disclosure_DIRECTION_UNSPECIFIED Disclosure_Direction = 0
+	// OUT: of this zone, to edges of zones of the grade.
+	Disclosure_OUT Disclosure_Direction = 1
+	// IN: of zones of the grade, to this zone's edge.
+	Disclosure_IN Disclosure_Direction = 2
+)
+
+// Enum value maps for Disclosure_Direction.
+var (
+	Disclosure_Direction_name = map[int32]string{
+		0: "DIRECTION_UNSPECIFIED",
+		1: "OUT",
+		2: "IN",
+	}
+	Disclosure_Direction_value = map[string]int32{
+		"DIRECTION_UNSPECIFIED": 0,
+		"OUT":                   1,
+		"IN":                    2,
+	}
+)
+
+func (x Disclosure_Direction) Enum() *Disclosure_Direction {
+	p := new(Disclosure_Direction)
+	*p = x
+	return p
+}
+
+func (x Disclosure_Direction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Disclosure_Direction) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_zone_proto_enumTypes[3].Descriptor()
+}
+
+func (Disclosure_Direction) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_zone_proto_enumTypes[3]
+}
+
+func (x Disclosure_Direction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Disclosure_Direction.Descriptor instead.
+func (Disclosure_Direction) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // Zone is a part of the cloud in a network of its own.
 type Zone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -225,7 +276,10 @@ type Zone struct {
 	// Why, for people: it is shown with the state, and to those who are refused.
 	AdminReason string `protobuf:"bytes,19,opt,name=admin_reason,json=adminReason,proto3" json:"admin_reason,omitempty"`
 	// What holds of the zone beside its state; each type once.
-	Conditions    []*Zone_Condition `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Zone_Condition `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// What may be called at its edge, and what crosses between it and the edges of others. Unset: all that the API serves at
+	// edges, and everything but what a classified zone has, which crosses to classified zones only.
+	Policy        *ZonePolicy `protobuf:"bytes,21,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +447,150 @@ func (x *Zone) GetConditions() []*Zone_Condition {
 	return nil
 }
 
+func (x *Zone) GetPolicy() *ZonePolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// ZonePolicy is what a zone shows, and is shown. The control plane holds to it.
+type ZonePolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Methods that may be called at the zone's edge: VMService/ListVMs, or VMService/*. Empty: all that the API serves at edges.
+	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Where there is one for a direction, what it does not name does not cross in that direction.
+	Disclosures   []*Disclosure `protobuf:"bytes,2,rep,name=disclosures,proto3" json:"disclosures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZonePolicy) Reset() {
+	*x = ZonePolicy{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZonePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZonePolicy) ProtoMessage() {}
+
+func (x *ZonePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZonePolicy.ProtoReflect.Descriptor instead.
+func (*ZonePolicy) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ZonePolicy) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *ZonePolicy) GetDisclosures() []*Disclosure {
+	if x != nil {
+		return x.Disclosures
+	}
+	return nil
+}
+
+// Disclosure lets something cross between a zone and the edges of zones of one grade. It crosses where the zone that it tells
+// of lets it out and the zone at whose edge it is read lets it in.
+type Disclosure struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Direction Disclosure_Direction   `protobuf:"varint,1,opt,name=direction,proto3,enum=naru.api.v1.Disclosure_Direction" json:"direction,omitempty"`
+	// Of the other zone; unset: zones of any grade that no other disclosure of the direction names.
+	Grade Zone_Grade `protobuf:"varint,2,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
+	// What things are called.
+	Names bool `protobuf:"varint,3,opt,name=names,proto3" json:"names,omitempty"`
+	// Where they are reached.
+	Addresses bool `protobuf:"varint,4,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	// How much there is, and how busy.
+	Figures       bool `protobuf:"varint,5,opt,name=figures,proto3" json:"figures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disclosure) Reset() {
+	*x = Disclosure{}
+	mi := &file_naru_api_v1_zone_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disclosure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disclosure) ProtoMessage() {}
+
+func (x *Disclosure) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_zone_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disclosure.ProtoReflect.Descriptor instead.
+func (*Disclosure) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Disclosure) GetDirection() Disclosure_Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Disclosure_DIRECTION_UNSPECIFIED
+}
+
+func (x *Disclosure) GetGrade() Zone_Grade {
+	if x != nil {
+		return x.Grade
+	}
+	return Zone_GRADE_UNSPECIFIED
+}
+
+func (x *Disclosure) GetNames() bool {
+	if x != nil {
+		return x.Names
+	}
+	return false
+}
+
+func (x *Disclosure) GetAddresses() bool {
+	if x != nil {
+		return x.Addresses
+	}
+	return false
+}
+
+func (x *Disclosure) GetFigures() bool {
+	if x != nil {
+		return x.Figures
+	}
+	return false
+}
+
 // Agent is one of a zone's controllers.
 type Agent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -410,7 +608,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[1]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +620,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[1]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +633,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{1}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Agent) GetName() string {
@@ -488,7 +686,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[2]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +698,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[2]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +711,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JoinRequest) GetZone() string {
@@ -563,7 +761,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[3]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +773,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[3]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +786,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateJoinTokenRequest) GetZone() string {
@@ -616,7 +814,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[4]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +826,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[4]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +839,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -668,7 +866,7 @@ type ListJoinRequestsRequest struct {
 
 func (x *ListJoinRequestsRequest) Reset() {
 	*x = ListJoinRequestsRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[5]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +878,7 @@ func (x *ListJoinRequestsRequest) String() string {
 func (*ListJoinRequestsRequest) ProtoMessage() {}
 
 func (x *ListJoinRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[5]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +891,7 @@ func (x *ListJoinRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListJoinRequestsRequest) GetZone() string {
@@ -712,7 +910,7 @@ type ListJoinRequestsResponse struct {
 
 func (x *ListJoinRequestsResponse) Reset() {
 	*x = ListJoinRequestsResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[6]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +922,7 @@ func (x *ListJoinRequestsResponse) String() string {
 func (*ListJoinRequestsResponse) ProtoMessage() {}
 
 func (x *ListJoinRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[6]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +935,7 @@ func (x *ListJoinRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListJoinRequestsResponse) GetJoinRequests() []*JoinRequest {
@@ -760,7 +958,7 @@ type AcceptAgentRequest struct {
 
 func (x *AcceptAgentRequest) Reset() {
 	*x = AcceptAgentRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[7]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +970,7 @@ func (x *AcceptAgentRequest) String() string {
 func (*AcceptAgentRequest) ProtoMessage() {}
 
 func (x *AcceptAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[7]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +983,7 @@ func (x *AcceptAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptAgentRequest.ProtoReflect.Descriptor instead.
 func (*AcceptAgentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AcceptAgentRequest) GetZone() string {
@@ -818,7 +1016,7 @@ type AcceptAgentResponse struct {
 
 func (x *AcceptAgentResponse) Reset() {
 	*x = AcceptAgentResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[8]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1028,7 @@ func (x *AcceptAgentResponse) String() string {
 func (*AcceptAgentResponse) ProtoMessage() {}
 
 func (x *AcceptAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[8]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1041,7 @@ func (x *AcceptAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptAgentResponse.ProtoReflect.Descriptor instead.
 func (*AcceptAgentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AcceptAgentResponse) GetOperation() *Operation {
@@ -865,7 +1063,7 @@ type RevokeZoneRequest struct {
 
 func (x *RevokeZoneRequest) Reset() {
 	*x = RevokeZoneRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[9]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1075,7 @@ func (x *RevokeZoneRequest) String() string {
 func (*RevokeZoneRequest) ProtoMessage() {}
 
 func (x *RevokeZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[9]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1088,7 @@ func (x *RevokeZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeZoneRequest.ProtoReflect.Descriptor instead.
 func (*RevokeZoneRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RevokeZoneRequest) GetZone() string {
@@ -916,7 +1114,7 @@ type RevokeZoneResponse struct {
 
 func (x *RevokeZoneResponse) Reset() {
 	*x = RevokeZoneResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[10]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1126,7 @@ func (x *RevokeZoneResponse) String() string {
 func (*RevokeZoneResponse) ProtoMessage() {}
 
 func (x *RevokeZoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[10]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1139,7 @@ func (x *RevokeZoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeZoneResponse.ProtoReflect.Descriptor instead.
 func (*RevokeZoneResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevokeZoneResponse) GetOperation() *Operation {
@@ -966,7 +1164,7 @@ type ListZonesRequest struct {
 
 func (x *ListZonesRequest) Reset() {
 	*x = ListZonesRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[11]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1176,7 @@ func (x *ListZonesRequest) String() string {
 func (*ListZonesRequest) ProtoMessage() {}
 
 func (x *ListZonesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[11]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1189,7 @@ func (x *ListZonesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesRequest.ProtoReflect.Descriptor instead.
 func (*ListZonesRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListZonesRequest) GetFilter() string {
@@ -1033,7 +1231,7 @@ type ListZonesResponse struct {
 
 func (x *ListZonesResponse) Reset() {
 	*x = ListZonesResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[12]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1243,7 @@ func (x *ListZonesResponse) String() string {
 func (*ListZonesResponse) ProtoMessage() {}
 
 func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[12]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1256,7 @@ func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesResponse.ProtoReflect.Descriptor instead.
 func (*ListZonesResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListZonesResponse) GetZones() []*Zone {
@@ -1085,7 +1283,7 @@ type GetZoneRequest struct {
 
 func (x *GetZoneRequest) Reset() {
 	*x = GetZoneRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[13]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1295,7 @@ func (x *GetZoneRequest) String() string {
 func (*GetZoneRequest) ProtoMessage() {}
 
 func (x *GetZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[13]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1308,7 @@ func (x *GetZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetZoneRequest.ProtoReflect.Descriptor instead.
 func (*GetZoneRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetZoneRequest) GetZone() string {
@@ -1129,7 +1327,7 @@ type GetZoneResponse struct {
 
 func (x *GetZoneResponse) Reset() {
 	*x = GetZoneResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[14]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1339,7 @@ func (x *GetZoneResponse) String() string {
 func (*GetZoneResponse) ProtoMessage() {}
 
 func (x *GetZoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[14]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1352,7 @@ func (x *GetZoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetZoneResponse.ProtoReflect.Descriptor instead.
 func (*GetZoneResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetZoneResponse) GetZone() *Zone {
@@ -1173,7 +1371,7 @@ type CreateZoneRequest struct {
 
 func (x *CreateZoneRequest) Reset() {
 	*x = CreateZoneRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[15]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1383,7 @@ func (x *CreateZoneRequest) String() string {
 func (*CreateZoneRequest) ProtoMessage() {}
 
 func (x *CreateZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[15]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1396,7 @@ func (x *CreateZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateZoneRequest.ProtoReflect.Descriptor instead.
 func (*CreateZoneRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateZoneRequest) GetZone() *Zone {
@@ -1217,7 +1415,7 @@ type CreateZoneResponse struct {
 
 func (x *CreateZoneResponse) Reset() {
 	*x = CreateZoneResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[16]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1427,7 @@ func (x *CreateZoneResponse) String() string {
 func (*CreateZoneResponse) ProtoMessage() {}
 
 func (x *CreateZoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[16]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1440,7 @@ func (x *CreateZoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateZoneResponse.ProtoReflect.Descriptor instead.
 func (*CreateZoneResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateZoneResponse) GetOperation() *Operation {
@@ -1264,7 +1462,7 @@ type UpdateZoneRequest struct {
 
 func (x *UpdateZoneRequest) Reset() {
 	*x = UpdateZoneRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[17]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1474,7 @@ func (x *UpdateZoneRequest) String() string {
 func (*UpdateZoneRequest) ProtoMessage() {}
 
 func (x *UpdateZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[17]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1487,7 @@ func (x *UpdateZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateZoneRequest.ProtoReflect.Descriptor instead.
 func (*UpdateZoneRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateZoneRequest) GetZone() *Zone {
@@ -1315,7 +1513,7 @@ type UpdateZoneResponse struct {
 
 func (x *UpdateZoneResponse) Reset() {
 	*x = UpdateZoneResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[18]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1525,7 @@ func (x *UpdateZoneResponse) String() string {
 func (*UpdateZoneResponse) ProtoMessage() {}
 
 func (x *UpdateZoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[18]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1538,7 @@ func (x *UpdateZoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateZoneResponse.ProtoReflect.Descriptor instead.
 func (*UpdateZoneResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateZoneResponse) GetZone() *Zone {
@@ -1360,7 +1558,7 @@ type DeleteZoneRequest struct {
 
 func (x *DeleteZoneRequest) Reset() {
 	*x = DeleteZoneRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[19]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1570,7 @@ func (x *DeleteZoneRequest) String() string {
 func (*DeleteZoneRequest) ProtoMessage() {}
 
 func (x *DeleteZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[19]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1583,7 @@ func (x *DeleteZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteZoneRequest.ProtoReflect.Descriptor instead.
 func (*DeleteZoneRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteZoneRequest) GetZone() string {
@@ -1404,7 +1602,7 @@ type DeleteZoneResponse struct {
 
 func (x *DeleteZoneResponse) Reset() {
 	*x = DeleteZoneResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[20]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1614,7 @@ func (x *DeleteZoneResponse) String() string {
 func (*DeleteZoneResponse) ProtoMessage() {}
 
 func (x *DeleteZoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[20]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1627,7 @@ func (x *DeleteZoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteZoneResponse.ProtoReflect.Descriptor instead.
 func (*DeleteZoneResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteZoneResponse) GetOperation() *Operation {
@@ -1450,7 +1648,7 @@ type WatchZonesRequest struct {
 
 func (x *WatchZonesRequest) Reset() {
 	*x = WatchZonesRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[21]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1660,7 @@ func (x *WatchZonesRequest) String() string {
 func (*WatchZonesRequest) ProtoMessage() {}
 
 func (x *WatchZonesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[21]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1673,7 @@ func (x *WatchZonesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchZonesRequest.ProtoReflect.Descriptor instead.
 func (*WatchZonesRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchZonesRequest) GetAfter() string {
@@ -1503,7 +1701,7 @@ type WatchZonesResponse struct {
 
 func (x *WatchZonesResponse) Reset() {
 	*x = WatchZonesResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[22]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1713,7 @@ func (x *WatchZonesResponse) String() string {
 func (*WatchZonesResponse) ProtoMessage() {}
 
 func (x *WatchZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[22]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1726,7 @@ func (x *WatchZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchZonesResponse.ProtoReflect.Descriptor instead.
 func (*WatchZonesResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchZonesResponse) GetType() WatchType_Value {
@@ -1564,7 +1762,7 @@ type QuarantineZoneRequest struct {
 
 func (x *QuarantineZoneRequest) Reset() {
 	*x = QuarantineZoneRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[23]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1774,7 @@ func (x *QuarantineZoneRequest) String() string {
 func (*QuarantineZoneRequest) ProtoMessage() {}
 
 func (x *QuarantineZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[23]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1787,7 @@ func (x *QuarantineZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZoneRequest.ProtoReflect.Descriptor instead.
 func (*QuarantineZoneRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *QuarantineZoneRequest) GetZone() string {
@@ -1615,7 +1813,7 @@ type QuarantineZoneResponse struct {
 
 func (x *QuarantineZoneResponse) Reset() {
 	*x = QuarantineZoneResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[24]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1825,7 @@ func (x *QuarantineZoneResponse) String() string {
 func (*QuarantineZoneResponse) ProtoMessage() {}
 
 func (x *QuarantineZoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[24]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1838,7 @@ func (x *QuarantineZoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZoneResponse.ProtoReflect.Descriptor instead.
 func (*QuarantineZoneResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *QuarantineZoneResponse) GetZone() *Zone {
@@ -1662,7 +1860,7 @@ type LiftQuarantineRequest struct {
 
 func (x *LiftQuarantineRequest) Reset() {
 	*x = LiftQuarantineRequest{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[25]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1872,7 @@ func (x *LiftQuarantineRequest) String() string {
 func (*LiftQuarantineRequest) ProtoMessage() {}
 
 func (x *LiftQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[25]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1885,7 @@ func (x *LiftQuarantineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*LiftQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LiftQuarantineRequest) GetZone() string {
@@ -1713,7 +1911,7 @@ type LiftQuarantineResponse struct {
 
 func (x *LiftQuarantineResponse) Reset() {
 	*x = LiftQuarantineResponse{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[26]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1923,7 @@ func (x *LiftQuarantineResponse) String() string {
 func (*LiftQuarantineResponse) ProtoMessage() {}
 
 func (x *LiftQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[26]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1936,7 @@ func (x *LiftQuarantineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*LiftQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_zone_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LiftQuarantineResponse) GetZone() *Zone {
@@ -1765,7 +1963,7 @@ type Zone_Condition struct {
 
 func (x *Zone_Condition) Reset() {
 	*x = Zone_Condition{}
-	mi := &file_naru_api_v1_zone_proto_msgTypes[27]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1975,7 @@ func (x *Zone_Condition) String() string {
 func (*Zone_Condition) ProtoMessage() {}
 
 func (x *Zone_Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_zone_proto_msgTypes[27]
+	mi := &file_naru_api_v1_zone_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2023,7 @@ var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xc5\v\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xfc\v\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
@@ -1850,7 +2048,8 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\fadmin_reason\x18\x13 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x01R\vadminReason\x12I\n" +
 	"\n" +
 	"conditions\x18\x14 \x03(\v2\x1b.naru.api.v1.Zone.ConditionB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x03R\n" +
-	"conditions\x1a\xb1\x01\n" +
+	"conditions\x125\n" +
+	"\x06policy\x18\x15 \x01(\v2\x17.naru.api.v1.ZonePolicyB\x04\xa0\xbb\x18\x01R\x06policy\x1a\xb1\x01\n" +
 	"\tCondition\x12\x1f\n" +
 	"\x04type\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04type\x12#\n" +
 	"\x06reason\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06reason\x12&\n" +
@@ -1876,13 +2075,28 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"AdminState\x12\x1b\n" +
 	"\x17ADMIN_STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aENABLED\x10\x01\x12\x15\n" +
-	"\x11UNDER_MAINTENANCE\x10\x02\"\xd5\x01\n" +
-	"\x05Agent\x12@\n" +
-	"\x04name\x18\x01 \x01(\tB,\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x04R\x04name\x12%\n" +
+	"\x11UNDER_MAINTENANCE\x10\x02\"\xa8\x01\n" +
+	"\n" +
+	"ZonePolicy\x12Q\n" +
+	"\amethods\x18\x01 \x03(\tB7\xbaH0\x92\x01-\x10\x80\x02\"(r&2$^[A-Za-z]{1,64}/([A-Za-z]{1,64}|\\*)$\xa0\xbb\x18\x01R\amethods\x12G\n" +
+	"\vdisclosures\x18\x02 \x03(\v2\x17.naru.api.v1.DisclosureB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x01R\vdisclosures\"\xb3\x02\n" +
+	"\n" +
+	"Disclosure\x12O\n" +
+	"\tdirection\x18\x01 \x01(\x0e2!.naru.api.v1.Disclosure.DirectionB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x01R\tdirection\x12;\n" +
+	"\x05grade\x18\x02 \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x05grade\x12\x1a\n" +
+	"\x05names\x18\x03 \x01(\bB\x04\xa0\xbb\x18\x01R\x05names\x12\"\n" +
+	"\taddresses\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x01R\taddresses\x12\x1e\n" +
+	"\afigures\x18\x05 \x01(\bB\x04\xa0\xbb\x18\x01R\afigures\"7\n" +
+	"\tDirection\x12\x19\n" +
+	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03OUT\x10\x01\x12\x06\n" +
+	"\x02IN\x10\x02\"\xdd\x01\n" +
+	"\x05Agent\x12D\n" +
+	"\x04name\x18\x01 \x01(\tB0\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x04Ȼ\x18\x01R\x04name\x12%\n" +
 	"\aversion\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\aversion\x12\x1a\n" +
 	"\x05alive\x18\x03 \x01(\bB\x04\xa0\xbb\x18\x04R\x05alive\x12\x1c\n" +
-	"\x06uplink\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x04R\x06uplink\x12)\n" +
-	"\bclusters\x18\x05 \x03(\tB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x04R\bclusters\"\xac\x01\n" +
+	"\x06uplink\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x04R\x06uplink\x12-\n" +
+	"\bclusters\x18\x05 \x03(\tB\x11\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x04Ȼ\x18\x01R\bclusters\"\xac\x01\n" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12 \n" +
@@ -1989,102 +2203,109 @@ func file_naru_api_v1_zone_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_zone_proto_rawDescData
 }
 
-var file_naru_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_naru_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_naru_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_naru_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_naru_api_v1_zone_proto_goTypes = []any{
 	(Zone_Grade)(0),                  // 0: naru.api.v1.Zone.Grade
 	(Zone_State)(0),                  // 1: naru.api.v1.Zone.State
 	(Zone_AdminState)(0),             // 2: naru.api.v1.Zone.AdminState
-	(*Zone)(nil),                     // 3: naru.api.v1.Zone
-	(*Agent)(nil),                    // 4: naru.api.v1.Agent
-	(*JoinRequest)(nil),              // 5: naru.api.v1.JoinRequest
-	(*CreateJoinTokenRequest)(nil),   // 6: naru.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 7: naru.api.v1.CreateJoinTokenResponse
-	(*ListJoinRequestsRequest)(nil),  // 8: naru.api.v1.ListJoinRequestsRequest
-	(*ListJoinRequestsResponse)(nil), // 9: naru.api.v1.ListJoinRequestsResponse
-	(*AcceptAgentRequest)(nil),       // 10: naru.api.v1.AcceptAgentRequest
-	(*AcceptAgentResponse)(nil),      // 11: naru.api.v1.AcceptAgentResponse
-	(*RevokeZoneRequest)(nil),        // 12: naru.api.v1.RevokeZoneRequest
-	(*RevokeZoneResponse)(nil),       // 13: naru.api.v1.RevokeZoneResponse
-	(*ListZonesRequest)(nil),         // 14: naru.api.v1.ListZonesRequest
-	(*ListZonesResponse)(nil),        // 15: naru.api.v1.ListZonesResponse
-	(*GetZoneRequest)(nil),           // 16: naru.api.v1.GetZoneRequest
-	(*GetZoneResponse)(nil),          // 17: naru.api.v1.GetZoneResponse
-	(*CreateZoneRequest)(nil),        // 18: naru.api.v1.CreateZoneRequest
-	(*CreateZoneResponse)(nil),       // 19: naru.api.v1.CreateZoneResponse
-	(*UpdateZoneRequest)(nil),        // 20: naru.api.v1.UpdateZoneRequest
-	(*UpdateZoneResponse)(nil),       // 21: naru.api.v1.UpdateZoneResponse
-	(*DeleteZoneRequest)(nil),        // 22: naru.api.v1.DeleteZoneRequest
-	(*DeleteZoneResponse)(nil),       // 23: naru.api.v1.DeleteZoneResponse
-	(*WatchZonesRequest)(nil),        // 24: naru.api.v1.WatchZonesRequest
-	(*WatchZonesResponse)(nil),       // 25: naru.api.v1.WatchZonesResponse
-	(*QuarantineZoneRequest)(nil),    // 26: naru.api.v1.QuarantineZoneRequest
-	(*QuarantineZoneResponse)(nil),   // 27: naru.api.v1.QuarantineZoneResponse
-	(*LiftQuarantineRequest)(nil),    // 28: naru.api.v1.LiftQuarantineRequest
-	(*LiftQuarantineResponse)(nil),   // 29: naru.api.v1.LiftQuarantineResponse
-	(*Zone_Condition)(nil),           // 30: naru.api.v1.Zone.Condition
-	(Freshness_Level)(0),             // 31: naru.api.v1.Freshness.Level
-	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
-	(*Operation)(nil),                // 33: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),    // 34: google.protobuf.FieldMask
-	(WatchType_Value)(0),             // 35: naru.api.v1.WatchType.Value
+	(Disclosure_Direction)(0),        // 3: naru.api.v1.Disclosure.Direction
+	(*Zone)(nil),                     // 4: naru.api.v1.Zone
+	(*ZonePolicy)(nil),               // 5: naru.api.v1.ZonePolicy
+	(*Disclosure)(nil),               // 6: naru.api.v1.Disclosure
+	(*Agent)(nil),                    // 7: naru.api.v1.Agent
+	(*JoinRequest)(nil),              // 8: naru.api.v1.JoinRequest
+	(*CreateJoinTokenRequest)(nil),   // 9: naru.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 10: naru.api.v1.CreateJoinTokenResponse
+	(*ListJoinRequestsRequest)(nil),  // 11: naru.api.v1.ListJoinRequestsRequest
+	(*ListJoinRequestsResponse)(nil), // 12: naru.api.v1.ListJoinRequestsResponse
+	(*AcceptAgentRequest)(nil),       // 13: naru.api.v1.AcceptAgentRequest
+	(*AcceptAgentResponse)(nil),      // 14: naru.api.v1.AcceptAgentResponse
+	(*RevokeZoneRequest)(nil),        // 15: naru.api.v1.RevokeZoneRequest
+	(*RevokeZoneResponse)(nil),       // 16: naru.api.v1.RevokeZoneResponse
+	(*ListZonesRequest)(nil),         // 17: naru.api.v1.ListZonesRequest
+	(*ListZonesResponse)(nil),        // 18: naru.api.v1.ListZonesResponse
+	(*GetZoneRequest)(nil),           // 19: naru.api.v1.GetZoneRequest
+	(*GetZoneResponse)(nil),          // 20: naru.api.v1.GetZoneResponse
+	(*CreateZoneRequest)(nil),        // 21: naru.api.v1.CreateZoneRequest
+	(*CreateZoneResponse)(nil),       // 22: naru.api.v1.CreateZoneResponse
+	(*UpdateZoneRequest)(nil),        // 23: naru.api.v1.UpdateZoneRequest
+	(*UpdateZoneResponse)(nil),       // 24: naru.api.v1.UpdateZoneResponse
+	(*DeleteZoneRequest)(nil),        // 25: naru.api.v1.DeleteZoneRequest
+	(*DeleteZoneResponse)(nil),       // 26: naru.api.v1.DeleteZoneResponse
+	(*WatchZonesRequest)(nil),        // 27: naru.api.v1.WatchZonesRequest
+	(*WatchZonesResponse)(nil),       // 28: naru.api.v1.WatchZonesResponse
+	(*QuarantineZoneRequest)(nil),    // 29: naru.api.v1.QuarantineZoneRequest
+	(*QuarantineZoneResponse)(nil),   // 30: naru.api.v1.QuarantineZoneResponse
+	(*LiftQuarantineRequest)(nil),    // 31: naru.api.v1.LiftQuarantineRequest
+	(*LiftQuarantineResponse)(nil),   // 32: naru.api.v1.LiftQuarantineResponse
+	(*Zone_Condition)(nil),           // 33: naru.api.v1.Zone.Condition
+	(Freshness_Level)(0),             // 34: naru.api.v1.Freshness.Level
+	(*timestamppb.Timestamp)(nil),    // 35: google.protobuf.Timestamp
+	(*Operation)(nil),                // 36: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),    // 37: google.protobuf.FieldMask
+	(WatchType_Value)(0),             // 38: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_zone_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Zone.grade:type_name -> naru.api.v1.Zone.Grade
 	1,  // 1: naru.api.v1.Zone.state:type_name -> naru.api.v1.Zone.State
-	31, // 2: naru.api.v1.Zone.freshness:type_name -> naru.api.v1.Freshness.Level
-	32, // 3: naru.api.v1.Zone.state_changed_at:type_name -> google.protobuf.Timestamp
-	4,  // 4: naru.api.v1.Zone.agents:type_name -> naru.api.v1.Agent
-	32, // 5: naru.api.v1.Zone.created_at:type_name -> google.protobuf.Timestamp
+	34, // 2: naru.api.v1.Zone.freshness:type_name -> naru.api.v1.Freshness.Level
+	35, // 3: naru.api.v1.Zone.state_changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 4: naru.api.v1.Zone.agents:type_name -> naru.api.v1.Agent
+	35, // 5: naru.api.v1.Zone.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 6: naru.api.v1.Zone.admin_state:type_name -> naru.api.v1.Zone.AdminState
-	30, // 7: naru.api.v1.Zone.conditions:type_name -> naru.api.v1.Zone.Condition
-	32, // 8: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
-	32, // 9: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 10: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
-	33, // 11: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
-	33, // 12: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
-	3,  // 13: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
-	3,  // 14: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
-	3,  // 15: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	33, // 16: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
-	3,  // 17: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	34, // 18: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 19: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
-	33, // 20: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
-	35, // 21: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
-	3,  // 22: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
-	3,  // 23: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
-	3,  // 24: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
-	32, // 25: naru.api.v1.Zone.Condition.since:type_name -> google.protobuf.Timestamp
-	14, // 26: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
-	16, // 27: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
-	18, // 28: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
-	20, // 29: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
-	22, // 30: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
-	24, // 31: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
-	6,  // 32: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
-	8,  // 33: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
-	10, // 34: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
-	12, // 35: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
-	26, // 36: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
-	28, // 37: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
-	15, // 38: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
-	17, // 39: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
-	19, // 40: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
-	21, // 41: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
-	23, // 42: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
-	25, // 43: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
-	7,  // 44: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
-	9,  // 45: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
-	11, // 46: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
-	13, // 47: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
-	27, // 48: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
-	29, // 49: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	33, // 7: naru.api.v1.Zone.conditions:type_name -> naru.api.v1.Zone.Condition
+	5,  // 8: naru.api.v1.Zone.policy:type_name -> naru.api.v1.ZonePolicy
+	6,  // 9: naru.api.v1.ZonePolicy.disclosures:type_name -> naru.api.v1.Disclosure
+	3,  // 10: naru.api.v1.Disclosure.direction:type_name -> naru.api.v1.Disclosure.Direction
+	0,  // 11: naru.api.v1.Disclosure.grade:type_name -> naru.api.v1.Zone.Grade
+	35, // 12: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
+	35, // 13: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	8,  // 14: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
+	36, // 15: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
+	36, // 16: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 17: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
+	4,  // 18: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
+	4,  // 19: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	36, // 20: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 21: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	37, // 22: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 23: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
+	36, // 24: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
+	38, // 25: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 26: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
+	4,  // 27: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
+	4,  // 28: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
+	35, // 29: naru.api.v1.Zone.Condition.since:type_name -> google.protobuf.Timestamp
+	17, // 30: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
+	19, // 31: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
+	21, // 32: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
+	23, // 33: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
+	25, // 34: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
+	27, // 35: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
+	9,  // 36: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
+	11, // 37: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
+	13, // 38: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
+	15, // 39: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
+	29, // 40: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
+	31, // 41: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
+	18, // 42: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
+	20, // 43: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
+	22, // 44: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
+	24, // 45: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
+	26, // 46: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
+	28, // 47: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
+	10, // 48: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
+	12, // 49: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
+	14, // 50: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
+	16, // 51: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
+	30, // 52: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
+	32, // 53: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
+	42, // [42:54] is the sub-list for method output_type
+	30, // [30:42] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_zone_proto_init() }
@@ -2100,8 +2321,8 @@ func file_naru_api_v1_zone_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_zone_proto_rawDesc), len(file_naru_api_v1_zone_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   28,
+			NumEnums:      4,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -120,6 +120,12 @@ type Command struct {
 	//	*Command_DeleteGroup
 	//	*Command_AddGroupMember
 	//	*Command_RemoveGroupMember
+	//	*Command_CreateRole
+	//	*Command_UpdateRole
+	//	*Command_DeleteRole
+	//	*Command_SetBuiltInRoles
+	//	*Command_CreateRoleBinding
+	//	*Command_DeleteRoleBinding
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -888,6 +894,60 @@ func (x *Command) GetRemoveGroupMember() *RemoveGroupMember {
 	return nil
 }
 
+func (x *Command) GetCreateRole() *CreateRole {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateRole); ok {
+			return x.CreateRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateRole() *UpdateRole {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateRole); ok {
+			return x.UpdateRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteRole() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteRole); ok {
+			return x.DeleteRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetBuiltInRoles() *SetBuiltInRoles {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetBuiltInRoles); ok {
+			return x.SetBuiltInRoles
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateRoleBinding() *CreateRoleBinding {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateRoleBinding); ok {
+			return x.CreateRoleBinding
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteRoleBinding() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteRoleBinding); ok {
+			return x.DeleteRoleBinding
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1214,6 +1274,31 @@ type Command_RemoveGroupMember struct {
 	RemoveGroupMember *RemoveGroupMember `protobuf:"bytes,232,opt,name=remove_group_member,json=removeGroupMember,proto3,oneof"`
 }
 
+type Command_CreateRole struct {
+	CreateRole *CreateRole `protobuf:"bytes,250,opt,name=create_role,json=createRole,proto3,oneof"`
+}
+
+type Command_UpdateRole struct {
+	UpdateRole *UpdateRole `protobuf:"bytes,251,opt,name=update_role,json=updateRole,proto3,oneof"`
+}
+
+type Command_DeleteRole struct {
+	DeleteRole *DeleteNoun `protobuf:"bytes,252,opt,name=delete_role,json=deleteRole,proto3,oneof"`
+}
+
+type Command_SetBuiltInRoles struct {
+	// The roles that come with Naru, as this version has them.
+	SetBuiltInRoles *SetBuiltInRoles `protobuf:"bytes,253,opt,name=set_built_in_roles,json=setBuiltInRoles,proto3,oneof"`
+}
+
+type Command_CreateRoleBinding struct {
+	CreateRoleBinding *CreateRoleBinding `protobuf:"bytes,254,opt,name=create_role_binding,json=createRoleBinding,proto3,oneof"`
+}
+
+type Command_DeleteRoleBinding struct {
+	DeleteRoleBinding *DeleteNoun `protobuf:"bytes,255,opt,name=delete_role_binding,json=deleteRoleBinding,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -1365,6 +1450,18 @@ func (*Command_DeleteGroup) isCommand_Body() {}
 func (*Command_AddGroupMember) isCommand_Body() {}
 
 func (*Command_RemoveGroupMember) isCommand_Body() {}
+
+func (*Command_CreateRole) isCommand_Body() {}
+
+func (*Command_UpdateRole) isCommand_Body() {}
+
+func (*Command_DeleteRole) isCommand_Body() {}
+
+func (*Command_SetBuiltInRoles) isCommand_Body() {}
+
+func (*Command_CreateRoleBinding) isCommand_Body() {}
+
+func (*Command_DeleteRoleBinding) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -4700,6 +4797,209 @@ func (x *AddAuditKey) GetAfter() string {
 	return ""
 }
 
+type CreateRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          *v1.Role               `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRole) Reset() {
+	*x = CreateRole{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRole) ProtoMessage() {}
+
+func (x *CreateRole) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRole.ProtoReflect.Descriptor instead.
+func (*CreateRole) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *CreateRole) GetRole() *v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+type UpdateRole struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Role             *v1.Role               `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateRole) Reset() {
+	*x = UpdateRole{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRole) ProtoMessage() {}
+
+func (x *UpdateRole) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRole.ProtoReflect.Descriptor instead.
+func (*UpdateRole) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *UpdateRole) GetRole() *v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+func (x *UpdateRole) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+// SetBuiltInRoles puts the built-in roles of an edition in the place of those of older ones.
+type SetBuiltInRoles struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Edition uint32                 `protobuf:"varint,1,opt,name=edition,proto3" json:"edition,omitempty"`
+	// With ids, which count where there is no role of the name yet.
+	Roles         []*v1.Role `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetBuiltInRoles) Reset() {
+	*x = SetBuiltInRoles{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetBuiltInRoles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetBuiltInRoles) ProtoMessage() {}
+
+func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetBuiltInRoles.ProtoReflect.Descriptor instead.
+func (*SetBuiltInRoles) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *SetBuiltInRoles) GetEdition() uint32 {
+	if x != nil {
+		return x.Edition
+	}
+	return 0
+}
+
+func (x *SetBuiltInRoles) GetRoles() []*v1.Role {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type CreateRoleBinding struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	RoleBinding *v1.RoleBinding        `protobuf:"bytes,1,opt,name=role_binding,json=roleBinding,proto3" json:"role_binding,omitempty"`
+	// What the giver's right to give it rests on.
+	Reads         []*Read `protobuf:"bytes,2,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRoleBinding) Reset() {
+	*x = CreateRoleBinding{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRoleBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRoleBinding) ProtoMessage() {}
+
+func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRoleBinding.ProtoReflect.Descriptor instead.
+func (*CreateRoleBinding) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *CreateRoleBinding) GetRoleBinding() *v1.RoleBinding {
+	if x != nil {
+		return x.RoleBinding
+	}
+	return nil
+}
+
+func (x *CreateRoleBinding) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -4710,7 +5010,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4722,7 +5022,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4756,7 +5056,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xad,\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xe9/\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -4853,7 +5153,16 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\fupdate_group\x18\xe5\x01 \x01(\v2\x1c.naru.command.v1.UpdateGroupH\x00R\vupdateGroup\x12A\n" +
 	"\fdelete_group\x18\xe6\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteGroup\x12L\n" +
 	"\x10add_group_member\x18\xe7\x01 \x01(\v2\x1f.naru.command.v1.AddGroupMemberH\x00R\x0eaddGroupMember\x12U\n" +
-	"\x13remove_group_member\x18\xe8\x01 \x01(\v2\".naru.command.v1.RemoveGroupMemberH\x00R\x11removeGroupMemberB\r\n" +
+	"\x13remove_group_member\x18\xe8\x01 \x01(\v2\".naru.command.v1.RemoveGroupMemberH\x00R\x11removeGroupMember\x12?\n" +
+	"\vcreate_role\x18\xfa\x01 \x01(\v2\x1b.naru.command.v1.CreateRoleH\x00R\n" +
+	"createRole\x12?\n" +
+	"\vupdate_role\x18\xfb\x01 \x01(\v2\x1b.naru.command.v1.UpdateRoleH\x00R\n" +
+	"updateRole\x12?\n" +
+	"\vdelete_role\x18\xfc\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\n" +
+	"deleteRole\x12P\n" +
+	"\x12set_built_in_roles\x18\xfd\x01 \x01(\v2 .naru.command.v1.SetBuiltInRolesH\x00R\x0fsetBuiltInRoles\x12U\n" +
+	"\x13create_role_binding\x18\xfe\x01 \x01(\v2\".naru.command.v1.CreateRoleBindingH\x00R\x11createRoleBinding\x12N\n" +
+	"\x13delete_role_binding\x18\xff\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x11deleteRoleBindingB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -5070,7 +5379,20 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"checkpoint\"P\n" +
 	"\vAddAuditKey\x12+\n" +
 	"\x03key\x18\x01 \x01(\v2\x19.naru.command.v1.AuditKeyR\x03key\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\tR\x05afterBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\x05after\x18\x02 \x01(\tR\x05after\"3\n" +
+	"\n" +
+	"CreateRole\x12%\n" +
+	"\x04role\x18\x01 \x01(\v2\x11.naru.api.v1.RoleR\x04role\"`\n" +
+	"\n" +
+	"UpdateRole\x12%\n" +
+	"\x04role\x18\x01 \x01(\v2\x11.naru.api.v1.RoleR\x04role\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"T\n" +
+	"\x0fSetBuiltInRoles\x12\x18\n" +
+	"\aedition\x18\x01 \x01(\rR\aedition\x12'\n" +
+	"\x05roles\x18\x02 \x03(\v2\x11.naru.api.v1.RoleR\x05roles\"}\n" +
+	"\x11CreateRoleBinding\x12;\n" +
+	"\frole_binding\x18\x01 \x01(\v2\x18.naru.api.v1.RoleBindingR\vroleBinding\x12+\n" +
+	"\x05reads\x18\x02 \x03(\v2\x15.naru.command.v1.ReadR\x05readsBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -5084,7 +5406,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Origin)(nil),                          // 1: naru.command.v1.Origin
@@ -5148,50 +5470,56 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*RecordAudit)(nil),                     // 59: naru.command.v1.RecordAudit
 	(*SignAudit)(nil),                       // 60: naru.command.v1.SignAudit
 	(*AddAuditKey)(nil),                     // 61: naru.command.v1.AddAuditKey
-	(*ReportDivergence_Server)(nil),         // 62: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 63: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 64: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 65: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 66: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 67: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 68: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 69: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 70: naru.command.v1.RetireAuthority
-	(v1.Session_Strength)(0),                // 71: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 72: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 73: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 74: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 75: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 76: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 77: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 78: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 79: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 80: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 81: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 82: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 83: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 84: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 85: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 86: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 87: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 88: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 89: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 90: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 91: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 92: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 93: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 94: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 95: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 96: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 97: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 98: naru.api.v1.User
-	(*v1.Group)(nil),                        // 99: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 100: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 101: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 102: naru.command.v1.AuditKey
+	(*CreateRole)(nil),                      // 62: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 63: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 64: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 65: naru.command.v1.CreateRoleBinding
+	(*ReportDivergence_Server)(nil),         // 66: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 67: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 68: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 69: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 70: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 71: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 72: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 73: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 74: naru.command.v1.RetireAuthority
+	(v1.Session_Strength)(0),                // 75: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 76: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 77: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 78: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 79: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 80: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 81: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 82: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 83: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 84: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 85: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 86: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 87: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 88: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 89: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 90: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 91: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 92: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 93: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 94: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 95: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 96: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 97: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 98: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 99: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 100: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 101: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 102: naru.api.v1.User
+	(*v1.Group)(nil),                        // 103: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 104: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 105: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 106: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 107: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 108: naru.api.v1.RoleBinding
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	63,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	67,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -5235,13 +5563,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	64,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	65,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	66,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	67,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	68,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	69,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	70,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	68,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	69,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	70,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	71,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	72,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	73,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	74,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -5270,67 +5598,78 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	15,  // 76: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	57,  // 77: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	58,  // 78: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	71,  // 79: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	72,  // 80: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	73,  // 81: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	74,  // 82: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	75,  // 83: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	76,  // 84: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	77,  // 85: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	62,  // 86: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	63,  // 87: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	63,  // 88: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	63,  // 89: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	78,  // 90: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	78,  // 91: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	79,  // 92: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	79,  // 93: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	80,  // 94: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	80,  // 95: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	81,  // 96: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	81,  // 97: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	82,  // 98: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	82,  // 99: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	83,  // 100: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	83,  // 101: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	84,  // 102: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	84,  // 103: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	85,  // 104: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	63,  // 105: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 106: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	86,  // 107: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	85,  // 108: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	87,  // 109: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	63,  // 110: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	88,  // 111: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	63,  // 112: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	89,  // 113: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	63,  // 114: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	75,  // 115: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	90,  // 116: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	77,  // 117: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	91,  // 118: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	92,  // 119: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	93,  // 120: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	94,  // 121: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	95,  // 122: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	96,  // 123: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	76,  // 124: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	63,  // 125: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	97,  // 126: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	97,  // 127: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	98,  // 128: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	98,  // 129: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	99,  // 130: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	99,  // 131: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	100, // 132: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	101, // 133: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	102, // 134: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	135, // [135:135] is the sub-list for method output_type
-	135, // [135:135] is the sub-list for method input_type
-	135, // [135:135] is the sub-list for extension type_name
-	135, // [135:135] is the sub-list for extension extendee
-	0,   // [0:135] is the sub-list for field type_name
+	62,  // 79: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	63,  // 80: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	15,  // 81: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	64,  // 82: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	65,  // 83: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	15,  // 84: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	75,  // 85: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	76,  // 86: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	77,  // 87: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	78,  // 88: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	79,  // 89: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	80,  // 90: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	81,  // 91: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	66,  // 92: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	67,  // 93: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	67,  // 94: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	67,  // 95: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	82,  // 96: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	82,  // 97: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	83,  // 98: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	83,  // 99: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	84,  // 100: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	84,  // 101: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	85,  // 102: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	85,  // 103: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	86,  // 104: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	86,  // 105: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	87,  // 106: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	87,  // 107: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	88,  // 108: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	88,  // 109: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	89,  // 110: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	67,  // 111: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 112: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	90,  // 113: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	89,  // 114: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	91,  // 115: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	67,  // 116: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	92,  // 117: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	67,  // 118: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	93,  // 119: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	67,  // 120: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	79,  // 121: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	94,  // 122: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	81,  // 123: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	95,  // 124: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	96,  // 125: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	97,  // 126: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	98,  // 127: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	99,  // 128: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	100, // 129: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	80,  // 130: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	67,  // 131: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	101, // 132: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	101, // 133: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	102, // 134: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	102, // 135: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	103, // 136: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	103, // 137: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	104, // 138: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	105, // 139: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	106, // 140: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	107, // 141: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	107, // 142: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	107, // 143: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	108, // 144: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	29,  // 145: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	146, // [146:146] is the sub-list for method output_type
+	146, // [146:146] is the sub-list for method input_type
+	146, // [146:146] is the sub-list for extension type_name
+	146, // [146:146] is the sub-list for extension extendee
+	0,   // [0:146] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -5416,6 +5755,12 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_DeleteGroup)(nil),
 		(*Command_AddGroupMember)(nil),
 		(*Command_RemoveGroupMember)(nil),
+		(*Command_CreateRole)(nil),
+		(*Command_UpdateRole)(nil),
+		(*Command_DeleteRole)(nil),
+		(*Command_SetBuiltInRoles)(nil),
+		(*Command_CreateRoleBinding)(nil),
+		(*Command_DeleteRoleBinding)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5423,7 +5768,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
