@@ -326,7 +326,9 @@ type VM struct {
 	// Also the ETag: "epoch-index".
 	Revision string `protobuf:"bytes,34,opt,name=revision,proto3" json:"revision,omitempty"`
 	// For people.
-	Description   string `protobuf:"bytes,35,opt,name=description,proto3" json:"description,omitempty"`
+	Description string `protobuf:"bytes,35,opt,name=description,proto3" json:"description,omitempty"`
+	// Id of the reservation whose room it takes; empty where it takes what is free.
+	Reservation   string `protobuf:"bytes,40,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +604,13 @@ func (x *VM) GetRevision() string {
 func (x *VM) GetDescription() string {
 	if x != nil {
 		return x.Description
+	}
+	return ""
+}
+
+func (x *VM) GetReservation() string {
+	if x != nil {
+		return x.Reservation
 	}
 	return ""
 }
@@ -1911,7 +1920,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\"\xae\x12\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\"\xdd\x12\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -1956,7 +1965,8 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18! \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12.\n" +
-	"\vdescription\x18# \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x1a\xa9\x01\n" +
+	"\vdescription\x18# \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12-\n" +
+	"\vreservation\x18( \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +

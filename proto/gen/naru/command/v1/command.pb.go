@@ -104,6 +104,8 @@ type Command struct {
 	//	*Command_LiftQuarantine
 	//	*Command_SetZoneCondition
 	//	*Command_ConsumeWithheld
+	//	*Command_CreateReservation
+	//	*Command_SetReservation
 	//	*Command_RecordAudit
 	//	*Command_SignAudit
 	//	*Command_AddAuditKey
@@ -750,6 +752,24 @@ func (x *Command) GetConsumeWithheld() *ConsumeWithheld {
 	return nil
 }
 
+func (x *Command) GetCreateReservation() *CreateReservation {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateReservation); ok {
+			return x.CreateReservation
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetReservation() *SetReservation {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetReservation); ok {
+			return x.SetReservation
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetRecordAudit() *RecordAudit {
 	if x != nil {
 		if x, ok := x.Body.(*Command_RecordAudit); ok {
@@ -1208,6 +1228,16 @@ type Command_ConsumeWithheld struct {
 	ConsumeWithheld *ConsumeWithheld `protobuf:"bytes,186,opt,name=consume_withheld,json=consumeWithheld,proto3,oneof"`
 }
 
+type Command_CreateReservation struct {
+	// Asks a zone to keep room for VMs that are not made yet.
+	CreateReservation *CreateReservation `protobuf:"bytes,260,opt,name=create_reservation,json=createReservation,proto3,oneof"`
+}
+
+type Command_SetReservation struct {
+	// Frees it, or lets it last longer.
+	SetReservation *SetReservation `protobuf:"bytes,261,opt,name=set_reservation,json=setReservation,proto3,oneof"`
+}
+
 type Command_RecordAudit struct {
 	// Something happened that no command did: a login, a refusal, a read of something sensitive.
 	RecordAudit *RecordAudit `protobuf:"bytes,200,opt,name=record_audit,json=recordAudit,proto3,oneof"`
@@ -1418,6 +1448,10 @@ func (*Command_LiftQuarantine) isCommand_Body() {}
 func (*Command_SetZoneCondition) isCommand_Body() {}
 
 func (*Command_ConsumeWithheld) isCommand_Body() {}
+
+func (*Command_CreateReservation) isCommand_Body() {}
+
+func (*Command_SetReservation) isCommand_Body() {}
 
 func (*Command_RecordAudit) isCommand_Body() {}
 
@@ -5000,6 +5034,123 @@ func (x *CreateRoleBinding) GetReads() []*Read {
 	return nil
 }
 
+// CreateReservation carries the reservation as it will be stored: ids, names and size resolved on the proposer's snapshot.
+type CreateReservation struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Reservation *v1.Reservation        `protobuf:"bytes,1,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// Revisions that the proposer read; another one now is refused and the proposer decides again.
+	Reads         []*Read `protobuf:"bytes,2,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateReservation) Reset() {
+	*x = CreateReservation{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateReservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateReservation) ProtoMessage() {}
+
+func (x *CreateReservation) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateReservation.ProtoReflect.Descriptor instead.
+func (*CreateReservation) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *CreateReservation) GetReservation() *v1.Reservation {
+	if x != nil {
+		return x.Reservation
+	}
+	return nil
+}
+
+func (x *CreateReservation) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// SetReservation changes what is wanted of a reservation. What was released, or has lapsed, is not held again.
+type SetReservation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReservationId string                 `protobuf:"bytes,1,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
+	// HELD or RELEASED.
+	Desired v1.Reservation_State `protobuf:"varint,2,opt,name=desired,proto3,enum=naru.api.v1.Reservation_State" json:"desired,omitempty"`
+	// Of a hold; unset: as it was.
+	HoldUntil     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=hold_until,json=holdUntil,proto3" json:"hold_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetReservation) Reset() {
+	*x = SetReservation{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetReservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetReservation) ProtoMessage() {}
+
+func (x *SetReservation) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetReservation.ProtoReflect.Descriptor instead.
+func (*SetReservation) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *SetReservation) GetReservationId() string {
+	if x != nil {
+		return x.ReservationId
+	}
+	return ""
+}
+
+func (x *SetReservation) GetDesired() v1.Reservation_State {
+	if x != nil {
+		return x.Desired
+	}
+	return v1.Reservation_State(0)
+}
+
+func (x *SetReservation) GetHoldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HoldUntil
+	}
+	return nil
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -5010,7 +5161,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5022,7 +5173,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5056,7 +5207,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xe9/\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x8c1\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -5132,7 +5283,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0fquarantine_zone\x18\xb9\x01 \x01(\v2\x1f.naru.command.v1.QuarantineZoneH\x00R\x0equarantineZone\x12K\n" +
 	"\x0flift_quarantine\x18\xbb\x01 \x01(\v2\x1f.naru.command.v1.LiftQuarantineH\x00R\x0eliftQuarantine\x12R\n" +
 	"\x12set_zone_condition\x18\xbd\x01 \x01(\v2!.naru.command.v1.SetZoneConditionH\x00R\x10setZoneCondition\x12N\n" +
-	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12B\n" +
+	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12T\n" +
+	"\x12create_reservation\x18\x84\x02 \x01(\v2\".naru.command.v1.CreateReservationH\x00R\x11createReservation\x12K\n" +
+	"\x0fset_reservation\x18\x85\x02 \x01(\v2\x1f.naru.command.v1.SetReservationH\x00R\x0esetReservation\x12B\n" +
 	"\frecord_audit\x18\xc8\x01 \x01(\v2\x1c.naru.command.v1.RecordAuditH\x00R\vrecordAudit\x12<\n" +
 	"\n" +
 	"sign_audit\x18\xc9\x01 \x01(\v2\x1a.naru.command.v1.SignAuditH\x00R\tsignAudit\x12C\n" +
@@ -5392,7 +5545,15 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05roles\x18\x02 \x03(\v2\x11.naru.api.v1.RoleR\x05roles\"}\n" +
 	"\x11CreateRoleBinding\x12;\n" +
 	"\frole_binding\x18\x01 \x01(\v2\x18.naru.api.v1.RoleBindingR\vroleBinding\x12+\n" +
-	"\x05reads\x18\x02 \x03(\v2\x15.naru.command.v1.ReadR\x05readsBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\x05reads\x18\x02 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"|\n" +
+	"\x11CreateReservation\x12:\n" +
+	"\vreservation\x18\x01 \x01(\v2\x18.naru.api.v1.ReservationR\vreservation\x12+\n" +
+	"\x05reads\x18\x02 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xac\x01\n" +
+	"\x0eSetReservation\x12%\n" +
+	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x128\n" +
+	"\adesired\x18\x02 \x01(\x0e2\x1e.naru.api.v1.Reservation.StateR\adesired\x129\n" +
+	"\n" +
+	"hold_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntilBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -5406,7 +5567,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Origin)(nil),                          // 1: naru.command.v1.Origin
@@ -5474,52 +5635,56 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*UpdateRole)(nil),                      // 63: naru.command.v1.UpdateRole
 	(*SetBuiltInRoles)(nil),                 // 64: naru.command.v1.SetBuiltInRoles
 	(*CreateRoleBinding)(nil),               // 65: naru.command.v1.CreateRoleBinding
-	(*ReportDivergence_Server)(nil),         // 66: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 67: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 68: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 69: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 70: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 71: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 72: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 73: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 74: naru.command.v1.RetireAuthority
-	(v1.Session_Strength)(0),                // 75: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 76: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 77: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 78: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 79: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 80: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 81: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 82: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 83: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 84: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 85: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 86: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 87: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 88: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 89: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 90: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 91: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 92: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 93: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 94: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 95: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 96: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 97: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 98: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 99: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 100: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 101: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 102: naru.api.v1.User
-	(*v1.Group)(nil),                        // 103: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 104: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 105: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 106: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 107: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 108: naru.api.v1.RoleBinding
+	(*CreateReservation)(nil),               // 66: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 67: naru.command.v1.SetReservation
+	(*ReportDivergence_Server)(nil),         // 68: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 69: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 70: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 71: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 72: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 73: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 74: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 75: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 76: naru.command.v1.RetireAuthority
+	(v1.Session_Strength)(0),                // 77: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 78: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 79: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 80: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 81: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 82: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 83: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 84: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 85: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 86: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 87: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 88: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 89: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 90: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 91: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 92: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 93: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 94: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 95: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 96: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 97: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 98: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 99: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 100: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 101: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 102: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 103: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 104: naru.api.v1.User
+	(*v1.Group)(nil),                        // 105: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 106: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 107: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 108: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 109: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 110: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 111: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 112: naru.api.v1.Reservation.State
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	67,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	69,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -5563,13 +5728,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	68,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	69,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	70,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	71,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	72,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	73,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	74,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	70,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	71,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	72,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	73,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	74,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	75,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	76,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -5582,94 +5747,100 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	43,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
 	36,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
 	45,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	59,  // 63: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	60,  // 64: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	61,  // 65: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	49,  // 66: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	50,  // 67: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	15,  // 68: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	51,  // 69: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	52,  // 70: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	15,  // 71: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	53,  // 72: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	54,  // 73: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	55,  // 74: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	56,  // 75: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	15,  // 76: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	57,  // 77: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	58,  // 78: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	62,  // 79: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	63,  // 80: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	15,  // 81: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	64,  // 82: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	65,  // 83: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	15,  // 84: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	75,  // 85: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	76,  // 86: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	77,  // 87: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	78,  // 88: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	79,  // 89: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	80,  // 90: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	81,  // 91: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	66,  // 92: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	67,  // 93: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	67,  // 94: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	67,  // 95: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	82,  // 96: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	82,  // 97: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	83,  // 98: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	83,  // 99: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	84,  // 100: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	84,  // 101: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	85,  // 102: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	85,  // 103: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	86,  // 104: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	86,  // 105: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	87,  // 106: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	87,  // 107: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	88,  // 108: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	88,  // 109: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	89,  // 110: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	67,  // 111: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 112: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	90,  // 113: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	89,  // 114: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	91,  // 115: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	67,  // 116: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	92,  // 117: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	67,  // 118: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	93,  // 119: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	67,  // 120: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	79,  // 121: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	94,  // 122: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	81,  // 123: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	95,  // 124: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	96,  // 125: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	97,  // 126: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	98,  // 127: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	99,  // 128: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	100, // 129: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	80,  // 130: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	67,  // 131: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	101, // 132: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	101, // 133: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	102, // 134: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	102, // 135: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	103, // 136: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	103, // 137: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	104, // 138: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	105, // 139: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	106, // 140: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	107, // 141: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	107, // 142: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	107, // 143: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	108, // 144: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	29,  // 145: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	146, // [146:146] is the sub-list for method output_type
-	146, // [146:146] is the sub-list for method input_type
-	146, // [146:146] is the sub-list for extension type_name
-	146, // [146:146] is the sub-list for extension extendee
-	0,   // [0:146] is the sub-list for field type_name
+	66,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	67,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	59,  // 65: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	60,  // 66: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	61,  // 67: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	49,  // 68: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	50,  // 69: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	15,  // 70: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	51,  // 71: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	52,  // 72: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	15,  // 73: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	53,  // 74: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	54,  // 75: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	55,  // 76: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	56,  // 77: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	15,  // 78: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	57,  // 79: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	58,  // 80: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	62,  // 81: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	63,  // 82: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	15,  // 83: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	64,  // 84: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	65,  // 85: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	15,  // 86: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	77,  // 87: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	78,  // 88: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	79,  // 89: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	80,  // 90: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	81,  // 91: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	82,  // 92: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	83,  // 93: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	68,  // 94: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	69,  // 95: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	69,  // 96: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	69,  // 97: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	84,  // 98: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	84,  // 99: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	85,  // 100: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	85,  // 101: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	86,  // 102: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	86,  // 103: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	87,  // 104: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	87,  // 105: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	88,  // 106: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	88,  // 107: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	89,  // 108: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	89,  // 109: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	90,  // 110: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	90,  // 111: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	91,  // 112: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	69,  // 113: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 114: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	92,  // 115: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	91,  // 116: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	93,  // 117: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	69,  // 118: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	94,  // 119: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	69,  // 120: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	95,  // 121: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	69,  // 122: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	81,  // 123: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	96,  // 124: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	83,  // 125: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	97,  // 126: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	98,  // 127: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	99,  // 128: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	100, // 129: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	101, // 130: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	102, // 131: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	82,  // 132: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	69,  // 133: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	103, // 134: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	103, // 135: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	104, // 136: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	104, // 137: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	105, // 138: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	105, // 139: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	106, // 140: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	107, // 141: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	108, // 142: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	109, // 143: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	109, // 144: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	109, // 145: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	110, // 146: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	29,  // 147: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	111, // 148: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	29,  // 149: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	112, // 150: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	69,  // 151: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	152, // [152:152] is the sub-list for method output_type
+	152, // [152:152] is the sub-list for method input_type
+	152, // [152:152] is the sub-list for extension type_name
+	152, // [152:152] is the sub-list for extension extendee
+	0,   // [0:152] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -5739,6 +5910,8 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_LiftQuarantine)(nil),
 		(*Command_SetZoneCondition)(nil),
 		(*Command_ConsumeWithheld)(nil),
+		(*Command_CreateReservation)(nil),
+		(*Command_SetReservation)(nil),
 		(*Command_RecordAudit)(nil),
 		(*Command_SignAudit)(nil),
 		(*Command_AddAuditKey)(nil),
@@ -5768,7 +5941,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

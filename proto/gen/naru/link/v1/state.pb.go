@@ -34,6 +34,7 @@ type Object struct {
 	//	*Object_Cluster
 	//	*Object_Host
 	//	*Object_Vm
+	//	*Object_Reservation
 	//	*Object_Tombstone
 	Noun          isObject_Noun `protobuf_oneof:"noun"`
 	unknownFields protoimpl.UnknownFields
@@ -120,6 +121,15 @@ func (x *Object) GetVm() *v1.VM {
 	return nil
 }
 
+func (x *Object) GetReservation() *v1.Reservation {
+	if x != nil {
+		if x, ok := x.Noun.(*Object_Reservation); ok {
+			return x.Reservation
+		}
+	}
+	return nil
+}
+
 func (x *Object) GetTombstone() *Tombstone {
 	if x != nil {
 		if x, ok := x.Noun.(*Object_Tombstone); ok {
@@ -149,6 +159,10 @@ type Object_Vm struct {
 	Vm *v1.VM `protobuf:"bytes,103,opt,name=vm,proto3,oneof"`
 }
 
+type Object_Reservation struct {
+	Reservation *v1.Reservation `protobuf:"bytes,104,opt,name=reservation,proto3,oneof"`
+}
+
 type Object_Tombstone struct {
 	// The object is gone by decision. Only this deletes; absence never does.
 	Tombstone *Tombstone `protobuf:"bytes,110,opt,name=tombstone,proto3,oneof"`
@@ -161,6 +175,8 @@ func (*Object_Cluster) isObject_Noun() {}
 func (*Object_Host) isObject_Noun() {}
 
 func (*Object_Vm) isObject_Noun() {}
+
+func (*Object_Reservation) isObject_Noun() {}
 
 func (*Object_Tombstone) isObject_Noun() {}
 
@@ -408,13 +424,14 @@ var File_naru_link_v1_state_proto protoreflect.FileDescriptor
 
 const file_naru_link_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x18naru/link/v1/state.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x16naru/api/v1/host.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x18naru/link/v1/frame.proto\"\x93\x02\n" +
+	"\x18naru/link/v1/state.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x16naru/api/v1/host.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x18naru/link/v1/frame.proto\"\xd1\x02\n" +
 	"\x06Object\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12'\n" +
 	"\x04zone\x18d \x01(\v2\x11.naru.api.v1.ZoneH\x00R\x04zone\x120\n" +
 	"\acluster\x18e \x01(\v2\x14.naru.api.v1.ClusterH\x00R\acluster\x12'\n" +
 	"\x04host\x18f \x01(\v2\x11.naru.api.v1.HostH\x00R\x04host\x12!\n" +
-	"\x02vm\x18g \x01(\v2\x0f.naru.api.v1.VMH\x00R\x02vm\x127\n" +
+	"\x02vm\x18g \x01(\v2\x0f.naru.api.v1.VMH\x00R\x02vm\x12<\n" +
+	"\vreservation\x18h \x01(\v2\x18.naru.api.v1.ReservationH\x00R\vreservation\x127\n" +
 	"\ttombstone\x18n \x01(\v2\x17.naru.link.v1.TombstoneH\x00R\ttombstoneB\r\n" +
 	"\x04noun\x12\x05\xbaH\x02\b\x01\"x\n" +
 	"\tTombstone\x122\n" +
@@ -450,34 +467,36 @@ func file_naru_link_v1_state_proto_rawDescGZIP() []byte {
 
 var file_naru_link_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_naru_link_v1_state_proto_goTypes = []any{
-	(*Object)(nil),        // 0: naru.link.v1.Object
-	(*Tombstone)(nil),     // 1: naru.link.v1.Tombstone
-	(*StateChunk)(nil),    // 2: naru.link.v1.StateChunk
-	(*StateAck)(nil),      // 3: naru.link.v1.StateAck
-	(*StateResync)(nil),   // 4: naru.link.v1.StateResync
-	(*v1.Zone)(nil),       // 5: naru.api.v1.Zone
-	(*v1.Cluster)(nil),    // 6: naru.api.v1.Cluster
-	(*v1.Host)(nil),       // 7: naru.api.v1.Host
-	(*v1.VM)(nil),         // 8: naru.api.v1.VM
-	(*v1.Reference)(nil),  // 9: naru.api.v1.Reference
-	(*v1.Generation)(nil), // 10: naru.api.v1.Generation
-	(*StateAckPoint)(nil), // 11: naru.link.v1.StateAckPoint
+	(*Object)(nil),         // 0: naru.link.v1.Object
+	(*Tombstone)(nil),      // 1: naru.link.v1.Tombstone
+	(*StateChunk)(nil),     // 2: naru.link.v1.StateChunk
+	(*StateAck)(nil),       // 3: naru.link.v1.StateAck
+	(*StateResync)(nil),    // 4: naru.link.v1.StateResync
+	(*v1.Zone)(nil),        // 5: naru.api.v1.Zone
+	(*v1.Cluster)(nil),     // 6: naru.api.v1.Cluster
+	(*v1.Host)(nil),        // 7: naru.api.v1.Host
+	(*v1.VM)(nil),          // 8: naru.api.v1.VM
+	(*v1.Reservation)(nil), // 9: naru.api.v1.Reservation
+	(*v1.Reference)(nil),   // 10: naru.api.v1.Reference
+	(*v1.Generation)(nil),  // 11: naru.api.v1.Generation
+	(*StateAckPoint)(nil),  // 12: naru.link.v1.StateAckPoint
 }
 var file_naru_link_v1_state_proto_depIdxs = []int32{
 	5,  // 0: naru.link.v1.Object.zone:type_name -> naru.api.v1.Zone
 	6,  // 1: naru.link.v1.Object.cluster:type_name -> naru.api.v1.Cluster
 	7,  // 2: naru.link.v1.Object.host:type_name -> naru.api.v1.Host
 	8,  // 3: naru.link.v1.Object.vm:type_name -> naru.api.v1.VM
-	1,  // 4: naru.link.v1.Object.tombstone:type_name -> naru.link.v1.Tombstone
-	9,  // 5: naru.link.v1.Tombstone.noun:type_name -> naru.api.v1.Reference
-	10, // 6: naru.link.v1.Tombstone.generation:type_name -> naru.api.v1.Generation
-	0,  // 7: naru.link.v1.StateChunk.objects:type_name -> naru.link.v1.Object
-	11, // 8: naru.link.v1.StateAck.point:type_name -> naru.link.v1.StateAckPoint
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	9,  // 4: naru.link.v1.Object.reservation:type_name -> naru.api.v1.Reservation
+	1,  // 5: naru.link.v1.Object.tombstone:type_name -> naru.link.v1.Tombstone
+	10, // 6: naru.link.v1.Tombstone.noun:type_name -> naru.api.v1.Reference
+	11, // 7: naru.link.v1.Tombstone.generation:type_name -> naru.api.v1.Generation
+	0,  // 8: naru.link.v1.StateChunk.objects:type_name -> naru.link.v1.Object
+	12, // 9: naru.link.v1.StateAck.point:type_name -> naru.link.v1.StateAckPoint
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_naru_link_v1_state_proto_init() }
@@ -491,6 +510,7 @@ func file_naru_link_v1_state_proto_init() {
 		(*Object_Cluster)(nil),
 		(*Object_Host)(nil),
 		(*Object_Vm)(nil),
+		(*Object_Reservation)(nil),
 		(*Object_Tombstone)(nil),
 	}
 	type x struct{}
