@@ -129,7 +129,7 @@ func (x WatchType_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchType_Value.Descriptor instead.
 func (WatchType_Value) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{8, 0}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Resources is an amount of compute: what a host has, what a VM takes.
@@ -233,6 +233,59 @@ func (*Freshness) Descriptor() ([]byte, []int) {
 	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{1}
 }
 
+// Text is for people, by language.
+type Text struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ko            string                 `protobuf:"bytes,1,opt,name=ko,proto3" json:"ko,omitempty"`
+	En            string                 `protobuf:"bytes,2,opt,name=en,proto3" json:"en,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Text) Reset() {
+	*x = Text{}
+	mi := &file_naru_api_v1_common_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Text) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Text) ProtoMessage() {}
+
+func (x *Text) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_common_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Text.ProtoReflect.Descriptor instead.
+func (*Text) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Text) GetKo() string {
+	if x != nil {
+		return x.Ko
+	}
+	return ""
+}
+
+func (x *Text) GetEn() string {
+	if x != nil {
+		return x.En
+	}
+	return ""
+}
+
 // Reference names a noun: kind is the singular noun ("vm"), id is for ever, name is for people.
 type Reference struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -245,7 +298,7 @@ type Reference struct {
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[2]
+	mi := &file_naru_api_v1_common_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +310,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[2]
+	mi := &file_naru_api_v1_common_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +323,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Reference) GetKind() string {
@@ -316,7 +369,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[3]
+	mi := &file_naru_api_v1_common_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +381,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[3]
+	mi := &file_naru_api_v1_common_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +394,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Problem) GetCode() string {
@@ -409,7 +462,7 @@ type ClusterRefusal struct {
 
 func (x *ClusterRefusal) Reset() {
 	*x = ClusterRefusal{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[4]
+	mi := &file_naru_api_v1_common_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +474,7 @@ func (x *ClusterRefusal) String() string {
 func (*ClusterRefusal) ProtoMessage() {}
 
 func (x *ClusterRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[4]
+	mi := &file_naru_api_v1_common_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +487,7 @@ func (x *ClusterRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRefusal.ProtoReflect.Descriptor instead.
 func (*ClusterRefusal) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClusterRefusal) GetCluster() string {
@@ -480,7 +533,7 @@ type HostRefusal struct {
 
 func (x *HostRefusal) Reset() {
 	*x = HostRefusal{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[5]
+	mi := &file_naru_api_v1_common_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +545,7 @@ func (x *HostRefusal) String() string {
 func (*HostRefusal) ProtoMessage() {}
 
 func (x *HostRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[5]
+	mi := &file_naru_api_v1_common_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +558,7 @@ func (x *HostRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostRefusal.ProtoReflect.Descriptor instead.
 func (*HostRefusal) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HostRefusal) GetReason() string {
@@ -540,7 +593,7 @@ type FieldProblem struct {
 
 func (x *FieldProblem) Reset() {
 	*x = FieldProblem{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[6]
+	mi := &file_naru_api_v1_common_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +605,7 @@ func (x *FieldProblem) String() string {
 func (*FieldProblem) ProtoMessage() {}
 
 func (x *FieldProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[6]
+	mi := &file_naru_api_v1_common_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +618,7 @@ func (x *FieldProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldProblem.ProtoReflect.Descriptor instead.
 func (*FieldProblem) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FieldProblem) GetField() string {
@@ -594,7 +647,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[7]
+	mi := &file_naru_api_v1_common_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +659,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[7]
+	mi := &file_naru_api_v1_common_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +672,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Generation) GetEpoch() uint64 {
@@ -645,7 +698,7 @@ type WatchType struct {
 
 func (x *WatchType) Reset() {
 	*x = WatchType{}
-	mi := &file_naru_api_v1_common_proto_msgTypes[8]
+	mi := &file_naru_api_v1_common_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +710,7 @@ func (x *WatchType) String() string {
 func (*WatchType) ProtoMessage() {}
 
 func (x *WatchType) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_common_proto_msgTypes[8]
+	mi := &file_naru_api_v1_common_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +723,7 @@ func (x *WatchType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchType.ProtoReflect.Descriptor instead.
 func (*WatchType) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_common_proto_rawDescGZIP(), []int{9}
 }
 
 var File_naru_api_v1_common_proto protoreflect.FileDescriptor
@@ -688,7 +741,10 @@ const file_naru_api_v1_common_proto_rawDesc = "" +
 	"\x11LEVEL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04LIVE\x10\x01\x12\t\n" +
 	"\x05STALE\x10\x02\x12\x0f\n" +
-	"\vUNREACHABLE\x10\x03\"o\n" +
+	"\vUNREACHABLE\x10\x03\"B\n" +
+	"\x04Text\x12\x1c\n" +
+	"\x02ko\x18\x01 \x01(\tB\f\xbaH\x05r\x03\x18\x80 \xa0\xbb\x18\x01R\x02ko\x12\x1c\n" +
+	"\x02en\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80 \xa0\xbb\x18\x01R\x02en\"o\n" +
 	"\tReference\x12\x1f\n" +
 	"\x04kind\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18 \xa0\xbb\x18\x03R\x04kind\x12\x1b\n" +
 	"\x02id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12$\n" +
@@ -738,24 +794,25 @@ func file_naru_api_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_api_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_naru_api_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_naru_api_v1_common_proto_goTypes = []any{
 	(Freshness_Level)(0),   // 0: naru.api.v1.Freshness.Level
 	(WatchType_Value)(0),   // 1: naru.api.v1.WatchType.Value
 	(*Resources)(nil),      // 2: naru.api.v1.Resources
 	(*Freshness)(nil),      // 3: naru.api.v1.Freshness
-	(*Reference)(nil),      // 4: naru.api.v1.Reference
-	(*Problem)(nil),        // 5: naru.api.v1.Problem
-	(*ClusterRefusal)(nil), // 6: naru.api.v1.ClusterRefusal
-	(*HostRefusal)(nil),    // 7: naru.api.v1.HostRefusal
-	(*FieldProblem)(nil),   // 8: naru.api.v1.FieldProblem
-	(*Generation)(nil),     // 9: naru.api.v1.Generation
-	(*WatchType)(nil),      // 10: naru.api.v1.WatchType
+	(*Text)(nil),           // 4: naru.api.v1.Text
+	(*Reference)(nil),      // 5: naru.api.v1.Reference
+	(*Problem)(nil),        // 6: naru.api.v1.Problem
+	(*ClusterRefusal)(nil), // 7: naru.api.v1.ClusterRefusal
+	(*HostRefusal)(nil),    // 8: naru.api.v1.HostRefusal
+	(*FieldProblem)(nil),   // 9: naru.api.v1.FieldProblem
+	(*Generation)(nil),     // 10: naru.api.v1.Generation
+	(*WatchType)(nil),      // 11: naru.api.v1.WatchType
 }
 var file_naru_api_v1_common_proto_depIdxs = []int32{
-	8, // 0: naru.api.v1.Problem.errors:type_name -> naru.api.v1.FieldProblem
-	6, // 1: naru.api.v1.Problem.clusters:type_name -> naru.api.v1.ClusterRefusal
-	7, // 2: naru.api.v1.ClusterRefusal.reasons:type_name -> naru.api.v1.HostRefusal
+	9, // 0: naru.api.v1.Problem.errors:type_name -> naru.api.v1.FieldProblem
+	7, // 1: naru.api.v1.Problem.clusters:type_name -> naru.api.v1.ClusterRefusal
+	8, // 2: naru.api.v1.ClusterRefusal.reasons:type_name -> naru.api.v1.HostRefusal
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -775,7 +832,7 @@ func file_naru_api_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_common_proto_rawDesc), len(file_naru_api_v1_common_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

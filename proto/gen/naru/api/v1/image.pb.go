@@ -93,7 +93,9 @@ type Image struct {
 	Os        string                 `protobuf:"bytes,8,opt,name=os,proto3" json:"os,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of what is in its bits. No VM of it stands in a zone of a lower grade. Unset: open.
+	Grade         Zone_Grade `protobuf:"varint,11,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +198,13 @@ func (x *Image) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Image) GetGrade() Zone_Grade {
+	if x != nil {
+		return x.Grade
+	}
+	return Zone_GRADE_UNSPECIFIED
 }
 
 type ListImagesRequest struct {
@@ -803,7 +812,7 @@ var File_naru_api_v1_image_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_image_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/image.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xa7\x04\n" +
+	"\x17naru/api/v1/image.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xe4\x04\n" +
 	"\x05Image\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12.\n" +
@@ -817,7 +826,8 @@ const file_naru_api_v1_image_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\n" +
-	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"4\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12;\n" +
+	"\x05grade\x18\v \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x05grade\"4\n" +
 	"\x06Format\x12\x16\n" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05QCOW2\x10\x01\x12\a\n" +
@@ -900,40 +910,42 @@ var file_naru_api_v1_image_proto_goTypes = []any{
 	(*WatchImagesRequest)(nil),    // 12: naru.api.v1.WatchImagesRequest
 	(*WatchImagesResponse)(nil),   // 13: naru.api.v1.WatchImagesResponse
 	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*Operation)(nil),             // 15: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 16: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 17: naru.api.v1.WatchType.Value
+	(Zone_Grade)(0),               // 15: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 16: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 17: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 18: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_image_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Image.format:type_name -> naru.api.v1.Image.Format
 	14, // 1: naru.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 2: naru.api.v1.ListImagesResponse.images:type_name -> naru.api.v1.Image
-	1,  // 3: naru.api.v1.GetImageResponse.image:type_name -> naru.api.v1.Image
-	1,  // 4: naru.api.v1.CreateImageRequest.image:type_name -> naru.api.v1.Image
-	15, // 5: naru.api.v1.CreateImageResponse.operation:type_name -> naru.api.v1.Operation
-	1,  // 6: naru.api.v1.UpdateImageRequest.image:type_name -> naru.api.v1.Image
-	16, // 7: naru.api.v1.UpdateImageRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 8: naru.api.v1.UpdateImageResponse.image:type_name -> naru.api.v1.Image
-	15, // 9: naru.api.v1.DeleteImageResponse.operation:type_name -> naru.api.v1.Operation
-	17, // 10: naru.api.v1.WatchImagesResponse.type:type_name -> naru.api.v1.WatchType.Value
-	1,  // 11: naru.api.v1.WatchImagesResponse.image:type_name -> naru.api.v1.Image
-	2,  // 12: naru.api.v1.ImageService.ListImages:input_type -> naru.api.v1.ListImagesRequest
-	4,  // 13: naru.api.v1.ImageService.GetImage:input_type -> naru.api.v1.GetImageRequest
-	6,  // 14: naru.api.v1.ImageService.CreateImage:input_type -> naru.api.v1.CreateImageRequest
-	8,  // 15: naru.api.v1.ImageService.UpdateImage:input_type -> naru.api.v1.UpdateImageRequest
-	10, // 16: naru.api.v1.ImageService.DeleteImage:input_type -> naru.api.v1.DeleteImageRequest
-	12, // 17: naru.api.v1.ImageService.WatchImages:input_type -> naru.api.v1.WatchImagesRequest
-	3,  // 18: naru.api.v1.ImageService.ListImages:output_type -> naru.api.v1.ListImagesResponse
-	5,  // 19: naru.api.v1.ImageService.GetImage:output_type -> naru.api.v1.GetImageResponse
-	7,  // 20: naru.api.v1.ImageService.CreateImage:output_type -> naru.api.v1.CreateImageResponse
-	9,  // 21: naru.api.v1.ImageService.UpdateImage:output_type -> naru.api.v1.UpdateImageResponse
-	11, // 22: naru.api.v1.ImageService.DeleteImage:output_type -> naru.api.v1.DeleteImageResponse
-	13, // 23: naru.api.v1.ImageService.WatchImages:output_type -> naru.api.v1.WatchImagesResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	15, // 2: naru.api.v1.Image.grade:type_name -> naru.api.v1.Zone.Grade
+	1,  // 3: naru.api.v1.ListImagesResponse.images:type_name -> naru.api.v1.Image
+	1,  // 4: naru.api.v1.GetImageResponse.image:type_name -> naru.api.v1.Image
+	1,  // 5: naru.api.v1.CreateImageRequest.image:type_name -> naru.api.v1.Image
+	16, // 6: naru.api.v1.CreateImageResponse.operation:type_name -> naru.api.v1.Operation
+	1,  // 7: naru.api.v1.UpdateImageRequest.image:type_name -> naru.api.v1.Image
+	17, // 8: naru.api.v1.UpdateImageRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 9: naru.api.v1.UpdateImageResponse.image:type_name -> naru.api.v1.Image
+	16, // 10: naru.api.v1.DeleteImageResponse.operation:type_name -> naru.api.v1.Operation
+	18, // 11: naru.api.v1.WatchImagesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	1,  // 12: naru.api.v1.WatchImagesResponse.image:type_name -> naru.api.v1.Image
+	2,  // 13: naru.api.v1.ImageService.ListImages:input_type -> naru.api.v1.ListImagesRequest
+	4,  // 14: naru.api.v1.ImageService.GetImage:input_type -> naru.api.v1.GetImageRequest
+	6,  // 15: naru.api.v1.ImageService.CreateImage:input_type -> naru.api.v1.CreateImageRequest
+	8,  // 16: naru.api.v1.ImageService.UpdateImage:input_type -> naru.api.v1.UpdateImageRequest
+	10, // 17: naru.api.v1.ImageService.DeleteImage:input_type -> naru.api.v1.DeleteImageRequest
+	12, // 18: naru.api.v1.ImageService.WatchImages:input_type -> naru.api.v1.WatchImagesRequest
+	3,  // 19: naru.api.v1.ImageService.ListImages:output_type -> naru.api.v1.ListImagesResponse
+	5,  // 20: naru.api.v1.ImageService.GetImage:output_type -> naru.api.v1.GetImageResponse
+	7,  // 21: naru.api.v1.ImageService.CreateImage:output_type -> naru.api.v1.CreateImageResponse
+	9,  // 22: naru.api.v1.ImageService.UpdateImage:output_type -> naru.api.v1.UpdateImageResponse
+	11, // 23: naru.api.v1.ImageService.DeleteImage:output_type -> naru.api.v1.DeleteImageResponse
+	13, // 24: naru.api.v1.ImageService.WatchImages:output_type -> naru.api.v1.WatchImagesResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_image_proto_init() }
@@ -944,6 +956,7 @@ func file_naru_api_v1_image_proto_init() {
 	file_naru_api_v1_annotations_proto_init()
 	file_naru_api_v1_common_proto_init()
 	file_naru_api_v1_operation_proto_init()
+	file_naru_api_v1_zone_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

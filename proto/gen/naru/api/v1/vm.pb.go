@@ -328,7 +328,9 @@ type VM struct {
 	// For people.
 	Description string `protobuf:"bytes,35,opt,name=description,proto3" json:"description,omitempty"`
 	// Id of the reservation whose room it takes; empty where it takes what is free.
-	Reservation   string `protobuf:"bytes,40,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	Reservation string `protobuf:"bytes,40,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// Of what it holds: the highest of what was asked for, its project's and its image's; reckoned when read.
+	Grade         Zone_Grade `protobuf:"varint,36,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +615,13 @@ func (x *VM) GetReservation() string {
 		return x.Reservation
 	}
 	return ""
+}
+
+func (x *VM) GetGrade() Zone_Grade {
+	if x != nil {
+		return x.Grade
+	}
+	return Zone_GRADE_UNSPECIFIED
 }
 
 type StartVMRequest struct {
@@ -1920,7 +1929,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\"\xdd\x12\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\x9a\x13\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -1966,7 +1975,8 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"created_at\x18! \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12.\n" +
 	"\vdescription\x18# \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12-\n" +
-	"\vreservation\x18( \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\x1a\xa9\x01\n" +
+	"\vreservation\x18( \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\x12;\n" +
+	"\x05grade\x18$ \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x02R\x05grade\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +
@@ -2145,9 +2155,10 @@ var file_naru_api_v1_vm_proto_goTypes = []any{
 	(*Generation)(nil),            // 30: naru.api.v1.Generation
 	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 	(*Problem)(nil),               // 32: naru.api.v1.Problem
-	(*Operation)(nil),             // 33: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 34: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 35: naru.api.v1.WatchType.Value
+	(Zone_Grade)(0),               // 33: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 34: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 35: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 36: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_vm_proto_depIdxs = []int32{
 	27, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
@@ -2165,49 +2176,50 @@ var file_naru_api_v1_vm_proto_depIdxs = []int32{
 	29, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
 	30, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
 	31, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	33, // 15: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	33, // 16: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	33, // 17: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	31, // 18: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	29, // 19: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	31, // 20: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
-	11, // 21: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	4,  // 22: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	4,  // 23: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	4,  // 24: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	33, // 25: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	4,  // 26: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
-	34, // 27: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 28: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
-	33, // 29: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	35, // 30: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 31: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 32: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	14, // 33: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	16, // 34: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	18, // 35: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	20, // 36: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
-	22, // 37: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	24, // 38: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	5,  // 39: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	7,  // 40: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	9,  // 41: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 42: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	15, // 43: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	17, // 44: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	19, // 45: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	21, // 46: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
-	23, // 47: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	25, // 48: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	6,  // 49: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	8,  // 50: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	10, // 51: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 52: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	43, // [43:53] is the sub-list for method output_type
-	33, // [33:43] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	33, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
+	34, // 16: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	34, // 17: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	34, // 18: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	31, // 19: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	29, // 20: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	31, // 21: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	11, // 22: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	4,  // 23: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	4,  // 24: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	4,  // 25: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	34, // 26: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 27: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	35, // 28: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 29: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	34, // 30: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	36, // 31: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 32: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 33: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	14, // 34: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	16, // 35: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	18, // 36: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	20, // 37: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	22, // 38: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	24, // 39: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	5,  // 40: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	7,  // 41: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	9,  // 42: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 43: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	15, // 44: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	17, // 45: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	19, // 46: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	21, // 47: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	23, // 48: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	25, // 49: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	6,  // 50: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	8,  // 51: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	10, // 52: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 53: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	44, // [44:54] is the sub-list for method output_type
+	34, // [34:44] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }
@@ -2219,6 +2231,7 @@ func file_naru_api_v1_vm_proto_init() {
 	file_naru_api_v1_common_proto_init()
 	file_naru_api_v1_image_proto_init()
 	file_naru_api_v1_operation_proto_init()
+	file_naru_api_v1_zone_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

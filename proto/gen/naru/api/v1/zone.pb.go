@@ -252,7 +252,8 @@ type Zone struct {
 	// Lower-case letters, digits and dashes, 1 to 63.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What the network is for: internet, business, management, or a word of the operator's.
-	Kind  string     `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Of what may stand in it: nothing of a higher grade. Unset: open.
 	Grade Zone_Grade `protobuf:"varint,4,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
 	// The zone it stands below, if any.
 	Parent      string `protobuf:"bytes,5,opt,name=parent,proto3" json:"parent,omitempty"`
@@ -2023,12 +2024,12 @@ var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xfc\v\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x84\f\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
-	"\x04kind\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04kind\x123\n" +
-	"\x05grade\x18\x04 \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\x04\xa0\xbb\x18\x01R\x05grade\x12#\n" +
+	"\x04kind\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04kind\x12;\n" +
+	"\x05grade\x18\x04 \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x05grade\x12#\n" +
 	"\x06parent\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x06parent\x12.\n" +
 	"\vdescription\x18\x06 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12#\n" +
 	"\x06broker\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x06broker\x123\n" +

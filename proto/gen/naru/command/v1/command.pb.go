@@ -128,6 +128,17 @@ type Command struct {
 	//	*Command_SetBuiltInRoles
 	//	*Command_CreateRoleBinding
 	//	*Command_DeleteRoleBinding
+	//	*Command_CreateOffering
+	//	*Command_UpdateOffering
+	//	*Command_DeleteOffering
+	//	*Command_PublishOffering
+	//	*Command_RetireOffering
+	//	*Command_CreateCalendar
+	//	*Command_UpdateCalendar
+	//	*Command_DeleteCalendar
+	//	*Command_CreateApprovalPolicy
+	//	*Command_UpdateApprovalPolicy
+	//	*Command_DeleteApprovalPolicy
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -968,6 +979,105 @@ func (x *Command) GetDeleteRoleBinding() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateOffering() *CreateOffering {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateOffering); ok {
+			return x.CreateOffering
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateOffering() *UpdateOffering {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateOffering); ok {
+			return x.UpdateOffering
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteOffering() *DeleteOffering {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteOffering); ok {
+			return x.DeleteOffering
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPublishOffering() *PublishOffering {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PublishOffering); ok {
+			return x.PublishOffering
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetireOffering() *RetireOffering {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RetireOffering); ok {
+			return x.RetireOffering
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateCalendar() *CreateCalendar {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateCalendar); ok {
+			return x.CreateCalendar
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateCalendar() *UpdateCalendar {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateCalendar); ok {
+			return x.UpdateCalendar
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteCalendar() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteCalendar); ok {
+			return x.DeleteCalendar
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateApprovalPolicy() *CreateApprovalPolicy {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateApprovalPolicy); ok {
+			return x.CreateApprovalPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateApprovalPolicy() *UpdateApprovalPolicy {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateApprovalPolicy); ok {
+			return x.UpdateApprovalPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteApprovalPolicy() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteApprovalPolicy); ok {
+			return x.DeleteApprovalPolicy
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1329,6 +1439,51 @@ type Command_DeleteRoleBinding struct {
 	DeleteRoleBinding *DeleteNoun `protobuf:"bytes,255,opt,name=delete_role_binding,json=deleteRoleBinding,proto3,oneof"`
 }
 
+type Command_CreateOffering struct {
+	CreateOffering *CreateOffering `protobuf:"bytes,280,opt,name=create_offering,json=createOffering,proto3,oneof"`
+}
+
+type Command_UpdateOffering struct {
+	// Writes the version that is not published yet.
+	UpdateOffering *UpdateOffering `protobuf:"bytes,281,opt,name=update_offering,json=updateOffering,proto3,oneof"`
+}
+
+type Command_DeleteOffering struct {
+	DeleteOffering *DeleteOffering `protobuf:"bytes,282,opt,name=delete_offering,json=deleteOffering,proto3,oneof"`
+}
+
+type Command_PublishOffering struct {
+	PublishOffering *PublishOffering `protobuf:"bytes,283,opt,name=publish_offering,json=publishOffering,proto3,oneof"`
+}
+
+type Command_RetireOffering struct {
+	RetireOffering *RetireOffering `protobuf:"bytes,284,opt,name=retire_offering,json=retireOffering,proto3,oneof"`
+}
+
+type Command_CreateCalendar struct {
+	CreateCalendar *CreateCalendar `protobuf:"bytes,285,opt,name=create_calendar,json=createCalendar,proto3,oneof"`
+}
+
+type Command_UpdateCalendar struct {
+	UpdateCalendar *UpdateCalendar `protobuf:"bytes,286,opt,name=update_calendar,json=updateCalendar,proto3,oneof"`
+}
+
+type Command_DeleteCalendar struct {
+	DeleteCalendar *DeleteNoun `protobuf:"bytes,287,opt,name=delete_calendar,json=deleteCalendar,proto3,oneof"`
+}
+
+type Command_CreateApprovalPolicy struct {
+	CreateApprovalPolicy *CreateApprovalPolicy `protobuf:"bytes,288,opt,name=create_approval_policy,json=createApprovalPolicy,proto3,oneof"`
+}
+
+type Command_UpdateApprovalPolicy struct {
+	UpdateApprovalPolicy *UpdateApprovalPolicy `protobuf:"bytes,289,opt,name=update_approval_policy,json=updateApprovalPolicy,proto3,oneof"`
+}
+
+type Command_DeleteApprovalPolicy struct {
+	DeleteApprovalPolicy *DeleteNoun `protobuf:"bytes,290,opt,name=delete_approval_policy,json=deleteApprovalPolicy,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -1496,6 +1651,28 @@ func (*Command_SetBuiltInRoles) isCommand_Body() {}
 func (*Command_CreateRoleBinding) isCommand_Body() {}
 
 func (*Command_DeleteRoleBinding) isCommand_Body() {}
+
+func (*Command_CreateOffering) isCommand_Body() {}
+
+func (*Command_UpdateOffering) isCommand_Body() {}
+
+func (*Command_DeleteOffering) isCommand_Body() {}
+
+func (*Command_PublishOffering) isCommand_Body() {}
+
+func (*Command_RetireOffering) isCommand_Body() {}
+
+func (*Command_CreateCalendar) isCommand_Body() {}
+
+func (*Command_UpdateCalendar) isCommand_Body() {}
+
+func (*Command_DeleteCalendar) isCommand_Body() {}
+
+func (*Command_CreateApprovalPolicy) isCommand_Body() {}
+
+func (*Command_UpdateApprovalPolicy) isCommand_Body() {}
+
+func (*Command_DeleteApprovalPolicy) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -5151,6 +5328,502 @@ func (x *SetReservation) GetHoldUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+type CreateOffering struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offering      *v1.Offering           `protobuf:"bytes,1,opt,name=offering,proto3" json:"offering,omitempty"`
+	Reads         []*Read                `protobuf:"bytes,2,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateOffering) Reset() {
+	*x = CreateOffering{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateOffering) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateOffering) ProtoMessage() {}
+
+func (x *CreateOffering) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateOffering.ProtoReflect.Descriptor instead.
+func (*CreateOffering) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *CreateOffering) GetOffering() *v1.Offering {
+	if x != nil {
+		return x.Offering
+	}
+	return nil
+}
+
+func (x *CreateOffering) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// UpdateOffering writes the client fields of an offering, and what they stand for, as its version that is being written.
+type UpdateOffering struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Offering         *v1.Offering           `protobuf:"bytes,1,opt,name=offering,proto3" json:"offering,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Reads            []*Read                `protobuf:"bytes,3,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateOffering) Reset() {
+	*x = UpdateOffering{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateOffering) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateOffering) ProtoMessage() {}
+
+func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateOffering.ProtoReflect.Descriptor instead.
+func (*UpdateOffering) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *UpdateOffering) GetOffering() *v1.Offering {
+	if x != nil {
+		return x.Offering
+	}
+	return nil
+}
+
+func (x *UpdateOffering) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *UpdateOffering) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+type DeleteOffering struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// Only the version that is being written.
+	Draft         bool `protobuf:"varint,3,opt,name=draft,proto3" json:"draft,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOffering) Reset() {
+	*x = DeleteOffering{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOffering) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOffering) ProtoMessage() {}
+
+func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOffering.ProtoReflect.Descriptor instead.
+func (*DeleteOffering) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *DeleteOffering) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteOffering) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *DeleteOffering) GetDraft() bool {
+	if x != nil {
+		return x.Draft
+	}
+	return false
+}
+
+// PublishOffering makes a version that can be asked for of what was written, as it stands for now.
+type PublishOffering struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Offering         *v1.Offering           `protobuf:"bytes,1,opt,name=offering,proto3" json:"offering,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Reads            []*Read                `protobuf:"bytes,3,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PublishOffering) Reset() {
+	*x = PublishOffering{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishOffering) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishOffering) ProtoMessage() {}
+
+func (x *PublishOffering) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishOffering.ProtoReflect.Descriptor instead.
+func (*PublishOffering) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *PublishOffering) GetOffering() *v1.Offering {
+	if x != nil {
+		return x.Offering
+	}
+	return nil
+}
+
+func (x *PublishOffering) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *PublishOffering) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+type RetireOffering struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RetireOffering) Reset() {
+	*x = RetireOffering{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireOffering) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireOffering) ProtoMessage() {}
+
+func (x *RetireOffering) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireOffering.ProtoReflect.Descriptor instead.
+func (*RetireOffering) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *RetireOffering) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RetireOffering) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+type CreateCalendar struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calendar      *v1.Calendar           `protobuf:"bytes,1,opt,name=calendar,proto3" json:"calendar,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateCalendar) Reset() {
+	*x = CreateCalendar{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateCalendar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateCalendar) ProtoMessage() {}
+
+func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateCalendar.ProtoReflect.Descriptor instead.
+func (*CreateCalendar) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *CreateCalendar) GetCalendar() *v1.Calendar {
+	if x != nil {
+		return x.Calendar
+	}
+	return nil
+}
+
+type UpdateCalendar struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Calendar         *v1.Calendar           `protobuf:"bytes,1,opt,name=calendar,proto3" json:"calendar,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateCalendar) Reset() {
+	*x = UpdateCalendar{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCalendar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCalendar) ProtoMessage() {}
+
+func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCalendar.ProtoReflect.Descriptor instead.
+func (*UpdateCalendar) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *UpdateCalendar) GetCalendar() *v1.Calendar {
+	if x != nil {
+		return x.Calendar
+	}
+	return nil
+}
+
+func (x *UpdateCalendar) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+type CreateApprovalPolicy struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	ApprovalPolicy *v1.ApprovalPolicy     `protobuf:"bytes,1,opt,name=approval_policy,json=approvalPolicy,proto3" json:"approval_policy,omitempty"`
+	Reads          []*Read                `protobuf:"bytes,2,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CreateApprovalPolicy) Reset() {
+	*x = CreateApprovalPolicy{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApprovalPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApprovalPolicy) ProtoMessage() {}
+
+func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApprovalPolicy.ProtoReflect.Descriptor instead.
+func (*CreateApprovalPolicy) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *CreateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
+	if x != nil {
+		return x.ApprovalPolicy
+	}
+	return nil
+}
+
+func (x *CreateApprovalPolicy) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// UpdateApprovalPolicy makes the next version of a policy.
+type UpdateApprovalPolicy struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ApprovalPolicy   *v1.ApprovalPolicy     `protobuf:"bytes,1,opt,name=approval_policy,json=approvalPolicy,proto3" json:"approval_policy,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Reads            []*Read                `protobuf:"bytes,3,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateApprovalPolicy) Reset() {
+	*x = UpdateApprovalPolicy{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateApprovalPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateApprovalPolicy) ProtoMessage() {}
+
+func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateApprovalPolicy.ProtoReflect.Descriptor instead.
+func (*UpdateApprovalPolicy) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *UpdateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
+	if x != nil {
+		return x.ApprovalPolicy
+	}
+	return nil
+}
+
+func (x *UpdateApprovalPolicy) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *UpdateApprovalPolicy) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -5161,7 +5834,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5173,7 +5846,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5207,7 +5880,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x8c1\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x898\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -5315,7 +5988,18 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"deleteRole\x12P\n" +
 	"\x12set_built_in_roles\x18\xfd\x01 \x01(\v2 .naru.command.v1.SetBuiltInRolesH\x00R\x0fsetBuiltInRoles\x12U\n" +
 	"\x13create_role_binding\x18\xfe\x01 \x01(\v2\".naru.command.v1.CreateRoleBindingH\x00R\x11createRoleBinding\x12N\n" +
-	"\x13delete_role_binding\x18\xff\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x11deleteRoleBindingB\r\n" +
+	"\x13delete_role_binding\x18\xff\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x11deleteRoleBinding\x12K\n" +
+	"\x0fcreate_offering\x18\x98\x02 \x01(\v2\x1f.naru.command.v1.CreateOfferingH\x00R\x0ecreateOffering\x12K\n" +
+	"\x0fupdate_offering\x18\x99\x02 \x01(\v2\x1f.naru.command.v1.UpdateOfferingH\x00R\x0eupdateOffering\x12K\n" +
+	"\x0fdelete_offering\x18\x9a\x02 \x01(\v2\x1f.naru.command.v1.DeleteOfferingH\x00R\x0edeleteOffering\x12N\n" +
+	"\x10publish_offering\x18\x9b\x02 \x01(\v2 .naru.command.v1.PublishOfferingH\x00R\x0fpublishOffering\x12K\n" +
+	"\x0fretire_offering\x18\x9c\x02 \x01(\v2\x1f.naru.command.v1.RetireOfferingH\x00R\x0eretireOffering\x12K\n" +
+	"\x0fcreate_calendar\x18\x9d\x02 \x01(\v2\x1f.naru.command.v1.CreateCalendarH\x00R\x0ecreateCalendar\x12K\n" +
+	"\x0fupdate_calendar\x18\x9e\x02 \x01(\v2\x1f.naru.command.v1.UpdateCalendarH\x00R\x0eupdateCalendar\x12G\n" +
+	"\x0fdelete_calendar\x18\x9f\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCalendar\x12^\n" +
+	"\x16create_approval_policy\x18\xa0\x02 \x01(\v2%.naru.command.v1.CreateApprovalPolicyH\x00R\x14createApprovalPolicy\x12^\n" +
+	"\x16update_approval_policy\x18\xa1\x02 \x01(\v2%.naru.command.v1.UpdateApprovalPolicyH\x00R\x14updateApprovalPolicy\x12T\n" +
+	"\x16delete_approval_policy\x18\xa2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x14deleteApprovalPolicyB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -5553,7 +6237,37 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x128\n" +
 	"\adesired\x18\x02 \x01(\x0e2\x1e.naru.api.v1.Reservation.StateR\adesired\x129\n" +
 	"\n" +
-	"hold_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntilBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"hold_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\"p\n" +
+	"\x0eCreateOffering\x121\n" +
+	"\boffering\x18\x01 \x01(\v2\x15.naru.api.v1.OfferingR\boffering\x12+\n" +
+	"\x05reads\x18\x02 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\x9d\x01\n" +
+	"\x0eUpdateOffering\x121\n" +
+	"\boffering\x18\x01 \x01(\v2\x15.naru.api.v1.OfferingR\boffering\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12+\n" +
+	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"c\n" +
+	"\x0eDeleteOffering\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12\x14\n" +
+	"\x05draft\x18\x03 \x01(\bR\x05draft\"\x9e\x01\n" +
+	"\x0fPublishOffering\x121\n" +
+	"\boffering\x18\x01 \x01(\v2\x15.naru.api.v1.OfferingR\boffering\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12+\n" +
+	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"M\n" +
+	"\x0eRetireOffering\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"C\n" +
+	"\x0eCreateCalendar\x121\n" +
+	"\bcalendar\x18\x01 \x01(\v2\x15.naru.api.v1.CalendarR\bcalendar\"p\n" +
+	"\x0eUpdateCalendar\x121\n" +
+	"\bcalendar\x18\x01 \x01(\v2\x15.naru.api.v1.CalendarR\bcalendar\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\x89\x01\n" +
+	"\x14CreateApprovalPolicy\x12D\n" +
+	"\x0fapproval_policy\x18\x01 \x01(\v2\x1b.naru.api.v1.ApprovalPolicyR\x0eapprovalPolicy\x12+\n" +
+	"\x05reads\x18\x02 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xb6\x01\n" +
+	"\x14UpdateApprovalPolicy\x12D\n" +
+	"\x0fapproval_policy\x18\x01 \x01(\v2\x1b.naru.api.v1.ApprovalPolicyR\x0eapprovalPolicy\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12+\n" +
+	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05readsBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -5567,7 +6281,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Origin)(nil),                          // 1: naru.command.v1.Origin
@@ -5637,54 +6351,66 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CreateRoleBinding)(nil),               // 65: naru.command.v1.CreateRoleBinding
 	(*CreateReservation)(nil),               // 66: naru.command.v1.CreateReservation
 	(*SetReservation)(nil),                  // 67: naru.command.v1.SetReservation
-	(*ReportDivergence_Server)(nil),         // 68: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 69: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 70: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 71: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 72: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 73: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 74: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 75: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 76: naru.command.v1.RetireAuthority
-	(v1.Session_Strength)(0),                // 77: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 78: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 79: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 80: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 81: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 82: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 83: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 84: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 85: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 86: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 87: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 88: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 89: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 90: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 91: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 92: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 93: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 94: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 95: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 96: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 97: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 98: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 99: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 100: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 101: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 102: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 103: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 104: naru.api.v1.User
-	(*v1.Group)(nil),                        // 105: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 106: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 107: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 108: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 109: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 110: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 111: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 112: naru.api.v1.Reservation.State
+	(*CreateOffering)(nil),                  // 68: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 69: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 70: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 71: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 72: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 73: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 74: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 75: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 76: naru.command.v1.UpdateApprovalPolicy
+	(*ReportDivergence_Server)(nil),         // 77: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 78: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 79: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 80: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 81: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 82: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 83: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 84: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 85: naru.command.v1.RetireAuthority
+	(v1.Session_Strength)(0),                // 86: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 87: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 88: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 89: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 90: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 91: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 92: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 93: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 94: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 95: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 96: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 97: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 98: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 99: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 100: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 101: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 102: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 103: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 104: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 105: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 106: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 107: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 108: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 109: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 110: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 111: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 112: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 113: naru.api.v1.User
+	(*v1.Group)(nil),                        // 114: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 115: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 116: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 117: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 118: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 119: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 120: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 121: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 122: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 123: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 124: naru.api.v1.ApprovalPolicy
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	69,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	78,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -5728,13 +6454,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	70,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	71,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	72,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	73,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	74,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	75,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	76,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	79,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	80,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	81,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	82,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	83,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	84,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	85,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -5771,76 +6497,99 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	64,  // 84: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
 	65,  // 85: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
 	15,  // 86: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	77,  // 87: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	78,  // 88: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	79,  // 89: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	80,  // 90: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	81,  // 91: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	82,  // 92: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	83,  // 93: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	68,  // 94: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	69,  // 95: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	69,  // 96: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	69,  // 97: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	84,  // 98: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	84,  // 99: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	85,  // 100: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	85,  // 101: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	86,  // 102: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	86,  // 103: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	87,  // 104: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	87,  // 105: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	88,  // 106: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	88,  // 107: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	89,  // 108: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	89,  // 109: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	90,  // 110: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	90,  // 111: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	91,  // 112: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	69,  // 113: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 114: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	92,  // 115: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	91,  // 116: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	93,  // 117: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	69,  // 118: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	94,  // 119: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	69,  // 120: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	95,  // 121: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	69,  // 122: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	81,  // 123: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	96,  // 124: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	83,  // 125: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	97,  // 126: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	98,  // 127: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	99,  // 128: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	100, // 129: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	101, // 130: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	102, // 131: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	82,  // 132: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	69,  // 133: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	103, // 134: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	103, // 135: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	104, // 136: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	104, // 137: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	105, // 138: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	105, // 139: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	106, // 140: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	107, // 141: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	108, // 142: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	109, // 143: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	109, // 144: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	109, // 145: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	110, // 146: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	29,  // 147: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	111, // 148: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	29,  // 149: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	112, // 150: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	69,  // 151: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	152, // [152:152] is the sub-list for method output_type
-	152, // [152:152] is the sub-list for method input_type
-	152, // [152:152] is the sub-list for extension type_name
-	152, // [152:152] is the sub-list for extension extendee
-	0,   // [0:152] is the sub-list for field type_name
+	68,  // 87: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	69,  // 88: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	70,  // 89: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	71,  // 90: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	72,  // 91: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	73,  // 92: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	74,  // 93: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	15,  // 94: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	75,  // 95: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	76,  // 96: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	15,  // 97: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	86,  // 98: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	87,  // 99: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	88,  // 100: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	89,  // 101: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	90,  // 102: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	91,  // 103: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	92,  // 104: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	77,  // 105: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	78,  // 106: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	78,  // 107: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	78,  // 108: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	93,  // 109: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	93,  // 110: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	94,  // 111: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	94,  // 112: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	95,  // 113: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	95,  // 114: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	96,  // 115: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	96,  // 116: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	97,  // 117: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	97,  // 118: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	98,  // 119: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	98,  // 120: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	99,  // 121: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	99,  // 122: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	100, // 123: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	78,  // 124: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 125: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	101, // 126: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	100, // 127: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	102, // 128: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	78,  // 129: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	103, // 130: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	78,  // 131: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	104, // 132: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	78,  // 133: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	90,  // 134: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	105, // 135: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	92,  // 136: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	106, // 137: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	107, // 138: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	108, // 139: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	109, // 140: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	110, // 141: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	111, // 142: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	91,  // 143: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	78,  // 144: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	112, // 145: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	112, // 146: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	113, // 147: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	113, // 148: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	114, // 149: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	114, // 150: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	115, // 151: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	116, // 152: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	117, // 153: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	118, // 154: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	118, // 155: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	118, // 156: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	119, // 157: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	29,  // 158: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	120, // 159: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	29,  // 160: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	121, // 161: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	78,  // 162: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	122, // 163: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 164: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	122, // 165: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 166: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	122, // 167: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 168: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	123, // 169: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	123, // 170: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	124, // 171: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	29,  // 172: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	124, // 173: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	29,  // 174: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	175, // [175:175] is the sub-list for method output_type
+	175, // [175:175] is the sub-list for method input_type
+	175, // [175:175] is the sub-list for extension type_name
+	175, // [175:175] is the sub-list for extension extendee
+	0,   // [0:175] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -5934,6 +6683,17 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_SetBuiltInRoles)(nil),
 		(*Command_CreateRoleBinding)(nil),
 		(*Command_DeleteRoleBinding)(nil),
+		(*Command_CreateOffering)(nil),
+		(*Command_UpdateOffering)(nil),
+		(*Command_DeleteOffering)(nil),
+		(*Command_PublishOffering)(nil),
+		(*Command_RetireOffering)(nil),
+		(*Command_CreateCalendar)(nil),
+		(*Command_UpdateCalendar)(nil),
+		(*Command_DeleteCalendar)(nil),
+		(*Command_CreateApprovalPolicy)(nil),
+		(*Command_UpdateApprovalPolicy)(nil),
+		(*Command_DeleteApprovalPolicy)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5941,7 +6701,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   69,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
