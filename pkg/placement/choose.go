@@ -24,6 +24,20 @@ func (p *Picture) Place(vm *apiv1.VM, exclude ...string) (hostID string, ok bool
 	return hostID, ok
 }
 
+// Takes tells whether one host of the VM's cluster passes every filter for it.
+func (p *Picture) Takes(vm *apiv1.VM, hostID string) bool {
+	c := p.clusters[vm.GetClusterId()]
+	slot, ok := p.slots[hostID]
+	if !ok || c == nil || !c.told || c.cordoned || p.hosts.home[slot] != c || p.hosts.closed[slot] != Fits {
+		return false
+	}
+	if reason, _ := p.keepsOff(c, vm, slot, false); reason != Fits {
+		return false
+	}
+	free, ask := p.hosts.free[slot], vectorOf(vm.GetSize())
+	return lacking(&free, &ask) == 0
+}
+
 // ChooseCluster returns the cluster of the VM's zone that the VM is to go to, and the host that its own strategy
 // would take there now. Only clusters with a host for it are looked at. SPREAD takes the cluster that is emptiest
 // with the VM in it, PACK the fullest, measured as hosts are; equals are settled by name, then id. Where the VM names

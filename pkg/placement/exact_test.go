@@ -68,7 +68,7 @@ type pair struct {
 }
 
 func (p *pair) change(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"host", "host", "assign", "assign", "place", "place", "place", "release", "hold", "cluster", "remove host", "remove cluster"}).Draw(t, "change") {
+	switch rapid.SampledFrom([]string{"host", "host", "assign", "assign", "keep", "place", "place", "place", "release", "hold", "cluster", "remove host", "remove cluster"}).Draw(t, "change") {
 	case "host":
 		h := drawHost(t)
 		p.SetHost(h)
@@ -92,11 +92,9 @@ func (p *pair) change(t *rapid.T) {
 		p.RemoveCluster(id)
 		delete(p.world.clusters, id)
 	case "assign":
-		vm, host := drawVM(t), few(t, "host", 12)
-		was := p.world.on[vm.Id]
-		p.Assign(vm, host)
-		defer func() { p.forgetHeld(was) }()
-		p.world.vms[vm.Id], p.world.on[vm.Id] = vm, host
+		p.seat(t, p.Assign, false)
+	case "keep":
+		p.seat(t, p.Keep, true)
 	case "release":
 		id := few(t, "vm", 24)
 		p.forget(id)
@@ -109,7 +107,7 @@ func (p *pair) change(t *rapid.T) {
 			t.Fatalf("placed on %q (%v), comparing every host gives %q (%v)", got, ok, want, fits)
 		}
 		if ok {
-			p.world.vms[vm.Id], p.world.on[vm.Id] = vm, got
+			p.world.vms[vm.Id], p.world.on[vm.Id], p.world.kept[vm.Id] = vm, got, false
 			h := p.world.hosts[got]
 			for d, n := range p.world.used(got) {
 				if most := p.world.capacity(h)[d]; vectorOf(vm.Size)[d] > 0 && n > most {
@@ -118,6 +116,15 @@ func (p *pair) change(t *rapid.T) {
 			}
 		}
 	}
+}
+
+// seat puts a VM, or room for one, on a host whether or not it fits.
+func (p *pair) seat(t *rapid.T, put func(*apiv1.VM, string), kept bool) {
+	vm, host := drawVM(t), few(t, "host", 12)
+	was := p.world.on[vm.Id]
+	put(vm, host)
+	p.world.vms[vm.Id], p.world.on[vm.Id], p.world.kept[vm.Id] = vm, host, kept
+	p.forgetHeld(was)
 }
 
 // forgetHeld: a host that is not told and has no VM is forgotten, with what is held of it.
@@ -144,6 +151,12 @@ func (p *pair) check(t *rapid.T) {
 	got, ok := p.Choose(vm, exclude...)
 	if got != want || ok != fits {
 		t.Fatalf("chose %q (%v), comparing every host gives %q (%v)", got, ok, want, fits)
+	}
+	open := p.world.clusters[vm.ClusterId] != nil && !p.world.clusters[vm.ClusterId].Cordoned
+	for id, h := range p.world.hosts {
+		if got, want := p.Takes(vm, id), open && h.ClusterId == vm.ClusterId && p.world.fits(h, vm, nil); got != want {
+			t.Fatalf("%s takes it: %v, want %v", id, got, want)
+		}
 	}
 }
 
@@ -172,6 +185,15 @@ func (p *pair) sumsAgree(t *rapid.T) {
 		total, used := p.Capacity(id)
 		if vectorOf(total) != p.world.capacity(h) || vectorOf(used) != p.world.used(id) {
 			t.Fatalf("%s: total %v used %v, want %v %v", id, total, used, p.world.capacity(h), p.world.used(id))
+		}
+		vms := uint32(0)
+		for vm, at := range p.world.on {
+			if at == id && !p.world.kept[vm] {
+				vms++
+			}
+		}
+		if _, counted := p.Used(id); counted != vms {
+			t.Fatalf("%s: %d VMs are counted, want %d: room that is kept is none", id, counted, vms)
 		}
 	}
 	for id := range p.world.clusters {

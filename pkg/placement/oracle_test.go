@@ -15,10 +15,11 @@ type world struct {
 	vms      map[string]*apiv1.VM
 	on       map[string]string // vm → host
 	held     map[string]vector // host →
+	kept     map[string]bool   // of vms, those that are no VM but room for one
 }
 
 func newWorld() *world {
-	return &world{map[string]*apiv1.Cluster{}, map[string]*apiv1.Host{}, map[string]*apiv1.VM{}, map[string]string{}, map[string]vector{}}
+	return &world{map[string]*apiv1.Cluster{}, map[string]*apiv1.Host{}, map[string]*apiv1.VM{}, map[string]string{}, map[string]vector{}, map[string]bool{}}
 }
 
 func (w *world) used(host string) (used vector) {

@@ -34,7 +34,8 @@ type hosts struct {
 	held       []vector
 	free       []vector // capacity less used, never below 0
 	reciprocal [][dimensions]uint64
-	count      []int32 // VMs
+	count      []int32 // VMs, and rooms kept for some
+	kept       []int32 // of these, the rooms
 	vacant     []int32 // slots to use again
 }
 
@@ -190,12 +191,12 @@ func (p *Picture) slot(id string) int32 {
 		h.leaf, h.closed = append(h.leaf, 0), append(h.closed, Fits)
 		h.total, h.capacity = append(h.total, vector{}), append(h.capacity, vector{})
 		h.used, h.held, h.free = append(h.used, vector{}), append(h.held, vector{}), append(h.free, vector{})
-		h.reciprocal, h.count = append(h.reciprocal, [dimensions]uint64{}), append(h.count, 0)
+		h.reciprocal, h.count, h.kept = append(h.reciprocal, [dimensions]uint64{}), append(h.count, 0), append(h.kept, 0)
 	}
 	h.id[slot], h.name[slot], h.home[slot], h.closed[slot] = id, id, nil, Unseen
 	h.total[slot], h.capacity[slot], h.free[slot] = vector{}, vector{}, vector{}
 	h.used[slot], h.held[slot] = vector{}, vector{}
-	h.reciprocal[slot], h.count[slot] = [dimensions]uint64{}, 0
+	h.reciprocal[slot], h.count[slot], h.kept[slot] = [dimensions]uint64{}, 0, 0
 	p.slots[id] = slot
 	return slot
 }

@@ -57,24 +57,34 @@ func New() *Picture {
 // Visits counts the tree nodes that were looked at since New: the measure of the work done, free of the machine.
 func (p *Picture) Visits() uint64 { return p.visits }
 
-// tenant is a VM on a host.
+// tenant is a VM on a host, or room that is kept for one.
 type tenant struct {
 	slot  int32
 	size  vector
 	seats []seatOf
+	kept  bool
 }
 
 // Assign puts a VM on a host, whether or not it fits: the picture follows the facts. A VM that is on another host
 // moves. Its affinity groups are those of the noun.
-func (p *Picture) Assign(vm *apiv1.VM, hostID string) {
+func (p *Picture) Assign(vm *apiv1.VM, hostID string) { p.assign(vm, hostID, false) }
+
+// Keep takes room on a host for a VM that is not there, under an id of its own, until that is released: as Assign does, but it
+// is no VM of the host's.
+func (p *Picture) Keep(room *apiv1.VM, hostID string) { p.assign(room, hostID, true) }
+
+func (p *Picture) assign(vm *apiv1.VM, hostID string, kept bool) {
 	slot := p.slot(hostID)
 	size := vectorOf(vm.GetSize())
 	old, moves := p.vms[vm.GetId()]
-	if moves && old.slot == slot && old.size == size && sameGroups(old.seats, vm) {
+	if moves && old.slot == slot && old.size == size && old.kept == kept && sameGroups(old.seats, vm) {
 		return
 	}
-	p.vms[vm.GetId()] = tenant{slot: slot, size: size, seats: p.sit(vm, slot)}
+	p.vms[vm.GetId()] = tenant{slot: slot, size: size, seats: p.sit(vm, slot), kept: kept}
 	p.hosts.count[slot]++
+	if kept {
+		p.hosts.kept[slot]++
+	}
 	p.take(slot, size)
 	if moves {
 		p.leave(old)
@@ -92,6 +102,9 @@ func (p *Picture) Release(vmID string) {
 func (p *Picture) leave(t tenant) {
 	p.rise(t.seats, t.slot)
 	p.hosts.count[t.slot]--
+	if t.kept {
+		p.hosts.kept[t.slot]--
+	}
 	p.take(t.slot, t.size.negative())
 	p.vacate(t.slot)
 }
@@ -105,13 +118,13 @@ func (p *Picture) HostOf(vmID string) (hostID string, ok bool) {
 	return p.hosts.id[t.slot], true
 }
 
-// Used returns what is taken of a host, by its VMs and held, and how many VMs there are.
+// Used returns what is taken of a host, by its VMs, kept and held, and how many VMs there are.
 func (p *Picture) Used(hostID string) (used *apiv1.Resources, vms uint32) {
 	slot, ok := p.slots[hostID]
 	if !ok {
 		return &apiv1.Resources{}, 0
 	}
-	return p.hosts.used[slot].resources(), uint32(p.hosts.count[slot])
+	return p.hosts.used[slot].resources(), uint32(p.hosts.count[slot] - p.hosts.kept[slot])
 }
 
 // Capacity returns what a host can give in all, overcommit applied, and how much of it is taken.
