@@ -164,6 +164,40 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_DeleteAdministrator:
 		return c.deleteAdministrator(b.DeleteAdministrator)
 
+	case *commandv1.Command_CreateOrganization:
+		return c.createOrganization(b.CreateOrganization)
+	case *commandv1.Command_UpdateOrganization:
+		return c.updateOrganization(b.UpdateOrganization)
+	case *commandv1.Command_DeleteOrganization:
+		return c.deleteOrganization(b.DeleteOrganization)
+	case *commandv1.Command_CreateUser:
+		return c.createUser(b.CreateUser)
+	case *commandv1.Command_UpdateUser:
+		return c.updateUser(b.UpdateUser)
+	case *commandv1.Command_DeleteUser:
+		return c.deleteUser(b.DeleteUser)
+	case *commandv1.Command_DisableUser:
+		return c.disableUser(b.DisableUser)
+	case *commandv1.Command_EnableUser:
+		return c.enableUser(b.EnableUser)
+	case *commandv1.Command_CreateGroup:
+		return c.createGroup(b.CreateGroup)
+	case *commandv1.Command_UpdateGroup:
+		return c.updateGroup(b.UpdateGroup)
+	case *commandv1.Command_DeleteGroup:
+		return c.deleteGroup(b.DeleteGroup)
+	case *commandv1.Command_AddGroupMember:
+		return c.addGroupMember(b.AddGroupMember)
+	case *commandv1.Command_RemoveGroupMember:
+		return c.removeGroupMember(b.RemoveGroupMember)
+
+	case *commandv1.Command_RecordAudit:
+		return c.recordAudit(b.RecordAudit)
+	case *commandv1.Command_SignAudit:
+		return c.signAudit(b.SignAudit)
+	case *commandv1.Command_AddAuditKey:
+		return c.addAuditKey(b.AddAuditKey)
+
 	case *commandv1.Command_SetZoneSession:
 		return c.setZoneSession(b.SetZoneSession)
 	case *commandv1.Command_AcknowledgeDesired:

@@ -28,6 +28,9 @@ func (c *command) bootstrap(in *commandv1.Bootstrap) (*commandv1.Result, error) 
 	if err := c.tx.PutKeyring(in.GetKeyring()); err != nil {
 		return nil, err
 	}
+	if err := c.tx.Organizations.Put(&apiv1.Organization{Id: c.nextID(), Name: firstOrganization, CreatedAt: c.now}); err != nil {
+		return nil, err
+	}
 	if in.GetAdministrator() != nil {
 		if _, err := c.createAdministrator(&commandv1.CreateAdministrator{Administrator: in.GetAdministrator()}); err != nil {
 			return nil, err

@@ -111,7 +111,7 @@ func TestPruneForgetsWhatHasOutlivedItsKeep(t *testing.T) {
 		}
 		return fmt.Sprintf("%d operations, %d events, %d rejected", ops, events, len(p.rejections("i", "zone")))
 	}
-	if got := count(); got != "10 operations, 2 events, 1 rejected" { // those of the furniture are operations, too
+	if got := count(); got != "11 operations, 2 events, 1 rejected" { // those of the furniture are operations, too
 		t.Errorf("before: %s", got)
 	}
 	prune := &commandv1.Command{Body: &commandv1.Command_Prune{Prune: &commandv1.Prune{

@@ -71,7 +71,7 @@ func bootstrapped(t tb) *plane {
 	return p
 }
 
-// furnished is a plane with a zone that an agent has joined, a cluster, a host, a flavor, an image and a project.
+// furnished is a plane with a zone that an agent has joined, a cluster, a host, a flavor, an image, an organization and a project.
 func furnished(t tb) *plane {
 	p := bootstrapped(t)
 	for _, c := range furniture() {
@@ -91,6 +91,7 @@ func bootstrap() *commandv1.Command {
 func furniture() []*commandv1.Command {
 	return []*commandv1.Command{
 		createZone("business"),
+		createOrganization("home", ""),
 		{Body: &commandv1.Command_CreateCluster{CreateCluster: &commandv1.CreateCluster{Cluster: &apiv1.Cluster{
 			Id: "c-kvm", Name: "kvm", Zone: "business", ZoneId: "z-business", Hypervisor: "sim"}}}},
 		{Body: &commandv1.Command_CreateHost{CreateHost: &commandv1.CreateHost{Host: &apiv1.Host{
@@ -100,7 +101,7 @@ func furniture() []*commandv1.Command {
 		{Body: &commandv1.Command_CreateImage{CreateImage: &commandv1.CreateImage{Image: &apiv1.Image{
 			Id: "i-tiny", Name: "tiny", Sha256: "ab"}}}},
 		{Body: &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{Project: &apiv1.Project{
-			Id: "p-shop", Name: "shop"}}}},
+			Id: "p-shop", Name: "shop", Organization: "home", OrganizationId: "o-home"}}}},
 	}
 }
 

@@ -33,6 +33,12 @@ func deletion(kind, id, revision string) *commandv1.Command {
 		c.Body = &commandv1.Command_DeleteBroker{DeleteBroker: in}
 	case "server":
 		c.Body = &commandv1.Command_DeleteServer{DeleteServer: in}
+	case "organization":
+		c.Body = &commandv1.Command_DeleteOrganization{DeleteOrganization: in}
+	case "user":
+		c.Body = &commandv1.Command_DeleteUser{DeleteUser: in}
+	case "group":
+		c.Body = &commandv1.Command_DeleteGroup{DeleteGroup: in}
 	case "access-token":
 		c.Body = &commandv1.Command_DeleteAccessToken{DeleteAccessToken: in}
 	}

@@ -166,7 +166,7 @@ func restored(t tb) *plane {
 
 func createProject(name string) *commandv1.Command {
 	return &commandv1.Command{Body: &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{
-		Project: &apiv1.Project{Id: "p-" + name, Name: name}}}}
+		Project: &apiv1.Project{Id: "p-" + name, Name: name, Organization: "home", OrganizationId: "o-home"}}}}
 }
 
 // forgotten is a VM as its zone reports it whole, made after the backup in the epoch before.

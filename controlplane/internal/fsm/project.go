@@ -10,6 +10,9 @@ func (c *command) createProject(in *commandv1.CreateProject) (*commandv1.Result,
 	if err := mayCreate(c.tx.Projects, "project", m, nil); err != nil {
 		return nil, err
 	}
+	if err := c.organizationExists(m.GetOrganizationId(), m.GetOrganization()); err != nil {
+		return nil, err
+	}
 	m.CreatedAt = c.now
 	return create(c, c.tx.Projects, "project", m, m.GetName(), "")
 }
@@ -21,6 +24,9 @@ func (c *command) updateProject(in *commandv1.UpdateProject) (*commandv1.Result,
 		return nil, err
 	}
 	if err := mayRename("project", was, m); err != nil {
+		return nil, err
+	}
+	if err := c.organizationExists(m.GetOrganizationId(), m.GetOrganization()); err != nil {
 		return nil, err
 	}
 	m.CreatedAt = was.GetCreatedAt()

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -34,7 +35,9 @@ func (s projectService) WatchProjects(r *apiv1.WatchProjectsRequest, stream grpc
 }
 
 func (s projectService) CreateProject(ctx context.Context, r *apiv1.CreateProjectRequest) (*apiv1.CreateProjectResponse, error) {
-	result, err := s.projects.create(ctx, r, r.GetProject(), anyName[*apiv1.Project], func(c *commandv1.Command, m *apiv1.Project) {
+	result, err := s.projects.create(ctx, r, r.GetProject(), func(tx *state.Tx, m *apiv1.Project) (state.Scope, error) {
+		return nil, s.ownerOf(tx, m)
+	}, func(c *commandv1.Command, m *apiv1.Project) {
 		c.Body = &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{Project: m}}
 	})
 	op, err := s.projects.made(ctx, result, err)
@@ -42,7 +45,7 @@ func (s projectService) CreateProject(ctx context.Context, r *apiv1.CreateProjec
 }
 
 func (s projectService) UpdateProject(ctx context.Context, r *apiv1.UpdateProjectRequest) (*apiv1.UpdateProjectResponse, error) {
-	m, err := s.projects.update(ctx, r, r.GetProject(), r.GetUpdateMask(), place{}, nil, func(c *commandv1.Command, m *apiv1.Project, expected string) {
+	m, err := s.projects.update(ctx, r, r.GetProject(), r.GetUpdateMask(), place{}, s.ownerOf, func(c *commandv1.Command, m *apiv1.Project, expected string) {
 		c.Body = &commandv1.Command_UpdateProject{UpdateProject: &commandv1.UpdateProject{Project: m, ExpectedRevision: expected}}
 	})
 	return &apiv1.UpdateProjectResponse{Project: m}, err
@@ -53,4 +56,14 @@ func (s projectService) DeleteProject(ctx context.Context, r *apiv1.DeleteProjec
 		c.Body = &commandv1.Command_DeleteProject{DeleteProject: d}
 	})
 	return &apiv1.DeleteProjectResponse{Operation: op}, err
+}
+
+// ownerOf resolves the organization that a project belongs to.
+func (s projectService) ownerOf(tx *state.Tx, m *apiv1.Project) error {
+	o, err := s.organization(tx, m.GetOrganization())
+	if err != nil {
+		return err
+	}
+	m.Organization, m.OrganizationId = o.GetName(), o.GetId()
+	return nil
 }

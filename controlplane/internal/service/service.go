@@ -107,6 +107,9 @@ type Service struct {
 	servers        noun[*apiv1.Server]
 	accessTokens   noun[*apiv1.AccessToken]
 	administrators noun[*apiv1.Administrator]
+	organizations  noun[*apiv1.Organization]
+	users          noun[*apiv1.User]
+	groups         noun[*apiv1.Group]
 
 	tokens *cache[apiv1.AccessToken]   // by id
 	people *cache[apiv1.Administrator] // by name
@@ -134,6 +137,10 @@ func New(c Config) *Service {
 	s.servers = noun[*apiv1.Server]{Service: s, kind: "server", table: func(tx *state.Tx) state.Table[*apiv1.Server] { return tx.Servers }}
 	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
 	s.administrators = noun[*apiv1.Administrator]{Service: s, kind: "admin", table: func(tx *state.Tx) state.Table[*apiv1.Administrator] { return tx.Administrators }}
+	s.organizations = noun[*apiv1.Organization]{Service: s, kind: "organization", topic: "organizations",
+		table: func(tx *state.Tx) state.Table[*apiv1.Organization] { return tx.Organizations }}.watched(organizationChange)
+	s.users = noun[*apiv1.User]{Service: s, kind: "user", topic: "users", table: func(tx *state.Tx) state.Table[*apiv1.User] { return tx.Users }}.watched(userChange)
+	s.groups = noun[*apiv1.Group]{Service: s, kind: "group", topic: "groups", table: func(tx *state.Tx) state.Table[*apiv1.Group] { return tx.Groups }}.watched(groupChange)
 	return s
 }
 

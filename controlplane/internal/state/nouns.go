@@ -17,6 +17,9 @@ type nouns struct {
 	servers        *spec[*apiv1.Server]
 	accessTokens   *spec[*apiv1.AccessToken]
 	administrators *spec[*apiv1.Administrator]
+	organizations  *spec[*apiv1.Organization]
+	users          *spec[*apiv1.User]
+	groups         *spec[*apiv1.Group]
 }
 
 func newNouns() *nouns {
@@ -25,6 +28,7 @@ func newNouns() *nouns {
 		images: images().build(), projects: projects().build(), brokers: brokers().build(), vms: vms().build(),
 		operations: operations().build(), events: events().build(), servers: servers().build(),
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
+		organizations: organizations().build(), users: users().build(), groups: groups().build(),
 	}
 }
 
@@ -32,6 +36,6 @@ func newNouns() *nouns {
 func (n *nouns) stores() []store {
 	return append([]store{
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
-		n.servers, n.accessTokens, n.administrators,
+		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups,
 	}, plainStores()...)
 }

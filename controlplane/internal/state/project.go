@@ -9,7 +9,10 @@ func projects() *spec[*apiv1.Project] {
 		revise: func(m *apiv1.Project, r string) { m.Revision = r },
 		columns: []column[*apiv1.Project]{
 			text("name", (*apiv1.Project).GetName).asFixed(),
+			text("organization", (*apiv1.Project).GetOrganization),
+			text("organization_id", (*apiv1.Project).GetOrganizationId),
 			moment("created_at", (*apiv1.Project).GetCreatedAt),
 		},
+		further: []string{"(organization_id)"},
 	}
 }

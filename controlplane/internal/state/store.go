@@ -186,6 +186,8 @@ func plainStores() []store {
 		plain{"join_tokens", cols{text("id"), number("expires_at"), number("crc"), blob("message")}, []string{"id"}, nil},
 		plain{"members", cols{text("zone_id"), text("agent"), number("crc"), blob("message")}, []string{"zone_id", "agent"}, nil},
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
+		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
+			[]string{"(user_id)"}},
 		// What each command came to, by its id; and by actor and key where a client gave one.
 		plain{"outcomes", cols{blob("id"), text("actor"), text("idempotency_key"), blob("request_hash"), number("crc"), blob("message")},
 			[]string{"id"}, []string{"(actor, idempotency_key) WHERE idempotency_key<>''"}},

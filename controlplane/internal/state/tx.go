@@ -24,6 +24,9 @@ type Tx struct {
 	Servers        Table[*apiv1.Server]
 	AccessTokens   Table[*apiv1.AccessToken]
 	Administrators Table[*apiv1.Administrator]
+	Organizations  Table[*apiv1.Organization]
+	Users          Table[*apiv1.User]
+	Groups         Table[*apiv1.Group]
 
 	conn     *sqlite.Conn
 	fail     func(error) error
@@ -53,6 +56,9 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Servers = Table[*apiv1.Server]{tx, c.servers}
 	tx.AccessTokens = Table[*apiv1.AccessToken]{tx, c.accessTokens}
 	tx.Administrators = Table[*apiv1.Administrator]{tx, c.administrators}
+	tx.Organizations = Table[*apiv1.Organization]{tx, c.organizations}
+	tx.Users = Table[*apiv1.User]{tx, c.users}
+	tx.Groups = Table[*apiv1.Group]{tx, c.groups}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {

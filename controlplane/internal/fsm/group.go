@@ -1,0 +1,74 @@
+package fsm
+
+import (
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createGroup(in *commandv1.CreateGroup) (*commandv1.Result, error) {
+	m := in.GetGroup()
+	if err := mayCreate(c.tx.Groups, "group", m, nil); err != nil {
+		return nil, err
+	}
+	m.CreatedAt = c.now
+	return create(c, c.tx.Groups, "group", m, "", "")
+}
+
+func (c *command) updateGroup(in *commandv1.UpdateGroup) (*commandv1.Result, error) {
+	m := in.GetGroup()
+	was, err := stored(c.tx.Groups, "group", m.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if err := mayRename("group", was, m); err != nil {
+		return nil, err
+	}
+	m.CreatedAt = was.GetCreatedAt()
+	return put(c.tx.Groups, m)
+}
+
+// deleteGroup deletes a group; who was in it no longer is.
+func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Groups, "group", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetMembers(m.GetId()); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Groups, "group", m, "", "")
+}
+
+// addGroupMember puts a user into a group; one who is in it stays as they are.
+func (c *command) addGroupMember(in *commandv1.AddGroupMember) (*commandv1.Result, error) {
+	if _, err := stored(c.tx.Groups, "group", in.GetGroupId(), ""); err != nil {
+		return nil, err
+	}
+	user, err := stored(c.tx.Users, "user", in.GetUserId(), "")
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.tx.Membership(in.GetGroupId(), in.GetUserId())
+	if missing(err) {
+		m = state.Membership{GroupID: in.GetGroupId(), UserID: in.GetUserId(), AddedBy: c.actor, AddedAt: state.Micros(c.now)}
+		err = c.tx.PutMembership(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return made(&apiv1.GroupMember{
+		User: user.GetName(), UserId: m.UserID, AddedBy: m.AddedBy,
+		AddedAt: &timestamppb.Timestamp{Seconds: m.AddedAt / 1e6, Nanos: int32(m.AddedAt % 1e6 * 1e3)},
+	}, nil)
+}
+
+// removeGroupMember takes a user out of a group; who is not in it stays out.
+func (c *command) removeGroupMember(in *commandv1.RemoveGroupMember) (*commandv1.Result, error) {
+	if _, err := stored(c.tx.Groups, "group", in.GetGroupId(), ""); err != nil {
+		return nil, err
+	}
+	return &commandv1.Result{}, c.tx.ForgetMembership(in.GetGroupId(), in.GetUserId())
+}

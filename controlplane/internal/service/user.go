@@ -1,0 +1,102 @@
+package service
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+type userService struct {
+	apiv1.UnimplementedUserServiceServer
+	*Service
+}
+
+func userChange(kind apiv1.WatchType_Value, revision string, m *apiv1.User) proto.Message {
+	return &apiv1.WatchUsersResponse{Type: kind, Revision: revision, User: m}
+}
+
+func (s userService) ListUsers(ctx context.Context, r *apiv1.ListUsersRequest) (*apiv1.ListUsersResponse, error) {
+	items, next, err := s.users.list(ctx, r, place{})
+	return &apiv1.ListUsersResponse{Users: items, NextPageToken: next}, err
+}
+
+func (s userService) GetUser(ctx context.Context, r *apiv1.GetUserRequest) (*apiv1.GetUserResponse, error) {
+	m, err := s.users.get(ctx, r.GetUser(), place{})
+	return &apiv1.GetUserResponse{User: m}, err
+}
+
+func (s userService) WatchUsers(r *apiv1.WatchUsersRequest, stream grpc.ServerStreamingServer[apiv1.WatchUsersResponse]) error {
+	return s.users.watch(r, place{}, stream)
+}
+
+func (s userService) CreateUser(ctx context.Context, r *apiv1.CreateUserRequest) (*apiv1.CreateUserResponse, error) {
+	result, err := s.users.create(ctx, r, r.GetUser(), func(tx *state.Tx, m *apiv1.User) (state.Scope, error) {
+		if m.GetKind() == apiv1.User_KIND_UNSPECIFIED {
+			m.Kind = apiv1.User_PERSON
+		}
+		return nil, s.homeOf(tx, m)
+	}, func(c *commandv1.Command, m *apiv1.User) {
+		c.Body = &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: m}}
+	})
+	op, err := s.users.made(ctx, result, err)
+	return &apiv1.CreateUserResponse{Operation: op}, err
+}
+
+func (s userService) UpdateUser(ctx context.Context, r *apiv1.UpdateUserRequest) (*apiv1.UpdateUserResponse, error) {
+	m, err := s.users.update(ctx, r, r.GetUser(), r.GetUpdateMask(), place{}, s.homeOf, func(c *commandv1.Command, m *apiv1.User, expected string) {
+		c.Body = &commandv1.Command_UpdateUser{UpdateUser: &commandv1.UpdateUser{User: m, ExpectedRevision: expected}}
+	})
+	return &apiv1.UpdateUserResponse{User: m}, err
+}
+
+func (s userService) DeleteUser(ctx context.Context, r *apiv1.DeleteUserRequest) (*apiv1.DeleteUserResponse, error) {
+	op, err := s.users.remove(ctx, r, r.GetUser(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+		c.Body = &commandv1.Command_DeleteUser{DeleteUser: d}
+	})
+	return &apiv1.DeleteUserResponse{Operation: op}, err
+}
+
+func (s userService) DisableUser(ctx context.Context, r *apiv1.DisableUserRequest) (*apiv1.DisableUserResponse, error) {
+	m, err := s.changeUser(ctx, r, r.GetUser(), func(c *commandv1.Command, m *apiv1.User) {
+		c.Body = &commandv1.Command_DisableUser{DisableUser: &commandv1.DisableUser{UserId: m.GetId(), Reason: r.GetReason()}}
+	})
+	return &apiv1.DisableUserResponse{User: m}, err
+}
+
+func (s userService) EnableUser(ctx context.Context, r *apiv1.EnableUserRequest) (*apiv1.EnableUserResponse, error) {
+	m, err := s.changeUser(ctx, r, r.GetUser(), func(c *commandv1.Command, m *apiv1.User) {
+		c.Body = &commandv1.Command_EnableUser{EnableUser: &commandv1.EnableUser{UserId: m.GetId(), Reason: r.GetReason()}}
+	})
+	return &apiv1.EnableUserResponse{User: m}, err
+}
+
+// changeUser proposes what body says of a user that is there, and returns the user as it then is.
+func (s userService) changeUser(ctx context.Context, req proto.Message, name string, body func(*commandv1.Command, *apiv1.User)) (*apiv1.User, error) {
+	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := s.users.find(ctx, tx, name, place{})
+		if err != nil {
+			return nil, err
+		}
+		body(c, m)
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.users.shown(ctx, result)
+}
+
+// homeOf resolves the organization that a user belongs to.
+func (s userService) homeOf(tx *state.Tx, m *apiv1.User) error {
+	o, err := s.organization(tx, m.GetOrganization())
+	if err != nil {
+		return err
+	}
+	m.Organization, m.OrganizationId = o.GetName(), o.GetId()
+	return nil
+}
