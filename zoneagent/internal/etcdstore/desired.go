@@ -266,6 +266,8 @@ func nounOf(o *linkv1.Object) proto.Message {
 		return n.Host
 	case *linkv1.Object_Vm:
 		return n.Vm
+	case *linkv1.Object_Reservation:
+		return n.Reservation
 	}
 	return nil
 }

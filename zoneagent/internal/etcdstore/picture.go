@@ -187,6 +187,8 @@ func objectOf(c Change) *linkv1.Object {
 		o.Noun = &linkv1.Object_Host{Host: m}
 	case *apiv1.VM:
 		o.Noun = &linkv1.Object_Vm{Vm: m}
+	case *apiv1.Reservation:
+		o.Noun = &linkv1.Object_Reservation{Reservation: m}
 	case *linkv1.Tombstone:
 		o.Noun = &linkv1.Object_Tombstone{Tombstone: m}
 	}

@@ -76,6 +76,8 @@ var kinds = map[string]func() proto.Message{
 	"cluster": func() proto.Message { return new(apiv1.Cluster) },
 	"host":    func() proto.Message { return new(apiv1.Host) },
 	"vm":      func() proto.Message { return new(apiv1.VM) },
+
+	"reservation": func() proto.Message { return new(apiv1.Reservation) },
 }
 
 // values are the messages of the spaces that hold one kind only.
@@ -99,7 +101,7 @@ var values = map[Space]func() proto.Message{
 	elections:    func() proto.Message { return new(apiv1.Reference) },
 }
 
-// KindOf is the word for a noun in keys and references: "zone", "cluster", "host" or "vm"; "" for anything else.
+// KindOf is the word for a noun in keys and references: "zone", "cluster", "host", "vm" or "reservation"; "" for anything else.
 func KindOf(noun proto.Message) string {
 	switch noun.(type) {
 	case *apiv1.Zone:
@@ -110,6 +112,8 @@ func KindOf(noun proto.Message) string {
 		return "host"
 	case *apiv1.VM:
 		return "vm"
+	case *apiv1.Reservation:
+		return "reservation"
 	}
 	return ""
 }

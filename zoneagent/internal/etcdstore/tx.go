@@ -66,7 +66,7 @@ func (s *Store) Begin(own *Ownership) *Tx {
 	return &Tx{own: own, incarnation: now.incarnation.GetId(), at: map[string]int{}}
 }
 
-// PutObserved writes what is observed of a noun: an apiv1.Zone, Cluster, Host or VM with its id and observed fields.
+// PutObserved writes what is observed of a noun: an apiv1.Zone, Cluster, Host, VM or Reservation with its id and observed fields.
 func (t *Tx) PutObserved(noun proto.Message) {
 	kind := KindOf(noun)
 	if kind == "" {

@@ -44,6 +44,13 @@ type book struct {
 	had      map[string]netip.Addr // addresses that VMs were found with
 	// unknown are VMs that nobody says any more what they are, by the host they are on.
 	unknown map[string]map[string]bool
+
+	// reserved are the reservations that are wanted of the cluster, holds what it has of them; rooms is of how many units of each
+	// the picture may have room, asks those to be answered.
+	reserved map[string]*apiv1.Reservation
+	holds    map[string]seen[*apiv1.Reservation]
+	rooms    map[string]int
+	asks     map[string]bool
 }
 
 // seen is a value with the revision that wrote it. Older news of it is passed over: what this term has committed is
@@ -73,6 +80,8 @@ func (b *book) reset() {
 	b.unclaimed, b.waiting, b.gone = map[string]bool{}, map[string]bool{}, map[string]*apiv1.Generation{}
 	b.unknown, b.surveyed, b.found = map[string]map[string]bool{}, map[string]bool{}, map[string][]string{}
 	b.had = map[string]netip.Addr{}
+	b.reserved, b.holds = map[string]*apiv1.Reservation{}, map[string]seen[*apiv1.Reservation]{}
+	b.rooms, b.asks = map[string]int{}, map[string]bool{}
 	b.syncing, b.told = false, false
 	if b.pool != nil {
 		b.pool.reset()
@@ -84,8 +93,21 @@ func (b *book) apply(news etcdstore.Batch) {
 	if news.Reset {
 		b.begin(news)
 	}
-	vms, hosts := map[string]bool{}, map[string]bool{}
+	vms, hosts, holds := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, c := range news.Changes {
+		if r, _ := c.Message.(*apiv1.Reservation); c.Kind == "reservation" {
+			switch c.Space {
+			case etcdstore.Desired:
+				b.applyReserved(c.ID, r)
+				holds[c.ID] = true
+			case etcdstore.Observed:
+				holds[c.ID] = b.applyHold(c.ID, r, c.Revision) || holds[c.ID]
+			case etcdstore.Unclaimed:
+				setOrDelete(b.unclaimed, c.ID, c.Message != nil)
+				holds[c.ID] = true
+			}
+			continue
+		}
 		switch c.Space {
 		case etcdstore.Desired:
 			b.applyDesired(c, vms, hosts)
@@ -124,6 +146,11 @@ func (b *book) apply(news etcdstore.Batch) {
 	for id := range vms {
 		b.relate(id)
 	}
+	for id, news := range holds {
+		if news {
+			b.relateHold(id)
+		}
+	}
 	if news.Reset {
 		maps.DeleteFunc(b.gone, func(id string, _ *apiv1.Generation) bool { return b.desired[id] == nil })
 	}
@@ -156,6 +183,12 @@ func (b *book) begin(news etcdstore.Batch) {
 	for address, lease := range old.leases {
 		if lease.revision > news.Revision {
 			b.lease(address, lease)
+		}
+	}
+	for id, hold := range old.holds {
+		if hold.revision > news.Revision {
+			b.holds[id] = hold
+			b.relateHold(id)
 		}
 	}
 	for id, h := range old.hosts {

@@ -159,6 +159,28 @@ func (s *site) audit() {
 		addresses[vm.Address] = id
 	})
 	delete(addresses, "")
+	had := map[string]string{} // VM → reservation
+	s.zone.Each(etcdstore.Observed, func(kind, id string, m proto.Message) {
+		r, ok := m.(*apiv1.Reservation)
+		if !ok {
+			return
+		}
+		left := uint32(0)
+		for _, u := range r.Units {
+			if u.VmId == "" {
+				at := taken[u.HostId]
+				taken[u.HostId] = sum{at.cores + r.Size.GetCores(), at.memory + r.Size.GetMemoryMib(), at.disk + r.Size.GetDiskGib(), at.vms}
+				left++
+			} else if other := had[u.VmId]; other != "" {
+				s.fail("%s was placed in %s and in %s", u.VmId, other, id)
+			} else {
+				had[u.VmId] = id
+			}
+		}
+		if left != r.Left || (left > 0) != (r.State == apiv1.Reservation_HELD) {
+			s.fail("%s is %v with %d units left, of which it says %d", id, r.State, left, r.Left)
+		}
+	})
 	s.zone.Each(etcdstore.Allocation, func(_, id string, m proto.Message) {
 		a := m.(*zonev1.Allocation)
 		want := taken[id]

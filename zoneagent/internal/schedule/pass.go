@@ -57,6 +57,9 @@ type plan struct {
 	ended   []*apiv1.VM // wanted away, and never on a host
 	left    []*departure
 	hosts   map[string]bool // whose allocation changes
+	// holds are reservations as they are to be, forgotten those that are nobody's any more.
+	holds     map[string]*apiv1.Reservation
+	forgotten []string
 	// unasked is a host that was not asked yet, once it was looked for one.
 	unasked *apiv1.Host
 	looked  bool
@@ -75,12 +78,12 @@ type refused struct {
 }
 
 func (p *plan) empty() bool {
-	return len(p.placed)+len(p.refused)+len(p.ended)+len(p.left) == 0
+	return len(p.placed)+len(p.refused)+len(p.ended)+len(p.left)+len(p.holds)+len(p.forgotten) == 0
 }
 
 // plan decides for as many as one transaction carries.
 func (t *Term) plan() *plan {
-	p := &plan{now: time.Now(), hosts: map[string]bool{}}
+	p := &plan{now: time.Now(), hosts: map[string]bool{}, holds: map[string]*apiv1.Reservation{}}
 	room := t.size
 	for _, d := range t.departures[:min(room, len(t.departures))] {
 		t.planDeparture(p, d)
@@ -89,8 +92,9 @@ func (t *Term) plan() *plan {
 	if t.book.syncing || room == 0 {
 		return p
 	}
-	maps.DeleteFunc(t.since, func(id string, _ time.Time) bool { return !t.book.waiting[id] })
+	maps.DeleteFunc(t.since, func(id string, _ time.Time) bool { return !t.book.waiting[id] && !t.book.asks[id] })
 	pressed := t.cfg.Store.Pressed()
+	t.planReservations(p, pressed)
 	refusals := refusals{book: t.book}
 	for _, id := range t.book.foundFirst() {
 		if room == 0 {
@@ -113,7 +117,7 @@ func (t *Term) plan() *plan {
 			p.refused = append(p.refused, refused{vm, hostUnasked(vm, unasked)})
 		case vm.GetDesiredState() == apiv1.VM_DELETED:
 			p.ended = append(p.ended, vm)
-		case pressed:
+		case pressed, t.book.asks[vm.GetReservation()] && p.holds[vm.GetReservation()] == nil:
 			t.stall()
 			continue
 		default:
@@ -134,8 +138,21 @@ func (t *Term) plan() *plan {
 
 // place gives a VM a host, or refuses it; false: neither, it waits.
 func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) bool {
+	if p.holds[vm.GetReservation()] == nil && len(p.holds) >= min(maxHolds, t.size) && t.holdFor(p, vm) != nil {
+		return false // in the next transaction
+	}
+	var address netip.Addr
+	if pool := t.book.pool; pool != nil {
+		free := false
+		if address, free = pool.lowest(); !free {
+			if _, fits := t.book.picture.Choose(vm); fits || t.holdFor(p, vm) != nil {
+				p.refused = append(p.refused, refused{vm, t.noAddress()})
+				return true
+			}
+		}
+	}
 	before := t.book.picture.Visits()
-	id, ok := t.book.picture.Place(vm)
+	id, ok := t.findHost(p, vm)
 	t.cfg.Metrics.visits.Add(float64(t.book.picture.Visits() - before))
 	if !ok {
 		why, mayPass := r.noHost(vm)
@@ -145,17 +162,11 @@ func (t *Term) place(p *plan, vm *apiv1.VM, r *refusals) bool {
 		p.refused = append(p.refused, refused{vm, why})
 		return true
 	}
-	at := placed{vm: vm, host: t.book.hosts[id].desired}
-	if pool := t.book.pool; pool != nil {
-		if at.address, ok = pool.lowest(); !ok {
-			t.book.picture.Release(vm.GetId())
-			p.refused = append(p.refused, refused{vm, t.noAddress()})
-			return true
-		}
-		pool.set(at.address, true)
+	if address.IsValid() {
+		t.book.pool.set(address, true)
 	}
 	r.forget()
-	p.placed = append(p.placed, at)
+	p.placed = append(p.placed, placed{vm: vm, host: t.book.hosts[id].desired, address: address})
 	p.hosts[id] = true
 	return true
 }
@@ -185,6 +196,7 @@ func (t *Term) takeOver(p *plan, vm *apiv1.VM, h *apiv1.Host) {
 	}
 	p.placed = append(p.placed, at)
 	p.hosts[h.GetId()] = true
+	t.consumeFound(p, vm, h.GetId())
 }
 
 // refusals explains, and remembers what it said as long as nothing was placed since: when a cluster is full, thousands
@@ -259,7 +271,11 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 	for _, d := range p.left {
 		t.writeDeparture(tx, d)
 	}
+	t.writeHolds(tx, p)
 	for id := range p.hosts {
+		if t.book.nowhere(id) {
+			continue
+		}
 		used, vms := t.book.picture.Used(id)
 		tx.PutAllocation(&zonev1.Allocation{HostId: id, Used: used, VmCount: vms}, t.book.host(id).allocation.revision)
 	}
@@ -299,7 +315,11 @@ func (t *Term) settle(p *plan, revision int64) {
 		t.settleDeparture(d, revision)
 	}
 	t.departures = t.departures[len(p.left):]
+	t.settleHolds(p, revision)
 	for id := range p.hosts {
+		if t.book.nowhere(id) {
+			continue
+		}
 		used, vms := t.book.picture.Used(id)
 		t.book.host(id).allocation = seen[*zonev1.Allocation]{&zonev1.Allocation{HostId: id, Used: used, VmCount: vms}, revision}
 	}
@@ -316,4 +336,11 @@ func (t *Term) undo(p *plan) {
 	for _, d := range p.left {
 		t.book.relate(d.VM.GetId())
 	}
+	t.undoHolds(p)
+}
+
+// nowhere tells of a host that was taken away with what was kept on it: nothing is allocated there any more.
+func (b *book) nowhere(id string) bool {
+	h := b.hosts[id]
+	return !h.in(b.cluster) && (h == nil || h.allocation.value == nil)
 }

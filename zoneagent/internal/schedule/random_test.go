@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -21,7 +23,7 @@ import (
 func TestEveryVMIsAnsweredWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		bubble(t, func(t testing.TB) {
-			r := &random{site: newSite(t), rt: rt, wanted: map[string]*apiv1.VM{}, hostOf: map[string]string{}, departed: map[string]bool{}}
+			r := &random{site: newSite(t), rt: rt, wanted: map[string]*apiv1.VM{}, hostOf: map[string]string{}, departed: map[string]bool{}, reserved: map[string]*apiv1.Reservation{}}
 			defer r.stopAll()
 			r.fail = rt.Fatalf
 			r.run()
@@ -48,6 +50,7 @@ type random struct {
 	hostOf   map[string]string
 	departed map[string]bool
 	hosts    int
+	reserved map[string]*apiv1.Reservation
 	silent   bool
 	unlucky  atomic.Int64 // commits still to fail
 }
@@ -88,11 +91,36 @@ func (r *random) config(c *Config) { c.Batch = rapid.SampledFrom([]int{1, 3, 100
 func (r *random) step() {
 	id := fmt.Sprintf("vm-%02d", rapid.IntRange(0, 19).Draw(r.rt, "vm"))
 	cluster := rapid.SampledFrom(clusters).Draw(r.rt, "cluster")
-	switch rapid.SampledFrom([]string{"want", "want", "want", "away", "again", "depart", "host", "health", "owner", "watch", "fault", "silence", "drop"}).Draw(r.rt, "step") {
+	switch rapid.SampledFrom([]string{"want", "want", "want", "away", "again", "depart", "host", "health", "owner", "watch", "fault", "silence", "drop", "reserve", "reserve", "release", "forget", "later"}).Draw(r.rt, "step") {
 	case "want":
 		if r.wanted[id] == nil && !r.departed[id] {
-			r.want(r.vm(cluster, id, sized(rapid.Uint32Range(1, 6).Draw(r.rt, "cores"), 1024), r.affinity))
+			r.want(r.vm(cluster, id, sized(rapid.Uint32Range(1, 6).Draw(r.rt, "cores"), 1024), r.affinity, r.inReservation))
 		}
+	case "reserve":
+		id := fmt.Sprintf("hold-%d", rapid.IntRange(0, 4).Draw(r.rt, "reservation"))
+		if r.reserved[id] == nil {
+			r.reserved[id] = r.reserve(cluster, id, rapid.Uint32Range(1, 4).Draw(r.rt, "quantity"), func(m *apiv1.Reservation) {
+				m.Spread = rapid.Bool().Draw(r.rt, "spread")
+				m.Size.Cores = rapid.Uint32Range(1, 4).Draw(r.rt, "cores")
+				m.HoldUntil = timestamppb.New(time.Now().Add(time.Duration(rapid.IntRange(-1, 100).Draw(r.rt, "minutes")) * time.Minute))
+			})
+		}
+	case "release":
+		id := fmt.Sprintf("hold-%d", rapid.IntRange(0, 4).Draw(r.rt, "reservation"))
+		if was := r.reserved[id]; was != nil {
+			r.reserved[id] = r.reserve(was.ClusterId, id, was.Quantity, func(m *apiv1.Reservation) {
+				proto.Merge(m, &apiv1.Reservation{Spread: was.Spread, Size: was.Size, HoldUntil: was.HoldUntil})
+				m.DesiredState = apiv1.Reservation_RELEASED
+			})
+		}
+	case "forget":
+		id := fmt.Sprintf("hold-%d", rapid.IntRange(0, 4).Draw(r.rt, "reservation"))
+		if r.reserved[id] != nil {
+			r.zone.Put(etcdstore.Desired, "reservation", id, nil)
+			delete(r.reserved, id)
+		}
+	case "later":
+		time.Sleep(10 * time.Minute) // the bubble's
 	case "away":
 		if vm := r.wanted[id]; vm != nil && vm.DesiredState != apiv1.VM_DELETED {
 			r.again(vm, apiv1.VM_DELETED)
@@ -142,6 +170,12 @@ func (r *random) step() {
 	}
 }
 
+func (r *random) inReservation(vm *apiv1.VM) {
+	if n := rapid.IntRange(0, 6).Draw(r.rt, "reservation"); n < 5 {
+		vm.Reservation = fmt.Sprintf("hold-%d", n)
+	}
+}
+
 func (r *random) affinity(vm *apiv1.VM) {
 	if rule := rapid.IntRange(0, 4).Draw(r.rt, "rule"); rule == 1 || rule == 2 {
 		vm.Affinities = []*apiv1.VM_Affinity{{Group: "g", Rule: apiv1.VM_Affinity_Rule(rule)}}
@@ -155,7 +189,7 @@ func (r *random) want(vm *apiv1.VM) {
 
 func (r *random) again(vm *apiv1.VM, state apiv1.VM_State) {
 	next := r.vm(vm.ClusterId, vm.Id, wanting(state))
-	next.Size, next.Affinities = vm.Size, vm.Affinities
+	next.Size, next.Affinities, next.Reservation = vm.Size, vm.Affinities, vm.Reservation
 	r.want(next)
 }
 
@@ -194,6 +228,19 @@ func (r *random) converged() {
 			r.rt.Fatalf("%s was not answered: wanted %v, observed %v", id, vm, is)
 		}
 	}
+	for id, wanted := range r.reserved {
+		m, _ := r.zone.Get(etcdstore.Observed, "reservation", id)
+		is, _ := m.(*apiv1.Reservation)
+		over := !time.Now().Before(wanted.HoldUntil.AsTime()) || wanted.DesiredState == apiv1.Reservation_RELEASED
+		if compare(is.GetReached(), wanted.Generation) != 0 || over && is.GetState() == apiv1.Reservation_HELD {
+			r.rt.Fatalf("%s was not answered: wanted %v, observed %v", id, wanted, is)
+		}
+	}
+	r.zone.Each(etcdstore.Observed, func(kind, id string, m proto.Message) {
+		if kind == "reservation" && r.reserved[id] == nil {
+			r.rt.Fatalf("%s is nobody's, and is kept: %v", id, m)
+		}
+	})
 	for cluster, hosts := range groups {
 		if slices.Sort(hosts); len(slices.Compact(slices.Clone(hosts))) != len(hosts) {
 			r.rt.Fatalf("VMs of %s that stand apart are on %v", cluster, hosts)

@@ -217,6 +217,10 @@ func (t *Term) gather(ctx context.Context) error {
 	if wait := time.Until(t.stalled); !t.stalled.IsZero() {
 		again = time.After(max(wait, 1)) // not zero: the race detector stumbles over such a timer in a bubble (golang/go#78156)
 	}
+	var lapse <-chan time.Time
+	if wait, some := t.book.nextLapse(time.Now()); some {
+		lapse = time.After(max(wait, t.cfg.Retry)) // not at once: what could not be written is not tried all the time
+	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -226,6 +230,7 @@ func (t *Term) gather(ctx context.Context) error {
 		t.departures = append(t.departures, d)
 	case <-t.surveyed:
 	case <-again:
+	case <-lapse:
 	}
 	t.stalled = time.Time{}
 	t.drain()
