@@ -23,6 +23,7 @@ const (
 	NoHostFits          Code = "NO_HOST_FITS"
 	NoAddress           Code = "NO_ADDRESS"
 	QuotaExceeded       Code = "QUOTA_EXCEEDED"
+	GradeForbids        Code = "GRADE_FORBIDS"
 	TooLarge            Code = "TOO_LARGE"
 	TooMany             Code = "TOO_MANY"
 	Gone                Code = "GONE"
@@ -78,6 +79,7 @@ var table = map[Code]entry{
 	NoHostFits:          {"No host fits this VM", http.StatusConflict, codes.FailedPrecondition, ExitRefused},
 	NoAddress:           {"No address is free", http.StatusConflict, codes.FailedPrecondition, ExitRefused},
 	QuotaExceeded:       {"The quota is used up", http.StatusForbidden, codes.ResourceExhausted, ExitRefused},
+	GradeForbids:        {"The grade forbids it", http.StatusConflict, codes.FailedPrecondition, ExitRefused},
 	TooLarge:            {"The request is too large", http.StatusRequestEntityTooLarge, codes.InvalidArgument, ExitRefused},
 	TooMany:             {"Too many requests", http.StatusTooManyRequests, codes.ResourceExhausted, ExitUnavailable},
 	Contradiction:       {"It contradicts what is known", http.StatusConflict, codes.FailedPrecondition, ExitConflict},
