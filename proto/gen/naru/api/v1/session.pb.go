@@ -30,14 +30,10 @@ type Session_Strength int32
 const (
 	Session_STRENGTH_UNSPECIFIED Session_Strength = 0
 	Session_PASSWORD             Session_Strength = 1
-	// SIGN_ON: an identity provider vouched.
-	Session_SIGN_ON Session_Strength = 2
 	// TWO_FACTORS: a password and an authenticator's code.
-	Session_TWO_FACTORS Session_Strength = 3
-	// PASSKEY is bound to the machine and to what was decided.
-	Session_PASSKEY Session_Strength = 4
+	Session_TWO_FACTORS Session_Strength = 2
 	// CERTIFICATE of an administrator.
-	Session_CERTIFICATE Session_Strength = 5
+	Session_CERTIFICATE Session_Strength = 3
 )
 
 // Enum value maps for Session_Strength.
@@ -45,18 +41,14 @@ var (
 	Session_Strength_name = map[int32]string{
 		0: "STRENGTH_UNSPECIFIED",
 		1: "PASSWORD",
-		2: "SIGN_ON",
-		3: "TWO_FACTORS",
-		4: "PASSKEY",
-		5: "CERTIFICATE",
+		2: "TWO_FACTORS",
+		3: "CERTIFICATE",
 	}
 	Session_Strength_value = map[string]int32{
 		"STRENGTH_UNSPECIFIED": 0,
 		"PASSWORD":             1,
-		"SIGN_ON":              2,
-		"TWO_FACTORS":          3,
-		"PASSKEY":              4,
-		"CERTIFICATE":          5,
+		"TWO_FACTORS":          2,
+		"CERTIFICATE":          3,
 	}
 )
 
@@ -87,56 +79,6 @@ func (Session_Strength) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// What is left to do before anything else is allowed.
-type LogInResponse_Next int32
-
-const (
-	LogInResponse_NEXT_UNSPECIFIED     LogInResponse_Next = 0
-	LogInResponse_CHANGE_PASSWORD      LogInResponse_Next = 1
-	LogInResponse_ENROLL_AUTHENTICATOR LogInResponse_Next = 2
-)
-
-// Enum value maps for LogInResponse_Next.
-var (
-	LogInResponse_Next_name = map[int32]string{
-		0: "NEXT_UNSPECIFIED",
-		1: "CHANGE_PASSWORD",
-		2: "ENROLL_AUTHENTICATOR",
-	}
-	LogInResponse_Next_value = map[string]int32{
-		"NEXT_UNSPECIFIED":     0,
-		"CHANGE_PASSWORD":      1,
-		"ENROLL_AUTHENTICATOR": 2,
-	}
-)
-
-func (x LogInResponse_Next) Enum() *LogInResponse_Next {
-	p := new(LogInResponse_Next)
-	*p = x
-	return p
-}
-
-func (x LogInResponse_Next) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (LogInResponse_Next) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_session_proto_enumTypes[1].Descriptor()
-}
-
-func (LogInResponse_Next) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_session_proto_enumTypes[1]
-}
-
-func (x LogInResponse_Next) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use LogInResponse_Next.Descriptor instead.
-func (LogInResponse_Next) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{8, 0}
-}
-
 // Session is a user's stay, from login to logout. Its secret is made by whoever logs in and never told; its hash names it.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -144,26 +86,22 @@ type Session struct {
 	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	User   string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Where the user belongs now.
-	Organization string `protobuf:"bytes,4,opt,name=organization,proto3" json:"organization,omitempty"`
 	// The zone at whose edge it was begun and where alone it counts; empty: the control network.
-	Zone     string           `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
-	ZoneId   string           `protobuf:"bytes,6,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
-	Strength Session_Strength `protobuf:"varint,7,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	Zone     string           `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	ZoneId   string           `protobuf:"bytes,5,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	Strength Session_Strength `protobuf:"varint,6,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
 	// Until when a step-up lasts that was made in it.
-	SteppedUpUntil *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=stepped_up_until,json=steppedUpUntil,proto3" json:"stepped_up_until,omitempty"`
+	SteppedUpUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=stepped_up_until,json=steppedUpUntil,proto3" json:"stepped_up_until,omitempty"`
 	// What the user logged in with, as it says itself.
-	Client string `protobuf:"bytes,9,opt,name=client,proto3" json:"client,omitempty"`
-	// Identity provider that vouched; empty: none.
-	Provider  string                 `protobuf:"bytes,10,opt,name=provider,proto3" json:"provider,omitempty"`
-	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// Groups that the provider named, by id.
-	GroupIds []string `protobuf:"bytes,12,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	Client    string                 `protobuf:"bytes,8,opt,name=client,proto3" json:"client,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The password was set by somebody else: nothing but changing it is allowed.
+	MustChangePassword bool `protobuf:"varint,10,opt,name=must_change_password,json=mustChangePassword,proto3" json:"must_change_password,omitempty"`
 	// SHA-256 of the secret.
-	SecretHash []byte                 `protobuf:"bytes,13,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
-	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	SecretHash []byte                 `protobuf:"bytes,11,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      string `protobuf:"bytes,13,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,13 +157,6 @@ func (x *Session) GetUserId() string {
 	return ""
 }
 
-func (x *Session) GetOrganization() string {
-	if x != nil {
-		return x.Organization
-	}
-	return ""
-}
-
 func (x *Session) GetZone() string {
 	if x != nil {
 		return x.Zone
@@ -261,13 +192,6 @@ func (x *Session) GetClient() string {
 	return ""
 }
 
-func (x *Session) GetProvider() string {
-	if x != nil {
-		return x.Provider
-	}
-	return ""
-}
-
 func (x *Session) GetExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpiresAt
@@ -275,11 +199,11 @@ func (x *Session) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Session) GetGroupIds() []string {
+func (x *Session) GetMustChangePassword() bool {
 	if x != nil {
-		return x.GroupIds
+		return x.MustChangePassword
 	}
-	return nil
+	return false
 }
 
 func (x *Session) GetSecretHash() []byte {
@@ -562,13 +486,13 @@ func (*GetLoginOptionsRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetLoginOptionsResponse struct {
-	state     protoimpl.MessageState              `protogen:"open.v1"`
-	Providers []*GetLoginOptionsResponse_Provider `protobuf:"bytes,1,rep,name=providers,proto3" json:"providers,omitempty"`
-	// The control plane's HPKE public key (X25519), to which secrets are sealed, and its id.
-	SealingKey   []byte `protobuf:"bytes,2,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
-	SealingKeyId string `protobuf:"bytes,3,opt,name=sealing_key_id,json=sealingKeyId,proto3" json:"sealing_key_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The control plane's HPKE public key (X25519), to which secrets are sealed, and its id. It changes every day; the one
+	// before is good for another day.
+	SealingKey   []byte `protobuf:"bytes,1,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	SealingKeyId string `protobuf:"bytes,2,opt,name=sealing_key_id,json=sealingKeyId,proto3" json:"sealing_key_id,omitempty"`
 	// The zone that the answer came through, by name; empty: the control network.
-	Zone          string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	Zone          string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,13 +527,6 @@ func (*GetLoginOptionsResponse) Descriptor() ([]byte, []int) {
 	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *GetLoginOptionsResponse) GetProviders() []*GetLoginOptionsResponse_Provider {
-	if x != nil {
-		return x.Providers
-	}
-	return nil
-}
-
 func (x *GetLoginOptionsResponse) GetSealingKey() []byte {
 	if x != nil {
 		return x.SealingKey
@@ -634,14 +551,13 @@ func (x *GetLoginOptionsResponse) GetZone() string {
 type LogInRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Name of an LDAP provider; empty: as the user's record says.
-	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
-	// Password, and code where one is enrolled.
-	Secrets *Sealed `protobuf:"bytes,3,opt,name=secrets,proto3" json:"secrets,omitempty"`
-	// SHA-256 of the session's secret, 32 random bytes that the caller keeps.
-	SecretHash []byte `protobuf:"bytes,4,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// Password, code where an authenticator is enrolled, and device.
+	Secrets *Sealed `protobuf:"bytes,2,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// SHA-256 of the session's secret, 32 random bytes that the caller keeps. With the session's id they are the bearer's
+	// token: naru_s_ and, in base64url, the 16 bytes of the id and those of the secret.
+	SecretHash []byte `protobuf:"bytes,3,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
 	// What the user logs in with: naru 1.0 on linux.
-	Client        string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	Client        string `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,13 +599,6 @@ func (x *LogInRequest) GetUser() string {
 	return ""
 }
 
-func (x *LogInRequest) GetProvider() string {
-	if x != nil {
-		return x.Provider
-	}
-	return ""
-}
-
 func (x *LogInRequest) GetSecrets() *Sealed {
 	if x != nil {
 		return x.Secrets
@@ -714,7 +623,6 @@ func (x *LogInRequest) GetClient() string {
 type LogInResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	Next          LogInResponse_Next     `protobuf:"varint,2,opt,name=next,proto3,enum=naru.api.v1.LogInResponse_Next" json:"next,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,238 +664,9 @@ func (x *LogInResponse) GetSession() *Session {
 	return nil
 }
 
-func (x *LogInResponse) GetNext() LogInResponse_Next {
-	if x != nil {
-		return x.Next
-	}
-	return LogInResponse_NEXT_UNSPECIFIED
-}
-
-type BeginSignOnRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of an OIDC provider.
-	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
-	// Where the provider sends the browser: http://127.0.0.1:PORT/…, or the portal's own address.
-	RedirectUri string `protobuf:"bytes,2,opt,name=redirect_uri,json=redirectUri,proto3" json:"redirect_uri,omitempty"`
-	// SHA-256 of the session's secret, 32 random bytes that the caller keeps.
-	SecretHash    []byte `protobuf:"bytes,3,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BeginSignOnRequest) Reset() {
-	*x = BeginSignOnRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BeginSignOnRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BeginSignOnRequest) ProtoMessage() {}
-
-func (x *BeginSignOnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BeginSignOnRequest.ProtoReflect.Descriptor instead.
-func (*BeginSignOnRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *BeginSignOnRequest) GetProvider() string {
-	if x != nil {
-		return x.Provider
-	}
-	return ""
-}
-
-func (x *BeginSignOnRequest) GetRedirectUri() string {
-	if x != nil {
-		return x.RedirectUri
-	}
-	return ""
-}
-
-func (x *BeginSignOnRequest) GetSecretHash() []byte {
-	if x != nil {
-		return x.SecretHash
-	}
-	return nil
-}
-
-type BeginSignOnResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to send the browser.
-	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// To be given back; good for ten minutes.
-	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BeginSignOnResponse) Reset() {
-	*x = BeginSignOnResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BeginSignOnResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BeginSignOnResponse) ProtoMessage() {}
-
-func (x *BeginSignOnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BeginSignOnResponse.ProtoReflect.Descriptor instead.
-func (*BeginSignOnResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *BeginSignOnResponse) GetUrl() string {
-	if x != nil {
-		return x.Url
-	}
-	return ""
-}
-
-func (x *BeginSignOnResponse) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-type FinishSignOnRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	State string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// The authorization code.
-	Secrets       *Sealed `protobuf:"bytes,2,opt,name=secrets,proto3" json:"secrets,omitempty"`
-	Client        string  `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FinishSignOnRequest) Reset() {
-	*x = FinishSignOnRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FinishSignOnRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FinishSignOnRequest) ProtoMessage() {}
-
-func (x *FinishSignOnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FinishSignOnRequest.ProtoReflect.Descriptor instead.
-func (*FinishSignOnRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *FinishSignOnRequest) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-func (x *FinishSignOnRequest) GetSecrets() *Sealed {
-	if x != nil {
-		return x.Secrets
-	}
-	return nil
-}
-
-func (x *FinishSignOnRequest) GetClient() string {
-	if x != nil {
-		return x.Client
-	}
-	return ""
-}
-
-type FinishSignOnResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FinishSignOnResponse) Reset() {
-	*x = FinishSignOnResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FinishSignOnResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FinishSignOnResponse) ProtoMessage() {}
-
-func (x *FinishSignOnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FinishSignOnResponse.ProtoReflect.Descriptor instead.
-func (*FinishSignOnResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *FinishSignOnResponse) GetSession() *Session {
-	if x != nil {
-		return x.Session
-	}
-	return nil
-}
-
 type StepUpRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Password, or a code where an authenticator is enrolled.
+	// Password, and code where an authenticator is enrolled.
 	Secrets       *Sealed `protobuf:"bytes,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -995,7 +674,7 @@ type StepUpRequest struct {
 
 func (x *StepUpRequest) Reset() {
 	*x = StepUpRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	mi := &file_naru_api_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +686,7 @@ func (x *StepUpRequest) String() string {
 func (*StepUpRequest) ProtoMessage() {}
 
 func (x *StepUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	mi := &file_naru_api_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +699,7 @@ func (x *StepUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepUpRequest.ProtoReflect.Descriptor instead.
 func (*StepUpRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StepUpRequest) GetSecrets() *Sealed {
@@ -1039,7 +718,7 @@ type StepUpResponse struct {
 
 func (x *StepUpResponse) Reset() {
 	*x = StepUpResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[14]
+	mi := &file_naru_api_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +730,7 @@ func (x *StepUpResponse) String() string {
 func (*StepUpResponse) ProtoMessage() {}
 
 func (x *StepUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[14]
+	mi := &file_naru_api_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +743,7 @@ func (x *StepUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepUpResponse.ProtoReflect.Descriptor instead.
 func (*StepUpResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StepUpResponse) GetSession() *Session {
@@ -1082,7 +761,7 @@ type LogOutRequest struct {
 
 func (x *LogOutRequest) Reset() {
 	*x = LogOutRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[15]
+	mi := &file_naru_api_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +773,7 @@ func (x *LogOutRequest) String() string {
 func (*LogOutRequest) ProtoMessage() {}
 
 func (x *LogOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[15]
+	mi := &file_naru_api_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +786,7 @@ func (x *LogOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOutRequest.ProtoReflect.Descriptor instead.
 func (*LogOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 type LogOutResponse struct {
@@ -1118,7 +797,7 @@ type LogOutResponse struct {
 
 func (x *LogOutResponse) Reset() {
 	*x = LogOutResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[16]
+	mi := &file_naru_api_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +809,7 @@ func (x *LogOutResponse) String() string {
 func (*LogOutResponse) ProtoMessage() {}
 
 func (x *LogOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[16]
+	mi := &file_naru_api_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +822,7 @@ func (x *LogOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOutResponse.ProtoReflect.Descriptor instead.
 func (*LogOutResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 type RevokeSessionsRequest struct {
@@ -1157,7 +836,7 @@ type RevokeSessionsRequest struct {
 
 func (x *RevokeSessionsRequest) Reset() {
 	*x = RevokeSessionsRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[17]
+	mi := &file_naru_api_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +848,7 @@ func (x *RevokeSessionsRequest) String() string {
 func (*RevokeSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[17]
+	mi := &file_naru_api_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +861,7 @@ func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RevokeSessionsRequest) GetUser() string {
@@ -1209,7 +888,7 @@ type RevokeSessionsResponse struct {
 
 func (x *RevokeSessionsResponse) Reset() {
 	*x = RevokeSessionsResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[18]
+	mi := &file_naru_api_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +900,7 @@ func (x *RevokeSessionsResponse) String() string {
 func (*RevokeSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[18]
+	mi := &file_naru_api_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +913,7 @@ func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RevokeSessionsResponse) GetSessions() uint32 {
@@ -1244,99 +923,34 @@ func (x *RevokeSessionsResponse) GetSessions() uint32 {
 	return 0
 }
 
-// One way to log in beside a name and a password that is kept here.
-type GetLoginOptionsResponse_Provider struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
-	Kind          IdentityProvider_Kind  `protobuf:"varint,3,opt,name=kind,proto3,enum=naru.api.v1.IdentityProvider_Kind" json:"kind,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetLoginOptionsResponse_Provider) Reset() {
-	*x = GetLoginOptionsResponse_Provider{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetLoginOptionsResponse_Provider) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetLoginOptionsResponse_Provider) ProtoMessage() {}
-
-func (x *GetLoginOptionsResponse_Provider) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetLoginOptionsResponse_Provider.ProtoReflect.Descriptor instead.
-func (*GetLoginOptionsResponse_Provider) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{6, 0}
-}
-
-func (x *GetLoginOptionsResponse_Provider) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *GetLoginOptionsResponse_Provider) GetTitle() string {
-	if x != nil {
-		return x.Title
-	}
-	return ""
-}
-
-func (x *GetLoginOptionsResponse_Provider) GetKind() IdentityProvider_Kind {
-	if x != nil {
-		return x.Kind
-	}
-	return IdentityProvider_KIND_UNSPECIFIED
-}
-
 var File_naru_api_v1_session_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/session.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a#naru/api/v1/identity_provider.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/user.proto\"\xbe\x06\n" +
+	"\x19naru/api/v1/session.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/user.proto\"\xce\x05\n" +
 	"\aSession\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04user\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04user\x12$\n" +
-	"\auser_id\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x12/\n" +
-	"\forganization\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\forganization\x12\x1f\n" +
-	"\x04zone\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04zone\x12$\n" +
-	"\azone_id\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06zoneId\x12?\n" +
-	"\bstrength\x18\a \x01(\x0e2\x1d.naru.api.v1.Session.StrengthB\x04\xa0\xbb\x18\x03R\bstrength\x12J\n" +
-	"\x10stepped_up_until\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x0esteppedUpUntil\x12$\n" +
-	"\x06client\x18\t \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x06client\x12'\n" +
-	"\bprovider\x18\n" +
-	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\bprovider\x12?\n" +
+	"\auser_id\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x12\x1f\n" +
+	"\x04zone\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04zone\x12$\n" +
+	"\azone_id\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06zoneId\x12?\n" +
+	"\bstrength\x18\x06 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthB\x04\xa0\xbb\x18\x03R\bstrength\x12J\n" +
+	"\x10stepped_up_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x0esteppedUpUntil\x12$\n" +
+	"\x06client\x18\b \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x06client\x12?\n" +
 	"\n" +
-	"expires_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\texpiresAt\x122\n" +
-	"\tgroup_ids\x18\f \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10\x80\x02\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x05R\bgroupIds\x12,\n" +
-	"\vsecret_hash\x18\r \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
+	"expires_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\texpiresAt\x126\n" +
+	"\x14must_change_password\x18\n" +
+	" \x01(\bB\x04\xa0\xbb\x18\x03R\x12mustChangePassword\x12,\n" +
+	"\vsecret_hash\x18\v \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
 	"secretHash\x12?\n" +
 	"\n" +
-	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"n\n" +
+	"created_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
+	"\brevision\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"T\n" +
 	"\bStrength\x12\x18\n" +
 	"\x14STRENGTH_UNSPECIFIED\x10\x00\x12\f\n" +
-	"\bPASSWORD\x10\x01\x12\v\n" +
-	"\aSIGN_ON\x10\x02\x12\x0f\n" +
-	"\vTWO_FACTORS\x10\x03\x12\v\n" +
-	"\aPASSKEY\x10\x04\x12\x0f\n" +
-	"\vCERTIFICATE\x10\x05\"\xc8\x01\n" +
+	"\bPASSWORD\x10\x01\x12\x0f\n" +
+	"\vTWO_FACTORS\x10\x02\x12\x0f\n" +
+	"\vCERTIFICATE\x10\x03\"\xc8\x01\n" +
 	"\x13ListSessionsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -1351,46 +965,19 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\asession\"M\n" +
 	"\x15DeleteSessionResponse\x124\n" +
 	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x18\n" +
-	"\x16GetLoginOptionsRequest\"\xaf\x02\n" +
-	"\x17GetLoginOptionsResponse\x12K\n" +
-	"\tproviders\x18\x01 \x03(\v2-.naru.api.v1.GetLoginOptionsResponse.ProviderR\tproviders\x12\x1f\n" +
-	"\vsealing_key\x18\x02 \x01(\fR\n" +
+	"\x16GetLoginOptionsRequest\"t\n" +
+	"\x17GetLoginOptionsResponse\x12\x1f\n" +
+	"\vsealing_key\x18\x01 \x01(\fR\n" +
 	"sealingKey\x12$\n" +
-	"\x0esealing_key_id\x18\x03 \x01(\tR\fsealingKeyId\x12\x12\n" +
-	"\x04zone\x18\x04 \x01(\tR\x04zone\x1al\n" +
-	"\bProvider\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05title\x18\x02 \x01(\tR\x05title\x126\n" +
-	"\x04kind\x18\x03 \x01(\x0e2\".naru.api.v1.IdentityProvider.KindR\x04kind\"\xd5\x01\n" +
+	"\x0esealing_key_id\x18\x02 \x01(\tR\fsealingKeyId\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\"\xb0\x01\n" +
 	"\fLogInRequest\x12\x1d\n" +
-	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04user\x12#\n" +
-	"\bprovider\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\bprovider\x125\n" +
-	"\asecrets\x18\x03 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\x12(\n" +
-	"\vsecret_hash\x18\x04 \x01(\fB\a\xbaH\x04z\x02h R\n" +
-	"secretHash\x12 \n" +
-	"\x06client\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"\xc1\x01\n" +
-	"\rLogInResponse\x12.\n" +
-	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\x123\n" +
-	"\x04next\x18\x02 \x01(\x0e2\x1f.naru.api.v1.LogInResponse.NextR\x04next\"K\n" +
-	"\x04Next\x12\x14\n" +
-	"\x10NEXT_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fCHANGE_PASSWORD\x10\x01\x12\x18\n" +
-	"\x14ENROLL_AUTHENTICATOR\x10\x02\"\x94\x01\n" +
-	"\x12BeginSignOnRequest\x12%\n" +
-	"\bprovider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bprovider\x12-\n" +
-	"\fredirect_uri\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\vredirectUri\x12(\n" +
+	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04user\x125\n" +
+	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\x12(\n" +
 	"\vsecret_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02h R\n" +
-	"secretHash\"=\n" +
-	"\x13BeginSignOnResponse\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\"\x90\x01\n" +
-	"\x13FinishSignOnRequest\x12 \n" +
-	"\x05state\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x05state\x125\n" +
-	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\x12 \n" +
-	"\x06client\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"F\n" +
-	"\x14FinishSignOnResponse\x12.\n" +
+	"secretHash\x12 \n" +
+	"\x06client\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"?\n" +
+	"\rLogInResponse\x12.\n" +
 	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\"F\n" +
 	"\rStepUpRequest\x125\n" +
 	"\asecrets\x18\x01 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\"@\n" +
@@ -1402,14 +989,12 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"4\n" +
 	"\x16RevokeSessionsResponse\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions2\xa6\t\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions2\x96\a\n" +
 	"\x0eSessionService\x12\x81\x01\n" +
 	"\fListSessions\x12 .naru.api.v1.ListSessionsRequest\x1a!.naru.api.v1.ListSessionsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x12\x9b\x01\n" +
 	"\rDeleteSession\x12!.naru.api.v1.DeleteSessionRequest\x1a\".naru.api.v1.DeleteSessionResponse\"C\xa8\xbb\x18\x01\xb2\xbb\x18\x0esession.delete\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/sessions/{session}\x12\x88\x01\n" +
 	"\x0fGetLoginOptions\x12#.naru.api.v1.GetLoginOptionsRequest\x1a$.naru.api.v1.GetLoginOptionsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/sessions:options\x12k\n" +
-	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12\x83\x01\n" +
-	"\vBeginSignOn\x12\x1f.naru.api.v1.BeginSignOnRequest\x1a .naru.api.v1.BeginSignOnResponse\"1\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/sessions:beginSignOn\x12\x87\x01\n" +
-	"\fFinishSignOn\x12 .naru.api.v1.FinishSignOnRequest\x1a!.naru.api.v1.FinishSignOnResponse\"2\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/sessions:finishSignOn\x12m\n" +
+	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12m\n" +
 	"\x06StepUp\x12\x1a.naru.api.v1.StepUpRequest\x1a\x1b.naru.api.v1.StepUpResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:stepUp\x12m\n" +
 	"\x06LogOut\x12\x1a.naru.api.v1.LogOutRequest\x1a\x1b.naru.api.v1.LogOutResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:logOut\x12\x8b\x01\n" +
 	"\x0eRevokeSessions\x12\".naru.api.v1.RevokeSessionsRequest\x1a#.naru.api.v1.RevokeSessionsResponse\"0\xb2\xbb\x18\x0esession.revoke\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:revokeB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
@@ -1426,75 +1011,59 @@ func file_naru_api_v1_session_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_session_proto_rawDescData
 }
 
-var file_naru_api_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_api_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_naru_api_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_naru_api_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_naru_api_v1_session_proto_goTypes = []any{
-	(Session_Strength)(0),                    // 0: naru.api.v1.Session.Strength
-	(LogInResponse_Next)(0),                  // 1: naru.api.v1.LogInResponse.Next
-	(*Session)(nil),                          // 2: naru.api.v1.Session
-	(*ListSessionsRequest)(nil),              // 3: naru.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),             // 4: naru.api.v1.ListSessionsResponse
-	(*DeleteSessionRequest)(nil),             // 5: naru.api.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),            // 6: naru.api.v1.DeleteSessionResponse
-	(*GetLoginOptionsRequest)(nil),           // 7: naru.api.v1.GetLoginOptionsRequest
-	(*GetLoginOptionsResponse)(nil),          // 8: naru.api.v1.GetLoginOptionsResponse
-	(*LogInRequest)(nil),                     // 9: naru.api.v1.LogInRequest
-	(*LogInResponse)(nil),                    // 10: naru.api.v1.LogInResponse
-	(*BeginSignOnRequest)(nil),               // 11: naru.api.v1.BeginSignOnRequest
-	(*BeginSignOnResponse)(nil),              // 12: naru.api.v1.BeginSignOnResponse
-	(*FinishSignOnRequest)(nil),              // 13: naru.api.v1.FinishSignOnRequest
-	(*FinishSignOnResponse)(nil),             // 14: naru.api.v1.FinishSignOnResponse
-	(*StepUpRequest)(nil),                    // 15: naru.api.v1.StepUpRequest
-	(*StepUpResponse)(nil),                   // 16: naru.api.v1.StepUpResponse
-	(*LogOutRequest)(nil),                    // 17: naru.api.v1.LogOutRequest
-	(*LogOutResponse)(nil),                   // 18: naru.api.v1.LogOutResponse
-	(*RevokeSessionsRequest)(nil),            // 19: naru.api.v1.RevokeSessionsRequest
-	(*RevokeSessionsResponse)(nil),           // 20: naru.api.v1.RevokeSessionsResponse
-	(*GetLoginOptionsResponse_Provider)(nil), // 21: naru.api.v1.GetLoginOptionsResponse.Provider
-	(*timestamppb.Timestamp)(nil),            // 22: google.protobuf.Timestamp
-	(*Operation)(nil),                        // 23: naru.api.v1.Operation
-	(*Sealed)(nil),                           // 24: naru.api.v1.Sealed
-	(IdentityProvider_Kind)(0),               // 25: naru.api.v1.IdentityProvider.Kind
+	(Session_Strength)(0),           // 0: naru.api.v1.Session.Strength
+	(*Session)(nil),                 // 1: naru.api.v1.Session
+	(*ListSessionsRequest)(nil),     // 2: naru.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),    // 3: naru.api.v1.ListSessionsResponse
+	(*DeleteSessionRequest)(nil),    // 4: naru.api.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),   // 5: naru.api.v1.DeleteSessionResponse
+	(*GetLoginOptionsRequest)(nil),  // 6: naru.api.v1.GetLoginOptionsRequest
+	(*GetLoginOptionsResponse)(nil), // 7: naru.api.v1.GetLoginOptionsResponse
+	(*LogInRequest)(nil),            // 8: naru.api.v1.LogInRequest
+	(*LogInResponse)(nil),           // 9: naru.api.v1.LogInResponse
+	(*StepUpRequest)(nil),           // 10: naru.api.v1.StepUpRequest
+	(*StepUpResponse)(nil),          // 11: naru.api.v1.StepUpResponse
+	(*LogOutRequest)(nil),           // 12: naru.api.v1.LogOutRequest
+	(*LogOutResponse)(nil),          // 13: naru.api.v1.LogOutResponse
+	(*RevokeSessionsRequest)(nil),   // 14: naru.api.v1.RevokeSessionsRequest
+	(*RevokeSessionsResponse)(nil),  // 15: naru.api.v1.RevokeSessionsResponse
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(*Operation)(nil),               // 17: naru.api.v1.Operation
+	(*Sealed)(nil),                  // 18: naru.api.v1.Sealed
 }
 var file_naru_api_v1_session_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Session.strength:type_name -> naru.api.v1.Session.Strength
-	22, // 1: naru.api.v1.Session.stepped_up_until:type_name -> google.protobuf.Timestamp
-	22, // 2: naru.api.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 4: naru.api.v1.ListSessionsResponse.sessions:type_name -> naru.api.v1.Session
-	23, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
-	21, // 6: naru.api.v1.GetLoginOptionsResponse.providers:type_name -> naru.api.v1.GetLoginOptionsResponse.Provider
-	24, // 7: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
-	2,  // 8: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
-	1,  // 9: naru.api.v1.LogInResponse.next:type_name -> naru.api.v1.LogInResponse.Next
-	24, // 10: naru.api.v1.FinishSignOnRequest.secrets:type_name -> naru.api.v1.Sealed
-	2,  // 11: naru.api.v1.FinishSignOnResponse.session:type_name -> naru.api.v1.Session
-	24, // 12: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
-	2,  // 13: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
-	25, // 14: naru.api.v1.GetLoginOptionsResponse.Provider.kind:type_name -> naru.api.v1.IdentityProvider.Kind
-	3,  // 15: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
-	5,  // 16: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
-	7,  // 17: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
-	9,  // 18: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
-	11, // 19: naru.api.v1.SessionService.BeginSignOn:input_type -> naru.api.v1.BeginSignOnRequest
-	13, // 20: naru.api.v1.SessionService.FinishSignOn:input_type -> naru.api.v1.FinishSignOnRequest
-	15, // 21: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
-	17, // 22: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
-	19, // 23: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
-	4,  // 24: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
-	6,  // 25: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
-	8,  // 26: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
-	10, // 27: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
-	12, // 28: naru.api.v1.SessionService.BeginSignOn:output_type -> naru.api.v1.BeginSignOnResponse
-	14, // 29: naru.api.v1.SessionService.FinishSignOn:output_type -> naru.api.v1.FinishSignOnResponse
-	16, // 30: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
-	18, // 31: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
-	20, // 32: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	16, // 1: naru.api.v1.Session.stepped_up_until:type_name -> google.protobuf.Timestamp
+	16, // 2: naru.api.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 4: naru.api.v1.ListSessionsResponse.sessions:type_name -> naru.api.v1.Session
+	17, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
+	18, // 6: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
+	1,  // 7: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
+	18, // 8: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
+	1,  // 9: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
+	2,  // 10: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
+	4,  // 11: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
+	6,  // 12: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
+	8,  // 13: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
+	10, // 14: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
+	12, // 15: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
+	14, // 16: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
+	3,  // 17: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
+	5,  // 18: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
+	7,  // 19: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
+	9,  // 20: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
+	11, // 21: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
+	13, // 22: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
+	15, // 23: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
+	17, // [17:24] is the sub-list for method output_type
+	10, // [10:17] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_session_proto_init() }
@@ -1503,7 +1072,6 @@ func file_naru_api_v1_session_proto_init() {
 		return
 	}
 	file_naru_api_v1_annotations_proto_init()
-	file_naru_api_v1_identity_provider_proto_init()
 	file_naru_api_v1_operation_proto_init()
 	file_naru_api_v1_user_proto_init()
 	type x struct{}
@@ -1511,8 +1079,8 @@ func file_naru_api_v1_session_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_session_proto_rawDesc), len(file_naru_api_v1_session_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   20,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,8 +23,6 @@ const (
 	SessionService_DeleteSession_FullMethodName   = "/naru.api.v1.SessionService/DeleteSession"
 	SessionService_GetLoginOptions_FullMethodName = "/naru.api.v1.SessionService/GetLoginOptions"
 	SessionService_LogIn_FullMethodName           = "/naru.api.v1.SessionService/LogIn"
-	SessionService_BeginSignOn_FullMethodName     = "/naru.api.v1.SessionService/BeginSignOn"
-	SessionService_FinishSignOn_FullMethodName    = "/naru.api.v1.SessionService/FinishSignOn"
 	SessionService_StepUp_FullMethodName          = "/naru.api.v1.SessionService/StepUp"
 	SessionService_LogOut_FullMethodName          = "/naru.api.v1.SessionService/LogOut"
 	SessionService_RevokeSessions_FullMethodName  = "/naru.api.v1.SessionService/RevokeSessions"
@@ -44,10 +42,6 @@ type SessionServiceClient interface {
 	GetLoginOptions(ctx context.Context, in *GetLoginOptionsRequest, opts ...grpc.CallOption) (*GetLoginOptionsResponse, error)
 	// LogIn begins a session. Anybody may try, ever more slowly.
 	LogIn(ctx context.Context, in *LogInRequest, opts ...grpc.CallOption) (*LogInResponse, error)
-	// BeginSignOn sends the user to an identity provider.
-	BeginSignOn(ctx context.Context, in *BeginSignOnRequest, opts ...grpc.CallOption) (*BeginSignOnResponse, error)
-	// FinishSignOn begins a session with what the provider said.
-	FinishSignOn(ctx context.Context, in *FinishSignOnRequest, opts ...grpc.CallOption) (*FinishSignOnResponse, error)
 	// StepUp makes the caller's session strong enough for a few minutes for what asks for that.
 	StepUp(ctx context.Context, in *StepUpRequest, opts ...grpc.CallOption) (*StepUpResponse, error)
 	// LogOut ends the caller's session.
@@ -104,26 +98,6 @@ func (c *sessionServiceClient) LogIn(ctx context.Context, in *LogInRequest, opts
 	return out, nil
 }
 
-func (c *sessionServiceClient) BeginSignOn(ctx context.Context, in *BeginSignOnRequest, opts ...grpc.CallOption) (*BeginSignOnResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(BeginSignOnResponse)
-	err := c.cc.Invoke(ctx, SessionService_BeginSignOn_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *sessionServiceClient) FinishSignOn(ctx context.Context, in *FinishSignOnRequest, opts ...grpc.CallOption) (*FinishSignOnResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(FinishSignOnResponse)
-	err := c.cc.Invoke(ctx, SessionService_FinishSignOn_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *sessionServiceClient) StepUp(ctx context.Context, in *StepUpRequest, opts ...grpc.CallOption) (*StepUpResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StepUpResponse)
@@ -168,10 +142,6 @@ type SessionServiceServer interface {
 	GetLoginOptions(context.Context, *GetLoginOptionsRequest) (*GetLoginOptionsResponse, error)
 	// LogIn begins a session. Anybody may try, ever more slowly.
 	LogIn(context.Context, *LogInRequest) (*LogInResponse, error)
-	// BeginSignOn sends the user to an identity provider.
-	BeginSignOn(context.Context, *BeginSignOnRequest) (*BeginSignOnResponse, error)
-	// FinishSignOn begins a session with what the provider said.
-	FinishSignOn(context.Context, *FinishSignOnRequest) (*FinishSignOnResponse, error)
 	// StepUp makes the caller's session strong enough for a few minutes for what asks for that.
 	StepUp(context.Context, *StepUpRequest) (*StepUpResponse, error)
 	// LogOut ends the caller's session.
@@ -199,12 +169,6 @@ func (UnimplementedSessionServiceServer) GetLoginOptions(context.Context, *GetLo
 }
 func (UnimplementedSessionServiceServer) LogIn(context.Context, *LogInRequest) (*LogInResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LogIn not implemented")
-}
-func (UnimplementedSessionServiceServer) BeginSignOn(context.Context, *BeginSignOnRequest) (*BeginSignOnResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method BeginSignOn not implemented")
-}
-func (UnimplementedSessionServiceServer) FinishSignOn(context.Context, *FinishSignOnRequest) (*FinishSignOnResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method FinishSignOn not implemented")
 }
 func (UnimplementedSessionServiceServer) StepUp(context.Context, *StepUpRequest) (*StepUpResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StepUp not implemented")
@@ -308,42 +272,6 @@ func _SessionService_LogIn_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
-func _SessionService_BeginSignOn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(BeginSignOnRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(SessionServiceServer).BeginSignOn(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: SessionService_BeginSignOn_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(SessionServiceServer).BeginSignOn(ctx, req.(*BeginSignOnRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _SessionService_FinishSignOn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(FinishSignOnRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(SessionServiceServer).FinishSignOn(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: SessionService_FinishSignOn_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(SessionServiceServer).FinishSignOn(ctx, req.(*FinishSignOnRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _SessionService_StepUp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StepUpRequest)
 	if err := dec(in); err != nil {
@@ -420,14 +348,6 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LogIn",
 			Handler:    _SessionService_LogIn_Handler,
-		},
-		{
-			MethodName: "BeginSignOn",
-			Handler:    _SessionService_BeginSignOn_Handler,
-		},
-		{
-			MethodName: "FinishSignOn",
-			Handler:    _SessionService_FinishSignOn_Handler,
 		},
 		{
 			MethodName: "StepUp",

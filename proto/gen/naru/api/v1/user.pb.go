@@ -126,15 +126,18 @@ func (User_SecondFactor) EnumDescriptor() ([]byte, []int) {
 }
 
 // Secrets is what a person types, and nobody on the way may read. It travels sealed to the control plane (HPKE, RFC 9180:
-// X25519, HKDF-SHA256, AES-256-GCM), with the name of the method as info and, as additional data, the user's name, a zero
-// byte, and the session's secret_hash where the request has one.
+// X25519, HKDF-SHA256, AES-256-GCM), with the method (/naru.api.v1.SessionService/LogIn) as info and, as additional data, the
+// user's name, a zero byte, and the hash of the session's secret. What was sealed once counts once.
 type Secrets struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Password string                 `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
 	// Six digits of an authenticator, where one is enrolled.
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
 	// Of ChangePassword.
-	NewPassword   string `protobuf:"bytes,3,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	NewPassword string `protobuf:"bytes,3,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	// Of LogIn: 32 random bytes that the caller's machine keeps. Who has logged in with them before does not wait because others
+	// tried wrong passwords.
+	Device        []byte `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +191,13 @@ func (x *Secrets) GetNewPassword() string {
 		return x.NewPassword
 	}
 	return ""
+}
+
+func (x *Secrets) GetDevice() []byte {
+	if x != nil {
+		return x.Device
+	}
+	return nil
 }
 
 // Sealed is Secrets for the control plane.
@@ -1210,7 +1220,7 @@ type ResetPasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// HPKE public key (X25519) of the caller, to which the answer is sealed.
+	// HPKE public key (X25519) of the caller, to which the answer is sealed, with the method as info.
 	ReplyKey      []byte `protobuf:"bytes,2,opt,name=reply_key,json=replyKey,proto3" json:"reply_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1262,7 +1272,7 @@ func (x *ResetPasswordRequest) GetReplyKey() []byte {
 
 type ResetPasswordResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A password for one login, sealed to reply_key. It ends after a day, and the one before at once.
+	// A password for one login: encapsulated key, then ciphertext. It ends after a day, and the one before at once.
 	SealedPassword []byte `protobuf:"bytes,1,opt,name=sealed_password,json=sealedPassword,proto3" json:"sealed_password,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1396,7 +1406,7 @@ func (x *ChangePasswordResponse) GetUser() *User {
 
 type EnrollAuthenticatorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// HPKE public key (X25519) of the caller, to which the answer is sealed.
+	// HPKE public key (X25519) of the caller, to which the answer is sealed, with the method as info.
 	ReplyKey      []byte `protobuf:"bytes,1,opt,name=reply_key,json=replyKey,proto3" json:"reply_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1441,7 +1451,8 @@ func (x *EnrollAuthenticatorRequest) GetReplyKey() []byte {
 
 type EnrollAuthenticatorResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An otpauth:// URI, sealed to reply_key. It counts once ConfirmAuthenticator has shown a code of it.
+	// An otpauth:// URI: encapsulated key, then ciphertext. It counts once ConfirmAuthenticator has shown a code of it, within
+	// ten minutes.
 	SealedUri     []byte `protobuf:"bytes,1,opt,name=sealed_uri,json=sealedUri,proto3" json:"sealed_uri,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1575,9 +1586,9 @@ func (x *ConfirmAuthenticatorResponse) GetUser() *User {
 
 type RemoveAuthenticatorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id or name; empty: the caller, with secrets.
+	// Id or name; empty: the caller.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The caller's own password and code, where it is the caller's.
+	// The caller's password and code, where it is the caller's own.
 	Secrets       *Sealed `protobuf:"bytes,2,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1675,11 +1686,12 @@ var File_naru_api_v1_user_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"y\n" +
+	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x9a\x01\n" +
 	"\aSecrets\x12$\n" +
 	"\bpassword\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12\x1b\n" +
 	"\x04code\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x04code\x12+\n" +
-	"\fnew_password\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\"W\n" +
+	"\fnew_password\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\x12\x1f\n" +
+	"\x06device\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06device\"W\n" +
 	"\x06Sealed\x12 \n" +
 	"\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05keyId\x12+\n" +
 	"\n" +

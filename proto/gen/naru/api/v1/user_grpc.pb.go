@@ -56,7 +56,7 @@ type UserServiceClient interface {
 	DisableUser(ctx context.Context, in *DisableUserRequest, opts ...grpc.CallOption) (*DisableUserResponse, error)
 	// EnableUser undoes DisableUser; sessions and tokens stay ended.
 	EnableUser(ctx context.Context, in *EnableUserRequest, opts ...grpc.CallOption) (*EnableUserResponse, error)
-	// ResetPassword gives a user a password for one login.
+	// ResetPassword gives a person a password for one login, and ends every session of theirs.
 	ResetPassword(ctx context.Context, in *ResetPasswordRequest, opts ...grpc.CallOption) (*ResetPasswordResponse, error)
 	// ChangePassword changes the caller's own; other sessions of theirs end.
 	ChangePassword(ctx context.Context, in *ChangePasswordRequest, opts ...grpc.CallOption) (*ChangePasswordResponse, error)
@@ -237,7 +237,7 @@ type UserServiceServer interface {
 	DisableUser(context.Context, *DisableUserRequest) (*DisableUserResponse, error)
 	// EnableUser undoes DisableUser; sessions and tokens stay ended.
 	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
-	// ResetPassword gives a user a password for one login.
+	// ResetPassword gives a person a password for one login, and ends every session of theirs.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// ChangePassword changes the caller's own; other sessions of theirs end.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)

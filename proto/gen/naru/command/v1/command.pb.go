@@ -122,6 +122,16 @@ type Command struct {
 	//	*Command_DeleteGroup
 	//	*Command_AddGroupMember
 	//	*Command_RemoveGroupMember
+	//	*Command_ResetPassword
+	//	*Command_ChangePassword
+	//	*Command_EnrollAuthenticator
+	//	*Command_ConfirmAuthenticator
+	//	*Command_RemoveAuthenticator
+	//	*Command_BeginSession
+	//	*Command_StepUpSession
+	//	*Command_DeleteSession
+	//	*Command_RevokeSessions
+	//	*Command_AddSealingKey
 	//	*Command_CreateRole
 	//	*Command_UpdateRole
 	//	*Command_DeleteRole
@@ -925,6 +935,96 @@ func (x *Command) GetRemoveGroupMember() *RemoveGroupMember {
 	return nil
 }
 
+func (x *Command) GetResetPassword() *ResetPassword {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ResetPassword); ok {
+			return x.ResetPassword
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetChangePassword() *ChangePassword {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ChangePassword); ok {
+			return x.ChangePassword
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEnrollAuthenticator() *EnrollAuthenticator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_EnrollAuthenticator); ok {
+			return x.EnrollAuthenticator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConfirmAuthenticator() *ConfirmAuthenticator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ConfirmAuthenticator); ok {
+			return x.ConfirmAuthenticator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveAuthenticator() *RemoveAuthenticator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveAuthenticator); ok {
+			return x.RemoveAuthenticator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginSession() *BeginSession {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BeginSession); ok {
+			return x.BeginSession
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetStepUpSession() *StepUpSession {
+	if x != nil {
+		if x, ok := x.Body.(*Command_StepUpSession); ok {
+			return x.StepUpSession
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteSession() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteSession); ok {
+			return x.DeleteSession
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeSessions() *RevokeSessions {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RevokeSessions); ok {
+			return x.RevokeSessions
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddSealingKey() *AddSealingKey {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddSealingKey); ok {
+			return x.AddSealingKey
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetCreateRole() *CreateRole {
 	if x != nil {
 		if x, ok := x.Body.(*Command_CreateRole); ok {
@@ -1414,6 +1514,46 @@ type Command_RemoveGroupMember struct {
 	RemoveGroupMember *RemoveGroupMember `protobuf:"bytes,232,opt,name=remove_group_member,json=removeGroupMember,proto3,oneof"`
 }
 
+type Command_ResetPassword struct {
+	ResetPassword *ResetPassword `protobuf:"bytes,233,opt,name=reset_password,json=resetPassword,proto3,oneof"`
+}
+
+type Command_ChangePassword struct {
+	ChangePassword *ChangePassword `protobuf:"bytes,234,opt,name=change_password,json=changePassword,proto3,oneof"`
+}
+
+type Command_EnrollAuthenticator struct {
+	EnrollAuthenticator *EnrollAuthenticator `protobuf:"bytes,235,opt,name=enroll_authenticator,json=enrollAuthenticator,proto3,oneof"`
+}
+
+type Command_ConfirmAuthenticator struct {
+	ConfirmAuthenticator *ConfirmAuthenticator `protobuf:"bytes,236,opt,name=confirm_authenticator,json=confirmAuthenticator,proto3,oneof"`
+}
+
+type Command_RemoveAuthenticator struct {
+	RemoveAuthenticator *RemoveAuthenticator `protobuf:"bytes,237,opt,name=remove_authenticator,json=removeAuthenticator,proto3,oneof"`
+}
+
+type Command_BeginSession struct {
+	BeginSession *BeginSession `protobuf:"bytes,238,opt,name=begin_session,json=beginSession,proto3,oneof"`
+}
+
+type Command_StepUpSession struct {
+	StepUpSession *StepUpSession `protobuf:"bytes,239,opt,name=step_up_session,json=stepUpSession,proto3,oneof"`
+}
+
+type Command_DeleteSession struct {
+	DeleteSession *DeleteNoun `protobuf:"bytes,240,opt,name=delete_session,json=deleteSession,proto3,oneof"`
+}
+
+type Command_RevokeSessions struct {
+	RevokeSessions *RevokeSessions `protobuf:"bytes,241,opt,name=revoke_sessions,json=revokeSessions,proto3,oneof"`
+}
+
+type Command_AddSealingKey struct {
+	AddSealingKey *AddSealingKey `protobuf:"bytes,242,opt,name=add_sealing_key,json=addSealingKey,proto3,oneof"`
+}
+
 type Command_CreateRole struct {
 	CreateRole *CreateRole `protobuf:"bytes,250,opt,name=create_role,json=createRole,proto3,oneof"`
 }
@@ -1639,6 +1779,26 @@ func (*Command_DeleteGroup) isCommand_Body() {}
 func (*Command_AddGroupMember) isCommand_Body() {}
 
 func (*Command_RemoveGroupMember) isCommand_Body() {}
+
+func (*Command_ResetPassword) isCommand_Body() {}
+
+func (*Command_ChangePassword) isCommand_Body() {}
+
+func (*Command_EnrollAuthenticator) isCommand_Body() {}
+
+func (*Command_ConfirmAuthenticator) isCommand_Body() {}
+
+func (*Command_RemoveAuthenticator) isCommand_Body() {}
+
+func (*Command_BeginSession) isCommand_Body() {}
+
+func (*Command_StepUpSession) isCommand_Body() {}
+
+func (*Command_DeleteSession) isCommand_Body() {}
+
+func (*Command_RevokeSessions) isCommand_Body() {}
+
+func (*Command_AddSealingKey) isCommand_Body() {}
 
 func (*Command_CreateRole) isCommand_Body() {}
 
@@ -5880,7 +6040,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x898\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa8>\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -5979,7 +6139,17 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\fupdate_group\x18\xe5\x01 \x01(\v2\x1c.naru.command.v1.UpdateGroupH\x00R\vupdateGroup\x12A\n" +
 	"\fdelete_group\x18\xe6\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteGroup\x12L\n" +
 	"\x10add_group_member\x18\xe7\x01 \x01(\v2\x1f.naru.command.v1.AddGroupMemberH\x00R\x0eaddGroupMember\x12U\n" +
-	"\x13remove_group_member\x18\xe8\x01 \x01(\v2\".naru.command.v1.RemoveGroupMemberH\x00R\x11removeGroupMember\x12?\n" +
+	"\x13remove_group_member\x18\xe8\x01 \x01(\v2\".naru.command.v1.RemoveGroupMemberH\x00R\x11removeGroupMember\x12H\n" +
+	"\x0ereset_password\x18\xe9\x01 \x01(\v2\x1e.naru.command.v1.ResetPasswordH\x00R\rresetPassword\x12K\n" +
+	"\x0fchange_password\x18\xea\x01 \x01(\v2\x1f.naru.command.v1.ChangePasswordH\x00R\x0echangePassword\x12Z\n" +
+	"\x14enroll_authenticator\x18\xeb\x01 \x01(\v2$.naru.command.v1.EnrollAuthenticatorH\x00R\x13enrollAuthenticator\x12]\n" +
+	"\x15confirm_authenticator\x18\xec\x01 \x01(\v2%.naru.command.v1.ConfirmAuthenticatorH\x00R\x14confirmAuthenticator\x12Z\n" +
+	"\x14remove_authenticator\x18\xed\x01 \x01(\v2$.naru.command.v1.RemoveAuthenticatorH\x00R\x13removeAuthenticator\x12E\n" +
+	"\rbegin_session\x18\xee\x01 \x01(\v2\x1d.naru.command.v1.BeginSessionH\x00R\fbeginSession\x12I\n" +
+	"\x0fstep_up_session\x18\xef\x01 \x01(\v2\x1e.naru.command.v1.StepUpSessionH\x00R\rstepUpSession\x12E\n" +
+	"\x0edelete_session\x18\xf0\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\rdeleteSession\x12K\n" +
+	"\x0frevoke_sessions\x18\xf1\x01 \x01(\v2\x1f.naru.command.v1.RevokeSessionsH\x00R\x0erevokeSessions\x12I\n" +
+	"\x0fadd_sealing_key\x18\xf2\x01 \x01(\v2\x1e.naru.command.v1.AddSealingKeyH\x00R\raddSealingKey\x12?\n" +
 	"\vcreate_role\x18\xfa\x01 \x01(\v2\x1b.naru.command.v1.CreateRoleH\x00R\n" +
 	"createRole\x12?\n" +
 	"\vupdate_role\x18\xfb\x01 \x01(\v2\x1b.naru.command.v1.UpdateRoleH\x00R\n" +
@@ -6369,45 +6539,54 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*EnrollBroker)(nil),                    // 83: naru.command.v1.EnrollBroker
 	(*AddAuthority)(nil),                    // 84: naru.command.v1.AddAuthority
 	(*RetireAuthority)(nil),                 // 85: naru.command.v1.RetireAuthority
-	(v1.Session_Strength)(0),                // 86: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 87: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 88: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 89: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 90: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 91: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 92: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 93: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 94: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 95: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 96: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 97: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 98: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 99: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 100: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 101: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 102: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 103: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 104: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 105: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 106: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 107: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 108: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 109: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 110: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 111: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 112: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 113: naru.api.v1.User
-	(*v1.Group)(nil),                        // 114: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 115: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 116: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 117: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 118: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 119: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 120: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 121: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 122: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 123: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 124: naru.api.v1.ApprovalPolicy
+	(*ResetPassword)(nil),                   // 86: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 87: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 88: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 89: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 90: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 91: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 92: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 93: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 94: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 95: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 96: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 97: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 98: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 99: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 100: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 101: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 102: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 103: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 104: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 105: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 106: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 107: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 108: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 109: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 110: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 111: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 112: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 113: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 114: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 115: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 116: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 117: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 118: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 119: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 120: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 121: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 122: naru.api.v1.User
+	(*v1.Group)(nil),                        // 123: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 124: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 125: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 126: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 127: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 128: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 129: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 130: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 131: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 132: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 133: naru.api.v1.ApprovalPolicy
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	78,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -6491,105 +6670,115 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	15,  // 78: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	57,  // 79: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	58,  // 80: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	62,  // 81: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	63,  // 82: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	15,  // 83: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	64,  // 84: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	65,  // 85: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	15,  // 86: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	68,  // 87: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	69,  // 88: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	70,  // 89: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	71,  // 90: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	72,  // 91: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	73,  // 92: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	74,  // 93: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	15,  // 94: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	75,  // 95: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	76,  // 96: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	15,  // 97: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	86,  // 98: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	87,  // 99: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	88,  // 100: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	89,  // 101: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	90,  // 102: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	91,  // 103: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	92,  // 104: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	77,  // 105: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	78,  // 106: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	78,  // 107: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	78,  // 108: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	93,  // 109: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	93,  // 110: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	94,  // 111: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	94,  // 112: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	95,  // 113: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	95,  // 114: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	96,  // 115: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	96,  // 116: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	97,  // 117: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	97,  // 118: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	98,  // 119: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	98,  // 120: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	99,  // 121: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	99,  // 122: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	100, // 123: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	78,  // 124: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 125: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	101, // 126: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	100, // 127: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	102, // 128: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	78,  // 129: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	103, // 130: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	78,  // 131: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	104, // 132: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	78,  // 133: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	90,  // 134: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	105, // 135: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	92,  // 136: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	106, // 137: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	107, // 138: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	108, // 139: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	109, // 140: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	110, // 141: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	111, // 142: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	91,  // 143: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	78,  // 144: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	112, // 145: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	112, // 146: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	113, // 147: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	113, // 148: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	114, // 149: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	114, // 150: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	115, // 151: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	116, // 152: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	117, // 153: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	118, // 154: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	118, // 155: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	118, // 156: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	119, // 157: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	29,  // 158: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	120, // 159: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	29,  // 160: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	121, // 161: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	78,  // 162: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	122, // 163: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 164: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	122, // 165: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 166: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	122, // 167: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 168: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	123, // 169: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	123, // 170: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	124, // 171: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 172: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	124, // 173: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 174: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	175, // [175:175] is the sub-list for method output_type
-	175, // [175:175] is the sub-list for method input_type
-	175, // [175:175] is the sub-list for extension type_name
-	175, // [175:175] is the sub-list for extension extendee
-	0,   // [0:175] is the sub-list for field type_name
+	86,  // 81: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	87,  // 82: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	88,  // 83: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	89,  // 84: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	90,  // 85: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	91,  // 86: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	92,  // 87: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	15,  // 88: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	93,  // 89: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	94,  // 90: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	62,  // 91: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	63,  // 92: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	15,  // 93: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	64,  // 94: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	65,  // 95: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	15,  // 96: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	68,  // 97: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	69,  // 98: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	70,  // 99: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	71,  // 100: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	72,  // 101: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	73,  // 102: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	74,  // 103: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	15,  // 104: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	75,  // 105: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	76,  // 106: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	15,  // 107: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	95,  // 108: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	96,  // 109: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	97,  // 110: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	98,  // 111: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	99,  // 112: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	100, // 113: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	101, // 114: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	77,  // 115: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	78,  // 116: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	78,  // 117: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	78,  // 118: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	102, // 119: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	102, // 120: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	103, // 121: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	103, // 122: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	104, // 123: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	104, // 124: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	105, // 125: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	105, // 126: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	106, // 127: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	106, // 128: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	107, // 129: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	107, // 130: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	108, // 131: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	108, // 132: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	109, // 133: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	78,  // 134: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 135: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	110, // 136: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	109, // 137: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	111, // 138: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	78,  // 139: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	112, // 140: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	78,  // 141: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	113, // 142: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	78,  // 143: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 144: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	114, // 145: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	101, // 146: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	115, // 147: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	116, // 148: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	117, // 149: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	118, // 150: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	119, // 151: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	120, // 152: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	100, // 153: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	78,  // 154: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	121, // 155: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	121, // 156: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	122, // 157: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	122, // 158: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	123, // 159: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	123, // 160: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	124, // 161: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	125, // 162: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	126, // 163: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	127, // 164: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	127, // 165: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	127, // 166: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	128, // 167: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	29,  // 168: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	129, // 169: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	29,  // 170: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	130, // 171: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	78,  // 172: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	131, // 173: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 174: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	131, // 175: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 176: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	131, // 177: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 178: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	132, // 179: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	132, // 180: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	133, // 181: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	29,  // 182: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	133, // 183: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	29,  // 184: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	185, // [185:185] is the sub-list for method output_type
+	185, // [185:185] is the sub-list for method input_type
+	185, // [185:185] is the sub-list for extension type_name
+	185, // [185:185] is the sub-list for extension extendee
+	0,   // [0:185] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -6677,6 +6866,16 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_DeleteGroup)(nil),
 		(*Command_AddGroupMember)(nil),
 		(*Command_RemoveGroupMember)(nil),
+		(*Command_ResetPassword)(nil),
+		(*Command_ChangePassword)(nil),
+		(*Command_EnrollAuthenticator)(nil),
+		(*Command_ConfirmAuthenticator)(nil),
+		(*Command_RemoveAuthenticator)(nil),
+		(*Command_BeginSession)(nil),
+		(*Command_StepUpSession)(nil),
+		(*Command_DeleteSession)(nil),
+		(*Command_RevokeSessions)(nil),
+		(*Command_AddSealingKey)(nil),
 		(*Command_CreateRole)(nil),
 		(*Command_UpdateRole)(nil),
 		(*Command_DeleteRole)(nil),

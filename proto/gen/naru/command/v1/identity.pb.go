@@ -8,6 +8,7 @@ package commandv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	v1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -30,7 +31,9 @@ type Keyring struct {
 	// Root first, then the intermediates; of one role the older ones first.
 	Authorities []*Authority `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	// The keys that sign checkpoints of the audit log, older ones first; the newest signs.
-	AuditKeys     []*AuditKey `protobuf:"bytes,2,rep,name=audit_keys,json=auditKeys,proto3" json:"audit_keys,omitempty"`
+	AuditKeys []*AuditKey `protobuf:"bytes,2,rep,name=audit_keys,json=auditKeys,proto3" json:"audit_keys,omitempty"`
+	// To the newest, which is the last, people's secrets are sealed on their way.
+	SealingKeys   []*SealingKey `protobuf:"bytes,3,rep,name=sealing_keys,json=sealingKeys,proto3" json:"sealing_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -79,6 +82,137 @@ func (x *Keyring) GetAuditKeys() []*AuditKey {
 	return nil
 }
 
+func (x *Keyring) GetSealingKeys() []*SealingKey {
+	if x != nil {
+		return x.SealingKeys
+	}
+	return nil
+}
+
+// SealingKey is a pair of keys to which people's secrets are sealed on their way (HPKE, X25519).
+type SealingKey struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	PublicKey []byte                 `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Private key, sealed like a CA's key.
+	SealedKey     []byte                 `protobuf:"bytes,3,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealingKey) Reset() {
+	*x = SealingKey{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealingKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealingKey) ProtoMessage() {}
+
+func (x *SealingKey) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealingKey.ProtoReflect.Descriptor instead.
+func (*SealingKey) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SealingKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SealingKey) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *SealingKey) GetSealedKey() []byte {
+	if x != nil {
+		return x.SealedKey
+	}
+	return nil
+}
+
+func (x *SealingKey) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+// AddSealingKey makes a key the newest, and forgets all but the one before.
+type AddSealingKey struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	SealingKey *SealingKey            `protobuf:"bytes,1,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	// Id of the newest, as the proposer read it; another one now is refused.
+	After         string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddSealingKey) Reset() {
+	*x = AddSealingKey{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddSealingKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddSealingKey) ProtoMessage() {}
+
+func (x *AddSealingKey) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddSealingKey.ProtoReflect.Descriptor instead.
+func (*AddSealingKey) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AddSealingKey) GetSealingKey() *SealingKey {
+	if x != nil {
+		return x.SealingKey
+	}
+	return nil
+}
+
+func (x *AddSealingKey) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // AuditKey signs checkpoints of the audit log.
 type AuditKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -92,7 +226,7 @@ type AuditKey struct {
 
 func (x *AuditKey) Reset() {
 	*x = AuditKey{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -104,7 +238,7 @@ func (x *AuditKey) String() string {
 func (*AuditKey) ProtoMessage() {}
 
 func (x *AuditKey) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[1]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -117,7 +251,7 @@ func (x *AuditKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditKey.ProtoReflect.Descriptor instead.
 func (*AuditKey) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{1}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AuditKey) GetPublicKey() string {
@@ -150,7 +284,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +296,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[2]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +309,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{2}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Authority) GetRole() string {
@@ -211,7 +345,7 @@ type AddAuthority struct {
 
 func (x *AddAuthority) Reset() {
 	*x = AddAuthority{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +357,7 @@ func (x *AddAuthority) String() string {
 func (*AddAuthority) ProtoMessage() {}
 
 func (x *AddAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[3]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +370,7 @@ func (x *AddAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAuthority.ProtoReflect.Descriptor instead.
 func (*AddAuthority) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{3}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AddAuthority) GetAuthority() *Authority {
@@ -264,7 +398,7 @@ type RetireAuthority struct {
 
 func (x *RetireAuthority) Reset() {
 	*x = RetireAuthority{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +410,7 @@ func (x *RetireAuthority) String() string {
 func (*RetireAuthority) ProtoMessage() {}
 
 func (x *RetireAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[4]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +423,7 @@ func (x *RetireAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthority.ProtoReflect.Descriptor instead.
 func (*RetireAuthority) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RetireAuthority) GetCertificate() []byte {
@@ -316,7 +450,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +462,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[5]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +475,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinToken) GetId() string {
@@ -395,7 +529,7 @@ type CreateJoinToken struct {
 
 func (x *CreateJoinToken) Reset() {
 	*x = CreateJoinToken{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +541,7 @@ func (x *CreateJoinToken) String() string {
 func (*CreateJoinToken) ProtoMessage() {}
 
 func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[6]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +554,7 @@ func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinToken.ProtoReflect.Descriptor instead.
 func (*CreateJoinToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateJoinToken) GetJoinToken() *JoinToken {
@@ -446,7 +580,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +592,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[7]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +605,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Member) GetZoneId() string {
@@ -528,7 +662,7 @@ type AskToJoin struct {
 
 func (x *AskToJoin) Reset() {
 	*x = AskToJoin{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +674,7 @@ func (x *AskToJoin) String() string {
 func (*AskToJoin) ProtoMessage() {}
 
 func (x *AskToJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[8]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +687,7 @@ func (x *AskToJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskToJoin.ProtoReflect.Descriptor instead.
 func (*AskToJoin) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AskToJoin) GetTokenId() string {
@@ -588,7 +722,7 @@ type AcceptJoin struct {
 
 func (x *AcceptJoin) Reset() {
 	*x = AcceptJoin{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +734,7 @@ func (x *AcceptJoin) String() string {
 func (*AcceptJoin) ProtoMessage() {}
 
 func (x *AcceptJoin) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[9]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +747,7 @@ func (x *AcceptJoin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptJoin.ProtoReflect.Descriptor instead.
 func (*AcceptJoin) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AcceptJoin) GetZoneId() string {
@@ -648,7 +782,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +794,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[10]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +807,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{10}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Revoke) GetZoneId() string {
@@ -699,7 +833,7 @@ type EnrollBroker struct {
 
 func (x *EnrollBroker) Reset() {
 	*x = EnrollBroker{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[11]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +845,7 @@ func (x *EnrollBroker) String() string {
 func (*EnrollBroker) ProtoMessage() {}
 
 func (x *EnrollBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[11]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +858,7 @@ func (x *EnrollBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollBroker.ProtoReflect.Descriptor instead.
 func (*EnrollBroker) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{11}
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EnrollBroker) GetBrokerId() string {
@@ -734,15 +868,756 @@ func (x *EnrollBroker) GetBrokerId() string {
 	return ""
 }
 
+// Credentials is what shows that somebody is a user. It leaves the servers in no form.
+type Credentials struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Argon2id, as PHC string.
+	Password  string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// Until when a password for one login may be used; unset where it is the user's own.
+	OneTimeUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=one_time_until,json=oneTimeUntil,proto3" json:"one_time_until,omitempty"`
+	// The one login has been.
+	Spent bool `protobuf:"varint,5,opt,name=spent,proto3" json:"spent,omitempty"`
+	// The authenticator's secret, sealed like a CA's key; empty where there is none.
+	SealedAuthenticator []byte `protobuf:"bytes,6,opt,name=sealed_authenticator,json=sealedAuthenticator,proto3" json:"sealed_authenticator,omitempty"`
+	// Time step of the last code that was accepted: each counts once.
+	Step uint64 `protobuf:"varint,7,opt,name=step,proto3" json:"step,omitempty"`
+	// An authenticator that is being enrolled, and until when it can be confirmed.
+	SealedNewAuthenticator []byte                 `protobuf:"bytes,8,opt,name=sealed_new_authenticator,json=sealedNewAuthenticator,proto3" json:"sealed_new_authenticator,omitempty"`
+	NewAuthenticatorUntil  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=new_authenticator_until,json=newAuthenticatorUntil,proto3" json:"new_authenticator_until,omitempty"`
+	// The newest last.
+	Devices []*Credentials_Device `protobuf:"bytes,10,rep,name=devices,proto3" json:"devices,omitempty"`
+	// The state's revision at the last change of password or authenticator.
+	Revision      string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credentials) Reset() {
+	*x = Credentials{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credentials) ProtoMessage() {}
+
+func (x *Credentials) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
+func (*Credentials) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Credentials) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Credentials) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *Credentials) GetChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return nil
+}
+
+func (x *Credentials) GetOneTimeUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OneTimeUntil
+	}
+	return nil
+}
+
+func (x *Credentials) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
+}
+
+func (x *Credentials) GetSealedAuthenticator() []byte {
+	if x != nil {
+		return x.SealedAuthenticator
+	}
+	return nil
+}
+
+func (x *Credentials) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Credentials) GetSealedNewAuthenticator() []byte {
+	if x != nil {
+		return x.SealedNewAuthenticator
+	}
+	return nil
+}
+
+func (x *Credentials) GetNewAuthenticatorUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NewAuthenticatorUntil
+	}
+	return nil
+}
+
+func (x *Credentials) GetDevices() []*Credentials_Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *Credentials) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+// Shown is what a person has shown, as the proposer judged it.
+type Shown struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the credentials that it was held against; another one now is refused.
+	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Time step of the authenticator's code; 0 where there was none.
+	Step uint64 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	// SHA-256 of what was sealed: it counts once.
+	Seal          []byte `protobuf:"bytes,3,opt,name=seal,proto3" json:"seal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shown) Reset() {
+	*x = Shown{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shown) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shown) ProtoMessage() {}
+
+func (x *Shown) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shown.ProtoReflect.Descriptor instead.
+func (*Shown) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Shown) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *Shown) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Shown) GetSeal() []byte {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
+// ResetPassword gives a user a password for one login and ends every session.
+type ResetPassword struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPassword) Reset() {
+	*x = ResetPassword{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPassword) ProtoMessage() {}
+
+func (x *ResetPassword) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPassword.ProtoReflect.Descriptor instead.
+func (*ResetPassword) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ResetPassword) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ResetPassword) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *ResetPassword) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// ChangePassword gives a user a password of their own and ends every session but one.
+type ChangePassword struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	SessionId     string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Shown         *Shown                 `protobuf:"bytes,3,opt,name=shown,proto3" json:"shown,omitempty"`
+	Password      string                 `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePassword) Reset() {
+	*x = ChangePassword{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePassword) ProtoMessage() {}
+
+func (x *ChangePassword) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePassword.ProtoReflect.Descriptor instead.
+func (*ChangePassword) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ChangePassword) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ChangePassword) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ChangePassword) GetShown() *Shown {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
+func (x *ChangePassword) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type EnrollAuthenticator struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	UserId              string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	SealedAuthenticator []byte                 `protobuf:"bytes,2,opt,name=sealed_authenticator,json=sealedAuthenticator,proto3" json:"sealed_authenticator,omitempty"`
+	Until               *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *EnrollAuthenticator) Reset() {
+	*x = EnrollAuthenticator{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollAuthenticator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollAuthenticator) ProtoMessage() {}
+
+func (x *EnrollAuthenticator) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollAuthenticator.ProtoReflect.Descriptor instead.
+func (*EnrollAuthenticator) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EnrollAuthenticator) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *EnrollAuthenticator) GetSealedAuthenticator() []byte {
+	if x != nil {
+		return x.SealedAuthenticator
+	}
+	return nil
+}
+
+func (x *EnrollAuthenticator) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type ConfirmAuthenticator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Shown         *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmAuthenticator) Reset() {
+	*x = ConfirmAuthenticator{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmAuthenticator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmAuthenticator) ProtoMessage() {}
+
+func (x *ConfirmAuthenticator) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmAuthenticator.ProtoReflect.Descriptor instead.
+func (*ConfirmAuthenticator) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ConfirmAuthenticator) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ConfirmAuthenticator) GetShown() *Shown {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
+// RemoveAuthenticator takes a second factor away; nothing is shown where somebody else does it.
+type RemoveAuthenticator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Shown         *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveAuthenticator) Reset() {
+	*x = RemoveAuthenticator{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveAuthenticator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveAuthenticator) ProtoMessage() {}
+
+func (x *RemoveAuthenticator) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveAuthenticator.ProtoReflect.Descriptor instead.
+func (*RemoveAuthenticator) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RemoveAuthenticator) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *RemoveAuthenticator) GetShown() *Shown {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
+type BeginSession struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session *v1.Session            `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Shown   *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	// SHA-256 of what the machine keeps; may be empty.
+	DeviceHash    []byte `protobuf:"bytes,3,opt,name=device_hash,json=deviceHash,proto3" json:"device_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginSession) Reset() {
+	*x = BeginSession{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginSession) ProtoMessage() {}
+
+func (x *BeginSession) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginSession.ProtoReflect.Descriptor instead.
+func (*BeginSession) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *BeginSession) GetSession() *v1.Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *BeginSession) GetShown() *Shown {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
+func (x *BeginSession) GetDeviceHash() []byte {
+	if x != nil {
+		return x.DeviceHash
+	}
+	return nil
+}
+
+type StepUpSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Shown         *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	Strength      v1.Session_Strength    `protobuf:"varint,3,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepUpSession) Reset() {
+	*x = StepUpSession{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepUpSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepUpSession) ProtoMessage() {}
+
+func (x *StepUpSession) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepUpSession.ProtoReflect.Descriptor instead.
+func (*StepUpSession) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *StepUpSession) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *StepUpSession) GetShown() *Shown {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
+func (x *StepUpSession) GetStrength() v1.Session_Strength {
+	if x != nil {
+		return x.Strength
+	}
+	return v1.Session_Strength(0)
+}
+
+func (x *StepUpSession) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type RevokeSessions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeSessions) Reset() {
+	*x = RevokeSessions{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeSessions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeSessions) ProtoMessage() {}
+
+func (x *RevokeSessions) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeSessions.ProtoReflect.Descriptor instead.
+func (*RevokeSessions) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RevokeSessions) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *RevokeSessions) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Device is a machine that the user has logged in from.
+type Credentials_Device struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of what it keeps.
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	UsedAt        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=used_at,json=usedAt,proto3" json:"used_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credentials_Device) Reset() {
+	*x = Credentials_Device{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credentials_Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credentials_Device) ProtoMessage() {}
+
+func (x *Credentials_Device) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credentials_Device.ProtoReflect.Descriptor instead.
+func (*Credentials_Device) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *Credentials_Device) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Credentials_Device) GetUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedAt
+	}
+	return nil
+}
+
 var File_naru_command_v1_identity_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\n" +
-	"\x1enaru/command/v1/identity.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n" +
+	"\x1enaru/command/v1/identity.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19naru/api/v1/session.proto\"\xdf\x01\n" +
 	"\aKeyring\x12F\n" +
 	"\vauthorities\x18\x01 \x03(\v2\x1a.naru.command.v1.AuthorityB\b\xbaH\x05\x92\x01\x02\x10@R\vauthorities\x12B\n" +
 	"\n" +
-	"audit_keys\x18\x02 \x03(\v2\x19.naru.command.v1.AuditKeyB\b\xbaH\x05\x92\x01\x02\x10@R\tauditKeys\"R\n" +
+	"audit_keys\x18\x02 \x03(\v2\x19.naru.command.v1.AuditKeyB\b\xbaH\x05\x92\x01\x02\x10@R\tauditKeys\x12H\n" +
+	"\fsealing_keys\x18\x03 \x03(\v2\x1b.naru.command.v1.SealingKeyB\b\xbaH\x05\x92\x01\x02\x10\x02R\vsealingKeys\"\xa7\x01\n" +
+	"\n" +
+	"SealingKey\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12&\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\tpublicKey\x12\x1d\n" +
+	"\n" +
+	"sealed_key\x18\x03 \x01(\fR\tsealedKey\x129\n" +
+	"\n" +
+	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"c\n" +
+	"\rAddSealingKey\x12<\n" +
+	"\vsealing_key\x18\x01 \x01(\v2\x1b.naru.command.v1.SealingKeyR\n" +
+	"sealingKey\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"R\n" +
 	"\bAuditKey\x12'\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpublicKey\x12\x1d\n" +
@@ -789,7 +1664,62 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\"+\n" +
 	"\fEnrollBroker\x12\x1b\n" +
-	"\tbroker_id\x18\x01 \x01(\tR\bbrokerIdBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\tbroker_id\x18\x01 \x01(\tR\bbrokerId\"\xd8\x04\n" +
+	"\vCredentials\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\x129\n" +
+	"\n" +
+	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12@\n" +
+	"\x0eone_time_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\foneTimeUntil\x12\x14\n" +
+	"\x05spent\x18\x05 \x01(\bR\x05spent\x121\n" +
+	"\x14sealed_authenticator\x18\x06 \x01(\fR\x13sealedAuthenticator\x12\x12\n" +
+	"\x04step\x18\a \x01(\x04R\x04step\x128\n" +
+	"\x18sealed_new_authenticator\x18\b \x01(\fR\x16sealedNewAuthenticator\x12R\n" +
+	"\x17new_authenticator_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x15newAuthenticatorUntil\x12=\n" +
+	"\adevices\x18\n" +
+	" \x03(\v2#.naru.command.v1.Credentials.DeviceR\adevices\x12\x1a\n" +
+	"\brevision\x18\v \x01(\tR\brevision\x1aQ\n" +
+	"\x06Device\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x123\n" +
+	"\aused_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"K\n" +
+	"\x05Shown\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\tR\brevision\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
+	"\x04seal\x18\x03 \x01(\fR\x04seal\"v\n" +
+	"\rResetPassword\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x92\x01\n" +
+	"\x0eChangePassword\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12,\n" +
+	"\x05shown\x18\x03 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\x12\x1a\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\"\x93\x01\n" +
+	"\x13EnrollAuthenticator\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x121\n" +
+	"\x14sealed_authenticator\x18\x02 \x01(\fR\x13sealedAuthenticator\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"]\n" +
+	"\x14ConfirmAuthenticator\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12,\n" +
+	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\"\\\n" +
+	"\x13RemoveAuthenticator\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12,\n" +
+	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\"\x8d\x01\n" +
+	"\fBeginSession\x12.\n" +
+	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\x12,\n" +
+	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\x12\x1f\n" +
+	"\vdevice_hash\x18\x03 \x01(\fR\n" +
+	"deviceHash\"\xc9\x01\n" +
+	"\rStepUpSession\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
+	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\x129\n" +
+	"\bstrength\x18\x03 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthR\bstrength\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"A\n" +
+	"\x0eRevokeSessions\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reasonBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_identity_proto_rawDescOnce sync.Once
@@ -803,34 +1733,67 @@ func file_naru_command_v1_identity_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_identity_proto_rawDescData
 }
 
-var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_naru_command_v1_identity_proto_goTypes = []any{
 	(*Keyring)(nil),               // 0: naru.command.v1.Keyring
-	(*AuditKey)(nil),              // 1: naru.command.v1.AuditKey
-	(*Authority)(nil),             // 2: naru.command.v1.Authority
-	(*AddAuthority)(nil),          // 3: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),       // 4: naru.command.v1.RetireAuthority
-	(*JoinToken)(nil),             // 5: naru.command.v1.JoinToken
-	(*CreateJoinToken)(nil),       // 6: naru.command.v1.CreateJoinToken
-	(*Member)(nil),                // 7: naru.command.v1.Member
-	(*AskToJoin)(nil),             // 8: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),            // 9: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                // 10: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),          // 11: naru.command.v1.EnrollBroker
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*SealingKey)(nil),            // 1: naru.command.v1.SealingKey
+	(*AddSealingKey)(nil),         // 2: naru.command.v1.AddSealingKey
+	(*AuditKey)(nil),              // 3: naru.command.v1.AuditKey
+	(*Authority)(nil),             // 4: naru.command.v1.Authority
+	(*AddAuthority)(nil),          // 5: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),       // 6: naru.command.v1.RetireAuthority
+	(*JoinToken)(nil),             // 7: naru.command.v1.JoinToken
+	(*CreateJoinToken)(nil),       // 8: naru.command.v1.CreateJoinToken
+	(*Member)(nil),                // 9: naru.command.v1.Member
+	(*AskToJoin)(nil),             // 10: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),            // 11: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                // 12: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),          // 13: naru.command.v1.EnrollBroker
+	(*Credentials)(nil),           // 14: naru.command.v1.Credentials
+	(*Shown)(nil),                 // 15: naru.command.v1.Shown
+	(*ResetPassword)(nil),         // 16: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),        // 17: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),   // 18: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),  // 19: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),   // 20: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),          // 21: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),         // 22: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),        // 23: naru.command.v1.RevokeSessions
+	(*Credentials_Device)(nil),    // 24: naru.command.v1.Credentials.Device
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*v1.Session)(nil),            // 26: naru.api.v1.Session
+	(v1.Session_Strength)(0),      // 27: naru.api.v1.Session.Strength
 }
 var file_naru_command_v1_identity_proto_depIdxs = []int32{
-	2,  // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
-	1,  // 1: naru.command.v1.Keyring.audit_keys:type_name -> naru.command.v1.AuditKey
-	2,  // 2: naru.command.v1.AddAuthority.authority:type_name -> naru.command.v1.Authority
-	12, // 3: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	5,  // 4: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
-	12, // 5: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	4,  // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
+	3,  // 1: naru.command.v1.Keyring.audit_keys:type_name -> naru.command.v1.AuditKey
+	1,  // 2: naru.command.v1.Keyring.sealing_keys:type_name -> naru.command.v1.SealingKey
+	25, // 3: naru.command.v1.SealingKey.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 4: naru.command.v1.AddSealingKey.sealing_key:type_name -> naru.command.v1.SealingKey
+	4,  // 5: naru.command.v1.AddAuthority.authority:type_name -> naru.command.v1.Authority
+	25, // 6: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	7,  // 7: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
+	25, // 8: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
+	25, // 9: naru.command.v1.Credentials.changed_at:type_name -> google.protobuf.Timestamp
+	25, // 10: naru.command.v1.Credentials.one_time_until:type_name -> google.protobuf.Timestamp
+	25, // 11: naru.command.v1.Credentials.new_authenticator_until:type_name -> google.protobuf.Timestamp
+	24, // 12: naru.command.v1.Credentials.devices:type_name -> naru.command.v1.Credentials.Device
+	25, // 13: naru.command.v1.ResetPassword.until:type_name -> google.protobuf.Timestamp
+	15, // 14: naru.command.v1.ChangePassword.shown:type_name -> naru.command.v1.Shown
+	25, // 15: naru.command.v1.EnrollAuthenticator.until:type_name -> google.protobuf.Timestamp
+	15, // 16: naru.command.v1.ConfirmAuthenticator.shown:type_name -> naru.command.v1.Shown
+	15, // 17: naru.command.v1.RemoveAuthenticator.shown:type_name -> naru.command.v1.Shown
+	26, // 18: naru.command.v1.BeginSession.session:type_name -> naru.api.v1.Session
+	15, // 19: naru.command.v1.BeginSession.shown:type_name -> naru.command.v1.Shown
+	15, // 20: naru.command.v1.StepUpSession.shown:type_name -> naru.command.v1.Shown
+	27, // 21: naru.command.v1.StepUpSession.strength:type_name -> naru.api.v1.Session.Strength
+	25, // 22: naru.command.v1.StepUpSession.until:type_name -> google.protobuf.Timestamp
+	25, // 23: naru.command.v1.Credentials.Device.used_at:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_identity_proto_init() }
@@ -844,7 +1807,7 @@ func file_naru_command_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_identity_proto_rawDesc), len(file_naru_command_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
