@@ -106,6 +106,11 @@ type Command struct {
 	//	*Command_ConsumeWithheld
 	//	*Command_CreateReservation
 	//	*Command_SetReservation
+	//	*Command_ResizeVm
+	//	*Command_EmptyTrash
+	//	*Command_CreateSnapshot
+	//	*Command_DeleteSnapshot
+	//	*Command_RestoreSnapshot
 	//	*Command_RecordAudit
 	//	*Command_SignAudit
 	//	*Command_AddAuditKey
@@ -791,6 +796,51 @@ func (x *Command) GetSetReservation() *SetReservation {
 	return nil
 }
 
+func (x *Command) GetResizeVm() *ResizeVM {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ResizeVm); ok {
+			return x.ResizeVm
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEmptyTrash() *EmptyTrash {
+	if x != nil {
+		if x, ok := x.Body.(*Command_EmptyTrash); ok {
+			return x.EmptyTrash
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateSnapshot() *CreateSnapshot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateSnapshot); ok {
+			return x.CreateSnapshot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteSnapshot() *DeleteSnapshot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteSnapshot); ok {
+			return x.DeleteSnapshot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreSnapshot() *RestoreSnapshot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RestoreSnapshot); ok {
+			return x.RestoreSnapshot
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetRecordAudit() *RecordAudit {
 	if x != nil {
 		if x, ok := x.Body.(*Command_RecordAudit); ok {
@@ -1448,6 +1498,27 @@ type Command_SetReservation struct {
 	SetReservation *SetReservation `protobuf:"bytes,261,opt,name=set_reservation,json=setReservation,proto3,oneof"`
 }
 
+type Command_ResizeVm struct {
+	ResizeVm *ResizeVM `protobuf:"bytes,262,opt,name=resize_vm,json=resizeVm,proto3,oneof"`
+}
+
+type Command_EmptyTrash struct {
+	// Deletes for good what has been in the trash for its time.
+	EmptyTrash *EmptyTrash `protobuf:"bytes,263,opt,name=empty_trash,json=emptyTrash,proto3,oneof"`
+}
+
+type Command_CreateSnapshot struct {
+	CreateSnapshot *CreateSnapshot `protobuf:"bytes,264,opt,name=create_snapshot,json=createSnapshot,proto3,oneof"`
+}
+
+type Command_DeleteSnapshot struct {
+	DeleteSnapshot *DeleteSnapshot `protobuf:"bytes,265,opt,name=delete_snapshot,json=deleteSnapshot,proto3,oneof"`
+}
+
+type Command_RestoreSnapshot struct {
+	RestoreSnapshot *RestoreSnapshot `protobuf:"bytes,266,opt,name=restore_snapshot,json=restoreSnapshot,proto3,oneof"`
+}
+
 type Command_RecordAudit struct {
 	// Something happened that no command did: a login, a refusal, a read of something sensitive.
 	RecordAudit *RecordAudit `protobuf:"bytes,200,opt,name=record_audit,json=recordAudit,proto3,oneof"`
@@ -1747,6 +1818,16 @@ func (*Command_ConsumeWithheld) isCommand_Body() {}
 func (*Command_CreateReservation) isCommand_Body() {}
 
 func (*Command_SetReservation) isCommand_Body() {}
+
+func (*Command_ResizeVm) isCommand_Body() {}
+
+func (*Command_EmptyTrash) isCommand_Body() {}
+
+func (*Command_CreateSnapshot) isCommand_Body() {}
+
+func (*Command_DeleteSnapshot) isCommand_Body() {}
+
+func (*Command_RestoreSnapshot) isCommand_Body() {}
 
 func (*Command_RecordAudit) isCommand_Body() {}
 
@@ -3460,7 +3541,7 @@ func (x *UpdateVM) GetExpectedRevision() string {
 type SetVMDesired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	VmId  string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
-	// RUNNING, STOPPED or DELETED.
+	// RUNNING, STOPPED, TRASHED or DELETED.
 	Desired     v1.VM_State `protobuf:"varint,2,opt,name=desired,proto3,enum=naru.api.v1.VM_State" json:"desired,omitempty"`
 	Force       bool        `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	OperationId string      `protobuf:"bytes,4,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
@@ -3468,8 +3549,12 @@ type SetVMDesired struct {
 	Kind             string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	Deadline         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of TRASHED: when it is deleted for good.
+	DeleteAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_at,json=deleteAt,proto3" json:"delete_at,omitempty"`
+	// Takes it out of the trash; without, what is in there stays there or is deleted.
+	Untrash       bool `protobuf:"varint,9,opt,name=untrash,proto3" json:"untrash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetVMDesired) Reset() {
@@ -3549,6 +3634,20 @@ func (x *SetVMDesired) GetExpectedRevision() string {
 		return x.ExpectedRevision
 	}
 	return ""
+}
+
+func (x *SetVMDesired) GetDeleteAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteAt
+	}
+	return nil
+}
+
+func (x *SetVMDesired) GetUntrash() bool {
+	if x != nil {
+		return x.Untrash
+	}
+	return false
 }
 
 type OrderVM struct {
@@ -5984,6 +6083,367 @@ func (x *UpdateApprovalPolicy) GetReads() []*Read {
 	return nil
 }
 
+// ResizeVM gives a VM the size that its new flavor has on the proposer's snapshot.
+type ResizeVM struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	VmId   string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Flavor string                 `protobuf:"bytes,2,opt,name=flavor,proto3" json:"flavor,omitempty"`
+	Size   *v1.Resources          `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	// It may be powered off for that.
+	MayStop          bool                   `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	OperationId      string                 `protobuf:"bytes,5,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Reads            []*Read                `protobuf:"bytes,8,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ResizeVM) Reset() {
+	*x = ResizeVM{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeVM) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeVM) ProtoMessage() {}
+
+func (x *ResizeVM) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
+func (*ResizeVM) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ResizeVM) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetFlavor() string {
+	if x != nil {
+		return x.Flavor
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetSize() *v1.Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *ResizeVM) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+func (x *ResizeVM) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *ResizeVM) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// EmptyTrash deletes those of the named VMs that are in the trash and whose time there is over.
+type EmptyTrash struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmIds         []string               `protobuf:"bytes,1,rep,name=vm_ids,json=vmIds,proto3" json:"vm_ids,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmptyTrash) Reset() {
+	*x = EmptyTrash{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmptyTrash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmptyTrash) ProtoMessage() {}
+
+func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
+func (*EmptyTrash) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *EmptyTrash) GetVmIds() []string {
+	if x != nil {
+		return x.VmIds
+	}
+	return nil
+}
+
+func (x *EmptyTrash) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+type CreateSnapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it will be stored: ids and names resolved on the proposer's snapshot.
+	Snapshot      *v1.Snapshot           `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	MayStop       bool                   `protobuf:"varint,2,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	OperationId   string                 `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshot) Reset() {
+	*x = CreateSnapshot{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshot) ProtoMessage() {}
+
+func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
+func (*CreateSnapshot) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *CreateSnapshot) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+func (x *CreateSnapshot) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *CreateSnapshot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+type DeleteSnapshot struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	SnapshotId       string                 `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	OperationId      string                 `protobuf:"bytes,2,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,4,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshot) Reset() {
+	*x = DeleteSnapshot{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshot) ProtoMessage() {}
+
+func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *DeleteSnapshot) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *DeleteSnapshot) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *DeleteSnapshot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *DeleteSnapshot) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+// RestoreSnapshot puts the disk of a snapshot's VM back to it.
+type RestoreSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SnapshotId    string                 `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	MayStop       bool                   `protobuf:"varint,2,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	OperationId   string                 `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshot) Reset() {
+	*x = RestoreSnapshot{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshot) ProtoMessage() {}
+
+func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *RestoreSnapshot) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *RestoreSnapshot) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+func (x *RestoreSnapshot) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *RestoreSnapshot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -5994,7 +6454,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6006,7 +6466,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6040,7 +6500,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa8>\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x8eA\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -6118,7 +6578,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x12set_zone_condition\x18\xbd\x01 \x01(\v2!.naru.command.v1.SetZoneConditionH\x00R\x10setZoneCondition\x12N\n" +
 	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12T\n" +
 	"\x12create_reservation\x18\x84\x02 \x01(\v2\".naru.command.v1.CreateReservationH\x00R\x11createReservation\x12K\n" +
-	"\x0fset_reservation\x18\x85\x02 \x01(\v2\x1f.naru.command.v1.SetReservationH\x00R\x0esetReservation\x12B\n" +
+	"\x0fset_reservation\x18\x85\x02 \x01(\v2\x1f.naru.command.v1.SetReservationH\x00R\x0esetReservation\x129\n" +
+	"\tresize_vm\x18\x86\x02 \x01(\v2\x19.naru.command.v1.ResizeVMH\x00R\bresizeVm\x12?\n" +
+	"\vempty_trash\x18\x87\x02 \x01(\v2\x1b.naru.command.v1.EmptyTrashH\x00R\n" +
+	"emptyTrash\x12K\n" +
+	"\x0fcreate_snapshot\x18\x88\x02 \x01(\v2\x1f.naru.command.v1.CreateSnapshotH\x00R\x0ecreateSnapshot\x12K\n" +
+	"\x0fdelete_snapshot\x18\x89\x02 \x01(\v2\x1f.naru.command.v1.DeleteSnapshotH\x00R\x0edeleteSnapshot\x12N\n" +
+	"\x10restore_snapshot\x18\x8a\x02 \x01(\v2 .naru.command.v1.RestoreSnapshotH\x00R\x0frestoreSnapshot\x12B\n" +
 	"\frecord_audit\x18\xc8\x01 \x01(\v2\x1c.naru.command.v1.RecordAuditH\x00R\vrecordAudit\x12<\n" +
 	"\n" +
 	"sign_audit\x18\xc9\x01 \x01(\v2\x1a.naru.command.v1.SignAuditH\x00R\tsignAudit\x12C\n" +
@@ -6277,7 +6743,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\tR\brevision\"X\n" +
 	"\bUpdateVM\x12\x1f\n" +
 	"\x02vm\x18\x01 \x01(\v2\x0f.naru.api.v1.VMR\x02vm\x12+\n" +
-	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\x86\x02\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\xd9\x02\n" +
 	"\fSetVMDesired\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12/\n" +
 	"\adesired\x18\x02 \x01(\x0e2\x15.naru.api.v1.VM.StateR\adesired\x12\x14\n" +
@@ -6285,7 +6751,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\foperation_id\x18\x04 \x01(\tR\voperationId\x12\x12\n" +
 	"\x04kind\x18\x05 \x01(\tR\x04kind\x126\n" +
 	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
-	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\"\xb8\x01\n" +
+	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\x127\n" +
+	"\tdelete_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bdeleteAt\x12\x18\n" +
+	"\auntrash\x18\t \x01(\bR\auntrash\"\xb8\x01\n" +
 	"\aOrderVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12)\n" +
 	"\x05order\x18\x02 \x01(\v2\x13.naru.link.v1.OrderR\x05order\x12!\n" +
@@ -6437,7 +6905,37 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x14UpdateApprovalPolicy\x12D\n" +
 	"\x0fapproval_policy\x18\x01 \x01(\v2\x1b.naru.api.v1.ApprovalPolicyR\x0eapprovalPolicy\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12+\n" +
-	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05readsBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xb3\x02\n" +
+	"\bResizeVM\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
+	"\x06flavor\x18\x02 \x01(\tR\x06flavor\x12*\n" +
+	"\x04size\x18\x03 \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\x12\x19\n" +
+	"\bmay_stop\x18\x04 \x01(\bR\amayStop\x12!\n" +
+	"\foperation_id\x18\x05 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
+	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\x12+\n" +
+	"\x05reads\x18\b \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"[\n" +
+	"\n" +
+	"EmptyTrash\x12\x15\n" +
+	"\x06vm_ids\x18\x01 \x03(\tR\x05vmIds\x126\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xb9\x01\n" +
+	"\x0eCreateSnapshot\x121\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x15.naru.api.v1.SnapshotR\bsnapshot\x12\x19\n" +
+	"\bmay_stop\x18\x02 \x01(\bR\amayStop\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xb9\x01\n" +
+	"\x0eDeleteSnapshot\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12!\n" +
+	"\foperation_id\x18\x02 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
+	"\x11expected_revision\x18\x04 \x01(\tR\x10expectedRevision\"\xa8\x01\n" +
+	"\x0fRestoreSnapshot\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12\x19\n" +
+	"\bmay_stop\x18\x02 \x01(\bR\amayStop\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadlineBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -6451,7 +6949,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(*Command)(nil),                         // 0: naru.command.v1.Command
 	(*Origin)(nil),                          // 1: naru.command.v1.Origin
@@ -6530,66 +7028,73 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*UpdateCalendar)(nil),                  // 74: naru.command.v1.UpdateCalendar
 	(*CreateApprovalPolicy)(nil),            // 75: naru.command.v1.CreateApprovalPolicy
 	(*UpdateApprovalPolicy)(nil),            // 76: naru.command.v1.UpdateApprovalPolicy
-	(*ReportDivergence_Server)(nil),         // 77: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 78: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 79: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 80: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 81: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 82: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 83: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 84: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 85: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 86: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 87: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 88: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 89: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 90: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 91: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 92: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 93: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 94: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 95: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 96: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 97: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 98: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 99: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 100: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 101: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 102: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 103: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 104: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 105: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 106: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 107: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 108: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 109: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 110: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 111: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 112: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 113: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 114: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 115: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 116: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 117: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 118: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 119: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 120: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 121: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 122: naru.api.v1.User
-	(*v1.Group)(nil),                        // 123: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 124: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 125: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 126: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 127: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 128: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 129: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 130: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 131: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 132: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 133: naru.api.v1.ApprovalPolicy
+	(*ResizeVM)(nil),                        // 77: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 78: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 79: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 80: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 81: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 82: naru.command.v1.ReportDivergence.Server
+	(*timestamppb.Timestamp)(nil),           // 83: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 84: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 85: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 86: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 87: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 88: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 89: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 90: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 91: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 92: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 93: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 94: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 95: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 96: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 97: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 98: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 99: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 100: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 101: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 102: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 103: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 104: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 105: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 106: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 107: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 108: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 109: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 110: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 111: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 112: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 113: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 114: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 115: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 116: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 117: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 118: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 119: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 120: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 121: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 122: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 123: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 124: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 125: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 126: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 127: naru.api.v1.User
+	(*v1.Group)(nil),                        // 128: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 129: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 130: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 131: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 132: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 133: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 134: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 135: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 136: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 137: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 138: naru.api.v1.ApprovalPolicy
+	(*v1.Resources)(nil),                    // 139: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 140: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	78,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	83,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -6633,13 +7138,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	79,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	80,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	81,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	82,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	83,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	84,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	85,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	84,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	85,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	86,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	87,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	88,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	89,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	90,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -6654,131 +7159,145 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	45,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	66,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	67,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	59,  // 65: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	60,  // 66: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	61,  // 67: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	49,  // 68: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	50,  // 69: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	15,  // 70: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	51,  // 71: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	52,  // 72: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	15,  // 73: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	53,  // 74: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	54,  // 75: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	55,  // 76: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	56,  // 77: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	15,  // 78: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	57,  // 79: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	58,  // 80: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	86,  // 81: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	87,  // 82: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	88,  // 83: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	89,  // 84: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	90,  // 85: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	91,  // 86: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	92,  // 87: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	15,  // 88: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	93,  // 89: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	94,  // 90: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	62,  // 91: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	63,  // 92: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	15,  // 93: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	64,  // 94: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	65,  // 95: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	15,  // 96: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	68,  // 97: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	69,  // 98: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	70,  // 99: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	71,  // 100: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	72,  // 101: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	73,  // 102: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	74,  // 103: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	15,  // 104: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	75,  // 105: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	76,  // 106: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	15,  // 107: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	95,  // 108: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	96,  // 109: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	97,  // 110: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	98,  // 111: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	99,  // 112: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	100, // 113: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	101, // 114: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	77,  // 115: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	78,  // 116: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	78,  // 117: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	78,  // 118: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	102, // 119: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	102, // 120: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	103, // 121: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	103, // 122: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	104, // 123: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	104, // 124: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	105, // 125: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	105, // 126: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	106, // 127: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	106, // 128: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	107, // 129: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	107, // 130: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	108, // 131: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	108, // 132: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	109, // 133: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	78,  // 134: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 135: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	110, // 136: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	109, // 137: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	111, // 138: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	78,  // 139: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	112, // 140: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	78,  // 141: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	113, // 142: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	78,  // 143: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 144: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	114, // 145: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	101, // 146: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	115, // 147: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	116, // 148: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	117, // 149: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	118, // 150: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	119, // 151: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	120, // 152: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	100, // 153: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	78,  // 154: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	121, // 155: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	121, // 156: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	122, // 157: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	122, // 158: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	123, // 159: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	123, // 160: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	124, // 161: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	125, // 162: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	126, // 163: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	127, // 164: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	127, // 165: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	127, // 166: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	128, // 167: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	29,  // 168: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	129, // 169: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	29,  // 170: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	130, // 171: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	78,  // 172: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	131, // 173: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 174: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	131, // 175: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 176: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	131, // 177: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 178: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	132, // 179: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	132, // 180: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	133, // 181: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 182: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	133, // 183: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 184: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	185, // [185:185] is the sub-list for method output_type
-	185, // [185:185] is the sub-list for method input_type
-	185, // [185:185] is the sub-list for extension type_name
-	185, // [185:185] is the sub-list for extension extendee
-	0,   // [0:185] is the sub-list for field type_name
+	77,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	78,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	79,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	80,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	81,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	59,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	60,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	61,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	49,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	50,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	15,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	51,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	52,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	15,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	53,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	54,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	55,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	56,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	15,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	57,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	58,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	91,  // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	92,  // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	93,  // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	94,  // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	95,  // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	96,  // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	97,  // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	15,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	98,  // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	99,  // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	62,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	63,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	15,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	64,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	65,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	15,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	68,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	69,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	70,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	71,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	72,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	73,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	74,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	15,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	75,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	76,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	15,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	100, // 113: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	101, // 114: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	102, // 115: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	103, // 116: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	104, // 117: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	105, // 118: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	106, // 119: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	82,  // 120: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	83,  // 121: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	83,  // 122: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	83,  // 123: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	107, // 124: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	107, // 125: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	108, // 126: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	108, // 127: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	109, // 128: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	109, // 129: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	110, // 130: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	110, // 131: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	111, // 132: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	111, // 133: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	112, // 134: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	112, // 135: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	113, // 136: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	113, // 137: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	114, // 138: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	83,  // 139: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 140: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	115, // 141: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	114, // 142: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	116, // 143: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	83,  // 144: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	83,  // 145: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	117, // 146: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	83,  // 147: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	118, // 148: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	83,  // 149: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	104, // 150: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	119, // 151: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	106, // 152: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	120, // 153: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	121, // 154: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	122, // 155: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	123, // 156: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	124, // 157: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	125, // 158: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	105, // 159: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	83,  // 160: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	126, // 161: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	126, // 162: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	127, // 163: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	127, // 164: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	128, // 165: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	128, // 166: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	129, // 167: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	130, // 168: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	131, // 169: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	132, // 170: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	132, // 171: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	132, // 172: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	133, // 173: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	29,  // 174: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	134, // 175: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	29,  // 176: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	135, // 177: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	83,  // 178: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	136, // 179: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 180: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	136, // 181: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 182: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	136, // 183: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	29,  // 184: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	137, // 185: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	137, // 186: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	138, // 187: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	29,  // 188: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	138, // 189: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	29,  // 190: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	139, // 191: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	83,  // 192: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	29,  // 193: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	83,  // 194: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	140, // 195: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	83,  // 196: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	83,  // 197: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	83,  // 198: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	199, // [199:199] is the sub-list for method output_type
+	199, // [199:199] is the sub-list for method input_type
+	199, // [199:199] is the sub-list for extension type_name
+	199, // [199:199] is the sub-list for extension extendee
+	0,   // [0:199] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -6850,6 +7369,11 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_ConsumeWithheld)(nil),
 		(*Command_CreateReservation)(nil),
 		(*Command_SetReservation)(nil),
+		(*Command_ResizeVm)(nil),
+		(*Command_EmptyTrash)(nil),
+		(*Command_CreateSnapshot)(nil),
+		(*Command_DeleteSnapshot)(nil),
+		(*Command_RestoreSnapshot)(nil),
 		(*Command_RecordAudit)(nil),
 		(*Command_SignAudit)(nil),
 		(*Command_AddAuditKey)(nil),
@@ -6900,7 +7424,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
