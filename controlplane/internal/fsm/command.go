@@ -204,6 +204,19 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.acknowledgeDesired(b.AcknowledgeDesired)
 	case *commandv1.Command_Observe:
 		return c.observe(b.Observe)
+	case *commandv1.Command_CreateRole:
+		return c.createRole(b.CreateRole)
+	case *commandv1.Command_UpdateRole:
+		return c.updateRole(b.UpdateRole)
+	case *commandv1.Command_DeleteRole:
+		return c.deleteRole(b.DeleteRole)
+	case *commandv1.Command_SetBuiltInRoles:
+		return c.setBuiltInRoles(b.SetBuiltInRoles)
+	case *commandv1.Command_CreateRoleBinding:
+		return c.createRoleBinding(b.CreateRoleBinding)
+	case *commandv1.Command_DeleteRoleBinding:
+		return c.deleteRoleBinding(b.DeleteRoleBinding)
+
 	case *commandv1.Command_AppendJournal:
 		return c.appendJournal(b.AppendJournal)
 	case *commandv1.Command_ConsumeWithheld:

@@ -27,6 +27,8 @@ type Tx struct {
 	Organizations  Table[*apiv1.Organization]
 	Users          Table[*apiv1.User]
 	Groups         Table[*apiv1.Group]
+	Roles          Table[*apiv1.Role]
+	RoleBindings   Table[*apiv1.RoleBinding]
 
 	conn     *sqlite.Conn
 	fail     func(error) error
@@ -62,6 +64,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
+	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
+	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 		tx.fresh = map[string]apiv1.Freshness_Level{}
 	}
 	return tx, tx.loadMeta()
