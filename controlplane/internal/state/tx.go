@@ -37,13 +37,16 @@ type Tx struct {
 	writes   int
 	touched  map[string]struct{}
 	keep     uint64
+	// audited is the end of the audit log.
+	audited  auditHead
+	auditLog auditLog
 	// fresh is what zoneFreshness has read so far.
 	fresh map[string]apiv1.Freshness_Level
 }
 
 // begin makes a transaction over a connection on which BEGIN has been said.
 func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*Tx, error) {
-	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones}
+	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones, auditLog: db.auditLog}
 	c := db.nouns
 	tx.Zones = Table[*apiv1.Zone]{tx, c.zones}
 	tx.Clusters = Table[*apiv1.Cluster]{tx, c.clusters}
