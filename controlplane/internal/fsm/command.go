@@ -196,6 +196,26 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.addGroupMember(b.AddGroupMember)
 	case *commandv1.Command_RemoveGroupMember:
 		return c.removeGroupMember(b.RemoveGroupMember)
+	case *commandv1.Command_ResetPassword:
+		return c.resetPassword(b.ResetPassword)
+	case *commandv1.Command_ChangePassword:
+		return c.changePassword(b.ChangePassword)
+	case *commandv1.Command_EnrollAuthenticator:
+		return c.enrollAuthenticator(b.EnrollAuthenticator)
+	case *commandv1.Command_ConfirmAuthenticator:
+		return c.confirmAuthenticator(b.ConfirmAuthenticator)
+	case *commandv1.Command_RemoveAuthenticator:
+		return c.removeAuthenticator(b.RemoveAuthenticator)
+	case *commandv1.Command_BeginSession:
+		return c.beginSession(b.BeginSession)
+	case *commandv1.Command_StepUpSession:
+		return c.stepUpSession(b.StepUpSession)
+	case *commandv1.Command_DeleteSession:
+		return c.deleteSession(b.DeleteSession)
+	case *commandv1.Command_RevokeSessions:
+		return c.revokeSessions(b.RevokeSessions)
+	case *commandv1.Command_AddSealingKey:
+		return c.addSealingKey(b.AddSealingKey)
 
 	case *commandv1.Command_RecordAudit:
 		return c.recordAudit(b.RecordAudit)
@@ -204,12 +224,6 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_AddAuditKey:
 		return c.addAuditKey(b.AddAuditKey)
 
-	case *commandv1.Command_SetZoneSession:
-		return c.setZoneSession(b.SetZoneSession)
-	case *commandv1.Command_AcknowledgeDesired:
-		return c.acknowledgeDesired(b.AcknowledgeDesired)
-	case *commandv1.Command_Observe:
-		return c.observe(b.Observe)
 	case *commandv1.Command_CreateRole:
 		return c.createRole(b.CreateRole)
 	case *commandv1.Command_UpdateRole:
@@ -223,6 +237,12 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_DeleteRoleBinding:
 		return c.deleteRoleBinding(b.DeleteRoleBinding)
 
+	case *commandv1.Command_SetZoneSession:
+		return c.setZoneSession(b.SetZoneSession)
+	case *commandv1.Command_AcknowledgeDesired:
+		return c.acknowledgeDesired(b.AcknowledgeDesired)
+	case *commandv1.Command_Observe:
+		return c.observe(b.Observe)
 	case *commandv1.Command_AppendJournal:
 		return c.appendJournal(b.AppendJournal)
 	case *commandv1.Command_ConsumeWithheld:

@@ -103,7 +103,7 @@ func (c *command) settleZone(m *apiv1.Zone) error {
 		return err
 	}
 	joined := slices.ContainsFunc(members, func(a *commandv1.Member) bool { return a.GetAccepted() })
-	session, err := c.tx.Session(m.GetId())
+	session, err := c.tx.ZoneSession(m.GetId())
 	switch {
 	case err != nil && !missing(err):
 		return err
@@ -200,9 +200,9 @@ func (c *command) quarantineZone(in *commandv1.QuarantineZone) (*commandv1.Resul
 	}
 	setZoneState(c, m, apiv1.Zone_QUARANTINED, in.GetReason())
 	m.Freshness = apiv1.Freshness_STALE
-	if session, err := c.tx.Session(m.GetId()); err == nil && session.Connected {
+	if session, err := c.tx.ZoneSession(m.GetId()); err == nil && session.Connected {
 		session.Connected = false
-		if err := c.tx.PutSession(m.GetId(), session); err != nil {
+		if err := c.tx.PutZoneSession(m.GetId(), session); err != nil {
 			return nil, err
 		}
 	} else if err != nil && !missing(err) {

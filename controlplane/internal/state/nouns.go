@@ -20,6 +20,7 @@ type nouns struct {
 	organizations  *spec[*apiv1.Organization]
 	users          *spec[*apiv1.User]
 	groups         *spec[*apiv1.Group]
+	sessions       *spec[*apiv1.Session]
 	roles          *spec[*apiv1.Role]
 	roleBindings   *spec[*apiv1.RoleBinding]
 }
@@ -30,7 +31,7 @@ func newNouns() *nouns {
 		images: images().build(), projects: projects().build(), brokers: brokers().build(), vms: vms().build(),
 		operations: operations().build(), events: events().build(), servers: servers().build(),
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
-		organizations: organizations().build(), users: users().build(), groups: groups().build(),
+		organizations: organizations().build(), users: users().build(), groups: groups().build(), sessions: sessions().build(),
 		roles: roles().build(), roleBindings: roleBindings().build(),
 	}
 }
@@ -39,7 +40,7 @@ func newNouns() *nouns {
 func (n *nouns) stores() []store {
 	return append([]store{
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
-		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups,
+		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
 		n.roles, n.roleBindings,
 	}, plainStores()...)
 }

@@ -176,7 +176,7 @@ func plainStores() []store {
 			[]string{"zone_id", "origin", "stream"}, nil},
 		plain{"orders", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("crc"), blob("message")},
 			[]string{"zone_id", "origin", "stream", "sequence"}, nil},
-		plain{"sessions", cols{text("zone_id"), blob("session"), text("agent"), text("server_id"), text("incarnation"), number("connected")},
+		plain{"zone_sessions", cols{text("zone_id"), blob("session"), text("agent"), text("server_id"), text("incarnation"), number("connected")},
 			[]string{"zone_id"}, nil},
 		plain{"usage", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), text("vm_id"), number("time"), number("crc"), blob("message")},
 			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(vm_id, time)"}},
@@ -188,6 +188,9 @@ func plainStores() []store {
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
+		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
+		// What was sealed and has counted: SHA-256.
+		plain{"seals", cols{blob("seal"), number("time")}, []string{"seal"}, []string{"(time)"}},
 		newAuditLog(),
 		plain{"audit_checkpoints", cols{number("size"), number("time"), number("crc"), blob("message")}, []string{"size"}, nil},
 		// What was taken in of a zone since its last entry in the audit log, and refusals that are counted instead of written.

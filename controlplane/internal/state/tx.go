@@ -27,6 +27,7 @@ type Tx struct {
 	Organizations  Table[*apiv1.Organization]
 	Users          Table[*apiv1.User]
 	Groups         Table[*apiv1.Group]
+	Sessions       Table[*apiv1.Session]
 	Roles          Table[*apiv1.Role]
 	RoleBindings   Table[*apiv1.RoleBinding]
 
@@ -64,11 +65,12 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Organizations = Table[*apiv1.Organization]{tx, c.organizations}
 	tx.Users = Table[*apiv1.User]{tx, c.users}
 	tx.Groups = Table[*apiv1.Group]{tx, c.groups}
+	tx.Sessions = Table[*apiv1.Session]{tx, c.sessions}
+	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
+	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
-	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
-	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 		tx.fresh = map[string]apiv1.Freshness_Level{}
 	}
 	return tx, tx.loadMeta()
