@@ -82,11 +82,14 @@ func (c *command) changePassword(in *commandv1.ChangePassword) (*commandv1.Resul
 	return c.putCredentials(user, kept)
 }
 
-// enrollAuthenticator keeps the secret of an authenticator until it is confirmed. The one before counts until then.
+// enrollAuthenticator keeps the secret of an authenticator until it is confirmed.
 func (c *command) enrollAuthenticator(in *commandv1.EnrollAuthenticator) (*commandv1.Result, error) {
-	_, kept, err := c.credentials(in.GetUserId())
+	user, kept, err := c.credentials(in.GetUserId())
 	if err != nil {
 		return nil, err
+	}
+	if len(kept.GetSealedAuthenticator()) > 0 {
+		return nil, problem.Newf(problem.WrongState, "Remove it first: naru user remove-authenticator.", "user %s has an authenticator", user.GetName())
 	}
 	if len(in.GetSealedAuthenticator()) == 0 || !later(in.GetUntil(), c.now) {
 		return nil, invalid("an authenticator has a secret, and an end of its enrolment")
@@ -104,7 +107,6 @@ func (c *command) confirmAuthenticator(in *commandv1.ConfirmAuthenticator) (*com
 	if len(kept.GetSealedNewAuthenticator()) == 0 || !later(kept.GetNewAuthenticatorUntil(), c.now) {
 		return nil, problem.New(problem.WrongState, "no authenticator is being enrolled, or it took longer than ten minutes", "Begin again: naru user enroll.")
 	}
-	kept.Step = 0 // of the one before
 	if err := c.count(kept, in.GetShown()); err != nil {
 		return nil, err
 	}
@@ -154,6 +156,12 @@ func (c *command) addSealingKey(in *commandv1.AddSealingKey) (*commandv1.Result,
 		return nil, problem.New(problem.Conflict, "there is another newest key to seal to than was read", "Look at the keyring again.")
 	}
 	next.CreatedAt = c.now
-	ring.SealingKeys = append(ring.GetSealingKeys()[max(0, len(ring.GetSealingKeys())-1):], next)
+	keep := max(0, len(ring.GetSealingKeys())-1)
+	for _, old := range ring.GetSealingKeys()[:keep] {
+		if err := c.tx.ForgetSeals(old.GetId()); err != nil {
+			return nil, err
+		}
+	}
+	ring.SealingKeys = append(ring.GetSealingKeys()[keep:], next)
 	return &commandv1.Result{}, c.tx.PutKeyring(ring)
 }

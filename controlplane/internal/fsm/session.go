@@ -14,8 +14,6 @@ const (
 	maxSessions = 32
 	// maxDevices is how many machines of a user are known.
 	maxDevices = 16
-	// keepSeals is how long what was sealed is remembered as used: longer than a key opens anything.
-	keepSeals = 3 * 24 * 3600 * 1_000_000
 )
 
 // beginSession lets a user in. The proposer has judged what was shown; that it was judged by what is kept now, and counts for
@@ -105,7 +103,13 @@ func (c *command) shown(userID string, in *commandv1.Shown) (*apiv1.User, *comma
 	case in.GetStep() != 0 && in.GetStep() <= kept.GetStep():
 		return nil, nil, problem.New(problem.Unauthenticated, "this code has been used", "Wait for the authenticator's next code.")
 	}
-	if used, err := c.tx.SealUsed(in.GetSeal()); used || err != nil {
+	if ring, err := c.tx.Keyring(); err != nil || !slices.ContainsFunc(ring.GetSealingKeys(), func(k *commandv1.SealingKey) bool { return k.GetId() == in.GetKeyId() }) {
+		if err == nil {
+			err = problem.New(problem.Conflict, "the key to which it was sealed is no longer good", "Ask for the newest, and seal it anew.")
+		}
+		return nil, nil, err
+	}
+	if used, err := c.tx.SealUsed(in.GetKeyId(), in.GetSeal()); used || err != nil {
 		if err == nil {
 			err = problem.New(problem.Unauthenticated, "what was sealed has counted before", "Seal it anew.")
 		}
@@ -117,7 +121,7 @@ func (c *command) shown(userID string, in *commandv1.Shown) (*apiv1.User, *comma
 // count notes that what a user has shown has counted; the caller writes what is kept.
 func (c *command) count(kept *commandv1.Credentials, in *commandv1.Shown) error {
 	kept.Step = max(kept.GetStep(), in.GetStep())
-	return c.tx.UseSeal(in.GetSeal())
+	return c.tx.UseSeal(in.GetKeyId(), in.GetSeal())
 }
 
 func (c *command) stepUpSession(in *commandv1.StepUpSession) (*commandv1.Result, error) {
@@ -184,11 +188,19 @@ func (c *command) endSessions(userID, but string) (ended uint32, err error) {
 	return ended, nil
 }
 
-// forgetSessions forgets sessions that have ended, and seals that no key opens any more.
-func (c *command) forgetSessions() error {
-	now := state.Micros(c.now)
-	if err := c.tx.ForgetSessions(now, pruneAtOnce); err != nil {
-		return err
+// endTokens deletes the access tokens of a user.
+func (c *command) endTokens(userID string) error {
+	var ids []string // collected first: what is being read is not written
+	for m, err := range c.tx.AccessTokens.All(state.Scope{"user_id": userID}) {
+		if err != nil {
+			return err
+		}
+		ids = append(ids, m.GetId())
 	}
-	return c.tx.ForgetSeals(now-keepSeals, pruneAtOnce)
+	for _, id := range ids {
+		if err := c.tx.AccessTokens.Delete(id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

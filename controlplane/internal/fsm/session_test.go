@@ -29,7 +29,7 @@ func resetPassword(user string) *commandv1.Command {
 // proof is what a user showed with one sealing, held against what is kept.
 func (p *plane) proof(user, seal string) *commandv1.Shown {
 	p.Helper()
-	shown := &commandv1.Shown{Seal: digest(seal)}
+	shown := &commandv1.Shown{KeyId: "key-1", Seal: digest(seal)}
 	p.view(func(tx *state.Tx) {
 		if kept, err := tx.Credentials("u-" + user); err == nil {
 			shown.Revision = kept.GetRevision()
@@ -55,6 +55,7 @@ func (p *plane) changePassword(user, session string) *commandv1.Command {
 func loggedIn(t tb) *plane {
 	p := furnished(t)
 	p.accept(createUser("kim"))
+	p.accept(sealingKey("key-1", ""))
 	p.accept(resetPassword("kim"))
 	p.accept(p.logIn("kim", "one"))
 	p.accept(p.changePassword("kim", "one"))
@@ -78,6 +79,7 @@ func (p *plane) sessions(user string) (ids []string) {
 func TestAPasswordForOneLoginLetsInOnceAndHasToBeChanged(t *testing.T) {
 	p := furnished(t)
 	p.accept(createUser("kim"))
+	p.accept(sealingKey("key-1", ""))
 	p.refuse(problem.Conflict, p.logIn("kim", "early")) // nothing is kept of kim yet
 	p.accept(resetPassword("kim"))
 	p.accept(p.logIn("kim", "one"))
@@ -101,6 +103,7 @@ func TestAPasswordForOneLoginLetsInOnceAndHasToBeChanged(t *testing.T) {
 func TestAPasswordForOneLoginEnds(t *testing.T) {
 	p := furnished(t)
 	p.accept(createUser("kim"))
+	p.accept(sealingKey("key-1", ""))
 	p.accept(resetPassword("kim"))
 	p.now = start.Add(25 * time.Hour)
 	late := p.logIn("kim", "late")
@@ -231,6 +234,38 @@ func TestAnAuthenticatorCountsOnceItWasConfirmed(t *testing.T) {
 	p.refuse(problem.WrongState, &commandv1.Command{Body: remove.Body})
 }
 
+func TestATokenIsOfAServiceAndEndsWithIt(t *testing.T) {
+	p := furnished(t)
+	ci := createUser("ci")
+	ci.GetCreateUser().User.Kind = apiv1.User_SERVICE
+	p.accept(ci)
+	p.accept(createUser("kim"))
+	of := func(user string) *commandv1.Command {
+		c := createToken(user)
+		c.GetCreateAccessToken().AccessToken.Project, c.GetCreateAccessToken().AccessToken.ProjectId = "", ""
+		if user != "" {
+			c.GetCreateAccessToken().AccessToken.User, c.GetCreateAccessToken().AccessToken.UserId = user, "u-"+user
+		}
+		return c
+	}
+	p.refuse(problem.WrongState, of("kim"))
+	nobodys := of("")
+	nobodys.GetCreateAccessToken().AccessToken.Name = "nobodys"
+	p.refuse(problem.Invalid, nobodys)
+	p.accept(of("ci"))
+	p.accept(disableUser("ci"))
+	p.view(func(tx *state.Tx) {
+		if _, err := tx.AccessTokens.Get("t-ci"); err == nil {
+			t.Error("the token of a disabled service is there")
+		}
+	})
+	p.refuse(problem.WrongState, of("ci"))
+	p.accept(enableUser("ci"))
+	p.accept(of("ci"))
+	p.accept(deletion("user", "u-ci", ""))
+	p.refuse(problem.NotFound, deletion("access-token", "t-ci", ""))
+}
+
 func TestSessionsThatHaveEndedAreForgotten(t *testing.T) {
 	p := loggedIn(t)
 	p.now = start.Add(13 * time.Hour)
@@ -247,10 +282,16 @@ func sealingKey(id, after string) *commandv1.Command {
 
 func TestOfTheKeysToSealToTheNewestTwoAreKept(t *testing.T) {
 	p := furnished(t)
-	p.accept(sealingKey("1", ""))
+	p.accept(createUser("kim"))
+	p.accept(sealingKey("key-1", ""))
+	p.accept(resetPassword("kim"))
+	p.accept(p.logIn("kim", "one"))
+	old := p.changePassword("kim", "one")
+	p.accept(sealingKey("1", "key-1"))
 	p.refuse(problem.Conflict, sealingKey("x", ""))
 	p.accept(sealingKey("2", "1"))
 	p.accept(sealingKey("3", "2"))
+	p.refuse(problem.Conflict, old) // it was sealed to a key that is gone
 	p.view(func(tx *state.Tx) {
 		ring, err := tx.Keyring()
 		if err != nil || len(ring.GetSealingKeys()) != 2 || ring.GetSealingKeys()[0].GetId() != "2" || ring.GetSealingKeys()[1].GetId() != "3" {

@@ -51,6 +51,9 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 	if _, err := c.endSessions(m.GetId(), ""); err != nil {
 		return nil, err
 	}
+	if err := c.endTokens(m.GetId()); err != nil {
+		return nil, err
+	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
 	return put(c.tx.Users, m)
 }
@@ -77,6 +80,9 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 		return nil, err
 	}
 	if _, err := c.endSessions(m.GetId(), ""); err != nil {
+		return nil, err
+	}
+	if err := c.endTokens(m.GetId()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetCredentials(m.GetId()); err != nil {

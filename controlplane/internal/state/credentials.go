@@ -27,21 +27,21 @@ func (tx *Tx) ForgetCredentials(userID string) error {
 	return tx.write("DELETE FROM credentials WHERE user_id=?", userID)
 }
 
-// SealUsed reports whether what was sealed has counted before.
-func (tx *Tx) SealUsed(seal []byte) (used bool, err error) {
-	err = tx.first("SELECT 1 FROM seals WHERE seal=?", func(*sqlite.Stmt) error {
+// SealUsed reports whether what was sealed to a key has counted before.
+func (tx *Tx) SealUsed(keyID string, seal []byte) (used bool, err error) {
+	err = tx.first("SELECT 1 FROM seals WHERE key_id=? AND seal=?", func(*sqlite.Stmt) error {
 		used = true
 		return nil
-	}, seal)
+	}, keyID, seal)
 	return used, ignoreMissing(err)
 }
 
-// UseSeal notes that what was sealed has counted.
-func (tx *Tx) UseSeal(seal []byte) error {
-	return tx.write("INSERT INTO seals (seal, time) VALUES (?, ?)", seal, tx.meta.LastStamp.UnixMicro())
+// UseSeal notes that what was sealed to a key has counted.
+func (tx *Tx) UseSeal(keyID string, seal []byte) error {
+	return tx.write("INSERT INTO seals (key_id, seal) VALUES (?, ?)", keyID, seal)
 }
 
-// ForgetSeals forgets at most limit seals that were used before a time, in microseconds since 1970.
-func (tx *Tx) ForgetSeals(before int64, limit int) error {
-	return tx.write("DELETE FROM seals WHERE seal IN (SELECT seal FROM seals WHERE time<? ORDER BY time, seal"+atMost+")", before, limit)
+// ForgetSeals forgets what was sealed to a key that opens nothing any more.
+func (tx *Tx) ForgetSeals(keyID string) error {
+	return tx.write("DELETE FROM seals WHERE key_id=?", keyID)
 }

@@ -189,8 +189,8 @@ func plainStores() []store {
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
-		// What was sealed and has counted: SHA-256.
-		plain{"seals", cols{blob("seal"), number("time")}, []string{"seal"}, []string{"(time)"}},
+		// What was sealed to a key and has counted: SHA-256.
+		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},
 		newAuditLog(),
 		plain{"audit_checkpoints", cols{number("size"), number("time"), number("crc"), blob("message")}, []string{"size"}, nil},
 		// What was taken in of a zone since its last entry in the audit log, and refusals that are counted instead of written.
