@@ -4,6 +4,10 @@ import apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 
 // nouns is the tables that hold one noun each.
 type nouns struct {
+	offerings        *spec[*apiv1.Offering]
+	calendars        *spec[*apiv1.Calendar]
+	approvalPolicies *spec[*apiv1.ApprovalPolicy]
+
 	zones          *spec[*apiv1.Zone]
 	clusters       *spec[*apiv1.Cluster]
 	hosts          *spec[*apiv1.Host]
@@ -27,6 +31,7 @@ type nouns struct {
 
 func newNouns() *nouns {
 	return &nouns{
+		offerings: offerings().build(), calendars: calendars().build(), approvalPolicies: approvalPolicies().build(),
 		zones: zones().build(), clusters: clusters().build(), hosts: hosts().build(), flavors: flavors().build(),
 		images: images().build(), projects: projects().build(), brokers: brokers().build(), vms: vms().build(),
 		operations: operations().build(), events: events().build(), servers: servers().build(),
@@ -39,6 +44,7 @@ func newNouns() *nouns {
 // stores returns every table in the order in which snapshots hold them.
 func (n *nouns) stores() []store {
 	return append([]store{
+		n.offerings, n.calendars, n.approvalPolicies,
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
 		n.roles, n.roleBindings,

@@ -186,6 +186,8 @@ func plainStores() []store {
 		plain{"join_tokens", cols{text("id"), number("expires_at"), number("crc"), blob("message")}, []string{"id"}, nil},
 		plain{"members", cols{text("zone_id"), text("agent"), number("crc"), blob("message")}, []string{"zone_id", "agent"}, nil},
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
+		// Versions of nouns that have them, beside the row that the noun has.
+		plain{"versions", cols{text("noun"), text("id"), number("version"), number("crc"), blob("message")}, []string{"noun", "id", "version"}, nil},
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
