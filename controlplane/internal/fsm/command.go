@@ -224,6 +224,29 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_AddAuditKey:
 		return c.addAuditKey(b.AddAuditKey)
 
+	case *commandv1.Command_CreateOffering:
+		return c.createOffering(b.CreateOffering)
+	case *commandv1.Command_UpdateOffering:
+		return c.updateOffering(b.UpdateOffering)
+	case *commandv1.Command_DeleteOffering:
+		return c.deleteOffering(b.DeleteOffering)
+	case *commandv1.Command_PublishOffering:
+		return c.publishOffering(b.PublishOffering)
+	case *commandv1.Command_RetireOffering:
+		return c.retireOffering(b.RetireOffering)
+	case *commandv1.Command_CreateCalendar:
+		return c.createCalendar(b.CreateCalendar)
+	case *commandv1.Command_UpdateCalendar:
+		return c.updateCalendar(b.UpdateCalendar)
+	case *commandv1.Command_DeleteCalendar:
+		return c.deleteCalendar(b.DeleteCalendar)
+	case *commandv1.Command_CreateApprovalPolicy:
+		return c.createApprovalPolicy(b.CreateApprovalPolicy)
+	case *commandv1.Command_UpdateApprovalPolicy:
+		return c.updateApprovalPolicy(b.UpdateApprovalPolicy)
+	case *commandv1.Command_DeleteApprovalPolicy:
+		return c.deleteApprovalPolicy(b.DeleteApprovalPolicy)
+
 	case *commandv1.Command_CreateRole:
 		return c.createRole(b.CreateRole)
 	case *commandv1.Command_UpdateRole:

@@ -23,6 +23,7 @@ var allowed = map[string]string{
 	"google.golang.org/protobuf/reflect/protoreflect":          "what a command is about, by its descriptor",
 	"google.golang.org/protobuf/types/known/timestamppb":       "times that commands carry",
 	"github.com/naru-project/naru/controlplane/internal/state": "the transaction",
+	"github.com/naru-project/naru/pkg/grade":                   "the order of grades",
 	"github.com/naru-project/naru/pkg/problem":                 "refusals",
 	"github.com/naru-project/naru/pkg/schema":                  "merging by who may write a field",
 	"github.com/naru-project/naru/proto/gen/naru/api/v1":       "nouns",

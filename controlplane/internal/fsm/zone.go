@@ -53,6 +53,9 @@ func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error
 	if err := c.zoneReferences(m); err != nil {
 		return nil, err
 	}
+	if err := c.mayGradeZone(was, m.GetGrade()); err != nil {
+		return nil, err
+	}
 	next := proto.CloneOf(was)
 	next.Kind, next.Grade, next.Description, next.Broker = m.GetKind(), m.GetGrade(), m.GetDescription(), m.GetBroker()
 	next.AdminState, next.AdminReason = m.GetAdminState(), m.GetAdminReason()
@@ -171,6 +174,7 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	u.add(dependents(c.tx.Clusters, "cluster", state.Scope{"zone_id": m.GetId()}))
 	u.add(dependents(c.tx.AccessTokens, "access token", state.Scope{"zone_id": m.GetId()}))
 	u.add(dependents(c.tx.Zones, "zone", state.Scope{"parent": m.GetName()}))
+	u.add(c.offeringsThat(func(o *apiv1.Offering) bool { return slices.Contains(o.GetZones(), m.GetName()) }))
 	if err := u.refuse("zone", m.GetName()); err != nil {
 		return nil, err
 	}
