@@ -35,6 +35,9 @@ type Tx struct {
 	Roles          Table[*apiv1.Role]
 	RoleBindings   Table[*apiv1.RoleBinding]
 
+	Reservations Table[*apiv1.Reservation]
+	Snapshots    Table[*apiv1.Snapshot]
+
 	conn     *sqlite.Conn
 	fail     func(error) error
 	meta     Meta
@@ -77,6 +80,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Sessions = Table[*apiv1.Session]{tx, c.sessions}
 	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
 	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
+	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
+	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
