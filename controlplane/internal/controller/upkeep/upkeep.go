@@ -4,6 +4,7 @@ package upkeep
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -77,6 +79,9 @@ func New(c Config) *Upkeep { return &Upkeep{Config: c} }
 func (u *Upkeep) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	u.silentSince = map[string]time.Time{}
+	if err := u.setBuiltInRoles(ctx); err != nil && ctx.Err() == nil {
+		u.Log.Warn("upkeep", "what", "built-in roles", "error", err)
+	}
 	for what, loop := range map[string]struct {
 		every time.Duration
 		turn  func(context.Context) error
@@ -85,6 +90,7 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		"prune":             {pruneEvery, u.prune},
 		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
 		"feature level":     {raiseEvery, u.raiseFeatureLevel},
+		"built-in roles":    {raiseEvery, u.setBuiltInRoles},
 	} {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)
@@ -222,6 +228,37 @@ func (u *Upkeep) raiseFeatureLevel(ctx context.Context) error {
 	}
 	u.Log.Info("every server knows a higher feature level", "level", level)
 	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_RaiseFeatureLevel{RaiseFeatureLevel: &commandv1.RaiseFeatureLevel{Level: level}}})
+}
+
+// setBuiltInRoles puts the roles of this version in the place of older ones.
+func (u *Upkeep) setBuiltInRoles(ctx context.Context) error {
+	set := &commandv1.SetBuiltInRoles{Edition: rights.Edition}
+	err := u.Reader.View(ctx, func(tx *state.Tx) error {
+		set.Roles = nil
+		if tx.Meta().Federation == "" {
+			return nil
+		}
+		for _, role := range rights.BuiltIn() {
+			was, err := tx.Roles.ByName(role.GetName(), nil)
+			switch {
+			case err == nil && (was.GetEdition() >= rights.Edition || !was.GetBuiltIn()):
+				continue
+			case err != nil && !errors.Is(err, state.ErrNotFound):
+				return err
+			}
+			id, err := uuid.NewV7()
+			if err != nil {
+				return err
+			}
+			role.Id = id.String()
+			set.Roles = append(set.Roles, role)
+		}
+		return nil
+	})
+	if err != nil || len(set.GetRoles()) == 0 {
+		return err
+	}
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetBuiltInRoles{SetBuiltInRoles: set}})
 }
 
 func (u *Upkeep) propose(ctx context.Context, c *commandv1.Command) error {
