@@ -175,6 +175,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterServerServiceServer(r, serverService{Service: s})
 	apiv1.RegisterAccessTokenServiceServer(r, accessTokenService{Service: s})
 	apiv1.RegisterAdministratorServiceServer(r, administratorService{Service: s})
+	apiv1.RegisterAuditServiceServer(r, auditService{Service: s})
 	apiv1.RegisterRoleServiceServer(r, roleService{Service: s})
 	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
 }
