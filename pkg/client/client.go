@@ -32,6 +32,7 @@ type Services struct {
 	Projects       apiv1.ProjectServiceClient
 	Brokers        apiv1.BrokerServiceClient
 	VMs            apiv1.VMServiceClient
+	Snapshots      apiv1.SnapshotServiceClient
 	Operations     apiv1.OperationServiceClient
 	Events         apiv1.EventServiceClient
 	Servers        apiv1.ServerServiceClient
@@ -56,6 +57,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Projects:       apiv1.NewProjectServiceClient(conn),
 		Brokers:        apiv1.NewBrokerServiceClient(conn),
 		VMs:            apiv1.NewVMServiceClient(conn),
+		Snapshots:      apiv1.NewSnapshotServiceClient(conn),
 		Operations:     apiv1.NewOperationServiceClient(conn),
 		Events:         apiv1.NewEventServiceClient(conn),
 		Servers:        apiv1.NewServerServiceClient(conn),

@@ -63,6 +63,8 @@ type Chooser interface {
 	// problem NO_HOST_FITS that explains itself where no host can take the VM; that rests on everything up to the revision
 	// after.
 	Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error)
+	// Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm.
+	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
 }
 
 // JoinTokens makes tokens with which agents and servers ask to join.
@@ -116,6 +118,8 @@ type Service struct {
 
 	refusals refusals
 
+	snapshots noun[*apiv1.Snapshot]
+
 	tokens *cache[apiv1.AccessToken]   // by id
 	people *cache[apiv1.Administrator] // by name
 	// zoneBooks keeps one, rights those of who asked, by who asks and where.
@@ -157,6 +161,7 @@ func New(c Config) *Service {
 	s.roleBindings = noun[*apiv1.RoleBinding]{Service: s, kind: "role-binding", topic: "role_bindings", project: "project_id", organization: "organization_id",
 		zone: "zone_id", own: "user_id", columns: placeOfBinding,
 		table: func(tx *state.Tx) state.Table[*apiv1.RoleBinding] { return tx.RoleBindings }}.watched(bindingChange)
+	s.snapshots = snapshotsOf(s)
 	return s
 }
 
@@ -170,6 +175,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterProjectServiceServer(r, projectService{Service: s})
 	apiv1.RegisterBrokerServiceServer(r, brokerService{Service: s})
 	apiv1.RegisterVMServiceServer(r, vmService{Service: s})
+	apiv1.RegisterSnapshotServiceServer(r, snapshotService{Service: s})
 	apiv1.RegisterOperationServiceServer(r, operationService{Service: s})
 	apiv1.RegisterEventServiceServer(r, eventService{Service: s})
 	apiv1.RegisterServerServiceServer(r, serverService{Service: s})

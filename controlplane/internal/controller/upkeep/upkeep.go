@@ -1,5 +1,5 @@
 // Package upkeep is what the leader does by the clock: it fails operations whose deadline has passed, forgets what has
-// outlived its keep, ends the sessions of servers that are gone, and raises the feature level.
+// outlived its keep, empties the trash, ends the sessions of servers that are gone, and raises the feature level.
 package upkeep
 
 import (
@@ -35,6 +35,11 @@ const (
 	// silent before its sessions count as ended. A zone's agent finds another server long before.
 	watchEvery = 3 * time.Second
 	goneAfter  = 12 * time.Second
+	// trashEvery is how often it is looked what has been in the trash for its time; trashBatch bounds one command.
+	trashEvery = time.Minute
+	trashBatch = 100
+	// trashTime is how long the deletion of what was in the trash may take.
+	trashTime = 15 * time.Minute
 	// raiseEvery is how often it is looked whether every server knows a higher feature level.
 	raiseEvery = time.Minute
 	// batch bounds one command.
@@ -91,6 +96,7 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
 		"feature level":     {raiseEvery, u.raiseFeatureLevel},
 		"built-in roles":    {raiseEvery, u.setBuiltInRoles},
+		"empty trash":       {trashEvery, u.emptyTrash},
 	} {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)
@@ -124,6 +130,21 @@ func (u *Upkeep) expire(ctx context.Context) error {
 		return err
 	}
 	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ExpireOperations{ExpireOperations: &commandv1.ExpireOperations{OperationIds: ids}}})
+}
+
+// emptyTrash deletes for good what has been in the trash for its time.
+func (u *Upkeep) emptyTrash(ctx context.Context) error {
+	var ids []string
+	err := u.Reader.View(ctx, func(tx *state.Tx) (err error) {
+		ids, err = tx.DueTrash(u.Now().UnixMicro(), trashBatch)
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_EmptyTrash{EmptyTrash: &commandv1.EmptyTrash{
+		VmIds: ids, Deadline: timestamppb.New(u.Now().Add(trashTime)),
+	}}})
 }
 
 // prune forgets what has outlived its keep. One command forgets only so much of each kind, so that others do not wait long

@@ -289,6 +289,10 @@ func (w *World) Choices() int {
 
 type choices struct{ w *World }
 
+func (c choices) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
+	return c.w.Chooser.Resize(ctx, vm, after)
+}
+
 func (c choices) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (string, error) {
 	c.w.mu.Lock()
 	fn := c.w.between
