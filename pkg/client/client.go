@@ -38,6 +38,7 @@ type Services struct {
 	Servers        apiv1.ServerServiceClient
 	AccessTokens   apiv1.AccessTokenServiceClient
 	Administrators apiv1.AdministratorServiceClient
+	Sessions       apiv1.SessionServiceClient
 	Organizations  apiv1.OrganizationServiceClient
 	Users          apiv1.UserServiceClient
 	Groups         apiv1.GroupServiceClient
@@ -63,6 +64,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Servers:        apiv1.NewServerServiceClient(conn),
 		AccessTokens:   apiv1.NewAccessTokenServiceClient(conn),
 		Administrators: apiv1.NewAdministratorServiceClient(conn),
+		Sessions:       apiv1.NewSessionServiceClient(conn),
 		Organizations:  apiv1.NewOrganizationServiceClient(conn),
 		Users:          apiv1.NewUserServiceClient(conn),
 		Groups:         apiv1.NewGroupServiceClient(conn),
