@@ -24,6 +24,10 @@ import (
 // Services are those of the API, over one connection. Errors of their methods are gRPC statuses; problem.From turns them
 // into problems.
 type Services struct {
+	Offerings        apiv1.OfferingServiceClient
+	Calendars        apiv1.CalendarServiceClient
+	ApprovalPolicies apiv1.ApprovalPolicyServiceClient
+
 	Zones          apiv1.ZoneServiceClient
 	Clusters       apiv1.ClusterServiceClient
 	Hosts          apiv1.HostServiceClient
@@ -50,6 +54,10 @@ type Services struct {
 // NewServices returns the services behind a connection.
 func NewServices(conn grpc.ClientConnInterface) *Services {
 	return &Services{
+		Offerings:        apiv1.NewOfferingServiceClient(conn),
+		Calendars:        apiv1.NewCalendarServiceClient(conn),
+		ApprovalPolicies: apiv1.NewApprovalPolicyServiceClient(conn),
+
 		Zones:          apiv1.NewZoneServiceClient(conn),
 		Clusters:       apiv1.NewClusterServiceClient(conn),
 		Hosts:          apiv1.NewHostServiceClient(conn),

@@ -64,6 +64,33 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.AdministratorService_RenewAdministrator_FullMethodName:  &apiv1.RenewAdministratorRequest{Administrator: "lee", Csr: []byte("lee")},
 		apiv1.AdministratorService_DeleteAdministrator_FullMethodName: &apiv1.DeleteAdministratorRequest{Administrator: "lee"},
 
+		apiv1.OfferingService_ListOfferings_FullMethodName:        &apiv1.ListOfferingsRequest{},
+		apiv1.OfferingService_GetOffering_FullMethodName:          &apiv1.GetOfferingRequest{Offering: "spare"},
+		apiv1.OfferingService_WatchOfferings_FullMethodName:       &apiv1.WatchOfferingsRequest{},
+		apiv1.OfferingService_ListOfferingVersions_FullMethodName: &apiv1.ListOfferingVersionsRequest{Offering: "spare"},
+		apiv1.OfferingService_PreviewOffering_FullMethodName:      &apiv1.PreviewOfferingRequest{Offering: "spare"},
+		apiv1.OfferingService_CreateOffering_FullMethodName:       &apiv1.CreateOfferingRequest{Offering: &apiv1.Offering{Name: "other", Image: "tiny", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1"}}}},
+		apiv1.OfferingService_UpdateOffering_FullMethodName:       &apiv1.UpdateOfferingRequest{Offering: &apiv1.Offering{Id: "spare", Category: "x"}, UpdateMask: mask("category")},
+		apiv1.OfferingService_DeleteOffering_FullMethodName:       &apiv1.DeleteOfferingRequest{Offering: "draft"},
+		apiv1.OfferingService_PublishOffering_FullMethodName:      &apiv1.PublishOfferingRequest{Offering: "draft"},
+		apiv1.OfferingService_RetireOffering_FullMethodName:       &apiv1.RetireOfferingRequest{Offering: "spare"},
+
+		apiv1.CalendarService_ListCalendars_FullMethodName:  &apiv1.ListCalendarsRequest{},
+		apiv1.CalendarService_GetCalendar_FullMethodName:    &apiv1.GetCalendarRequest{Calendar: "spare"},
+		apiv1.CalendarService_WatchCalendars_FullMethodName: &apiv1.WatchCalendarsRequest{},
+		apiv1.CalendarService_CreateCalendar_FullMethodName: &apiv1.CreateCalendarRequest{Calendar: workdays("other")},
+		apiv1.CalendarService_UpdateCalendar_FullMethodName: &apiv1.UpdateCalendarRequest{Calendar: &apiv1.Calendar{Id: "spare", Title: "x"}, UpdateMask: mask("title")},
+		apiv1.CalendarService_DeleteCalendar_FullMethodName: &apiv1.DeleteCalendarRequest{Calendar: "spare"},
+
+		apiv1.ApprovalPolicyService_ListApprovalPolicies_FullMethodName:       &apiv1.ListApprovalPoliciesRequest{},
+		apiv1.ApprovalPolicyService_GetApprovalPolicy_FullMethodName:          &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "spare"},
+		apiv1.ApprovalPolicyService_WatchApprovalPolicies_FullMethodName:      &apiv1.WatchApprovalPoliciesRequest{},
+		apiv1.ApprovalPolicyService_ListApprovalPolicyVersions_FullMethodName: &apiv1.ListApprovalPolicyVersionsRequest{ApprovalPolicy: "spare"},
+		apiv1.ApprovalPolicyService_CreateApprovalPolicy_FullMethodName:       &apiv1.CreateApprovalPolicyRequest{ApprovalPolicy: anybodyDecides("other")},
+		apiv1.ApprovalPolicyService_UpdateApprovalPolicy_FullMethodName:       &apiv1.UpdateApprovalPolicyRequest{ApprovalPolicy: &apiv1.ApprovalPolicy{Id: "spare", Description: "x"}, UpdateMask: mask("description")},
+		apiv1.ApprovalPolicyService_DeleteApprovalPolicy_FullMethodName:       &apiv1.DeleteApprovalPolicyRequest{ApprovalPolicy: "spare"},
+		apiv1.ApprovalPolicyService_TestApprovalPolicy_FullMethodName:         &apiv1.TestApprovalPolicyRequest{ApprovalPolicy: "spare", Case: &apiv1.PolicyCase{}},
+
 		apiv1.FlavorService_ListFlavors_FullMethodName:  &apiv1.ListFlavorsRequest{},
 		apiv1.FlavorService_GetFlavor_FullMethodName:    &apiv1.GetFlavorRequest{Flavor: "s1"},
 		apiv1.FlavorService_WatchFlavors_FullMethodName: &apiv1.WatchFlavorsRequest{},
@@ -167,6 +194,14 @@ var notInMatrix = map[string]proto.Message{
 	apiv1.ZoneService_LiftQuarantine_FullMethodName: &apiv1.LiftQuarantineRequest{Zone: "business", Reason: "test"},
 }
 
+func workdays(name string) *apiv1.Calendar {
+	return &apiv1.Calendar{Name: name, TimeZone: "Asia/Seoul", Hours: []*apiv1.Hours{{Weekday: 1, From: "09:00", To: "18:00"}}}
+}
+
+func anybodyDecides(name string) *apiv1.ApprovalPolicy {
+	return &apiv1.ApprovalPolicy{Name: name, Stages: []*apiv1.StageTemplate{{Name: "a", Rule: apiv1.StageTemplate_ANY, Eligible: &apiv1.Eligibility{Condition: "true"}}}}
+}
+
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
 
 // spare makes what the matrix deletes, and a VM of project web that runs.
@@ -183,6 +218,12 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.Clusters.CreateCluster(ctx, &apiv1.CreateClusterRequest{Cluster: &apiv1.Cluster{Name: "spare", Zone: "business", Hypervisor: "sim"}}))
 	check(a.Images.CreateImage(ctx, &apiv1.CreateImageRequest{Image: &apiv1.Image{Name: "spare", Sha256: strings.Repeat("1", 64)}}))
 	check(a.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "spare"}}))
+	check(a.Calendars.CreateCalendar(ctx, &apiv1.CreateCalendarRequest{Calendar: workdays("spare")}))
+	check(a.ApprovalPolicies.CreateApprovalPolicy(ctx, &apiv1.CreateApprovalPolicyRequest{ApprovalPolicy: anybodyDecides("spare")}))
+	for _, name := range []string{"spare", "draft"} {
+		check(a.Offerings.CreateOffering(ctx, &apiv1.CreateOfferingRequest{Offering: &apiv1.Offering{Name: name, Image: "tiny", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1"}}}}))
+	}
+	check(a.Offerings.PublishOffering(ctx, &apiv1.PublishOfferingRequest{Offering: "spare"}))
 	check(a.Brokers.CreateBroker(ctx, &apiv1.CreateBrokerRequest{Broker: &apiv1.Broker{Name: "spare", HubAddress: "h:1", Fingerprint: "SHA256:" + strings.Repeat("a", 43)}}))
 	for _, name := range []string{"kim", "lee"} {
 		check(a.Administrators.CreateAdministrator(ctx, &apiv1.CreateAdministratorRequest{Administrator: &apiv1.Administrator{Name: name}, Csr: []byte(name)}))

@@ -151,6 +151,8 @@ func (n noun[M]) word() string {
 		return "token"
 	case "admin":
 		return "administrator"
+	case "approval-policy":
+		return "approval policy"
 	}
 	return n.kind
 }
