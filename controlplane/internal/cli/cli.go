@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -28,6 +29,7 @@ import (
 // app is one run of the command line.
 type app struct {
 	in       io.Reader
+	typed    *bufio.Reader // of in, once a line of it was asked for
 	out, err *screen
 
 	configPath string
@@ -173,6 +175,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.broker(), a.vm(), a.snapshot(),
 		a.operation(), a.event(), a.server(), a.administrator(), a.audit(), a.token(), a.whoami(), a.contexts(), a.version(),
 		a.role(), a.roleBinding(), a.auth(),
+		a.organization(), a.user(), a.group(), a.session(), a.login(), a.logout(), a.passwd(),
 	)
 	root.InitDefaultCompletionCmd("completion")
 	refuseUnknownVerbs(root)
@@ -327,6 +330,14 @@ func (a *app) load() error {
 	c, err := client.LoadConfig(path)
 	if err != nil {
 		return usagef("%v", err)
+	}
+	// Who has logged in acts as themselves, unless this one command names a token.
+	if os.Getenv("NARU_TOKEN") == "" {
+		if s, err := client.LoadSession(c.Server); err != nil {
+			return usagef("%v", err)
+		} else if s != nil {
+			c.Token, c.TokenFile = s.Token(), ""
+		}
 	}
 	a.config = c
 	return nil

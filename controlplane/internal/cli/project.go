@@ -13,6 +13,7 @@ import (
 
 var projectColumns = []column[*apiv1.Project]{
 	{head: "NAME", value: (*apiv1.Project).GetName},
+	{head: "ORGANIZATION", value: (*apiv1.Project).GetOrganization},
 	{head: "DESCRIPTION", value: (*apiv1.Project).GetDescription, text: true},
 	{head: "AGE", value: func(m *apiv1.Project) string { return age(m.GetCreatedAt()) }},
 	{head: "GRADE", value: func(m *apiv1.Project) string { return lower(m.GetGrade()) }},
@@ -44,6 +45,7 @@ func (a *app) projectNoun() noun[*apiv1.Project] {
 		fields: func(f *pflag.FlagSet, m *apiv1.Project) {
 			wordFlag(f, m, "grade", " (open): of what its VMs hold")
 			f.StringVar(&m.Description, "description", "", "for people")
+			f.StringVar(&m.Organization, "organization", "", "the organization it belongs to (default)")
 		},
 		create: func(ctx context.Context, c *client.Client, m *apiv1.Project) (*apiv1.Operation, error) {
 			r, err := c.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{Project: m})
