@@ -280,17 +280,17 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return f(client.TellRepeated(ctx, func(why error) { a.sayRepeated(ctx, why) }), c)
+	return f(client.TellRepeated(ctx, func(why error) { fmt.Fprint(a.err, a.repeated(ctx, why)) }), c)
 }
 
-// sayRepeated tells people for what they wait.
-func (a *app) sayRepeated(ctx context.Context, why error) {
+// repeated is a line that tells people for what they wait.
+func (a *app) repeated(ctx context.Context, why error) string {
 	p := problem.From(why).Problem
 	until := ""
 	if end, ok := ctx.Deadline(); ok {
 		until = fmt.Sprintf(" for %s more", time.Until(end).Round(time.Second))
 	}
-	fmt.Fprintf(a.err, "%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
+	return fmt.Sprintf("%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
 }
 
 // sayWhatIsMissing tells people when an answer is less than everything that was acknowledged before: what is not in it may be
