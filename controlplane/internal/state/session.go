@@ -20,6 +20,16 @@ func (tx *Tx) Session(zoneID string) (s Session, err error) {
 	return s, err
 }
 
+// OpenSessions returns the session of each zone that is connected, by the zone's id.
+func (tx *Tx) OpenSessions() (map[string]Session, error) {
+	open := map[string]Session{}
+	err := tx.query("SELECT zone_id, session, agent, server_id, incarnation FROM sessions WHERE connected=1 ORDER BY zone_id", func(q *sqlite.Stmt) error {
+		open[q.ColumnText(0)] = Session{columnBytes(q, 1), q.ColumnText(2), q.ColumnText(3), q.ColumnText(4), true}
+		return nil
+	})
+	return open, err
+}
+
 // PutSession replaces a zone's session.
 func (tx *Tx) PutSession(zoneID string, s Session) error {
 	return tx.write(`INSERT INTO sessions (zone_id, session, agent, server_id, incarnation, connected) VALUES (?, ?, ?, ?, ?, ?)
