@@ -147,8 +147,6 @@ func (n noun[M]) word() string {
 	switch n.kind {
 	case "vm":
 		return "VM"
-	case "token":
-		return "token"
 	case "admin":
 		return "administrator"
 	case "approval-policy":

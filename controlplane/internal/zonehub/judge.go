@@ -82,25 +82,17 @@ func (h *Hub) rejudge(ctx context.Context) error {
 // bury writes down that the sessions have ended that this server held before it died. Nobody else does where it came back before
 // it was missed, and a zone that is cut off opens no new one in their place.
 func (h *Hub) bury(ctx context.Context) error {
-	var left []*commandv1.SetZoneSession
-	err := h.view(ctx, func(tx *state.Tx) error {
-		for zone, err := range tx.Zones.All(nil) {
-			if err != nil {
-				return err
-			}
-			s, err := tx.Session(zone.GetId())
-			if err == nil && s.Connected && s.ServerID == h.ServerID && !bytes.HasPrefix(s.ID, h.life[:]) {
-				left = append(left, &commandv1.SetZoneSession{
-					ZoneId: zone.GetId(), Session: s.ID, Agent: s.Agent, ServerId: s.ServerID, Incarnation: s.Incarnation,
-					Cause: "SERVER_GONE", Event: &apiv1.Event{Message: "its session ended: the server that held it was started anew"},
-				})
-			}
-		}
-		return nil
+	var open map[string]state.ZoneSession
+	err := h.view(ctx, func(tx *state.Tx) (err error) {
+		open, err = tx.OpenZoneSessions()
+		return err
 	})
-	for _, s := range left {
-		if err == nil {
-			err = h.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: s}})
+	for zone, s := range open {
+		if err == nil && s.ServerID == h.ServerID && !bytes.HasPrefix(s.ID, h.life[:]) {
+			err = h.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
+				ZoneId: zone, Session: s.ID, Agent: s.Agent, ServerId: s.ServerID, Incarnation: s.Incarnation,
+				Cause: "SERVER_GONE", Event: &apiv1.Event{Message: "its session ended: the server that held it was started anew"},
+			}}})
 		}
 	}
 	return err
