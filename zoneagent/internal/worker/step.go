@@ -104,9 +104,6 @@ var errands = map[apiv1.VM_Errand_Kind]struct {
 	apiv1.VM_Errand_DROP:     {drop, stepDrop},
 }
 
-// errand tells whether a move does a VM's errand.
-func (m move) errand() bool { return m == resize || m == keep || m == restore || m == drop }
-
 // next decides. It is pure: the same view gives the same move.
 func (v view) next() move {
 	if v.seen.Power == apiv1.VM_UNKNOWN || v.seen.Power == apiv1.VM_POWER_UNSPECIFIED {
