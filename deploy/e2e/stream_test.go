@@ -14,6 +14,8 @@ type flow struct{ from, to netip.AddrPort }
 type stream struct {
 	opened  bool // its first segment was seen
 	dialled bool // by the end that this flow comes from
+	answers bool // something was acknowledged, by an end that is there
+	stray   string
 	next    uint32
 	early   map[uint32][]byte // by their first number
 	data    []byte
@@ -22,6 +24,7 @@ type stream struct {
 // take adds a segment, which may come twice, late or early.
 func (s *stream) take(p *segment) {
 	seq := p.seq
+	s.answers = s.answers || p.ack && !p.gone
 	if p.syn {
 		s.opened, s.dialled = true, !p.ack
 		s.next, s.early, s.data = seq+1, map[uint32][]byte{}, nil
@@ -87,7 +90,13 @@ func onLegs(frames []frame) *legs {
 			s.dialled = false
 		}
 		if !s.opened && len(p.tcp.payload) > 0 && !p.tcp.gone {
-			l.faults = append(l.faults, fmt.Sprintf("%v: data on a connection that was not seen to open", f))
+			s.stray = f.String()
+		}
+	}
+	for key, s := range l.streams {
+		// The rest of a connection that was open before is sent to an end that is gone, and taken by nobody.
+		if back := l.streams[flow{key.to, key.from}]; s.stray != "" && back != nil && back.answers {
+			l.faults = append(l.faults, s.stray+": data on a connection that was not seen to open")
 		}
 	}
 	return l

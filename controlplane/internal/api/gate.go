@@ -88,6 +88,7 @@ func (g *gate) guardUnary(ctx context.Context, v *visit, req any, next grpc.Unar
 	if err := validate(req.(proto.Message)); err != nil {
 		return nil, err
 	}
+	v.call.Asked.About(req.(proto.Message))
 	if err := g.recordRead(ctx, v, req.(proto.Message)); err != nil {
 		return nil, err
 	}
@@ -127,12 +128,15 @@ func (g *gate) guardStream(v *visit, impl any, ss grpc.ServerStream, next grpc.S
 	defer leave()
 	g.metrics.streams.Inc()
 	defer g.metrics.streams.Dec()
-	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx, gate: g, visit: v, received: func(m proto.Message) error { return g.recordRead(ctx, v, m) }})
+	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx, gate: g, visit: v, received: func(m proto.Message) error {
+		v.call.Asked.About(m)
+		return g.recordRead(ctx, v, m)
+	}})
 	var why *problem.Error
 	if errors.As(context.Cause(ctx), &why) {
 		return why
 	}
-	return err
+	return g.withhold(ctx, v, err)
 }
 
 // admit decides whether the call may go on, and puts what the service needs to know of it into the context.

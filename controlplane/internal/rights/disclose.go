@@ -108,6 +108,33 @@ func redact(m protoreflect.Message, zone string, shown func(string) Shown) {
 	}
 }
 
+// Zones calls yield with each zone that a message tells of, by the name or id that it gives.
+func Zones(m proto.Message, yield func(string)) { zones(m.ProtoReflect(), yield) }
+
+func zones(m protoreflect.Message, yield func(string)) {
+	d := disclosing(m.Descriptor())
+	if d.zone != nil && m.Get(d.zone).String() != "" {
+		yield(m.Get(d.zone).String())
+	}
+	if d.itself {
+		for _, f := range []protoreflect.Name{"name", "id"} {
+			if ref := m.Get(m.Descriptor().Fields().ByName(f)).String(); ref != "" {
+				yield(ref)
+			}
+		}
+	}
+	for _, f := range d.within {
+		switch {
+		case f.IsList():
+			for i := range m.Get(f).List().Len() {
+				zones(m.Get(f).List().Get(i).Message(), yield)
+			}
+		case m.Has(f):
+			zones(m.Get(f).Message(), yield)
+		}
+	}
+}
+
 // disclosure is what there is to take out of messages of one type.
 type disclosure struct {
 	zone   protoreflect.FieldDescriptor // names the zone

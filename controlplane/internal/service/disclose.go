@@ -48,7 +48,7 @@ var spoken = []problem.Code{
 }
 
 // Disclose takes out of an answer, or of a problem that stands in its place, what may not cross to the edge of a zone: the
-// sender's duty, since a broker only lets through or refuses.
+// sender's duty, since a broker only lets through or refuses. A problem may tell of the zones that the call is about.
 func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Message) error {
 	book, err := s.zonesNow(ctx)
 	if err != nil {
@@ -56,7 +56,9 @@ func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Mess
 	}
 	at := book.byID[zoneID]
 	if p, ok := answer.(*apiv1.Problem); ok {
-		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, "").All() {
+		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, func(z *apiv1.Zone) bool {
+			return callOf(ctx).Asked.isAbout(book, z)
+		}).All() {
 			rights.RedactProblem(p)
 		}
 		return nil
@@ -65,11 +67,11 @@ func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Mess
 	return nil
 }
 
-// leastShown is what is shown at a zone's edge of every zone, or of one zone, by name.
-func leastShown(book *zoneBook, at *apiv1.Zone, only string) rights.Shown {
+// leastShown is what is shown at a zone's edge of every zone of those that count.
+func leastShown(book *zoneBook, at *apiv1.Zone, counts func(*apiv1.Zone) bool) rights.Shown {
 	least := rights.Shown{Names: true, Addresses: true, Figures: true}
-	for name, z := range book.byName {
-		if only != "" && name != only {
+	for _, z := range book.byName {
+		if !counts(z) {
 			continue
 		}
 		s := rights.Crosses(z, at)
@@ -89,15 +91,11 @@ func (n noun[M]) withheld(ctx context.Context, scope state.Scope) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	only := ""
-	if n.zone != "" {
-		if z := book.byName[scope[n.zone]]; z != nil {
-			only = z.GetName()
-		} else if z := book.byID[scope[n.zone]]; z != nil {
-			only = z.GetName()
-		}
+	only := book.byName[scope[n.zone]]
+	if only == nil {
+		only = book.byID[scope[n.zone]]
 	}
-	shown := leastShown(book, book.byID[call.ViaZoneID], only)
+	shown := leastShown(book, book.byID[call.ViaZoneID], func(z *apiv1.Zone) bool { return only == nil || z == only })
 	if shown.All() {
 		return nil, nil
 	}

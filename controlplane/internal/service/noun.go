@@ -112,6 +112,9 @@ func (n noun[M]) find(ctx context.Context, tx *state.Tx, name string, at place) 
 	if problem.Is(err, problem.NotFound) {
 		return none, n.refusal(ctx, tx, name, scope, err)
 	}
+	if err == nil {
+		callOf(ctx).Asked.About(m)
+	}
 	return m, err
 }
 

@@ -5,18 +5,25 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 // Asked notes that the decision about an object was asked for while a call was carried out. The gate gives out no answer of a
 // method that needs a permission and forgot to ask.
-type Asked struct{ done atomic.Bool }
+type Asked struct {
+	done  atomic.Bool
+	mu    sync.Mutex
+	zones map[string]bool // by name or id
+}
 
 // Done reports whether it was.
 func (a *Asked) Done() bool { return a != nil && a.done.Load() }
@@ -28,6 +35,35 @@ func (a *Asked) note() {
 	if a != nil {
 		a.done.Store(true)
 	}
+}
+
+// About notes the zones that a message tells of: what the call asks for, or what it found.
+func (a *Asked) About(m proto.Message) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rights.Zones(m, func(zone string) {
+		if a.zones == nil {
+			a.zones = map[string]bool{}
+		}
+		a.zones[zone] = true
+	})
+}
+
+// isAbout reports whether the call is about a zone. One that named none may be about any.
+func (a *Asked) isAbout(book *zoneBook, z *apiv1.Zone) bool {
+	if a == nil {
+		return true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	known := false
+	for ref := range a.zones {
+		known = known || book.byName[ref] != nil || book.byID[ref] != nil
+	}
+	return !known || a.zones[z.GetName()] || a.zones[z.GetId()]
 }
 
 // method is what the API says of the method that ctx's call is of.

@@ -1,0 +1,62 @@
+package api_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// A refusal tells why where the zone that the call is about may be told of, whatever other zones keep to themselves.
+func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	a := w.Admin()
+	w.Roles()
+	kim := w.User("kim", apiv1.User_PERSON)
+	w.Bind("b-kim", "federation-administrator", kim, apiv1.RoleBinding_FEDERATION, "")
+	w.Bind("b-kim-web", "project-operator", kim, apiv1.RoleBinding_PROJECT, "web")
+	if _, err := a.VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")}); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(name string, m proto.Message) string {
+		t.Helper()
+		_, err := callFrom(t.Context(), w, site.Internet.GetId(), name, apiMethods()[name], m, kim)
+		var p *problem.Error
+		if !errors.As(err, &p) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return p.Problem.GetDetail()
+	}
+	grade := func(g apiv1.Zone_Grade) {
+		t.Helper()
+		if _, err := a.Zones.UpdateZone(t.Context(), &apiv1.UpdateZoneRequest{
+			Zone: &apiv1.Zone{Id: "business", Grade: g}, UpdateMask: mask("grade"),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken := &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")}
+	stop := &apiv1.RebootVMRequest{Vm: "web-1", Project: "web"}
+	if _, err := a.Zones.CreateZone(t.Context(), &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "vault", Grade: apiv1.Zone_CLASSIFIED}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(apiv1.VMService_CreateVM_FullMethodName, taken); !strings.Contains(got, "web-1") {
+		t.Errorf("a taken name is told as %q", got)
+	}
+	if got := ask(apiv1.VMService_RebootVM_FullMethodName, stop); !strings.Contains(got, "web-1") {
+		t.Errorf("a VM that is not on is told as %q", got)
+	}
+	grade(apiv1.Zone_CLASSIFIED)
+	if got := ask(apiv1.VMService_CreateVM_FullMethodName, taken); got != "" {
+		t.Errorf("of a classified zone is told: %q", got)
+	}
+	if got := ask(apiv1.VMService_RebootVM_FullMethodName, stop); got != "" {
+		t.Errorf("of a VM in a classified zone is told: %q", got)
+	}
+}
