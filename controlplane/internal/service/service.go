@@ -161,9 +161,9 @@ func New(c Config) *Service {
 	s.brokers = noun[*apiv1.Broker]{Service: s, kind: "broker", topic: "brokers", table: func(tx *state.Tx) state.Table[*apiv1.Broker] { return tx.Brokers }}.watched(brokerChange)
 	s.vms = noun[*apiv1.VM]{Service: s, kind: "vm", topic: "vms", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.VM] { return tx.VMs }}.watched(vmChange)
-	s.operations = noun[*apiv1.Operation]{Service: s, kind: "operation", topic: "operations", project: "project", zone: "zone",
+	s.operations = noun[*apiv1.Operation]{Service: s, kind: "operation", topic: "operations", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Operation] { return tx.Operations }}.watched(operationChange)
-	s.events = noun[*apiv1.Event]{Service: s, kind: "event", topic: "events", project: "project", zone: "zone",
+	s.events = noun[*apiv1.Event]{Service: s, kind: "event", topic: "events", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Event] { return tx.Events }}.watched(eventChange)
 	s.servers = noun[*apiv1.Server]{Service: s, kind: "server", table: func(tx *state.Tx) state.Table[*apiv1.Server] { return tx.Servers }}
 	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", project: "project_id", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
