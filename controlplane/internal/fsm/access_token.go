@@ -46,7 +46,7 @@ func (c *command) deleteAccessToken(in *commandv1.DeleteNoun) (*commandv1.Result
 	if err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.AccessTokens, "access-token", m, m.GetProject(), m.GetZone())
+	return remove(c, c.tx.AccessTokens, "access-token", m)
 }
 
 // projectExists checks that a noun names a project that exists, by id and name.

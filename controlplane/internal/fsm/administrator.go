@@ -70,7 +70,7 @@ func (c *command) deleteAdministrator(in *commandv1.DeleteNoun) (*commandv1.Resu
 	if err := c.tellOfAdministrator(apiv1.Event_WARNING, "administrator.deleted", m, "may no longer administer the federation, by the word of "+c.actor); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Administrators, "administrator", m, "", "")
+	return remove(c, c.tx.Administrators, "administrator", m)
 }
 
 // isPerson checks that somebody who is named is a person; nobody need be named.
@@ -86,5 +86,5 @@ func (c *command) isPerson(userID string) error {
 }
 
 func (c *command) tellOfAdministrator(severity apiv1.Event_Severity, kind string, m *apiv1.Administrator, said string) error {
-	return c.tell(severity, kind, "", "", reference("administrator", m), m.GetName()+" "+said+" (key "+m.GetFingerprint()+")")
+	return c.tell(severity, kind, whereabouts{}, reference("administrator", m), m.GetName()+" "+said+" (key "+m.GetFingerprint()+")")
 }

@@ -199,6 +199,6 @@ func (o *observation) hold(reported *apiv1.VM, why string) error {
 		return err
 	}
 	o.held++
-	return o.tell(apiv1.Event_WARNING, "vm.held", o.zone.GetName(), "", reference("vm", m),
+	return o.tell(apiv1.Event_WARNING, "vm.held", where(o.zone), reference("vm", m),
 		"VM "+strconv.Quote(reported.GetName())+" was found in zone "+o.zone.GetName()+" and is held under its id: "+why)
 }

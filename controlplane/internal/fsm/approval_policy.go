@@ -18,7 +18,7 @@ func (c *command) createApprovalPolicy(in *commandv1.CreateApprovalPolicy) (*com
 	if err := c.version(m, 1, c.actor, c.now); err != nil {
 		return nil, err
 	}
-	return create(c, c.tx.ApprovalPolicies, "approval-policy", m, "", "")
+	return create(c, c.tx.ApprovalPolicies, "approval-policy", m)
 }
 
 // version keeps m as a version of its policy, beside those before it.
@@ -60,5 +60,5 @@ func (c *command) deleteApprovalPolicy(in *commandv1.DeleteNoun) (*commandv1.Res
 	if err := c.tx.ApprovalPolicies.ForgetVersions(m.GetId()); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.ApprovalPolicies, "approval-policy", m, "", "")
+	return remove(c, c.tx.ApprovalPolicies, "approval-policy", m)
 }

@@ -290,7 +290,7 @@ func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) {
 		e.Project, e.ProjectId = op.GetProject(), op.GetProjectId()
 	}
 	if e.GetZone() == "" {
-		e.Zone = op.GetZone()
+		e.Zone, e.ZoneId = op.GetZone(), op.GetZoneId()
 	}
 }
 

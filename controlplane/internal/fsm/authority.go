@@ -36,7 +36,7 @@ func (c *command) addAuthority(in *commandv1.AddAuthority) (*commandv1.Result, e
 	if err := c.tx.PutKeyring(ring); err != nil {
 		return nil, err
 	}
-	return &commandv1.Result{}, c.tell(apiv1.Event_INFO, "federation.authority", "", "", nil,
+	return &commandv1.Result{}, c.tell(apiv1.Event_INFO, "federation.authority", whereabouts{}, nil,
 		"the authority for "+next.GetRole()+" has a successor, which issues from now on")
 }
 
@@ -64,7 +64,7 @@ func (c *command) retireAuthority(in *commandv1.RetireAuthority) (*commandv1.Res
 	if err := c.tx.PutKeyring(ring); err != nil {
 		return nil, err
 	}
-	return &commandv1.Result{}, c.tell(apiv1.Event_INFO, "federation.authority", "", "", nil,
+	return &commandv1.Result{}, c.tell(apiv1.Event_INFO, "federation.authority", whereabouts{}, nil,
 		"a former authority for "+old.GetRole()+" was retired: nothing that it issued is valid any more, and its key is forgotten")
 }
 

@@ -29,6 +29,6 @@ func (c *command) confirmBackup(in *commandv1.Backup) (*commandv1.Result, error)
 	if err := c.tx.ConfirmBackup(); err != nil {
 		return nil, err
 	}
-	return &commandv1.Result{}, c.tell(apiv1.Event_INFO, "federation.backup", "", "", nil,
+	return &commandv1.Result{}, c.tell(apiv1.Event_INFO, "federation.backup", whereabouts{}, nil,
 		"a backup holds everything up to revision "+state.RevisionText(c.tx.Meta().Epoch, revision)+"; zones no longer keep what it has of their journals")
 }

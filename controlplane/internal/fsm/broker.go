@@ -11,7 +11,7 @@ func (c *command) createBroker(in *commandv1.CreateBroker) (*commandv1.Result, e
 		return nil, err
 	}
 	m.Enrolled, m.CreatedAt = false, c.now
-	return create(c, c.tx.Brokers, "broker", m, "", "")
+	return create(c, c.tx.Brokers, "broker", m)
 }
 
 func (c *command) updateBroker(in *commandv1.UpdateBroker) (*commandv1.Result, error) {
@@ -37,7 +37,7 @@ func (c *command) deleteBroker(in *commandv1.DeleteNoun) (*commandv1.Result, err
 	if err := u.refuse("broker", m.GetName()); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Brokers, "broker", m, "", "")
+	return remove(c, c.tx.Brokers, "broker", m)
 }
 
 // enrollBroker notes that the broker has been given a certificate.

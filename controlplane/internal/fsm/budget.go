@@ -108,7 +108,7 @@ func (o *observation) tellLeftOut() error {
 	if err := o.tx.AddTally(o.zone.GetId(), tallyLeftOut, uint64(o.leftOut)); err != nil {
 		return err
 	}
-	return o.tell(apiv1.Event_ERROR, "zone.vms-left-out", o.zone.GetName(), "", reference("zone", o.zone),
+	return o.tell(apiv1.Event_ERROR, "zone.vms-left-out", where(o.zone), reference("zone", o.zone),
 		"zone "+o.zone.GetName()+" reported "+strconv.Itoa(o.leftOut)+" VMs that are not known and beyond the "+strconv.Itoa(maxHeld)+
 			" that are held; delete what is held, or quarantine the zone: when none is held any more, it is asked for all it has")
 }

@@ -13,7 +13,7 @@ func (c *command) createCalendar(in *commandv1.CreateCalendar) (*commandv1.Resul
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Calendars, "calendar", m, "", "")
+	return create(c, c.tx.Calendars, "calendar", m)
 }
 
 func (c *command) updateCalendar(in *commandv1.UpdateCalendar) (*commandv1.Result, error) {
@@ -49,5 +49,5 @@ func (c *command) deleteCalendar(in *commandv1.DeleteNoun) (*commandv1.Result, e
 	if err := u.refuse("calendar", m.GetName()); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Calendars, "calendar", m, "", "")
+	return remove(c, c.tx.Calendars, "calendar", m)
 }

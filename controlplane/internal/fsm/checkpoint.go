@@ -66,6 +66,6 @@ func (c *command) addAuditKey(in *commandv1.AddAuditKey) (*commandv1.Result, err
 	if err := c.tx.PutKeyring(ring); err != nil {
 		return nil, err
 	}
-	return &commandv1.Result{}, c.tell(apiv1.Event_WARNING, "audit.key", "", "", nil,
+	return &commandv1.Result{}, c.tell(apiv1.Event_WARNING, "audit.key", whereabouts{}, nil,
 		"checkpoints of the audit log are signed with "+in.GetKey().GetPublicKey()+" from now on; who verifies exports keeps that key")
 }

@@ -17,7 +17,7 @@ func (c *command) createCluster(in *commandv1.CreateCluster) (*commandv1.Result,
 	}
 	schema.MergeObserved(m, &apiv1.Cluster{})
 	m.Generation, m.CreatedAt = c.generation(), c.now
-	result, err := create(c, c.tx.Clusters, "cluster", m, "", m.GetZone())
+	result, err := create(c, c.tx.Clusters, "cluster", m)
 	if err != nil {
 		return nil, err
 	}
@@ -58,5 +58,5 @@ func (c *command) deleteCluster(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	if err := c.tx.DesireGone(m.GetZoneId(), reference("cluster", m)); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Clusters, "cluster", m, "", m.GetZone())
+	return remove(c, c.tx.Clusters, "cluster", m)
 }

@@ -40,7 +40,7 @@ func (c *command) setZoneCondition(in *commandv1.SetZoneCondition) (*commandv1.R
 	if in.GetOver() {
 		severity, kind, message = apiv1.Event_INFO, "zone.slowed_no_more", "zone "+zone.GetName()+" is not made to wait any more"
 	}
-	return &commandv1.Result{}, c.tell(severity, kind, zone.GetName(), "", reference("zone", zone), message)
+	return &commandv1.Result{}, c.tell(severity, kind, where(zone), reference("zone", zone), message)
 }
 
 // setCondition writes a condition, and reports whether that changes anything. Its time is that of the change.

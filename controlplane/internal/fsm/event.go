@@ -14,7 +14,7 @@ func (c *command) recordEvent(in *commandv1.RecordEvent) (*commandv1.Result, err
 	if e.GetSeverity() == apiv1.Event_SEVERITY_UNSPECIFIED || e.GetType() == "" || e.GetMessage() == "" {
 		return nil, invalid("an event has a severity, a type and a message")
 	}
-	return &commandv1.Result{}, c.tell(e.GetSeverity(), e.GetType(), e.GetZone(), e.GetProject(), e.GetTarget(), e.GetMessage())
+	return &commandv1.Result{}, c.tell(e.GetSeverity(), e.GetType(), where(e), e.GetTarget(), e.GetMessage())
 }
 
 // reportDivergence tells people that the servers' states differ. Whether a server has to stop for it is for replication to
@@ -41,17 +41,18 @@ func (c *command) reportDivergence(in *commandv1.ReportDivergence) (*commandv1.R
 	if len(in.GetAgreed()) > 0 {
 		verdict = strings.Join(wrong, ", ") + " stops: remove it with \"naru server delete\", give it an empty data folder, and let it join anew"
 	}
-	return &commandv1.Result{}, c.tell(apiv1.Event_ERROR, "federation.diverged", "", "", nil,
+	return &commandv1.Result{}, c.tell(apiv1.Event_ERROR, "federation.diverged", whereabouts{}, nil,
 		fmt.Sprintf("the servers' states differ at entry %d of the log: %s; %s", in.GetIndex(), strings.Join(had, ", "), verdict))
 }
 
 // tell stores an event that this command causes.
-func (c *command) tell(severity apiv1.Event_Severity, kind, zone, project string, target *apiv1.Reference, message string) error {
-	return c.keepEvent(c.event(severity, kind, zone, project, target, message))
+func (c *command) tell(severity apiv1.Event_Severity, kind string, at whereabouts, target *apiv1.Reference, message string) error {
+	return c.keepEvent(c.event(severity, kind, at, target, message))
 }
 
-func (c *command) event(severity apiv1.Event_Severity, kind, zone, project string, target *apiv1.Reference, message string) *apiv1.Event {
+func (c *command) event(severity apiv1.Event_Severity, kind string, at whereabouts, target *apiv1.Reference, message string) *apiv1.Event {
 	return &apiv1.Event{
-		Id: c.nextID(), Time: c.now, Severity: severity, Type: kind, Zone: zone, Project: project, Target: target, Message: message,
+		Id: c.nextID(), Time: c.now, Severity: severity, Type: kind, Zone: at.zone, ZoneId: at.zoneID, Project: at.project, ProjectId: at.projectID,
+		Target: target, Message: message,
 	}
 }

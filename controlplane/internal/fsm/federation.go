@@ -72,7 +72,7 @@ func (c *command) beginEpoch(in *commandv1.BeginEpoch) (*commandv1.Result, error
 			return nil, err
 		}
 	}
-	return &commandv1.Result{}, c.tell(apiv1.Event_WARNING, "federation.epoch", "", "", nil,
+	return &commandv1.Result{}, c.tell(apiv1.Event_WARNING, "federation.epoch", whereabouts{}, nil,
 		fmt.Sprintf("epoch %d began: %s", in.GetEpoch(), in.GetReason()))
 }
 

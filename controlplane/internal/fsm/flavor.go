@@ -14,7 +14,7 @@ func (c *command) createFlavor(in *commandv1.CreateFlavor) (*commandv1.Result, e
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Flavors, "flavor", m, "", "")
+	return create(c, c.tx.Flavors, "flavor", m)
 }
 
 func (c *command) updateFlavor(in *commandv1.UpdateFlavor) (*commandv1.Result, error) {
@@ -44,5 +44,5 @@ func (c *command) deleteFlavor(in *commandv1.DeleteNoun) (*commandv1.Result, err
 	if err := u.refuse("flavor", m.GetName()); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Flavors, "flavor", m, "", "")
+	return remove(c, c.tx.Flavors, "flavor", m)
 }

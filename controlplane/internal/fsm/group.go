@@ -14,7 +14,7 @@ func (c *command) createGroup(in *commandv1.CreateGroup) (*commandv1.Result, err
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Groups, "group", m, "", "")
+	return create(c, c.tx.Groups, "group", m)
 }
 
 func (c *command) updateGroup(in *commandv1.UpdateGroup) (*commandv1.Result, error) {
@@ -45,7 +45,7 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	if err := c.unbind(state.Scope{"group_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Groups, "group", m, "", "")
+	return remove(c, c.tx.Groups, "group", m)
 }
 
 // addGroupMember puts a user into a group; one who is in it stays as they are.

@@ -20,7 +20,7 @@ func (c *command) createHost(in *commandv1.CreateHost) (*commandv1.Result, error
 	}
 	schema.MergeObserved(m, &apiv1.Host{})
 	m.Generation, m.CreatedAt, m.Loss = c.generation(), c.now, nil
-	result, err := create(c, c.tx.Hosts, "host", m, "", m.GetZone())
+	result, err := create(c, c.tx.Hosts, "host", m)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (c *command) deleteHost(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.DesireGone(m.GetZoneId(), reference("host", m)); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Hosts, "host", m, "", m.GetZone())
+	return remove(c, c.tx.Hosts, "host", m)
 }
 
 // declareHost notes an administrator's word that a host is lost for good, or takes it back. Its zone acts on it.
@@ -80,7 +80,7 @@ func (c *command) declareHost(in *commandv1.DeclareHost) (*commandv1.Result, err
 		severity, kind, said = apiv1.Event_ERROR, "host.declared_lost", "was declared lost by "
 	}
 	m.Generation = c.generation()
-	if err := c.tell(severity, kind, m.GetZone(), "", reference("host", m), "host "+m.GetName()+" "+said+c.actor+": "+in.GetReason()); err != nil {
+	if err := c.tell(severity, kind, where(m), reference("host", m), "host "+m.GetName()+" "+said+c.actor+": "+in.GetReason()); err != nil {
 		return nil, err
 	}
 	result, err := put(c.tx.Hosts, m)

@@ -12,7 +12,7 @@ func (c *command) createImage(in *commandv1.CreateImage) (*commandv1.Result, err
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Images, "image", m, "", "")
+	return create(c, c.tx.Images, "image", m)
 }
 
 func (c *command) updateImage(in *commandv1.UpdateImage) (*commandv1.Result, error) {
@@ -43,5 +43,5 @@ func (c *command) deleteImage(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	if err := u.refuse("image", m.GetName()); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Images, "image", m, "", "")
+	return remove(c, c.tx.Images, "image", m)
 }

@@ -165,12 +165,12 @@ func (c *command) acceptJoin(in *commandv1.AcceptJoin) (*commandv1.Result, error
 				return nil, err
 			}
 		}
-		if err := c.tell(apiv1.Event_INFO, "zone.agent-accepted", zone.GetName(), "", reference("zone", zone),
+		if err := c.tell(apiv1.Event_INFO, "zone.agent-accepted", where(zone), reference("zone", zone),
 			"agent "+in.GetAgent()+" was let in by "+c.actor); err != nil {
 			return nil, err
 		}
 	}
-	op, err := c.done("zone.accept", reference("zone", zone), "", zone.GetName())
+	op, err := c.done("zone.accept", reference("zone", zone), where(zone))
 	if err != nil {
 		return nil, err
 	}
@@ -215,10 +215,10 @@ func (c *command) revoke(in *commandv1.Revoke) (*commandv1.Result, error) {
 			return nil, err
 		}
 	}
-	if err := c.tell(apiv1.Event_WARNING, "zone.revoked", zone.GetName(), "", reference("zone", zone), who+" was revoked by "+c.actor); err != nil {
+	if err := c.tell(apiv1.Event_WARNING, "zone.revoked", where(zone), reference("zone", zone), who+" was revoked by "+c.actor); err != nil {
 		return nil, err
 	}
-	op, err := c.done("zone.revoke", reference("zone", zone), "", zone.GetName())
+	op, err := c.done("zone.revoke", reference("zone", zone), where(zone))
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (c *command) appendJournal(in *commandv1.AppendJournal) (*commandv1.Result,
 	}
 	if lost > 0 {
 		point = lost
-		err := c.tell(apiv1.Event_ERROR, "zone.journal-lost", zone.GetName(), "", reference("zone", zone),
+		err := c.tell(apiv1.Event_ERROR, "zone.journal-lost", where(zone), reference("zone", zone),
 			fmt.Sprintf("entries up to %d of journal %s/%s were acknowledged in an earlier epoch and are gone", lost, j.Origin, j.Stream))
 		if err != nil {
 			return nil, err
@@ -112,7 +112,7 @@ func (c *command) acceptReport(zone *apiv1.Zone, e *linkv1.JournalEntry, r *link
 		return "there is no operation " + r.GetOperationId(), nil
 	case err != nil:
 		return "", err
-	case op.GetZone() != zone.GetName():
+	case op.GetZoneId() != zone.GetId():
 		return "operation " + r.GetOperationId() + " is not in zone " + zone.GetName(), nil
 	case op.GetDone():
 		return "operation " + r.GetOperationId() + " is done", nil
@@ -144,7 +144,7 @@ func (c *command) acceptEvent(zone *apiv1.Zone, m *apiv1.Event) (string, error) 
 	} else if !missing(err) {
 		return "", err
 	}
-	m.Zone = zone.GetName()
+	m.Zone, m.ZoneId = zone.GetName(), zone.GetId()
 	if later(m.GetTime(), c.now) {
 		m.Time = c.now // what is said to happen in the future would never be old enough to be forgotten
 	}

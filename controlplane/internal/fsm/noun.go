@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -18,6 +20,30 @@ type named interface {
 
 func reference[M named](kind string, m M) *apiv1.Reference {
 	return &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetName()}
+}
+
+// whereabouts says whose and where something is. Names are for people; who may see it goes by the ids, since what is made anew
+// under the name of what was deleted is something else.
+type whereabouts struct{ project, projectID, zone, zoneID string }
+
+// where says whose and where a noun is, as its fields do.
+func where(m proto.Message) whereabouts {
+	switch m := m.(type) {
+	case *apiv1.Project:
+		return whereabouts{project: m.GetName(), projectID: m.GetId()}
+	case *apiv1.Zone:
+		return whereabouts{zone: m.GetName(), zoneID: m.GetId()}
+	case *apiv1.RoleBinding:
+		switch m.GetScope() {
+		case apiv1.RoleBinding_PROJECT:
+			return whereabouts{project: m.GetPlace(), projectID: m.GetPlaceId()}
+		case apiv1.RoleBinding_ZONE:
+			return whereabouts{zone: m.GetPlace(), zoneID: m.GetPlaceId()}
+		}
+		return whereabouts{}
+	}
+	r := m.ProtoReflect()
+	return whereabouts{project: textOf(r, "project"), projectID: textOf(r, "project_id"), zone: textOf(r, "zone"), zoneID: textOf(r, "zone_id")}
 }
 
 // mayCreate checks that a noun has an id and a name, and that both are free; the name within scope.
@@ -127,11 +153,11 @@ func (u *uses) refuse(kind, name string) error {
 }
 
 // remove deletes a noun at once and makes the operation that says so.
-func remove[M named](c *command, t state.Table[M], kind string, m M, project, zone string) (*commandv1.Result, error) {
+func remove[M named](c *command, t state.Table[M], kind string, m M) (*commandv1.Result, error) {
 	if err := t.Delete(m.GetId()); err != nil {
 		return nil, err
 	}
-	op, err := c.done(kind+".delete", reference(kind, m), project, zone)
+	op, err := c.done(kind+".delete", reference(kind, m), where(m))
 	if err != nil {
 		return nil, err
 	}
@@ -139,11 +165,11 @@ func remove[M named](c *command, t state.Table[M], kind string, m M, project, zo
 }
 
 // create stores a new noun and makes the operation that says so.
-func create[M named](c *command, t state.Table[M], kind string, m M, project, zone string) (*commandv1.Result, error) {
+func create[M named](c *command, t state.Table[M], kind string, m M) (*commandv1.Result, error) {
 	if err := t.Put(m); err != nil {
 		return nil, err
 	}
-	op, err := c.done(kind+".create", reference(kind, m), project, zone)
+	op, err := c.done(kind+".create", reference(kind, m), where(m))
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func (o *observation) tellRefused() error {
 	if o.refused == 0 {
 		return nil
 	}
-	return o.tell(apiv1.Event_WARNING, "zone.report-refused", o.zone.GetName(), "", reference("zone", o.zone),
+	return o.tell(apiv1.Event_WARNING, "zone.report-refused", where(o.zone), reference("zone", o.zone),
 		"zone "+o.zone.GetName()+" reported "+strconv.Itoa(o.refused)+" objects that are not its own; the first: "+o.first)
 }
 
@@ -336,7 +336,7 @@ func (o *observation) markAbsent() error {
 	if restored {
 		message += "Each is kept as the restored backup has it, and " + notMadeAnew + ". "
 	}
-	return o.tell(apiv1.Event_WARNING, "zone.vms-absent", o.zone.GetName(), "", reference("zone", o.zone), message+"The first:"+names)
+	return o.tell(apiv1.Event_WARNING, "zone.vms-absent", where(o.zone), reference("zone", o.zone), message+"The first:"+names)
 }
 
 // acknowledgeDesired notes how far the zone has what it should hold.

@@ -18,7 +18,7 @@ func (c *command) createOffering(in *commandv1.CreateOffering) (*commandv1.Resul
 		return nil, err
 	}
 	drafted(m, &apiv1.Offering{CreatedBy: c.actor, CreatedAt: c.now}, 1)
-	return create(c, c.tx.Offerings, "offering", m, "", "")
+	return create(c, c.tx.Offerings, "offering", m)
 }
 
 // drafted makes m a version that is being written of an offering that is there.
@@ -119,7 +119,7 @@ func (c *command) deleteOffering(in *commandv1.DeleteOffering) (*commandv1.Resul
 		return nil, err
 	}
 	if m.GetState() == apiv1.Offering_DRAFT {
-		return remove(c, c.tx.Offerings, "offering", m, "", "")
+		return remove(c, c.tx.Offerings, "offering", m)
 	}
 	if !in.GetDraft() {
 		return nil, problem.Newf(problem.InUse, "Retire it, so that nobody can ask for it: naru catalog retire "+m.GetName()+".",
@@ -135,7 +135,7 @@ func (c *command) deleteOffering(in *commandv1.DeleteOffering) (*commandv1.Resul
 	if err := c.tx.Offerings.Put(m); err != nil {
 		return nil, err
 	}
-	op, err := c.done("offering.delete", reference("offering", m), "", "")
+	op, err := c.done("offering.delete", reference("offering", m), whereabouts{})
 	if err != nil {
 		return nil, err
 	}

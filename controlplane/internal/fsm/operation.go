@@ -12,7 +12,7 @@ import (
 const maxSteps = 64
 
 // open makes an operation that goes on. Its id comes from the proposer.
-func (c *command) open(id, kind string, target *apiv1.Reference, project, zone string, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
+func (c *command) open(id, kind string, target *apiv1.Reference, at whereabouts, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
 	if id == "" || kind == "" {
 		return nil, invalid("an operation without id or kind cannot be made")
 	}
@@ -21,19 +21,19 @@ func (c *command) open(id, kind string, target *apiv1.Reference, project, zone s
 	} else if !missing(err) {
 		return nil, err
 	}
-	return c.accepted(id, kind, target, project, zone, deadline), nil
+	return c.accepted(id, kind, target, at, deadline), nil
 }
 
-func (c *command) accepted(id, kind string, target *apiv1.Reference, project, zone string, deadline *timestamppb.Timestamp) *apiv1.Operation {
+func (c *command) accepted(id, kind string, target *apiv1.Reference, at whereabouts, deadline *timestamppb.Timestamp) *apiv1.Operation {
 	return &apiv1.Operation{
-		Id: id, Kind: kind, Target: target, Project: project, Zone: zone, CreatedBy: c.actor, CreatedAt: c.now, Deadline: deadline,
+		Id: id, Kind: kind, Target: target, Project: at.project, ProjectId: at.projectID, Zone: at.zone, ZoneId: at.zoneID, CreatedBy: c.actor, CreatedAt: c.now, Deadline: deadline,
 		Steps: []*apiv1.Operation_Step{{Name: "accepted", State: apiv1.Operation_Step_DONE, At: c.now}},
 	}
 }
 
 // done stores the operation of what was done at once. Its id is the command's.
-func (c *command) done(kind string, target *apiv1.Reference, project, zone string) (*apiv1.Operation, error) {
-	op := c.accepted(c.ownID(), kind, target, project, zone, nil)
+func (c *command) done(kind string, target *apiv1.Reference, at whereabouts) (*apiv1.Operation, error) {
+	op := c.accepted(c.ownID(), kind, target, at, nil)
 	return op, c.finish(op, nil)
 }
 

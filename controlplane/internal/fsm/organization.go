@@ -25,7 +25,7 @@ func (c *command) createOrganization(in *commandv1.CreateOrganization) (*command
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Organizations, "organization", m, "", "")
+	return create(c, c.tx.Organizations, "organization", m)
 }
 
 func (c *command) updateOrganization(in *commandv1.UpdateOrganization) (*commandv1.Result, error) {
@@ -90,7 +90,7 @@ func (c *command) deleteOrganization(in *commandv1.DeleteNoun) (*commandv1.Resul
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Organizations, "organization", m, "", "")
+	return remove(c, c.tx.Organizations, "organization", m)
 }
 
 // organizationExists checks that a noun names an organization that exists, by id and name.

@@ -14,7 +14,7 @@ func (c *command) createProject(in *commandv1.CreateProject) (*commandv1.Result,
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Projects, "project", m, m.GetName(), "")
+	return create(c, c.tx.Projects, "project", m)
 }
 
 func (c *command) updateProject(in *commandv1.UpdateProject) (*commandv1.Result, error) {
@@ -50,5 +50,5 @@ func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Projects, "project", m, m.GetName(), "")
+	return remove(c, c.tx.Projects, "project", m)
 }

@@ -170,9 +170,7 @@ func (o *observation) takeReservation(reported *apiv1.Reservation) error {
 	default:
 		return nil // what was asked for here
 	}
-	e := o.event(severity, kind, o.zone.GetName(), next.GetProject(), referenceReservation(next), message)
-	e.ProjectId = next.GetProjectId()
-	return o.keepEvent(e)
+	return o.tell(severity, kind, where(next), referenceReservation(next), message)
 }
 
 // forgetReservations forgets those whose time was over long ago, and has their zones forget them.

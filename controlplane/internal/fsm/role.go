@@ -16,7 +16,7 @@ func (c *command) createRole(in *commandv1.CreateRole) (*commandv1.Result, error
 		return nil, err
 	}
 	m.BuiltIn, m.Edition, m.CreatedAt = false, 0, c.now
-	return create(c, c.tx.Roles, "role", m, "", "")
+	return create(c, c.tx.Roles, "role", m)
 }
 
 func (c *command) updateRole(in *commandv1.UpdateRole) (*commandv1.Result, error) {
@@ -51,7 +51,7 @@ func (c *command) deleteRole(in *commandv1.DeleteNoun) (*commandv1.Result, error
 		return nil, problem.Newf(problem.InUse, "Delete what binds it first: naru role-binding list --filter role="+m.GetName()+".",
 			"role %s is bound %d times", m.GetName(), bound)
 	}
-	return remove(c, c.tx.Roles, "role", m, "", "")
+	return remove(c, c.tx.Roles, "role", m)
 }
 
 // ofOneself refuses to touch a role that comes with Naru.
@@ -69,7 +69,7 @@ func (c *command) setBuiltInRoles(in *commandv1.SetBuiltInRoles) (*commandv1.Res
 		was, err := c.tx.Roles.ByName(m.GetName(), nil)
 		switch {
 		case err == nil && !was.GetBuiltIn():
-			err := c.tell(apiv1.Event_WARNING, "role.name_taken", "", "", reference("role", was),
+			err := c.tell(apiv1.Event_WARNING, "role.name_taken", whereabouts{}, reference("role", was),
 				"Naru has a role "+m.GetName()+" of its own now, which the role of this name here stands in the way of")
 			if err != nil {
 				return nil, err

@@ -59,7 +59,7 @@ func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1
 	if err := c.tx.RoleBindings.Put(m); err != nil {
 		return nil, err
 	}
-	op, err := c.done("role-binding.create", bindingReference(m), projectOf(m), zoneOf(m))
+	op, err := c.done("role-binding.create", bindingReference(m), where(m))
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (c *command) deleteRoleBinding(in *commandv1.DeleteNoun) (*commandv1.Result
 	if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
 		return nil, err
 	}
-	op, err := c.done("role-binding.delete", bindingReference(m), projectOf(m), zoneOf(m))
+	op, err := c.done("role-binding.delete", bindingReference(m), where(m))
 	if err != nil {
 		return nil, err
 	}
@@ -175,23 +175,9 @@ func (c *command) tellOfBinding(kind string, m *apiv1.RoleBinding, verb string) 
 	if m.GetScope() != apiv1.RoleBinding_FEDERATION {
 		return nil
 	}
-	return c.tell(apiv1.Event_WARNING, kind, "", "", bindingReference(m), m.GetUser()+m.GetGroup()+" "+verb+" the role "+m.GetRole()+" in the federation, by the word of "+c.actor)
+	return c.tell(apiv1.Event_WARNING, kind, whereabouts{}, bindingReference(m), m.GetUser()+m.GetGroup()+" "+verb+" the role "+m.GetRole()+" in the federation, by the word of "+c.actor)
 }
 
 func bindingReference(m *apiv1.RoleBinding) *apiv1.Reference {
 	return &apiv1.Reference{Kind: "role-binding", Id: m.GetId(), Name: m.GetUser() + m.GetGroup() + "/" + m.GetRole()}
-}
-
-func projectOf(m *apiv1.RoleBinding) string {
-	if m.GetScope() == apiv1.RoleBinding_PROJECT {
-		return m.GetPlace()
-	}
-	return ""
-}
-
-func zoneOf(m *apiv1.RoleBinding) string {
-	if m.GetScope() == apiv1.RoleBinding_ZONE {
-		return m.GetPlace()
-	}
-	return ""
 }

@@ -32,8 +32,8 @@ func (c *command) deleteServer(in *commandv1.DeleteNoun) (*commandv1.Result, err
 	if err != nil {
 		return nil, err
 	}
-	if err := c.tell(apiv1.Event_WARNING, "server.deleted", "", "", reference("server", m), "server "+m.GetName()+" was deleted by "+c.actor); err != nil {
+	if err := c.tell(apiv1.Event_WARNING, "server.deleted", whereabouts{}, reference("server", m), "server "+m.GetName()+" was deleted by "+c.actor); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Servers, "server", m, "", "")
+	return remove(c, c.tx.Servers, "server", m)
 }

@@ -62,7 +62,7 @@ func (c *command) deleteSnapshot(in *commandv1.DeleteSnapshot) (*commandv1.Resul
 		}
 	}
 	if s.GetState() == apiv1.Snapshot_ERROR {
-		return remove(c, c.tx.Snapshots, "snapshot", s, s.GetProject(), s.GetZone())
+		return remove(c, c.tx.Snapshots, "snapshot", s)
 	}
 	vm, err := c.mayErrand(s.GetVmId(), "")
 	if err != nil {

@@ -19,7 +19,7 @@ func (c *command) createUser(in *commandv1.CreateUser) (*commandv1.Result, error
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Users, "user", m, "", "")
+	return create(c, c.tx.Users, "user", m)
 }
 
 func (c *command) updateUser(in *commandv1.UpdateUser) (*commandv1.Result, error) {
@@ -94,5 +94,5 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.unbind(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Users, "user", m, "", "")
+	return remove(c, c.tx.Users, "user", m)
 }

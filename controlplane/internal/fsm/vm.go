@@ -212,11 +212,10 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 
 // openOn makes an operation on a VM. Where its zone is away, the first step says so.
 func (c *command) openOn(m *apiv1.VM, id, kind string, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
-	op, err := c.open(id, kind, reference("vm", m), m.GetProject(), m.GetZone(), deadline)
+	op, err := c.open(id, kind, reference("vm", m), where(m), deadline)
 	if err != nil {
 		return nil, err
 	}
-	op.ProjectId = m.GetProjectId()
 	zone, err := c.tx.Zones.Get(m.GetZoneId())
 	if err != nil {
 		return nil, orNotFound(err, "zone", m.GetZone())
@@ -229,9 +228,9 @@ func (c *command) openOn(m *apiv1.VM, id, kind string, deadline *timestamppb.Tim
 
 // tellOfVM stores an event about a VM, which belongs to the VM's project.
 func (c *command) tellOfVM(severity apiv1.Event_Severity, kind string, zone *apiv1.Zone, m *apiv1.VM, message string) error {
-	e := c.event(severity, kind, zone.GetName(), m.GetProject(), reference("vm", m), message)
-	e.ProjectId = m.GetProjectId()
-	return c.keepEvent(e)
+	told := where(m)
+	told.zone, told.zoneID = zone.GetName(), zone.GetId()
+	return c.tell(severity, kind, told, reference("vm", m), message)
 }
 
 // orderVM appends an action that is no state to the journal of the VM's zone.

@@ -43,7 +43,7 @@ func (c *command) consumeWithheld(in *commandv1.ConsumeWithheld) (*commandv1.Res
 	if err := c.tx.Reject(j, entry.GetSequence(), reason, keepRejected); err != nil {
 		return nil, err
 	}
-	if err := c.tell(apiv1.Event_ERROR, "zone.journal-withheld", zone.GetName(), "", reference("zone", zone),
+	if err := c.tell(apiv1.Event_ERROR, "zone.journal-withheld", where(zone), reference("zone", zone),
 		fmt.Sprintf("entry %d of journal %s/%s was %s", entry.GetSequence(), j.Origin, j.Stream, reason)); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (c *command) createZone(in *commandv1.CreateZone) (*commandv1.Result, error
 	if err := c.maintain(&apiv1.Zone{}, m); err != nil {
 		return nil, err
 	}
-	result, err := create(c, c.tx.Zones, "zone", m, "", m.GetName())
+	result, err := create(c, c.tx.Zones, "zone", m)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (c *command) maintain(was, next *apiv1.Zone) error {
 	if next.GetAdminReason() != "" {
 		said += ": " + next.GetAdminReason()
 	}
-	return c.tell(apiv1.Event_WARNING, kind, next.GetName(), "", reference("zone", next), said)
+	return c.tell(apiv1.Event_WARNING, kind, where(next), reference("zone", next), said)
 }
 
 // settleZone gives a zone the state that follows from its members, its session and what an administrator wants.
@@ -138,7 +138,7 @@ func (c *command) liftQuarantine(in *commandv1.LiftQuarantine) (*commandv1.Resul
 	if err := c.settleZone(m); err != nil {
 		return nil, err
 	}
-	if err := c.tell(apiv1.Event_WARNING, "zone.quarantine_lifted", m.GetName(), "", reference("zone", m),
+	if err := c.tell(apiv1.Event_WARNING, "zone.quarantine_lifted", where(m), reference("zone", m),
 		"the quarantine of zone "+m.GetName()+" ("+was+") was lifted by "+c.actor+": "+in.GetReason()); err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Zones, "zone", m, "", m.GetName())
+	return remove(c, c.tx.Zones, "zone", m)
 }
 
 // quarantineZone stops the exchange with a zone until an administrator has looked.
@@ -216,7 +216,7 @@ func (c *command) quarantineZone(in *commandv1.QuarantineZone) (*commandv1.Resul
 	if err != nil {
 		return nil, err
 	}
-	return result, c.tell(apiv1.Event_ERROR, "zone.quarantined", m.GetName(), "", reference("zone", m), "zone "+m.GetName()+" was quarantined by "+c.actor+": "+in.GetReason())
+	return result, c.tell(apiv1.Event_ERROR, "zone.quarantined", where(m), reference("zone", m), "zone "+m.GetName()+" was quarantined by "+c.actor+": "+in.GetReason())
 }
 
 // setZoneState moves a zone; the time is that of the change, not of its repetition.

@@ -93,7 +93,7 @@ func (c *command) changedSession(was, zone *apiv1.Zone, given *apiv1.Event, seve
 		if given.GetMessage() != "" {
 			message = given.GetMessage()
 		}
-		if err := c.tell(severity, kind, zone.GetName(), "", reference("zone", zone), message); err != nil {
+		if err := c.tell(severity, kind, where(zone), reference("zone", zone), message); err != nil {
 			return nil, err
 		}
 	}
@@ -110,6 +110,6 @@ func (c *command) meetIncarnation(zone *apiv1.Zone, incarnation string) error {
 	if was == "" {
 		return nil
 	}
-	return c.tell(apiv1.Event_WARNING, "zone.incarnation", zone.GetName(), "", reference("zone", zone),
+	return c.tell(apiv1.Event_WARNING, "zone.incarnation", where(zone), reference("zone", zone),
 		"the store of zone "+zone.GetName()+" began a new life; the zone reports all it has")
 }

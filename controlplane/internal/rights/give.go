@@ -29,7 +29,8 @@ func (r *Rights) lacks(role *apiv1.Role, scope apiv1.RoleBinding_Scope, id strin
 	giver.subject.Grants = nil
 	for _, g := range r.subject.Grants {
 		zone, owner := Asks(g.Role)
-		if (zone || owner || g.Role.GetCondition() != "") && g.Role.GetId() != role.GetId() {
+		same := g.Role.GetId() == role.GetId() && g.Role.GetCondition() == role.GetCondition()
+		if (zone || owner || g.Role.GetCondition() != "") && !same {
 			continue
 		}
 		if end := g.Binding.GetExpiresAt(); end != nil && (until.IsZero() || end.AsTime().Before(until)) {
@@ -63,6 +64,9 @@ func (r *Rights) unconditional(permission string, m Method) Reach {
 	}
 	if r.refuses(m) != "" {
 		return nil
+	}
+	if r.subject.Only != nil {
+		out = out.within(*r.subject.Only)
 	}
 	return out.simplified()
 }

@@ -263,6 +263,8 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 	has := kim(bound(role("a", "", "vm.*", "role-binding.*"), inOrganization, "bureau"), bound(role("b", "", "host.read"), inZone, "business"),
 		bound(role("c", "resource.zone_grade <= 1", "snapshot.*", "image.update"), inFederation, ""))
 	short := kim(ending)
+	token := kim(bound(role("c", "resource.zone_grade <= 1", "image.update"), inFederation, ""))
+	token.Only = &web
 	m := method(t, "RoleBindingService/CreateRoleBinding")
 	for about, c := range map[string]struct {
 		giver Subject
@@ -283,6 +285,9 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 		"all":                                  {has, role("x", "", "*"), inProject, "p-web", time.Time{}, false},
 		"what one has on a condition":          {has, role("x", "", "image.update"), inZone, "z-in", time.Time{}, false},
 		"the same role, on the same condition": {has, role("c", "resource.zone_grade <= 1", "image.update"), inFederation, "", time.Time{}, true},
+		"the same role, on a wider condition":  {has, role("c", "resource.zone_grade <= 3", "image.update"), inFederation, "", time.Time{}, false},
+		"it, with a token of one project":      {token, role("c", "resource.zone_grade <= 1", "image.update"), inProject, "p-db", time.Time{}, false},
+		"and in that project":                  {token, role("c", "resource.zone_grade <= 1", "image.update"), inProject, "p-web", time.Time{}, true},
 		"for ever, what one has for a while":   {short, role("x", "", "vm.read"), inProject, "p-web", time.Time{}, false},
 		"for longer":                           {short, role("x", "", "vm.read"), inProject, "p-web", end.Add(time.Second), false},
 		"for as long":                          {short, role("x", "", "vm.read"), inProject, "p-web", end, true},

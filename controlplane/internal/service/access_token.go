@@ -75,12 +75,13 @@ func (s accessTokenService) CreateAccessToken(ctx context.Context, r *apiv1.Crea
 			}
 			t.Project, t.ProjectId = p.GetName(), p.GetId()
 		}
+		var as *apiv1.User
 		if t.GetUser() != "" {
-			u, err := s.service(ctx, tx, t.GetUser())
-			if err != nil {
+			var err error
+			if as, err = s.service(ctx, tx, t.GetUser()); err != nil {
 				return nil, inField(err, "user")
 			}
-			t.User, t.UserId = u.GetName(), u.GetId()
+			t.User, t.UserId = as.GetName(), as.GetId()
 		}
 		if t.GetZone() != "" {
 			z, err := s.zones.find(ctx, tx, t.GetZone(), place{})
@@ -88,6 +89,9 @@ func (s accessTokenService) CreateAccessToken(ctx context.Context, r *apiv1.Crea
 				return nil, inField(err, "zone")
 			}
 			t.Zone, t.ZoneId = z.GetName(), z.GetId()
+		}
+		if err := s.mayMakeToken(ctx, tx, t, as); err != nil {
+			return nil, err
 		}
 		t.CreatedBy = callOf(ctx).Principal.Actor
 		var err error
@@ -138,7 +142,7 @@ func (s accessTokenService) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) 
 	})
 }
 
-// service finds the user as whom a token acts. Who may change the user may give it tokens, since with one they act as it.
+// service finds the user as whom a token acts: one that the caller may change.
 func (s accessTokenService) service(ctx context.Context, tx *state.Tx, name string) (*apiv1.User, error) {
 	table, err := s.users.narrowedTo(ctx, tx, "user.update")
 	if err != nil {

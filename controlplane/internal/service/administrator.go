@@ -61,6 +61,9 @@ func (s administratorService) CreateAdministrator(ctx context.Context, r *apiv1.
 		return nil, err
 	}
 	result, err := s.administrators.create(ctx, r, r.GetAdministrator(), func(tx *state.Tx, m *apiv1.Administrator) (state.Scope, error) {
+		if err := s.mayLetAdminister(ctx, tx, until.AsTime()); err != nil {
+			return nil, err
+		}
 		m.Fingerprint, m.ExpiresAt = fingerprint, until
 		u, err := s.person(tx, m.GetUser())
 		m.User, m.UserId = u.GetName(), u.GetId()
@@ -81,6 +84,9 @@ func (s administratorService) RenewAdministrator(ctx context.Context, r *apiv1.R
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, err := s.administrators.find(ctx, tx, r.GetAdministrator(), place{})
 		if err != nil {
+			return nil, err
+		}
+		if err := s.mayLetAdminister(ctx, tx, until.AsTime()); err != nil {
 			return nil, err
 		}
 		u, err := s.person(tx, r.GetUser())

@@ -28,6 +28,10 @@ type noun[M state.Noun] struct {
 	// own is the column that says which user's own it is; empty where it is nobody's. parent is the column that says under which
 	// organization a new one lies, where the column of organizations names itself.
 	own, parent string
+	// guard, where set, refuses to change or delete one that the caller has to leave alone.
+	guard func(context.Context, *state.Tx, M) error
+	// under, where set, says below which organization one stands, by id, and what in a binding names it with all in it.
+	under func(M) (organization string, it *apiv1.RoleBinding)
 	// columns, where set, says what columns hold that are no fields.
 	columns func(m M, column string) (value string, ok bool)
 	// wrap makes the message of a watch; feed follows the changes. Both are nil where there is no watch.
@@ -310,6 +314,9 @@ func (n noun[M]) update(ctx context.Context, req proto.Message, sent M, mask *fi
 		if err := n.matches(ctx, stored); err != nil {
 			return nil, err
 		}
+		if err := n.mayTouch(ctx, tx, stored); err != nil {
+			return nil, err
+		}
 		changed := proto.CloneOf(stored)
 		if err := schema.ApplyUpdate(changed, sent, mask); err != nil {
 			return nil, err
@@ -336,6 +343,13 @@ func (n noun[M]) update(ctx context.Context, req proto.Message, sent M, mask *fi
 	return n.shown(ctx, r)
 }
 
+func (n noun[M]) mayTouch(ctx context.Context, tx *state.Tx, m M) error {
+	if n.guard == nil {
+		return nil
+	}
+	return n.guard(ctx, tx, m)
+}
+
 // matches compares the call's If-Match with what is stored.
 func (n noun[M]) matches(ctx context.Context, stored M) error {
 	want := callOf(ctx).IfMatch
@@ -354,6 +368,9 @@ func (n noun[M]) remove(ctx context.Context, req proto.Message, name string, at 
 			return nil, err
 		}
 		if err := n.matches(ctx, m); err != nil {
+			return nil, err
+		}
+		if err := n.mayTouch(ctx, tx, m); err != nil {
 			return nil, err
 		}
 		target.Id, target.Name = m.GetId(), m.ProtoReflect().Get(fieldOf(m, "name")).String()

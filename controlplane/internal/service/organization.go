@@ -70,6 +70,10 @@ func (s organizationService) DeleteOrganization(ctx context.Context, r *apiv1.De
 	return &apiv1.DeleteOrganizationResponse{Operation: op}, err
 }
 
+func organizationUnder(m *apiv1.Organization) (string, *apiv1.RoleBinding) {
+	return m.GetParentId(), &apiv1.RoleBinding{Scope: apiv1.RoleBinding_ORGANIZATION, PlaceId: m.GetId(), Place: m.GetName()}
+}
+
 // parentOf resolves the organization that m is to stand below.
 func (s organizationService) parentOf(tx *state.Tx, m *apiv1.Organization) error {
 	if m.GetParent() == "" {

@@ -60,6 +60,10 @@ func (s projectService) DeleteProject(ctx context.Context, r *apiv1.DeleteProjec
 	return &apiv1.DeleteProjectResponse{Operation: op}, err
 }
 
+func projectUnder(m *apiv1.Project) (string, *apiv1.RoleBinding) {
+	return m.GetOrganizationId(), &apiv1.RoleBinding{Scope: apiv1.RoleBinding_PROJECT, PlaceId: m.GetId(), Place: m.GetName()}
+}
+
 // ownerOf resolves the organization that a project belongs to.
 func (s projectService) ownerOf(tx *state.Tx, m *apiv1.Project) error {
 	o, err := s.organization(tx, m.GetOrganization())

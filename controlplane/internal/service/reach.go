@@ -200,8 +200,21 @@ func (n noun[M]) mayMake(ctx context.Context, tx *state.Tx, m M) error {
 	return r.Missing(method(ctx), n.whereabouts(m))
 }
 
-// mayMove refuses to put a noun under an organization in which the caller may not do what the call does.
+// mayMove refuses to put a noun under an organization in which the caller may not do what the call does, or where it would be in
+// reach of more than the caller can reach it with.
 func (n noun[M]) mayMove(ctx context.Context, tx *state.Tx, was, is M) error {
+	if err := n.mayPut(ctx, tx, was, is); err != nil || n.under == nil {
+		return err
+	}
+	from, _ := n.under(was)
+	to, it := n.under(is)
+	if from == to {
+		return nil
+	}
+	return n.mayPutUnder(ctx, tx, from, to, it)
+}
+
+func (n noun[M]) mayPut(ctx context.Context, tx *state.Tx, was, is M) error {
 	column := n.organization
 	if n.parent != "" {
 		column = n.parent

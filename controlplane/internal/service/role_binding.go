@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -127,57 +126,6 @@ func (s roleBindingService) resolvePlace(ctx context.Context, tx *state.Tx, m *a
 	}
 	m.Place, m.PlaceId = z.GetName(), z.GetId()
 	return inField(err, "place")
-}
-
-// mayGive refuses to give what the caller does not have.
-func (s *Service) mayGive(ctx context.Context, tx *state.Tx, role *apiv1.Role, m *apiv1.RoleBinding) error {
-	r, err := s.rightsOf(ctx, tx)
-	if err != nil {
-		return err
-	}
-	var until time.Time
-	if m.GetExpiresAt() != nil {
-		until = m.GetExpiresAt().AsTime()
-	}
-	return r.MayGive(role, m.GetScope(), m.GetPlaceId(), m.GetPlace(), until, method(ctx))
-}
-
-// mayGiveAll refuses what would give the caller, or somebody they choose, rights that the caller does not have: those of a
-// group, where somebody is put into it; those of a user, where their password or their second factor is set.
-func (s *Service) mayGiveAll(ctx context.Context, tx *state.Tx, scope state.Scope) error {
-	for b, err := range tx.RoleBindings.All(scope) {
-		if err != nil {
-			return err
-		}
-		role, err := tx.Roles.Get(b.GetRoleId())
-		if err != nil {
-			return err
-		}
-		if err := s.mayGive(ctx, tx, role, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mayActAs refuses to take over a user who has rights that the caller does not have.
-func (s *Service) mayActAs(ctx context.Context, tx *state.Tx, user *apiv1.User) error {
-	if user.GetId() == callOf(ctx).Principal.UserID {
-		return nil
-	}
-	if err := s.mayGiveAll(ctx, tx, state.Scope{"user_id": user.GetId()}); err != nil {
-		return err
-	}
-	groups, err := tx.GroupsOf(user.GetId())
-	if err != nil {
-		return err
-	}
-	for _, id := range groups {
-		if err := s.mayGiveAll(ctx, tx, state.Scope{"group_id": id}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (s roleBindingService) DeleteRoleBinding(ctx context.Context, r *apiv1.DeleteRoleBindingRequest) (*apiv1.DeleteRoleBindingResponse, error) {

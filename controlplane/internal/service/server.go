@@ -134,9 +134,12 @@ func (s serverService) DeleteServer(ctx context.Context, r *apiv1.DeleteServerRe
 	return &apiv1.DeleteServerResponse{Operation: op}, err
 }
 
-// CreateServerToken makes a token with which one server may join. A repetition makes another one, which does no harm.
+// CreateServerToken makes a token with which one server may join: whoever runs that server holds every key. A repetition makes another one, which does no harm.
 func (s serverService) CreateServerToken(ctx context.Context, r *apiv1.CreateServerTokenRequest) (*apiv1.CreateServerTokenResponse, error) {
 	if err := s.everywhere(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.view(ctx, func(tx *state.Tx) error { return s.mayLetAdminister(ctx, tx, time.Time{}) }); err != nil {
 		return nil, err
 	}
 	text, expires, err := s.newJoinToken(ctx, "server", "", r.GetLifetimeSeconds())

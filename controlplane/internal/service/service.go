@@ -156,21 +156,21 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Host] { return tx.Hosts }}.watched(hostChange)
 	s.flavors = noun[*apiv1.Flavor]{Service: s, kind: "flavor", topic: "flavors", table: func(tx *state.Tx) state.Table[*apiv1.Flavor] { return tx.Flavors }}.watched(flavorChange)
 	s.images = noun[*apiv1.Image]{Service: s, kind: "image", topic: "images", table: func(tx *state.Tx) state.Table[*apiv1.Image] { return tx.Images }}.watched(imageChange)
-	s.projects = noun[*apiv1.Project]{Service: s, kind: "project", topic: "projects", project: "name", organization: "organization",
+	s.projects = noun[*apiv1.Project]{Service: s, kind: "project", topic: "projects", project: "name", organization: "organization", under: projectUnder,
 		table: func(tx *state.Tx) state.Table[*apiv1.Project] { return tx.Projects }}.watched(projectChange)
 	s.brokers = noun[*apiv1.Broker]{Service: s, kind: "broker", topic: "brokers", table: func(tx *state.Tx) state.Table[*apiv1.Broker] { return tx.Brokers }}.watched(brokerChange)
 	s.vms = noun[*apiv1.VM]{Service: s, kind: "vm", topic: "vms", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.VM] { return tx.VMs }}.watched(vmChange)
-	s.operations = noun[*apiv1.Operation]{Service: s, kind: "operation", topic: "operations", project: "project", zone: "zone",
+	s.operations = noun[*apiv1.Operation]{Service: s, kind: "operation", topic: "operations", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Operation] { return tx.Operations }}.watched(operationChange)
-	s.events = noun[*apiv1.Event]{Service: s, kind: "event", topic: "events", project: "project", zone: "zone",
+	s.events = noun[*apiv1.Event]{Service: s, kind: "event", topic: "events", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Event] { return tx.Events }}.watched(eventChange)
 	s.servers = noun[*apiv1.Server]{Service: s, kind: "server", table: func(tx *state.Tx) state.Table[*apiv1.Server] { return tx.Servers }}
 	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", project: "project_id", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
 	s.administrators = noun[*apiv1.Administrator]{Service: s, kind: "admin", table: func(tx *state.Tx) state.Table[*apiv1.Administrator] { return tx.Administrators }}
-	s.organizations = noun[*apiv1.Organization]{Service: s, kind: "organization", topic: "organizations", organization: "name", parent: "parent",
+	s.organizations = noun[*apiv1.Organization]{Service: s, kind: "organization", topic: "organizations", organization: "name", parent: "parent", under: organizationUnder,
 		table: func(tx *state.Tx) state.Table[*apiv1.Organization] { return tx.Organizations }}.watched(organizationChange)
-	s.users = noun[*apiv1.User]{Service: s, kind: "user", topic: "users", organization: "organization_id", own: "id",
+	s.users = noun[*apiv1.User]{Service: s, kind: "user", topic: "users", organization: "organization_id", own: "id", guard: s.mayActAs,
 		table: func(tx *state.Tx) state.Table[*apiv1.User] { return tx.Users }}.watched(userChange)
 	s.groups = noun[*apiv1.Group]{Service: s, kind: "group", topic: "groups", table: func(tx *state.Tx) state.Table[*apiv1.Group] { return tx.Groups }}.watched(groupChange)
 	s.roles = noun[*apiv1.Role]{Service: s, kind: "role", topic: "roles", table: func(tx *state.Tx) state.Table[*apiv1.Role] { return tx.Roles }}.watched(roleChange)

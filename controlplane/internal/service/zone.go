@@ -48,7 +48,12 @@ func (s zoneService) CreateZone(ctx context.Context, r *apiv1.CreateZoneRequest)
 }
 
 func (s zoneService) UpdateZone(ctx context.Context, r *apiv1.UpdateZoneRequest) (*apiv1.UpdateZoneResponse, error) {
-	m, err := s.zones.update(ctx, r, r.GetZone(), r.GetUpdateMask(), place{}, s.prepare, func(c *commandv1.Command, m *apiv1.Zone, expected string) {
+	m, err := s.zones.update(ctx, r, r.GetZone(), r.GetUpdateMask(), place{}, func(tx *state.Tx, m *apiv1.Zone) error {
+		if err := s.mayRegrade(ctx, tx, m); err != nil {
+			return err
+		}
+		return s.prepare(tx, m)
+	}, func(c *commandv1.Command, m *apiv1.Zone, expected string) {
 		c.Body = &commandv1.Command_UpdateZone{UpdateZone: &commandv1.UpdateZone{Zone: m, ExpectedRevision: expected}}
 	})
 	return &apiv1.UpdateZoneResponse{Zone: m}, err
@@ -61,7 +66,20 @@ func (s zoneService) DeleteZone(ctx context.Context, r *apiv1.DeleteZoneRequest)
 	return &apiv1.DeleteZoneResponse{Operation: op}, err
 }
 
-// prepareZone resolves the names in a zone.
+// mayRegrade refuses another grade, kind or broker of a zone to whoever may change zones in their own zone only: roles
+// elsewhere, what crosses and what may stand there rest on these.
+func (s zoneService) mayRegrade(ctx context.Context, tx *state.Tx, z *apiv1.Zone) error {
+	was, err := tx.Zones.Get(z.GetId())
+	if err != nil {
+		return err
+	}
+	if was.GetGrade() == z.GetGrade() && was.GetKind() == z.GetKind() && was.GetBroker() == z.GetBroker() {
+		return nil
+	}
+	return s.everywhere(ctx)
+}
+
+// prepare resolves the names in a zone.
 func (s zoneService) prepare(tx *state.Tx, z *apiv1.Zone) error {
 	if z.GetParent() != "" {
 		parent, err := s.zones.within(tx, z.GetParent(), nil)

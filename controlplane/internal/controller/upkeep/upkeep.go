@@ -42,6 +42,8 @@ const (
 	trashTime = 15 * time.Minute
 	// raiseEvery is how often it is looked whether every server knows a higher feature level.
 	raiseEvery = time.Minute
+	// foundEvery is how often a leader looks whether its federation has begun: the first of a new one leads before that.
+	foundEvery = 50 * time.Millisecond
 	// batch bounds one command.
 	batch = 256
 	actor = "upkeep"
@@ -84,9 +86,6 @@ func New(c Config) *Upkeep { return &Upkeep{Config: c} }
 func (u *Upkeep) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	u.silentSince = map[string]time.Time{}
-	if err := u.setBuiltInRoles(ctx); err != nil && ctx.Err() == nil {
-		u.Log.Warn("upkeep", "what", "built-in roles", "error", err)
-	}
 	for what, loop := range map[string]struct {
 		every time.Duration
 		turn  func(context.Context) error
@@ -95,7 +94,6 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		"prune":             {pruneEvery, u.prune},
 		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
 		"feature level":     {raiseEvery, u.raiseFeatureLevel},
-		"built-in roles":    {raiseEvery, u.setBuiltInRoles},
 		"empty trash":       {trashEvery, u.emptyTrash},
 	} {
 		g.Go(func() error {
@@ -113,7 +111,31 @@ func (u *Upkeep) Run(ctx context.Context) error {
 			}
 		})
 	}
+	g.Go(func() error { return u.keepBuiltInRoles(ctx) })
 	return g.Wait()
+}
+
+// keepBuiltInRoles sets the built-in roles at once where there is a federation, else as soon as there is one, and again from time
+// to time: somebody may have deleted one of their own that stood in the way.
+func (u *Upkeep) keepBuiltInRoles(ctx context.Context) error {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next.C:
+		}
+		err := u.setBuiltInRoles(ctx)
+		if errors.Is(err, errNoFederation) {
+			next.Reset(foundEvery)
+			continue
+		}
+		if err != nil && ctx.Err() == nil {
+			u.Log.Warn("upkeep", "what", "built-in roles", "error", err)
+		}
+		next.Reset(raiseEvery)
+	}
 }
 
 // expire fails what has passed its deadline.
@@ -239,13 +261,16 @@ func (u *Upkeep) raiseFeatureLevel(ctx context.Context) error {
 	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_RaiseFeatureLevel{RaiseFeatureLevel: &commandv1.RaiseFeatureLevel{Level: level}}})
 }
 
-// setBuiltInRoles puts the roles of this version in the place of older ones.
+// errNoFederation says that the federation has not begun yet.
+var errNoFederation = errors.New("there is no federation yet")
+
+// setBuiltInRoles puts the roles of this version in the place of older ones. Errors: errNoFederation.
 func (u *Upkeep) setBuiltInRoles(ctx context.Context) error {
 	set := &commandv1.SetBuiltInRoles{Edition: rights.Edition}
 	err := u.Reader.View(ctx, func(tx *state.Tx) error {
 		set.Roles = nil
 		if tx.Meta().Federation == "" {
-			return nil
+			return errNoFederation
 		}
 		for _, role := range rights.BuiltIn() {
 			was, err := tx.Roles.ByName(role.GetName(), nil)

@@ -76,6 +76,11 @@ func (w *World) As(user *apiv1.User) *client.Services {
 // AsUser is what a call says (as authorization) that a user makes.
 func AsUser(user *apiv1.User) string { return "user " + user.GetName() + " " + user.GetId() + " ." }
 
+// WithTokenOf calls with an access token of a service, which is good for an hour, and at the edge of one zone only.
+func (w *World) WithTokenOf(service *apiv1.User, zone *apiv1.Zone) *client.Services {
+	return client.NewServices(as{w.API.Local(), "token " + service.GetName() + " " + service.GetId() + " " + zone.GetId() + " " + zone.GetName()})
+}
+
 func (w *World) look(fn func(*state.Tx) error) {
 	w.Helper()
 	if err := w.DB.View(context.Background(), fn); err != nil {

@@ -92,6 +92,7 @@ type Event struct {
 	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	Revision      string `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	ProjectId     string `protobuf:"bytes,10,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	ZoneId        string `protobuf:"bytes,11,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +193,13 @@ func (x *Event) GetRevision() string {
 func (x *Event) GetProjectId() string {
 	if x != nil {
 		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *Event) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
 	}
 	return ""
 }
@@ -473,7 +481,7 @@ var File_naru_api_v1_event_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/event.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\x81\x04\n" +
+	"\x17naru/api/v1/event.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xa7\x04\n" +
 	"\x05Event\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x124\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x04time\x12=\n" +
@@ -486,7 +494,8 @@ const file_naru_api_v1_event_proto_rawDesc = "" +
 	"\brevision\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12*\n" +
 	"\n" +
 	"project_id\x18\n" +
-	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\"F\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\x12$\n" +
+	"\azone_id\x18\v \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06zoneId\"F\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04INFO\x10\x01\x12\v\n" +

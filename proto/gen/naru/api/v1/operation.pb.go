@@ -159,6 +159,7 @@ type Operation struct {
 	ReportedAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=reported_at,json=reportedAt,proto3" json:"reported_at,omitempty"`
 	// What was wished of a VM with it; unset where it is no wish of a state.
 	Generation    *Generation `protobuf:"bytes,17,opt,name=generation,proto3" json:"generation,omitempty"`
+	ZoneId        string      `protobuf:"bytes,18,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -310,6 +311,13 @@ func (x *Operation) GetGeneration() *Generation {
 		return x.Generation
 	}
 	return nil
+}
+
+func (x *Operation) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
 }
 
 type ResolveOperationRequest struct {
@@ -872,7 +880,7 @@ var File_naru_api_v1_operation_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xda\b\n" +
+	"\x1bnaru/api/v1/operation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\x80\t\n" +
 	"\tOperation\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04kind\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04kind\x124\n" +
@@ -898,7 +906,8 @@ const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"reportedAt\x12=\n" +
 	"\n" +
 	"generation\x18\x11 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x05R\n" +
-	"generation\x1a\x94\x02\n" +
+	"generation\x12$\n" +
+	"\azone_id\x18\x12 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06zoneId\x1a\x94\x02\n" +
 	"\x04Step\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x12=\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.naru.api.v1.Operation.Step.StateB\x04\xa0\xbb\x18\x03R\x05state\x12*\n" +
