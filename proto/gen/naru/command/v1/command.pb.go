@@ -25,6 +25,77 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type PassRequest_What int32
+
+const (
+	PassRequest_WHAT_UNSPECIFIED PassRequest_What = 0
+	// EXPIRE: nobody decided in time.
+	PassRequest_EXPIRE PassRequest_What = 1
+	// LAPSE: it was not begun in time.
+	PassRequest_LAPSE PassRequest_What = 2
+	// REMIND those who may decide; again at remind_at.
+	PassRequest_REMIND PassRequest_What = 3
+	// ESCALATE: others may decide as well.
+	PassRequest_ESCALATE PassRequest_What = 4
+	// STICK: fewer can decide than have to; an empty reason says that enough can again.
+	PassRequest_STICK PassRequest_What = 5
+	// WAIT: why it is not carried out yet.
+	PassRequest_WAIT PassRequest_What = 6
+	// FAIL: it cannot be carried out.
+	PassRequest_FAIL PassRequest_What = 7
+)
+
+// Enum value maps for PassRequest_What.
+var (
+	PassRequest_What_name = map[int32]string{
+		0: "WHAT_UNSPECIFIED",
+		1: "EXPIRE",
+		2: "LAPSE",
+		3: "REMIND",
+		4: "ESCALATE",
+		5: "STICK",
+		6: "WAIT",
+		7: "FAIL",
+	}
+	PassRequest_What_value = map[string]int32{
+		"WHAT_UNSPECIFIED": 0,
+		"EXPIRE":           1,
+		"LAPSE":            2,
+		"REMIND":           3,
+		"ESCALATE":         4,
+		"STICK":            5,
+		"WAIT":             6,
+		"FAIL":             7,
+	}
+)
+
+func (x PassRequest_What) Enum() *PassRequest_What {
+	p := new(PassRequest_What)
+	*p = x
+	return p
+}
+
+func (x PassRequest_What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PassRequest_What) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_command_v1_command_proto_enumTypes[0].Descriptor()
+}
+
+func (PassRequest_What) Type() protoreflect.EnumType {
+	return &file_naru_command_v1_command_proto_enumTypes[0]
+}
+
+func (x PassRequest_What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PassRequest_What.Descriptor instead.
+func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
+}
+
 // Command is one write to the replicated state: the data of a Raft log entry.
 // The proposer has evaluated every policy; Apply compares versions and checks what must never be wrong.
 type Command struct {
@@ -149,6 +220,18 @@ type Command struct {
 	//	*Command_CreateApprovalPolicy
 	//	*Command_UpdateApprovalPolicy
 	//	*Command_DeleteApprovalPolicy
+	//	*Command_CreateRequest
+	//	*Command_UpdateRequest
+	//	*Command_DeleteRequest
+	//	*Command_SubmitRequest
+	//	*Command_WithdrawRequest
+	//	*Command_DecideRequest
+	//	*Command_CommentRequest
+	//	*Command_RetryRequest
+	//	*Command_CarryOutRequest
+	//	*Command_PassRequest
+	//	*Command_CreateDelegation
+	//	*Command_DeleteDelegation
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1178,6 +1261,114 @@ func (x *Command) GetDeleteApprovalPolicy() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateRequest() *CreateRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateRequest); ok {
+			return x.CreateRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateRequest() *UpdateRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateRequest); ok {
+			return x.UpdateRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteRequest() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteRequest); ok {
+			return x.DeleteRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSubmitRequest() *SubmitRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SubmitRequest); ok {
+			return x.SubmitRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetWithdrawRequest() *WithdrawRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_WithdrawRequest); ok {
+			return x.WithdrawRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDecideRequest() *DecideRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DecideRequest); ok {
+			return x.DecideRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCommentRequest() *CommentRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CommentRequest); ok {
+			return x.CommentRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetryRequest() *RetryRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RetryRequest); ok {
+			return x.RetryRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCarryOutRequest() *CarryOutRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CarryOutRequest); ok {
+			return x.CarryOutRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPassRequest() *PassRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PassRequest); ok {
+			return x.PassRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateDelegation() *CreateDelegation {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateDelegation); ok {
+			return x.CreateDelegation
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteDelegation() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteDelegation); ok {
+			return x.DeleteDelegation
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1624,6 +1815,56 @@ type Command_DeleteApprovalPolicy struct {
 	DeleteApprovalPolicy *DeleteNoun `protobuf:"bytes,290,opt,name=delete_approval_policy,json=deleteApprovalPolicy,proto3,oneof"`
 }
 
+type Command_CreateRequest struct {
+	CreateRequest *CreateRequest `protobuf:"bytes,300,opt,name=create_request,json=createRequest,proto3,oneof"`
+}
+
+type Command_UpdateRequest struct {
+	UpdateRequest *UpdateRequest `protobuf:"bytes,301,opt,name=update_request,json=updateRequest,proto3,oneof"`
+}
+
+type Command_DeleteRequest struct {
+	DeleteRequest *DeleteNoun `protobuf:"bytes,302,opt,name=delete_request,json=deleteRequest,proto3,oneof"`
+}
+
+type Command_SubmitRequest struct {
+	SubmitRequest *SubmitRequest `protobuf:"bytes,303,opt,name=submit_request,json=submitRequest,proto3,oneof"`
+}
+
+type Command_WithdrawRequest struct {
+	WithdrawRequest *WithdrawRequest `protobuf:"bytes,304,opt,name=withdraw_request,json=withdrawRequest,proto3,oneof"`
+}
+
+type Command_DecideRequest struct {
+	DecideRequest *DecideRequest `protobuf:"bytes,305,opt,name=decide_request,json=decideRequest,proto3,oneof"`
+}
+
+type Command_CommentRequest struct {
+	CommentRequest *CommentRequest `protobuf:"bytes,306,opt,name=comment_request,json=commentRequest,proto3,oneof"`
+}
+
+type Command_RetryRequest struct {
+	RetryRequest *RetryRequest `protobuf:"bytes,307,opt,name=retry_request,json=retryRequest,proto3,oneof"`
+}
+
+type Command_CarryOutRequest struct {
+	// What was approved is written down as wanted.
+	CarryOutRequest *CarryOutRequest `protobuf:"bytes,308,opt,name=carry_out_request,json=carryOutRequest,proto3,oneof"`
+}
+
+type Command_PassRequest struct {
+	// Time passes, and people come and go.
+	PassRequest *PassRequest `protobuf:"bytes,309,opt,name=pass_request,json=passRequest,proto3,oneof"`
+}
+
+type Command_CreateDelegation struct {
+	CreateDelegation *CreateDelegation `protobuf:"bytes,310,opt,name=create_delegation,json=createDelegation,proto3,oneof"`
+}
+
+type Command_DeleteDelegation struct {
+	DeleteDelegation *DeleteNoun `protobuf:"bytes,311,opt,name=delete_delegation,json=deleteDelegation,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -1833,6 +2074,30 @@ func (*Command_CreateApprovalPolicy) isCommand_Body() {}
 func (*Command_UpdateApprovalPolicy) isCommand_Body() {}
 
 func (*Command_DeleteApprovalPolicy) isCommand_Body() {}
+
+func (*Command_CreateRequest) isCommand_Body() {}
+
+func (*Command_UpdateRequest) isCommand_Body() {}
+
+func (*Command_DeleteRequest) isCommand_Body() {}
+
+func (*Command_SubmitRequest) isCommand_Body() {}
+
+func (*Command_WithdrawRequest) isCommand_Body() {}
+
+func (*Command_DecideRequest) isCommand_Body() {}
+
+func (*Command_CommentRequest) isCommand_Body() {}
+
+func (*Command_RetryRequest) isCommand_Body() {}
+
+func (*Command_CarryOutRequest) isCommand_Body() {}
+
+func (*Command_PassRequest) isCommand_Body() {}
+
+func (*Command_CreateDelegation) isCommand_Body() {}
+
+func (*Command_DeleteDelegation) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -5984,6 +6249,725 @@ func (x *UpdateApprovalPolicy) GetReads() []*Read {
 	return nil
 }
 
+// Person is a user who does something, as the proposer knows them.
+type Person struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Person) Reset() {
+	*x = Person{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Person) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Person) ProtoMessage() {}
+
+func (x *Person) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Person.ProtoReflect.Descriptor instead.
+func (*Person) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *Person) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Person) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// CreateRequest keeps a draft. Where its requester has a request of the same external number, that one answers.
+type CreateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requester and beneficiary are users who are there. Its name is made when it is carried out.
+	Request       *v1.Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRequest) Reset() {
+	*x = CreateRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRequest) ProtoMessage() {}
+
+func (x *CreateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
+func (*CreateRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *CreateRequest) GetRequest() *v1.Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// UpdateRequest writes the client's fields over those of a draft or of what was returned.
+type UpdateRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Request          *v1.Request            `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// Who changed it, and so helped write it.
+	By            *Person `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *UpdateRequest) GetRequest() *v1.Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *UpdateRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+// SubmitRequest begins a request's approval.
+type SubmitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was resolved: ids, price, amount, grade, policy, stages and parts, frozen with its hash.
+	Request          *v1.Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	ExpectedRevision string      `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	By               *Person     `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	// Why no person is asked; empty where people are.
+	Automatic string `protobuf:"bytes,4,opt,name=automatic,proto3" json:"automatic,omitempty"`
+	// The policy lets it through at once and reviews it afterwards.
+	AtOnce        bool    `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	Reads         []*Read `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRequest) Reset() {
+	*x = SubmitRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRequest) ProtoMessage() {}
+
+func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
+func (*SubmitRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *SubmitRequest) GetRequest() *v1.Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *SubmitRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetAutomatic() string {
+	if x != nil {
+		return x.Automatic
+	}
+	return ""
+}
+
+func (x *SubmitRequest) GetAtOnce() bool {
+	if x != nil {
+		return x.AtOnce
+	}
+	return false
+}
+
+func (x *SubmitRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+type WithdrawRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	By            *Person                `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawRequest) Reset() {
+	*x = WithdrawRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawRequest) ProtoMessage() {}
+
+func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *WithdrawRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *WithdrawRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *WithdrawRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// DecideRequest carries a decision. Whether the one whose place it is, is eligible, the proposer has found; on what that rests
+// goes with it.
+type DecideRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Without time and hashes.
+	Decision *v1.Decision `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	// The session was stepped up.
+	SteppedUp bool                     `protobuf:"varint,3,opt,name=stepped_up,json=steppedUp,proto3" json:"stepped_up,omitempty"`
+	Openings  []*DecideRequest_Opening `protobuf:"bytes,4,rep,name=openings,proto3" json:"openings,omitempty"`
+	Reads     []*Read                  `protobuf:"bytes,5,rep,name=reads,proto3" json:"reads,omitempty"`
+	// Ids of groups in which the one whose place it is has to be.
+	GroupIds      []string `protobuf:"bytes,6,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRequest) Reset() {
+	*x = DecideRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRequest) ProtoMessage() {}
+
+func (x *DecideRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
+func (*DecideRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *DecideRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DecideRequest) GetDecision() *v1.Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetSteppedUp() bool {
+	if x != nil {
+		return x.SteppedUp
+	}
+	return false
+}
+
+func (x *DecideRequest) GetOpenings() []*DecideRequest_Opening {
+	if x != nil {
+		return x.Openings
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetGroupIds() []string {
+	if x != nil {
+		return x.GroupIds
+	}
+	return nil
+}
+
+type CommentRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Without time.
+	Comment *v1.Comment `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Of the file.
+	Content       []byte `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommentRequest) Reset() {
+	*x = CommentRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommentRequest) ProtoMessage() {}
+
+func (x *CommentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
+func (*CommentRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *CommentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CommentRequest) GetComment() *v1.Comment {
+	if x != nil {
+		return x.Comment
+	}
+	return nil
+}
+
+func (x *CommentRequest) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type RetryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryRequest) Reset() {
+	*x = RetryRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryRequest) ProtoMessage() {}
+
+func (x *RetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
+func (*RetryRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *RetryRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// CarryOutRequest has all that is not done yet of an approved request wanted, in one transaction: so it is done once.
+type CarryOutRequest struct {
+	state            protoimpl.MessageState  `protogen:"open.v1"`
+	RequestId        string                  `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ExpectedRevision string                  `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Parts            []*CarryOutRequest_Part `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Of CREATE: the VMs without what the parts say of each.
+	Vm            *v1.VM                 `protobuf:"bytes,4,opt,name=vm,proto3" json:"vm,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Reads         []*Read                `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CarryOutRequest) Reset() {
+	*x = CarryOutRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarryOutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarryOutRequest) ProtoMessage() {}
+
+func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
+func (*CarryOutRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *CarryOutRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CarryOutRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *CarryOutRequest) GetParts() []*CarryOutRequest_Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *CarryOutRequest) GetVm() *v1.VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+func (x *CarryOutRequest) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *CarryOutRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// PassRequest is what comes of a request without anybody's word. It never approves.
+type PassRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	RequestId        string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	What             PassRequest_What       `protobuf:"varint,3,opt,name=what,proto3,enum=naru.command.v1.PassRequest_What" json:"what,omitempty"`
+	Stage            string                 `protobuf:"bytes,4,opt,name=stage,proto3" json:"stage,omitempty"`
+	Reason           string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	RemindAt         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=remind_at,json=remindAt,proto3" json:"remind_at,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PassRequest) Reset() {
+	*x = PassRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PassRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PassRequest) ProtoMessage() {}
+
+func (x *PassRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
+func (*PassRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *PassRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PassRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *PassRequest) GetWhat() PassRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return PassRequest_WHAT_UNSPECIFIED
+}
+
+func (x *PassRequest) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *PassRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PassRequest) GetRemindAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemindAt
+	}
+	return nil
+}
+
+type CreateDelegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegation    *v1.Delegation         `protobuf:"bytes,1,opt,name=delegation,proto3" json:"delegation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateDelegation) Reset() {
+	*x = CreateDelegation{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateDelegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateDelegation) ProtoMessage() {}
+
+func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
+func (*CreateDelegation) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *CreateDelegation) GetDelegation() *v1.Delegation {
+	if x != nil {
+		return x.Delegation
+	}
+	return nil
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -5994,7 +6978,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6006,7 +6990,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6036,11 +7020,151 @@ func (x *ReportDivergence_Server) GetSum() []byte {
 	return nil
 }
 
+// When a stage would be due if it were opened now.
+type DecideRequest_Opening struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	RemindAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=remind_at,json=remindAt,proto3" json:"remind_at,omitempty"`
+	DueAt         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRequest_Opening) Reset() {
+	*x = DecideRequest_Opening{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRequest_Opening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRequest_Opening) ProtoMessage() {}
+
+func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
+func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82, 0}
+}
+
+func (x *DecideRequest_Opening) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *DecideRequest_Opening) GetRemindAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemindAt
+	}
+	return nil
+}
+
+func (x *DecideRequest_Opening) GetDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueAt
+	}
+	return nil
+}
+
+// Part is one of the request's parts.
+type CarryOutRequest_Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Of the VM that is made for it. One that was made before is set to work again instead.
+	VmId          string `protobuf:"bytes,2,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	OperationId   string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Cluster       string `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	ClusterId     string `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CarryOutRequest_Part) Reset() {
+	*x = CarryOutRequest_Part{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarryOutRequest_Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarryOutRequest_Part) ProtoMessage() {}
+
+func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
+func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85, 0}
+}
+
+func (x *CarryOutRequest_Part) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CarryOutRequest_Part) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *CarryOutRequest_Part) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *CarryOutRequest_Part) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CarryOutRequest_Part) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa8>\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xb0E\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -6169,7 +7293,19 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0fdelete_calendar\x18\x9f\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCalendar\x12^\n" +
 	"\x16create_approval_policy\x18\xa0\x02 \x01(\v2%.naru.command.v1.CreateApprovalPolicyH\x00R\x14createApprovalPolicy\x12^\n" +
 	"\x16update_approval_policy\x18\xa1\x02 \x01(\v2%.naru.command.v1.UpdateApprovalPolicyH\x00R\x14updateApprovalPolicy\x12T\n" +
-	"\x16delete_approval_policy\x18\xa2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x14deleteApprovalPolicyB\r\n" +
+	"\x16delete_approval_policy\x18\xa2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x14deleteApprovalPolicy\x12H\n" +
+	"\x0ecreate_request\x18\xac\x02 \x01(\v2\x1e.naru.command.v1.CreateRequestH\x00R\rcreateRequest\x12H\n" +
+	"\x0eupdate_request\x18\xad\x02 \x01(\v2\x1e.naru.command.v1.UpdateRequestH\x00R\rupdateRequest\x12E\n" +
+	"\x0edelete_request\x18\xae\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\rdeleteRequest\x12H\n" +
+	"\x0esubmit_request\x18\xaf\x02 \x01(\v2\x1e.naru.command.v1.SubmitRequestH\x00R\rsubmitRequest\x12N\n" +
+	"\x10withdraw_request\x18\xb0\x02 \x01(\v2 .naru.command.v1.WithdrawRequestH\x00R\x0fwithdrawRequest\x12H\n" +
+	"\x0edecide_request\x18\xb1\x02 \x01(\v2\x1e.naru.command.v1.DecideRequestH\x00R\rdecideRequest\x12K\n" +
+	"\x0fcomment_request\x18\xb2\x02 \x01(\v2\x1f.naru.command.v1.CommentRequestH\x00R\x0ecommentRequest\x12E\n" +
+	"\rretry_request\x18\xb3\x02 \x01(\v2\x1d.naru.command.v1.RetryRequestH\x00R\fretryRequest\x12O\n" +
+	"\x11carry_out_request\x18\xb4\x02 \x01(\v2 .naru.command.v1.CarryOutRequestH\x00R\x0fcarryOutRequest\x12B\n" +
+	"\fpass_request\x18\xb5\x02 \x01(\v2\x1c.naru.command.v1.PassRequestH\x00R\vpassRequest\x12Q\n" +
+	"\x11create_delegation\x18\xb6\x02 \x01(\v2!.naru.command.v1.CreateDelegationH\x00R\x10createDelegation\x12K\n" +
+	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegationB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -6437,7 +7573,87 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x14UpdateApprovalPolicy\x12D\n" +
 	"\x0fapproval_policy\x18\x01 \x01(\v2\x1b.naru.api.v1.ApprovalPolicyR\x0eapprovalPolicy\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12+\n" +
-	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05readsBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\">\n" +
+	"\x06Person\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x1b\n" +
+	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04name\"?\n" +
+	"\rCreateRequest\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\"\x95\x01\n" +
+	"\rUpdateRequest\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\x83\x02\n" +
+	"\rSubmitRequest\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12&\n" +
+	"\tautomatic\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tautomatic\x12\x17\n" +
+	"\aat_once\x18\x05 \x01(\bR\x06atOnce\x12+\n" +
+	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"q\n" +
+	"\x0fWithdrawRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
+	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9c\x03\n" +
+	"\rDecideRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
+	"\bdecision\x18\x02 \x01(\v2\x15.naru.api.v1.DecisionR\bdecision\x12\x1d\n" +
+	"\n" +
+	"stepped_up\x18\x03 \x01(\bR\tsteppedUp\x12B\n" +
+	"\bopenings\x18\x04 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
+	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
+	"\tgroup_ids\x18\x06 \x03(\tR\bgroupIds\x1a\x8b\x01\n" +
+	"\aOpening\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
+	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
+	"\x06due_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"\x84\x01\n" +
+	"\x0eCommentRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
+	"\acomment\x18\x02 \x01(\v2\x14.naru.api.v1.CommentR\acomment\x12#\n" +
+	"\acontent\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"-\n" +
+	"\fRetryRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"\xb0\x03\n" +
+	"\x0fCarryOutRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12;\n" +
+	"\x05parts\x18\x03 \x03(\v2%.naru.command.v1.CarryOutRequest.PartR\x05parts\x12\x1f\n" +
+	"\x02vm\x18\x04 \x01(\v2\x0f.naru.api.v1.VMR\x02vm\x126\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
+	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x1a\x8d\x01\n" +
+	"\x04Part\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x13\n" +
+	"\x05vm_id\x18\x02 \x01(\tR\x04vmId\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12\x18\n" +
+	"\acluster\x18\x04 \x01(\tR\acluster\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x05 \x01(\tR\tclusterId\"\xef\x02\n" +
+	"\vPassRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x125\n" +
+	"\x04what\x18\x03 \x01(\x0e2!.naru.command.v1.PassRequest.WhatR\x04what\x12\x14\n" +
+	"\x05stage\x18\x04 \x01(\tR\x05stage\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x127\n" +
+	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"l\n" +
+	"\x04What\x12\x14\n" +
+	"\x10WHAT_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06EXPIRE\x10\x01\x12\t\n" +
+	"\x05LAPSE\x10\x02\x12\n" +
+	"\n" +
+	"\x06REMIND\x10\x03\x12\f\n" +
+	"\bESCALATE\x10\x04\x12\t\n" +
+	"\x05STICK\x10\x05\x12\b\n" +
+	"\x04WAIT\x10\x06\x12\b\n" +
+	"\x04FAIL\x10\a\"K\n" +
+	"\x10CreateDelegation\x127\n" +
+	"\n" +
+	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
+	"delegationBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -6451,334 +7667,385 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_naru_command_v1_command_proto_goTypes = []any{
-	(*Command)(nil),                         // 0: naru.command.v1.Command
-	(*Origin)(nil),                          // 1: naru.command.v1.Origin
-	(*Idempotency)(nil),                     // 2: naru.command.v1.Idempotency
-	(*Result)(nil),                          // 3: naru.command.v1.Result
-	(*Bootstrap)(nil),                       // 4: naru.command.v1.Bootstrap
-	(*Noop)(nil),                            // 5: naru.command.v1.Noop
-	(*RecordEvent)(nil),                     // 6: naru.command.v1.RecordEvent
-	(*StateHash)(nil),                       // 7: naru.command.v1.StateHash
-	(*ReportDivergence)(nil),                // 8: naru.command.v1.ReportDivergence
-	(*Backup)(nil),                          // 9: naru.command.v1.Backup
-	(*BeginEpoch)(nil),                      // 10: naru.command.v1.BeginEpoch
-	(*Prune)(nil),                           // 11: naru.command.v1.Prune
-	(*RaiseFeatureLevel)(nil),               // 12: naru.command.v1.RaiseFeatureLevel
-	(*CreateZone)(nil),                      // 13: naru.command.v1.CreateZone
-	(*UpdateZone)(nil),                      // 14: naru.command.v1.UpdateZone
-	(*DeleteNoun)(nil),                      // 15: naru.command.v1.DeleteNoun
-	(*CreateCluster)(nil),                   // 16: naru.command.v1.CreateCluster
-	(*UpdateCluster)(nil),                   // 17: naru.command.v1.UpdateCluster
-	(*CreateHost)(nil),                      // 18: naru.command.v1.CreateHost
-	(*UpdateHost)(nil),                      // 19: naru.command.v1.UpdateHost
-	(*CreateFlavor)(nil),                    // 20: naru.command.v1.CreateFlavor
-	(*UpdateFlavor)(nil),                    // 21: naru.command.v1.UpdateFlavor
-	(*CreateImage)(nil),                     // 22: naru.command.v1.CreateImage
-	(*UpdateImage)(nil),                     // 23: naru.command.v1.UpdateImage
-	(*CreateProject)(nil),                   // 24: naru.command.v1.CreateProject
-	(*UpdateProject)(nil),                   // 25: naru.command.v1.UpdateProject
-	(*CreateBroker)(nil),                    // 26: naru.command.v1.CreateBroker
-	(*UpdateBroker)(nil),                    // 27: naru.command.v1.UpdateBroker
-	(*CreateVM)(nil),                        // 28: naru.command.v1.CreateVM
-	(*Read)(nil),                            // 29: naru.command.v1.Read
-	(*UpdateVM)(nil),                        // 30: naru.command.v1.UpdateVM
-	(*SetVMDesired)(nil),                    // 31: naru.command.v1.SetVMDesired
-	(*OrderVM)(nil),                         // 32: naru.command.v1.OrderVM
-	(*ResolveOperation)(nil),                // 33: naru.command.v1.ResolveOperation
-	(*ExpireOperations)(nil),                // 34: naru.command.v1.ExpireOperations
-	(*PutServer)(nil),                       // 35: naru.command.v1.PutServer
-	(*SetZoneCondition)(nil),                // 36: naru.command.v1.SetZoneCondition
-	(*SetZoneSession)(nil),                  // 37: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 38: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 39: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 40: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 41: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 42: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 43: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 44: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 45: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 46: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 47: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 48: naru.command.v1.RenewAdministrator
-	(*CreateOrganization)(nil),              // 49: naru.command.v1.CreateOrganization
-	(*UpdateOrganization)(nil),              // 50: naru.command.v1.UpdateOrganization
-	(*CreateUser)(nil),                      // 51: naru.command.v1.CreateUser
-	(*UpdateUser)(nil),                      // 52: naru.command.v1.UpdateUser
-	(*DisableUser)(nil),                     // 53: naru.command.v1.DisableUser
-	(*EnableUser)(nil),                      // 54: naru.command.v1.EnableUser
-	(*CreateGroup)(nil),                     // 55: naru.command.v1.CreateGroup
-	(*UpdateGroup)(nil),                     // 56: naru.command.v1.UpdateGroup
-	(*AddGroupMember)(nil),                  // 57: naru.command.v1.AddGroupMember
-	(*RemoveGroupMember)(nil),               // 58: naru.command.v1.RemoveGroupMember
-	(*RecordAudit)(nil),                     // 59: naru.command.v1.RecordAudit
-	(*SignAudit)(nil),                       // 60: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 61: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 62: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 63: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 64: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 65: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 66: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 67: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 68: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 69: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 70: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 71: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 72: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 73: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 74: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 75: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 76: naru.command.v1.UpdateApprovalPolicy
-	(*ReportDivergence_Server)(nil),         // 77: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 78: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 79: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 80: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 81: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 82: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 83: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 84: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 85: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 86: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 87: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 88: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 89: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 90: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 91: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 92: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 93: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 94: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 95: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 96: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 97: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 98: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 99: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 100: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 101: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 102: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 103: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 104: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 105: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 106: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 107: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 108: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 109: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 110: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 111: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 112: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 113: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 114: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 115: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 116: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 117: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 118: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 119: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 120: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 121: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 122: naru.api.v1.User
-	(*v1.Group)(nil),                        // 123: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 124: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 125: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 126: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 127: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 128: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 129: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 130: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 131: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 132: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 133: naru.api.v1.ApprovalPolicy
+	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
+	(*Command)(nil),                         // 1: naru.command.v1.Command
+	(*Origin)(nil),                          // 2: naru.command.v1.Origin
+	(*Idempotency)(nil),                     // 3: naru.command.v1.Idempotency
+	(*Result)(nil),                          // 4: naru.command.v1.Result
+	(*Bootstrap)(nil),                       // 5: naru.command.v1.Bootstrap
+	(*Noop)(nil),                            // 6: naru.command.v1.Noop
+	(*RecordEvent)(nil),                     // 7: naru.command.v1.RecordEvent
+	(*StateHash)(nil),                       // 8: naru.command.v1.StateHash
+	(*ReportDivergence)(nil),                // 9: naru.command.v1.ReportDivergence
+	(*Backup)(nil),                          // 10: naru.command.v1.Backup
+	(*BeginEpoch)(nil),                      // 11: naru.command.v1.BeginEpoch
+	(*Prune)(nil),                           // 12: naru.command.v1.Prune
+	(*RaiseFeatureLevel)(nil),               // 13: naru.command.v1.RaiseFeatureLevel
+	(*CreateZone)(nil),                      // 14: naru.command.v1.CreateZone
+	(*UpdateZone)(nil),                      // 15: naru.command.v1.UpdateZone
+	(*DeleteNoun)(nil),                      // 16: naru.command.v1.DeleteNoun
+	(*CreateCluster)(nil),                   // 17: naru.command.v1.CreateCluster
+	(*UpdateCluster)(nil),                   // 18: naru.command.v1.UpdateCluster
+	(*CreateHost)(nil),                      // 19: naru.command.v1.CreateHost
+	(*UpdateHost)(nil),                      // 20: naru.command.v1.UpdateHost
+	(*CreateFlavor)(nil),                    // 21: naru.command.v1.CreateFlavor
+	(*UpdateFlavor)(nil),                    // 22: naru.command.v1.UpdateFlavor
+	(*CreateImage)(nil),                     // 23: naru.command.v1.CreateImage
+	(*UpdateImage)(nil),                     // 24: naru.command.v1.UpdateImage
+	(*CreateProject)(nil),                   // 25: naru.command.v1.CreateProject
+	(*UpdateProject)(nil),                   // 26: naru.command.v1.UpdateProject
+	(*CreateBroker)(nil),                    // 27: naru.command.v1.CreateBroker
+	(*UpdateBroker)(nil),                    // 28: naru.command.v1.UpdateBroker
+	(*CreateVM)(nil),                        // 29: naru.command.v1.CreateVM
+	(*Read)(nil),                            // 30: naru.command.v1.Read
+	(*UpdateVM)(nil),                        // 31: naru.command.v1.UpdateVM
+	(*SetVMDesired)(nil),                    // 32: naru.command.v1.SetVMDesired
+	(*OrderVM)(nil),                         // 33: naru.command.v1.OrderVM
+	(*ResolveOperation)(nil),                // 34: naru.command.v1.ResolveOperation
+	(*ExpireOperations)(nil),                // 35: naru.command.v1.ExpireOperations
+	(*PutServer)(nil),                       // 36: naru.command.v1.PutServer
+	(*SetZoneCondition)(nil),                // 37: naru.command.v1.SetZoneCondition
+	(*SetZoneSession)(nil),                  // 38: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 39: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 40: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 41: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 42: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 43: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 44: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 45: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 46: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 47: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 48: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 49: naru.command.v1.RenewAdministrator
+	(*CreateOrganization)(nil),              // 50: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 51: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 52: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 53: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 54: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 55: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 56: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 57: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 58: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 59: naru.command.v1.RemoveGroupMember
+	(*RecordAudit)(nil),                     // 60: naru.command.v1.RecordAudit
+	(*SignAudit)(nil),                       // 61: naru.command.v1.SignAudit
+	(*AddAuditKey)(nil),                     // 62: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 63: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 64: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 65: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 66: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 67: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 68: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 69: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 70: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 71: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 72: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 73: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 74: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 75: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 76: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 77: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 78: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 79: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 80: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 81: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 82: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 83: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 84: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 85: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 86: naru.command.v1.CarryOutRequest
+	(*PassRequest)(nil),                     // 87: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 88: naru.command.v1.CreateDelegation
+	(*ReportDivergence_Server)(nil),         // 89: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 90: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 91: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 92: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 93: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 94: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 95: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 96: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 97: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 98: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 99: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 100: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 101: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 102: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 103: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 104: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 105: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 106: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 107: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 108: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 109: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 110: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 111: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 112: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 113: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 114: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 115: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 116: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 117: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 118: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 119: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 120: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 121: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 122: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 123: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 124: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 125: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 126: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 127: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 128: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 129: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 130: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 131: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 132: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 133: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 134: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 135: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 136: naru.api.v1.User
+	(*v1.Group)(nil),                        // 137: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 138: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 139: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 140: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 141: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 142: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 143: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 144: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 145: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 146: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 147: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 148: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 149: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 150: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 151: naru.api.v1.Delegation
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	78,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
-	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
-	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
-	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
-	5,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
-	10,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
-	11,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
-	12,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
-	6,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
-	8,   // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
-	9,   // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
-	9,   // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
-	13,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
-	14,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
-	15,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
-	16,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
-	17,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
-	15,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
-	18,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
-	19,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
-	15,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	42,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
-	20,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	21,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	15,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	22,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	23,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	15,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	24,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	25,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	15,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	26,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	27,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	15,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	28,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	30,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
-	31,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	32,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	33,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	34,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	35,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	79,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	80,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	81,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	82,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	83,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	84,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	85,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	37,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	38,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	39,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	40,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	41,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	44,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	43,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	36,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	45,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	66,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	67,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	59,  // 65: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	60,  // 66: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	61,  // 67: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	49,  // 68: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	50,  // 69: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	15,  // 70: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	51,  // 71: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	52,  // 72: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	15,  // 73: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	53,  // 74: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	54,  // 75: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	55,  // 76: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	56,  // 77: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	15,  // 78: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	57,  // 79: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	58,  // 80: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	86,  // 81: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	87,  // 82: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	88,  // 83: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	89,  // 84: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	90,  // 85: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	91,  // 86: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	92,  // 87: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	15,  // 88: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	93,  // 89: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	94,  // 90: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	62,  // 91: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	63,  // 92: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	15,  // 93: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	64,  // 94: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	65,  // 95: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	15,  // 96: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	68,  // 97: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	69,  // 98: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	70,  // 99: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	71,  // 100: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	72,  // 101: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	73,  // 102: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	74,  // 103: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	15,  // 104: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	75,  // 105: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	76,  // 106: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	15,  // 107: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	95,  // 108: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	96,  // 109: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	97,  // 110: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	98,  // 111: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	99,  // 112: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	100, // 113: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	101, // 114: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	77,  // 115: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	78,  // 116: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	78,  // 117: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	78,  // 118: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	102, // 119: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	102, // 120: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	103, // 121: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	103, // 122: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	104, // 123: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	104, // 124: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	105, // 125: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	105, // 126: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	106, // 127: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	106, // 128: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	107, // 129: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	107, // 130: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	108, // 131: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	108, // 132: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	109, // 133: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	78,  // 134: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 135: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	110, // 136: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	109, // 137: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	111, // 138: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	78,  // 139: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	112, // 140: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	78,  // 141: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	113, // 142: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	78,  // 143: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 144: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	114, // 145: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	101, // 146: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	115, // 147: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	116, // 148: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	117, // 149: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	118, // 150: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	119, // 151: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	120, // 152: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	100, // 153: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	78,  // 154: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	121, // 155: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	121, // 156: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	122, // 157: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	122, // 158: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	123, // 159: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	123, // 160: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	124, // 161: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	125, // 162: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	126, // 163: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	127, // 164: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	127, // 165: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	127, // 166: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	128, // 167: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	29,  // 168: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	129, // 169: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	29,  // 170: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	130, // 171: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	78,  // 172: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	131, // 173: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 174: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	131, // 175: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 176: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	131, // 177: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 178: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	132, // 179: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	132, // 180: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	133, // 181: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 182: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	133, // 183: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 184: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	185, // [185:185] is the sub-list for method output_type
-	185, // [185:185] is the sub-list for method input_type
-	185, // [185:185] is the sub-list for extension type_name
-	185, // [185:185] is the sub-list for extension extendee
-	0,   // [0:185] is the sub-list for field type_name
+	92,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	3,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
+	2,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
+	5,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
+	6,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
+	11,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
+	12,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
+	13,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
+	7,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
+	9,   // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
+	10,  // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
+	10,  // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
+	14,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
+	15,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
+	16,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
+	17,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
+	18,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
+	16,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
+	19,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
+	20,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
+	16,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
+	43,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	21,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	22,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	16,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	23,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	24,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	16,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	25,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	26,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	16,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	27,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	28,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	16,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	29,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	31,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
+	32,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	33,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	34,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	35,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	36,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	16,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	47,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	16,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	93,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	94,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	95,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	96,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	97,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	98,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	99,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	48,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	49,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	16,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	38,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	39,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	40,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	41,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	42,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	45,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	44,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	37,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
+	46,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	67,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	68,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	60,  // 65: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	61,  // 66: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	62,  // 67: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	50,  // 68: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	51,  // 69: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	16,  // 70: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	52,  // 71: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	53,  // 72: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	16,  // 73: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	54,  // 74: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	55,  // 75: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	56,  // 76: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	57,  // 77: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	16,  // 78: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	58,  // 79: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	59,  // 80: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	100, // 81: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	101, // 82: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	102, // 83: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	103, // 84: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	104, // 85: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	105, // 86: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	106, // 87: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	16,  // 88: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	107, // 89: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	108, // 90: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	63,  // 91: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	64,  // 92: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	16,  // 93: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	65,  // 94: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	66,  // 95: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	16,  // 96: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	69,  // 97: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	70,  // 98: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	71,  // 99: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	72,  // 100: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	73,  // 101: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	74,  // 102: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	75,  // 103: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	16,  // 104: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	76,  // 105: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	77,  // 106: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	16,  // 107: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	79,  // 108: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	80,  // 109: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	16,  // 110: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	81,  // 111: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	82,  // 112: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	83,  // 113: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	84,  // 114: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	85,  // 115: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	86,  // 116: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	87,  // 117: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	88,  // 118: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	16,  // 119: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
+	109, // 120: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	110, // 121: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	111, // 122: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	112, // 123: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	113, // 124: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	114, // 125: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	115, // 126: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	89,  // 127: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	92,  // 128: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	92,  // 129: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	92,  // 130: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	116, // 131: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	116, // 132: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	117, // 133: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	117, // 134: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	118, // 135: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	118, // 136: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	119, // 137: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	119, // 138: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	120, // 139: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	120, // 140: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	121, // 141: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	121, // 142: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	122, // 143: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	122, // 144: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	123, // 145: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	92,  // 146: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 147: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	124, // 148: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	123, // 149: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	125, // 150: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	92,  // 151: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	126, // 152: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	92,  // 153: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	127, // 154: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	92,  // 155: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	113, // 156: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	128, // 157: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	115, // 158: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	129, // 159: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	130, // 160: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	131, // 161: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	132, // 162: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	133, // 163: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	134, // 164: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	114, // 165: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	92,  // 166: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	135, // 167: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	135, // 168: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	136, // 169: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	136, // 170: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	137, // 171: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	137, // 172: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	138, // 173: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	139, // 174: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	140, // 175: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	141, // 176: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	141, // 177: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	141, // 178: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	142, // 179: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	30,  // 180: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	143, // 181: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	30,  // 182: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	144, // 183: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	92,  // 184: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	145, // 185: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 186: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	145, // 187: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 188: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	145, // 189: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 190: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	146, // 191: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	146, // 192: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	147, // 193: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 194: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	147, // 195: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 196: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	148, // 197: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	148, // 198: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	78,  // 199: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	148, // 200: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	78,  // 201: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	30,  // 202: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	78,  // 203: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	149, // 204: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	90,  // 205: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	30,  // 206: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	150, // 207: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	91,  // 208: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	123, // 209: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	92,  // 210: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 211: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 212: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	92,  // 213: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	151, // 214: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	92,  // 215: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	92,  // 216: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	217, // [217:217] is the sub-list for method output_type
+	217, // [217:217] is the sub-list for method input_type
+	217, // [217:217] is the sub-list for extension type_name
+	217, // [217:217] is the sub-list for extension extendee
+	0,   // [0:217] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -6893,19 +8160,32 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateApprovalPolicy)(nil),
 		(*Command_UpdateApprovalPolicy)(nil),
 		(*Command_DeleteApprovalPolicy)(nil),
+		(*Command_CreateRequest)(nil),
+		(*Command_UpdateRequest)(nil),
+		(*Command_DeleteRequest)(nil),
+		(*Command_SubmitRequest)(nil),
+		(*Command_WithdrawRequest)(nil),
+		(*Command_DecideRequest)(nil),
+		(*Command_CommentRequest)(nil),
+		(*Command_RetryRequest)(nil),
+		(*Command_CarryOutRequest)(nil),
+		(*Command_PassRequest)(nil),
+		(*Command_CreateDelegation)(nil),
+		(*Command_DeleteDelegation)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   78,
+			NumEnums:      1,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_naru_command_v1_command_proto_goTypes,
 		DependencyIndexes: file_naru_command_v1_command_proto_depIdxs,
+		EnumInfos:         file_naru_command_v1_command_proto_enumTypes,
 		MessageInfos:      file_naru_command_v1_command_proto_msgTypes,
 	}.Build()
 	File_naru_command_v1_command_proto = out.File
