@@ -80,6 +80,10 @@ func Rules() []Rule {
 			Reason: "controllers do not know one another: they meet in the state",
 		},
 		{
+			Of: []string{"..."}, But: []string{"controlplane/internal/rights"}, Not: []string{"github.com/cedar-policy/..."},
+			Reason: "rights alone asks the policy engine: there is one decision, and it is made in one place",
+		},
+		{
 			Of: []string{"zoneagent/internal/hypervisor/libvirt/..."}, Not: []string{"zoneagent/internal/hypervisor/sim/..."},
 			Reason: "a driver knows no other driver",
 		},

@@ -17,6 +17,8 @@ const (
 	Admin Kind = "admin"
 	// AccessToken is whoever bears a token: it acts in one project.
 	AccessToken Kind = "access-token"
+	// User is a person, or a program, known by a session.
+	User Kind = "user"
 )
 
 // Principal is who calls. The zero value is nobody.
@@ -26,6 +28,8 @@ type Principal struct {
 	Name string
 	// Actor is what is written down of who did something: a SPIFFE id, or token:NAME.
 	Actor string
+	// UserID is that of the user who calls, or for whom a token acts; empty where there is none.
+	UserID string
 	// Project is the one that a token acts in, by name and by id; empty for an administrator.
 	Project, ProjectID string
 	// Zone is the only one at whose edge a token may be used, by name and by id; empty where it is bound to none.

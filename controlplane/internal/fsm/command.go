@@ -31,14 +31,20 @@ type command struct {
 func newCommand(tx *state.Tx, in *commandv1.Command) *command {
 	meta := tx.Meta()
 	meta.Revision++
-	if s := in.GetStamp(); s.IsValid() && s.AsTime().After(meta.LastStamp) {
-		meta.LastStamp = s.AsTime()
-	}
-	// Kept in microseconds, so that a restored state goes on with the same time.
-	now := &timestamppb.Timestamp{Seconds: meta.LastStamp.Unix(), Nanos: int32(meta.LastStamp.Nanosecond() / 1000 * 1000)}
+	now := stampOf(meta, in)
 	meta.LastStamp = now.AsTime()
 	tx.SetMeta(meta)
 	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), now: now}
+}
+
+// stampOf is the time of a command: the later of its stamp and the last one seen, in microseconds, so that a restored state goes
+// on with the same time.
+func stampOf(meta state.Meta, in *commandv1.Command) *timestamppb.Timestamp {
+	at := meta.LastStamp
+	if s := in.GetStamp(); s.IsValid() && s.AsTime().After(at) {
+		at = s.AsTime()
+	}
+	return &timestamppb.Timestamp{Seconds: at.Unix(), Nanos: int32(at.Nanosecond() / 1000 * 1000)}
 }
 
 // run carries the command out. A *problem.Error refuses it; any other error is fatal.
@@ -204,6 +210,19 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.acknowledgeDesired(b.AcknowledgeDesired)
 	case *commandv1.Command_Observe:
 		return c.observe(b.Observe)
+	case *commandv1.Command_CreateRole:
+		return c.createRole(b.CreateRole)
+	case *commandv1.Command_UpdateRole:
+		return c.updateRole(b.UpdateRole)
+	case *commandv1.Command_DeleteRole:
+		return c.deleteRole(b.DeleteRole)
+	case *commandv1.Command_SetBuiltInRoles:
+		return c.setBuiltInRoles(b.SetBuiltInRoles)
+	case *commandv1.Command_CreateRoleBinding:
+		return c.createRoleBinding(b.CreateRoleBinding)
+	case *commandv1.Command_DeleteRoleBinding:
+		return c.deleteRoleBinding(b.DeleteRoleBinding)
+
 	case *commandv1.Command_AppendJournal:
 		return c.appendJournal(b.AppendJournal)
 	case *commandv1.Command_ConsumeWithheld:

@@ -30,13 +30,19 @@ func (c *command) updateGroup(in *commandv1.UpdateGroup) (*commandv1.Result, err
 	return put(c.tx.Groups, m)
 }
 
-// deleteGroup deletes a group; who was in it no longer is.
+// deleteGroup deletes a group and the rights that it gave; who was in it no longer is.
 func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Groups, "group", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
 		return nil, err
 	}
+	if err := c.staysAdministered(taken{membership: state.Membership{GroupID: m.GetId()}}); err != nil {
+		return nil, err
+	}
 	if err := c.tx.ForgetMembers(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.unbind(state.Scope{"group_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Groups, "group", m, "", "")
@@ -68,6 +74,10 @@ func (c *command) addGroupMember(in *commandv1.AddGroupMember) (*commandv1.Resul
 // removeGroupMember takes a user out of a group; who is not in it stays out.
 func (c *command) removeGroupMember(in *commandv1.RemoveGroupMember) (*commandv1.Result, error) {
 	if _, err := stored(c.tx.Groups, "group", in.GetGroupId(), ""); err != nil {
+		return nil, err
+	}
+	gone := state.Membership{GroupID: in.GetGroupId(), UserID: in.GetUserId()}
+	if err := c.staysAdministered(taken{membership: gone}); err != nil {
 		return nil, err
 	}
 	return &commandv1.Result{}, c.tx.ForgetMembership(in.GetGroupId(), in.GetUserId())

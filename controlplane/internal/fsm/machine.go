@@ -8,6 +8,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
@@ -19,13 +20,15 @@ type Machine struct {
 	db *state.DB
 	// run carries out one command; a test may put another in its place.
 	run func(*state.Tx, *commandv1.Command) (*commandv1.Result, error)
+	// writeAudit writes an entry of the audit log; a test may let it fail.
+	writeAudit func(*state.Tx, *apiv1.AuditEntry) error
 }
 
 // New returns the machine of a database.
 func New(db *state.DB) *Machine {
 	return &Machine{db: db, run: func(tx *state.Tx, in *commandv1.Command) (*commandv1.Result, error) {
 		return newCommand(tx, in).run(in)
-	}}
+	}, writeAudit: (*state.Tx).AppendAudit}
 }
 
 // Entry is one entry of the log.
@@ -103,8 +106,9 @@ func (m *Machine) applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.
 		case err == nil && string(before.RequestHash) == string(in.GetIdempotency().GetRequestHash()):
 			return before.Result, nil
 		case err == nil:
-			return refusal(problem.Newf(problem.IdempotencyMismatch, "Use a new key for a new request.",
-				"the idempotency key %q was used for another request", key)), nil
+			result := refusal(problem.Newf(problem.IdempotencyMismatch, "Use a new key for a new request.",
+				"the idempotency key %q was used for another request", key))
+			return result, m.record(tx, in, data, result)
 		case !errors.Is(err, state.ErrNotFound):
 			return nil, err
 		}
@@ -112,6 +116,9 @@ func (m *Machine) applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.
 	}
 	outcome.Result, err = m.carryOut(tx, in, guarded)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.record(tx, in, data, outcome.Result); err != nil {
 		return nil, err
 	}
 	if outcome.Result.GetProblem() != nil {

@@ -87,6 +87,9 @@ func (c *command) deleteOrganization(in *commandv1.DeleteNoun) (*commandv1.Resul
 	if err := u.refuse("organization", m.GetName()); err != nil {
 		return nil, err
 	}
+	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
+		return nil, err
+	}
 	return remove(c, c.tx.Organizations, "organization", m, "", "")
 }
 

@@ -44,5 +44,8 @@ func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	if err := u.refuse("project", m.GetName()); err != nil {
 		return nil, err
 	}
+	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
+		return nil, err
+	}
 	return remove(c, c.tx.Projects, "project", m, m.GetName(), "")
 }

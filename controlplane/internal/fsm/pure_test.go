@@ -16,9 +16,11 @@ import (
 
 // allowed is every package that Apply may import, with the reason. What is not here is not deterministic until shown.
 var allowed = map[string]string{
+	"crypto/sha256": "digests for the audit log", "unicode/utf8": "cuts texts between letters",
 	"encoding/binary": "derives ids from the command's", "encoding/hex": "writes them", "errors": "wraps", "fmt": "sentences",
 	"io": "streams of snapshots", "math": "MaxInt64 alone", "slices": "order", "strconv": "sentences", "strings": "sentences",
 	"google.golang.org/protobuf/proto":                         "messages",
+	"google.golang.org/protobuf/reflect/protoreflect":          "what a command is about, by its descriptor",
 	"google.golang.org/protobuf/types/known/timestamppb":       "times that commands carry",
 	"github.com/naru-project/naru/controlplane/internal/state": "the transaction",
 	"github.com/naru-project/naru/pkg/problem":                 "refusals",

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -44,6 +45,9 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 	if err != nil {
 		return nil, err
 	}
+	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
+		return nil, err
+	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
 	return put(c.tx.Users, m)
 }
@@ -60,13 +64,19 @@ func (c *command) enableUser(in *commandv1.EnableUser) (*commandv1.Result, error
 	return put(c.tx.Users, m)
 }
 
-// deleteUser deletes a user and all memberships.
+// deleteUser deletes a user and all memberships and rights.
 func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Users, "user", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
 		return nil, err
 	}
+	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
+		return nil, err
+	}
 	if err := c.tx.ForgetMembershipsOf(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.unbind(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Users, "user", m, "", "")

@@ -114,6 +114,8 @@ func (c *command) revisionOf(kind, id string) (string, error) {
 		return revision(c.tx.Projects, id)
 	case "vm":
 		return revision(c.tx.VMs, id)
+	case "role":
+		return revision(c.tx.Roles, id)
 	}
 	return "", invalid("a read of a " + strconv.Quote(kind) + " cannot be compared")
 }

@@ -180,6 +180,9 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.Revoke(m.GetId(), ""); err != nil {
 		return nil, err
 	}
+	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
+		return nil, err
+	}
 	return remove(c, c.tx.Zones, "zone", m, "", m.GetName())
 }
 

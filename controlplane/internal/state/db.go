@@ -48,6 +48,7 @@ type DB struct {
 	metrics        *metrics
 	nouns          *nouns
 	stores         []store
+	auditLog       auditLog
 	watches        watches
 	keepTombstones uint64
 
@@ -84,7 +85,7 @@ func Open(path string, o Options) (*DB, error) {
 		return nil, errors.New("open state: the server's id is missing")
 	}
 	db := &DB{
-		path: path, options: o, log: o.Logger, metrics: newMetrics(o.Registerer), nouns: newNouns(),
+		path: path, options: o, log: o.Logger, metrics: newMetrics(o.Registerer), nouns: newNouns(), auditLog: newAuditLog(),
 		keepTombstones: o.keepTombstones, done: make(chan struct{}), ending: make(chan struct{}),
 	}
 	db.stores = db.nouns.stores()

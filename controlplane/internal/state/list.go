@@ -48,7 +48,7 @@ func (t Table[M]) List(q Query) (items []M, next string, err error) {
 	for _, term := range terms {
 		where, args = append(where, term.sql()), append(args, term.value.any())
 	}
-	binding := token{noun: t.spec.noun, filter: q.Filter, order: order.String(), scope: q.Scope}
+	binding := token{noun: t.spec.noun, filter: q.Filter, order: order.String(), scope: q.Scope, bounds: t.spec.bounds}
 	if q.PageToken != "" {
 		last, id, err := binding.open(q.PageToken)
 		if err != nil {

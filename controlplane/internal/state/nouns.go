@@ -20,6 +20,8 @@ type nouns struct {
 	organizations  *spec[*apiv1.Organization]
 	users          *spec[*apiv1.User]
 	groups         *spec[*apiv1.Group]
+	roles          *spec[*apiv1.Role]
+	roleBindings   *spec[*apiv1.RoleBinding]
 }
 
 func newNouns() *nouns {
@@ -29,6 +31,7 @@ func newNouns() *nouns {
 		operations: operations().build(), events: events().build(), servers: servers().build(),
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
 		organizations: organizations().build(), users: users().build(), groups: groups().build(),
+		roles: roles().build(), roleBindings: roleBindings().build(),
 	}
 }
 
@@ -37,5 +40,6 @@ func (n *nouns) stores() []store {
 	return append([]store{
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups,
+		n.roles, n.roleBindings,
 	}, plainStores()...)
 }

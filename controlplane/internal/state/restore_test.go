@@ -64,6 +64,8 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.SetJournalPoint(j, 4), tx.BeginBackup("b"), tx.Reject(j, 3, "why", 10), tx.Told("z", "reported", "e", 10), tx.AddTally("z", "usage", 1), tx.PutFormerVM("z", "v"), tx.AppendOrder(j, entry(0)), tx.PutUsage(j, entry(2)),
 			tx.PutSession("z1", state.Session{ID: []byte{1}, Agent: "a", Connected: true}),
 			tx.PutKeyring(&commandv1.Keyring{}), tx.PutJoinToken(&commandv1.JoinToken{Id: "t"}), tx.PutMember(&commandv1.Member{ZoneId: "z1", Agent: "a"}),
+			tx.AppendAudit(auditEntry(1)), tx.AppendAudit(auditEntry(2)), tx.PutCheckpoint(2, &apiv1.AuditCheckpoint{Size: "2"}),
+			tx.PutReports("z1", state.Reports{Since: 1, Count: 2, Digest: []byte{1}}), tx.PutRefusals(state.Refusals{Actor: "user:kim", Action: "vm.create"}),
 			tx.Revoke("z1", "b"), tx.PutOutcome(&state.Outcome{ID: []byte("0123456789abcdef"), Actor: "ann", Key: "k", RequestHash: []byte{2}, Result: &commandv1.Result{}}),
 		)
 	})

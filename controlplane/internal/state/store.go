@@ -188,6 +188,12 @@ func plainStores() []store {
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
+		newAuditLog(),
+		plain{"audit_checkpoints", cols{number("size"), number("time"), number("crc"), blob("message")}, []string{"size"}, nil},
+		// What was taken in of a zone since its last entry in the audit log, and refusals that are counted instead of written.
+		plain{"audit_reports", cols{text("zone_id"), number("since"), number("count"), blob("digest")}, []string{"zone_id"}, nil},
+		plain{"audit_refusals", cols{text("via_zone_id"), text("actor"), text("action"), text("code"), number("since"), number("count")},
+			[]string{"via_zone_id", "actor", "action", "code"}, []string{"(since)"}},
 		// What each command came to, by its id; and by actor and key where a client gave one.
 		plain{"outcomes", cols{blob("id"), text("actor"), text("idempotency_key"), blob("request_hash"), number("crc"), blob("message")},
 			[]string{"id"}, []string{"(actor, idempotency_key) WHERE idempotency_key<>''"}},

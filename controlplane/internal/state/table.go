@@ -47,6 +47,8 @@ type spec[M Noun] struct {
 	derive func(*Tx, M) error
 	// underive clears it again.
 	underive func(M)
+	// bounds, where set, are what Within narrows to.
+	bounds *[]Bound
 
 	text sqlText
 }
@@ -203,7 +205,11 @@ func (t Table[M]) where(scope Scope) (conditions []string, args []any, err error
 	if left > 0 {
 		return nil, nil, fmt.Errorf("scope %v names what is no column of %s", scope, t.spec.plural)
 	}
-	return conditions, args, nil
+	if t.spec.bounds == nil {
+		return conditions, args, nil
+	}
+	within, more, err := t.withinSQL()
+	return append(conditions, within), append(args, more...), err
 }
 
 func and(conditions []string) string {
@@ -215,15 +221,22 @@ func and(conditions []string) string {
 
 // All goes through the nouns within scope in the order of their ids. It may be left early.
 func (t Table[M]) All(scope Scope) iter.Seq2[M, error] {
+	where, args, err := t.where(scope)
+	if err != nil {
+		return func(yield func(M, error) bool) {
+			var none M
+			yield(none, err)
+		}
+	}
+	return t.rows(t.spec.text.all+" WHERE 1"+and(where)+" ORDER BY id", args...)
+}
+
+// rows goes through the nouns that a statement returns.
+func (t Table[M]) rows(sql string, args ...any) iter.Seq2[M, error] {
 	return func(yield func(M, error) bool) {
 		var none M
-		where, args, err := t.where(scope)
-		if err != nil {
-			yield(none, err)
-			return
-		}
 		stop := fmt.Errorf("left early")
-		err = t.tx.queryOnce(t.spec.text.all+" WHERE 1"+and(where)+" ORDER BY id", func(s *sqlite.Stmt) error {
+		err := t.tx.queryOnce(sql, func(s *sqlite.Stmt) error {
 			m, err := t.decode(s)
 			if err != nil {
 				return err

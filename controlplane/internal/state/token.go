@@ -16,6 +16,7 @@ import (
 type token struct {
 	noun, filter, order string
 	scope               Scope
+	bounds              *[]Bound
 }
 
 const tokenDigest = 12
@@ -54,6 +55,9 @@ func (t token) digest(row []byte) []byte {
 	}
 	for _, k := range slices.Sorted(maps.Keys(t.scope)) {
 		b = appendValue(appendValue(b, textValue(k)), textValue(t.scope[k]))
+	}
+	if t.bounds != nil {
+		b = appendBounds(b, *t.bounds)
 	}
 	sum := sha256.Sum256(append(b, row...))
 	return sum[:tokenDigest]

@@ -27,6 +27,8 @@ type Tx struct {
 	Organizations  Table[*apiv1.Organization]
 	Users          Table[*apiv1.User]
 	Groups         Table[*apiv1.Group]
+	Roles          Table[*apiv1.Role]
+	RoleBindings   Table[*apiv1.RoleBinding]
 
 	conn     *sqlite.Conn
 	fail     func(error) error
@@ -35,13 +37,16 @@ type Tx struct {
 	writes   int
 	touched  map[string]struct{}
 	keep     uint64
+	// audited is the end of the audit log.
+	audited  auditHead
+	auditLog auditLog
 	// fresh is what zoneFreshness has read so far.
 	fresh map[string]apiv1.Freshness_Level
 }
 
 // begin makes a transaction over a connection on which BEGIN has been said.
 func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*Tx, error) {
-	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones}
+	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones, auditLog: db.auditLog}
 	c := db.nouns
 	tx.Zones = Table[*apiv1.Zone]{tx, c.zones}
 	tx.Clusters = Table[*apiv1.Cluster]{tx, c.clusters}
@@ -62,6 +67,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
+	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
+	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 		tx.fresh = map[string]apiv1.Freshness_Level{}
 	}
 	return tx, tx.loadMeta()

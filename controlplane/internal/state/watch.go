@@ -10,6 +10,9 @@ const (
 	TopicOrders = "orders"
 	// TopicIdentity changes with the keyring, join tokens, members and revocations.
 	TopicIdentity = "identity"
+	// TopicAudit changes when the audit log grows, TopicCheckpoints when its newest checkpoint does.
+	TopicAudit       = "audit"
+	TopicCheckpoints = "checkpoints"
 )
 
 // ForZone narrows TopicDesired or TopicOrders to one zone.

@@ -874,13 +874,13 @@ const file_naru_api_v1_server_proto_rawDesc = "" +
 	"\x13DeleteServerRequest\x12!\n" +
 	"\x06server\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06server\"L\n" +
 	"\x14DeleteServerResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\x8c\x06\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\xa4\x06\n" +
 	"\rServerService\x12t\n" +
 	"\vListServers\x12\x1f.naru.api.v1.ListServersRequest\x1a .naru.api.v1.ListServersResponse\"\"\xb2\xbb\x18\vserver.read\x82\xd3\xe4\x93\x02\r\x12\v/v1/servers\x12\x7f\n" +
 	"\tGetServer\x12\x1d.naru.api.v1.GetServerRequest\x1a\x1e.naru.api.v1.GetServerResponse\"3\xb2\xbb\x18\vserver.read\x82\xd3\xe4\x93\x02\x1eb\x06server\x12\x14/v1/servers/{server}\x12\x8d\x01\n" +
 	"\fDeleteServer\x12 .naru.api.v1.DeleteServerRequest\x1a!.naru.api.v1.DeleteServerResponse\"8\xb2\xbb\x18\rserver.delete\x82\xd3\xe4\x93\x02!b\toperation*\x14/v1/servers/{server}\x12\x9d\x01\n" +
-	"\x11CreateServerToken\x12%.naru.api.v1.CreateServerTokenRequest\x1a&.naru.api.v1.CreateServerTokenResponse\"9\xb2\xbb\x18\x13server.create-token\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/servers:createToken\x12C\n" +
-	"\x06BackUp\x12\x1a.naru.api.v1.BackUpRequest\x1a\x1b.naru.api.v1.BackUpResponse0\x01\x12\x8e\x01\n" +
+	"\x11CreateServerToken\x12%.naru.api.v1.CreateServerTokenRequest\x1a&.naru.api.v1.CreateServerTokenResponse\"9\xb2\xbb\x18\x13server.create-token\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/servers:createToken\x12[\n" +
+	"\x06BackUp\x12\x1a.naru.api.v1.BackUpRequest\x1a\x1b.naru.api.v1.BackUpResponse\"\x16\xb2\xbb\x18\x0eserver.back-up\xb8\xbb\x18\x010\x01\x12\x8e\x01\n" +
 	"\rConfirmBackUp\x12!.naru.api.v1.ConfirmBackUpRequest\x1a\".naru.api.v1.ConfirmBackUpResponse\"6\xb2\xbb\x18\x0eserver.back-up\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/servers:confirmBackUpB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (

@@ -273,6 +273,65 @@ func (VM_Affinity_Rule) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 0, 0}
 }
 
+type VM_Errand_Kind int32
+
+const (
+	VM_Errand_KIND_UNSPECIFIED VM_Errand_Kind = 0
+	// RESIZE: it is to have its size.
+	VM_Errand_RESIZE VM_Errand_Kind = 1
+	// SNAPSHOT: a snapshot is taken.
+	VM_Errand_SNAPSHOT VM_Errand_Kind = 2
+	// RESTORE: its disk is put back to a snapshot.
+	VM_Errand_RESTORE VM_Errand_Kind = 3
+	// DROP: a snapshot is removed.
+	VM_Errand_DROP VM_Errand_Kind = 4
+)
+
+// Enum value maps for VM_Errand_Kind.
+var (
+	VM_Errand_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "RESIZE",
+		2: "SNAPSHOT",
+		3: "RESTORE",
+		4: "DROP",
+	}
+	VM_Errand_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"RESIZE":           1,
+		"SNAPSHOT":         2,
+		"RESTORE":          3,
+		"DROP":             4,
+	}
+)
+
+func (x VM_Errand_Kind) Enum() *VM_Errand_Kind {
+	p := new(VM_Errand_Kind)
+	*p = x
+	return p
+}
+
+func (x VM_Errand_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VM_Errand_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_vm_proto_enumTypes[4].Descriptor()
+}
+
+func (VM_Errand_Kind) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_vm_proto_enumTypes[4]
+}
+
+func (x VM_Errand_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VM_Errand_Kind.Descriptor instead.
+func (VM_Errand_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 1, 0}
+}
+
 // VM is a virtual machine. Its four axes (state, task, power, freshness) are never folded into one.
 type VM struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -288,7 +347,7 @@ type VM struct {
 	Cluster   string `protobuf:"bytes,7,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	ClusterId string `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Flavor    string `protobuf:"bytes,9,opt,name=flavor,proto3" json:"flavor,omitempty"`
-	// As the flavor was when the VM was asked for.
+	// As the flavor was when the VM was asked for, or was to be resized.
 	Size        *Resources   `protobuf:"bytes,10,opt,name=size,proto3" json:"size,omitempty"`
 	Image       string       `protobuf:"bytes,11,opt,name=image,proto3" json:"image,omitempty"`
 	ImageSha256 string       `protobuf:"bytes,12,opt,name=image_sha256,json=imageSha256,proto3" json:"image_sha256,omitempty"`
@@ -298,7 +357,7 @@ type VM struct {
 	// cloud-init user data, merged after what Naru writes.
 	UserData   string         `protobuf:"bytes,15,opt,name=user_data,json=userData,proto3" json:"user_data,omitempty"`
 	Affinities []*VM_Affinity `protobuf:"bytes,16,rep,name=affinities,proto3" json:"affinities,omitempty"`
-	// RUNNING, STOPPED or DELETED.
+	// RUNNING, STOPPED, TRASHED or DELETED.
 	DesiredState VM_State `protobuf:"varint,17,opt,name=desired_state,json=desiredState,proto3,enum=naru.api.v1.VM_State" json:"desired_state,omitempty"`
 	// Id of the operation that last changed what is wanted.
 	Operation string `protobuf:"bytes,18,opt,name=operation,proto3" json:"operation,omitempty"`
@@ -330,7 +389,20 @@ type VM struct {
 	// Id of the reservation whose room it takes; empty where it takes what is free.
 	Reservation string `protobuf:"bytes,40,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	// Of what it holds: the highest of what was asked for, its project's and its image's; reckoned when read.
-	Grade         Zone_Grade `protobuf:"varint,36,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
+	Grade Zone_Grade `protobuf:"varint,36,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
+	// What it has, as its zone keeps the books: its size, but for a resize that goes on or was refused.
+	Actual *Resources `protobuf:"bytes,41,opt,name=actual,proto3" json:"actual,omitempty"`
+	// What is taken of its host for it: more than it has while it is resized.
+	Allocated *Resources `protobuf:"bytes,42,opt,name=allocated,proto3" json:"allocated,omitempty"`
+	Errand    *VM_Errand `protobuf:"bytes,43,opt,name=errand,proto3" json:"errand,omitempty"`
+	// Of a VM that is resized: what it is again where that fails.
+	SizeBefore   *Resources `protobuf:"bytes,44,opt,name=size_before,json=sizeBefore,proto3" json:"size_before,omitempty"`
+	FlavorBefore string     `protobuf:"bytes,45,opt,name=flavor_before,json=flavorBefore,proto3" json:"flavor_before,omitempty"`
+	// When it was put into the trash, and after when it is deleted for good.
+	TrashedAt *timestamppb.Timestamp `protobuf:"bytes,46,opt,name=trashed_at,json=trashedAt,proto3" json:"trashed_at,omitempty"`
+	DeleteAt  *timestamppb.Timestamp `protobuf:"bytes,47,opt,name=delete_at,json=deleteAt,proto3" json:"delete_at,omitempty"`
+	// Unset where they are not known.
+	Snapshots     *VM_Snapshots `protobuf:"bytes,48,opt,name=snapshots,proto3" json:"snapshots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +694,62 @@ func (x *VM) GetGrade() Zone_Grade {
 		return x.Grade
 	}
 	return Zone_GRADE_UNSPECIFIED
+}
+
+func (x *VM) GetActual() *Resources {
+	if x != nil {
+		return x.Actual
+	}
+	return nil
+}
+
+func (x *VM) GetAllocated() *Resources {
+	if x != nil {
+		return x.Allocated
+	}
+	return nil
+}
+
+func (x *VM) GetErrand() *VM_Errand {
+	if x != nil {
+		return x.Errand
+	}
+	return nil
+}
+
+func (x *VM) GetSizeBefore() *Resources {
+	if x != nil {
+		return x.SizeBefore
+	}
+	return nil
+}
+
+func (x *VM) GetFlavorBefore() string {
+	if x != nil {
+		return x.FlavorBefore
+	}
+	return ""
+}
+
+func (x *VM) GetTrashedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrashedAt
+	}
+	return nil
+}
+
+func (x *VM) GetDeleteAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteAt
+	}
+	return nil
+}
+
+func (x *VM) GetSnapshots() *VM_Snapshots {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
 }
 
 type StartVMRequest struct {
@@ -1925,11 +2053,195 @@ func (x *VM_Affinity) GetRule() VM_Affinity_Rule {
 	return VM_Affinity_RULE_UNSPECIFIED
 }
 
+// Errand is what is to be done to a VM once, with the newest wish, beside bringing it to the state that is wanted. A wish after
+// it has none, or another: then what was not done is not done any more.
+type VM_Errand struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Kind       VM_Errand_Kind         `protobuf:"varint,1,opt,name=kind,proto3,enum=naru.api.v1.VM_Errand_Kind" json:"kind,omitempty"`
+	SnapshotId string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	Snapshot   string                 `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// It may be powered off for that, and is on again afterwards where that is wanted.
+	MayStop       bool `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VM_Errand) Reset() {
+	*x = VM_Errand{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VM_Errand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VM_Errand) ProtoMessage() {}
+
+func (x *VM_Errand) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VM_Errand.ProtoReflect.Descriptor instead.
+func (*VM_Errand) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 1}
+}
+
+func (x *VM_Errand) GetKind() VM_Errand_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return VM_Errand_KIND_UNSPECIFIED
+}
+
+func (x *VM_Errand) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *VM_Errand) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *VM_Errand) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+// Snapshots are those in its disk, all of them.
+type VM_Snapshots struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*VM_Snapshots_Item   `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VM_Snapshots) Reset() {
+	*x = VM_Snapshots{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VM_Snapshots) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VM_Snapshots) ProtoMessage() {}
+
+func (x *VM_Snapshots) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VM_Snapshots.ProtoReflect.Descriptor instead.
+func (*VM_Snapshots) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 2}
+}
+
+func (x *VM_Snapshots) GetItems() []*VM_Snapshots_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type VM_Snapshots_Item struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	TakenAt       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=taken_at,json=takenAt,proto3" json:"taken_at,omitempty"`
+	DiskGib       uint32                 `protobuf:"varint,4,opt,name=disk_gib,json=diskGib,proto3" json:"disk_gib,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VM_Snapshots_Item) Reset() {
+	*x = VM_Snapshots_Item{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VM_Snapshots_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VM_Snapshots_Item) ProtoMessage() {}
+
+func (x *VM_Snapshots_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VM_Snapshots_Item.ProtoReflect.Descriptor instead.
+func (*VM_Snapshots_Item) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 2, 0}
+}
+
+func (x *VM_Snapshots_Item) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VM_Snapshots_Item) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VM_Snapshots_Item) GetTakenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TakenAt
+	}
+	return nil
+}
+
+func (x *VM_Snapshots_Item) GetDiskGib() uint32 {
+	if x != nil {
+		return x.DiskGib
+	}
+	return 0
+}
+
 var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\x9a\x13\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xf2\x1a\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -1976,14 +2288,44 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\brevision\x18\" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12.\n" +
 	"\vdescription\x18# \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\x12-\n" +
 	"\vreservation\x18( \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\x12;\n" +
-	"\x05grade\x18$ \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x02R\x05grade\x1a\xa9\x01\n" +
+	"\x05grade\x18$ \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x02R\x05grade\x124\n" +
+	"\x06actual\x18) \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x04R\x06actual\x12:\n" +
+	"\tallocated\x18* \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x04R\tallocated\x124\n" +
+	"\x06errand\x18+ \x01(\v2\x16.naru.api.v1.VM.ErrandB\x04\xa0\xbb\x18\x05R\x06errand\x12=\n" +
+	"\vsize_before\x18, \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x05R\n" +
+	"sizeBefore\x120\n" +
+	"\rflavor_before\x18- \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\fflavorBefore\x12?\n" +
+	"\n" +
+	"trashed_at\x18. \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\ttrashedAt\x12=\n" +
+	"\tdelete_at\x18/ \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\bdeleteAt\x12=\n" +
+	"\tsnapshots\x180 \x01(\v2\x19.naru.api.v1.VM.SnapshotsB\x04\xa0\xbb\x18\x04R\tsnapshots\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bTOGETHER\x10\x01\x12\t\n" +
-	"\x05APART\x10\x02\"\x87\x01\n" +
+	"\x05APART\x10\x02\x1a\x86\x02\n" +
+	"\x06Errand\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1b.naru.api.v1.VM.Errand.KindB\x04\xa0\xbb\x18\x05R\x04kind\x12,\n" +
+	"\vsnapshot_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\n" +
+	"snapshotId\x12'\n" +
+	"\bsnapshot\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\bsnapshot\x12\x1f\n" +
+	"\bmay_stop\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x05R\amayStop\"M\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06RESIZE\x10\x01\x12\f\n" +
+	"\bSNAPSHOT\x10\x02\x12\v\n" +
+	"\aRESTORE\x10\x03\x12\b\n" +
+	"\x04DROP\x10\x04\x1a\xf4\x01\n" +
+	"\tSnapshots\x12B\n" +
+	"\x05items\x18\x01 \x03(\v2\x1e.naru.api.v1.VM.Snapshots.ItemB\f\xbaH\x05\x92\x01\x02\x10 \xa0\xbb\x18\x04R\x05items\x1a\xa2\x01\n" +
+	"\x04Item\x12\x1b\n" +
+	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x02id\x12\x1f\n" +
+	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x04name\x12;\n" +
+	"\btaken_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\atakenAt\x12\x1f\n" +
+	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\"\x87\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\f\n" +
@@ -2119,107 +2461,121 @@ func file_naru_api_v1_vm_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_vm_proto_rawDescData
 }
 
-var file_naru_api_v1_vm_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_naru_api_v1_vm_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_naru_api_v1_vm_proto_goTypes = []any{
 	(VM_State)(0),                 // 0: naru.api.v1.VM.State
 	(VM_Task)(0),                  // 1: naru.api.v1.VM.Task
 	(VM_Power)(0),                 // 2: naru.api.v1.VM.Power
 	(VM_Affinity_Rule)(0),         // 3: naru.api.v1.VM.Affinity.Rule
-	(*VM)(nil),                    // 4: naru.api.v1.VM
-	(*StartVMRequest)(nil),        // 5: naru.api.v1.StartVMRequest
-	(*StartVMResponse)(nil),       // 6: naru.api.v1.StartVMResponse
-	(*StopVMRequest)(nil),         // 7: naru.api.v1.StopVMRequest
-	(*StopVMResponse)(nil),        // 8: naru.api.v1.StopVMResponse
-	(*RebootVMRequest)(nil),       // 9: naru.api.v1.RebootVMRequest
-	(*RebootVMResponse)(nil),      // 10: naru.api.v1.RebootVMResponse
-	(*VMSample)(nil),              // 11: naru.api.v1.VMSample
-	(*TopVMsRequest)(nil),         // 12: naru.api.v1.TopVMsRequest
-	(*TopVMsResponse)(nil),        // 13: naru.api.v1.TopVMsResponse
-	(*ListVMsRequest)(nil),        // 14: naru.api.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),       // 15: naru.api.v1.ListVMsResponse
-	(*GetVMRequest)(nil),          // 16: naru.api.v1.GetVMRequest
-	(*GetVMResponse)(nil),         // 17: naru.api.v1.GetVMResponse
-	(*CreateVMRequest)(nil),       // 18: naru.api.v1.CreateVMRequest
-	(*CreateVMResponse)(nil),      // 19: naru.api.v1.CreateVMResponse
-	(*UpdateVMRequest)(nil),       // 20: naru.api.v1.UpdateVMRequest
-	(*UpdateVMResponse)(nil),      // 21: naru.api.v1.UpdateVMResponse
-	(*DeleteVMRequest)(nil),       // 22: naru.api.v1.DeleteVMRequest
-	(*DeleteVMResponse)(nil),      // 23: naru.api.v1.DeleteVMResponse
-	(*WatchVMsRequest)(nil),       // 24: naru.api.v1.WatchVMsRequest
-	(*WatchVMsResponse)(nil),      // 25: naru.api.v1.WatchVMsResponse
-	(*VM_Affinity)(nil),           // 26: naru.api.v1.VM.Affinity
-	(*Resources)(nil),             // 27: naru.api.v1.Resources
-	(Image_Format)(0),             // 28: naru.api.v1.Image.Format
-	(Freshness_Level)(0),          // 29: naru.api.v1.Freshness.Level
-	(*Generation)(nil),            // 30: naru.api.v1.Generation
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*Problem)(nil),               // 32: naru.api.v1.Problem
-	(Zone_Grade)(0),               // 33: naru.api.v1.Zone.Grade
-	(*Operation)(nil),             // 34: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 35: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 36: naru.api.v1.WatchType.Value
+	(VM_Errand_Kind)(0),           // 4: naru.api.v1.VM.Errand.Kind
+	(*VM)(nil),                    // 5: naru.api.v1.VM
+	(*StartVMRequest)(nil),        // 6: naru.api.v1.StartVMRequest
+	(*StartVMResponse)(nil),       // 7: naru.api.v1.StartVMResponse
+	(*StopVMRequest)(nil),         // 8: naru.api.v1.StopVMRequest
+	(*StopVMResponse)(nil),        // 9: naru.api.v1.StopVMResponse
+	(*RebootVMRequest)(nil),       // 10: naru.api.v1.RebootVMRequest
+	(*RebootVMResponse)(nil),      // 11: naru.api.v1.RebootVMResponse
+	(*VMSample)(nil),              // 12: naru.api.v1.VMSample
+	(*TopVMsRequest)(nil),         // 13: naru.api.v1.TopVMsRequest
+	(*TopVMsResponse)(nil),        // 14: naru.api.v1.TopVMsResponse
+	(*ListVMsRequest)(nil),        // 15: naru.api.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),       // 16: naru.api.v1.ListVMsResponse
+	(*GetVMRequest)(nil),          // 17: naru.api.v1.GetVMRequest
+	(*GetVMResponse)(nil),         // 18: naru.api.v1.GetVMResponse
+	(*CreateVMRequest)(nil),       // 19: naru.api.v1.CreateVMRequest
+	(*CreateVMResponse)(nil),      // 20: naru.api.v1.CreateVMResponse
+	(*UpdateVMRequest)(nil),       // 21: naru.api.v1.UpdateVMRequest
+	(*UpdateVMResponse)(nil),      // 22: naru.api.v1.UpdateVMResponse
+	(*DeleteVMRequest)(nil),       // 23: naru.api.v1.DeleteVMRequest
+	(*DeleteVMResponse)(nil),      // 24: naru.api.v1.DeleteVMResponse
+	(*WatchVMsRequest)(nil),       // 25: naru.api.v1.WatchVMsRequest
+	(*WatchVMsResponse)(nil),      // 26: naru.api.v1.WatchVMsResponse
+	(*VM_Affinity)(nil),           // 27: naru.api.v1.VM.Affinity
+	(*VM_Errand)(nil),             // 28: naru.api.v1.VM.Errand
+	(*VM_Snapshots)(nil),          // 29: naru.api.v1.VM.Snapshots
+	(*VM_Snapshots_Item)(nil),     // 30: naru.api.v1.VM.Snapshots.Item
+	(*Resources)(nil),             // 31: naru.api.v1.Resources
+	(Image_Format)(0),             // 32: naru.api.v1.Image.Format
+	(Freshness_Level)(0),          // 33: naru.api.v1.Freshness.Level
+	(*Generation)(nil),            // 34: naru.api.v1.Generation
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Problem)(nil),               // 36: naru.api.v1.Problem
+	(Zone_Grade)(0),               // 37: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 38: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 39: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 40: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_vm_proto_depIdxs = []int32{
-	27, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
-	28, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
-	26, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
+	31, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
+	32, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
+	27, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
 	0,  // 3: naru.api.v1.VM.desired_state:type_name -> naru.api.v1.VM.State
-	29, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
-	30, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
+	33, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
+	34, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
 	0,  // 6: naru.api.v1.VM.state:type_name -> naru.api.v1.VM.State
 	1,  // 7: naru.api.v1.VM.task:type_name -> naru.api.v1.VM.Task
 	2,  // 8: naru.api.v1.VM.power:type_name -> naru.api.v1.VM.Power
-	31, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
-	32, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
-	31, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
-	29, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
-	30, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
-	31, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	33, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
-	34, // 16: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	34, // 17: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	34, // 18: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	31, // 19: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	29, // 20: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	31, // 21: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
-	11, // 22: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	4,  // 23: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	4,  // 24: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	4,  // 25: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	34, // 26: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	4,  // 27: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
-	35, // 28: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 29: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
-	34, // 30: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	36, // 31: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 32: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 33: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	14, // 34: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	16, // 35: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	18, // 36: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	20, // 37: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
-	22, // 38: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	24, // 39: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	5,  // 40: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	7,  // 41: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	9,  // 42: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 43: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	15, // 44: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	17, // 45: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	19, // 46: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	21, // 47: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
-	23, // 48: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	25, // 49: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	6,  // 50: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	8,  // 51: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	10, // 52: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 53: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	44, // [44:54] is the sub-list for method output_type
-	34, // [34:44] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	35, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
+	36, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
+	35, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
+	33, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
+	34, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
+	35, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	37, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
+	31, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
+	31, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
+	28, // 18: naru.api.v1.VM.errand:type_name -> naru.api.v1.VM.Errand
+	31, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
+	35, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
+	35, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
+	29, // 22: naru.api.v1.VM.snapshots:type_name -> naru.api.v1.VM.Snapshots
+	38, // 23: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	38, // 24: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	38, // 25: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	35, // 26: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	33, // 27: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	35, // 28: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	12, // 29: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	5,  // 30: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	5,  // 31: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	5,  // 32: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	38, // 33: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 34: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	39, // 35: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 36: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	38, // 37: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	40, // 38: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	5,  // 39: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 40: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	4,  // 41: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
+	30, // 42: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
+	35, // 43: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
+	15, // 44: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	17, // 45: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	19, // 46: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	21, // 47: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	23, // 48: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	25, // 49: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	6,  // 50: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	8,  // 51: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	10, // 52: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	13, // 53: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	16, // 54: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	18, // 55: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	20, // 56: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	22, // 57: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	24, // 58: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	26, // 59: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	7,  // 60: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	9,  // 61: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	11, // 62: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	14, // 63: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	54, // [54:64] is the sub-list for method output_type
+	44, // [44:54] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }
@@ -2237,8 +2593,8 @@ func file_naru_api_v1_vm_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_vm_proto_rawDesc), len(file_naru_api_v1_vm_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   23,
+			NumEnums:      5,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -177,6 +177,11 @@ type Command struct {
 	//	*Command_ConsumeWithheld
 	//	*Command_CreateReservation
 	//	*Command_SetReservation
+	//	*Command_ResizeVm
+	//	*Command_EmptyTrash
+	//	*Command_CreateSnapshot
+	//	*Command_DeleteSnapshot
+	//	*Command_RestoreSnapshot
 	//	*Command_RecordAudit
 	//	*Command_SignAudit
 	//	*Command_AddAuditKey
@@ -869,6 +874,51 @@ func (x *Command) GetSetReservation() *SetReservation {
 	if x != nil {
 		if x, ok := x.Body.(*Command_SetReservation); ok {
 			return x.SetReservation
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetResizeVm() *ResizeVM {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ResizeVm); ok {
+			return x.ResizeVm
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEmptyTrash() *EmptyTrash {
+	if x != nil {
+		if x, ok := x.Body.(*Command_EmptyTrash); ok {
+			return x.EmptyTrash
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateSnapshot() *CreateSnapshot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateSnapshot); ok {
+			return x.CreateSnapshot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteSnapshot() *DeleteSnapshot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteSnapshot); ok {
+			return x.DeleteSnapshot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreSnapshot() *RestoreSnapshot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RestoreSnapshot); ok {
+			return x.RestoreSnapshot
 		}
 	}
 	return nil
@@ -1639,6 +1689,27 @@ type Command_SetReservation struct {
 	SetReservation *SetReservation `protobuf:"bytes,261,opt,name=set_reservation,json=setReservation,proto3,oneof"`
 }
 
+type Command_ResizeVm struct {
+	ResizeVm *ResizeVM `protobuf:"bytes,262,opt,name=resize_vm,json=resizeVm,proto3,oneof"`
+}
+
+type Command_EmptyTrash struct {
+	// Deletes for good what has been in the trash for its time.
+	EmptyTrash *EmptyTrash `protobuf:"bytes,263,opt,name=empty_trash,json=emptyTrash,proto3,oneof"`
+}
+
+type Command_CreateSnapshot struct {
+	CreateSnapshot *CreateSnapshot `protobuf:"bytes,264,opt,name=create_snapshot,json=createSnapshot,proto3,oneof"`
+}
+
+type Command_DeleteSnapshot struct {
+	DeleteSnapshot *DeleteSnapshot `protobuf:"bytes,265,opt,name=delete_snapshot,json=deleteSnapshot,proto3,oneof"`
+}
+
+type Command_RestoreSnapshot struct {
+	RestoreSnapshot *RestoreSnapshot `protobuf:"bytes,266,opt,name=restore_snapshot,json=restoreSnapshot,proto3,oneof"`
+}
+
 type Command_RecordAudit struct {
 	// Something happened that no command did: a login, a refusal, a read of something sensitive.
 	RecordAudit *RecordAudit `protobuf:"bytes,200,opt,name=record_audit,json=recordAudit,proto3,oneof"`
@@ -1988,6 +2059,16 @@ func (*Command_ConsumeWithheld) isCommand_Body() {}
 func (*Command_CreateReservation) isCommand_Body() {}
 
 func (*Command_SetReservation) isCommand_Body() {}
+
+func (*Command_ResizeVm) isCommand_Body() {}
+
+func (*Command_EmptyTrash) isCommand_Body() {}
+
+func (*Command_CreateSnapshot) isCommand_Body() {}
+
+func (*Command_DeleteSnapshot) isCommand_Body() {}
+
+func (*Command_RestoreSnapshot) isCommand_Body() {}
 
 func (*Command_RecordAudit) isCommand_Body() {}
 
@@ -3725,7 +3806,7 @@ func (x *UpdateVM) GetExpectedRevision() string {
 type SetVMDesired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	VmId  string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
-	// RUNNING, STOPPED or DELETED.
+	// RUNNING, STOPPED, TRASHED or DELETED.
 	Desired     v1.VM_State `protobuf:"varint,2,opt,name=desired,proto3,enum=naru.api.v1.VM_State" json:"desired,omitempty"`
 	Force       bool        `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	OperationId string      `protobuf:"bytes,4,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
@@ -3733,8 +3814,12 @@ type SetVMDesired struct {
 	Kind             string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	Deadline         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of TRASHED: when it is deleted for good.
+	DeleteAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_at,json=deleteAt,proto3" json:"delete_at,omitempty"`
+	// Takes it out of the trash; without, what is in there stays there or is deleted.
+	Untrash       bool `protobuf:"varint,9,opt,name=untrash,proto3" json:"untrash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetVMDesired) Reset() {
@@ -3814,6 +3899,20 @@ func (x *SetVMDesired) GetExpectedRevision() string {
 		return x.ExpectedRevision
 	}
 	return ""
+}
+
+func (x *SetVMDesired) GetDeleteAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteAt
+	}
+	return nil
+}
+
+func (x *SetVMDesired) GetUntrash() bool {
+	if x != nil {
+		return x.Untrash
+	}
+	return false
 }
 
 type OrderVM struct {
@@ -6968,6 +7067,367 @@ func (x *CreateDelegation) GetDelegation() *v1.Delegation {
 	return nil
 }
 
+// ResizeVM gives a VM the size that its new flavor has on the proposer's snapshot.
+type ResizeVM struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	VmId   string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Flavor string                 `protobuf:"bytes,2,opt,name=flavor,proto3" json:"flavor,omitempty"`
+	Size   *v1.Resources          `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	// It may be powered off for that.
+	MayStop          bool                   `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	OperationId      string                 `protobuf:"bytes,5,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Reads            []*Read                `protobuf:"bytes,8,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ResizeVM) Reset() {
+	*x = ResizeVM{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeVM) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeVM) ProtoMessage() {}
+
+func (x *ResizeVM) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
+func (*ResizeVM) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *ResizeVM) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetFlavor() string {
+	if x != nil {
+		return x.Flavor
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetSize() *v1.Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *ResizeVM) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+func (x *ResizeVM) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *ResizeVM) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *ResizeVM) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// EmptyTrash deletes those of the named VMs that are in the trash and whose time there is over.
+type EmptyTrash struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmIds         []string               `protobuf:"bytes,1,rep,name=vm_ids,json=vmIds,proto3" json:"vm_ids,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmptyTrash) Reset() {
+	*x = EmptyTrash{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmptyTrash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmptyTrash) ProtoMessage() {}
+
+func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
+func (*EmptyTrash) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *EmptyTrash) GetVmIds() []string {
+	if x != nil {
+		return x.VmIds
+	}
+	return nil
+}
+
+func (x *EmptyTrash) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+type CreateSnapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it will be stored: ids and names resolved on the proposer's snapshot.
+	Snapshot      *v1.Snapshot           `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	MayStop       bool                   `protobuf:"varint,2,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	OperationId   string                 `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshot) Reset() {
+	*x = CreateSnapshot{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshot) ProtoMessage() {}
+
+func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
+func (*CreateSnapshot) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *CreateSnapshot) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+func (x *CreateSnapshot) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *CreateSnapshot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+type DeleteSnapshot struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	SnapshotId       string                 `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	OperationId      string                 `protobuf:"bytes,2,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,4,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshot) Reset() {
+	*x = DeleteSnapshot{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshot) ProtoMessage() {}
+
+func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *DeleteSnapshot) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *DeleteSnapshot) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *DeleteSnapshot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *DeleteSnapshot) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+// RestoreSnapshot puts the disk of a snapshot's VM back to it.
+type RestoreSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SnapshotId    string                 `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	MayStop       bool                   `protobuf:"varint,2,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	OperationId   string                 `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshot) Reset() {
+	*x = RestoreSnapshot{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshot) ProtoMessage() {}
+
+func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *RestoreSnapshot) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *RestoreSnapshot) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+func (x *RestoreSnapshot) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *RestoreSnapshot) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
 type ReportDivergence_Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -6978,7 +7438,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6990,7 +7450,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7032,7 +7492,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7044,7 +7504,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7097,7 +7557,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7109,7 +7569,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7164,7 +7624,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xb0E\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x96H\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -7242,7 +7702,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x12set_zone_condition\x18\xbd\x01 \x01(\v2!.naru.command.v1.SetZoneConditionH\x00R\x10setZoneCondition\x12N\n" +
 	"\x10consume_withheld\x18\xba\x01 \x01(\v2 .naru.command.v1.ConsumeWithheldH\x00R\x0fconsumeWithheld\x12T\n" +
 	"\x12create_reservation\x18\x84\x02 \x01(\v2\".naru.command.v1.CreateReservationH\x00R\x11createReservation\x12K\n" +
-	"\x0fset_reservation\x18\x85\x02 \x01(\v2\x1f.naru.command.v1.SetReservationH\x00R\x0esetReservation\x12B\n" +
+	"\x0fset_reservation\x18\x85\x02 \x01(\v2\x1f.naru.command.v1.SetReservationH\x00R\x0esetReservation\x129\n" +
+	"\tresize_vm\x18\x86\x02 \x01(\v2\x19.naru.command.v1.ResizeVMH\x00R\bresizeVm\x12?\n" +
+	"\vempty_trash\x18\x87\x02 \x01(\v2\x1b.naru.command.v1.EmptyTrashH\x00R\n" +
+	"emptyTrash\x12K\n" +
+	"\x0fcreate_snapshot\x18\x88\x02 \x01(\v2\x1f.naru.command.v1.CreateSnapshotH\x00R\x0ecreateSnapshot\x12K\n" +
+	"\x0fdelete_snapshot\x18\x89\x02 \x01(\v2\x1f.naru.command.v1.DeleteSnapshotH\x00R\x0edeleteSnapshot\x12N\n" +
+	"\x10restore_snapshot\x18\x8a\x02 \x01(\v2 .naru.command.v1.RestoreSnapshotH\x00R\x0frestoreSnapshot\x12B\n" +
 	"\frecord_audit\x18\xc8\x01 \x01(\v2\x1c.naru.command.v1.RecordAuditH\x00R\vrecordAudit\x12<\n" +
 	"\n" +
 	"sign_audit\x18\xc9\x01 \x01(\v2\x1a.naru.command.v1.SignAuditH\x00R\tsignAudit\x12C\n" +
@@ -7413,7 +7879,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\tR\brevision\"X\n" +
 	"\bUpdateVM\x12\x1f\n" +
 	"\x02vm\x18\x01 \x01(\v2\x0f.naru.api.v1.VMR\x02vm\x12+\n" +
-	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\x86\x02\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\xd9\x02\n" +
 	"\fSetVMDesired\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12/\n" +
 	"\adesired\x18\x02 \x01(\x0e2\x15.naru.api.v1.VM.StateR\adesired\x12\x14\n" +
@@ -7421,7 +7887,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\foperation_id\x18\x04 \x01(\tR\voperationId\x12\x12\n" +
 	"\x04kind\x18\x05 \x01(\tR\x04kind\x126\n" +
 	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
-	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\"\xb8\x01\n" +
+	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\x127\n" +
+	"\tdelete_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bdeleteAt\x12\x18\n" +
+	"\auntrash\x18\t \x01(\bR\auntrash\"\xb8\x01\n" +
 	"\aOrderVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12)\n" +
 	"\x05order\x18\x02 \x01(\v2\x13.naru.link.v1.OrderR\x05order\x12!\n" +
@@ -7653,7 +8121,37 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x10CreateDelegation\x127\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
-	"delegationBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"delegation\"\xb3\x02\n" +
+	"\bResizeVM\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
+	"\x06flavor\x18\x02 \x01(\tR\x06flavor\x12*\n" +
+	"\x04size\x18\x03 \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\x12\x19\n" +
+	"\bmay_stop\x18\x04 \x01(\bR\amayStop\x12!\n" +
+	"\foperation_id\x18\x05 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
+	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\x12+\n" +
+	"\x05reads\x18\b \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"[\n" +
+	"\n" +
+	"EmptyTrash\x12\x15\n" +
+	"\x06vm_ids\x18\x01 \x03(\tR\x05vmIds\x126\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xb9\x01\n" +
+	"\x0eCreateSnapshot\x121\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x15.naru.api.v1.SnapshotR\bsnapshot\x12\x19\n" +
+	"\bmay_stop\x18\x02 \x01(\bR\amayStop\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xb9\x01\n" +
+	"\x0eDeleteSnapshot\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12!\n" +
+	"\foperation_id\x18\x02 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
+	"\x11expected_revision\x18\x04 \x01(\tR\x10expectedRevision\"\xa8\x01\n" +
+	"\x0fRestoreSnapshot\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12\x19\n" +
+	"\bmay_stop\x18\x02 \x01(\bR\amayStop\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadlineBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_command_proto_rawDescOnce sync.Once
@@ -7668,7 +8166,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(*Command)(nil),                         // 1: naru.command.v1.Command
@@ -7759,72 +8257,79 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CarryOutRequest)(nil),                 // 86: naru.command.v1.CarryOutRequest
 	(*PassRequest)(nil),                     // 87: naru.command.v1.PassRequest
 	(*CreateDelegation)(nil),                // 88: naru.command.v1.CreateDelegation
-	(*ReportDivergence_Server)(nil),         // 89: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 90: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 91: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 92: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 93: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 94: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 95: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 96: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 97: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 98: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 99: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 100: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 101: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 102: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 103: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 104: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 105: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 106: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 107: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 108: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 109: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 110: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 111: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 112: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 113: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 114: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 115: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 116: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 117: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 118: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 119: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 120: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 121: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 122: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 123: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 124: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 125: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 126: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 127: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 128: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 129: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 130: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 131: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 132: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 133: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 134: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 135: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 136: naru.api.v1.User
-	(*v1.Group)(nil),                        // 137: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 138: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 139: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 140: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 141: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 142: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 143: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 144: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 145: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 146: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 147: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 148: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 149: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 150: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 151: naru.api.v1.Delegation
+	(*ResizeVM)(nil),                        // 89: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 90: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 91: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 92: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 93: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 94: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 95: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 96: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 97: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 98: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 99: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 100: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 101: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 102: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 103: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 104: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 105: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 106: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 107: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 108: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 109: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 110: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 111: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 112: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 113: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 114: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 115: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 116: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 117: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 118: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 119: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 120: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 121: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 122: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 123: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 124: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 125: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 126: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 127: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 128: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 129: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 130: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 131: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 132: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 133: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 134: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 135: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 136: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 137: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 138: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 139: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 140: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 141: naru.api.v1.User
+	(*v1.Group)(nil),                        // 142: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 143: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 144: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 145: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 146: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 147: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 148: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 149: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 150: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 151: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 152: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 153: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 154: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 155: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 156: naru.api.v1.Delegation
+	(*v1.Resources)(nil),                    // 157: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 158: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	92,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	97,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	3,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	2,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	5,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -7868,13 +8373,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	16,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	47,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	16,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	93,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	94,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	95,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	96,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	97,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	98,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	99,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	98,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	99,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	100, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	101, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	102, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	103, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	104, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	48,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	49,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	16,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -7889,163 +8394,177 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	46,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	67,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	68,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	60,  // 65: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	61,  // 66: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	62,  // 67: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	50,  // 68: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	51,  // 69: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	16,  // 70: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	52,  // 71: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	53,  // 72: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	16,  // 73: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	54,  // 74: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	55,  // 75: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	56,  // 76: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	57,  // 77: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	16,  // 78: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	58,  // 79: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	59,  // 80: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	100, // 81: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	101, // 82: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	102, // 83: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	103, // 84: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	104, // 85: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	105, // 86: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	106, // 87: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	16,  // 88: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	107, // 89: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	108, // 90: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	63,  // 91: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	64,  // 92: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	16,  // 93: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	65,  // 94: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	66,  // 95: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	16,  // 96: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	69,  // 97: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	70,  // 98: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	71,  // 99: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	72,  // 100: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	73,  // 101: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	74,  // 102: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	75,  // 103: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	16,  // 104: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	76,  // 105: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	77,  // 106: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	16,  // 107: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	79,  // 108: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
-	80,  // 109: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
-	16,  // 110: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
-	81,  // 111: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	82,  // 112: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	83,  // 113: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	84,  // 114: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	85,  // 115: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	86,  // 116: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	87,  // 117: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	88,  // 118: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
-	16,  // 119: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	109, // 120: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	110, // 121: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	111, // 122: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	112, // 123: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	113, // 124: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	114, // 125: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	115, // 126: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	89,  // 127: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	92,  // 128: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	92,  // 129: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	92,  // 130: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	116, // 131: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	116, // 132: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	117, // 133: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	117, // 134: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	118, // 135: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	118, // 136: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	119, // 137: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	119, // 138: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	120, // 139: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	120, // 140: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	121, // 141: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	121, // 142: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	122, // 143: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	122, // 144: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	123, // 145: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	92,  // 146: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 147: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	124, // 148: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	123, // 149: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	125, // 150: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	92,  // 151: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	126, // 152: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	92,  // 153: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	127, // 154: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	92,  // 155: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	113, // 156: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	128, // 157: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	115, // 158: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	129, // 159: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	130, // 160: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	131, // 161: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	132, // 162: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	133, // 163: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	134, // 164: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	114, // 165: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	92,  // 166: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	135, // 167: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	135, // 168: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	136, // 169: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	136, // 170: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	137, // 171: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	137, // 172: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	138, // 173: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	139, // 174: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	140, // 175: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	141, // 176: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	141, // 177: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	141, // 178: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	142, // 179: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	30,  // 180: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	143, // 181: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	30,  // 182: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	144, // 183: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	92,  // 184: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	145, // 185: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 186: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	145, // 187: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 188: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	145, // 189: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 190: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	146, // 191: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	146, // 192: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	147, // 193: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 194: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	147, // 195: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 196: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	148, // 197: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	148, // 198: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	78,  // 199: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	148, // 200: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	78,  // 201: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	30,  // 202: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	78,  // 203: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	149, // 204: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	90,  // 205: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	30,  // 206: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	150, // 207: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	91,  // 208: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	123, // 209: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	92,  // 210: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 211: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	0,   // 212: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	92,  // 213: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	151, // 214: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	92,  // 215: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	92,  // 216: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	217, // [217:217] is the sub-list for method output_type
-	217, // [217:217] is the sub-list for method input_type
-	217, // [217:217] is the sub-list for extension type_name
-	217, // [217:217] is the sub-list for extension extendee
-	0,   // [0:217] is the sub-list for field type_name
+	89,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	90,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	91,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	92,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	93,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	60,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	61,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	62,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	50,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	51,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	16,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	52,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	53,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	16,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	54,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	55,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	56,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	57,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	16,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	58,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	59,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	105, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	106, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	107, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	108, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	109, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	110, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	111, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	16,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	112, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	113, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	63,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	64,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	16,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	65,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	66,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	16,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	69,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	70,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	71,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	72,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	73,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	74,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	75,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	16,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	76,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	77,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	16,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	79,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	80,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	16,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	81,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	82,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	83,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	84,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	85,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	86,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	87,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	88,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	16,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
+	114, // 125: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	115, // 126: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	116, // 127: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	117, // 128: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	118, // 129: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	119, // 130: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	120, // 131: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	94,  // 132: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	97,  // 133: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	97,  // 134: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	97,  // 135: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	121, // 136: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	121, // 137: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	122, // 138: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	122, // 139: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	123, // 140: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	123, // 141: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	124, // 142: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	124, // 143: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	125, // 144: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	125, // 145: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	126, // 146: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	126, // 147: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	127, // 148: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	127, // 149: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	128, // 150: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	97,  // 151: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 152: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	129, // 153: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	128, // 154: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	130, // 155: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	97,  // 156: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 157: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	131, // 158: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	97,  // 159: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	132, // 160: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	97,  // 161: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	118, // 162: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	133, // 163: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	120, // 164: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	134, // 165: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	135, // 166: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	136, // 167: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	137, // 168: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	138, // 169: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	139, // 170: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	119, // 171: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	97,  // 172: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	140, // 173: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	140, // 174: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	141, // 175: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	141, // 176: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	142, // 177: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	142, // 178: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	143, // 179: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	144, // 180: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	145, // 181: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	146, // 182: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	146, // 183: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	146, // 184: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	147, // 185: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	30,  // 186: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	148, // 187: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	30,  // 188: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	149, // 189: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	97,  // 190: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	150, // 191: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 192: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	150, // 193: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 194: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	150, // 195: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 196: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	151, // 197: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	151, // 198: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	152, // 199: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 200: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	152, // 201: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 202: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	153, // 203: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	153, // 204: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	78,  // 205: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	153, // 206: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	78,  // 207: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	30,  // 208: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	78,  // 209: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	154, // 210: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	95,  // 211: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	30,  // 212: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	155, // 213: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	96,  // 214: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	128, // 215: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	97,  // 216: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 217: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 218: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	97,  // 219: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	156, // 220: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	157, // 221: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	97,  // 222: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 223: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	97,  // 224: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	158, // 225: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	97,  // 226: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 227: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 228: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 229: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	97,  // 230: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	231, // [231:231] is the sub-list for method output_type
+	231, // [231:231] is the sub-list for method input_type
+	231, // [231:231] is the sub-list for extension type_name
+	231, // [231:231] is the sub-list for extension extendee
+	0,   // [0:231] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -8117,6 +8636,11 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_ConsumeWithheld)(nil),
 		(*Command_CreateReservation)(nil),
 		(*Command_SetReservation)(nil),
+		(*Command_ResizeVm)(nil),
+		(*Command_EmptyTrash)(nil),
+		(*Command_CreateSnapshot)(nil),
+		(*Command_DeleteSnapshot)(nil),
+		(*Command_RestoreSnapshot)(nil),
 		(*Command_RecordAudit)(nil),
 		(*Command_SignAudit)(nil),
 		(*Command_AddAuditKey)(nil),
@@ -8179,7 +8703,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   91,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

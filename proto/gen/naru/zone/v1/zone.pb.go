@@ -1008,13 +1008,15 @@ func (x *JournalHead) GetTrimmed() uint64 {
 
 // Work is how far a VM's worker has come with a generation; its presence means there is something to do.
 type Work struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
-	Generation    *v11.Generation        `protobuf:"bytes,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	OperationId   string                 `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
-	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	LastStep      string                 `protobuf:"bytes,5,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
-	Attempts      uint32                 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	VmId        string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Generation  *v11.Generation        `protobuf:"bytes,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	OperationId string                 `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Deadline    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	LastStep    string                 `protobuf:"bytes,5,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	Attempts    uint32                 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// What the wish has to be done once is done.
+	ErrandDone    bool `protobuf:"varint,7,opt,name=errand_done,json=errandDone,proto3" json:"errand_done,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1091,6 +1093,13 @@ func (x *Work) GetAttempts() uint32 {
 	return 0
 }
 
+func (x *Work) GetErrandDone() bool {
+	if x != nil {
+		return x.ErrandDone
+	}
+	return false
+}
+
 var File_naru_zone_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_zone_v1_zone_proto_rawDesc = "" +
@@ -1165,7 +1174,7 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\x12\"\n" +
 	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12\x18\n" +
 	"\acovered\x18\x03 \x01(\x04R\acovered\x12\x18\n" +
-	"\atrimmed\x18\x04 \x01(\x04R\atrimmed\"\xe8\x01\n" +
+	"\atrimmed\x18\x04 \x01(\x04R\atrimmed\"\x89\x02\n" +
 	"\x04Work\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x127\n" +
 	"\n" +
@@ -1174,7 +1183,9 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\foperation_id\x18\x03 \x01(\tR\voperationId\x126\n" +
 	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1b\n" +
 	"\tlast_step\x18\x05 \x01(\tR\blastStep\x12\x1a\n" +
-	"\battempts\x18\x06 \x01(\rR\battempts2\xa7\x02\n" +
+	"\battempts\x18\x06 \x01(\rR\battempts\x12\x1f\n" +
+	"\verrand_done\x18\a \x01(\bR\n" +
+	"errandDone2\xa7\x02\n" +
 	"\fAgentService\x12@\n" +
 	"\x05Enter\x12\x1a.naru.zone.v1.EnterRequest\x1a\x1b.naru.zone.v1.EnterResponse\x12R\n" +
 	"\vAuthorities\x12 .naru.zone.v1.AuthoritiesRequest\x1a!.naru.zone.v1.AuthoritiesResponse\x12@\n" +

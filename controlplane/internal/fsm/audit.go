@@ -1,0 +1,407 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+const (
+	// auditEvery is how often, in microseconds, the reports of a zone become an entry, and refusals that are alike do.
+	auditEvery = 60 * 1_000_000
+	// maxRefusalKinds of a zone's edge, or of the control network, are told apart at once. What is beyond is one kind.
+	maxRefusalKinds = 30
+	// settleAtOnce bounds what one command settles.
+	settleAtOnce = 100
+	// maxAuditMessage is in bytes (proto: max_len in characters).
+	maxAuditMessage = 1024
+)
+
+// record writes what the audit log says of a command, in the transaction of its effect: without the entry there is no effect
+// (P7). This is the one place that does, for every command. What is done leaves an entry, whoever asked; what a call asked for
+// and was refused leaves one as well. Not so what changes nothing that anybody decided (unaudited); and what zones report, which
+// leaves an entry a minute and zone, with a digest over all of it.
+func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *commandv1.Result) error {
+	a := &audit{tx: tx, write: m.writeAudit, in: in, at: stampOf(tx.Meta(), in)}
+	refused := r.GetProblem() != nil
+	switch b := in.GetBody().(type) {
+	case nil:
+		return nil // nobody knows what it was to be
+	case *commandv1.Command_RecordAudit:
+		if refused {
+			return nil
+		}
+		return a.told(b.RecordAudit.GetEntry())
+	case *commandv1.Command_Observe:
+		return a.report(b.Observe.GetZoneId(), data, refused)
+	case *commandv1.Command_AppendJournal:
+		return a.report(b.AppendJournal.GetZoneId(), data, refused)
+	case *commandv1.Command_ConsumeWithheld:
+		return a.report(b.ConsumeWithheld.GetZoneId(), data, refused)
+	case *commandv1.Command_SetZoneSession:
+		return a.report(b.SetZoneSession.GetZoneId(), data, refused)
+	case *commandv1.Command_SetZoneCondition:
+		return a.report(b.SetZoneCondition.GetZoneId(), data, refused)
+	case *commandv1.Command_Prune:
+		if err := a.settle(); err != nil {
+			return err
+		}
+	}
+	if unaudited(in) || refused && in.GetOrigin() == nil {
+		return nil
+	}
+	e, err := a.entry()
+	if err != nil {
+		return err
+	}
+	a.describe(e, r)
+	digest := sha256.Sum256(data)
+	e.Digest, e.Outcome = digest[:], apiv1.AuditEntry_DONE
+	if !refused {
+		return a.write(tx, e)
+	}
+	e.Outcome, e.ProblemCode, e.Message = apiv1.AuditEntry_REFUSED, r.GetProblem().GetCode(), cut(r.GetProblem().GetDetail())
+	return a.refused(e)
+}
+
+// unaudited commands change nothing that anybody decided: what moves the log along, what says how far a zone has come, what
+// happened to a server, and the checkpoints of the log itself.
+func unaudited(in *commandv1.Command) bool {
+	switch in.GetBody().(type) {
+	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
+		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit:
+		return true
+	}
+	return false
+}
+
+// audit is the record of one command being written.
+type audit struct {
+	tx    *state.Tx
+	write func(*state.Tx, *apiv1.AuditEntry) error
+	in    *commandv1.Command
+	at    *timestamppb.Timestamp
+}
+
+// entry is what the command's envelope says.
+func (a *audit) entry() (*apiv1.AuditEntry, error) {
+	o := a.in.GetOrigin()
+	e := &apiv1.AuditEntry{
+		Time: a.at, Actor: actorText(a.in.GetActor()), ActorId: o.GetActorId(), ActingFor: o.GetActingFor(), SessionId: o.GetSessionId(),
+		Strength: o.GetStrength(), TraceId: a.in.GetTraceId(),
+	}
+	var err error
+	e.ViaZone, err = a.zoneName(o.GetZoneId())
+	return e, err
+}
+
+// told writes what a server says of something that no command did.
+func (a *audit) told(told *apiv1.AuditEntry) error {
+	e, err := a.entry()
+	if err != nil {
+		return err
+	}
+	e.Action, e.Target, e.Outcome, e.ProblemCode = told.GetAction(), told.GetTarget(), told.GetOutcome(), told.GetProblemCode()
+	e.Project, e.ProjectId, e.Zone, e.ZoneId = told.GetProject(), told.GetProjectId(), told.GetZone(), told.GetZoneId()
+	e.Message, e.Digest, e.Count = cut(told.GetMessage()), told.GetDigest(), told.GetCount()
+	if told.GetActor() != "" {
+		e.Actor, e.ActorId = told.GetActor(), told.GetActorId()
+	}
+	if told.GetSessionId() != "" {
+		e.SessionId = told.GetSessionId()
+	}
+	if told.GetStrength() != apiv1.Session_STRENGTH_UNSPECIFIED {
+		e.Strength = told.GetStrength()
+	}
+	if e.GetOutcome() == apiv1.AuditEntry_REFUSED {
+		return a.refused(e)
+	}
+	return a.write(a.tx, e)
+}
+
+// report takes a zone's report into the digest of its reports, which becomes an entry when it is a minute old.
+func (a *audit) report(zoneID string, data []byte, refused bool) error {
+	if refused {
+		return nil // the zone, or the hub, sends it again
+	}
+	now := state.Micros(a.at)
+	r, err := a.tx.Reports(zoneID)
+	if err != nil {
+		return err
+	}
+	if r.Count > 0 && now-r.Since >= auditEvery {
+		if err := a.reported(zoneID, r); err != nil {
+			return err
+		}
+		r = state.Reports{}
+	}
+	if r.Count == 0 {
+		r = state.Reports{Since: now, Digest: make([]byte, sha256.Size)}
+	}
+	h := sha256.New()
+	h.Write(r.Digest)
+	h.Write(data)
+	r.Count, r.Digest = r.Count+1, h.Sum(nil)
+	return a.tx.PutReports(zoneID, r)
+}
+
+// reported writes the entry of a zone's reports.
+func (a *audit) reported(zoneID string, r state.Reports) error {
+	name, err := a.zoneName(zoneID)
+	if err != nil {
+		return err
+	}
+	return a.write(a.tx, &apiv1.AuditEntry{
+		Time: a.at, Actor: "zone:" + name, ActorId: zoneID, Action: "zone.report", Target: &apiv1.Reference{Kind: "zone", Id: zoneID, Name: name},
+		Zone: name, ZoneId: zoneID, Outcome: apiv1.AuditEntry_DONE, Digest: r.Digest, Count: r.Count,
+	})
+}
+
+// refused writes a refusal, or counts it: of those that are alike one a minute is written, which says how many came since the one
+// before, so that a flood cannot fill the log.
+func (a *audit) refused(e *apiv1.AuditEntry) error {
+	via := a.in.GetOrigin().GetZoneId()
+	now, more := state.Micros(a.at), max(e.GetCount(), 1)
+	like := state.Refusals{ViaZoneID: via, Actor: e.GetActor(), Action: e.GetAction(), Code: e.GetProblemCode()}
+	known, err := a.tx.Refusals(like)
+	if missing(err) {
+		var crowded bool
+		if crowded, err = a.crowded(via); err == nil && crowded {
+			like.Actor, like.Action, like.Code = "", "", ""
+			e = &apiv1.AuditEntry{Time: e.GetTime(), Action: "refusals.count", Outcome: e.GetOutcome(), ViaZone: e.GetViaZone(),
+				Message: "refused, of so many kinds that they are only counted"}
+			known, err = a.tx.Refusals(like)
+		}
+	}
+	if err != nil && !missing(err) {
+		return err
+	}
+	if known.Since > 0 && now-known.Since < auditEvery {
+		known.Count += more
+		return a.tx.PutRefusals(known)
+	}
+	if e.Count = known.Count + more; e.Count == 1 {
+		e.Count = 0
+	}
+	like.Since = now
+	if err := a.tx.PutRefusals(like); err != nil {
+		return err
+	}
+	return a.write(a.tx, e)
+}
+
+// crowded reports whether another kind of refusals at a zone's edge is one too many, old ones being settled.
+func (a *audit) crowded(via string) (bool, error) {
+	if err := a.settle(); err != nil {
+		return false, err
+	}
+	kinds, err := a.tx.RefusalKinds(via)
+	return kinds >= maxRefusalKinds, err
+}
+
+// settle writes what has been counted for a minute and longer, and forgets it.
+func (a *audit) settle() error {
+	before := state.Micros(a.at) - auditEvery
+	old, err := a.tx.OldRefusals(before, settleAtOnce)
+	if err != nil {
+		return err
+	}
+	for _, r := range old {
+		if err := a.tx.ForgetRefusals(r); err != nil {
+			return err
+		}
+		if r.Count == 0 {
+			continue
+		}
+		name, err := a.zoneName(r.ViaZoneID)
+		if err != nil {
+			return err
+		}
+		e := &apiv1.AuditEntry{Time: a.at, Actor: r.Actor, Action: r.Action, Outcome: apiv1.AuditEntry_REFUSED, ProblemCode: r.Code,
+			ViaZone: name, Count: r.Count, Message: "further refusals of the kind, which were counted"}
+		if e.Action == "" {
+			e.Action = "refusals.count"
+		}
+		if err := a.write(a.tx, e); err != nil {
+			return err
+		}
+	}
+	zones, err := a.tx.OldReports(before, settleAtOnce)
+	if err != nil {
+		return err
+	}
+	for _, id := range zones {
+		r, err := a.tx.Reports(id)
+		if err != nil {
+			return err
+		}
+		if err := a.reported(id, r); err != nil {
+			return err
+		}
+		if err := a.tx.ForgetReports(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// zoneName is a zone's name; its id where it is not known any more.
+func (a *audit) zoneName(id string) (string, error) {
+	if id == "" {
+		return "", nil
+	}
+	zone, err := a.tx.Zones.Get(id)
+	if missing(err) {
+		return id, nil
+	}
+	return zone.GetName(), err
+}
+
+// describe writes what the command is about, as its body and its result say.
+func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) {
+	m := a.in.ProtoReflect()
+	member := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
+	body := m.Get(member).Message()
+	e.Action, e.Message = actionOf(string(member.Name()), body), cut(textOf(body, "reason"))
+	op := r.GetOperation()
+	if noun := nounIn(body); noun != nil {
+		kind := kebab(string(noun.Descriptor().Name()))
+		e.Target = &apiv1.Reference{Kind: kind, Id: textOf(noun, "id"), Name: textOf(noun, "name")}
+		e.Project, e.ProjectId, e.Zone, e.ZoneId = textOf(noun, "project"), textOf(noun, "project_id"), textOf(noun, "zone"), textOf(noun, "zone_id")
+	} else if op.GetTarget() != nil {
+		e.Target = op.GetTarget()
+	} else {
+		e.Target = namedBy(body, e.GetAction())
+	}
+	switch e.GetTarget().GetKind() {
+	case "project":
+		e.Project, e.ProjectId = e.GetTarget().GetName(), e.GetTarget().GetId()
+	case "zone":
+		e.Zone, e.ZoneId = e.GetTarget().GetName(), e.GetTarget().GetId()
+	}
+	if e.GetProject() == "" {
+		e.Project, e.ProjectId = op.GetProject(), op.GetProjectId()
+	}
+	if e.GetZone() == "" {
+		e.Zone = op.GetZone()
+	}
+}
+
+// actionOf is noun.verb of a command: vm.create of create_vm; what the body calls itself goes before.
+func actionOf(member string, body protoreflect.Message) string {
+	if kind := textOf(body, "kind"); kind != "" {
+		return kind
+	}
+	switch member {
+	case "bootstrap":
+		return "federation.found"
+	case "prune":
+		return "state.prune"
+	case "ask_to_join":
+		return "member.ask"
+	case "accept_join":
+		return "member.accept"
+	case "revoke":
+		return "member.revoke"
+	}
+	verb, noun, ok := strings.Cut(member, "_")
+	if !ok {
+		return verb
+	}
+	return strings.ReplaceAll(noun, "_", "-") + "." + verb
+}
+
+// nounIn is the noun that a body carries; nil where it carries none.
+func nounIn(body protoreflect.Message) protoreflect.Message {
+	fields := body.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if f.Kind() != protoreflect.MessageKind || f.Cardinality() == protoreflect.Repeated || !body.Has(f) {
+			continue
+		}
+		d := f.Message()
+		if d.ParentFile().Package() == "naru.api.v1" && d.Fields().ByName("id") != nil && d.Fields().ByName("name") != nil {
+			return body.Get(f).Message()
+		}
+	}
+	return nil
+}
+
+// namedBy is what a body names by its id: the noun of the action, or that of the first field x_id.
+func namedBy(body protoreflect.Message, action string) *apiv1.Reference {
+	fields := body.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		id := textOf(body, f.Name())
+		if id == "" {
+			continue
+		}
+		if f.Name() == "id" {
+			kind, _, _ := strings.Cut(action, ".")
+			return &apiv1.Reference{Kind: kind, Id: id}
+		}
+		if kind, ok := strings.CutSuffix(string(f.Name()), "_id"); ok {
+			return &apiv1.Reference{Kind: strings.ReplaceAll(kind, "_", "-"), Id: id}
+		}
+	}
+	return nil
+}
+
+// textOf is a message's text field; empty where it has none of the name.
+func textOf(m protoreflect.Message, name protoreflect.Name) string {
+	f := m.Descriptor().Fields().ByName(name)
+	if f == nil || f.Kind() != protoreflect.StringKind || f.Cardinality() == protoreflect.Repeated {
+		return ""
+	}
+	return m.Get(f).String()
+}
+
+// kebab writes AccessToken as access-token, and VM as vm.
+func kebab(name string) string {
+	var b strings.Builder
+	for i := range len(name) {
+		upper := name[i] >= 'A' && name[i] <= 'Z'
+		if upper && i > 0 && (name[i-1] < 'A' || name[i-1] > 'Z') {
+			b.WriteByte('-')
+		}
+		if upper {
+			b.WriteByte(name[i] - 'A' + 'a')
+		} else {
+			b.WriteByte(name[i])
+		}
+	}
+	return b.String()
+}
+
+// actorText is an actor as the record names it: admin:kim of spiffe://naru.example/admin/kim; token:ci and user:kim as they are;
+// controller:upkeep of upkeep.
+func actorText(actor string) string {
+	if rest, ok := strings.CutPrefix(actor, "spiffe://"); ok {
+		_, path, _ := strings.Cut(rest, "/")
+		kind, name, _ := strings.Cut(path, "/")
+		return kind + ":" + name
+	}
+	if actor == "" || strings.Contains(actor, ":") {
+		return actor
+	}
+	return "controller:" + actor
+}
+
+// cut shortens a message to what an entry holds.
+func cut(s string) string {
+	if len(s) <= maxAuditMessage {
+		return s
+	}
+	end := maxAuditMessage
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}

@@ -1,0 +1,197 @@
+package fsm
+
+import (
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1.Result, error) {
+	m := in.GetRoleBinding()
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return nil, err
+	}
+	if m.GetId() == "" {
+		return nil, invalid("a role binding without id cannot be created")
+	}
+	if _, err := c.tx.RoleBindings.Get(m.GetId()); !missing(err) {
+		if err == nil {
+			err = problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another role binding", m.GetId())
+		}
+		return nil, err
+	}
+	if err := exists(c.tx.Roles, "role", m.GetRoleId(), m.GetRole()); err != nil {
+		return nil, err
+	}
+	var err error
+	switch {
+	case (m.GetUserId() == "") == (m.GetGroupId() == ""):
+		err = invalid("a role is bound to a user or to a group")
+	case m.GetUserId() != "":
+		err = exists(c.tx.Users, "user", m.GetUserId(), m.GetUser())
+	default:
+		err = exists(c.tx.Groups, "group", m.GetGroupId(), m.GetGroup())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.placeExists(m); err != nil {
+		return nil, err
+	}
+	if end := m.GetExpiresAt(); end != nil && !later(end, c.now) {
+		return nil, problem.New(problem.Invalid, "the binding would have ended already", "Give a time that lies ahead.").With("expires_at", "must lie ahead")
+	}
+	same := state.Scope{"role_id": m.GetRoleId(), "user_id": m.GetUserId(), "group_id": m.GetGroupId(), "place_id": m.GetPlaceId()}
+	for other, err := range c.tx.RoleBindings.All(same) {
+		if err != nil {
+			return nil, err
+		}
+		if other.GetScope() == m.GetScope() && (other.GetExpiresAt() == nil || later(other.GetExpiresAt(), c.now)) && !outlives(m, other) {
+			return nil, problem.Newf(problem.NameTaken, "Nothing is left to do; or give it for longer.",
+				"%s has the role %s there already: binding %s", m.GetUser()+m.GetGroup(), m.GetRole(), other.GetId())
+		}
+	}
+	m.CreatedBy, m.CreatedAt = c.actor, c.now
+	if err := c.tellOfBinding("role.given", m, "has"); err != nil {
+		return nil, err
+	}
+	if err := c.tx.RoleBindings.Put(m); err != nil {
+		return nil, err
+	}
+	op, err := c.done("role-binding.create", bindingReference(m), projectOf(m), zoneOf(m))
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// outlives reports whether one binding ends after another.
+func outlives(m, other *apiv1.RoleBinding) bool {
+	return other.GetExpiresAt() != nil && (m.GetExpiresAt() == nil || later(m.GetExpiresAt(), other.GetExpiresAt()))
+}
+
+// placeExists checks that the place of a binding is there, by id and name.
+func (c *command) placeExists(m *apiv1.RoleBinding) error {
+	switch m.GetScope() {
+	case apiv1.RoleBinding_FEDERATION:
+		if m.GetPlaceId() != "" || m.GetPlace() != "" {
+			return invalid("there is one federation, which is not named")
+		}
+		return nil
+	case apiv1.RoleBinding_ORGANIZATION:
+		return exists(c.tx.Organizations, "organization", m.GetPlaceId(), m.GetPlace())
+	case apiv1.RoleBinding_PROJECT:
+		return exists(c.tx.Projects, "project", m.GetPlaceId(), m.GetPlace())
+	case apiv1.RoleBinding_ZONE:
+		return exists(c.tx.Zones, "zone", m.GetPlaceId(), m.GetPlace())
+	}
+	return invalid("a role is bound in a federation, an organization, a project or a zone")
+}
+
+// exists checks that something is there, by id and name.
+func exists[M named](t state.Table[M], kind, id, name string) error {
+	m, err := t.Get(id)
+	if err != nil {
+		return orNotFound(err, kind, name)
+	}
+	if m.GetName() != name {
+		return invalid(kind + " " + id + " is " + m.GetName() + ", not " + name)
+	}
+	return nil
+}
+
+func (c *command) deleteRoleBinding(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := c.tx.RoleBindings.Get(in.GetId())
+	if err != nil {
+		return nil, orNotFound(err, "role binding", in.GetId())
+	}
+	if in.GetExpectedRevision() != "" && m.GetRevision() != in.GetExpectedRevision() {
+		return nil, problem.Newf(problem.Conflict, "Read it again.", "role binding %s is at revision %s, not %s", m.GetId(), m.GetRevision(), in.GetExpectedRevision())
+	}
+	if err := c.staysAdministered(taken{binding: m.GetId()}); err != nil {
+		return nil, err
+	}
+	if err := c.tellOfBinding("role.taken", m, "no longer has"); err != nil {
+		return nil, err
+	}
+	if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
+		return nil, err
+	}
+	op, err := c.done("role-binding.delete", bindingReference(m), projectOf(m), zoneOf(m))
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// taken is what is to be taken away: a binding, a user, a user's place in a group, or a group.
+type taken struct {
+	binding, user string
+	membership    state.Membership
+}
+
+// staysAdministered refuses to take away the last one who administers the federation. Where nobody does but by certificate,
+// there is nobody to be taken away.
+func (c *command) staysAdministered(t taken) error {
+	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
+	if err != nil {
+		if missing(err) {
+			return nil
+		}
+		return err
+	}
+	before, err := c.tx.Administered(role.GetId(), c.now, "", "", state.Membership{})
+	if err != nil || !before {
+		return err
+	}
+	after, err := c.tx.Administered(role.GetId(), c.now, t.binding, t.user, t.membership)
+	if err != nil || after {
+		return err
+	}
+	return problem.New(problem.InUse, "after this nobody would administer the federation",
+		"Make another federation administrator first: naru role-binding create "+federationAdministrator+" --user NAME.")
+}
+
+// unbind deletes the bindings of what is deleted itself.
+func (c *command) unbind(scope state.Scope) error {
+	var gone []*apiv1.RoleBinding // collected first: what is being read is not written
+	for m, err := range c.tx.RoleBindings.All(scope) {
+		if err != nil {
+			return err
+		}
+		gone = append(gone, m)
+	}
+	for _, m := range gone {
+		if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellOfBinding tells of rights in the whole federation; those elsewhere are in the audit log only.
+func (c *command) tellOfBinding(kind string, m *apiv1.RoleBinding, verb string) error {
+	if m.GetScope() != apiv1.RoleBinding_FEDERATION {
+		return nil
+	}
+	return c.tell(apiv1.Event_WARNING, kind, "", "", bindingReference(m), m.GetUser()+m.GetGroup()+" "+verb+" the role "+m.GetRole()+" in the federation, by the word of "+c.actor)
+}
+
+func bindingReference(m *apiv1.RoleBinding) *apiv1.Reference {
+	return &apiv1.Reference{Kind: "role-binding", Id: m.GetId(), Name: m.GetUser() + m.GetGroup() + "/" + m.GetRole()}
+}
+
+func projectOf(m *apiv1.RoleBinding) string {
+	if m.GetScope() == apiv1.RoleBinding_PROJECT {
+		return m.GetPlace()
+	}
+	return ""
+}
+
+func zoneOf(m *apiv1.RoleBinding) string {
+	if m.GetScope() == apiv1.RoleBinding_ZONE {
+		return m.GetPlace()
+	}
+	return ""
+}

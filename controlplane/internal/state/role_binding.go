@@ -1,0 +1,86 @@
+package state
+
+import (
+	"iter"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"zombiezen.com/go/sqlite"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+func roleBindings() *spec[*apiv1.RoleBinding] {
+	// A binding is where its place is.
+	placed := func(scope apiv1.RoleBinding_Scope, get func(*apiv1.RoleBinding) string) func(*apiv1.RoleBinding) string {
+		return func(m *apiv1.RoleBinding) string {
+			if m.GetScope() != scope {
+				return ""
+			}
+			return get(m)
+		}
+	}
+	id := (*apiv1.RoleBinding).GetPlaceId
+	return &spec[*apiv1.RoleBinding]{
+		noun: "role_binding", plural: "role_bindings",
+		zero:   func() *apiv1.RoleBinding { return &apiv1.RoleBinding{} },
+		revise: func(m *apiv1.RoleBinding, r string) { m.Revision = r },
+		columns: []column[*apiv1.RoleBinding]{
+			text("role", (*apiv1.RoleBinding).GetRole).asFixed(),
+			text("role_id", (*apiv1.RoleBinding).GetRoleId).asFixed(),
+			text("user", (*apiv1.RoleBinding).GetUser).asFixed(),
+			text("user_id", (*apiv1.RoleBinding).GetUserId).asFixed(),
+			text("group_name", (*apiv1.RoleBinding).GetGroup).asFixed(),
+			text("group_id", (*apiv1.RoleBinding).GetGroupId).asFixed(),
+			enum("scope", (*apiv1.RoleBinding).GetScope).asFixed(),
+			text("place", (*apiv1.RoleBinding).GetPlace).asFixed(),
+			text("place_id", id).asFixed(),
+			moment("expires_at", (*apiv1.RoleBinding).GetExpiresAt).asFixed(),
+			text("created_by", (*apiv1.RoleBinding).GetCreatedBy).asFixed(),
+			moment("created_at", (*apiv1.RoleBinding).GetCreatedAt),
+			text("project_id", placed(apiv1.RoleBinding_PROJECT, id)).asFixed().asHidden(),
+			text("organization_id", placed(apiv1.RoleBinding_ORGANIZATION, id)).asFixed().asHidden(),
+			text("zone_id", placed(apiv1.RoleBinding_ZONE, id)).asFixed().asHidden(),
+		},
+		further: []string{"(user_id)", "(group_id)", "(role_id)", "(place_id)"},
+	}
+}
+
+// RoleBindingsOf goes through the bindings that name a user or a group that the user is in, in the order of their ids, those
+// that have ended included.
+func (tx *Tx) RoleBindingsOf(userID string) iter.Seq2[*apiv1.RoleBinding, error] {
+	t := tx.RoleBindings
+	return t.rows(t.spec.text.all+` WHERE (user_id<>'' AND user_id=?1)
+		OR (group_id<>'' AND group_id IN (SELECT group_id FROM group_members WHERE user_id=?1)) ORDER BY id`, userID)
+}
+
+// ForgetRoleBindings removes the bindings that ended before a time, at most so many of them.
+func (tx *Tx) ForgetRoleBindings(before *timestamppb.Timestamp, limit int) error {
+	var ids []string
+	err := tx.query("SELECT id FROM role_bindings WHERE expires_at>0 AND expires_at<? ORDER BY id"+atMost, func(s *sqlite.Stmt) error {
+		ids = append(ids, s.ColumnText(0))
+		return nil
+	}, Micros(before), limit)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := tx.RoleBindings.Delete(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Administered reports whether an enabled user, or a member of a group, is bound to a role in the whole federation at a time,
+// without what is taken away: a binding, a user, or a user's place in a group, or a whole group. Each may be empty.
+func (tx *Tx) Administered(roleID string, at *timestamppb.Timestamp, withoutBinding, withoutUser string, without Membership) (found bool, err error) {
+	err = tx.query(`SELECT 1 FROM role_bindings b
+		LEFT JOIN group_members g ON b.group_id<>'' AND g.group_id=b.group_id AND NOT (g.group_id=?5 AND (?6='' OR g.user_id=?6))
+		JOIN users u ON u.id=CASE WHEN b.group_id<>'' THEN g.user_id ELSE b.user_id END
+		WHERE b.role_id=?1 AND b.scope=1 AND (b.expires_at=0 OR b.expires_at>?2) AND b.id<>?3 AND u.id<>?4 AND u.disabled=0
+		ORDER BY b.id LIMIT 1`, func(*sqlite.Stmt) error {
+		found = true
+		return nil
+	}, roleID, Micros(at), withoutBinding, withoutUser, without.GroupID, without.UserID)
+	return found, err
+}
