@@ -43,7 +43,10 @@ func (c *command) finish(op *apiv1.Operation, failed *apiv1.Problem) error {
 	if failed == nil {
 		op.Progress = 100
 	}
-	return c.tx.Operations.Put(op)
+	if err := c.tx.Operations.Put(op); err != nil {
+		return err
+	}
+	return c.endPart(op)
 }
 
 // reported takes a zone's word that an operation has ended. What went well is done once its VM is seen as it then was: the

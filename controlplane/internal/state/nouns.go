@@ -22,6 +22,8 @@ type nouns struct {
 	groups         *spec[*apiv1.Group]
 	roles          *spec[*apiv1.Role]
 	roleBindings   *spec[*apiv1.RoleBinding]
+	requests       *spec[*apiv1.Request]
+	delegations    *spec[*apiv1.Delegation]
 }
 
 func newNouns() *nouns {
@@ -32,6 +34,7 @@ func newNouns() *nouns {
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
 		organizations: organizations().build(), users: users().build(), groups: groups().build(),
 		roles: roles().build(), roleBindings: roleBindings().build(),
+		requests: requests().build(), delegations: delegations().build(),
 	}
 }
 
@@ -40,6 +43,6 @@ func (n *nouns) stores() []store {
 	return append([]store{
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups,
-		n.roles, n.roleBindings,
+		n.roles, n.roleBindings, n.requests, n.delegations,
 	}, plainStores()...)
 }

@@ -188,6 +188,12 @@ func plainStores() []store {
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
+		// The last number that a request was given; what an operation works for, while it goes on; what was said of requests, by its
+		// id, and the files that came with it.
+		plain{"request_numbers", cols{number("one"), number("last")}, []string{"one"}, nil},
+		plain{"request_work", cols{text("operation_id"), text("request_id")}, []string{"operation_id"}, nil},
+		plain{"comments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
+		plain{"attachments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
 		newAuditLog(),
 		plain{"audit_checkpoints", cols{number("size"), number("time"), number("crc"), blob("message")}, []string{"size"}, nil},
 		// What was taken in of a zone since its last entry in the audit log, and refusals that are counted instead of written.

@@ -29,6 +29,8 @@ type Tx struct {
 	Groups         Table[*apiv1.Group]
 	Roles          Table[*apiv1.Role]
 	RoleBindings   Table[*apiv1.RoleBinding]
+	Requests       Table[*apiv1.Request]
+	Delegations    Table[*apiv1.Delegation]
 
 	conn     *sqlite.Conn
 	fail     func(error) error
@@ -67,8 +69,10 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
-	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
-	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
+		tx.Roles = Table[*apiv1.Role]{tx, c.roles}
+		tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
+		tx.Requests = Table[*apiv1.Request]{tx, c.requests}
+		tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
 		tx.fresh = map[string]apiv1.Freshness_Level{}
 	}
 	return tx, tx.loadMeta()

@@ -6519,8 +6519,9 @@ type SubmitRequest struct {
 	// Why no person is asked; empty where people are.
 	Automatic string `protobuf:"bytes,4,opt,name=automatic,proto3" json:"automatic,omitempty"`
 	// The policy lets it through at once and reviews it afterwards.
-	AtOnce        bool    `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
-	Reads         []*Read `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	AtOnce        bool                     `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	Reads         []*Read                  `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	Openings      []*DecideRequest_Opening `protobuf:"bytes,7,rep,name=openings,proto3" json:"openings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6597,6 +6598,13 @@ func (x *SubmitRequest) GetReads() []*Read {
 	return nil
 }
 
+func (x *SubmitRequest) GetOpenings() []*DecideRequest_Opening {
+	if x != nil {
+		return x.Openings
+	}
+	return nil
+}
+
 type WithdrawRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -6669,7 +6677,9 @@ type DecideRequest struct {
 	Openings  []*DecideRequest_Opening `protobuf:"bytes,4,rep,name=openings,proto3" json:"openings,omitempty"`
 	Reads     []*Read                  `protobuf:"bytes,5,rep,name=reads,proto3" json:"reads,omitempty"`
 	// Ids of groups in which the one whose place it is has to be.
-	GroupIds      []string `protobuf:"bytes,6,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	GroupIds []string `protobuf:"bytes,6,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	// What was decided, for the audit log.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6744,6 +6754,13 @@ func (x *DecideRequest) GetGroupIds() []string {
 		return x.GroupIds
 	}
 	return nil
+}
+
+func (x *DecideRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type CommentRequest struct {
@@ -8050,19 +8067,20 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\rUpdateRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
-	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\x83\x02\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\xc7\x02\n" +
 	"\rSubmitRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
 	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12&\n" +
 	"\tautomatic\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tautomatic\x12\x17\n" +
 	"\aat_once\x18\x05 \x01(\bR\x06atOnce\x12+\n" +
-	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"q\n" +
+	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12B\n" +
+	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\"q\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
 	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9c\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb4\x03\n" +
 	"\rDecideRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
@@ -8071,7 +8089,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"stepped_up\x18\x03 \x01(\bR\tsteppedUp\x12B\n" +
 	"\bopenings\x18\x04 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
 	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
-	"\tgroup_ids\x18\x06 \x03(\tR\bgroupIds\x1a\x8b\x01\n" +
+	"\tgroup_ids\x18\x06 \x03(\tR\bgroupIds\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x1a\x8b\x01\n" +
 	"\aOpening\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
 	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
@@ -8538,33 +8557,34 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	153, // 206: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
 	78,  // 207: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
 	30,  // 208: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	78,  // 209: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	154, // 210: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	95,  // 211: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	30,  // 212: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	155, // 213: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	96,  // 214: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	128, // 215: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	97,  // 216: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 217: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	0,   // 218: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	97,  // 219: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	156, // 220: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	157, // 221: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	97,  // 222: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 223: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	97,  // 224: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	158, // 225: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	97,  // 226: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 227: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 228: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 229: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	97,  // 230: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	231, // [231:231] is the sub-list for method output_type
-	231, // [231:231] is the sub-list for method input_type
-	231, // [231:231] is the sub-list for extension type_name
-	231, // [231:231] is the sub-list for extension extendee
-	0,   // [0:231] is the sub-list for field type_name
+	95,  // 209: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	78,  // 210: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	154, // 211: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	95,  // 212: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	30,  // 213: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	155, // 214: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	96,  // 215: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	128, // 216: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	97,  // 217: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 218: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 219: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	97,  // 220: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	156, // 221: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	157, // 222: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	97,  // 223: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 224: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	97,  // 225: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	158, // 226: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	97,  // 227: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 228: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 229: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 230: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	97,  // 231: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	232, // [232:232] is the sub-list for method output_type
+	232, // [232:232] is the sub-list for method input_type
+	232, // [232:232] is the sub-list for extension type_name
+	232, // [232:232] is the sub-list for extension extendee
+	0,   // [0:232] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
