@@ -20,7 +20,7 @@ PACKAGE_naru-zoneagent := ./zoneagent/cmd/naru-zoneagent
 PACKAGE_naru-broker := ./federation/cmd/naru-broker
 PACKAGE_naru-dev := ./deploy/dev/cmd/naru-dev
 
-.PHONY: setup build run test e2e race bench sim lint generate generate-check clean $(PROGRAMS:%=bin/%)
+.PHONY: setup build run test e2e race bench sim soak-audit lint generate generate-check clean $(PROGRAMS:%=bin/%)
 
 setup: ## install the Debian packages that running and testing need
 	@deploy/setup.sh
@@ -47,6 +47,9 @@ bench: build ## the benchmarks of docs/benchmarks.md; NAME=S1 for one
 
 sim: build ## a large simulated fleet, one zone, no QEMU
 	@bin/naru-dev run --state $(STATE) --without-libvirt
+
+soak-audit: ## P8 with a million edits of an export of the audit log; some ten minutes
+	@NARU_AUDIT_EDITS=1000000 go test $(GOFLAGS_P) -count=1 -timeout 60m -run P8 ./pkg/audit
 
 lint: $(TOOLS)/staticcheck ## formatting, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '^proto/gen/'))" || { gofmt -l $$(git ls-files '*.go' | grep -v '^proto/gen/'); exit 1; }

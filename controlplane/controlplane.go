@@ -91,7 +91,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	})
 	authenticator := auth.New(s.service, s.keeper.Root, s.replica.Now)
 	if s.api, err = api.New(api.Config{
-		Certificate: s.keeper.Holder().TLSCertificate, Register: s.service.Register, Who: authenticator,
+		Certificate: s.keeper.Holder().TLSCertificate, Register: s.service.Register, Who: authenticator, Audit: s.service,
 		Ready: s.ready, Gatherer: registry, Registerer: registry, Logger: log.With("part", "api"),
 	}); err != nil {
 		return nil, err

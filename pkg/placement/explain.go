@@ -66,6 +66,27 @@ func (p *Picture) keepsOff(c *cluster, vm *apiv1.VM, slot int32, excluded bool) 
 	return Fits, ""
 }
 
+// Lacks says what the host of a VM lacks for the VM to be of another size: "lacks memory: 512 MiB free for it, 1024 MiB asked";
+// "" where it lacks nothing. Whether the host takes further VMs does not matter.
+func (p *Picture) Lacks(vmID string, size *apiv1.Resources) string {
+	t, ok := p.vms[vmID]
+	if !ok {
+		return ""
+	}
+	free, ask := vector{}, vectorOf(size)
+	for d := range dimensions {
+		free[d] = p.hosts.capacity[t.slot][d] - p.hosts.used[t.slot][d] + t.size[d]
+		if ask[d] <= t.size[d] { // what it has is not taken from it
+			free[d] = max(free[d], ask[d])
+		}
+	}
+	l := lacking(&free, &ask)
+	if l == 0 {
+		return ""
+	}
+	return phrase(1, Lacks) + " " + l.String() + ": " + amounts(free.resources(), l) + " free for it, " + amounts(size, l) + " asked"
+}
+
 // Explanation says of a cluster why no host of it would do. Of a VM that does fit it says so too.
 type Explanation struct {
 	Cluster string // its name; its id where it is not known

@@ -63,6 +63,24 @@ func edgesOf(service string) map[string]apiv1.Edge {
 	return out
 }
 
+// sensitiveMethods reads from the descriptors which methods show what may not be shown without an entry in the audit log.
+func sensitiveMethods() map[string]bool {
+	out := map[string]bool{}
+	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			s := f.Services().Get(i)
+			for j := range s.Methods().Len() {
+				m := s.Methods().Get(j)
+				if yes, _ := proto.GetExtension(m.Options(), apiv1.E_Sensitive).(bool); yes {
+					out["/"+string(s.FullName())+"/"+string(m.Name())] = true
+				}
+			}
+		}
+		return true
+	})
+	return out
+}
+
 // Methods returns the names of all methods, in order.
 func (d *Dispatcher) Methods() []string { return slices.Sorted(maps.Keys(d.methods)) }
 

@@ -147,13 +147,18 @@ func oddServer(t *testing.T) (apiv1.ZoneServiceClient, odd) {
 	t.Helper()
 	o := odd{block: make(chan struct{})}
 	s, err := api.New(api.Config{
-		Register: func(r grpc.ServiceRegistrar) { apiv1.RegisterZoneServiceServer(r, o) }, Who: anybody{}, Gatherer: prometheus.NewRegistry(),
+		Register: func(r grpc.ServiceRegistrar) { apiv1.RegisterZoneServiceServer(r, o) }, Who: anybody{}, Gatherer: prometheus.NewRegistry(), Audit: unwritten{},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return apiv1.NewZoneServiceClient(s.Local()), o
 }
+
+type unwritten struct{}
+
+func (unwritten) RecordRefusal(context.Context, string, error) error      { return nil }
+func (unwritten) RecordRead(context.Context, string, proto.Message) error { return nil }
 
 type anybody struct{}
 

@@ -34,15 +34,29 @@ type Authenticator interface {
 	Recheck(context.Context, auth.Principal) error
 }
 
+// Recorder writes into the audit log what no command does.
+type Recorder interface {
+	// RecordRefusal writes that the call of a method was refused; bounded, so that a flood does no harm.
+	RecordRefusal(ctx context.Context, method string, why error) error
+	// RecordRead writes that something sensitive is about to be shown.
+	RecordRead(ctx context.Context, method string, req proto.Message) error
+}
+
+// recordTime is how long a refusal waits for its entry.
+const recordTime = 2 * time.Second
+
 // gate is what every call passes, whichever way it came: it finds out who calls and decides whether they may, gives the
 // call a trace id and a deadline, validates the request, strips the answer of internal fields, turns errors into problems,
 // survives panics, counts and logs. Its two methods have the form of gRPC's interceptors.
 type gate struct {
-	who     Authenticator
-	log     *slog.Logger
-	metrics *metrics
-	unaries atomic.Int64
-	live    liveStreams
+	who   Authenticator
+	audit Recorder
+	// sensitive methods read what may not be shown without an entry.
+	sensitive map[string]bool
+	log       *slog.Logger
+	metrics   *metrics
+	unaries   atomic.Int64
+	live      liveStreams
 }
 
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -63,6 +77,9 @@ func (g *gate) guardUnary(ctx context.Context, v *visit, req any, next grpc.Unar
 		return nil, err
 	}
 	if err := validate(req.(proto.Message)); err != nil {
+		return nil, err
+	}
+	if err := g.recordRead(ctx, v, req.(proto.Message)); err != nil {
 		return nil, err
 	}
 	if answer, err = next(ctx, req); err != nil {
@@ -93,7 +110,7 @@ func (g *gate) guardStream(v *visit, impl any, ss grpc.ServerStream, next grpc.S
 	defer leave()
 	g.metrics.streams.Inc()
 	defer g.metrics.streams.Dec()
-	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx})
+	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx, received: func(m proto.Message) error { return g.recordRead(ctx, v, m) }})
 	var why *problem.Error
 	if errors.As(context.Cause(ctx), &why) {
 		return why
@@ -107,14 +124,40 @@ func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
+	call.TraceID, call.ViaZoneID = v.trace, credentials.ViaZone
+	v.call = call
 	if v.principal, err = g.who.Authenticate(ctx, credentials); err != nil {
 		return nil, err
 	}
 	if err := auth.Authorize(v.principal, v.method); err != nil {
 		return nil, err
 	}
-	call.Principal, call.TraceID = v.principal, v.trace
+	call.Principal = v.principal
+	v.call = call
 	return service.WithCall(ctx, call), nil
+}
+
+// recordRead writes the read of something sensitive before it is shown: no entry, no answer.
+func (g *gate) recordRead(ctx context.Context, v *visit, req proto.Message) error {
+	if !g.sensitive[v.method] {
+		return nil
+	}
+	return g.audit.RecordRead(ctx, v.method, req)
+}
+
+// recordRefusal writes that the caller was not let in, or not to what it asked for. The refusal stands, written or not.
+func (g *gate) recordRefusal(v *visit, p *problem.Error) {
+	switch p.Code() {
+	case problem.Unauthenticated, problem.Forbidden, problem.TokenInvalid, problem.TokenUsed, problem.TokenExpired, problem.CertificateInvalid,
+		problem.Revoked:
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recordTime)
+	defer cancel()
+	if err := g.audit.RecordRefusal(service.WithCall(ctx, v.call), v.method, p); err != nil {
+		g.log.Warn("a refusal is not in the audit log", "method", v.method, "code", p.Code(), "actor", v.principal.Actor, "error", err, "trace_id", v.trace)
+	}
 }
 
 // finish counts and logs the call and returns its error as a status that carries the problem.
@@ -142,6 +185,7 @@ func (g *gate) finish(v *visit, err error) error {
 	if p == nil {
 		return nil
 	}
+	g.recordRefusal(v, p)
 	return problem.ToStatus(p)
 }
 
@@ -156,6 +200,8 @@ func recoverTo(err *error) {
 type guardedStream struct {
 	grpc.ServerStream
 	ctx context.Context
+	// received is told of each message that was validated.
+	received func(proto.Message) error
 }
 
 func (s *guardedStream) Context() context.Context { return s.ctx }
@@ -165,5 +211,8 @@ func (s *guardedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return validate(m.(proto.Message))
+	if err := validate(m.(proto.Message)); err != nil {
+		return err
+	}
+	return s.received(m.(proto.Message))
 }

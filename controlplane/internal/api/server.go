@@ -28,6 +28,8 @@ type Config struct {
 	Register func(grpc.ServiceRegistrar)
 	// Who says who calls.
 	Who Authenticator
+	// Audit writes refusals and sensitive reads down.
+	Audit Recorder
 	// Ready returns nil while the server can serve, for /readyz.
 	Ready func(context.Context) error
 	// Gatherer is what /metrics shows.
@@ -55,7 +57,7 @@ func New(c Config) (*Server, error) {
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}
-	g := &gate{who: c.Who, log: c.Logger, metrics: newMetrics(c.Registerer)}
+	g := &gate{who: c.Who, audit: c.Audit, sensitive: sensitiveMethods(), log: c.Logger, metrics: newMetrics(c.Registerer)}
 	s := &Server{config: c, gate: g, dispatcher: newDispatcher(g), log: c.Logger}
 	s.grpc = grpc.NewServer(append(frontdoor.Options(maxMessage), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream))...)
 	c.Register(both{s.grpc, s.dispatcher})

@@ -34,6 +34,7 @@ type visit struct {
 	trace     string
 	began     time.Time
 	principal auth.Principal
+	call      service.Call
 }
 
 func newVisit(ctx context.Context, method string) *visit {

@@ -118,7 +118,7 @@ func (a *Authenticator) bearer(ctx context.Context, c Credentials) (Principal, e
 			"access token %s can be used at the edge of zone %s only", t.GetName(), t.GetZone())
 	}
 	return Principal{
-		Kind: AccessToken, Name: t.GetName(), Actor: "token:" + t.GetName(),
+		Kind: AccessToken, Name: t.GetName(), Actor: "token:" + t.GetName(), ID: id,
 		Project: t.GetProject(), ProjectID: t.GetProjectId(), Zone: t.GetZone(), ZoneID: t.GetZoneId(),
 		Expires: t.GetExpiresAt().AsTime(), tokenID: id,
 	}, nil
@@ -147,6 +147,7 @@ func (a *Authenticator) recorded(ctx context.Context, p Principal) (Principal, e
 	if err != nil {
 		return Principal{}, err
 	}
+	p.ID = m.GetId()
 	return p, nil
 }
 
@@ -167,7 +168,7 @@ func (a *Authenticator) certificate(ctx context.Context, chain []*x509.Certifica
 	if err != nil {
 		return Principal{}, refusedCertificate(peer, err)
 	}
-	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Expires: peer.NotAfter, key: pki.Fingerprint(peer.Key)}
+	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Strength: apiv1.Session_CERTIFICATE, Expires: peer.NotAfter, key: pki.Fingerprint(peer.Key)}
 	a.mu.Lock()
 	if len(a.admins) >= maxAdmins {
 		clear(a.admins)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 // Kind is what sort of caller a principal is.
@@ -30,6 +31,11 @@ type Principal struct {
 	Actor string
 	// UserID is that of the user who calls, or for whom a token acts; empty where there is none.
 	UserID string
+	// ID is the user's, the administrator's, or the token's: whoever Actor names.
+	ID string
+	// SessionID and Strength are those of the session in which a user acts, and how surely it is them.
+	SessionID string
+	Strength  apiv1.Session_Strength
 	// Project is the one that a token acts in, by name and by id; empty for an administrator.
 	Project, ProjectID string
 	// Zone is the only one at whose edge a token may be used, by name and by id; empty where it is bound to none.

@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
@@ -12,8 +14,23 @@ func (c *command) createAccessToken(in *commandv1.CreateAccessToken) (*commandv1
 	if len(m.GetSecretHash()) != 32 {
 		return nil, invalid("an access token needs the SHA-256 of its secret")
 	}
-	if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
-		return nil, err
+	if m.GetUserId() == "" && m.GetProjectId() == "" {
+		return nil, invalid("an access token is of a service or of a project")
+	}
+	if m.GetProjectId() != "" || m.GetProject() != "" {
+		if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
+			return nil, err
+		}
+	}
+	if m.GetUserId() != "" {
+		user, err := stored(c.tx.Users, "user", m.GetUserId(), "")
+		if err != nil {
+			return nil, err
+		}
+		if user.GetKind() != apiv1.User_SERVICE || user.GetDisabled() {
+			return nil, problem.Newf(problem.WrongState, "Name a service that is enabled; a person logs in: naru login.",
+				"user %s is a person or disabled, and gets no access token", user.GetName())
+		}
 	}
 	if m.GetZoneId() != "" || m.GetZone() != "" {
 		if _, err := c.zoneOf(m.GetZoneId(), m.GetZone()); err != nil {

@@ -14,6 +14,9 @@ func (c *command) createAdministrator(in *commandv1.CreateAdministrator) (*comma
 	if m.GetFingerprint() == "" || m.GetExpiresAt() == nil {
 		return nil, invalid("an administrator needs the fingerprint of a key, and an end")
 	}
+	if err := c.isPerson(m.GetUserId()); err != nil {
+		return nil, err
+	}
 	m.CreatedBy, m.CreatedAt, m.RenewedAt = c.actor, c.now, nil
 	if err := c.tellOfAdministrator(apiv1.Event_WARNING, "administrator.created", m, "may administer the federation, by the word of "+c.actor); err != nil {
 		return nil, err
@@ -29,6 +32,12 @@ func (c *command) renewAdministrator(in *commandv1.RenewAdministrator) (*command
 	}
 	if in.GetFingerprint() == "" || in.GetExpiresAt() == nil {
 		return nil, invalid("an administrator needs the fingerprint of a key, and an end")
+	}
+	if err := c.isPerson(in.GetUserId()); err != nil {
+		return nil, err
+	}
+	if in.GetUserId() != "" {
+		m.User, m.UserId = in.GetUser(), in.GetUserId()
 	}
 	severity, said := apiv1.Event_INFO, "has a new certificate for the same key, by the word of "+c.actor
 	if m.GetFingerprint() != in.GetFingerprint() {
@@ -62,6 +71,18 @@ func (c *command) deleteAdministrator(in *commandv1.DeleteNoun) (*commandv1.Resu
 		return nil, err
 	}
 	return remove(c, c.tx.Administrators, "administrator", m, "", "")
+}
+
+// isPerson checks that somebody who is named is a person; nobody need be named.
+func (c *command) isPerson(userID string) error {
+	if userID == "" {
+		return nil
+	}
+	user, err := stored(c.tx.Users, "user", userID, "")
+	if err == nil && user.GetKind() != apiv1.User_PERSON {
+		err = problem.Newf(problem.WrongState, "Name a person.", "user %s is a service", user.GetName())
+	}
+	return err
 }
 
 func (c *command) tellOfAdministrator(severity apiv1.Event_Severity, kind string, m *apiv1.Administrator, said string) error {

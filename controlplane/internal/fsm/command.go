@@ -196,6 +196,26 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.addGroupMember(b.AddGroupMember)
 	case *commandv1.Command_RemoveGroupMember:
 		return c.removeGroupMember(b.RemoveGroupMember)
+	case *commandv1.Command_ResetPassword:
+		return c.resetPassword(b.ResetPassword)
+	case *commandv1.Command_ChangePassword:
+		return c.changePassword(b.ChangePassword)
+	case *commandv1.Command_EnrollAuthenticator:
+		return c.enrollAuthenticator(b.EnrollAuthenticator)
+	case *commandv1.Command_ConfirmAuthenticator:
+		return c.confirmAuthenticator(b.ConfirmAuthenticator)
+	case *commandv1.Command_RemoveAuthenticator:
+		return c.removeAuthenticator(b.RemoveAuthenticator)
+	case *commandv1.Command_BeginSession:
+		return c.beginSession(b.BeginSession)
+	case *commandv1.Command_StepUpSession:
+		return c.stepUpSession(b.StepUpSession)
+	case *commandv1.Command_DeleteSession:
+		return c.deleteSession(b.DeleteSession)
+	case *commandv1.Command_RevokeSessions:
+		return c.revokeSessions(b.RevokeSessions)
+	case *commandv1.Command_AddSealingKey:
+		return c.addSealingKey(b.AddSealingKey)
 
 	case *commandv1.Command_RecordAudit:
 		return c.recordAudit(b.RecordAudit)
@@ -229,12 +249,29 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_DeleteDelegation:
 		return c.deleteDelegation(b.DeleteDelegation)
 
-	case *commandv1.Command_SetZoneSession:
-		return c.setZoneSession(b.SetZoneSession)
-	case *commandv1.Command_AcknowledgeDesired:
-		return c.acknowledgeDesired(b.AcknowledgeDesired)
-	case *commandv1.Command_Observe:
-		return c.observe(b.Observe)
+	case *commandv1.Command_CreateOffering:
+		return c.createOffering(b.CreateOffering)
+	case *commandv1.Command_UpdateOffering:
+		return c.updateOffering(b.UpdateOffering)
+	case *commandv1.Command_DeleteOffering:
+		return c.deleteOffering(b.DeleteOffering)
+	case *commandv1.Command_PublishOffering:
+		return c.publishOffering(b.PublishOffering)
+	case *commandv1.Command_RetireOffering:
+		return c.retireOffering(b.RetireOffering)
+	case *commandv1.Command_CreateCalendar:
+		return c.createCalendar(b.CreateCalendar)
+	case *commandv1.Command_UpdateCalendar:
+		return c.updateCalendar(b.UpdateCalendar)
+	case *commandv1.Command_DeleteCalendar:
+		return c.deleteCalendar(b.DeleteCalendar)
+	case *commandv1.Command_CreateApprovalPolicy:
+		return c.createApprovalPolicy(b.CreateApprovalPolicy)
+	case *commandv1.Command_UpdateApprovalPolicy:
+		return c.updateApprovalPolicy(b.UpdateApprovalPolicy)
+	case *commandv1.Command_DeleteApprovalPolicy:
+		return c.deleteApprovalPolicy(b.DeleteApprovalPolicy)
+
 	case *commandv1.Command_CreateRole:
 		return c.createRole(b.CreateRole)
 	case *commandv1.Command_UpdateRole:
@@ -248,6 +285,12 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_DeleteRoleBinding:
 		return c.deleteRoleBinding(b.DeleteRoleBinding)
 
+	case *commandv1.Command_SetZoneSession:
+		return c.setZoneSession(b.SetZoneSession)
+	case *commandv1.Command_AcknowledgeDesired:
+		return c.acknowledgeDesired(b.AcknowledgeDesired)
+	case *commandv1.Command_Observe:
+		return c.observe(b.Observe)
 	case *commandv1.Command_AppendJournal:
 		return c.appendJournal(b.AppendJournal)
 	case *commandv1.Command_ConsumeWithheld:

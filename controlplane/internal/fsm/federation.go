@@ -54,7 +54,7 @@ func (c *command) beginEpoch(in *commandv1.BeginEpoch) (*commandv1.Result, error
 	}
 	meta.Epoch, meta.EpochID, meta.EpochBegan = in.GetEpoch(), in.GetEpochId(), began
 	c.tx.SetMeta(meta)
-	if err := c.tx.EndSessions(); err != nil {
+	if err := c.tx.EndZoneSessions(); err != nil {
 		return nil, err
 	}
 	var zones []*apiv1.Zone // collected first: what is being read is not written
@@ -95,6 +95,9 @@ const pruneAtOnce = 10_000
 func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	before, operations, events := state.Micros(in.GetBefore()), state.Micros(in.GetOperationsBefore()), state.Micros(in.GetEventsBefore())
 	if err := c.tx.ForgetOutcomes(before, pruneAtOnce); err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetSessions(state.Micros(c.now), pruneAtOnce); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetJoinTokens(before); err != nil {

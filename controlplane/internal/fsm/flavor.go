@@ -1,7 +1,10 @@
 package fsm
 
 import (
+	"slices"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
@@ -35,6 +38,9 @@ func (c *command) deleteFlavor(in *commandv1.DeleteNoun) (*commandv1.Result, err
 	}
 	var u uses
 	u.add(dependents(c.tx.VMs, "VM", state.Scope{"flavor": m.GetName()}))
+	u.add(c.offeringsThat(func(o *apiv1.Offering) bool {
+		return slices.ContainsFunc(o.GetFlavors(), func(f *apiv1.OfferedFlavor) bool { return f.GetFlavor() == m.GetName() })
+	}))
 	if err := u.refuse("flavor", m.GetName()); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func seeds(t tb) (all [][]byte) {
 		fullSync(true, "inc-1", 0, 5, seen(1, 3, 1), seen(9, 3, 1), tombstone(1), hostSeen("h-1", 1)),
 		journal("inc-1", "zone", happened(1, "e"), used(2, "vm-1", start)), session(1, true), session(1, false), acknowledge(7, 3), beginEpoch(9),
 		deletion("host", "h-1", ""), createBroker("edge"), createToken("ci"), joinToken("t", "zone"), ask("t", "a", "k"), acceptJoin("a", "k"), revoke(""), addCA(ca("root", "x"), ""), retireCA("x"),
-		createOrganization("bureau", "home"), moveOrganization("home", "bureau"), createUser("kim"), disableUser("kim"), enableUser("kim"), createGroup("ops"), enter("ops", "kim"), leave("ops", "kim"))
+		createOrganization("bureau", "home"), moveOrganization("home", "bureau"), createUser("kim"), disableUser("kim"), enableUser("kim"), createGroup("ops"), enter("ops", "kim"), leave("ops", "kim"), createUser("lee"), resetPassword("lee"), sealingKey("1", ""))
 	for i, c := range commands {
 		c.Id = commandID(start, uint64(i)+1000)
 		data, err := proto.Marshal(c)

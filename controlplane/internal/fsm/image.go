@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
@@ -23,6 +24,9 @@ func (c *command) updateImage(in *commandv1.UpdateImage) (*commandv1.Result, err
 	if err := mayRename("image", was, m); err != nil {
 		return nil, err
 	}
+	if err := c.mayGrade("image", m.GetName(), m.GetGrade(), state.Scope{"image": m.GetName()}); err != nil {
+		return nil, err
+	}
 	m.CreatedAt = was.GetCreatedAt()
 	return put(c.tx.Images, m)
 }
@@ -35,6 +39,7 @@ func (c *command) deleteImage(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	}
 	var u uses
 	u.add(dependents(c.tx.VMs, "VM", state.Scope{"image": m.GetName()}))
+	u.add(c.offeringsThat(func(o *apiv1.Offering) bool { return o.GetImage() == m.GetName() }))
 	if err := u.refuse("image", m.GetName()); err != nil {
 		return nil, err
 	}

@@ -87,10 +87,19 @@ func dependents[M named](t state.Table[M], kind string, scope state.Scope) (stri
 	if n > uint64(len(names)) {
 		names = append(names, "…")
 	}
+	return counted(kind, n) + " (" + strings.Join(names, ", ") + ")", nil
+}
+
+// counted is so many of a kind: "1 cluster", "3 clusters", "2 policies".
+func counted(kind string, n uint64) string {
 	if n > 1 {
-		kind += "s"
+		if stem, y := strings.CutSuffix(kind, "y"); y {
+			kind = stem + "ies"
+		} else {
+			kind += "s"
+		}
 	}
-	return strconv.FormatUint(n, 10) + " " + kind + " (" + strings.Join(names, ", ") + ")", nil
+	return strconv.FormatUint(n, 10) + " " + kind
 }
 
 // uses collects what depends on a noun that is to be deleted.

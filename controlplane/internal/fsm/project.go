@@ -29,6 +29,9 @@ func (c *command) updateProject(in *commandv1.UpdateProject) (*commandv1.Result,
 	if err := c.organizationExists(m.GetOrganizationId(), m.GetOrganization()); err != nil {
 		return nil, err
 	}
+	if err := c.mayGrade("project", m.GetName(), m.GetGrade(), state.Scope{"project_id": m.GetId()}); err != nil {
+		return nil, err
+	}
 	m.CreatedAt = was.GetCreatedAt()
 	return put(c.tx.Projects, m)
 }

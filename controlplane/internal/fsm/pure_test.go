@@ -29,6 +29,7 @@ var allowed = map[string]string{
 	"github.com/naru-project/naru/proto/gen/naru/api/v1":         "nouns",
 	"github.com/naru-project/naru/proto/gen/naru/command/v1":     "commands",
 	"github.com/naru-project/naru/proto/gen/naru/link/v1":        "what passes the link",
+	"github.com/naru-project/naru/pkg/grade":                     "the order of grades",
 }
 
 // forbidden names of allowed packages, with the reason.

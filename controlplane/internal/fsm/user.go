@@ -48,6 +48,12 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
 		return nil, err
 	}
+	if _, err := c.endSessions(m.GetId(), ""); err != nil {
+		return nil, err
+	}
+	if err := c.endTokens(m.GetId()); err != nil {
+		return nil, err
+	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
 	return put(c.tx.Users, m)
 }
@@ -64,13 +70,22 @@ func (c *command) enableUser(in *commandv1.EnableUser) (*commandv1.Result, error
 	return put(c.tx.Users, m)
 }
 
-// deleteUser deletes a user and all memberships and rights.
+// deleteUser deletes a user, with sessions, memberships, rights, and what showed that it was them.
 func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Users, "user", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
 		return nil, err
 	}
 	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
+		return nil, err
+	}
+	if _, err := c.endSessions(m.GetId(), ""); err != nil {
+		return nil, err
+	}
+	if err := c.endTokens(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetCredentials(m.GetId()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetMembershipsOf(m.GetId()); err != nil {

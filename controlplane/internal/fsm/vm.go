@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -58,7 +59,8 @@ func (c *command) mayCreateVM(m *apiv1.VM) error {
 	if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
 		return err
 	}
-	if _, err := c.takesVMs(m.GetZoneId(), m.GetZone()); err != nil {
+	zone, err := c.takesVMs(m.GetZoneId(), m.GetZone())
+	if err != nil {
 		return err
 	}
 	if m.GetClusterId() != "" {
@@ -69,10 +71,15 @@ func (c *command) mayCreateVM(m *apiv1.VM) error {
 	if _, err := c.tx.Flavors.ByName(m.GetFlavor(), nil); err != nil {
 		return orNotFound(err, "flavor", m.GetFlavor())
 	}
-	if _, err := c.tx.Images.ByName(m.GetImage(), nil); err != nil {
+	image, err := c.tx.Images.ByName(m.GetImage(), nil)
+	if err != nil {
 		return orNotFound(err, "image", m.GetImage())
 	}
-	return nil
+	project, err := c.tx.Projects.Get(m.GetProjectId())
+	if err != nil {
+		return orNotFound(err, "project", m.GetProject())
+	}
+	return grade.Stands(m, project, image, zone)
 }
 
 // updateVM changes what is said of a VM for people. It does not go down: it would have the zone begin the VM's work anew.
@@ -122,6 +129,10 @@ func (c *command) revisionOf(kind, id string) (string, error) {
 		return revision(c.tx.VMs, id)
 	case "role":
 		return revision(c.tx.Roles, id)
+	case "calendar":
+		return revision(c.tx.Calendars, id)
+	case "approval-policy":
+		return revision(c.tx.ApprovalPolicies, id)
 	}
 	return "", invalid("a read of a " + strconv.Quote(kind) + " cannot be compared")
 }

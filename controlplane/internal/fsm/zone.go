@@ -53,6 +53,9 @@ func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error
 	if err := c.zoneReferences(m); err != nil {
 		return nil, err
 	}
+	if err := c.mayGradeZone(was, m.GetGrade()); err != nil {
+		return nil, err
+	}
 	next := proto.CloneOf(was)
 	next.Kind, next.Grade, next.Description, next.Broker = m.GetKind(), m.GetGrade(), m.GetDescription(), m.GetBroker()
 	next.AdminState, next.AdminReason = m.GetAdminState(), m.GetAdminReason()
@@ -103,7 +106,7 @@ func (c *command) settleZone(m *apiv1.Zone) error {
 		return err
 	}
 	joined := slices.ContainsFunc(members, func(a *commandv1.Member) bool { return a.GetAccepted() })
-	session, err := c.tx.Session(m.GetId())
+	session, err := c.tx.ZoneSession(m.GetId())
 	switch {
 	case err != nil && !missing(err):
 		return err
@@ -171,6 +174,7 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	u.add(dependents(c.tx.Clusters, "cluster", state.Scope{"zone_id": m.GetId()}))
 	u.add(dependents(c.tx.AccessTokens, "access token", state.Scope{"zone_id": m.GetId()}))
 	u.add(dependents(c.tx.Zones, "zone", state.Scope{"parent": m.GetName()}))
+	u.add(c.offeringsThat(func(o *apiv1.Offering) bool { return slices.Contains(o.GetZones(), m.GetName()) }))
 	if err := u.refuse("zone", m.GetName()); err != nil {
 		return nil, err
 	}
@@ -200,9 +204,9 @@ func (c *command) quarantineZone(in *commandv1.QuarantineZone) (*commandv1.Resul
 	}
 	setZoneState(c, m, apiv1.Zone_QUARANTINED, in.GetReason())
 	m.Freshness = apiv1.Freshness_STALE
-	if session, err := c.tx.Session(m.GetId()); err == nil && session.Connected {
+	if session, err := c.tx.ZoneSession(m.GetId()); err == nil && session.Connected {
 		session.Connected = false
-		if err := c.tx.PutSession(m.GetId(), session); err != nil {
+		if err := c.tx.PutZoneSession(m.GetId(), session); err != nil {
 			return nil, err
 		}
 	} else if err != nil && !missing(err) {

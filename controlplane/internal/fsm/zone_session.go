@@ -15,18 +15,18 @@ func (c *command) setZoneSession(in *commandv1.SetZoneSession) (*commandv1.Resul
 		return nil, invalid("a session has an id")
 	}
 	if in.GetConnected() {
-		return c.beginSession(in)
+		return c.beginZoneSession(in)
 	}
-	return c.endSession(in)
+	return c.endZoneSession(in)
 }
 
-func (c *command) beginSession(in *commandv1.SetZoneSession) (*commandv1.Result, error) {
+func (c *command) beginZoneSession(in *commandv1.SetZoneSession) (*commandv1.Result, error) {
 	was, err := c.linkedZone(in.GetZoneId())
 	if err != nil {
 		return nil, err
 	}
 	c.cause = was.GetId()
-	err = c.tx.PutSession(was.GetId(), state.Session{
+	err = c.tx.PutZoneSession(was.GetId(), state.ZoneSession{
 		ID: in.GetSession(), Agent: in.GetAgent(), ServerID: in.GetServerId(), Incarnation: in.GetIncarnation(), Connected: true,
 	})
 	if err != nil {
@@ -46,13 +46,13 @@ func (c *command) beginSession(in *commandv1.SetZoneSession) (*commandv1.Result,
 		"zone "+zone.GetName()+" is connected by agent "+in.GetAgent())
 }
 
-func (c *command) endSession(in *commandv1.SetZoneSession) (*commandv1.Result, error) {
+func (c *command) endZoneSession(in *commandv1.SetZoneSession) (*commandv1.Result, error) {
 	was, err := c.tx.Zones.Get(in.GetZoneId())
 	if err != nil {
 		return nil, orNotFound(err, "zone", in.GetZoneId())
 	}
 	c.cause = was.GetId()
-	session, err := c.tx.Session(was.GetId())
+	session, err := c.tx.ZoneSession(was.GetId())
 	if err != nil && !missing(err) {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (c *command) endSession(in *commandv1.SetZoneSession) (*commandv1.Result, e
 		return made(was, nil)
 	}
 	session.Connected = false
-	if err := c.tx.PutSession(was.GetId(), session); err != nil {
+	if err := c.tx.PutZoneSession(was.GetId(), session); err != nil {
 		return nil, err
 	}
 	zone := proto.CloneOf(was)

@@ -17,6 +17,8 @@ type Call struct {
 	LastEventID string
 	// Stale lets a read be answered from what this server has, without asking the leader.
 	Stale bool
+	// ViaZoneID is the zone at whose edge the call was made; empty in the control network.
+	ViaZoneID string
 	// TraceID follows the request through every log.
 	TraceID string
 }

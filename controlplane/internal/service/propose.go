@@ -79,7 +79,7 @@ func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*com
 func command(ctx context.Context, req proto.Message, fill func(*commandv1.Command)) (_ *commandv1.Command, err error) {
 	call := callOf(ctx)
 	id := uuid.Must(uuid.NewV7())
-	c := &commandv1.Command{Id: id[:], Actor: call.Principal.Actor, TraceId: call.TraceID}
+	c := &commandv1.Command{Id: id[:], Actor: call.Principal.Actor, TraceId: call.TraceID, Origin: call.origin()}
 	fill(c)
 	c.Idempotency, err = idempotency(ctx, req)
 	return c, err

@@ -111,6 +111,8 @@ type Service struct {
 	users          noun[*apiv1.User]
 	groups         noun[*apiv1.Group]
 
+	refusals refusals
+
 	tokens *cache[apiv1.AccessToken]   // by id
 	people *cache[apiv1.Administrator] // by name
 }

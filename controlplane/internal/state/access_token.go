@@ -17,12 +17,14 @@ func accessTokens() *spec[*apiv1.AccessToken] {
 			text("project_id", (*apiv1.AccessToken).GetProjectId).asFixed(),
 			text("zone", (*apiv1.AccessToken).GetZone).asFixed(),
 			text("zone_id", (*apiv1.AccessToken).GetZoneId).asFixed(),
+			text("user", (*apiv1.AccessToken).GetUser).asFixed(),
+			text("user_id", (*apiv1.AccessToken).GetUserId).asFixed(),
 			text("created_by", (*apiv1.AccessToken).GetCreatedBy).asFixed(),
 			moment("expires_at", (*apiv1.AccessToken).GetExpiresAt),
 			moment("created_at", (*apiv1.AccessToken).GetCreatedAt),
 			text("secret_hash", func(m *apiv1.AccessToken) string { return hex.EncodeToString(m.GetSecretHash()) }).asHidden(),
 		},
-		further: []string{"(secret_hash)"},
+		further: []string{"(secret_hash)", "(user_id)"},
 	}
 }
 

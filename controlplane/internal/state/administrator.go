@@ -10,6 +10,8 @@ func administrators() *spec[*apiv1.Administrator] {
 		columns: []column[*apiv1.Administrator]{
 			text("name", (*apiv1.Administrator).GetName).asFixed(),
 			text("fingerprint", (*apiv1.Administrator).GetFingerprint),
+			text("user", (*apiv1.Administrator).GetUser),
+			text("user_id", (*apiv1.Administrator).GetUserId),
 			text("created_by", (*apiv1.Administrator).GetCreatedBy).asFixed(),
 			moment("expires_at", (*apiv1.Administrator).GetExpiresAt),
 			moment("created_at", (*apiv1.Administrator).GetCreatedAt),

@@ -12,6 +12,7 @@ func images() *spec[*apiv1.Image] {
 			text("sha256", (*apiv1.Image).GetSha256),
 			enum("format", (*apiv1.Image).GetFormat),
 			text("os", (*apiv1.Image).GetOs),
+			enum("grade", (*apiv1.Image).GetGrade),
 			number("min_memory_mib", (*apiv1.Image).GetMinMemoryMib),
 			number("min_disk_gib", (*apiv1.Image).GetMinDiskGib),
 			moment("created_at", (*apiv1.Image).GetCreatedAt),

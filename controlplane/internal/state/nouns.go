@@ -4,6 +4,10 @@ import apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 
 // nouns is the tables that hold one noun each.
 type nouns struct {
+	offerings        *spec[*apiv1.Offering]
+	calendars        *spec[*apiv1.Calendar]
+	approvalPolicies *spec[*apiv1.ApprovalPolicy]
+
 	zones          *spec[*apiv1.Zone]
 	clusters       *spec[*apiv1.Cluster]
 	hosts          *spec[*apiv1.Host]
@@ -20,6 +24,7 @@ type nouns struct {
 	organizations  *spec[*apiv1.Organization]
 	users          *spec[*apiv1.User]
 	groups         *spec[*apiv1.Group]
+	sessions       *spec[*apiv1.Session]
 	roles          *spec[*apiv1.Role]
 	roleBindings   *spec[*apiv1.RoleBinding]
 	requests       *spec[*apiv1.Request]
@@ -28,11 +33,12 @@ type nouns struct {
 
 func newNouns() *nouns {
 	return &nouns{
+		offerings: offerings().build(), calendars: calendars().build(), approvalPolicies: approvalPolicies().build(),
 		zones: zones().build(), clusters: clusters().build(), hosts: hosts().build(), flavors: flavors().build(),
 		images: images().build(), projects: projects().build(), brokers: brokers().build(), vms: vms().build(),
 		operations: operations().build(), events: events().build(), servers: servers().build(),
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
-		organizations: organizations().build(), users: users().build(), groups: groups().build(),
+		organizations: organizations().build(), users: users().build(), groups: groups().build(), sessions: sessions().build(),
 		roles: roles().build(), roleBindings: roleBindings().build(),
 		requests: requests().build(), delegations: delegations().build(),
 	}
@@ -41,8 +47,9 @@ func newNouns() *nouns {
 // stores returns every table in the order in which snapshots hold them.
 func (n *nouns) stores() []store {
 	return append([]store{
+		n.offerings, n.calendars, n.approvalPolicies,
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
-		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups,
+		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
 		n.roles, n.roleBindings, n.requests, n.delegations,
 	}, plainStores()...)
 }

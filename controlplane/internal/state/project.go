@@ -11,6 +11,7 @@ func projects() *spec[*apiv1.Project] {
 			text("name", (*apiv1.Project).GetName).asFixed(),
 			text("organization", (*apiv1.Project).GetOrganization),
 			text("organization_id", (*apiv1.Project).GetOrganizationId),
+			enum("grade", (*apiv1.Project).GetGrade),
 			moment("created_at", (*apiv1.Project).GetCreatedAt),
 		},
 		further: []string{"(organization_id)"},

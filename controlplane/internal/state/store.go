@@ -176,7 +176,7 @@ func plainStores() []store {
 			[]string{"zone_id", "origin", "stream"}, nil},
 		plain{"orders", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("crc"), blob("message")},
 			[]string{"zone_id", "origin", "stream", "sequence"}, nil},
-		plain{"sessions", cols{text("zone_id"), blob("session"), text("agent"), text("server_id"), text("incarnation"), number("connected")},
+		plain{"zone_sessions", cols{text("zone_id"), blob("session"), text("agent"), text("server_id"), text("incarnation"), number("connected")},
 			[]string{"zone_id"}, nil},
 		plain{"usage", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), text("vm_id"), number("time"), number("crc"), blob("message")},
 			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(vm_id, time)"}},
@@ -186,6 +186,8 @@ func plainStores() []store {
 		plain{"join_tokens", cols{text("id"), number("expires_at"), number("crc"), blob("message")}, []string{"id"}, nil},
 		plain{"members", cols{text("zone_id"), text("agent"), number("crc"), blob("message")}, []string{"zone_id", "agent"}, nil},
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
+		// Versions of nouns that have them, beside the row that the noun has.
+		plain{"versions", cols{text("noun"), text("id"), number("version"), number("crc"), blob("message")}, []string{"noun", "id", "version"}, nil},
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
 		// The last number that a request was given; what an operation works for, while it goes on; what was said of requests, by its
@@ -194,6 +196,9 @@ func plainStores() []store {
 		plain{"request_work", cols{text("operation_id"), text("request_id")}, []string{"operation_id"}, nil},
 		plain{"comments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
 		plain{"attachments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
+		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
+		// What was sealed to a key and has counted: SHA-256.
+		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},
 		newAuditLog(),
 		plain{"audit_checkpoints", cols{number("size"), number("time"), number("crc"), blob("message")}, []string{"size"}, nil},
 		// What was taken in of a zone since its last entry in the audit log, and refusals that are counted instead of written.

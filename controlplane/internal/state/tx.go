@@ -11,6 +11,10 @@ import (
 // Tx is one transaction: a snapshot to read, or the one that writes. It belongs to the function it was given to and to
 // one goroutine, and ends with that function. Methods that write fail in a transaction that only reads.
 type Tx struct {
+	Offerings        Table[*apiv1.Offering]
+	Calendars        Table[*apiv1.Calendar]
+	ApprovalPolicies Table[*apiv1.ApprovalPolicy]
+
 	Zones          Table[*apiv1.Zone]
 	Clusters       Table[*apiv1.Cluster]
 	Hosts          Table[*apiv1.Host]
@@ -27,6 +31,7 @@ type Tx struct {
 	Organizations  Table[*apiv1.Organization]
 	Users          Table[*apiv1.User]
 	Groups         Table[*apiv1.Group]
+	Sessions       Table[*apiv1.Session]
 	Roles          Table[*apiv1.Role]
 	RoleBindings   Table[*apiv1.RoleBinding]
 	Requests       Table[*apiv1.Request]
@@ -44,12 +49,17 @@ type Tx struct {
 	auditLog auditLog
 	// fresh is what zoneFreshness has read so far.
 	fresh map[string]apiv1.Freshness_Level
+	// graded is what gradeOf has read so far.
+	graded map[owner]apiv1.Zone_Grade
 }
 
 // begin makes a transaction over a connection on which BEGIN has been said.
 func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*Tx, error) {
 	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones, auditLog: db.auditLog}
 	c := db.nouns
+	tx.Offerings = Table[*apiv1.Offering]{tx, c.offerings}
+	tx.Calendars = Table[*apiv1.Calendar]{tx, c.calendars}
+	tx.ApprovalPolicies = Table[*apiv1.ApprovalPolicy]{tx, c.approvalPolicies}
 	tx.Zones = Table[*apiv1.Zone]{tx, c.zones}
 	tx.Clusters = Table[*apiv1.Cluster]{tx, c.clusters}
 	tx.Hosts = Table[*apiv1.Host]{tx, c.hosts}
@@ -66,13 +76,14 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Organizations = Table[*apiv1.Organization]{tx, c.organizations}
 	tx.Users = Table[*apiv1.User]{tx, c.users}
 	tx.Groups = Table[*apiv1.Group]{tx, c.groups}
+	tx.Sessions = Table[*apiv1.Session]{tx, c.sessions}
+	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
+	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
+	tx.Requests = Table[*apiv1.Request]{tx, c.requests}
+	tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
-		tx.Roles = Table[*apiv1.Role]{tx, c.roles}
-		tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
-		tx.Requests = Table[*apiv1.Request]{tx, c.requests}
-		tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
 		tx.fresh = map[string]apiv1.Freshness_Level{}
 	}
 	return tx, tx.loadMeta()

@@ -7,15 +7,20 @@ import (
 )
 
 // vmFreshness is the worse of the zone's link and the host's reach. It is reckoned when read: losing a link writes one
-// row, the zone's, and not one for each of its VMs. Filters and orders reckon it in SQL, messages in deriveFreshness.
+// row, the zone's, and not one for each of its VMs. Filters and orders reckon it in SQL, messages in deriveVM.
 const vmFreshness = `max(vms.host_freshness, coalesce((SELECT zones.freshness FROM zones WHERE zones.id=vms.zone_id), 0))`
+
+// vmGrade is the highest of what was asked for, the project's and the image's. It is reckoned when read: a project that is
+// graded anew writes its own row, and none of its VMs. Filters and orders reckon it in SQL, messages in deriveGrade.
+const vmGrade = `max(1, vms.grade, coalesce((SELECT projects.grade FROM projects WHERE projects.id=vms.project_id), 0),
+	coalesce((SELECT images.grade FROM images WHERE images.name=vms.image), 0))`
 
 func vms() *spec[*apiv1.VM] {
 	return &spec[*apiv1.VM]{
 		noun: "vm", plural: "vms", named: true, scope: []string{"project_id"},
 		zero:   func() *apiv1.VM { return &apiv1.VM{} },
 		revise: func(m *apiv1.VM, r string) { m.Revision = r },
-		derive: deriveFreshness, underive: func(m *apiv1.VM) { m.Freshness = 0 },
+		derive: deriveVM, underive: func(m *apiv1.VM) { m.Freshness = 0 },
 		columns: []column[*apiv1.VM]{
 			text("name", (*apiv1.VM).GetName).asFixed(),
 			text("project", (*apiv1.VM).GetProject).asFixed(),
@@ -33,6 +38,7 @@ func vms() *spec[*apiv1.VM] {
 			enum("state", (*apiv1.VM).GetState),
 			enum("task", (*apiv1.VM).GetTask),
 			enum("power", (*apiv1.VM).GetPower),
+			enum("grade", (*apiv1.VM).GetGrade).readAs(vmGrade),
 			enum("host_freshness", (*apiv1.VM).GetHostFreshness),
 			reckoned("freshness", vmFreshness, (*apiv1.VM).GetFreshness),
 			moment("created_at", (*apiv1.VM).GetCreatedAt),
@@ -42,10 +48,49 @@ func vms() *spec[*apiv1.VM] {
 	}
 }
 
-func deriveFreshness(tx *Tx, m *apiv1.VM) error {
+func deriveVM(tx *Tx, m *apiv1.VM) error {
 	zone, err := tx.zoneFreshness(m.GetZoneId())
 	m.Freshness = max(m.GetHostFreshness(), zone)
+	if err != nil {
+		return err
+	}
+	return deriveGrade(tx, m)
+}
+
+// deriveGrade leaves what was asked for alone where the VM may be written again.
+func deriveGrade(tx *Tx, m *apiv1.VM) error {
+	if tx.writable {
+		return nil
+	}
+	project, err := tx.gradeOf(owner{"projects", m.GetProjectId()}, "SELECT grade FROM projects WHERE id=?")
+	if err != nil {
+		return err
+	}
+	image, err := tx.gradeOf(owner{"images", m.GetImage()}, "SELECT grade FROM images WHERE name=?")
+	m.Grade = max(apiv1.Zone_OPEN, m.GetGrade(), project, image)
 	return err
+}
+
+// owner is a row that has a grade: its table, and its id or name.
+type owner struct{ table, key string }
+
+// gradeOf returns a row's grade; none where there is no such row. A read asks once for each: its snapshot does not change.
+func (tx *Tx) gradeOf(of owner, sql string) (grade apiv1.Zone_Grade, err error) {
+	if grade, ok := tx.graded[of]; ok {
+		return grade, nil
+	}
+	err = tx.query(sql, func(s *sqlite.Stmt) error {
+		grade = apiv1.Zone_Grade(s.ColumnInt64(0))
+		return nil
+	}, of.key)
+	if err != nil {
+		return 0, err
+	}
+	if tx.graded == nil {
+		tx.graded = map[owner]apiv1.Zone_Grade{}
+	}
+	tx.graded[of] = grade
+	return grade, nil
 }
 
 // zoneFreshness returns how fresh a zone is. A read asks once for each zone: its snapshot does not change.

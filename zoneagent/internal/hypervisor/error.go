@@ -7,6 +7,10 @@ var (
 	ErrNotDefined = errors.New("vm is not defined on this host")
 	// ErrNotRunning: the VM is not on.
 	ErrNotRunning = errors.New("vm is not running")
+	// ErrNeedsOff: what was asked can be done only while the VM is off.
+	ErrNeedsOff = errors.New("vm is on, and has to be off for it")
+	// ErrNoSnapshot: the VM has no such snapshot.
+	ErrNoSnapshot = errors.New("vm has no such snapshot on this host")
 )
 
 // Fatal marks an error that no retry can mend: the request itself, or the way the host is set up, has to change first.

@@ -63,8 +63,26 @@ type Host interface {
 	// Reboot asks the guest to restart, or resets it with force. It is the one deed in the contract: called twice, it
 	// reboots twice. A VM that does not run is ErrNotRunning.
 	Reboot(ctx context.Context, vmID string, force bool) error
-	// EnsureGone cuts the VM's power and removes its definition, disk and seed, in this order, so that a call cut short
-	// leaves nothing that runs without a definition. Images stay.
+	// EnsureSize makes a defined VM have the machine's size: cores, memory, and disk, which only grows; a smaller one is a Fatal
+	// error. What cannot be changed while the VM is on makes it ErrNeedsOff, and then nothing was changed.
+	EnsureSize(ctx context.Context, m Machine) error
+	// Size returns what the VM has now; nil where the host does not know it.
+	Size(ctx context.Context, vmID string) (*apiv1.Resources, error)
+
+	// EnsureSnapshot keeps what the VM's disk holds, under the snapshot's id. A snapshot of that id that is there is kept as it
+	// is. A VM that is on is ErrNeedsOff, one that the host does not know ErrNotDefined.
+	EnsureSnapshot(ctx context.Context, vmID string, s Snapshot) error
+	// EnsureRestored makes the VM's disk hold what it held when the snapshot was taken, in a disk and on a VM of the machine's
+	// size. Called again before the VM was started, it changes nothing. A VM that is on is ErrNeedsOff; a snapshot that is not
+	// there is ErrNoSnapshot.
+	EnsureRestored(ctx context.Context, m Machine, snapshotID string) error
+	// EnsureNoSnapshot forgets a snapshot and frees its room. The VM may be on.
+	EnsureNoSnapshot(ctx context.Context, vmID, snapshotID string) error
+	// Snapshots returns the VM's snapshots, in the order of their ids; none where the host does not know the VM.
+	Snapshots(ctx context.Context, vmID string) ([]Snapshot, error)
+
+	// EnsureGone cuts the VM's power and removes its definition, disk with its snapshots and seed, in this order, so that a
+	// call cut short leaves nothing that runs without a definition. Images stay.
 	EnsureGone(ctx context.Context, vmID string) error
 
 	// Observe returns how the VM is now. Its cost is a few round trips.
@@ -90,6 +108,13 @@ type Inventory struct {
 	Version string
 	// CertificateEnds is when the certificate ends by which the host is known; zero where it has none.
 	CertificateEnds time.Time
+}
+
+// Snapshot is what a VM's disk held at one moment.
+type Snapshot struct {
+	// ID names it; Name is for people at the host.
+	ID, Name string
+	TakenAt  time.Time
 }
 
 // Image names the bits that a disk is based on.

@@ -35,6 +35,7 @@ type book struct {
 	forgetful bool
 
 	waiting map[string]bool // VMs to be placed, refused or ended
+	sizes   map[string]bool // VMs on hosts of which another amount is to be taken for them
 	// gone are VMs that this term has ended, with the generation that asked for it, until the control plane forgets them.
 	gone map[string]*apiv1.Generation
 	// surveyed are hosts that told what they have; found are VMs that were found where the store knows nothing of them,
@@ -81,7 +82,7 @@ func (b *book) reset() {
 	b.unknown, b.surveyed, b.found = map[string]map[string]bool{}, map[string]bool{}, map[string][]string{}
 	b.had = map[string]netip.Addr{}
 	b.reserved, b.holds = map[string]*apiv1.Reservation{}, map[string]seen[*apiv1.Reservation]{}
-	b.rooms, b.asks = map[string]int{}, map[string]bool{}
+	b.rooms, b.asks, b.sizes = map[string]int{}, map[string]bool{}, map[string]bool{}
 	b.syncing, b.told = false, false
 	if b.pool != nil {
 		b.pool.reset()
@@ -313,7 +314,7 @@ func (b *book) relate(id string) {
 	case at == "":
 		b.picture.Release(id)
 	case wanted != nil:
-		b.picture.Assign(wanted, at)
+		b.picture.Assign(taken(wanted, is), at)
 	case b.hosts[at].in(b.cluster):
 		b.picture.Assign(&apiv1.VM{Id: id, ClusterId: b.cluster}, at)
 		if b.unknown[at] == nil {
@@ -322,6 +323,8 @@ func (b *book) relate(id string) {
 		b.unknown[at][id] = true
 	}
 	setOrDelete(b.waiting, id, b.waits(id, wanted, is))
+	size, _ := b.toAllocate(id)
+	setOrDelete(b.sizes, id, size != nil)
 }
 
 func (h *host) in(cluster string) bool { return h != nil && h.desired.GetClusterId() == cluster }

@@ -150,7 +150,7 @@ func (s *site) audit() {
 		if !ok || vm.HostId == "" {
 			return
 		}
-		size := s.sizeOf(id)
+		size := vm.Allocated
 		at := taken[vm.HostId]
 		taken[vm.HostId] = sum{at.cores + size.GetCores(), at.memory + size.GetMemoryMib(), at.disk + size.GetDiskGib(), at.vms + 1}
 		if other := addresses[vm.Address]; other != "" && vm.Address != "" {
@@ -206,9 +206,4 @@ func (s *site) audit() {
 	for address, vm := range addresses {
 		s.fail("%s uses %s without a lease", vm, address)
 	}
-}
-
-func (s *site) sizeOf(id string) *apiv1.Resources {
-	m, _ := s.zone.Get(etcdstore.Desired, "vm", id)
-	return m.(*apiv1.VM).GetSize()
 }

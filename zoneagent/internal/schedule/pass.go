@@ -57,6 +57,7 @@ type plan struct {
 	ended   []*apiv1.VM // wanted away, and never on a host
 	left    []*departure
 	hosts   map[string]bool // whose allocation changes
+	resized []resized
 	// holds are reservations as they are to be, forgotten those that are nobody's any more.
 	holds     map[string]*apiv1.Reservation
 	forgotten []string
@@ -78,7 +79,7 @@ type refused struct {
 }
 
 func (p *plan) empty() bool {
-	return len(p.placed)+len(p.refused)+len(p.ended)+len(p.left)+len(p.holds)+len(p.forgotten) == 0
+	return len(p.placed)+len(p.refused)+len(p.ended)+len(p.left)+len(p.resized)+len(p.holds)+len(p.forgotten) == 0
 }
 
 // plan decides for as many as one transaction carries.
@@ -95,6 +96,7 @@ func (t *Term) plan() *plan {
 	maps.DeleteFunc(t.since, func(id string, _ time.Time) bool { return !t.book.waiting[id] && !t.book.asks[id] })
 	pressed := t.cfg.Store.Pressed()
 	t.planReservations(p, pressed)
+	room = t.planSizes(p, room)
 	refusals := refusals{book: t.book}
 	for _, id := range t.book.foundFirst() {
 		if room == 0 {
@@ -243,16 +245,24 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 	for _, at := range p.placed {
 		t.unmoved(tx, at.vm)
 		tx.PutObserved(at.noun())
-		tx.PutWork(&zonev1.Work{
+		work := &zonev1.Work{
 			VmId: at.vm.GetId(), Generation: at.vm.GetGeneration(), OperationId: at.vm.GetOperation(), LastStep: "placed",
 			Deadline: timestamppb.New(p.now.Add(t.cfg.OperationTimeout)),
-		})
+		}
+		if at.found && at.vm.GetErrand() != nil {
+			// Whether it was done the store has forgotten, and to do it again could undo what came after.
+			work.OperationId, work.ErrandDone = "", true
+			tx.Journal(report(p.now, at.vm, forgottenErrand(p.now, at.vm))...)
+		}
+		tx.PutWork(work)
 		if at.address.IsValid() {
 			tx.TakeAddress(at.address, &zonev1.AddressLease{VmId: at.vm.GetId(), ClusterId: t.cfg.Cluster})
 		}
-		tx.Journal(report(p.now, at.vm, &linkv1.OperationReport{
-			Step: step(p.now, "placed", apiv1.Operation_Step_DONE, at.String()), Progress: 30,
-		})...)
+		if work.GetOperationId() != "" {
+			tx.Journal(report(p.now, at.vm, &linkv1.OperationReport{
+				Step: step(p.now, "placed", apiv1.Operation_Step_DONE, at.String()), Progress: 30,
+			})...)
+		}
 	}
 	for _, r := range p.refused {
 		t.unmoved(tx, r.vm)
@@ -271,6 +281,7 @@ func (t *Term) commit(ctx context.Context, p *plan) (revision int64, err error) 
 	for _, d := range p.left {
 		t.writeDeparture(tx, d)
 	}
+	t.writeSizes(tx, p)
 	t.writeHolds(tx, p)
 	for id := range p.hosts {
 		if t.book.nowhere(id) {
@@ -315,6 +326,7 @@ func (t *Term) settle(p *plan, revision int64) {
 		t.settleDeparture(d, revision)
 	}
 	t.departures = t.departures[len(p.left):]
+	t.settleSizes(p, revision)
 	t.settleHolds(p, revision)
 	for id := range p.hosts {
 		if t.book.nowhere(id) {
@@ -335,6 +347,9 @@ func (t *Term) undo(p *plan) {
 	}
 	for _, d := range p.left {
 		t.book.relate(d.VM.GetId())
+	}
+	for _, r := range p.resized {
+		t.book.relate(r.vm.GetId())
 	}
 	t.undoHolds(p)
 }

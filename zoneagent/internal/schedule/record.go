@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
@@ -19,13 +20,23 @@ func (p placed) noun() *apiv1.VM {
 	if p.vm.GetDesiredState() == apiv1.VM_RUNNING {
 		vm.Task = apiv1.VM_STARTING
 	}
+	vm.Allocated = p.vm.GetSize()
 	if p.found {
-		vm.State = apiv1.VM_STOPPED // it is whole, and nothing of it is to be made; the worker sees whether it runs
+		vm.State = apiv1.VM_STOPPED // it is whole, and nothing of it is to be made; the worker sees whether it runs, and what it has
+	} else {
+		vm.Actual, vm.Snapshots = p.vm.GetSize(), &apiv1.VM_Snapshots{}
 	}
 	if p.address.IsValid() {
 		vm.Address = p.address.String()
 	}
 	return vm
+}
+
+// forgottenErrand ends the operation of what a VM was to have done to it once, of which nobody knows whether it was.
+func forgottenErrand(at time.Time, vm *apiv1.VM) *linkv1.OperationReport {
+	why := problem.Newf(problem.Unavailable, "Look at the VM, and ask again where it was not done.",
+		"The zone's store was put back or began anew; whether this was done to VM %s is not known.", vm.GetName()).Problem
+	return &linkv1.OperationReport{Step: step(at, "placed", apiv1.Operation_Step_FAILED, why.GetDetail()), Done: true, Error: why}
 }
 
 func (p placed) String() string {

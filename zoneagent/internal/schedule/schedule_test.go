@@ -34,6 +34,7 @@ func TestAWantedVMGetsAHostAnAddressAndWorkInOneTransaction(t *testing.T) {
 		want := &apiv1.VM{
 			Id: "web-1", Name: "web-1", State: apiv1.VM_BUILDING, Task: apiv1.VM_STARTING, Host: "kvm-1", HostId: "kvm-1",
 			Address: "10.91.2.2", HostFreshness: apiv1.Freshness_LIVE,
+			Actual: s.vm("kvm", "web-1").Size, Allocated: s.vm("kvm", "web-1").Size, Snapshots: &apiv1.VM_Snapshots{},
 		}
 		if !proto.Equal(vm, want) {
 			t.Errorf("observed %v, want %v", vm, want)

@@ -24,6 +24,9 @@ type deed struct {
 	move   move
 	seen   hypervisor.Observation
 	err    error
+	// size and kept are what the VM has in the end; nil where that was not asked.
+	size *apiv1.Resources
+	kept *apiv1.VM_Snapshots
 }
 
 // moment is within which steps of the chain are recorded together.
@@ -63,7 +66,7 @@ func (t *Term) step(h hypervisor.Host, v view, machine hypervisor.Machine) (d de
 	}
 	v.seen = d.seen
 	d.move = v.next()
-	id, bits := machine.VM.GetId(), hypervisor.ImageOf(machine.VM)
+	id, bits, errand := machine.VM.GetId(), hypervisor.ImageOf(machine.VM), v.wanted.GetErrand()
 	switch d.move {
 	case image:
 		long(func(ctx context.Context) error {
@@ -86,6 +89,20 @@ func (t *Term) step(h hypervisor.Host, v view, machine hypervisor.Machine) (d de
 	case remove:
 		call(func(ctx context.Context) error { return h.EnsureGone(ctx, id) })
 		call(observe)
+	case resize:
+		long(func(ctx context.Context) error { return h.EnsureSize(ctx, machine) })
+	case keep:
+		long(func(ctx context.Context) error {
+			return h.EnsureSnapshot(ctx, id, hypervisor.Snapshot{ID: errand.GetSnapshotId(), Name: errand.GetSnapshot()})
+		})
+	case restore:
+		long(func(ctx context.Context) error { return h.EnsureRestored(ctx, machine, errand.GetSnapshotId()) })
+	case drop:
+		long(func(ctx context.Context) error { return h.EnsureNoSnapshot(ctx, id, errand.GetSnapshotId()) })
+	case runs, silent, stopped:
+		if errand != nil || unknown(v.is) {
+			d.size, d.kept, d.err = t.lookAtDisk(h, id)
+		}
 	}
 	t.w.metrics.step(d, time.Since(began))
 	return d
@@ -98,6 +115,9 @@ func (t *Term) did(m *machine, v view, d deed) {
 		return // the store was put back to before the work began: there is nothing to be recorded of it
 	case len(d.passed) > 0 && (d.err != nil || !d.move.chained()):
 		t.didPass(m, v, d)
+		return
+	case errors.Is(d.err, hypervisor.ErrNeedsOff) && !m.mustBeOff:
+		m.mustBeOff = true // it is due, and goes on from there
 		return
 	case d.err != nil:
 		t.didFail(m, d)
@@ -138,6 +158,15 @@ func (t *Term) did(m *machine, v view, d deed) {
 		t.finish(m, v, d)
 	case gone:
 		t.depart(m, v.wanted, t.departing(m, v, "removed from "+v.is.GetHost())...)
+	case resize, keep, restore, drop:
+		w := reached(v.work, nameOf(d.move))
+		w.ErrandDone = true
+		t.record(m, v, d, w, report(v.work.GetOperationId(), nameOf(d.move), apiv1.Operation_Step_DONE, errandDone(v), 60)...)
+	case needsOff:
+		t.fail(m, problem.Newf(problem.WrongState, "Stop the VM first, or allow that it is stopped for that.",
+			"VM %s is on, and has to be off for it.", v.wanted.GetName()).Problem)
+	case unfit:
+		t.fail(m, problem.Newf(problem.WrongState, "Delete the VM and make it anew.", "VM %s was never whole.", v.wanted.GetName()).Problem)
 	case lost:
 		t.fail(m, lostProblem(v.is))
 	case flapping:
@@ -201,6 +230,9 @@ func (t *Term) didFail(m *machine, d deed) {
 	}
 	m.failure = d.err
 	switch {
+	case errors.Is(d.err, hypervisor.ErrNoSnapshot):
+		t.fail(m, problem.Newf(problem.NotFound, "naru snapshot list shows which there are.",
+			"VM %s has no snapshot %s on host %s.", m.wanted.GetName(), m.wanted.GetErrand().GetSnapshot(), m.is.GetHost()).Problem)
 	case hypervisor.IsFatal(d.err):
 		t.fail(m, problem.New(problem.DriverFailed, sentence(d.err), "Mend what is named, then ask again.").Problem)
 	case overdue(m.work):
@@ -227,6 +259,11 @@ func nameOf(mv move) string {
 			return s.name
 		}
 	}
+	for _, e := range errands {
+		if e.move == mv {
+			return e.name
+		}
+	}
 	switch mv {
 	case askStop, cutPower:
 		return stepStop
@@ -234,4 +271,64 @@ func nameOf(mv move) string {
 		return stepGone
 	}
 	return "look"
+}
+
+// errandDone says what was done to a VM once.
+func errandDone(v view) string {
+	e := v.wanted.GetErrand()
+	switch e.GetKind() {
+	case apiv1.VM_Errand_RESIZE:
+		size := v.wanted.GetSize()
+		return fmt.Sprintf("cores %d, memory %d MiB, disk %d GiB", size.GetCores(), size.GetMemoryMib(), size.GetDiskGib())
+	case apiv1.VM_Errand_RESTORE:
+		return "to " + e.GetSnapshot()
+	}
+	return e.GetSnapshot()
+}
+
+// unknown tells whether the store does not know what a VM has on its host.
+func unknown(is *apiv1.VM) bool { return is.GetActual() == nil || is.GetSnapshots() == nil }
+
+// lookAtDisk asks a host what a VM has there. It runs beside the loop.
+func (t *Term) lookAtDisk(h hypervisor.Host, id string) (size *apiv1.Resources, kept *apiv1.VM_Snapshots, err error) {
+	err = t.fence.call(t.ctx, func(ctx context.Context) (err error) {
+		size, err = h.Size(ctx, id)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	var all []hypervisor.Snapshot
+	err = t.fence.call(t.ctx, func(ctx context.Context) (err error) {
+		all, err = h.Snapshots(ctx, id)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	kept = &apiv1.VM_Snapshots{}
+	for _, one := range all[:min(len(all), mostSnapshots)] {
+		kept.Items = append(kept.Items, &apiv1.VM_Snapshots_Item{Id: one.ID, Name: one.Name, TakenAt: stamp(one.TakenAt)})
+	}
+	return size, kept, nil
+}
+
+// mostSnapshots is how many a VM's noun has room for; see the rules of apiv1.VM.
+const mostSnapshots = 32
+
+// has notes what was seen of a VM's disk.
+func has(vm *apiv1.VM, size *apiv1.Resources, kept *apiv1.VM_Snapshots) {
+	if size == nil || kept == nil {
+		return
+	}
+	was := map[string]*apiv1.VM_Snapshots_Item{}
+	for _, item := range vm.GetSnapshots().GetItems() {
+		was[item.GetId()] = item
+	}
+	for i, item := range kept.GetItems() {
+		if item.DiskGib = size.GetDiskGib(); was[item.GetId()] != nil {
+			kept.Items[i] = was[item.GetId()] // as it was when it was taken
+		}
+	}
+	vm.Actual, vm.Snapshots = size, kept
 }

@@ -18,11 +18,21 @@ func (t *Term) finish(m *machine, v view, d deed) {
 	setPower(vm, d.seen.Power)
 	vm.Task, vm.Error, vm.Reached = apiv1.VM_TASK_UNSPECIFIED, nil, v.work.GetGeneration()
 	r := &record{noun: vm, done: true, then: m.renew}
+	has(vm, d.size, d.kept)
 	step, message := stepUsable, "at "+vm.GetAddress()
 	switch d.move {
 	case stopped:
 		vm.State, step, message = apiv1.VM_STOPPED, stepStop, "it is off"
-		if was != vm.State {
+		if v.wanted.GetDesiredState() == apiv1.VM_TRASHED {
+			vm.State = apiv1.VM_TRASHED
+		}
+		switch {
+		case was == vm.State:
+		case vm.State == apiv1.VM_TRASHED:
+			r.entries = append(r.entries, t.eventOf(m, "vm.trashed", apiv1.Event_INFO, "it is in the trash; its disk and its address are kept"))
+		case was == apiv1.VM_TRASHED:
+			r.entries = append(r.entries, t.eventOf(m, "vm.untrashed", apiv1.Event_INFO, "it is out of the trash, and off"))
+		default:
 			r.entries = append(r.entries, t.eventOf(m, "vm.stopped", apiv1.Event_INFO, "it was powered off"))
 		}
 	case silent:
@@ -38,15 +48,26 @@ func (t *Term) finish(m *machine, v view, d deed) {
 			r.entries = append(r.entries, t.eventOf(m, "vm.started", apiv1.Event_INFO, "it was powered on"))
 		}
 	}
-	r.entries = append(r.entries, t.usage(m, was, vm.GetState())...)
+	if e, does := errands[v.wanted.GetErrand().GetKind()]; does {
+		step, message = e.name, errandDone(v)
+		r.entries = append(r.entries, t.eventOf(m, "vm."+errandWords[v.wanted.GetErrand().GetKind()], apiv1.Event_INFO, message))
+	}
+	r.entries = append(r.entries, t.usage(m, vm, was)...)
 	r.entries = append(r.entries, reportEnd(v.work.GetOperationId(), step, message, nil)...)
 	t.w.metrics.finished.WithLabelValues(step).Inc()
 	t.write(m, r)
 }
 
+// errandWords end the types of events that tell of errands.
+var errandWords = map[apiv1.VM_Errand_Kind]string{
+	apiv1.VM_Errand_RESIZE: "resized", apiv1.VM_Errand_SNAPSHOT: "kept", apiv1.VM_Errand_RESTORE: "restored", apiv1.VM_Errand_DROP: "snapshot_removed",
+}
+
 // departing is what is told of a VM that departs because that is wanted.
 func (t *Term) departing(m *machine, v view, how string) []*linkv1.JournalEntry {
-	return append(t.usage(m, v.is.GetState(), apiv1.VM_DELETED), reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
+	gone := proto.CloneOf(v.is)
+	gone.State = apiv1.VM_DELETED
+	return append(t.usage(m, gone, v.is.GetState()), reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
 }
 
 // depart ends a VM of which its host has nothing any more, or which is given up with it. The control plane tells of it.
@@ -98,8 +119,11 @@ func (t *Term) fail(m *machine, why *apiv1.Problem) {
 		vm.State, vm.Error = apiv1.VM_ERROR, why
 	}
 	vm.Task, vm.Reached = apiv1.VM_TASK_UNSPECIFIED, m.work.GetGeneration()
+	if m.wanted.GetErrand() != nil && whole {
+		vm.Actual, vm.Snapshots = nil, nil // how far it came is looked at before anything rests on it
+	}
 	r := &record{noun: vm, done: true, then: m.renew}
-	r.entries = append(t.usage(m, was, vm.GetState()), t.eventOf(m, "vm.failed", apiv1.Event_ERROR, why.GetDetail()))
+	r.entries = append(t.usage(m, vm, was), t.eventOf(m, "vm.failed", apiv1.Event_ERROR, why.GetDetail()))
 	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), m.work.GetLastStep(), "", why)...)
 	t.w.metrics.gaveUp.WithLabelValues(why.GetCode()).Inc()
 	t.log.Warn("work on a VM has failed", "vm", m.id, "operation", m.work.GetOperationId(), "problem", why.GetCode(), "detail", why.GetDetail())

@@ -413,6 +413,22 @@ func (h *watchedHost) EnsureGone(ctx context.Context, id string) error {
 	return h.act("gone", id, func() error { return h.Host.EnsureGone(ctx, id) })
 }
 
+func (h *watchedHost) EnsureSize(ctx context.Context, m hypervisor.Machine) error {
+	return h.act("size", m.VM.GetId(), func() error { return h.Host.EnsureSize(ctx, m) })
+}
+
+func (h *watchedHost) EnsureSnapshot(ctx context.Context, id string, one hypervisor.Snapshot) error {
+	return h.act("keep", id, func() error { return h.Host.EnsureSnapshot(ctx, id, one) })
+}
+
+func (h *watchedHost) EnsureRestored(ctx context.Context, m hypervisor.Machine, snapshot string) error {
+	return h.act("restore", m.VM.GetId(), func() error { return h.Host.EnsureRestored(ctx, m, snapshot) })
+}
+
+func (h *watchedHost) EnsureNoSnapshot(ctx context.Context, id, snapshot string) error {
+	return h.act("drop", id, func() error { return h.Host.EnsureNoSnapshot(ctx, id, snapshot) })
+}
+
 // ObserveAll leaves out what is to be missed.
 func (h *watchedHost) ObserveAll(ctx context.Context) ([]hypervisor.Observation, error) {
 	all, err := h.Host.ObserveAll(ctx)

@@ -31,6 +31,7 @@ func TestAWantedVMIsBuiltStepByStepUntilItCanBeUsed(t *testing.T) {
 			Id: "web-1", Name: "web-1", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: "kvm-1",
 			Address: "10.91.2.2", HostFreshness: apiv1.Freshness_LIVE, Reached: &apiv1.Generation{Epoch: 1, Index: 1},
 			UsableAt: vm.GetUsableAt(), PowerChangedAt: vm.GetPowerChangedAt(),
+			Actual: s.vm("kvm", "web-1").Size, Allocated: s.vm("kvm", "web-1").Size, Snapshots: &apiv1.VM_Snapshots{},
 		}
 		if !proto.Equal(vm, want) || vm.UsableAt == nil || vm.PowerChangedAt == nil {
 			t.Errorf("observed %v", vm)

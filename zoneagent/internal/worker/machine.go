@@ -37,14 +37,15 @@ type machine struct {
 	unwritten *record
 
 	// Of the present work, known to this term only.
-	asked   time.Time // when the guest was asked to power off
-	starts  int
-	started time.Time // the last time
-	failure error     // the last one
-	reboot  rebootState
-	force   bool           // of the reboot
-	outcome *apiv1.Problem // of the reboot that was done; nil: it went well
-	place   *host          // on which it has a place among the VMs that are built
+	asked     time.Time // when the guest was asked to power off
+	starts    int
+	started   time.Time // the last time
+	failure   error     // the last one
+	mustBeOff bool      // its errand cannot be done while it is on
+	reboot    rebootState
+	force     bool           // of the reboot
+	outcome   *apiv1.Problem // of the reboot that was done; nil: it went well
+	place     *host          // on which it has a place among the VMs that are built
 
 	// delayed is the operation of which this term has told that it waits for the host.
 	delayed string
@@ -78,11 +79,19 @@ func (m *machine) begins() bool {
 	if m.wanted == nil || m.kept || m.is.GetHostId() == "" {
 		return false
 	}
+	if m.wanted.GetErrand().GetKind() == apiv1.VM_Errand_RESIZE && !covers(m.is.GetAllocated(), m.wanted.GetSize()) {
+		return false // the scheduler gives it the room first, or says that there is none
+	}
 	have := m.is.GetReached()
 	if m.work != nil && compare(m.work.GetGeneration(), have) > 0 {
 		have = m.work.GetGeneration()
 	}
 	return compare(m.wanted.GetGeneration(), have) > 0
+}
+
+// covers tells whether so much is in an amount.
+func covers(amount, of *apiv1.Resources) bool {
+	return amount.GetCores() >= of.GetCores() && amount.GetMemoryMib() >= of.GetMemoryMib() && amount.GetDiskGib() >= of.GetDiskGib()
 }
 
 // works tells whether there is work that can go on. What is not named any more is left as it is.
@@ -93,13 +102,13 @@ func (m *machine) works() bool {
 // starting tells whether the work needs one of its host's places for VMs that are built or started.
 func (m *machine) starting() bool {
 	return m.works() && m.work.GetLastStep() != stepReboot && m.wanted.GetDesiredState() != apiv1.VM_DELETED &&
-		(m.wanted.GetDesiredState() == apiv1.VM_RUNNING || !built(m.is))
+		!(m.wanted.GetErrand().GetKind() == apiv1.VM_Errand_DROP && built(m.is)) && (m.wanted.GetDesiredState() == apiv1.VM_RUNNING || !built(m.is))
 }
 
 // renew forgets what belongs to one work only.
 func (m *machine) renew() {
 	m.asked, m.starts, m.started, m.failures, m.failure = time.Time{}, 0, time.Time{}, 0, nil
-	m.pause, m.reboot, m.outcome = time.Time{}, notMine, nil
+	m.pause, m.reboot, m.outcome, m.mustBeOff = time.Time{}, notMine, nil, false
 }
 
 // backoff is the pause after n failures in a row: doubling from first to most, the upper half of it by chance, so that

@@ -274,7 +274,9 @@ func (t *Term) drift(m *machine, vm *apiv1.VM, r *record) {
 			tell("vm.started", apiv1.Event_WARNING, "it was found on, on "+host+": it was not switched on from here")
 		}
 	case apiv1.VM_OFF:
-		vm.State, vm.Error = apiv1.VM_STOPPED, nil
+		if vm.State, vm.Error = apiv1.VM_STOPPED, nil; m.wanted.GetDesiredState() == apiv1.VM_TRASHED {
+			vm.State = apiv1.VM_TRASHED
+		}
 		if was != vm.State {
 			tell("vm.stopped", apiv1.Event_WARNING, "it was found off, on "+host+": it was not switched off from here")
 		}
@@ -284,17 +286,22 @@ func (t *Term) drift(m *machine, vm *apiv1.VM, r *record) {
 		vm.State, vm.Error = apiv1.VM_ERROR, lostProblem(vm)
 		tell("vm.missing", apiv1.Event_ERROR, "host "+host+" does not know it any more")
 	}
-	r.entries = append(r.entries, t.usage(m, was, vm.GetState())...)
+	r.entries = append(r.entries, t.usage(m, vm, was)...)
 }
 
-// usage tells that a VM began or ended to be used.
-func (t *Term) usage(m *machine, was, is apiv1.VM_State) []*linkv1.JournalEntry {
-	counts := is == apiv1.VM_RUNNING || is == apiv1.VM_STOPPED || is == apiv1.VM_DELETED || was == apiv1.VM_RUNNING
-	if was == is || !counts {
+// usage tells that a VM began or ended to be used, or is used with another size.
+func (t *Term) usage(m *machine, vm *apiv1.VM, was apiv1.VM_State) []*linkv1.JournalEntry {
+	is, size := vm.GetState(), vm.GetActual()
+	counts := is == apiv1.VM_RUNNING || is == apiv1.VM_STOPPED || is == apiv1.VM_TRASHED || is == apiv1.VM_DELETED || was == apiv1.VM_RUNNING
+	resized := size != nil && m.is.GetActual() != nil && !proto.Equal(size, m.is.GetActual())
+	if was == is && !resized || !counts {
 		return nil
 	}
+	if size == nil {
+		size = m.wanted.GetSize()
+	}
 	return []*linkv1.JournalEntry{{Time: stamp(time.Now()), Body: &linkv1.JournalEntry_Usage{Usage: &linkv1.Usage{
-		VmId: m.id, State: is, Size: m.wanted.GetSize(),
+		VmId: m.id, State: is, Size: size,
 	}}}}
 }
 

@@ -29,6 +29,12 @@ const (
 	lost                 // its host does not know it any more
 	late                 // the deadline has passed
 	flapping             // it powers itself off each time it is started
+	resize               // give it the size that is wanted
+	keep                 // take a snapshot of its disk
+	restore              // put its disk back to a snapshot
+	drop                 // remove a snapshot
+	needsOff             // it would have to be powered off, and may not be
+	unfit                // it was never whole
 )
 
 // Names of steps, as operations and Work tell them.
@@ -43,6 +49,11 @@ const (
 	stepStop   = "stop"
 	stepGone   = "gone"
 	stepReboot = "reboot"
+	stepResize = "resize"
+	stepKeep   = "snapshot"
+	// stepRestore and stepDrop are what is done with a snapshot.
+	stepRestore = "restore"
+	stepDrop    = "drop"
 	// stepDelayed is nothing that is done: it tells that the host is away.
 	stepDelayed = "delayed"
 )
@@ -78,22 +89,60 @@ type view struct {
 	grace time.Duration
 	// starts is how often this term has started it within the work.
 	starts int
+	// mustBeOff: this term was told that its errand cannot be done while it is on.
+	mustBeOff bool
 }
+
+// errands are the moves by which a VM's errand is done, and their steps' names.
+var errands = map[apiv1.VM_Errand_Kind]struct {
+	move move
+	name string
+}{
+	apiv1.VM_Errand_RESIZE:   {resize, stepResize},
+	apiv1.VM_Errand_SNAPSHOT: {keep, stepKeep},
+	apiv1.VM_Errand_RESTORE:  {restore, stepRestore},
+	apiv1.VM_Errand_DROP:     {drop, stepDrop},
+}
+
+// errand tells whether a move does a VM's errand.
+func (m move) errand() bool { return m == resize || m == keep || m == restore || m == drop }
 
 // next decides. It is pure: the same view gives the same move.
 func (v view) next() move {
 	if v.seen.Power == apiv1.VM_UNKNOWN || v.seen.Power == apiv1.VM_POWER_UNSPECIFIED {
 		return v.orLate(wait)
 	}
+	if v.wanted.GetErrand() != nil && !v.work.GetErrandDone() && v.wanted.GetDesiredState() != apiv1.VM_DELETED {
+		return v.towardsErrand()
+	}
 	switch v.wanted.GetDesiredState() {
 	case apiv1.VM_DELETED:
 		return v.towardsGone()
-	case apiv1.VM_STOPPED:
+	case apiv1.VM_STOPPED, apiv1.VM_TRASHED:
 		return v.towardsStopped()
 	case apiv1.VM_RUNNING:
 		return v.towardsRunning()
 	}
 	return wait
+}
+
+// towardsErrand does what is to be done once, before the VM is brought to its state. What has to have it off powers it off only
+// where that was allowed. A step is recorded before the next one begins, and can be repeated until then.
+func (v view) towardsErrand() move {
+	kind := v.wanted.GetErrand().GetKind()
+	do, known := errands[kind]
+	live := kind == apiv1.VM_Errand_DROP || kind == apiv1.VM_Errand_RESIZE && !v.mustBeOff
+	switch {
+	case !known || !built(v.is):
+		return unfit
+	case v.seen.Power == apiv1.VM_MISSING:
+		return lost
+	case v.seen.Power == apiv1.VM_OFF || live:
+		return v.orLate(do.move)
+	case !v.wanted.GetErrand().GetMayStop():
+		return needsOff
+	}
+	return v.orLate(v.powerOff())
 }
 
 func (v view) towardsRunning() move {
@@ -199,7 +248,7 @@ func (v view) orLate(m move) move {
 // built tells whether the VM was once made whole: from then on a host that does not know it has lost it.
 func built(is *apiv1.VM) bool {
 	switch is.GetState() {
-	case apiv1.VM_RUNNING, apiv1.VM_STOPPED, apiv1.VM_SUSPENDED:
+	case apiv1.VM_RUNNING, apiv1.VM_STOPPED, apiv1.VM_SUSPENDED, apiv1.VM_TRASHED:
 		return true
 	}
 	return is.GetUsableAt() != nil

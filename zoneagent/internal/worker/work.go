@@ -38,7 +38,38 @@ func (t *Term) consider(m *machine) {
 		t.work(m)
 	case len(m.orders) > 0 && !t.zone.syncing:
 		t.takeUp(m, m.orders[0])
+	case m.work == nil && m.wanted != nil && built(m.is) && unknown(m.is) && m.sighted && m.seen.Power != apiv1.VM_MISSING:
+		t.findOut(m)
 	}
+}
+
+// findOut asks the host what a VM has there of which the store does not know it: it was found there, or what was done to it ended
+// badly.
+func (t *Term) findOut(m *machine) {
+	h := t.hosts[m.is.GetHostId()]
+	if !h.available() {
+		return // the host's next round that goes well has it looked at again
+	}
+	m.busy = true
+	handle := h.handle
+	t.job(func() func() {
+		size, kept, err := t.lookAtDisk(handle, m.id)
+		return func() {
+			m.busy = false
+			t.due[m.id] = true
+			if err != nil || size == nil || m.is == nil {
+				t.pause(m, t.limits.RetryMost)
+				return
+			}
+			vm := proto.CloneOf(m.is)
+			has(vm, size, kept)
+			r := &record{noun: vm}
+			if m.wanted.GetErrand().GetKind() == apiv1.VM_Errand_RESIZE {
+				r.entries = t.usage(m, vm, apiv1.VM_STATE_UNSPECIFIED) // whether its size has changed nobody has told
+			}
+			t.write(m, r)
+		}
+	})
 }
 
 // pause puts off what is tried with a machine.
@@ -69,10 +100,18 @@ func (t *Term) begin(m *machine) {
 }
 
 func taskOf(m *machine) apiv1.VM_Task {
+	switch m.wanted.GetErrand().GetKind() {
+	case apiv1.VM_Errand_RESIZE:
+		return apiv1.VM_RESIZING
+	case apiv1.VM_Errand_SNAPSHOT, apiv1.VM_Errand_DROP:
+		return apiv1.VM_SNAPSHOTTING
+	case apiv1.VM_Errand_RESTORE:
+		return apiv1.VM_RESTORING
+	}
 	switch m.wanted.GetDesiredState() {
 	case apiv1.VM_RUNNING:
 		return apiv1.VM_STARTING
-	case apiv1.VM_STOPPED:
+	case apiv1.VM_STOPPED, apiv1.VM_TRASHED:
 		return apiv1.VM_STOPPING
 	case apiv1.VM_DELETED:
 		return apiv1.VM_DELETING
@@ -106,6 +145,7 @@ func (t *Term) work(m *machine) {
 	m.busy = true
 	v := view{
 		wanted: m.wanted, is: m.is, work: m.work, now: time.Now(), asked: m.asked, grace: t.limits.StopGrace, starts: m.starts,
+		mustBeOff: m.mustBeOff,
 	}
 	handle, network, returned := h.handle, t.w.cfg.Network(t.zone.noun.GetName()), t.called(h)
 	t.job(func() func() {

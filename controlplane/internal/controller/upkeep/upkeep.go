@@ -167,7 +167,7 @@ func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
 	}
 	type held struct {
 		zone    string
-		session state.Session
+		session state.ZoneSession
 	}
 	var over []held
 	err = u.Reader.View(ctx, func(tx *state.Tx) error {
@@ -175,7 +175,7 @@ func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			s, err := tx.Session(z.GetId())
+			s, err := tx.ZoneSession(z.GetId())
 			if err == nil && s.Connected && (gone[s.ServerID] || !known[s.ServerID]) {
 				over = append(over, held{z.GetId(), s})
 			}

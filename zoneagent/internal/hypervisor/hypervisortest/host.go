@@ -74,6 +74,11 @@ func missing(t *testing.T, s *session) {
 		"start fails":  want(s.host.EnsureStarted(s.ctx, id), hypervisor.ErrNotDefined),
 		"reboot fails": want(s.host.Reboot(s.ctx, id, false), hypervisor.ErrNotDefined),
 		"reset fails":  want(s.host.Reboot(s.ctx, id, true), hypervisor.ErrNotDefined),
+
+		"resizing fails":      want(s.host.EnsureSize(s.ctx, m), hypervisor.ErrNotDefined),
+		"a snapshot fails":    want(s.host.EnsureSnapshot(s.ctx, id, snapshotOf(m)), hypervisor.ErrNotDefined),
+		"restoring fails":     want(s.host.EnsureRestored(s.ctx, m, snapshotOf(m).ID), hypervisor.ErrNotDefined),
+		"no snapshot is none": s.host.EnsureNoSnapshot(s.ctx, id, snapshotOf(m).ID),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -105,6 +110,24 @@ func (s *session) calls() []step {
 		}},
 		{"forced stop", func(ctx context.Context, m hypervisor.Machine) error {
 			return s.host.EnsureStopped(ctx, m.VM.GetId(), true)
+		}},
+		{"size", func(ctx context.Context, m hypervisor.Machine) error { return s.host.EnsureSize(ctx, larger(m)) }},
+		{"snapshot", func(ctx context.Context, m hypervisor.Machine) error {
+			return s.host.EnsureSnapshot(ctx, m.VM.GetId(), snapshotOf(m))
+		}},
+		{"restore", func(ctx context.Context, m hypervisor.Machine) error {
+			return s.host.EnsureRestored(ctx, m, snapshotOf(m).ID)
+		}},
+		{"drop", func(ctx context.Context, m hypervisor.Machine) error {
+			return s.host.EnsureNoSnapshot(ctx, m.VM.GetId(), snapshotOf(m).ID)
+		}},
+		{"asking for the size", func(ctx context.Context, m hypervisor.Machine) error {
+			_, err := s.host.Size(ctx, m.VM.GetId())
+			return err
+		}},
+		{"asking for snapshots", func(ctx context.Context, m hypervisor.Machine) error {
+			_, err := s.host.Snapshots(ctx, m.VM.GetId())
+			return err
 		}},
 		{"gone", func(ctx context.Context, m hypervisor.Machine) error { return s.host.EnsureGone(ctx, m.VM.GetId()) }},
 	}

@@ -24,8 +24,12 @@ type Bench struct {
 	ImageBits []byte
 	// Machine returns a new machine of that image, with an id of its own. Two of them fit on the host.
 	Machine func(t *testing.T) hypervisor.Machine
+	// Write puts a word on the disk of a VM that is off, over the one before, as a guest might have; Read returns it, "" where
+	// none was ever written.
+	Write func(t *testing.T, m hypervisor.Machine, word string)
+	Read  func(t *testing.T, m hypervisor.Machine) string
 	// LoseReply arranges that the call about to be made has its effect and its answer lost. The step is "disk", "seed",
-	// "define", "start", "forced stop" or "gone".
+	// "define", "start", "forced stop", "size", "snapshot", "restore", "drop" or "gone".
 	LoseReply func(t *testing.T, step string)
 	// Patience is how long a guest may take to start or to power off.
 	Patience time.Duration
@@ -51,6 +55,11 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"looking at all says what looking at each says", bulk},
 		{"an answer that was lost is mended by calling again", lostReply},
 		{"an agent that dies between any two steps is followed by one that ends the work", successor},
+		{"a vm that is off gets another size, and its disk only grows", resized},
+		{"a vm that is on is resized live, or left as it is", resizedOn},
+		{"what a vm's disk held is kept, and restored", restored},
+		{"a vm that is on is neither kept nor restored", keptOn},
+		{"a reply that was lost while resizing, keeping or restoring is mended by calling again", lostOnDisk},
 		{"a vm lives: built, started, usable, rebooted, stopped, started again, gone", life},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -253,6 +254,35 @@ func (l *lab) machine(*testing.T) hypervisor.Machine {
 	}
 }
 
+// at is where on a guest's disk a test's word lies: behind everything that the tiny guest has there.
+const at = 512 << 20
+
+// write puts a word on the disk of a VM that is off, with QEMU's own tools, where the host sees its files.
+func (l *lab) write(t *testing.T, m hypervisor.Machine, word string) {
+	t.Helper()
+	l.tool(t, fmt.Sprintf("%-512s", word), "qemu-io -f qcow2 -c 'write -s /dev/stdin %d 512' %s", at, l.disk(m))
+}
+
+// read returns the word on the disk of a VM that is off.
+func (l *lab) read(t *testing.T, m hypervisor.Machine) string {
+	t.Helper()
+	out := l.tool(t, "", "qemu-io -r -f qcow2 -c 'read -v %d 512' %s | cut -c60-75", at, l.disk(m))
+	return strings.Trim(strings.SplitN(out, "\n", 2)[0], ". ")
+}
+
+func (l *lab) tool(t *testing.T, input, format string, a ...any) string {
+	t.Helper()
+	c := l.host.Command(t.Context(), "/bin/sh", "-c", fmt.Sprintf(format, a...))
+	c.Stdin = strings.NewReader(input)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+func (l *lab) disk(m hypervisor.Machine) string { return "/var/lib/naru/disks/" + m.VM.Id + ".qcow2" }
+
 // lossy is a driver whose handles lose the reply to one call when told to.
 type lossy struct {
 	hypervisor.Driver
@@ -272,6 +302,7 @@ func (d *lossy) lose(t *testing.T, step string) {
 	procedure, known := map[string]uint32{
 		"disk": storageVolCreateXML, "seed": storageVolCreateXML, "define": domainDefineXMLFlags,
 		"start": domainCreateWithFlags, "forced stop": domainDestroyFlags, "gone": domainUndefineFlags,
+		"size": storageVolResize, "snapshot": domainSnapshotCreateXML, "restore": domainRevertToSnapshot, "drop": domainSnapshotDelete,
 	}[step]
 	if !known {
 		t.Fatalf("no procedure is known for %s", step)
@@ -285,6 +316,11 @@ const (
 	domainCreateWithFlags = 196
 	domainDestroyFlags    = 234
 	domainUndefineFlags   = 231
+
+	storageVolResize        = 260
+	domainSnapshotCreateXML = 185
+	domainRevertToSnapshot  = 192
+	domainSnapshotDelete    = 193
 )
 
 // lossyConn passes libvirt's packets on whole, until the one that is to be lost, with which it ends.

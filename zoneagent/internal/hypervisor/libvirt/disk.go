@@ -63,6 +63,7 @@ func (h *host) EnsureDisk(ctx context.Context, m hypervisor.Machine) error {
 	}
 	overlay := raw(diskName(m.VM.GetId()), size)
 	overlay.Target.Format.Type = "qcow2"
+	overlay.Target.Compat = "1.1" // qcow2 version 3: an older one does not grow once it has a snapshot
 	overlay.BackingStore = &libvirtxml.StorageVolumeBackingStore{
 		Path:   base,
 		Format: &libvirtxml.StorageVolumeTargetFormat{Type: formatName(m.VM.GetImageFormat())},

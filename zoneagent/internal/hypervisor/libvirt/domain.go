@@ -214,7 +214,7 @@ func (h *host) describe(m hypervisor.Machine, kind, disk, seed, log string) (str
 					Device: "disk",
 					Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "qcow2", Cache: h.options.DiskCache, Discard: "unmap"},
 					Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: disk}},
-					Target: &libvirtxml.DomainDiskTarget{Dev: "vda", Bus: "virtio"},
+					Target: &libvirtxml.DomainDiskTarget{Dev: diskTarget, Bus: "virtio"},
 					Boot:   &libvirtxml.DomainDeviceBoot{Order: 1},
 				},
 				{
@@ -222,7 +222,7 @@ func (h *host) describe(m hypervisor.Machine, kind, disk, seed, log string) (str
 					Device:   "disk",
 					Driver:   &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"},
 					Source:   &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: seed}},
-					Target:   &libvirtxml.DomainDiskTarget{Dev: "vdb", Bus: "virtio"},
+					Target:   &libvirtxml.DomainDiskTarget{Dev: seedTarget, Bus: "virtio"},
 					ReadOnly: &libvirtxml.DomainDiskReadOnly{},
 				},
 			},

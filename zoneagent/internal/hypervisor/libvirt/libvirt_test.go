@@ -40,6 +40,7 @@ func TestConformance(t *testing.T) {
 				return hypervisortest.Bench{
 					Driver: driver, Host: c.noun(c.endpoint), Image: c.image(), ImageBits: c.bits,
 					Machine: c.machine, LoseReply: driver.lose, Patience: patience,
+					Write: c.write, Read: c.read,
 				}
 			})
 			c.bare(t)

@@ -11,7 +11,7 @@ import (
 
 // settings are what an endpoint says of a host:
 //
-//	sim://?cores=8&memory_mib=32768&disk_gib=500&latency=5ms&boot=200ms&shutdown=100ms&fail=0.01&lose_reply=0.01&die_after=1h&seed=7
+//	sim://?cores=8&memory_mib=32768&disk_gib=500&latency=5ms&boot=200ms&shutdown=100ms&fail=0.01&lose_reply=0.01&die_after=1h&live=true&seed=7
 type settings struct {
 	cores, memoryMiB, diskGiB uint32
 	latency                   time.Duration // of every call
@@ -20,6 +20,7 @@ type settings struct {
 	fail                      float64       // share of calls that fail without effect
 	loseReply                 float64       // share of calls that have their effect and fail
 	dieAfter                  time.Duration // from the first call to the host's death; 0: never
+	live                      bool          // cores and memory change while a VM is on
 	seed                      uint64
 }
 
@@ -99,10 +100,13 @@ func (s *settings) put(key, value string) (err error) {
 		return share(&s.loseReply)
 	case "die_after":
 		return span(&s.dieAfter)
+	case "live":
+		s.live, err = strconv.ParseBool(value)
+		return err
 	case "seed":
 		s.seed, err = strconv.ParseUint(value, 10, 64)
 		return err
 	default:
-		return fmt.Errorf("is not known; known are boot, cores, die_after, disk_gib, fail, latency, lose_reply, memory_mib, seed, shutdown")
+		return fmt.Errorf("is not known; known are boot, cores, die_after, disk_gib, fail, latency, live, lose_reply, memory_mib, seed, shutdown")
 	}
 }

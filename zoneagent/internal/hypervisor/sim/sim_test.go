@@ -58,19 +58,28 @@ func machine() hypervisor.Machine {
 }
 
 func TestConformance(t *testing.T) {
-	for name, options := range map[string]func(*testing.T) sim.Options{
-		"in memory":         func(*testing.T) sim.Options { return sim.Options{} },
-		"in a state folder": func(t *testing.T) sim.Options { return sim.Options{StateDir: t.TempDir()} },
+	inMemory := func(*testing.T) sim.Options { return sim.Options{} }
+	for name, kind := range map[string]struct {
+		options func(*testing.T) sim.Options
+		query   string
+	}{
+		"in memory":         {inMemory, ""},
+		"in a state folder": {func(t *testing.T) sim.Options { return sim.Options{StateDir: t.TempDir()} }, ""},
+		"resized live":      {inMemory, "&live=true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hypervisortest.Run(t, func(t *testing.T) hypervisortest.Bench {
-				fleet := newFleet(t, options(t))
-				host := simHost("boot=30ms&shutdown=20ms")
+				fleet := newFleet(t, kind.options(t))
+				host := simHost("boot=30ms&shutdown=20ms" + kind.query)
 				return hypervisortest.Bench{
 					Driver: fleet, Host: host, Image: image(), ImageBits: bits(),
 					Machine:   func(*testing.T) hypervisor.Machine { return machine() },
 					LoseReply: func(*testing.T, string) { fleet.Knobs(host.Id).LoseNext(1) },
-					Patience:  5 * time.Second,
+					Write: func(_ *testing.T, m hypervisor.Machine, word string) {
+						fleet.Knobs(host.Id).Write(m.VM.GetId(), word)
+					},
+					Read:     func(_ *testing.T, m hypervisor.Machine) string { return fleet.Knobs(host.Id).Read(m.VM.GetId()) },
+					Patience: 5 * time.Second,
 				}
 			})
 		})

@@ -33,6 +33,8 @@ type vm struct {
 	StartedAt                 time.Time  // zero: off
 	BootedAt                  time.Time  // when the seed has been applied
 	OffAt                     time.Time  // when a shutdown that was asked for is done; zero: none was
+	Content                   string     // of its disk
+	Snapshots                 []kept
 }
 
 func newState() *state {

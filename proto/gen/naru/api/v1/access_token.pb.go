@@ -24,14 +24,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// AccessToken lets its bearer act in one project, at an edge or in the centre, until it expires.
-// The secret is shown once; only its hash is kept.
+// AccessToken lets its bearer act at an edge or in the centre, until it expires: as a user that is a service, with the roles
+// that are bound to it, or as whoever operates one project. The secret is shown once; only its hash is kept.
 type AccessToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Lower-case letters, digits and dashes, 1 to 63.
-	Name      string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The only project in which it may be used; empty means any that the user may act in.
 	Project   string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
 	ProjectId string `protobuf:"bytes,4,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// The only zone at whose edge it may be used; empty means any.
@@ -40,8 +41,11 @@ type AccessToken struct {
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	CreatedBy string                 `protobuf:"bytes,8,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// SHA-256 of the secret.
-	SecretHash []byte                 `protobuf:"bytes,9,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
-	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	SecretHash []byte `protobuf:"bytes,9,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// The service as which its bearer acts; where none is named, a project is.
+	User      string                 `protobuf:"bytes,12,opt,name=user,proto3" json:"user,omitempty"`
+	UserId    string                 `protobuf:"bytes,13,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
 	Revision      string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -139,6 +143,20 @@ func (x *AccessToken) GetSecretHash() []byte {
 		return x.SecretHash
 	}
 	return nil
+}
+
+func (x *AccessToken) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *AccessToken) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
 }
 
 func (x *AccessToken) GetCreatedAt() *timestamppb.Timestamp {
@@ -290,16 +308,24 @@ func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
 
 type WhoAmIResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Kind of principal: admin or access-token.
+	// Kind of principal: admin, user or access-token.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Names, empty where it is bound to none.
 	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
 	Zone    string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
 	// When the credential ends.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The user who calls, or as whom a token or an administrator does, by name; empty where it is none.
+	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	// Of a user: the session, how surely it is them, and until when a step-up lasts.
+	SessionId      string                 `protobuf:"bytes,7,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Strength       Session_Strength       `protobuf:"varint,8,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	SteppedUpUntil *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=stepped_up_until,json=steppedUpUntil,proto3" json:"stepped_up_until,omitempty"`
+	// Nothing but changing the password is allowed.
+	MustChangePassword bool `protobuf:"varint,10,opt,name=must_change_password,json=mustChangePassword,proto3" json:"must_change_password,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *WhoAmIResponse) Reset() {
@@ -365,6 +391,41 @@ func (x *WhoAmIResponse) GetExpiresAt() *timestamppb.Timestamp {
 		return x.ExpiresAt
 	}
 	return nil
+}
+
+func (x *WhoAmIResponse) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetStrength() Session_Strength {
+	if x != nil {
+		return x.Strength
+	}
+	return Session_STRENGTH_UNSPECIFIED
+}
+
+func (x *WhoAmIResponse) GetSteppedUpUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SteppedUpUntil
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetMustChangePassword() bool {
+	if x != nil {
+		return x.MustChangePassword
+	}
+	return false
 }
 
 type ListAccessTokensRequest struct {
@@ -673,11 +734,11 @@ var File_naru_api_v1_access_token_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"\n" +
-	"\x1enaru/api/v1/access_token.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\x9d\x04\n" +
+	"\x1enaru/api/v1/access_token.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/session.proto\"\xdc\x04\n" +
 	"\vAccessToken\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
-	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12-\n" +
-	"\aproject\x18\x03 \x01(\tB\x13\xe0A\x02\xbaH\t\xd8\x01\x01r\x04\x10\x01\x18@\xa0\xbb\x18\x02R\aproject\x12*\n" +
+	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12%\n" +
+	"\aproject\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\aproject\x12*\n" +
 	"\n" +
 	"project_id\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tprojectId\x12\x1f\n" +
 	"\x04zone\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04zone\x12$\n" +
@@ -687,7 +748,9 @@ const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"\n" +
 	"created_by\x18\b \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\tcreatedBy\x12,\n" +
 	"\vsecret_hash\x18\t \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
-	"secretHash\x12?\n" +
+	"secretHash\x12\x1f\n" +
+	"\x04user\x18\f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04user\x12$\n" +
+	"\auser_id\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x12?\n" +
 	"\n" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
@@ -697,14 +760,21 @@ const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"\x19CreateAccessTokenResponse\x12;\n" +
 	"\faccess_token\x18\x01 \x01(\v2\x18.naru.api.v1.AccessTokenR\vaccessToken\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x0f\n" +
-	"\rWhoAmIRequest\"\xa1\x01\n" +
+	"\rWhoAmIRequest\"\x87\x03\n" +
 	"\x0eWhoAmIResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aproject\x18\x03 \x01(\tR\aproject\x12\x12\n" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x129\n" +
 	"\n" +
-	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xaf\x01\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x12\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\a \x01(\tR\tsessionId\x129\n" +
+	"\bstrength\x18\b \x01(\x0e2\x1d.naru.api.v1.Session.StrengthR\bstrength\x12D\n" +
+	"\x10stepped_up_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0esteppedUpUntil\x120\n" +
+	"\x14must_change_password\x18\n" +
+	" \x01(\bR\x12mustChangePassword\"\xaf\x01\n" +
 	"\x17ListAccessTokensRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -756,7 +826,8 @@ var file_naru_api_v1_access_token_proto_goTypes = []any{
 	(*DeleteAccessTokenRequest)(nil),  // 9: naru.api.v1.DeleteAccessTokenRequest
 	(*DeleteAccessTokenResponse)(nil), // 10: naru.api.v1.DeleteAccessTokenResponse
 	(*timestamppb.Timestamp)(nil),     // 11: google.protobuf.Timestamp
-	(*Operation)(nil),                 // 12: naru.api.v1.Operation
+	(Session_Strength)(0),             // 12: naru.api.v1.Session.Strength
+	(*Operation)(nil),                 // 13: naru.api.v1.Operation
 }
 var file_naru_api_v1_access_token_proto_depIdxs = []int32{
 	11, // 0: naru.api.v1.AccessToken.expires_at:type_name -> google.protobuf.Timestamp
@@ -764,24 +835,26 @@ var file_naru_api_v1_access_token_proto_depIdxs = []int32{
 	0,  // 2: naru.api.v1.CreateAccessTokenRequest.access_token:type_name -> naru.api.v1.AccessToken
 	0,  // 3: naru.api.v1.CreateAccessTokenResponse.access_token:type_name -> naru.api.v1.AccessToken
 	11, // 4: naru.api.v1.WhoAmIResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 5: naru.api.v1.ListAccessTokensResponse.access_tokens:type_name -> naru.api.v1.AccessToken
-	0,  // 6: naru.api.v1.GetAccessTokenResponse.access_token:type_name -> naru.api.v1.AccessToken
-	12, // 7: naru.api.v1.DeleteAccessTokenResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 8: naru.api.v1.AccessTokenService.ListAccessTokens:input_type -> naru.api.v1.ListAccessTokensRequest
-	7,  // 9: naru.api.v1.AccessTokenService.GetAccessToken:input_type -> naru.api.v1.GetAccessTokenRequest
-	9,  // 10: naru.api.v1.AccessTokenService.DeleteAccessToken:input_type -> naru.api.v1.DeleteAccessTokenRequest
-	1,  // 11: naru.api.v1.AccessTokenService.CreateAccessToken:input_type -> naru.api.v1.CreateAccessTokenRequest
-	3,  // 12: naru.api.v1.AccessTokenService.WhoAmI:input_type -> naru.api.v1.WhoAmIRequest
-	6,  // 13: naru.api.v1.AccessTokenService.ListAccessTokens:output_type -> naru.api.v1.ListAccessTokensResponse
-	8,  // 14: naru.api.v1.AccessTokenService.GetAccessToken:output_type -> naru.api.v1.GetAccessTokenResponse
-	10, // 15: naru.api.v1.AccessTokenService.DeleteAccessToken:output_type -> naru.api.v1.DeleteAccessTokenResponse
-	2,  // 16: naru.api.v1.AccessTokenService.CreateAccessToken:output_type -> naru.api.v1.CreateAccessTokenResponse
-	4,  // 17: naru.api.v1.AccessTokenService.WhoAmI:output_type -> naru.api.v1.WhoAmIResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	12, // 5: naru.api.v1.WhoAmIResponse.strength:type_name -> naru.api.v1.Session.Strength
+	11, // 6: naru.api.v1.WhoAmIResponse.stepped_up_until:type_name -> google.protobuf.Timestamp
+	0,  // 7: naru.api.v1.ListAccessTokensResponse.access_tokens:type_name -> naru.api.v1.AccessToken
+	0,  // 8: naru.api.v1.GetAccessTokenResponse.access_token:type_name -> naru.api.v1.AccessToken
+	13, // 9: naru.api.v1.DeleteAccessTokenResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 10: naru.api.v1.AccessTokenService.ListAccessTokens:input_type -> naru.api.v1.ListAccessTokensRequest
+	7,  // 11: naru.api.v1.AccessTokenService.GetAccessToken:input_type -> naru.api.v1.GetAccessTokenRequest
+	9,  // 12: naru.api.v1.AccessTokenService.DeleteAccessToken:input_type -> naru.api.v1.DeleteAccessTokenRequest
+	1,  // 13: naru.api.v1.AccessTokenService.CreateAccessToken:input_type -> naru.api.v1.CreateAccessTokenRequest
+	3,  // 14: naru.api.v1.AccessTokenService.WhoAmI:input_type -> naru.api.v1.WhoAmIRequest
+	6,  // 15: naru.api.v1.AccessTokenService.ListAccessTokens:output_type -> naru.api.v1.ListAccessTokensResponse
+	8,  // 16: naru.api.v1.AccessTokenService.GetAccessToken:output_type -> naru.api.v1.GetAccessTokenResponse
+	10, // 17: naru.api.v1.AccessTokenService.DeleteAccessToken:output_type -> naru.api.v1.DeleteAccessTokenResponse
+	2,  // 18: naru.api.v1.AccessTokenService.CreateAccessToken:output_type -> naru.api.v1.CreateAccessTokenResponse
+	4,  // 19: naru.api.v1.AccessTokenService.WhoAmI:output_type -> naru.api.v1.WhoAmIResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_access_token_proto_init() }
@@ -791,6 +864,7 @@ func file_naru_api_v1_access_token_proto_init() {
 	}
 	file_naru_api_v1_annotations_proto_init()
 	file_naru_api_v1_operation_proto_init()
+	file_naru_api_v1_session_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

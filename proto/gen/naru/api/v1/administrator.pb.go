@@ -40,7 +40,10 @@ type Administrator struct {
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	RenewedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=renewed_at,json=renewedAt,proto3" json:"renewed_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The person who it is, by name; empty: nobody knows, so they decide on no request.
+	User          string `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`
+	UserId        string `protobuf:"bytes,10,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -127,6 +130,20 @@ func (x *Administrator) GetRenewedAt() *timestamppb.Timestamp {
 func (x *Administrator) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Administrator) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Administrator) GetUserId() string {
+	if x != nil {
+		return x.UserId
 	}
 	return ""
 }
@@ -254,8 +271,10 @@ type RenewAdministratorRequest struct {
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	// How long the certificate lives: 0 means 90 days; at most 365.
 	LifetimeSeconds uint32 `protobuf:"varint,3,opt,name=lifetime_seconds,json=lifetimeSeconds,proto3" json:"lifetime_seconds,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Id or name of the person who it is; empty: as before.
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenewAdministratorRequest) Reset() {
@@ -307,6 +326,13 @@ func (x *RenewAdministratorRequest) GetLifetimeSeconds() uint32 {
 		return x.LifetimeSeconds
 	}
 	return 0
+}
+
+func (x *RenewAdministratorRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
 }
 
 type RenewAdministratorResponse struct {
@@ -668,7 +694,7 @@ var File_naru_api_v1_administrator_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_administrator_proto_rawDesc = "" +
 	"\n" +
-	"\x1fnaru/api/v1/administrator.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\xbc\x03\n" +
+	"\x1fnaru/api/v1/administrator.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\x83\x04\n" +
 	"\rAdministrator\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12-\n" +
@@ -681,7 +707,10 @@ const file_naru_api_v1_administrator_proto_rawDesc = "" +
 	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12?\n" +
 	"\n" +
 	"renewed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\trenewedAt\x12'\n" +
-	"\brevision\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xbb\x01\n" +
+	"\brevision\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12\x1f\n" +
+	"\x04user\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04user\x12$\n" +
+	"\auser_id\x18\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\"\xbb\x01\n" +
 	"\x1aCreateAdministratorRequest\x12H\n" +
 	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorB\x06\xbaH\x03\xc8\x01\x01R\radministrator\x12\x1c\n" +
 	"\x03csr\x18\x02 \x01(\fB\n" +
@@ -690,13 +719,14 @@ const file_naru_api_v1_administrator_proto_rawDesc = "" +
 	"\xbaH\a*\x05\x18\x80\xe7\x84\x0fR\x0flifetimeSeconds\"u\n" +
 	"\x1bCreateAdministratorResponse\x12@\n" +
 	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\x12\x14\n" +
-	"\x05chain\x18\x02 \x03(\fR\x05chain\"\xa1\x01\n" +
+	"\x05chain\x18\x02 \x03(\fR\x05chain\"\xbe\x01\n" +
 	"\x19RenewAdministratorRequest\x12/\n" +
 	"\radministrator\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\radministrator\x12\x1c\n" +
 	"\x03csr\x18\x02 \x01(\fB\n" +
 	"\xbaH\az\x05\x10\x01\x18\x80@R\x03csr\x125\n" +
 	"\x10lifetime_seconds\x18\x03 \x01(\rB\n" +
-	"\xbaH\a*\x05\x18\x80\xe7\x84\x0fR\x0flifetimeSeconds\"t\n" +
+	"\xbaH\a*\x05\x18\x80\xe7\x84\x0fR\x0flifetimeSeconds\x12\x1b\n" +
+	"\x04user\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\"t\n" +
 	"\x1aRenewAdministratorResponse\x12@\n" +
 	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\fR\x05chain\"\xb1\x01\n" +

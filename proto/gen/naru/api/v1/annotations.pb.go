@@ -148,12 +148,14 @@ type Discloses int32
 
 const (
 	Discloses_DISCLOSES_UNSPECIFIED Discloses = 0
-	// DISCLOSES_NAME: what something there is called, or a sentence that may say so.
+	// DISCLOSES_NAME: what something there is called.
 	Discloses_DISCLOSES_NAME Discloses = 1
 	// DISCLOSES_ADDRESS: where something there is reached.
 	Discloses_DISCLOSES_ADDRESS Discloses = 2
 	// DISCLOSES_FIGURE: how much there is, and how busy.
 	Discloses_DISCLOSES_FIGURE Discloses = 3
+	// DISCLOSES_SENTENCE: for people; it may say any of that.
+	Discloses_DISCLOSES_SENTENCE Discloses = 4
 )
 
 // Enum value maps for Discloses.
@@ -163,12 +165,14 @@ var (
 		1: "DISCLOSES_NAME",
 		2: "DISCLOSES_ADDRESS",
 		3: "DISCLOSES_FIGURE",
+		4: "DISCLOSES_SENTENCE",
 	}
 	Discloses_value = map[string]int32{
 		"DISCLOSES_UNSPECIFIED": 0,
 		"DISCLOSES_NAME":        1,
 		"DISCLOSES_ADDRESS":     2,
 		"DISCLOSES_FIGURE":      3,
+		"DISCLOSES_SENTENCE":    4,
 	}
 )
 
@@ -299,12 +303,13 @@ const file_naru_api_v1_annotations_proto_rawDesc = "" +
 	"\x10EDGE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEDGE_CENTRAL\x10\x01\x12\x13\n" +
 	"\x0fEDGE_LOCAL_READ\x10\x02\x12\x12\n" +
-	"\x0eEDGE_LOCAL_ACT\x10\x03*g\n" +
+	"\x0eEDGE_LOCAL_ACT\x10\x03*\x7f\n" +
 	"\tDiscloses\x12\x19\n" +
 	"\x15DISCLOSES_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDISCLOSES_NAME\x10\x01\x12\x15\n" +
 	"\x11DISCLOSES_ADDRESS\x10\x02\x12\x14\n" +
-	"\x10DISCLOSES_FIGURE\x10\x03:L\n" +
+	"\x10DISCLOSES_FIGURE\x10\x03\x12\x16\n" +
+	"\x12DISCLOSES_SENTENCE\x10\x04:L\n" +
 	"\x06access\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0e2\x13.naru.api.v1.AccessR\x06access:U\n" +
 	"\tdiscloses\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x87\x03 \x01(\x0e2\x16.naru.api.v1.DisclosesR\tdiscloses:G\n" +
 	"\x04edge\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e2\x11.naru.api.v1.EdgeR\x04edge:@\n" +

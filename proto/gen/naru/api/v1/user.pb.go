@@ -1497,7 +1497,7 @@ func (x *EnrollAuthenticatorResponse) GetSealedUri() []byte {
 
 type ConfirmAuthenticatorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A code of the new authenticator.
+	// Password, and a code of the new authenticator.
 	Secrets       *Sealed `protobuf:"bytes,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -60,7 +60,7 @@ type UserServiceClient interface {
 	ResetPassword(ctx context.Context, in *ResetPasswordRequest, opts ...grpc.CallOption) (*ResetPasswordResponse, error)
 	// ChangePassword changes the caller's own; other sessions of theirs end.
 	ChangePassword(ctx context.Context, in *ChangePasswordRequest, opts ...grpc.CallOption) (*ChangePasswordResponse, error)
-	// EnrollAuthenticator begins to give the caller a second factor.
+	// EnrollAuthenticator begins to give the caller a second factor; who has one removes it first.
 	EnrollAuthenticator(ctx context.Context, in *EnrollAuthenticatorRequest, opts ...grpc.CallOption) (*EnrollAuthenticatorResponse, error)
 	// ConfirmAuthenticator ends what EnrollAuthenticator began.
 	ConfirmAuthenticator(ctx context.Context, in *ConfirmAuthenticatorRequest, opts ...grpc.CallOption) (*ConfirmAuthenticatorResponse, error)
@@ -241,7 +241,7 @@ type UserServiceServer interface {
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// ChangePassword changes the caller's own; other sessions of theirs end.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
-	// EnrollAuthenticator begins to give the caller a second factor.
+	// EnrollAuthenticator begins to give the caller a second factor; who has one removes it first.
 	EnrollAuthenticator(context.Context, *EnrollAuthenticatorRequest) (*EnrollAuthenticatorResponse, error)
 	// ConfirmAuthenticator ends what EnrollAuthenticator began.
 	ConfirmAuthenticator(context.Context, *ConfirmAuthenticatorRequest) (*ConfirmAuthenticatorResponse, error)

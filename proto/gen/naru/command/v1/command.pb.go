@@ -4835,8 +4835,11 @@ type RenewAdministrator struct {
 	AdministratorId string                 `protobuf:"bytes,1,opt,name=administrator_id,json=administratorId,proto3" json:"administrator_id,omitempty"`
 	Fingerprint     string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	ExpiresAt       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Who it is; empty: as before.
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	UserId        string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenewAdministrator) Reset() {
@@ -4888,6 +4891,20 @@ func (x *RenewAdministrator) GetExpiresAt() *timestamppb.Timestamp {
 		return x.ExpiresAt
 	}
 	return nil
+}
+
+func (x *RenewAdministrator) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *RenewAdministrator) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
 }
 
 type CreateOrganization struct {
@@ -7963,12 +7980,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11CreateAccessToken\x12;\n" +
 	"\faccess_token\x18\x01 \x01(\v2\x18.naru.api.v1.AccessTokenR\vaccessToken\"W\n" +
 	"\x13CreateAdministrator\x12@\n" +
-	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\x9c\x01\n" +
+	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorR\radministrator\"\xc9\x01\n" +
 	"\x12RenewAdministrator\x12)\n" +
 	"\x10administrator_id\x18\x01 \x01(\tR\x0fadministratorId\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"S\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x17\n" +
+	"\auser_id\x18\x05 \x01(\tR\x06userId\"S\n" +
 	"\x12CreateOrganization\x12=\n" +
 	"\forganization\x18\x01 \x01(\v2\x19.naru.api.v1.OrganizationR\forganization\"\x80\x01\n" +
 	"\x12UpdateOrganization\x12=\n" +

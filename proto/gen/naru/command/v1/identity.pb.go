@@ -1008,8 +1008,9 @@ type Shown struct {
 	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Time step of the authenticator's code; 0 where there was none.
 	Step uint64 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
-	// SHA-256 of what was sealed: it counts once.
+	// SHA-256 of what was sealed, and the key to which it was: it counts once, while the key does.
 	Seal          []byte `protobuf:"bytes,3,opt,name=seal,proto3" json:"seal,omitempty"`
+	KeyId         string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1063,6 +1064,13 @@ func (x *Shown) GetSeal() []byte {
 		return x.Seal
 	}
 	return nil
+}
+
+func (x *Shown) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
 }
 
 // ResetPassword gives a user a password for one login and ends every session.
@@ -1681,11 +1689,12 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\brevision\x18\v \x01(\tR\brevision\x1aQ\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x123\n" +
-	"\aused_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"K\n" +
+	"\aused_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"b\n" +
 	"\x05Shown\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\tR\brevision\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
-	"\x04seal\x18\x03 \x01(\fR\x04seal\"v\n" +
+	"\x04seal\x18\x03 \x01(\fR\x04seal\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\"v\n" +
 	"\rResetPassword\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x120\n" +

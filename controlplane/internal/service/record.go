@@ -1,0 +1,192 @@
+package service
+
+import (
+	"context"
+	"crypto/sha256"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// Deed is something for the audit log that no command does: a login that failed, a refusal, a read of something sensitive. What a
+// command does leaves its entry with its effect, and is not told here.
+type Deed struct {
+	// Action is noun.verb: session.log-in.
+	Action  string
+	Outcome apiv1.AuditEntry_Outcome
+	// Actor, where it is set, goes before the caller of the context: user:NAME of a login, as the name was given, and the user's id
+	// where there is such a user.
+	Actor, ActorID string
+	Target         *apiv1.Reference
+	SessionID      string
+	Strength       apiv1.Session_Strength
+	// Problem is why it was refused.
+	Problem error
+	// Message is for people. It holds no secret, nor what might be one: no password typed into the field of the name.
+	Message string
+	// Digest is the SHA-256 of what was asked or shown.
+	Digest []byte
+}
+
+// Record writes a deed into the audit log, and returns when it stands there: what was asked is answered after that, and not at all
+// where it fails. Who acts, through which zone and in which session is the context's Call, where the deed does not say. Refusals
+// (Outcome REFUSED) are bounded: of those of one actor, action and code one is written at once and then one a minute, with their
+// number; so a flood of them costs no commands, and nothing is said of the others to whoever floods. It holds no lock while it waits.
+func (s *Service) Record(ctx context.Context, d Deed) error {
+	e := &apiv1.AuditEntry{
+		Action: d.Action, Outcome: d.Outcome, Actor: d.Actor, ActorId: d.ActorID, Target: d.Target, SessionId: d.SessionID, Strength: d.Strength,
+		Message: d.Message, Digest: d.Digest,
+	}
+	if d.Problem != nil {
+		p := problem.Of(d.Problem)
+		e.ProblemCode = p.GetCode()
+		if e.GetMessage() == "" {
+			e.Message = p.GetDetail()
+		}
+	}
+	call := callOf(ctx)
+	if e.GetActor() == "" && call.Principal.Actor == "" {
+		e.Actor = "anonymous"
+	}
+	if d.Outcome == apiv1.AuditEntry_REFUSED {
+		actor := e.GetActor()
+		if actor == "" {
+			actor = call.Principal.Actor
+		}
+		if e.Count = s.refusals.take(refusalKind{call.ViaZoneID, actor, d.Action, e.GetProblemCode()}, time.Now()); e.Count == 0 {
+			return nil
+		}
+	}
+	return s.record(ctx, e)
+}
+
+func (s *Service) record(ctx context.Context, e *apiv1.AuditEntry) error {
+	_, err := s.propose(ctx, nil, func(c *commandv1.Command) {
+		c.Body = &commandv1.Command_RecordAudit{RecordAudit: &commandv1.RecordAudit{Entry: e}}
+	})
+	return err
+}
+
+// RecordRefusal writes that a call of a method (/naru.api.v1.VMService/GetVM) was refused.
+func (s *Service) RecordRefusal(ctx context.Context, method string, why error) error {
+	return s.Record(ctx, Deed{Action: actionOf(method), Outcome: apiv1.AuditEntry_REFUSED, Problem: why})
+}
+
+// RecordRead writes that something sensitive is about to be shown, with the digest of the request.
+func (s *Service) RecordRead(ctx context.Context, method string, req proto.Message) error {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(b)
+	return s.Record(ctx, Deed{Action: actionOf(method), Outcome: apiv1.AuditEntry_READ, Digest: digest[:]})
+}
+
+// origin is what the record says of a call beside its actor.
+func (c Call) origin() *commandv1.Origin {
+	return &commandv1.Origin{
+		ActorId: c.Principal.ID, ZoneId: c.ViaZoneID, SessionId: c.Principal.SessionID, Strength: c.Principal.Strength,
+	}
+}
+
+// actionOf is noun.verb of a method: vm.list of /naru.api.v1.VMService/ListVMs, audit.list-entries of ListAuditEntries.
+func actionOf(method string) string {
+	path, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	noun := strings.TrimSuffix(path[strings.LastIndexByte(path, '.')+1:], "Service")
+	plural := noun + "s"
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		plural = stem + "ies"
+	}
+	verb := strings.Replace(name, plural, "", 1)
+	if verb == name {
+		verb = strings.Replace(name, noun, "", 1)
+	}
+	if verb == "" {
+		verb = name
+	}
+	return kebab(noun) + "." + kebab(verb)
+}
+
+func kebab(name string) string {
+	var b strings.Builder
+	for i := range len(name) {
+		if upper := name[i] >= 'A' && name[i] <= 'Z'; !upper {
+			b.WriteByte(name[i])
+			continue
+		}
+		before := i > 0 && (name[i-1] < 'A' || name[i-1] > 'Z')
+		after := i > 0 && i+1 < len(name) && name[i+1] >= 'a' && name[i+1] <= 'z'
+		if before || after {
+			b.WriteByte('-')
+		}
+		b.WriteByte(name[i] - 'A' + 'a')
+	}
+	return b.String()
+}
+
+const (
+	// refusalEvery is how often a server writes refusals that are alike.
+	refusalEvery = time.Minute
+	// maxRefusalKinds a server tells apart within that time; those beyond are one kind for each zone they came through.
+	maxRefusalKinds = 256
+)
+
+// refusalKind is what refusals that are alike have in common.
+type refusalKind struct{ viaZoneID, actor, action, code string }
+
+// refusals counts refusals, so that a flood of them does not become a flood of commands. What is counted and not yet written is lost
+// with the server; the first of each kind never is.
+type refusals struct {
+	mu    sync.Mutex
+	kinds map[refusalKind]counted
+}
+
+type counted struct {
+	since time.Time
+	count uint32
+}
+
+// take counts a refusal, and returns for how many an entry is to be written now; 0 for none.
+func (r *refusals) take(k refusalKind, now time.Time) uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.kinds == nil {
+		r.kinds = map[refusalKind]counted{}
+	}
+	was, known := r.kinds[k]
+	if !known && len(r.kinds) >= maxRefusalKinds {
+		r.forget(now)
+	}
+	if !known && len(r.kinds) >= maxRefusalKinds {
+		k = refusalKind{viaZoneID: k.viaZoneID}
+		was, known = r.kinds[k]
+	}
+	if known && now.Sub(was.since) < refusalEvery {
+		was.count++
+		r.kinds[k] = was
+		return 0
+	}
+	r.kinds[k] = counted{since: now}
+	return was.count + 1
+}
+
+// forget drops kinds of which nothing has come for a while. What was counted of them is told with the next that is dropped into one.
+func (r *refusals) forget(now time.Time) {
+	for k, was := range r.kinds {
+		if now.Sub(was.since) < refusalEvery {
+			continue
+		}
+		delete(r.kinds, k)
+		if was.count > 0 {
+			rest := refusalKind{viaZoneID: k.viaZoneID}
+			sum := r.kinds[rest]
+			r.kinds[rest] = counted{since: sum.since, count: sum.count + was.count}
+		}
+	}
+}

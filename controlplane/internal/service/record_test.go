@@ -1,0 +1,100 @@
+package service_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/service"
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// audit returns the entries of an action.
+func audit(w *servicetest.World, action string) (entries []*apiv1.AuditEntry) {
+	w.Helper()
+	err := w.DB.View(context.Background(), func(tx *state.Tx) error {
+		leaves, err := tx.AuditLeaves(0, 100_000)
+		for _, l := range leaves {
+			e := &apiv1.AuditEntry{}
+			if err := proto.Unmarshal(l.Leaf, e); err != nil {
+				return err
+			}
+			if e.GetAction() == action {
+				entries = append(entries, e)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return entries
+}
+
+func TestARefusedCallIsInTheAuditLog(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	_, err := w.In("shop").Zones.CreateZone(t.Context(), &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "mine", Kind: "lab"}})
+	if !problem.Is(err, problem.Forbidden) {
+		t.Fatal(err)
+	}
+	found := audit(w, "zone.create")
+	last := found[len(found)-1]
+	if last.GetActor() != "token:shop" || last.GetOutcome() != apiv1.AuditEntry_REFUSED || last.GetProblemCode() != "FORBIDDEN" || last.GetMessage() == "" {
+		t.Errorf("the log says %v", last)
+	}
+	if _, err := w.Nobody().Zones.ListZones(t.Context(), &apiv1.ListZonesRequest{}); !problem.Is(err, problem.Unauthenticated) {
+		t.Fatal(err)
+	}
+	if found := audit(w, "zone.list"); len(found) != 1 || found[0].GetActor() != "anonymous" {
+		t.Errorf("the log says %v", found)
+	}
+}
+
+// TestAFloodOfRefusalsCostsNoCommands: one is written at once, the others are counted.
+func TestAFloodOfRefusalsCostsNoCommands(t *testing.T) {
+	w := servicetest.New(t)
+	before := w.Proposes()
+	for range 1000 {
+		if _, err := w.Nobody().Zones.ListZones(t.Context(), &apiv1.ListZonesRequest{}); !problem.Is(err, problem.Unauthenticated) {
+			t.Fatal(err)
+		}
+	}
+	if n := w.Proposes() - before; n != 1 {
+		t.Errorf("1000 refusals cost %d commands", n)
+	}
+}
+
+// TestP7NoEntryNoAnswer: what is sensitive is not shown when that cannot be written; a refusal stands all the same.
+func TestP7NoEntryNoAnswer(t *testing.T) {
+	w := servicetest.New(t)
+	full := errors.New("no quorum")
+	w.FailNext(full)
+	if err := w.Service.RecordRead(t.Context(), "/naru.api.v1.AuditService/ListAuditEntries", &apiv1.ListAuditEntriesRequest{}); err == nil {
+		t.Error("a read that could not be written down is allowed")
+	}
+	w.FailNext(full)
+	if _, err := w.Nobody().Zones.ListZones(t.Context(), &apiv1.ListZonesRequest{}); !problem.Is(err, problem.Unauthenticated) {
+		t.Errorf("a refusal that could not be written down became %v", err)
+	}
+}
+
+func TestALoginThatFailedIsWrittenAsTheOneWhoTried(t *testing.T) {
+	w := servicetest.New(t)
+	ctx := service.WithCall(t.Context(), service.Call{Principal: auth.Principal{}, TraceID: "t1"})
+	err := w.Service.Record(ctx, service.Deed{Action: "session.log-in", Outcome: apiv1.AuditEntry_REFUSED, Actor: "user:kim",
+		Problem: problem.New(problem.Unauthenticated, "the password is wrong", "Try again.")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := audit(w, "session.log-in")
+	if len(found) != 1 || found[0].GetActor() != "user:kim" || found[0].GetMessage() != "the password is wrong" || found[0].GetTraceId() != "t1" {
+		t.Errorf("the log says %v", found)
+	}
+}
