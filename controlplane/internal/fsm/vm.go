@@ -127,6 +127,10 @@ func (c *command) revisionOf(kind, id string) (string, error) {
 		return revision(c.tx.Projects, id)
 	case "vm":
 		return revision(c.tx.VMs, id)
+	case "user":
+		return revision(c.tx.Users, id)
+	case "role-binding":
+		return revision(c.tx.RoleBindings, id)
 	case "role":
 		return revision(c.tx.Roles, id)
 	case "calendar":
