@@ -15,6 +15,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/controller/audit"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
 	"github.com/naru-project/naru/controlplane/internal/controller/succession"
 	"github.com/naru-project/naru/controlplane/internal/controller/upkeep"
@@ -50,6 +51,7 @@ type Server struct {
 	// composed is closed when all of the above is set: peers may call before.
 	composed chan struct{}
 	heirs    *succession.Succession
+	signing  *audit.Checkpoints
 }
 
 // New opens everything a server keeps, and listens. Run serves. After an error nothing is left open.
@@ -101,6 +103,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	}
 	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
+	s.signing = audit.New(audit.Config{Reader: s.db, Proposer: s.replica, Keeper: s.keeper, Log: log.With("part", "audit"), Now: s.replica.Now})
 	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
 		return nil, err
 	}
@@ -184,6 +187,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 	g.Go(func() error { return ended(ctx, s.brokers.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.upkeep.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.heirs.Run)) })
+	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.signing.Run)) })
 	g.Go(func() error {
 		select {
 		case <-s.db.Done():

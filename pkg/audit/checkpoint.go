@@ -131,6 +131,9 @@ func Open(signed string, keys []string) (c Checkpoint, signers []string, err err
 	}
 	own := false
 	for _, s := range n.Sigs {
+		if _, err := base64.StdEncoding.Strict().DecodeString(s.Base64); err != nil {
+			return c, nil, fmt.Errorf("the signature of %s is not in the one form that it has", s.Name) // spare bits are set
+		}
 		signers = append(signers, s.Name)
 		own = own || s.Name == c.Origin
 	}

@@ -102,6 +102,36 @@ func TestAKeyThatWasKeptHasToHaveSigned(t *testing.T) {
 	}
 }
 
+// TestASignatureHasOneForm: base64 leaves bits at its end that say nothing.
+func TestASignatureHasOneForm(t *testing.T) {
+	l := grown(t, 12)
+	note := []byte(l.checkpoints[0].GetNote())
+	seen := 0
+	for _, line := range bytes.SplitAfter(note, []byte("\n")) {
+		if !bytes.HasPrefix(line, []byte("—")) {
+			continue
+		}
+		at := bytes.Index(note, line) + len(line) - 3 // the letter before "=\n"
+		for bit := range 2 {
+			changed := bytes.Clone(note)
+			changed[at] = flipSpare(changed[at], bit)
+			if _, _, err := audit.Open(string(changed), []string{l.public, l.zonePublic}); err == nil {
+				t.Errorf("a spare bit of %s may be changed", line)
+			}
+			seen++
+		}
+	}
+	if seen != 4 {
+		t.Fatalf("%d bits were tried", seen)
+	}
+}
+
+// flipSpare flips one of the two lowest bits of a letter of base64.
+func flipSpare(letter byte, bit int) byte {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	return letters[strings.IndexByte(letters, letter)^1<<bit]
+}
+
 func TestACountersignatureOfSomethingElseIsNotAttached(t *testing.T) {
 	a, b := grown(t, 30), grown(t, 31)
 	line, err := audit.Countersign(b.checkpoints[len(b.checkpoints)-1].GetNote(), a.zonePrivate)

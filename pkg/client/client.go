@@ -37,6 +37,7 @@ type Services struct {
 	Servers        apiv1.ServerServiceClient
 	AccessTokens   apiv1.AccessTokenServiceClient
 	Administrators apiv1.AdministratorServiceClient
+	Audit          apiv1.AuditServiceClient
 }
 
 // NewServices returns the services behind a connection.
@@ -55,6 +56,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Servers:        apiv1.NewServerServiceClient(conn),
 		AccessTokens:   apiv1.NewAccessTokenServiceClient(conn),
 		Administrators: apiv1.NewAdministratorServiceClient(conn),
+		Audit:          apiv1.NewAuditServiceClient(conn),
 	}
 }
 
@@ -161,7 +163,7 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 // isWrite reports whether a method changes anything, by its verb.
 func isWrite(method string) bool {
 	verb := method[strings.LastIndexByte(method, '/')+1:]
-	for _, read := range []string{"Get", "List", "Watch", "Top", "WhoAmI", "BackUp"} {
+	for _, read := range []string{"Get", "List", "Watch", "Top", "WhoAmI", "BackUp", "Export"} {
 		if strings.HasPrefix(verb, read) {
 			return false
 		}

@@ -82,6 +82,7 @@ func (g *gateway) register() error {
 	for _, err := range []error{
 		apiv1.RegisterAccessTokenServiceHandlerClient(ctx, g.mux, apiv1.NewAccessTokenServiceClient(g.conn)),
 		apiv1.RegisterAdministratorServiceHandlerClient(ctx, g.mux, apiv1.NewAdministratorServiceClient(g.conn)),
+		apiv1.RegisterAuditServiceHandlerClient(ctx, g.mux, apiv1.NewAuditServiceClient(g.conn)),
 		apiv1.RegisterBrokerServiceHandlerClient(ctx, g.mux, apiv1.NewBrokerServiceClient(g.conn)),
 		apiv1.RegisterClusterServiceHandlerClient(ctx, g.mux, apiv1.NewClusterServiceClient(g.conn)),
 		apiv1.RegisterEventServiceHandlerClient(ctx, g.mux, apiv1.NewEventServiceClient(g.conn)),

@@ -76,6 +76,8 @@ func readRoute(m protoreflect.MethodDescriptor) (*route, error) {
 		r.verb, r.path = http.MethodGet, pattern.Get
 	case *annotations.HttpRule_Post:
 		r.verb, r.path = http.MethodPost, pattern.Post
+	case *annotations.HttpRule_Put:
+		r.verb, r.path = http.MethodPut, pattern.Put
 	case *annotations.HttpRule_Patch:
 		r.verb, r.path = http.MethodPatch, pattern.Patch
 	case *annotations.HttpRule_Delete:

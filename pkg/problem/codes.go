@@ -20,6 +20,8 @@ const (
 	IdempotencyMismatch Code = "IDEMPOTENCY_MISMATCH"
 	Unauthenticated     Code = "UNAUTHENTICATED"
 	Forbidden           Code = "FORBIDDEN"
+	CodeNeeded          Code = "CODE_NEEDED"
+	MustChangePassword  Code = "MUST_CHANGE_PASSWORD"
 	NoHostFits          Code = "NO_HOST_FITS"
 	NoAddress           Code = "NO_ADDRESS"
 	QuotaExceeded       Code = "QUOTA_EXCEEDED"
@@ -76,6 +78,8 @@ var table = map[Code]entry{
 	IdempotencyMismatch: {"The idempotency key was used for another request", http.StatusUnprocessableEntity, codes.InvalidArgument, ExitConflict},
 	Unauthenticated:     {"Not signed in", http.StatusUnauthorized, codes.Unauthenticated, ExitNotAllowed},
 	Forbidden:           {"Not allowed", http.StatusForbidden, codes.PermissionDenied, ExitNotAllowed},
+	CodeNeeded:          {"A code is needed", http.StatusUnauthorized, codes.Unauthenticated, ExitNotAllowed},
+	MustChangePassword:  {"The password has to be changed", http.StatusForbidden, codes.PermissionDenied, ExitNotAllowed},
 	NoHostFits:          {"No host fits this VM", http.StatusConflict, codes.FailedPrecondition, ExitRefused},
 	NoAddress:           {"No address is free", http.StatusConflict, codes.FailedPrecondition, ExitRefused},
 	QuotaExceeded:       {"The quota is used up", http.StatusForbidden, codes.ResourceExhausted, ExitRefused},

@@ -21,6 +21,7 @@ func forgotten(meta state.Meta, m *apiv1.VM) bool {
 // follow takes what a zone has reached for what is wanted, under a generation of this epoch.
 func (o *observation) follow(m *apiv1.VM) error {
 	m.DesiredState, m.Generation = wantedFrom(m.GetState(), m.GetDesiredState()), o.generation()
+	o.forgetErrand(m)
 	if err := o.tx.VMs.Put(m); err != nil {
 		return err
 	}
@@ -34,7 +35,7 @@ func (o *observation) follow(m *apiv1.VM) error {
 // wantedFrom is what is wanted of a VM of which only its state is known.
 func wantedFrom(reached, otherwise apiv1.VM_State) apiv1.VM_State {
 	switch reached {
-	case apiv1.VM_RUNNING, apiv1.VM_STOPPED:
+	case apiv1.VM_RUNNING, apiv1.VM_STOPPED, apiv1.VM_TRASHED:
 		return reached
 	case apiv1.VM_SUSPENDED:
 		return apiv1.VM_STOPPED
@@ -122,6 +123,7 @@ func (o *observation) adopt(reported *apiv1.VM, project *apiv1.Project) error {
 	m.Zone, m.ZoneId, m.Project, m.ProjectId = o.zone.GetName(), o.zone.GetId(), project.GetName(), project.GetId()
 	m.Operation, m.Force, m.Freshness = "", false, 0
 	m.DesiredState, m.Generation = wantedFrom(m.GetState(), m.GetDesiredState()), o.generation()
+	o.forgetErrand(m)
 	if m.GetCreatedAt() == nil {
 		m.CreatedAt = o.now
 	}
@@ -143,7 +145,19 @@ func (o *observation) adopt(reported *apiv1.VM, project *apiv1.Project) error {
 	if err := o.tx.Desire(o.zone.GetId(), reference("vm", m)); err != nil {
 		return err
 	}
+	if err := o.takeSnapshots(m); err != nil {
+		return err
+	}
 	return o.tellOfVM(apiv1.Event_WARNING, "vm.adopted", o.zone, m, message)
+}
+
+// forgetErrand takes a VM as it is, where nobody knows what was to be done to it.
+func (o *observation) forgetErrand(m *apiv1.VM) {
+	m.Errand, m.SizeBefore, m.FlavorBefore = nil, nil, ""
+	if m.GetActual() != nil {
+		m.Size = m.GetActual()
+	}
+	o.trashFollowed(m)
 }
 
 // freeName is a VM's name, or, where another VM has that, one with the end of its id, which is its random part.

@@ -51,6 +51,7 @@ func (c *command) deleteCluster(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	var u uses
 	u.add(dependents(c.tx.Hosts, "host", state.Scope{"cluster_id": m.GetId()}))
 	u.add(dependents(c.tx.VMs, "VM", state.Scope{"cluster_id": m.GetId()}))
+	u.add(c.reserved(state.Scope{"cluster_id": m.GetId()}))
 	if err := u.refuse("cluster", m.GetName()); err != nil {
 		return nil, err
 	}

@@ -135,6 +135,20 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.updateVM(b.UpdateVm)
 	case *commandv1.Command_SetVmDesired:
 		return c.setVMDesired(b.SetVmDesired)
+	case *commandv1.Command_ResizeVm:
+		return c.resizeVM(b.ResizeVm)
+	case *commandv1.Command_EmptyTrash:
+		return c.emptyTrash(b.EmptyTrash)
+	case *commandv1.Command_CreateSnapshot:
+		return c.createSnapshot(b.CreateSnapshot)
+	case *commandv1.Command_DeleteSnapshot:
+		return c.deleteSnapshot(b.DeleteSnapshot)
+	case *commandv1.Command_RestoreSnapshot:
+		return c.restoreSnapshot(b.RestoreSnapshot)
+	case *commandv1.Command_CreateReservation:
+		return c.createReservation(b.CreateReservation)
+	case *commandv1.Command_SetReservation:
+		return c.setReservation(b.SetReservation)
 	case *commandv1.Command_OrderVm:
 		return c.orderVM(b.OrderVm)
 	case *commandv1.Command_ResolveOperation:

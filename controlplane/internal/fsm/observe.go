@@ -135,6 +135,8 @@ func (o *observation) take(object *linkv1.Object) error {
 		return takeNoun(o, o.tx.Hosts, "host", n.Host, n.Host.GetId())
 	case *linkv1.Object_Vm:
 		return o.takeVM(n.Vm)
+	case *linkv1.Object_Reservation:
+		return o.takeReservation(n.Reservation)
 	case *linkv1.Object_Tombstone:
 		if ref := n.Tombstone.GetNoun(); ref.GetKind() == "vm" {
 			return o.takeGone(ref.GetId())
@@ -239,11 +241,15 @@ func (o *observation) takeVM(reported *apiv1.VM) error {
 	if !whole(was) {
 		trim(next)
 	}
+	settleSize(next)
 	next.Freshness, was.Freshness = 0, 0
 	if whole(was) && forgotten(o.tx.Meta(), next) {
 		err = o.follow(next)
 	} else if !proto.Equal(was, next) {
 		err = o.tx.VMs.Put(next)
+	}
+	if err == nil && !proto.Equal(was.GetSnapshots(), next.GetSnapshots()) {
+		err = o.takeSnapshots(next)
 	}
 	if err != nil || !newer(next.GetReached(), was.GetReached()) {
 		return err

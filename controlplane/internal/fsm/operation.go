@@ -46,7 +46,10 @@ func (c *command) finish(op *apiv1.Operation, failed *apiv1.Problem) error {
 	if err := c.tx.Operations.Put(op); err != nil {
 		return err
 	}
-	return c.endPart(op)
+	if err := c.endPart(op); err != nil {
+		return err
+	}
+	return c.errandEnded(op)
 }
 
 // reported takes a zone's word that an operation has ended. What went well is done once its VM is seen as it then was: the

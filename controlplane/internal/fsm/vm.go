@@ -36,8 +36,14 @@ func (c *command) addVM(m *apiv1.VM, operation string, deadline *timestamppb.Tim
 	if err != nil {
 		return nil, err
 	}
+	if m.GetReservation() != "" {
+		if err := c.giveReserved(m); err != nil {
+			return nil, err
+		}
+	}
 	schema.MergeObserved(m, &apiv1.VM{})
 	m.DesiredState, m.State, m.Force = apiv1.VM_RUNNING, apiv1.VM_PENDING, false
+	m.Errand, m.SizeBefore, m.FlavorBefore, m.TrashedAt, m.DeleteAt = nil, nil, "", nil, nil
 	m.Generation, m.Operation, m.CreatedAt = c.generation(), op.GetId(), c.now
 	op.Generation = m.GetGeneration()
 	if err := c.tx.VMs.Put(m); err != nil {
@@ -158,8 +164,8 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 		return nil, orNotFound(err, "zone", m.GetZone())
 	}
 	switch deleting := m.GetDesiredState() == apiv1.VM_DELETED; {
-	case in.GetDesired() != apiv1.VM_RUNNING && in.GetDesired() != apiv1.VM_STOPPED && in.GetDesired() != apiv1.VM_DELETED:
-		return nil, invalid("a VM can be wanted RUNNING, STOPPED or DELETED")
+	case in.GetDesired() != apiv1.VM_RUNNING && in.GetDesired() != apiv1.VM_STOPPED && in.GetDesired() != apiv1.VM_TRASHED && in.GetDesired() != apiv1.VM_DELETED:
+		return nil, invalid("a VM can be wanted RUNNING, STOPPED, TRASHED or DELETED")
 	case deleting && in.GetDesired() != apiv1.VM_DELETED:
 		return nil, problem.Newf(problem.WrongState, "Create another VM.", "VM %s is being deleted", m.GetName())
 	case deleting && (m.GetForce() || !in.GetForce()):
@@ -174,6 +180,15 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 	case in.GetDesired() != apiv1.VM_DELETED && !whole(m):
 		return nil, notWhole(m)
 	}
+	if in.GetDesired() != apiv1.VM_DELETED {
+		if err := c.notBusy(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.toTrash(m, in); err != nil {
+		return nil, err
+	}
+	m.Errand = nil
 	op, err := c.openOn(m, in.GetOperationId(), in.GetKind(), in.GetDeadline())
 	if err != nil {
 		return nil, err
@@ -270,6 +285,9 @@ func (c *command) ordersTo(zone *apiv1.Zone) state.Journal {
 // be done as done, others as cancelled.
 func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 	if err := c.tx.VMs.Delete(m.GetId()); err != nil {
+		return err
+	}
+	if err := c.forgetSnapshots(m.GetId()); err != nil {
 		return err
 	}
 	if err := c.leaveTrace(m, zone); err != nil {

@@ -39,7 +39,7 @@ func (w *world) ZoneName(context.Context, string) (string, bool, error) {
 }
 
 func (w *world) Propose(_ context.Context, c *commandv1.Command) (*commandv1.Result, error) {
-	if c.GetAddAuthority() != nil || c.GetRetireAuthority() != nil {
+	if c.GetAddAuthority() != nil || c.GetRetireAuthority() != nil || c.GetAddSealingKey() != nil {
 		return w.succeed(c)
 	}
 	ask := c.GetAskToJoin()

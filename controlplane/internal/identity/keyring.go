@@ -47,6 +47,11 @@ func (k *Keeper) Begin(federation, serverID, admin string) (*commandv1.Keyring, 
 	if err != nil {
 		return nil, nil, err
 	}
+	first, err := newSealingKey(sealing, k.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	ring.SealingKeys = append(ring.SealingKeys, first)
 	chain, err := k.issueServerFrom(byRole[pki.AuthorityServers], serverID, k.holder.Key().Public())
 	if err != nil {
 		return nil, nil, err

@@ -38,7 +38,7 @@ func issuerOf(certificate []byte, ofRole []*pki.Authority) (*pki.Authority, erro
 
 // Succession returns the next step that the keyring needs, as a command for the leader to propose; nil where it needs none.
 // An intermediate gets a successor once two thirds of its life are over, and is retired once nothing that it issued can be
-// valid any more.
+// valid any more. The key to which people's secrets are sealed is followed by another every day.
 func (k *Keeper) Succession(ctx context.Context) (*commandv1.Command, error) {
 	all, err := k.authorities(ctx)
 	if err != nil {
@@ -68,7 +68,7 @@ func (k *Keeper) Succession(ctx context.Context) (*commandv1.Command, error) {
 			}
 		}
 	}
-	return nil, nil
+	return k.nextSealingKey(ctx)
 }
 
 func (k *Keeper) successor(root, last *pki.Authority) (*commandv1.Command, error) {

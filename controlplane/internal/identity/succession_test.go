@@ -20,7 +20,11 @@ const (
 
 // succeed is what the state machine does with the succession's commands.
 func (w *world) succeed(c *commandv1.Command) (*commandv1.Result, error) {
-	ring := &commandv1.Keyring{Authorities: slices.Clone(w.ring.GetAuthorities())}
+	ring := &commandv1.Keyring{Authorities: slices.Clone(w.ring.GetAuthorities()), SealingKeys: slices.Clone(w.ring.GetSealingKeys())}
+	if add := c.GetAddSealingKey(); add != nil {
+		keys := append(ring.SealingKeys, add.GetSealingKey())
+		ring.SealingKeys = keys[max(0, len(keys)-2):]
+	}
 	if add := c.GetAddAuthority(); add != nil {
 		last := len(ring.Authorities) - 1
 		for ring.Authorities[last].GetRole() != add.GetAuthority().GetRole() {

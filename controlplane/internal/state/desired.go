@@ -19,7 +19,7 @@ type desired struct {
 }
 
 // DesiredSince returns what of a zone's objects was wished anew after a revision, in ascending order: its Zone, Clusters,
-// Hosts and VMs as schema.Desired copies, and tombstones that it has not acknowledged. Having committed them, the zone
+// Hosts, VMs and Reservations as schema.Desired copies, and tombstones that it has not acknowledged. Having committed them, the zone
 // stands at through. A revision is never cut in two, so more than limit may come where one revision wrote more than that
 // (Apply writes at most 128 at one).
 func (tx *Tx) DesiredSince(zoneID string, after uint64, limit int) (objects []*linkv1.Object, through uint64, more bool, err error) {
@@ -63,7 +63,7 @@ func cutGroup(found []desired, limit int) []desired {
 
 // desiredAfter returns the first limit+1 by revision.
 func (tx *Tx) desiredAfter(zoneID string, after uint64, limit int) (found []desired, err error) {
-	for _, t := range [...]struct{ noun, table string }{{"cluster", "clusters"}, {"host", "hosts"}, {"vm", "vms"}} {
+	for _, t := range [...]struct{ noun, table string }{{"cluster", "clusters"}, {"host", "hosts"}, {"vm", "vms"}, {"reservation", "reservations"}} {
 		err := tx.query("SELECT id, generation FROM "+t.table+" WHERE zone_id=? AND generation>? ORDER BY generation, id"+atMost, func(s *sqlite.Stmt) error {
 			found = append(found, desired{noun: t.noun, id: s.ColumnText(0), revision: uint64(s.ColumnInt64(1))})
 			return nil
@@ -118,11 +118,17 @@ func (tx *Tx) desiredObject(d desired) (*linkv1.Object, error) {
 			return nil, err
 		}
 		o.Noun = &linkv1.Object_Vm{Vm: schema.Desired(m)}
+	case "reservation":
+		m, err := tx.Reservations.Get(d.id)
+		if err != nil {
+			return nil, err
+		}
+		o.Noun = &linkv1.Object_Reservation{Reservation: schema.Desired(m)}
 	}
 	return o, nil
 }
 
-// Desire makes the zone's own noun go down anew. Clusters, hosts and VMs go down by their generation; for them it only
+// Desire makes the zone's own noun go down anew. Clusters, hosts, VMs and reservations go down by their generation; for them it only
 // tells the watches.
 func (tx *Tx) Desire(zoneID string, noun *apiv1.Reference) error {
 	tx.touchZone(TopicDesired, zoneID)

@@ -37,6 +37,9 @@ type Tx struct {
 	Requests       Table[*apiv1.Request]
 	Delegations    Table[*apiv1.Delegation]
 
+	Reservations Table[*apiv1.Reservation]
+	Snapshots    Table[*apiv1.Snapshot]
+
 	conn     *sqlite.Conn
 	fail     func(error) error
 	meta     Meta
@@ -81,6 +84,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 	tx.Requests = Table[*apiv1.Request]{tx, c.requests}
 	tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
+	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
+	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {

@@ -31,7 +31,7 @@ func vms() *spec[*apiv1.VM] {
 			text("cluster_id", (*apiv1.VM).GetClusterId),
 			text("host", (*apiv1.VM).GetHost),
 			text("host_id", (*apiv1.VM).GetHostId),
-			text("flavor", (*apiv1.VM).GetFlavor).asFixed(),
+			text("flavor", (*apiv1.VM).GetFlavor),
 			text("image", (*apiv1.VM).GetImage).asFixed(),
 			text("address", (*apiv1.VM).GetAddress),
 			enum("desired_state", (*apiv1.VM).GetDesiredState),
@@ -42,10 +42,20 @@ func vms() *spec[*apiv1.VM] {
 			enum("host_freshness", (*apiv1.VM).GetHostFreshness),
 			reckoned("freshness", vmFreshness, (*apiv1.VM).GetFreshness),
 			moment("created_at", (*apiv1.VM).GetCreatedAt),
+			moment("delete_at", (*apiv1.VM).GetDeleteAt),
 			hidden("generation", func(m *apiv1.VM) uint64 { return m.GetGeneration().GetIndex() }),
 		},
-		further: []string{"(zone_id, generation)"},
+		further: []string{"(zone_id, generation)", "(delete_at) WHERE delete_at>0"},
 	}
+}
+
+// DueTrash returns the ids of up to limit VMs whose time in the trash is over at the time in microseconds, earliest first.
+func (tx *Tx) DueTrash(micros int64, limit int) (ids []string, err error) {
+	err = tx.query("SELECT id FROM vms WHERE delete_at>0 AND delete_at<=? AND desired_state<>? ORDER BY delete_at, id"+atMost, func(s *sqlite.Stmt) error {
+		ids = append(ids, s.ColumnText(0))
+		return nil
+	}, micros, int64(apiv1.VM_DELETED), limit)
+	return ids, err
 }
 
 func deriveVM(tx *Tx, m *apiv1.VM) error {

@@ -28,6 +28,7 @@ import (
 type method struct {
 	name          string
 	edge          apiv1.Edge
+	public        bool // anybody may call it
 	input, output protoreflect.MessageType
 	stream        bool
 }
@@ -56,7 +57,8 @@ func readTable() (table, error) {
 				}
 				name := "/" + string(s.FullName()) + "/" + string(m.Name())
 				edge, _ := proto.GetExtension(m.Options(), apiv1.E_Edge).(apiv1.Edge)
-				t[name] = method{name: name, edge: edge, input: in, output: out, stream: m.IsStreamingServer()}
+				permission, _ := proto.GetExtension(m.Options(), apiv1.E_Permission).(string)
+				t[name] = method{name: name, edge: edge, public: permission == "public", input: in, output: out, stream: m.IsStreamingServer()}
 			}
 		}
 		return true
@@ -104,7 +106,7 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	if err != nil {
 		return problem.ToStatus(err)
 	}
-	credential, err := bearer(ctx)
+	credential, err := bearer(ctx, m)
 	if err != nil {
 		return problem.ToStatus(err)
 	}
@@ -168,7 +170,7 @@ func (c *Conn) heard(credential string, m method, err error) {
 
 // vouch asks the control plane who the caller is, and remembers it for when the link is down.
 func (c *Conn) vouch(ctx context.Context, credential string) {
-	if _, ok := c.known.get(credential); ok && c.known.fresh(credential) {
+	if c.known.fresh(credential) {
 		return
 	}
 	who := &apiv1.WhoAmIResponse{}
@@ -187,7 +189,7 @@ func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, name string
 	if err != nil {
 		return nil, problem.ToStatus(err)
 	}
-	credential, err := bearer(ctx)
+	credential, err := bearer(ctx, m)
 	if err != nil {
 		return nil, problem.ToStatus(err)
 	}
@@ -214,11 +216,11 @@ func (s heardStream) RecvMsg(m any) error {
 }
 
 // bearer returns the credential that comes with a call.
-func bearer(ctx context.Context) (string, error) {
+func bearer(ctx context.Context, m method) (string, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	credential := first(md.Get("authorization"))
-	if credential == "" {
-		return "", problem.New(problem.Unauthenticated, "no bearer token came with the request", "Send Authorization: Bearer with a token; an administrator makes one with: naru token create")
+	if credential == "" && !m.public {
+		return "", problem.New(problem.Unauthenticated, "no bearer token came with the request", "Log in: naru login. Or send Authorization: Bearer with a token; an administrator makes one with: naru token create")
 	}
 	return credential, nil
 }

@@ -58,12 +58,13 @@ func (v *vouched) forget(credential string) {
 	delete(v.by, sha256.Sum256([]byte(credential)))
 }
 
-// get returns a caller whom the control plane has known not long ago, and whose credential has not ended by this clock.
+// get returns a caller whom the control plane has known not long ago, and whose credential has not ended by this clock. What a
+// user may read is the control plane's to say each time: here only a token counts that is of one project and of nobody.
 func (v *vouched) get(credential string) (*apiv1.WhoAmIResponse, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w, ok := v.by[sha256.Sum256([]byte(credential))]
-	if !ok || v.now().Sub(w.at) >= vouchedFor {
+	if !ok || v.now().Sub(w.at) >= vouchedFor || w.who.GetUser() != "" || w.who.GetProject() == "" {
 		return nil, false
 	}
 	end := w.who.GetExpiresAt()

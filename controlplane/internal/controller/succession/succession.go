@@ -76,6 +76,7 @@ func (s *Succession) turn(ctx context.Context) error {
 		if err := problem.FromProto(result.GetProblem()); err != nil {
 			return err
 		}
-		s.log.Info("the federation's authorities changed", "add", next.GetAddAuthority().GetAuthority().GetRole(), "retire", next.GetRetireAuthority() != nil)
+		s.log.Info("the federation's authorities changed", "add", next.GetAddAuthority().GetAuthority().GetRole(), "retire", next.GetRetireAuthority() != nil,
+			"sealing_key", next.GetAddSealingKey().GetSealingKey().GetId())
 	}
 }

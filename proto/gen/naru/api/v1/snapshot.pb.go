@@ -256,11 +256,589 @@ func (x *Snapshot) GetRevision() string {
 	return ""
 }
 
+type ListSnapshotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name of the project.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Id or name of the zone.
+	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Terms joined by AND: vm=web-1 AND state=READY; ~ means contains.
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// A column, with " desc" behind it to turn it round; name without.
+	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// 0 means 100; at most 1000.
+	PageSize  uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Id or name of the VM.
+	Vm            string `protobuf:"bytes,7,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsRequest) Reset() {
+	*x = ListSnapshotsRequest{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsRequest) ProtoMessage() {}
+
+func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListSnapshotsRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSnapshotsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+type ListSnapshotsResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Snapshots []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsResponse) Reset() {
+	*x = ListSnapshotsResponse{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsResponse) ProtoMessage() {}
+
+func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *ListSnapshotsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type GetSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Id or name of the project.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Id or name of the VM.
+	Vm            string `protobuf:"bytes,3,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSnapshotRequest) Reset() {
+	*x = GetSnapshotRequest{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSnapshotRequest) ProtoMessage() {}
+
+func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*GetSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetSnapshotRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *GetSnapshotRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *GetSnapshotRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+type GetSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSnapshotResponse) Reset() {
+	*x = GetSnapshotResponse{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSnapshotResponse) ProtoMessage() {}
+
+func (x *GetSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*GetSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type CreateSnapshotRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// The VM may be powered off for that, and is on again afterwards.
+	MayStop       bool `protobuf:"varint,2,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshotRequest) Reset() {
+	*x = CreateSnapshotRequest{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshotRequest) ProtoMessage() {}
+
+func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CreateSnapshotRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *CreateSnapshotRequest) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+type CreateSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshotResponse) Reset() {
+	*x = CreateSnapshotResponse{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshotResponse) ProtoMessage() {}
+
+func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*CreateSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CreateSnapshotResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type DeleteSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Id or name of the project.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Id or name of the VM.
+	Vm            string `protobuf:"bytes,3,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshotRequest) Reset() {
+	*x = DeleteSnapshotRequest{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshotRequest) ProtoMessage() {}
+
+func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeleteSnapshotRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *DeleteSnapshotRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *DeleteSnapshotRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+type DeleteSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshotResponse) Reset() {
+	*x = DeleteSnapshotResponse{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshotResponse) ProtoMessage() {}
+
+func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeleteSnapshotResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type RestoreSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Id or name of the project.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Id or name of the VM.
+	Vm string `protobuf:"bytes,3,opt,name=vm,proto3" json:"vm,omitempty"`
+	// The VM may be powered off for that, and is on again afterwards.
+	MayStop       bool `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotRequest) Reset() {
+	*x = RestoreSnapshotRequest{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotRequest) ProtoMessage() {}
+
+func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RestoreSnapshotRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoreSnapshotRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *RestoreSnapshotRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *RestoreSnapshotRequest) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+type RestoreSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotResponse) Reset() {
+	*x = RestoreSnapshotResponse{}
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotResponse) ProtoMessage() {}
+
+func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_snapshot_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_snapshot_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RestoreSnapshotResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
 var File_naru_api_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1anaru/api/v1/snapshot.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xaa\x06\n" +
+	"\x1anaru/api/v1/snapshot.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xaa\x06\n" +
 	"\bSnapshot\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12%\n" +
@@ -286,7 +864,49 @@ const file_naru_api_v1_snapshot_proto_rawDesc = "" +
 	"\aPENDING\x10\x01\x12\t\n" +
 	"\x05READY\x10\x02\x12\f\n" +
 	"\bDELETING\x10\x03\x12\t\n" +
-	"\x05ERROR\x10\x04B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x05ERROR\x10\x04\"\x85\x02\n" +
+	"\x14ListSnapshotsRequest\x12!\n" +
+	"\aproject\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x1b\n" +
+	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\x12 \n" +
+	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
+	"\border_by\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
+	"\tpage_size\x18\x05 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x17\n" +
+	"\x02vm\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x02vm\"t\n" +
+	"\x15ListSnapshotsResponse\x123\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x15.naru.api.v1.SnapshotR\tsnapshots\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n" +
+	"\x12GetSnapshotRequest\x12%\n" +
+	"\bsnapshot\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bsnapshot\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x17\n" +
+	"\x02vm\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02vm\"H\n" +
+	"\x13GetSnapshotResponse\x121\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x15.naru.api.v1.SnapshotR\bsnapshot\"m\n" +
+	"\x15CreateSnapshotRequest\x129\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x15.naru.api.v1.SnapshotB\x06\xbaH\x03\xc8\x01\x01R\bsnapshot\x12\x19\n" +
+	"\bmay_stop\x18\x02 \x01(\bR\amayStop\"N\n" +
+	"\x16CreateSnapshotResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"z\n" +
+	"\x15DeleteSnapshotRequest\x12%\n" +
+	"\bsnapshot\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bsnapshot\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x17\n" +
+	"\x02vm\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02vm\"N\n" +
+	"\x16DeleteSnapshotResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x96\x01\n" +
+	"\x16RestoreSnapshotRequest\x12%\n" +
+	"\bsnapshot\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bsnapshot\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x17\n" +
+	"\x02vm\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02vm\x12\x19\n" +
+	"\bmay_stop\x18\x04 \x01(\bR\amayStop\"O\n" +
+	"\x17RestoreSnapshotResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\x98\x06\n" +
+	"\x0fSnapshotService\x12\x82\x01\n" +
+	"\rListSnapshots\x12!.naru.api.v1.ListSnapshotsRequest\x1a\".naru.api.v1.ListSnapshotsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\rsnapshot.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/snapshots\x12\x91\x01\n" +
+	"\vGetSnapshot\x12\x1f.naru.api.v1.GetSnapshotRequest\x1a .naru.api.v1.GetSnapshotResponse\"?\xa8\xbb\x18\x01\xb2\xbb\x18\rsnapshot.read\x82\xd3\xe4\x93\x02$b\bsnapshot\x12\x18/v1/snapshots/{snapshot}\x12\x9c\x01\n" +
+	"\x0eCreateSnapshot\x12\".naru.api.v1.CreateSnapshotRequest\x1a#.naru.api.v1.CreateSnapshotResponse\"A\xa8\xbb\x18\x01\xb2\xbb\x18\x0fsnapshot.create\x82\xd3\xe4\x93\x02$:\bsnapshotb\toperation\"\r/v1/snapshots\x12\x9d\x01\n" +
+	"\x0eDeleteSnapshot\x12\".naru.api.v1.DeleteSnapshotRequest\x1a#.naru.api.v1.DeleteSnapshotResponse\"B\xa8\xbb\x18\x01\xb2\xbb\x18\x0fsnapshot.delete\x82\xd3\xe4\x93\x02%b\toperation*\x18/v1/snapshots/{snapshot}\x12\xac\x01\n" +
+	"\x0fRestoreSnapshot\x12#.naru.api.v1.RestoreSnapshotRequest\x1a$.naru.api.v1.RestoreSnapshotResponse\"N\xa8\xbb\x18\x01\xb2\xbb\x18\x10snapshot.restore\x82\xd3\xe4\x93\x020:\x01*b\toperation\" /v1/snapshots/{snapshot}:restoreB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_snapshot_proto_rawDescOnce sync.Once
@@ -301,23 +921,50 @@ func file_naru_api_v1_snapshot_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_naru_api_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_naru_api_v1_snapshot_proto_goTypes = []any{
-	(Snapshot_State)(0),           // 0: naru.api.v1.Snapshot.State
-	(*Snapshot)(nil),              // 1: naru.api.v1.Snapshot
-	(*Problem)(nil),               // 2: naru.api.v1.Problem
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(Snapshot_State)(0),             // 0: naru.api.v1.Snapshot.State
+	(*Snapshot)(nil),                // 1: naru.api.v1.Snapshot
+	(*ListSnapshotsRequest)(nil),    // 2: naru.api.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),   // 3: naru.api.v1.ListSnapshotsResponse
+	(*GetSnapshotRequest)(nil),      // 4: naru.api.v1.GetSnapshotRequest
+	(*GetSnapshotResponse)(nil),     // 5: naru.api.v1.GetSnapshotResponse
+	(*CreateSnapshotRequest)(nil),   // 6: naru.api.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),  // 7: naru.api.v1.CreateSnapshotResponse
+	(*DeleteSnapshotRequest)(nil),   // 8: naru.api.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),  // 9: naru.api.v1.DeleteSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 10: naru.api.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 11: naru.api.v1.RestoreSnapshotResponse
+	(*Problem)(nil),                 // 12: naru.api.v1.Problem
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*Operation)(nil),               // 14: naru.api.v1.Operation
 }
 var file_naru_api_v1_snapshot_proto_depIdxs = []int32{
-	0, // 0: naru.api.v1.Snapshot.state:type_name -> naru.api.v1.Snapshot.State
-	2, // 1: naru.api.v1.Snapshot.error:type_name -> naru.api.v1.Problem
-	3, // 2: naru.api.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
-	3, // 3: naru.api.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0,  // 0: naru.api.v1.Snapshot.state:type_name -> naru.api.v1.Snapshot.State
+	12, // 1: naru.api.v1.Snapshot.error:type_name -> naru.api.v1.Problem
+	13, // 2: naru.api.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
+	13, // 3: naru.api.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 4: naru.api.v1.ListSnapshotsResponse.snapshots:type_name -> naru.api.v1.Snapshot
+	1,  // 5: naru.api.v1.GetSnapshotResponse.snapshot:type_name -> naru.api.v1.Snapshot
+	1,  // 6: naru.api.v1.CreateSnapshotRequest.snapshot:type_name -> naru.api.v1.Snapshot
+	14, // 7: naru.api.v1.CreateSnapshotResponse.operation:type_name -> naru.api.v1.Operation
+	14, // 8: naru.api.v1.DeleteSnapshotResponse.operation:type_name -> naru.api.v1.Operation
+	14, // 9: naru.api.v1.RestoreSnapshotResponse.operation:type_name -> naru.api.v1.Operation
+	2,  // 10: naru.api.v1.SnapshotService.ListSnapshots:input_type -> naru.api.v1.ListSnapshotsRequest
+	4,  // 11: naru.api.v1.SnapshotService.GetSnapshot:input_type -> naru.api.v1.GetSnapshotRequest
+	6,  // 12: naru.api.v1.SnapshotService.CreateSnapshot:input_type -> naru.api.v1.CreateSnapshotRequest
+	8,  // 13: naru.api.v1.SnapshotService.DeleteSnapshot:input_type -> naru.api.v1.DeleteSnapshotRequest
+	10, // 14: naru.api.v1.SnapshotService.RestoreSnapshot:input_type -> naru.api.v1.RestoreSnapshotRequest
+	3,  // 15: naru.api.v1.SnapshotService.ListSnapshots:output_type -> naru.api.v1.ListSnapshotsResponse
+	5,  // 16: naru.api.v1.SnapshotService.GetSnapshot:output_type -> naru.api.v1.GetSnapshotResponse
+	7,  // 17: naru.api.v1.SnapshotService.CreateSnapshot:output_type -> naru.api.v1.CreateSnapshotResponse
+	9,  // 18: naru.api.v1.SnapshotService.DeleteSnapshot:output_type -> naru.api.v1.DeleteSnapshotResponse
+	11, // 19: naru.api.v1.SnapshotService.RestoreSnapshot:output_type -> naru.api.v1.RestoreSnapshotResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_snapshot_proto_init() }
@@ -327,15 +974,16 @@ func file_naru_api_v1_snapshot_proto_init() {
 	}
 	file_naru_api_v1_annotations_proto_init()
 	file_naru_api_v1_common_proto_init()
+	file_naru_api_v1_operation_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_snapshot_proto_rawDesc), len(file_naru_api_v1_snapshot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   1,
+			NumMessages:   11,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_naru_api_v1_snapshot_proto_goTypes,
 		DependencyIndexes: file_naru_api_v1_snapshot_proto_depIdxs,

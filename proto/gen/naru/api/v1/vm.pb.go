@@ -1064,6 +1064,328 @@ func (x *RebootVMResponse) GetOperation() *Operation {
 	return nil
 }
 
+type ResizeVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Vm string `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// Id or name of the project.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Id or name of the flavor that it is to have.
+	Flavor string `protobuf:"bytes,3,opt,name=flavor,proto3" json:"flavor,omitempty"`
+	// The VM may be powered off for that, and is on again afterwards. Without, it is resized only where it is off, or its hypervisor
+	// can do so while it is on.
+	MayStop       bool `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeVMRequest) Reset() {
+	*x = ResizeVMRequest{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeVMRequest) ProtoMessage() {}
+
+func (x *ResizeVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeVMRequest.ProtoReflect.Descriptor instead.
+func (*ResizeVMRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ResizeVMRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *ResizeVMRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ResizeVMRequest) GetFlavor() string {
+	if x != nil {
+		return x.Flavor
+	}
+	return ""
+}
+
+func (x *ResizeVMRequest) GetMayStop() bool {
+	if x != nil {
+		return x.MayStop
+	}
+	return false
+}
+
+type ResizeVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeVMResponse) Reset() {
+	*x = ResizeVMResponse{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeVMResponse) ProtoMessage() {}
+
+func (x *ResizeVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeVMResponse.ProtoReflect.Descriptor instead.
+func (*ResizeVMResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ResizeVMResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type TrashVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Vm string `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// Id or name of the project.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// For how many days it is kept; 0 means 7.
+	KeepDays      uint32 `protobuf:"varint,3,opt,name=keep_days,json=keepDays,proto3" json:"keep_days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashVMRequest) Reset() {
+	*x = TrashVMRequest{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashVMRequest) ProtoMessage() {}
+
+func (x *TrashVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashVMRequest.ProtoReflect.Descriptor instead.
+func (*TrashVMRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TrashVMRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *TrashVMRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *TrashVMRequest) GetKeepDays() uint32 {
+	if x != nil {
+		return x.KeepDays
+	}
+	return 0
+}
+
+type TrashVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashVMResponse) Reset() {
+	*x = TrashVMResponse{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashVMResponse) ProtoMessage() {}
+
+func (x *TrashVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashVMResponse.ProtoReflect.Descriptor instead.
+func (*TrashVMResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TrashVMResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type UntrashVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Vm string `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// Id or name of the project.
+	Project       string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UntrashVMRequest) Reset() {
+	*x = UntrashVMRequest{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UntrashVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UntrashVMRequest) ProtoMessage() {}
+
+func (x *UntrashVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UntrashVMRequest.ProtoReflect.Descriptor instead.
+func (*UntrashVMRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UntrashVMRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *UntrashVMRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+type UntrashVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UntrashVMResponse) Reset() {
+	*x = UntrashVMResponse{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UntrashVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UntrashVMResponse) ProtoMessage() {}
+
+func (x *UntrashVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UntrashVMResponse.ProtoReflect.Descriptor instead.
+func (*UntrashVMResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UntrashVMResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
 // VMSample is what a VM did over the last sampling interval. Without a time it has no figures.
 type VMSample struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1091,7 +1413,7 @@ type VMSample struct {
 
 func (x *VMSample) Reset() {
 	*x = VMSample{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[7]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1425,7 @@ func (x *VMSample) String() string {
 func (*VMSample) ProtoMessage() {}
 
 func (x *VMSample) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[7]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1438,7 @@ func (x *VMSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMSample.ProtoReflect.Descriptor instead.
 func (*VMSample) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VMSample) GetVmId() string {
@@ -1229,7 +1551,7 @@ type TopVMsRequest struct {
 
 func (x *TopVMsRequest) Reset() {
 	*x = TopVMsRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[8]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1563,7 @@ func (x *TopVMsRequest) String() string {
 func (*TopVMsRequest) ProtoMessage() {}
 
 func (x *TopVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[8]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1576,7 @@ func (x *TopVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopVMsRequest.ProtoReflect.Descriptor instead.
 func (*TopVMsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TopVMsRequest) GetProject() string {
@@ -1282,7 +1604,7 @@ type TopVMsResponse struct {
 
 func (x *TopVMsResponse) Reset() {
 	*x = TopVMsResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[9]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1616,7 @@ func (x *TopVMsResponse) String() string {
 func (*TopVMsResponse) ProtoMessage() {}
 
 func (x *TopVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[9]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1629,7 @@ func (x *TopVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopVMsResponse.ProtoReflect.Descriptor instead.
 func (*TopVMsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TopVMsResponse) GetSamples() []*VMSample {
@@ -1336,7 +1658,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[10]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1670,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[10]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1683,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListVMsRequest) GetProject() string {
@@ -1417,7 +1739,7 @@ type ListVMsResponse struct {
 
 func (x *ListVMsResponse) Reset() {
 	*x = ListVMsResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[11]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1751,7 @@ func (x *ListVMsResponse) String() string {
 func (*ListVMsResponse) ProtoMessage() {}
 
 func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[11]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1764,7 @@ func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsResponse.ProtoReflect.Descriptor instead.
 func (*ListVMsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListVMsResponse) GetVms() []*VM {
@@ -1473,7 +1795,7 @@ type GetVMRequest struct {
 
 func (x *GetVMRequest) Reset() {
 	*x = GetVMRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[12]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1807,7 @@ func (x *GetVMRequest) String() string {
 func (*GetVMRequest) ProtoMessage() {}
 
 func (x *GetVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[12]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1820,7 @@ func (x *GetVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVMRequest.ProtoReflect.Descriptor instead.
 func (*GetVMRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetVMRequest) GetVm() string {
@@ -1531,7 +1853,7 @@ type GetVMResponse struct {
 
 func (x *GetVMResponse) Reset() {
 	*x = GetVMResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[13]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1865,7 @@ func (x *GetVMResponse) String() string {
 func (*GetVMResponse) ProtoMessage() {}
 
 func (x *GetVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[13]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1878,7 @@ func (x *GetVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVMResponse.ProtoReflect.Descriptor instead.
 func (*GetVMResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetVMResponse) GetVm() *VM {
@@ -1575,7 +1897,7 @@ type CreateVMRequest struct {
 
 func (x *CreateVMRequest) Reset() {
 	*x = CreateVMRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[14]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1909,7 @@ func (x *CreateVMRequest) String() string {
 func (*CreateVMRequest) ProtoMessage() {}
 
 func (x *CreateVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[14]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1922,7 @@ func (x *CreateVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMRequest.ProtoReflect.Descriptor instead.
 func (*CreateVMRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateVMRequest) GetVm() *VM {
@@ -1619,7 +1941,7 @@ type CreateVMResponse struct {
 
 func (x *CreateVMResponse) Reset() {
 	*x = CreateVMResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[15]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1953,7 @@ func (x *CreateVMResponse) String() string {
 func (*CreateVMResponse) ProtoMessage() {}
 
 func (x *CreateVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[15]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1966,7 @@ func (x *CreateVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMResponse.ProtoReflect.Descriptor instead.
 func (*CreateVMResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateVMResponse) GetOperation() *Operation {
@@ -1668,7 +1990,7 @@ type UpdateVMRequest struct {
 
 func (x *UpdateVMRequest) Reset() {
 	*x = UpdateVMRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +2002,7 @@ func (x *UpdateVMRequest) String() string {
 func (*UpdateVMRequest) ProtoMessage() {}
 
 func (x *UpdateVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[16]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +2015,7 @@ func (x *UpdateVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateVMRequest.ProtoReflect.Descriptor instead.
 func (*UpdateVMRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateVMRequest) GetVm() *VM {
@@ -1726,7 +2048,7 @@ type UpdateVMResponse struct {
 
 func (x *UpdateVMResponse) Reset() {
 	*x = UpdateVMResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2060,7 @@ func (x *UpdateVMResponse) String() string {
 func (*UpdateVMResponse) ProtoMessage() {}
 
 func (x *UpdateVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[17]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2073,7 @@ func (x *UpdateVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateVMResponse.ProtoReflect.Descriptor instead.
 func (*UpdateVMResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateVMResponse) GetVm() *VM {
@@ -1775,7 +2097,7 @@ type DeleteVMRequest struct {
 
 func (x *DeleteVMRequest) Reset() {
 	*x = DeleteVMRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2109,7 @@ func (x *DeleteVMRequest) String() string {
 func (*DeleteVMRequest) ProtoMessage() {}
 
 func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[18]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2122,7 @@ func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVMRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteVMRequest) GetVm() string {
@@ -1833,7 +2155,7 @@ type DeleteVMResponse struct {
 
 func (x *DeleteVMResponse) Reset() {
 	*x = DeleteVMResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2167,7 @@ func (x *DeleteVMResponse) String() string {
 func (*DeleteVMResponse) ProtoMessage() {}
 
 func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[19]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2180,7 @@ func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVMResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteVMResponse) GetOperation() *Operation {
@@ -1883,7 +2205,7 @@ type WatchVMsRequest struct {
 
 func (x *WatchVMsRequest) Reset() {
 	*x = WatchVMsRequest{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2217,7 @@ func (x *WatchVMsRequest) String() string {
 func (*WatchVMsRequest) ProtoMessage() {}
 
 func (x *WatchVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[20]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2230,7 @@ func (x *WatchVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchVMsRequest.ProtoReflect.Descriptor instead.
 func (*WatchVMsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchVMsRequest) GetAfter() string {
@@ -1950,7 +2272,7 @@ type WatchVMsResponse struct {
 
 func (x *WatchVMsResponse) Reset() {
 	*x = WatchVMsResponse{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[21]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2284,7 @@ func (x *WatchVMsResponse) String() string {
 func (*WatchVMsResponse) ProtoMessage() {}
 
 func (x *WatchVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[21]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2297,7 @@ func (x *WatchVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchVMsResponse.ProtoReflect.Descriptor instead.
 func (*WatchVMsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchVMsResponse) GetType() WatchType_Value {
@@ -2011,7 +2333,7 @@ type VM_Affinity struct {
 
 func (x *VM_Affinity) Reset() {
 	*x = VM_Affinity{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[22]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2345,7 @@ func (x *VM_Affinity) String() string {
 func (*VM_Affinity) ProtoMessage() {}
 
 func (x *VM_Affinity) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[22]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2390,7 @@ type VM_Errand struct {
 
 func (x *VM_Errand) Reset() {
 	*x = VM_Errand{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[23]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2402,7 @@ func (x *VM_Errand) String() string {
 func (*VM_Errand) ProtoMessage() {}
 
 func (x *VM_Errand) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[23]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2456,7 @@ type VM_Snapshots struct {
 
 func (x *VM_Snapshots) Reset() {
 	*x = VM_Snapshots{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[24]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2468,7 @@ func (x *VM_Snapshots) String() string {
 func (*VM_Snapshots) ProtoMessage() {}
 
 func (x *VM_Snapshots) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[24]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2503,7 @@ type VM_Snapshots_Item struct {
 
 func (x *VM_Snapshots_Item) Reset() {
 	*x = VM_Snapshots_Item{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[25]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2515,7 @@ func (x *VM_Snapshots_Item) String() string {
 func (*VM_Snapshots_Item) ProtoMessage() {}
 
 func (x *VM_Snapshots_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[25]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,6 +2694,24 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\"H\n" +
 	"\x10RebootVMResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x8d\x01\n" +
+	"\x0fResizeVMRequest\x12\x19\n" +
+	"\x02vm\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02vm\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12!\n" +
+	"\x06flavor\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06flavor\x12\x19\n" +
+	"\bmay_stop\x18\x04 \x01(\bR\amayStop\"H\n" +
+	"\x10ResizeVMResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"u\n" +
+	"\x0eTrashVMRequest\x12\x19\n" +
+	"\x02vm\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02vm\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12%\n" +
+	"\tkeep_days\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xed\x02R\bkeepDays\"G\n" +
+	"\x0fTrashVMResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"P\n" +
+	"\x10UntrashVMRequest\x12\x19\n" +
+	"\x02vm\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02vm\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\"I\n" +
+	"\x11UntrashVMResponse\x124\n" +
 	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\xdc\x04\n" +
 	"\bVMSample\x12\x1c\n" +
 	"\x05vm_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04vmId\x12\x1b\n" +
@@ -2436,7 +2776,7 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x10WatchVMsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1f\n" +
-	"\x02vm\x18\x03 \x01(\v2\x0f.naru.api.v1.VMR\x02vm2\xa3\t\n" +
+	"\x02vm\x18\x03 \x01(\v2\x0f.naru.api.v1.VMR\x02vm2\xb4\f\n" +
 	"\tVMService\x12d\n" +
 	"\aListVMs\x12\x1b.naru.api.v1.ListVMsRequest\x1a\x1c.naru.api.v1.ListVMsResponse\"\x1e\xa8\xbb\x18\x02\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\t\x12\a/v1/vms\x12g\n" +
 	"\x05GetVM\x12\x19.naru.api.v1.GetVMRequest\x1a\x1a.naru.api.v1.GetVMResponse\"'\xa8\xbb\x18\x02\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\x12b\x02vm\x12\f/v1/vms/{vm}\x12x\n" +
@@ -2446,7 +2786,11 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\bWatchVMs\x12\x1c.naru.api.v1.WatchVMsRequest\x1a\x1d.naru.api.v1.WatchVMsResponse\"$\xa8\xbb\x18\x01\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/vms:watch0\x01\x12~\n" +
 	"\aStartVM\x12\x1b.naru.api.v1.StartVMRequest\x1a\x1c.naru.api.v1.StartVMResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\bvm.start\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:start\x12y\n" +
 	"\x06StopVM\x12\x1a.naru.api.v1.StopVMRequest\x1a\x1b.naru.api.v1.StopVMResponse\"6\xa8\xbb\x18\x01\xb2\xbb\x18\avm.stop\x82\xd3\xe4\x93\x02!:\x01*b\toperation\"\x11/v1/vms/{vm}:stop\x12\x83\x01\n" +
-	"\bRebootVM\x12\x1c.naru.api.v1.RebootVMRequest\x1a\x1d.naru.api.v1.RebootVMResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.reboot\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:reboot\x12e\n" +
+	"\bRebootVM\x12\x1c.naru.api.v1.RebootVMRequest\x1a\x1d.naru.api.v1.RebootVMResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.reboot\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:reboot\x12\x83\x01\n" +
+	"\bResizeVM\x12\x1c.naru.api.v1.ResizeVMRequest\x1a\x1d.naru.api.v1.ResizeVMResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.resize\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:resize\x12~\n" +
+	"\aTrashVM\x12\x1b.naru.api.v1.TrashVMRequest\x1a\x1c.naru.api.v1.TrashVMResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\bvm.trash\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:trash\x12\x88\x01\n" +
+	"\tUntrashVM\x12\x1d.naru.api.v1.UntrashVMRequest\x1a\x1e.naru.api.v1.UntrashVMResponse\"<\xa8\xbb\x18\x01\xb2\xbb\x18\n" +
+	"vm.untrash\x82\xd3\xe4\x93\x02$:\x01*b\toperation\"\x14/v1/vms/{vm}:untrash\x12e\n" +
 	"\x06TopVMs\x12\x1a.naru.api.v1.TopVMsRequest\x1a\x1b.naru.api.v1.TopVMsResponse\"\"\xa8\xbb\x18\x01\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\r\x12\v/v1/vms:topB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
@@ -2462,7 +2806,7 @@ func file_naru_api_v1_vm_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_vm_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_naru_api_v1_vm_proto_goTypes = []any{
 	(VM_State)(0),                 // 0: naru.api.v1.VM.State
 	(VM_Task)(0),                  // 1: naru.api.v1.VM.Task
@@ -2476,106 +2820,121 @@ var file_naru_api_v1_vm_proto_goTypes = []any{
 	(*StopVMResponse)(nil),        // 9: naru.api.v1.StopVMResponse
 	(*RebootVMRequest)(nil),       // 10: naru.api.v1.RebootVMRequest
 	(*RebootVMResponse)(nil),      // 11: naru.api.v1.RebootVMResponse
-	(*VMSample)(nil),              // 12: naru.api.v1.VMSample
-	(*TopVMsRequest)(nil),         // 13: naru.api.v1.TopVMsRequest
-	(*TopVMsResponse)(nil),        // 14: naru.api.v1.TopVMsResponse
-	(*ListVMsRequest)(nil),        // 15: naru.api.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),       // 16: naru.api.v1.ListVMsResponse
-	(*GetVMRequest)(nil),          // 17: naru.api.v1.GetVMRequest
-	(*GetVMResponse)(nil),         // 18: naru.api.v1.GetVMResponse
-	(*CreateVMRequest)(nil),       // 19: naru.api.v1.CreateVMRequest
-	(*CreateVMResponse)(nil),      // 20: naru.api.v1.CreateVMResponse
-	(*UpdateVMRequest)(nil),       // 21: naru.api.v1.UpdateVMRequest
-	(*UpdateVMResponse)(nil),      // 22: naru.api.v1.UpdateVMResponse
-	(*DeleteVMRequest)(nil),       // 23: naru.api.v1.DeleteVMRequest
-	(*DeleteVMResponse)(nil),      // 24: naru.api.v1.DeleteVMResponse
-	(*WatchVMsRequest)(nil),       // 25: naru.api.v1.WatchVMsRequest
-	(*WatchVMsResponse)(nil),      // 26: naru.api.v1.WatchVMsResponse
-	(*VM_Affinity)(nil),           // 27: naru.api.v1.VM.Affinity
-	(*VM_Errand)(nil),             // 28: naru.api.v1.VM.Errand
-	(*VM_Snapshots)(nil),          // 29: naru.api.v1.VM.Snapshots
-	(*VM_Snapshots_Item)(nil),     // 30: naru.api.v1.VM.Snapshots.Item
-	(*Resources)(nil),             // 31: naru.api.v1.Resources
-	(Image_Format)(0),             // 32: naru.api.v1.Image.Format
-	(Freshness_Level)(0),          // 33: naru.api.v1.Freshness.Level
-	(*Generation)(nil),            // 34: naru.api.v1.Generation
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*Problem)(nil),               // 36: naru.api.v1.Problem
-	(Zone_Grade)(0),               // 37: naru.api.v1.Zone.Grade
-	(*Operation)(nil),             // 38: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 39: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 40: naru.api.v1.WatchType.Value
+	(*ResizeVMRequest)(nil),       // 12: naru.api.v1.ResizeVMRequest
+	(*ResizeVMResponse)(nil),      // 13: naru.api.v1.ResizeVMResponse
+	(*TrashVMRequest)(nil),        // 14: naru.api.v1.TrashVMRequest
+	(*TrashVMResponse)(nil),       // 15: naru.api.v1.TrashVMResponse
+	(*UntrashVMRequest)(nil),      // 16: naru.api.v1.UntrashVMRequest
+	(*UntrashVMResponse)(nil),     // 17: naru.api.v1.UntrashVMResponse
+	(*VMSample)(nil),              // 18: naru.api.v1.VMSample
+	(*TopVMsRequest)(nil),         // 19: naru.api.v1.TopVMsRequest
+	(*TopVMsResponse)(nil),        // 20: naru.api.v1.TopVMsResponse
+	(*ListVMsRequest)(nil),        // 21: naru.api.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),       // 22: naru.api.v1.ListVMsResponse
+	(*GetVMRequest)(nil),          // 23: naru.api.v1.GetVMRequest
+	(*GetVMResponse)(nil),         // 24: naru.api.v1.GetVMResponse
+	(*CreateVMRequest)(nil),       // 25: naru.api.v1.CreateVMRequest
+	(*CreateVMResponse)(nil),      // 26: naru.api.v1.CreateVMResponse
+	(*UpdateVMRequest)(nil),       // 27: naru.api.v1.UpdateVMRequest
+	(*UpdateVMResponse)(nil),      // 28: naru.api.v1.UpdateVMResponse
+	(*DeleteVMRequest)(nil),       // 29: naru.api.v1.DeleteVMRequest
+	(*DeleteVMResponse)(nil),      // 30: naru.api.v1.DeleteVMResponse
+	(*WatchVMsRequest)(nil),       // 31: naru.api.v1.WatchVMsRequest
+	(*WatchVMsResponse)(nil),      // 32: naru.api.v1.WatchVMsResponse
+	(*VM_Affinity)(nil),           // 33: naru.api.v1.VM.Affinity
+	(*VM_Errand)(nil),             // 34: naru.api.v1.VM.Errand
+	(*VM_Snapshots)(nil),          // 35: naru.api.v1.VM.Snapshots
+	(*VM_Snapshots_Item)(nil),     // 36: naru.api.v1.VM.Snapshots.Item
+	(*Resources)(nil),             // 37: naru.api.v1.Resources
+	(Image_Format)(0),             // 38: naru.api.v1.Image.Format
+	(Freshness_Level)(0),          // 39: naru.api.v1.Freshness.Level
+	(*Generation)(nil),            // 40: naru.api.v1.Generation
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*Problem)(nil),               // 42: naru.api.v1.Problem
+	(Zone_Grade)(0),               // 43: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 44: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 45: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 46: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_vm_proto_depIdxs = []int32{
-	31, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
-	32, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
-	27, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
+	37, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
+	38, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
+	33, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
 	0,  // 3: naru.api.v1.VM.desired_state:type_name -> naru.api.v1.VM.State
-	33, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
-	34, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
+	39, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
+	40, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
 	0,  // 6: naru.api.v1.VM.state:type_name -> naru.api.v1.VM.State
 	1,  // 7: naru.api.v1.VM.task:type_name -> naru.api.v1.VM.Task
 	2,  // 8: naru.api.v1.VM.power:type_name -> naru.api.v1.VM.Power
-	35, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
-	36, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
-	35, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
-	33, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
-	34, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
-	35, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	37, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
-	31, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
-	31, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
-	28, // 18: naru.api.v1.VM.errand:type_name -> naru.api.v1.VM.Errand
-	31, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
-	35, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
-	35, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
-	29, // 22: naru.api.v1.VM.snapshots:type_name -> naru.api.v1.VM.Snapshots
-	38, // 23: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	38, // 24: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	38, // 25: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	35, // 26: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	33, // 27: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	35, // 28: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
-	12, // 29: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	5,  // 30: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	5,  // 31: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	5,  // 32: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	38, // 33: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 34: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
-	39, // 35: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 36: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
-	38, // 37: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	40, // 38: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	5,  // 39: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 40: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	4,  // 41: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
-	30, // 42: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
-	35, // 43: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
-	15, // 44: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	17, // 45: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	19, // 46: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	21, // 47: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
-	23, // 48: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	25, // 49: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	6,  // 50: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	8,  // 51: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	10, // 52: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	13, // 53: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	16, // 54: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	18, // 55: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	20, // 56: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	22, // 57: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
-	24, // 58: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	26, // 59: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	7,  // 60: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	9,  // 61: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	11, // 62: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	14, // 63: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	54, // [54:64] is the sub-list for method output_type
-	44, // [44:54] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	41, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
+	42, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
+	41, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
+	39, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
+	40, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
+	41, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	43, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
+	37, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
+	37, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
+	34, // 18: naru.api.v1.VM.errand:type_name -> naru.api.v1.VM.Errand
+	37, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
+	41, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
+	41, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
+	35, // 22: naru.api.v1.VM.snapshots:type_name -> naru.api.v1.VM.Snapshots
+	44, // 23: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 24: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 25: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 26: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 27: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 28: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	41, // 29: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	39, // 30: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	41, // 31: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	18, // 32: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	5,  // 33: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	5,  // 34: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	5,  // 35: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	44, // 36: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 37: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	45, // 38: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 39: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	44, // 40: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 41: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	5,  // 42: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 43: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	4,  // 44: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
+	36, // 45: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
+	41, // 46: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
+	21, // 47: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	23, // 48: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	25, // 49: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	27, // 50: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	29, // 51: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	31, // 52: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	6,  // 53: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	8,  // 54: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	10, // 55: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 56: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
+	14, // 57: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
+	16, // 58: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
+	19, // 59: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	22, // 60: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	24, // 61: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	26, // 62: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	28, // 63: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	30, // 64: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	32, // 65: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	7,  // 66: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	9,  // 67: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	11, // 68: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 69: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
+	15, // 70: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
+	17, // 71: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
+	20, // 72: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	60, // [60:73] is the sub-list for method output_type
+	47, // [47:60] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }
@@ -2594,7 +2953,7 @@ func file_naru_api_v1_vm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_vm_proto_rawDesc), len(file_naru_api_v1_vm_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   26,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -447,6 +447,141 @@ func local_request_VMService_RebootVM_0(ctx context.Context, marshaler runtime.M
 	return msg, metadata, err
 }
 
+func request_VMService_ResizeVM_0(ctx context.Context, marshaler runtime.Marshaler, client VMServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ResizeVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["vm"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm")
+	}
+	protoReq.Vm, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ResizeVM(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_VMService_ResizeVM_0(ctx context.Context, marshaler runtime.Marshaler, server VMServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ResizeVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["vm"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm")
+	}
+	protoReq.Vm, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm", err)
+	}
+	msg, err := server.ResizeVM(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+func request_VMService_TrashVM_0(ctx context.Context, marshaler runtime.Marshaler, client VMServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq TrashVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["vm"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm")
+	}
+	protoReq.Vm, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.TrashVM(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_VMService_TrashVM_0(ctx context.Context, marshaler runtime.Marshaler, server VMServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq TrashVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["vm"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm")
+	}
+	protoReq.Vm, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm", err)
+	}
+	msg, err := server.TrashVM(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+func request_VMService_UntrashVM_0(ctx context.Context, marshaler runtime.Marshaler, client VMServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq UntrashVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["vm"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm")
+	}
+	protoReq.Vm, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.UntrashVM(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_VMService_UntrashVM_0(ctx context.Context, marshaler runtime.Marshaler, server VMServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq UntrashVMRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["vm"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "vm")
+	}
+	protoReq.Vm, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "vm", err)
+	}
+	msg, err := server.UntrashVM(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 var filter_VMService_TopVMs_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
 
 func request_VMService_TopVMs_0(ctx context.Context, marshaler runtime.Marshaler, client VMServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
@@ -654,6 +789,66 @@ func RegisterVMServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, 
 			return
 		}
 		forward_VMService_RebootVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_RebootVM_0{resp.(*RebootVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_VMService_ResizeVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.VMService/ResizeVM", runtime.WithHTTPPathPattern("/v1/vms/{vm}:resize"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_VMService_ResizeVM_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_ResizeVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_ResizeVM_0{resp.(*ResizeVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_VMService_TrashVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.VMService/TrashVM", runtime.WithHTTPPathPattern("/v1/vms/{vm}:trash"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_VMService_TrashVM_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_TrashVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_TrashVM_0{resp.(*TrashVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_VMService_UntrashVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.VMService/UntrashVM", runtime.WithHTTPPathPattern("/v1/vms/{vm}:untrash"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_VMService_UntrashVM_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_UntrashVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_UntrashVM_0{resp.(*UntrashVMResponse)}, mux.GetForwardResponseOptions()...)
 	})
 	mux.Handle(http.MethodGet, pattern_VMService_TopVMs_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
@@ -868,6 +1063,57 @@ func RegisterVMServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, 
 		}
 		forward_VMService_RebootVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_RebootVM_0{resp.(*RebootVMResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_VMService_ResizeVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.VMService/ResizeVM", runtime.WithHTTPPathPattern("/v1/vms/{vm}:resize"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_VMService_ResizeVM_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_ResizeVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_ResizeVM_0{resp.(*ResizeVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_VMService_TrashVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.VMService/TrashVM", runtime.WithHTTPPathPattern("/v1/vms/{vm}:trash"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_VMService_TrashVM_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_TrashVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_TrashVM_0{resp.(*TrashVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_VMService_UntrashVM_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.VMService/UntrashVM", runtime.WithHTTPPathPattern("/v1/vms/{vm}:untrash"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_VMService_UntrashVM_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_VMService_UntrashVM_0(annotatedContext, mux, outboundMarshaler, w, req, response_VMService_UntrashVM_0{resp.(*UntrashVMResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodGet, pattern_VMService_TopVMs_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -951,28 +1197,61 @@ func (m response_VMService_RebootVM_0) XXX_ResponseBody() interface{} {
 	return response.Operation
 }
 
+type response_VMService_ResizeVM_0 struct {
+	*ResizeVMResponse
+}
+
+func (m response_VMService_ResizeVM_0) XXX_ResponseBody() interface{} {
+	response := m.ResizeVMResponse
+	return response.Operation
+}
+
+type response_VMService_TrashVM_0 struct {
+	*TrashVMResponse
+}
+
+func (m response_VMService_TrashVM_0) XXX_ResponseBody() interface{} {
+	response := m.TrashVMResponse
+	return response.Operation
+}
+
+type response_VMService_UntrashVM_0 struct {
+	*UntrashVMResponse
+}
+
+func (m response_VMService_UntrashVM_0) XXX_ResponseBody() interface{} {
+	response := m.UntrashVMResponse
+	return response.Operation
+}
+
 var (
-	pattern_VMService_ListVMs_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, ""))
-	pattern_VMService_GetVM_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, ""))
-	pattern_VMService_CreateVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, ""))
-	pattern_VMService_UpdateVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm.id"}, ""))
-	pattern_VMService_DeleteVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, ""))
-	pattern_VMService_WatchVMs_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, "watch"))
-	pattern_VMService_StartVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "start"))
-	pattern_VMService_StopVM_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "stop"))
-	pattern_VMService_RebootVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "reboot"))
-	pattern_VMService_TopVMs_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, "top"))
+	pattern_VMService_ListVMs_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, ""))
+	pattern_VMService_GetVM_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, ""))
+	pattern_VMService_CreateVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, ""))
+	pattern_VMService_UpdateVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm.id"}, ""))
+	pattern_VMService_DeleteVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, ""))
+	pattern_VMService_WatchVMs_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, "watch"))
+	pattern_VMService_StartVM_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "start"))
+	pattern_VMService_StopVM_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "stop"))
+	pattern_VMService_RebootVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "reboot"))
+	pattern_VMService_ResizeVM_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "resize"))
+	pattern_VMService_TrashVM_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "trash"))
+	pattern_VMService_UntrashVM_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "vms", "vm"}, "untrash"))
+	pattern_VMService_TopVMs_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vms"}, "top"))
 )
 
 var (
-	forward_VMService_ListVMs_0  = runtime.ForwardResponseMessage
-	forward_VMService_GetVM_0    = runtime.ForwardResponseMessage
-	forward_VMService_CreateVM_0 = runtime.ForwardResponseMessage
-	forward_VMService_UpdateVM_0 = runtime.ForwardResponseMessage
-	forward_VMService_DeleteVM_0 = runtime.ForwardResponseMessage
-	forward_VMService_WatchVMs_0 = runtime.ForwardResponseStream
-	forward_VMService_StartVM_0  = runtime.ForwardResponseMessage
-	forward_VMService_StopVM_0   = runtime.ForwardResponseMessage
-	forward_VMService_RebootVM_0 = runtime.ForwardResponseMessage
-	forward_VMService_TopVMs_0   = runtime.ForwardResponseMessage
+	forward_VMService_ListVMs_0   = runtime.ForwardResponseMessage
+	forward_VMService_GetVM_0     = runtime.ForwardResponseMessage
+	forward_VMService_CreateVM_0  = runtime.ForwardResponseMessage
+	forward_VMService_UpdateVM_0  = runtime.ForwardResponseMessage
+	forward_VMService_DeleteVM_0  = runtime.ForwardResponseMessage
+	forward_VMService_WatchVMs_0  = runtime.ForwardResponseStream
+	forward_VMService_StartVM_0   = runtime.ForwardResponseMessage
+	forward_VMService_StopVM_0    = runtime.ForwardResponseMessage
+	forward_VMService_RebootVM_0  = runtime.ForwardResponseMessage
+	forward_VMService_ResizeVM_0  = runtime.ForwardResponseMessage
+	forward_VMService_TrashVM_0   = runtime.ForwardResponseMessage
+	forward_VMService_UntrashVM_0 = runtime.ForwardResponseMessage
+	forward_VMService_TopVMs_0    = runtime.ForwardResponseMessage
 )

@@ -19,16 +19,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	VMService_ListVMs_FullMethodName  = "/naru.api.v1.VMService/ListVMs"
-	VMService_GetVM_FullMethodName    = "/naru.api.v1.VMService/GetVM"
-	VMService_CreateVM_FullMethodName = "/naru.api.v1.VMService/CreateVM"
-	VMService_UpdateVM_FullMethodName = "/naru.api.v1.VMService/UpdateVM"
-	VMService_DeleteVM_FullMethodName = "/naru.api.v1.VMService/DeleteVM"
-	VMService_WatchVMs_FullMethodName = "/naru.api.v1.VMService/WatchVMs"
-	VMService_StartVM_FullMethodName  = "/naru.api.v1.VMService/StartVM"
-	VMService_StopVM_FullMethodName   = "/naru.api.v1.VMService/StopVM"
-	VMService_RebootVM_FullMethodName = "/naru.api.v1.VMService/RebootVM"
-	VMService_TopVMs_FullMethodName   = "/naru.api.v1.VMService/TopVMs"
+	VMService_ListVMs_FullMethodName   = "/naru.api.v1.VMService/ListVMs"
+	VMService_GetVM_FullMethodName     = "/naru.api.v1.VMService/GetVM"
+	VMService_CreateVM_FullMethodName  = "/naru.api.v1.VMService/CreateVM"
+	VMService_UpdateVM_FullMethodName  = "/naru.api.v1.VMService/UpdateVM"
+	VMService_DeleteVM_FullMethodName  = "/naru.api.v1.VMService/DeleteVM"
+	VMService_WatchVMs_FullMethodName  = "/naru.api.v1.VMService/WatchVMs"
+	VMService_StartVM_FullMethodName   = "/naru.api.v1.VMService/StartVM"
+	VMService_StopVM_FullMethodName    = "/naru.api.v1.VMService/StopVM"
+	VMService_RebootVM_FullMethodName  = "/naru.api.v1.VMService/RebootVM"
+	VMService_ResizeVM_FullMethodName  = "/naru.api.v1.VMService/ResizeVM"
+	VMService_TrashVM_FullMethodName   = "/naru.api.v1.VMService/TrashVM"
+	VMService_UntrashVM_FullMethodName = "/naru.api.v1.VMService/UntrashVM"
+	VMService_TopVMs_FullMethodName    = "/naru.api.v1.VMService/TopVMs"
 )
 
 // VMServiceClient is the client API for VMService service.
@@ -45,7 +48,7 @@ type VMServiceClient interface {
 	CreateVM(ctx context.Context, in *CreateVMRequest, opts ...grpc.CallOption) (*CreateVMResponse, error)
 	// UpdateVM changes client fields; If-Match guards against a lost update. What a VM is made of cannot be changed so.
 	UpdateVM(ctx context.Context, in *UpdateVMRequest, opts ...grpc.CallOption) (*UpdateVMResponse, error)
-	// DeleteVM answers 202 with an Operation.
+	// DeleteVM deletes a VM for good, with its disk and its snapshots, from the trash too. It answers 202 with an Operation.
 	DeleteVM(ctx context.Context, in *DeleteVMRequest, opts ...grpc.CallOption) (*DeleteVMResponse, error)
 	// WatchVMs sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchVMs(ctx context.Context, in *WatchVMsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchVMsResponse], error)
@@ -55,6 +58,12 @@ type VMServiceClient interface {
 	StopVM(ctx context.Context, in *StopVMRequest, opts ...grpc.CallOption) (*StopVMResponse, error)
 	// RebootVM restarts the guest.
 	RebootVM(ctx context.Context, in *RebootVMRequest, opts ...grpc.CallOption) (*RebootVMResponse, error)
+	// ResizeVM gives the VM the size of another flavor, on the host that it is on. Its disk does not become smaller.
+	ResizeVM(ctx context.Context, in *ResizeVMRequest, opts ...grpc.CallOption) (*ResizeVMResponse, error)
+	// TrashVM shuts the VM down and keeps it, with its disk and its address, until it is taken out or its time is over.
+	TrashVM(ctx context.Context, in *TrashVMRequest, opts ...grpc.CallOption) (*TrashVMResponse, error)
+	// UntrashVM takes the VM out of the trash. It is off then.
+	UntrashVM(ctx context.Context, in *UntrashVMRequest, opts ...grpc.CallOption) (*UntrashVMResponse, error)
 	// TopVMs returns the newest relayed sample of each VM.
 	TopVMs(ctx context.Context, in *TopVMsRequest, opts ...grpc.CallOption) (*TopVMsResponse, error)
 }
@@ -166,6 +175,36 @@ func (c *vMServiceClient) RebootVM(ctx context.Context, in *RebootVMRequest, opt
 	return out, nil
 }
 
+func (c *vMServiceClient) ResizeVM(ctx context.Context, in *ResizeVMRequest, opts ...grpc.CallOption) (*ResizeVMResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizeVMResponse)
+	err := c.cc.Invoke(ctx, VMService_ResizeVM_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vMServiceClient) TrashVM(ctx context.Context, in *TrashVMRequest, opts ...grpc.CallOption) (*TrashVMResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TrashVMResponse)
+	err := c.cc.Invoke(ctx, VMService_TrashVM_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vMServiceClient) UntrashVM(ctx context.Context, in *UntrashVMRequest, opts ...grpc.CallOption) (*UntrashVMResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UntrashVMResponse)
+	err := c.cc.Invoke(ctx, VMService_UntrashVM_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *vMServiceClient) TopVMs(ctx context.Context, in *TopVMsRequest, opts ...grpc.CallOption) (*TopVMsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TopVMsResponse)
@@ -190,7 +229,7 @@ type VMServiceServer interface {
 	CreateVM(context.Context, *CreateVMRequest) (*CreateVMResponse, error)
 	// UpdateVM changes client fields; If-Match guards against a lost update. What a VM is made of cannot be changed so.
 	UpdateVM(context.Context, *UpdateVMRequest) (*UpdateVMResponse, error)
-	// DeleteVM answers 202 with an Operation.
+	// DeleteVM deletes a VM for good, with its disk and its snapshots, from the trash too. It answers 202 with an Operation.
 	DeleteVM(context.Context, *DeleteVMRequest) (*DeleteVMResponse, error)
 	// WatchVMs sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchVMs(*WatchVMsRequest, grpc.ServerStreamingServer[WatchVMsResponse]) error
@@ -200,6 +239,12 @@ type VMServiceServer interface {
 	StopVM(context.Context, *StopVMRequest) (*StopVMResponse, error)
 	// RebootVM restarts the guest.
 	RebootVM(context.Context, *RebootVMRequest) (*RebootVMResponse, error)
+	// ResizeVM gives the VM the size of another flavor, on the host that it is on. Its disk does not become smaller.
+	ResizeVM(context.Context, *ResizeVMRequest) (*ResizeVMResponse, error)
+	// TrashVM shuts the VM down and keeps it, with its disk and its address, until it is taken out or its time is over.
+	TrashVM(context.Context, *TrashVMRequest) (*TrashVMResponse, error)
+	// UntrashVM takes the VM out of the trash. It is off then.
+	UntrashVM(context.Context, *UntrashVMRequest) (*UntrashVMResponse, error)
 	// TopVMs returns the newest relayed sample of each VM.
 	TopVMs(context.Context, *TopVMsRequest) (*TopVMsResponse, error)
 	mustEmbedUnimplementedVMServiceServer()
@@ -238,6 +283,15 @@ func (UnimplementedVMServiceServer) StopVM(context.Context, *StopVMRequest) (*St
 }
 func (UnimplementedVMServiceServer) RebootVM(context.Context, *RebootVMRequest) (*RebootVMResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RebootVM not implemented")
+}
+func (UnimplementedVMServiceServer) ResizeVM(context.Context, *ResizeVMRequest) (*ResizeVMResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResizeVM not implemented")
+}
+func (UnimplementedVMServiceServer) TrashVM(context.Context, *TrashVMRequest) (*TrashVMResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TrashVM not implemented")
+}
+func (UnimplementedVMServiceServer) UntrashVM(context.Context, *UntrashVMRequest) (*UntrashVMResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UntrashVM not implemented")
 }
 func (UnimplementedVMServiceServer) TopVMs(context.Context, *TopVMsRequest) (*TopVMsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TopVMs not implemented")
@@ -418,6 +472,60 @@ func _VMService_RebootVM_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _VMService_ResizeVM_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeVMRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VMServiceServer).ResizeVM(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VMService_ResizeVM_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VMServiceServer).ResizeVM(ctx, req.(*ResizeVMRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VMService_TrashVM_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TrashVMRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VMServiceServer).TrashVM(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VMService_TrashVM_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VMServiceServer).TrashVM(ctx, req.(*TrashVMRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VMService_UntrashVM_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UntrashVMRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VMServiceServer).UntrashVM(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VMService_UntrashVM_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VMServiceServer).UntrashVM(ctx, req.(*UntrashVMRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _VMService_TopVMs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TopVMsRequest)
 	if err := dec(in); err != nil {
@@ -474,6 +582,18 @@ var VMService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RebootVM",
 			Handler:    _VMService_RebootVM_Handler,
+		},
+		{
+			MethodName: "ResizeVM",
+			Handler:    _VMService_ResizeVM_Handler,
+		},
+		{
+			MethodName: "TrashVM",
+			Handler:    _VMService_TrashVM_Handler,
+		},
+		{
+			MethodName: "UntrashVM",
+			Handler:    _VMService_UntrashVM_Handler,
 		},
 		{
 			MethodName: "TopVMs",
