@@ -5,7 +5,6 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/replica"
-	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -49,7 +48,7 @@ func (j *joiner) IssueAdministrator(ctx context.Context, serverID string, r *com
 		return nil, err
 	}
 	who := auth.Principal{Kind: auth.Admin, Name: serverID, Actor: id.String()}
-	chain, err := j.server.service.LetIn(service.WithCall(ctx, service.Call{Principal: who}), r.GetName(), r.GetCsr())
+	chain, err := j.server.service.LetIn(ctx, who, r.GetName(), r.GetCsr())
 	return &commandv1.IssueAdministratorResponse{Chain: chain}, err
 }
 

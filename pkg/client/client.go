@@ -37,6 +37,11 @@ type Services struct {
 	Servers        apiv1.ServerServiceClient
 	AccessTokens   apiv1.AccessTokenServiceClient
 	Administrators apiv1.AdministratorServiceClient
+	Organizations  apiv1.OrganizationServiceClient
+	Users          apiv1.UserServiceClient
+	Groups         apiv1.GroupServiceClient
+	Roles          apiv1.RoleServiceClient
+	RoleBindings   apiv1.RoleBindingServiceClient
 	Audit          apiv1.AuditServiceClient
 }
 
@@ -56,6 +61,11 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Servers:        apiv1.NewServerServiceClient(conn),
 		AccessTokens:   apiv1.NewAccessTokenServiceClient(conn),
 		Administrators: apiv1.NewAdministratorServiceClient(conn),
+		Organizations:  apiv1.NewOrganizationServiceClient(conn),
+		Users:          apiv1.NewUserServiceClient(conn),
+		Groups:         apiv1.NewGroupServiceClient(conn),
+		Roles:          apiv1.NewRoleServiceClient(conn),
+		RoleBindings:   apiv1.NewRoleBindingServiceClient(conn),
 		Audit:          apiv1.NewAuditServiceClient(conn),
 	}
 }
@@ -163,7 +173,7 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 // isWrite reports whether a method changes anything, by its verb.
 func isWrite(method string) bool {
 	verb := method[strings.LastIndexByte(method, '/')+1:]
-	for _, read := range []string{"Get", "List", "Watch", "Top", "WhoAmI", "BackUp", "Export"} {
+	for _, read := range []string{"Get", "List", "Watch", "Top", "WhoAmI", "Explain", "BackUp", "Export"} {
 		if strings.HasPrefix(verb, read) {
 			return false
 		}

@@ -91,6 +91,8 @@ func (g *gateway) register() error {
 		apiv1.RegisterImageServiceHandlerClient(ctx, g.mux, apiv1.NewImageServiceClient(g.conn)),
 		apiv1.RegisterOperationServiceHandlerClient(ctx, g.mux, apiv1.NewOperationServiceClient(g.conn)),
 		apiv1.RegisterProjectServiceHandlerClient(ctx, g.mux, apiv1.NewProjectServiceClient(g.conn)),
+		apiv1.RegisterRoleBindingServiceHandlerClient(ctx, g.mux, apiv1.NewRoleBindingServiceClient(g.conn)),
+		apiv1.RegisterRoleServiceHandlerClient(ctx, g.mux, apiv1.NewRoleServiceClient(g.conn)),
 		apiv1.RegisterServerServiceHandlerClient(ctx, g.mux, apiv1.NewServerServiceClient(g.conn)),
 		apiv1.RegisterVMServiceHandlerClient(ctx, g.mux, apiv1.NewVMServiceClient(g.conn)),
 		apiv1.RegisterZoneServiceHandlerClient(ctx, g.mux, apiv1.NewZoneServiceClient(g.conn)),

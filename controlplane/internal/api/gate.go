@@ -34,6 +34,14 @@ type Authenticator interface {
 	Recheck(context.Context, auth.Principal) error
 }
 
+// Authorizer decides what those who are known may do.
+type Authorizer interface {
+	// Authorize decides whether a call may be carried out at all; what it reaches, the service decides as it carries it out.
+	Authorize(context.Context, service.Call) error
+	// Disclose takes out of an answer, or of the problem in an error's place, what may not cross to the edge that asks.
+	Disclose(ctx context.Context, zoneID string, answer proto.Message) error
+}
+
 // Recorder writes into the audit log what no command does.
 type Recorder interface {
 	// RecordRefusal writes that the call of a method was refused; bounded, so that a flood does no harm.
@@ -50,6 +58,7 @@ const recordTime = 2 * time.Second
 // survives panics, counts and logs. Its two methods have the form of gRPC's interceptors.
 type gate struct {
 	who   Authenticator
+	may   Authorizer
 	audit Recorder
 	// sensitive methods read what may not be shown without an entry.
 	sensitive map[string]bool
@@ -83,9 +92,17 @@ func (g *gate) guardUnary(ctx context.Context, v *visit, req any, next grpc.Unar
 		return nil, err
 	}
 	if answer, err = next(ctx, req); err != nil {
+		return nil, g.withhold(ctx, v, err)
+	}
+	if err := v.judged(); err != nil {
 		return nil, err
 	}
 	schema.Strip(answer.(proto.Message))
+	if v.call.ViaZoneID != "" {
+		if err := g.may.Disclose(ctx, v.call.ViaZoneID, answer.(proto.Message)); err != nil {
+			return nil, err
+		}
+	}
 	return answer, nil
 }
 
@@ -110,7 +127,7 @@ func (g *gate) guardStream(v *visit, impl any, ss grpc.ServerStream, next grpc.S
 	defer leave()
 	g.metrics.streams.Inc()
 	defer g.metrics.streams.Dec()
-	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx, received: func(m proto.Message) error { return g.recordRead(ctx, v, m) }})
+	err = next(impl, &guardedStream{ServerStream: ss, ctx: ctx, gate: g, visit: v, received: func(m proto.Message) error { return g.recordRead(ctx, v, m) }})
 	var why *problem.Error
 	if errors.As(context.Cause(ctx), &why) {
 		return why
@@ -129,12 +146,25 @@ func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
 	if v.principal, err = g.who.Authenticate(ctx, credentials); err != nil {
 		return nil, err
 	}
-	if err := auth.Authorize(v.principal, v.method); err != nil {
+	call.Principal, call.Method, call.Asked = v.principal, v.method, &service.Asked{}
+	v.call = call
+	if err := g.may.Authorize(ctx, call); err != nil {
 		return nil, err
 	}
-	call.Principal = v.principal
-	v.call = call
 	return service.WithCall(ctx, call), nil
+}
+
+// withhold takes out of a refusal what may not cross to the edge that asks.
+func (g *gate) withhold(ctx context.Context, v *visit, err error) error {
+	var p *problem.Error
+	if v.call.ViaZoneID == "" || !errors.As(err, &p) {
+		return err
+	}
+	own := &problem.Error{Problem: proto.CloneOf(p.Problem)}
+	if err := g.may.Disclose(ctx, v.call.ViaZoneID, own.Problem); err != nil {
+		return err
+	}
+	return own
 }
 
 // recordRead writes the read of something sensitive before it is shown: no entry, no answer.
@@ -199,12 +229,30 @@ func recoverTo(err *error) {
 // guardedStream is a stream with the gate's context.
 type guardedStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx   context.Context
+	gate  *gate
+	visit *visit
 	// received is told of each message that was validated.
 	received func(proto.Message) error
 }
 
 func (s *guardedStream) Context() context.Context { return s.ctx }
+
+// SendMsg leaves out what may not cross to the edge that asks. What is sent is shared with other streams, so that is done to a
+// copy.
+func (s *guardedStream) SendMsg(m any) error {
+	if err := s.visit.judged(); err != nil {
+		return err
+	}
+	if zone := s.visit.call.ViaZoneID; zone != "" {
+		own := proto.Clone(m.(proto.Message))
+		if err := s.gate.may.Disclose(s.ctx, zone, own); err != nil {
+			return err
+		}
+		m = own
+	}
+	return s.ServerStream.SendMsg(m)
+}
 
 // RecvMsg validates what it receives.
 func (s *guardedStream) RecvMsg(m any) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/pkg/problem"
 )
@@ -35,6 +37,16 @@ type visit struct {
 	began     time.Time
 	principal auth.Principal
 	call      service.Call
+}
+
+// judged refuses to answer where the method needs a permission and nobody asked whether the caller has it where the object is:
+// a fault in the service, which has to show in a test and must not show anything to a caller.
+func (v *visit) judged() error {
+	m, _ := rights.MethodOf(v.method)
+	if m.Permission == rights.Public || m.Permission == rights.Self || v.call.Asked.Done() {
+		return nil
+	}
+	return fmt.Errorf("%s answers without having asked for the decision about %s", v.method, m.Permission)
 }
 
 func newVisit(ctx context.Context, method string) *visit {

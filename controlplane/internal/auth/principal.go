@@ -1,12 +1,9 @@
-// Package auth says who calls, and what they may do. There is one table of methods and one decision; a method that has no
-// row is nobody's.
+// Package auth says who calls. What they may do, package rights says.
 package auth
 
 import (
-	"context"
 	"time"
 
-	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -46,58 +43,4 @@ type Principal struct {
 	tokenID string
 	// key is the fingerprint of the one that an administrator's certificate is for.
 	key string
-}
-
-// Scope is what of the nouns that belong to projects a principal may see and touch.
-type Scope struct {
-	everything bool
-	projectID  string
-}
-
-// Scope returns the principal's scope. That of nobody is empty.
-func (p Principal) Scope() Scope {
-	return Scope{everything: p.Kind == Admin, projectID: p.ProjectID}
-}
-
-// Everything reports whether all projects are in scope.
-func (s Scope) Everything() bool { return s.everything }
-
-// ProjectID returns the one project in scope; empty for Everything, and for none at all.
-func (s Scope) ProjectID() string { return s.projectID }
-
-// Sees reports whether what belongs to a project is in scope. What belongs to none is seen by Everything only.
-func (s Scope) Sees(projectID string) bool {
-	return s.everything || s.projectID != "" && s.projectID == projectID
-}
-
-type principalKey struct{}
-
-// With returns a context that carries who calls.
-func With(ctx context.Context, p Principal) context.Context {
-	return context.WithValue(ctx, principalKey{}, p)
-}
-
-// From returns who calls; nobody where the context does not say.
-func From(ctx context.Context) Principal {
-	p, _ := ctx.Value(principalKey{}).(Principal)
-	return p
-}
-
-// Authorize is the one decision: may p call the method (/naru.api.v1.VMService/CreateVM) at all? What it then sees is for
-// its Scope. The default is no.
-func Authorize(p Principal, method string) error {
-	rule, known := rules[method]
-	switch {
-	case p.Kind != Admin && p.Kind != AccessToken:
-		return problem.New(problem.Unauthenticated, "the call says nothing of who calls",
-			"Show an administrator's certificate in the control network, or send an access token: Authorization: Bearer naru_….")
-	case p.Kind == Admin && known && rule != nobody:
-		return nil
-	case p.Kind == AccessToken && (rule == anyone || rule == project && p.ProjectID != ""):
-		return nil
-	case p.Kind == AccessToken && rule == admin:
-		return problem.New(problem.Forbidden, "only an administrator of the federation may do this; an access token cannot",
-			"Ask an administrator, in the control network.")
-	}
-	return problem.New(problem.Forbidden, p.Name+" may not call "+method, "Ask an administrator.")
 }

@@ -19,7 +19,7 @@ const (
 )
 
 var (
-	catalogue = []string{"zone.read", "cluster.read", "flavor.read", "image.read", "offering.read", "calendar.read"}
+	catalogue = []string{"zone.read", "cluster.read", "flavor.read", "image.read", "offering.read", "calendar.read", "role.read"}
 	reading   = append([]string{"project.read", "vm.read", "snapshot.read", "operation.read", "event.read", "request.read", "quota.read", "lease.read"}, catalogue...)
 )
 

@@ -94,6 +94,7 @@ func Permissions() []string { return permissions() }
 // place that the binding leaves out.
 var common = map[string]bool{
 	"zone.read": true, "cluster.read": true, "flavor.read": true, "image.read": true, "offering.read": true, "calendar.read": true,
+	"role.read": true,
 }
 
 // Common reports whether what a permission is for belongs to nobody.

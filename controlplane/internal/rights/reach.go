@@ -51,6 +51,11 @@ func (g Region) contains(p Place, common bool) bool {
 	return whose && (g.AnyZone || common && p.ZoneID == "" || has(g.Zones, p.ZoneID))
 }
 
+// TouchesOrganization reports whether what belongs to an organization lies within the reach, wherever it is.
+func (r Reach) TouchesOrganization(id string) bool {
+	return slices.ContainsFunc(r, func(g Region) bool { return g.AnyOwner || has(g.Organizations, id) })
+}
+
 // covers reports whether all that a binding in the place would reach, now and later, lies within the reach.
 func (r Reach) covers(scope apiv1.RoleBinding_Scope, id string) bool {
 	return slices.ContainsFunc(r, func(g Region) bool {

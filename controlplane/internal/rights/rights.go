@@ -276,6 +276,9 @@ func (g Grant) region() Region {
 	return out
 }
 
+// Covers reports whether an object is in the grant's place.
+func (g Grant) Covers(p Place) bool { return Reach{g.region()}.Contains(p, "") }
+
 // Holder is the grant of a built-in role that comes with a credential.
 func Holder(role string, projects ...Project) Grant {
 	g := Grant{Role: builtIn(role), Scope: apiv1.RoleBinding_FEDERATION}

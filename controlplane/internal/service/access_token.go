@@ -64,13 +64,13 @@ func (s accessTokenService) CreateAccessToken(ctx context.Context, r *apiv1.Crea
 		if left <= 0 || left > maxTokenLife {
 			return nil, problem.New(problem.Invalid, "expires_at must lie ahead, at most 366 days", "Give another time.").With("expires_at", "must lie ahead, at most 366 days")
 		}
-		p, err := s.projects.within(tx, t.GetProject(), nil)
+		p, err := s.projects.find(ctx, tx, t.GetProject(), place{})
 		if err != nil {
 			return nil, inField(err, "project")
 		}
 		t.Project, t.ProjectId = p.GetName(), p.GetId()
 		if t.GetZone() != "" {
-			z, err := s.zones.within(tx, t.GetZone(), nil)
+			z, err := s.zones.find(ctx, tx, t.GetZone(), place{})
 			if err != nil {
 				return nil, inField(err, "zone")
 			}

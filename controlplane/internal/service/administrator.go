@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -76,7 +77,7 @@ func (s administratorService) RenewAdministrator(ctx context.Context, r *apiv1.R
 		return nil, err
 	}
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
-		m, err := s.administrators.within(tx, r.GetAdministrator(), nil)
+		m, err := s.administrators.find(ctx, tx, r.GetAdministrator(), place{})
 		if err != nil {
 			return nil, err
 		}
@@ -120,13 +121,14 @@ func (s administratorService) issued(ctx context.Context, csr []byte, r *command
 }
 
 // LetIn makes sure that there is an administrator of this name with the key of a request, and returns a certificate: for
-// who holds a server's key, when no administrator's certificate is good any more. ctx carries the call.
-func (s *Service) LetIn(ctx context.Context, name string, csr []byte) ([][]byte, error) {
+// who holds a server's key, when no administrator's certificate is good any more. by is that server.
+func (s *Service) LetIn(ctx context.Context, by auth.Principal, name string, csr []byte) ([][]byte, error) {
 	people := administratorService{Service: s}
-	renewed, err := people.RenewAdministrator(ctx, &apiv1.RenewAdministratorRequest{Administrator: name, Csr: csr})
+	as := func(method string) context.Context { return WithCall(ctx, Call{Principal: by, Method: method}) }
+	renewed, err := people.RenewAdministrator(as(apiv1.AdministratorService_RenewAdministrator_FullMethodName), &apiv1.RenewAdministratorRequest{Administrator: name, Csr: csr})
 	if !problem.Is(err, problem.NotFound) {
 		return renewed.GetChain(), err
 	}
-	made, err := people.CreateAdministrator(ctx, &apiv1.CreateAdministratorRequest{Administrator: &apiv1.Administrator{Name: name}, Csr: csr})
+	made, err := people.CreateAdministrator(as(apiv1.AdministratorService_CreateAdministrator_FullMethodName), &apiv1.CreateAdministratorRequest{Administrator: &apiv1.Administrator{Name: name}, Csr: csr})
 	return made.GetChain(), err
 }

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
-	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -40,9 +39,9 @@ func TestAnAdministratorIsIssuedACertificateForTheKeyOfTheRequest(t *testing.T) 
 // TestP13WhoHoldsAServersKeyLetsAnAdministratorIn whether there is one of that name or not.
 func TestP13WhoHoldsAServersKeyLetsAnAdministratorIn(t *testing.T) {
 	w := servicetest.New(t)
-	ctx := service.WithCall(t.Context(), service.Call{Principal: auth.Principal{Kind: auth.Admin, Name: "server-1", Actor: "spiffe://naru.test/server/server-1"}})
+	ctx, by := t.Context(), auth.Principal{Kind: auth.Admin, Name: "server-1", Actor: "spiffe://naru.test/server/server-1"}
 	for _, key := range []string{"first", "second"} {
-		chain, err := w.Service.LetIn(ctx, "kim", []byte(key))
+		chain, err := w.Service.LetIn(ctx, by, "kim", []byte(key))
 		if err != nil || string(chain[1]) != key {
 			t.Fatalf("%q, %v", chain, err)
 		}

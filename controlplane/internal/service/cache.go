@@ -10,7 +10,7 @@ import (
 const maxCached = 4096
 
 // cache keeps what was looked up to know who calls, so that a call need not read the state for that. Before it gives anything
-// it looks whether its table changed: once a change is acknowledged, nothing that was read before it is given any more. What
+// it looks whether its tables changed: once a change is acknowledged, nothing that was read before it is given any more. What
 // it gives is shared and read-only. Safe for concurrent use.
 type cache[M any] struct {
 	watch *state.Watch
@@ -20,7 +20,9 @@ type cache[M any] struct {
 	age  uint64 // counts the times it was emptied
 }
 
-func newCache[M any](r Reader, topic string) *cache[M] { return &cache[M]{watch: r.Watch(topic)} }
+func newCache[M any](r Reader, topics ...string) *cache[M] {
+	return &cache[M]{watch: r.Watch(topics...)}
+}
 
 // get returns what is kept under a key. age is for put.
 func (c *cache[M]) get(key string) (m *M, age uint64) {
@@ -35,7 +37,7 @@ func (c *cache[M]) get(key string) (m *M, age uint64) {
 	return c.kept[key], c.age
 }
 
-// put keeps what was read after get gave its age, unless the table was seen to change meanwhile.
+// put keeps what was read after get gave its age, unless a table was seen to change meanwhile.
 func (c *cache[M]) put(key string, m *M, age uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

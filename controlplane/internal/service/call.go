@@ -17,6 +17,10 @@ type Call struct {
 	LastEventID string
 	// Stale lets a read be answered from what this server has, without asking the leader.
 	Stale bool
+	// Method is what is called: /naru.api.v1.VMService/CreateVM. Without one nothing is permitted.
+	Method string
+	// Asked notes whether the decision about an object was asked for; nil where nobody wants to know.
+	Asked *Asked
 	// ViaZoneID is the zone at whose edge the call was made; empty in the control network.
 	ViaZoneID string
 	// TraceID follows the request through every log.

@@ -36,7 +36,7 @@ func (s clusterService) WatchClusters(r *apiv1.WatchClustersRequest, stream grpc
 
 func (s clusterService) CreateCluster(ctx context.Context, r *apiv1.CreateClusterRequest) (*apiv1.CreateClusterResponse, error) {
 	result, err := s.clusters.create(ctx, r, r.GetCluster(), func(tx *state.Tx, c *apiv1.Cluster) (state.Scope, error) {
-		z, err := s.zones.within(tx, c.GetZone(), nil)
+		z, err := s.zones.find(ctx, tx, c.GetZone(), place{})
 		if err != nil {
 			return nil, inField(err, "zone")
 		}

@@ -96,6 +96,9 @@ func (s groupService) AddGroupMember(ctx context.Context, r *apiv1.AddGroupMembe
 		if err != nil {
 			return nil, err
 		}
+		if err := s.mayGiveAll(ctx, tx, state.Scope{"group_id": group.GetId()}); err != nil {
+			return nil, err
+		}
 		c.Body = &commandv1.Command_AddGroupMember{AddGroupMember: &commandv1.AddGroupMember{GroupId: group.GetId(), UserId: user.GetId()}}
 		return nil, nil
 	})

@@ -38,7 +38,7 @@ func (s hostService) WatchHosts(r *apiv1.WatchHostsRequest, stream grpc.ServerSt
 
 func (s hostService) CreateHost(ctx context.Context, r *apiv1.CreateHostRequest) (*apiv1.CreateHostResponse, error) {
 	result, err := s.hosts.create(ctx, r, r.GetHost(), func(tx *state.Tx, h *apiv1.Host) (state.Scope, error) {
-		z, err := s.zones.within(tx, h.GetZone(), nil)
+		z, err := s.zones.find(ctx, tx, h.GetZone(), place{})
 		if err != nil {
 			return nil, inField(err, "zone")
 		}
@@ -112,7 +112,11 @@ func (s hostService) TopHosts(ctx context.Context, r *apiv1.TopHostsRequest) (*a
 		if err != nil {
 			return err
 		}
-		for h, err := range tx.Hosts.All(scope) {
+		table, err := s.hosts.narrowed(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for h, err := range table.All(scope) {
 			if err != nil {
 				return err
 			}

@@ -56,9 +56,12 @@ func (s zoneService) ListJoinRequests(ctx context.Context, r *apiv1.ListJoinRequ
 	out := &apiv1.ListJoinRequestsResponse{}
 	err := s.read(ctx, func(tx *state.Tx) error {
 		out.Reset()
+		if _, err := s.zones.narrowed(ctx, tx); err != nil {
+			return err
+		}
 		zoneID := ""
 		if r.GetZone() != "" {
-			zone, err := s.zones.within(tx, r.GetZone(), nil)
+			zone, err := s.zones.find(ctx, tx, r.GetZone(), place{})
 			if err != nil {
 				return err
 			}
@@ -72,7 +75,10 @@ func (s zoneService) ListJoinRequests(ctx context.Context, r *apiv1.ListJoinRequ
 			if m.GetRevoked() {
 				continue
 			}
-			zone, err := s.zones.within(tx, m.GetZoneId(), nil)
+			zone, err := s.zones.find(ctx, tx, m.GetZoneId(), place{})
+			if problem.Is(err, problem.NotFound) || problem.Is(err, problem.Forbidden) {
+				continue // another's
+			}
 			if err != nil {
 				return err
 			}
@@ -94,7 +100,7 @@ func (s zoneService) AcceptAgent(ctx context.Context, r *apiv1.AcceptAgentReques
 	const kind = "zone.accept"
 	var target *apiv1.Reference
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
-		zone, err := s.zones.within(tx, r.GetZone(), nil)
+		zone, err := s.zones.find(ctx, tx, r.GetZone(), place{})
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +133,7 @@ func (s zoneService) RevokeZone(ctx context.Context, r *apiv1.RevokeZoneRequest)
 	const kind = "zone.revoke"
 	var target *apiv1.Reference
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
-		zone, err := s.zones.within(tx, r.GetZone(), nil)
+		zone, err := s.zones.find(ctx, tx, r.GetZone(), place{})
 		if err != nil {
 			return nil, err
 		}

@@ -24,7 +24,12 @@ type noun[M state.Noun] struct {
 	table func(*state.Tx) state.Table[M]
 	// The columns that say whose and where a noun is; empty where it is nobody's, or nowhere. A column of ids ends in _id,
 	// the others hold names.
-	project, zone, cluster string
+	project, organization, zone, cluster string
+	// own is the column that says which user's own it is; empty where it is nobody's. parent is the column that says under which
+	// organization a new one lies, where the column of organizations names itself.
+	own, parent string
+	// columns, where set, says what columns hold that are no fields.
+	columns func(m M, column string) (value string, ok bool)
 	// wrap makes the message of a watch; feed follows the changes. Both are nil where there is no watch.
 	wrap func(apiv1.WatchType_Value, string, M) proto.Message
 	feed *feed[M]
@@ -43,13 +48,13 @@ func (n noun[M]) where(m M) place {
 		if column == "" {
 			return ""
 		}
-		return m.ProtoReflect().Get(fieldOf(m, protoreflect.Name(column))).String()
+		return n.value(m, column)
 	}
-	return place{project: read(n.project), zone: read(n.zone), cluster: read(n.cluster)}
+	return place{project: read(n.project), zone: read(n.zone), cluster: read(n.cluster), organization: read(n.organization)}
 }
 
 // place is what a request says of whose and where a noun is; each an id, a name, or empty.
-type place struct{ project, zone, cluster string }
+type place struct{ project, zone, cluster, organization string }
 
 // listRequest is what all requests for lists have.
 type listRequest interface {
@@ -66,7 +71,15 @@ func (n noun[M]) list(ctx context.Context, r listRequest, at place) (items []M, 
 		if err != nil {
 			return err
 		}
-		items, next, err = n.table(tx).List(state.Query{
+		table, err := n.narrowed(ctx, tx)
+		if err != nil {
+			return err
+		}
+		without, err := n.withheld(ctx, scope)
+		if err != nil {
+			return err
+		}
+		items, next, err = table.Without(without...).List(state.Query{
 			Filter: r.GetFilter(), OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
 		})
 		return err
@@ -83,22 +96,36 @@ func (n noun[M]) get(ctx context.Context, name string, at place) (m M, err error
 	return m, err
 }
 
-// find returns one noun by id or name, on a snapshot. What is out of the caller's scope is not there.
+// find returns one noun by id or name, on a snapshot. What is out of the caller's reach is not there; what they may see, but
+// not do to it what the call does, is refused.
 func (n noun[M]) find(ctx context.Context, tx *state.Tx, name string, at place) (M, error) {
+	var none M
 	scope, err := n.scope(ctx, tx, at)
 	if err != nil {
-		var none M
 		return none, err
 	}
-	return n.within(tx, name, scope)
+	table, err := n.narrowed(ctx, tx)
+	if err != nil {
+		return none, err
+	}
+	m, err := n.found(table, name, scope)
+	if problem.Is(err, problem.NotFound) {
+		return none, n.refusal(ctx, tx, name, scope, err)
+	}
+	return m, err
 }
 
-// within returns one noun by id or name within a scope that is known.
+// within returns one noun by id or name within a scope that is known, whoever asks: what somebody refers to who may read it
+// anyhow, or what is checked otherwise.
 func (n noun[M]) within(tx *state.Tx, name string, scope state.Scope) (M, error) {
-	m, err := n.lookUp(tx, name, scope)
+	return n.found(n.table(tx), name, scope)
+}
+
+func (n noun[M]) found(table state.Table[M], name string, scope state.Scope) (M, error) {
+	m, err := lookUp(table, name, scope)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		return m, problem.Newf(problem.NotFound, "naru "+n.kind+" list shows which there are.", "there is no %s %s", n.word(), name)
+		return m, n.notThere(name)
 	case errors.Is(err, state.ErrAmbiguous):
 		return m, problem.Newf(problem.Invalid, "Say which: "+n.places()+", or the id.", "there is more than one %s named %s", n.word(), name)
 	}
@@ -106,13 +133,13 @@ func (n noun[M]) within(tx *state.Tx, name string, scope state.Scope) (M, error)
 }
 
 // lookUp finds by name first what looks like one: names begin with a letter, and ids, UUIDs of this age, with a digit.
-func (n noun[M]) lookUp(tx *state.Tx, name string, scope state.Scope) (M, error) {
+func lookUp[M state.Noun](table state.Table[M], name string, scope state.Scope) (M, error) {
 	if name != "" && name[0] >= 'a' && name[0] <= 'z' {
-		if m, err := n.table(tx).ByName(name, scope); !errors.Is(err, state.ErrNotFound) {
+		if m, err := table.ByName(name, scope); !errors.Is(err, state.ErrNotFound) {
 			return m, err
 		}
 	}
-	return n.table(tx).Find(name, scope)
+	return table.Find(name, scope)
 }
 
 // word is what people call the noun.
@@ -146,32 +173,40 @@ func (n noun[M]) places() string {
 	return strings.Join(out, ", ")
 }
 
-// scope narrows a query to the caller's own and to the place asked for. It is resolved before the query, never row by row.
+// scope narrows a query to the place asked for. A project or a zone that the caller's reach does not touch is not there. What
+// the reach leaves out, narrowed does; both are resolved before the query, never row by row.
 func (n noun[M]) scope(ctx context.Context, tx *state.Tx, at place) (state.Scope, error) {
 	out := state.Scope{}
-	principal := callOf(ctx).Principal
-	if n.project != "" && !principal.Scope().Everything() {
-		if principal.ProjectID == "" || principal.Project == "" {
-			return nil, problem.New(problem.Forbidden, principal.Name+" is in no project", "Ask an administrator.")
-		}
-		out[n.project] = pick(n.project, principal.ProjectID, principal.Project)
+	reach, err := n.reach(ctx, tx, n.permission(ctx))
+	if err != nil {
+		return nil, err
 	}
 	if at.project != "" && n.project != "" {
-		p, err := n.projects.find(ctx, tx, at.project, place{})
+		p, err := n.projects.within(tx, at.project, nil)
 		if err != nil {
 			return nil, err
+		}
+		if !touches(reach, p.GetId(), "") {
+			return nil, n.projects.notThere(at.project)
 		}
 		out[n.project] = pick(n.project, p.GetId(), p.GetName())
 	}
 	if at.zone != "" && n.zone != "" {
-		z, err := n.zones.find(ctx, tx, at.zone, place{})
+		z, err := n.zones.within(tx, at.zone, nil)
 		if err != nil {
 			return nil, err
+		}
+		if !touches(reach, "", z.GetId()) {
+			return nil, n.zones.notThere(at.zone)
 		}
 		out[n.zone] = pick(n.zone, z.GetId(), z.GetName())
 	}
 	if at.cluster != "" && n.cluster != "" {
-		c, err := n.clusters.find(ctx, tx, at.cluster, place{zone: at.zone})
+		in := state.Scope{}
+		if zone := out[n.zone]; zone != "" {
+			in["zone_id"] = zone
+		}
+		c, err := n.clusters.within(tx, at.cluster, in)
 		if err != nil {
 			return nil, err
 		}
@@ -212,6 +247,9 @@ func (n noun[M]) createBy(decide decider, ctx context.Context, req proto.Message
 		if err != nil {
 			return nil, err
 		}
+		if err := n.mayMake(ctx, tx, m); err != nil {
+			return nil, err
+		}
 		return nil, n.nameIsFree(tx, m, scope)
 	}, func(ctx context.Context, c *commandv1.Command) error {
 		if err := settle(ctx, m); err != nil {
@@ -224,7 +262,11 @@ func (n noun[M]) createBy(decide decider, ctx context.Context, req proto.Message
 
 // nameIsFree refuses a name that is taken, before the state machine does, so that it need not be asked.
 func (n noun[M]) nameIsFree(tx *state.Tx, m M, scope state.Scope) error {
-	name := m.ProtoReflect().Get(fieldOf(m, "name")).String()
+	field := fieldOf(m, "name")
+	if field == nil {
+		return nil
+	}
+	name := m.ProtoReflect().Get(field).String()
 	_, err := n.table(tx).ByName(name, scope)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
@@ -277,6 +319,9 @@ func (n noun[M]) update(ctx context.Context, req proto.Message, sent M, mask *fi
 			if err := prepare(tx, changed); err != nil {
 				return nil, err
 			}
+		}
+		if err := n.mayMove(ctx, tx, stored, changed); err != nil {
+			return nil, err
 		}
 		body(c, changed, stored.GetRevision())
 		return nil, nil

@@ -41,6 +41,7 @@ func (s *Service) answered(ctx context.Context, tx *state.Tx, req proto.Message)
 		return nil, problem.Newf(problem.IdempotencyMismatch, "Send the same request again, or another key.",
 			"the Idempotency-Key %s came with another request before", key.GetKey())
 	}
+	callOf(ctx).Asked.note() // then, and it is the same caller's
 	return o.Result, nil
 }
 

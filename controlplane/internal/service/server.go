@@ -136,6 +136,9 @@ func (s serverService) DeleteServer(ctx context.Context, r *apiv1.DeleteServerRe
 
 // CreateServerToken makes a token with which one server may join. A repetition makes another one, which does no harm.
 func (s serverService) CreateServerToken(ctx context.Context, r *apiv1.CreateServerTokenRequest) (*apiv1.CreateServerTokenResponse, error) {
+	if err := s.everywhere(ctx); err != nil {
+		return nil, err
+	}
 	text, expires, err := s.newJoinToken(ctx, "server", "", r.GetLifetimeSeconds())
 	return &apiv1.CreateServerTokenResponse{Token: text, ExpiresAt: expires}, err
 }
@@ -144,6 +147,9 @@ func (s serverService) CreateServerToken(ctx context.Context, r *apiv1.CreateSer
 // this server has. Only of the first can it be said that zones need no longer keep what it has.
 func (s serverService) BackUp(r *apiv1.BackUpRequest, stream grpc.ServerStreamingServer[apiv1.BackUpResponse]) error {
 	ctx := stream.Context()
+	if err := s.everywhere(ctx); err != nil {
+		return err
+	}
 	if !callOf(ctx).Stale {
 		id := newID()
 		_, err := s.propose(ctx, nil, func(c *commandv1.Command) {
@@ -169,6 +175,9 @@ func (s serverService) BackUp(r *apiv1.BackUpRequest, stream grpc.ServerStreamin
 
 // ConfirmBackUp notes that the newest backup lies whole where it was written.
 func (s serverService) ConfirmBackUp(ctx context.Context, r *apiv1.ConfirmBackUpRequest) (*apiv1.ConfirmBackUpResponse, error) {
+	if err := s.everywhere(ctx); err != nil {
+		return nil, err
+	}
 	_, err := s.propose(ctx, r, func(c *commandv1.Command) {
 		c.Body = &commandv1.Command_ConfirmBackup{ConfirmBackup: &commandv1.Backup{Id: r.GetBackup()}}
 	})

@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -110,24 +111,32 @@ type Service struct {
 	organizations  noun[*apiv1.Organization]
 	users          noun[*apiv1.User]
 	groups         noun[*apiv1.Group]
+	roles          noun[*apiv1.Role]
+	roleBindings   noun[*apiv1.RoleBinding]
 
 	refusals refusals
 
 	tokens *cache[apiv1.AccessToken]   // by id
 	people *cache[apiv1.Administrator] // by name
+	// zoneBooks keeps one, rights those of who asked, by who asks and where.
+	zoneBooks *cache[zoneBook]
+	rights    *cache[rights.Rights]
+	// changed tells watches that rights may have changed.
+	changed *changes
 }
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c, tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators")}
-	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
+	s := &Service{Config: c, tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators"),
+		zoneBooks: newCache[zoneBook](c.Reader, "zones"), rights: newCache[rights.Rights](c.Reader, rightsTopics...), changed: newChanges()}
+	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", zone: "name", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
 	s.clusters = noun[*apiv1.Cluster]{Service: s, kind: "cluster", topic: "clusters", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Cluster] { return tx.Clusters }}.watched(clusterChange)
 	s.hosts = noun[*apiv1.Host]{Service: s, kind: "host", topic: "hosts", zone: "zone_id", cluster: "cluster_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Host] { return tx.Hosts }}.watched(hostChange)
 	s.flavors = noun[*apiv1.Flavor]{Service: s, kind: "flavor", topic: "flavors", table: func(tx *state.Tx) state.Table[*apiv1.Flavor] { return tx.Flavors }}.watched(flavorChange)
 	s.images = noun[*apiv1.Image]{Service: s, kind: "image", topic: "images", table: func(tx *state.Tx) state.Table[*apiv1.Image] { return tx.Images }}.watched(imageChange)
-	s.projects = noun[*apiv1.Project]{Service: s, kind: "project", topic: "projects", project: "name",
+	s.projects = noun[*apiv1.Project]{Service: s, kind: "project", topic: "projects", project: "name", organization: "organization",
 		table: func(tx *state.Tx) state.Table[*apiv1.Project] { return tx.Projects }}.watched(projectChange)
 	s.brokers = noun[*apiv1.Broker]{Service: s, kind: "broker", topic: "brokers", table: func(tx *state.Tx) state.Table[*apiv1.Broker] { return tx.Brokers }}.watched(brokerChange)
 	s.vms = noun[*apiv1.VM]{Service: s, kind: "vm", topic: "vms", project: "project_id", zone: "zone_id",
@@ -137,12 +146,17 @@ func New(c Config) *Service {
 	s.events = noun[*apiv1.Event]{Service: s, kind: "event", topic: "events", project: "project", zone: "zone",
 		table: func(tx *state.Tx) state.Table[*apiv1.Event] { return tx.Events }}.watched(eventChange)
 	s.servers = noun[*apiv1.Server]{Service: s, kind: "server", table: func(tx *state.Tx) state.Table[*apiv1.Server] { return tx.Servers }}
-	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
+	s.accessTokens = noun[*apiv1.AccessToken]{Service: s, kind: "token", project: "project_id", table: func(tx *state.Tx) state.Table[*apiv1.AccessToken] { return tx.AccessTokens }}
 	s.administrators = noun[*apiv1.Administrator]{Service: s, kind: "admin", table: func(tx *state.Tx) state.Table[*apiv1.Administrator] { return tx.Administrators }}
-	s.organizations = noun[*apiv1.Organization]{Service: s, kind: "organization", topic: "organizations",
+	s.organizations = noun[*apiv1.Organization]{Service: s, kind: "organization", topic: "organizations", organization: "name", parent: "parent",
 		table: func(tx *state.Tx) state.Table[*apiv1.Organization] { return tx.Organizations }}.watched(organizationChange)
-	s.users = noun[*apiv1.User]{Service: s, kind: "user", topic: "users", table: func(tx *state.Tx) state.Table[*apiv1.User] { return tx.Users }}.watched(userChange)
+	s.users = noun[*apiv1.User]{Service: s, kind: "user", topic: "users", organization: "organization_id", own: "id",
+		table: func(tx *state.Tx) state.Table[*apiv1.User] { return tx.Users }}.watched(userChange)
 	s.groups = noun[*apiv1.Group]{Service: s, kind: "group", topic: "groups", table: func(tx *state.Tx) state.Table[*apiv1.Group] { return tx.Groups }}.watched(groupChange)
+	s.roles = noun[*apiv1.Role]{Service: s, kind: "role", topic: "roles", table: func(tx *state.Tx) state.Table[*apiv1.Role] { return tx.Roles }}.watched(roleChange)
+	s.roleBindings = noun[*apiv1.RoleBinding]{Service: s, kind: "role-binding", topic: "role_bindings", project: "project_id", organization: "organization_id",
+		zone: "zone_id", own: "user_id", columns: placeOfBinding,
+		table: func(tx *state.Tx) state.Table[*apiv1.RoleBinding] { return tx.RoleBindings }}.watched(bindingChange)
 	return s
 }
 
@@ -161,4 +175,6 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterServerServiceServer(r, serverService{Service: s})
 	apiv1.RegisterAccessTokenServiceServer(r, accessTokenService{Service: s})
 	apiv1.RegisterAdministratorServiceServer(r, administratorService{Service: s})
+	apiv1.RegisterRoleServiceServer(r, roleService{Service: s})
+	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
 }

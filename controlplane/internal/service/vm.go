@@ -94,15 +94,15 @@ func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*
 	if err != nil {
 		return nil, inField(err, "project")
 	}
-	flavor, err := s.flavors.within(tx, vm.GetFlavor(), nil)
+	flavor, err := s.flavors.find(ctx, tx, vm.GetFlavor(), place{})
 	if err != nil {
 		return nil, inField(err, "flavor")
 	}
-	image, err := s.images.within(tx, vm.GetImage(), nil)
+	image, err := s.images.find(ctx, tx, vm.GetImage(), place{})
 	if err != nil {
 		return nil, inField(err, "image")
 	}
-	zone, err := s.zones.within(tx, vm.GetZone(), nil)
+	zone, err := s.zones.find(ctx, tx, vm.GetZone(), place{})
 	if err != nil {
 		return nil, inField(err, "zone")
 	}
@@ -385,7 +385,11 @@ func (s vmService) TopVMs(ctx context.Context, r *apiv1.TopVMsRequest) (*apiv1.T
 			return err
 		}
 		mine = nil
-		for vm, err := range tx.VMs.All(scope) {
+		table, err := s.vms.narrowed(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for vm, err := range table.All(scope) {
 			if err != nil {
 				return err
 			}

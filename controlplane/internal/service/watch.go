@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,10 +24,11 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, run := range []func(context.Context){
 		s.zones.feed.run, s.clusters.feed.run, s.hosts.feed.run, s.flavors.feed.run, s.images.feed.run,
 		s.projects.feed.run, s.brokers.feed.run, s.vms.feed.run, s.operations.feed.run, s.events.feed.run,
-		s.organizations.feed.run, s.users.feed.run, s.groups.feed.run,
+		s.organizations.feed.run, s.users.feed.run, s.groups.feed.run, s.roles.feed.run, s.roleBindings.feed.run,
 	} {
 		feeds.Go(func() { run(ctx) })
 	}
+	feeds.Go(func() { s.followRights(ctx) })
 	feeds.Wait()
 	return ctx.Err()
 }
@@ -43,6 +45,8 @@ type watcher[M state.Noun] struct {
 	stream grpc.ServerStream
 	scope  state.Scope
 	at     place
+	// bounds are what of the table is in the caller's reach; nil leaves nothing out.
+	bounds *[]state.Bound
 	filter string
 	match  func(M) bool
 	epoch  uint64
@@ -88,7 +92,14 @@ func (w *watcher[M]) begin(ctx context.Context, after string, at place) error {
 		if w.scope, err = w.noun.scope(ctx, tx, at); err != nil {
 			return err
 		}
-		w.match, err = w.noun.table(tx).Matcher(w.filter)
+		if w.bounds, err = w.noun.boundsNow(ctx, tx); err != nil {
+			return err
+		}
+		without, err := w.noun.withheld(ctx, w.scope)
+		if err != nil {
+			return err
+		}
+		w.match, err = w.noun.table(tx).Without(without...).Matcher(w.filter)
 		return err
 	})
 	if err != nil {
@@ -135,7 +146,11 @@ func (w *watcher[M]) list(ctx context.Context, send bool) error {
 	for {
 		var items []M
 		err := w.noun.view(ctx, func(tx *state.Tx) (err error) {
-			items, q.PageToken, err = w.noun.table(tx).List(q)
+			table := w.noun.table(tx)
+			if w.bounds != nil {
+				table = table.Within(*w.bounds)
+			}
+			items, q.PageToken, err = table.List(q)
 			return err
 		})
 		if err != nil {
@@ -162,6 +177,10 @@ func (w *watcher[M]) list(ctx context.Context, send bool) error {
 func (w *watcher[M]) follow(ctx context.Context) error {
 	tick := time.NewTicker(bookmarkTime)
 	defer tick.Stop()
+	changed := w.noun.changed.next()
+	if err := w.judge(ctx); err != nil { // what changed since it began
+		return err
+	}
 	for due := false; ; {
 		g, err := w.look(ctx)
 		if err != nil {
@@ -186,6 +205,11 @@ func (w *watcher[M]) follow(ctx context.Context) error {
 		case <-g.wake:
 		case <-tick.C:
 			due = true
+		case <-changed:
+			changed = w.noun.changed.next()
+			if err := w.judge(ctx); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -218,7 +242,7 @@ func (w *watcher[M]) look(ctx context.Context) (glance[M], error) {
 
 // tell sends one change if it is the reader's.
 func (w *watcher[M]) tell(e entry[M]) error {
-	if !e.at.within(w.at) {
+	if !e.at.within(w.at) || w.bounds != nil && !w.noun.holds(*w.bounds, e) {
 		return nil
 	}
 	if w.known == nil {
@@ -236,6 +260,58 @@ func (w *watcher[M]) tell(e entry[M]) error {
 		return w.stream.SendMsg(w.noun.wrap(apiv1.WatchType_DELETE, state.RevisionText(w.epoch, e.revision), e.noun))
 	}
 	return nil
+}
+
+// judge ends the watch where the caller's reach is no longer what it was: who has more sees it from the beginning, and who has
+// less nothing that they may not.
+func (w *watcher[M]) judge(ctx context.Context) error {
+	now, err := w.noun.boundsNow(ctx, nil)
+	switch {
+	case err != nil:
+		return err
+	case now == nil && w.bounds == nil:
+		return nil
+	case now != nil && w.bounds != nil && sameBounds(*now, *w.bounds):
+		return nil
+	case now != nil && len(*now) == 0:
+		r, err := w.noun.rightsOf(ctx, nil)
+		if err != nil {
+			return err
+		}
+		return r.Missing(method(ctx), "")
+	}
+	return problem.New(problem.Gone, "what you may see has changed", "List again, and watch from there.")
+}
+
+func sameBounds(a, b []state.Bound) bool {
+	return slices.EqualFunc(a, b, func(a, b state.Bound) bool {
+		return slices.EqualFunc(a, b, func(a, b state.In) bool { return a.Column == b.Column && slices.Equal(a.Values, b.Values) })
+	})
+}
+
+// boundsNow returns what of the table is in the caller's reach now.
+func (n noun[M]) boundsNow(ctx context.Context, tx *state.Tx) (*[]state.Bound, error) {
+	permission := n.permission(ctx)
+	reach, err := n.reach(ctx, tx, permission)
+	if err != nil {
+		return nil, err
+	}
+	return n.bounds(ctx, reach, permission), nil
+}
+
+// holds reports whether a change is in the caller's reach.
+func (n noun[M]) holds(bounds []state.Bound, e entry[M]) bool {
+	return state.Holds(bounds, func(column string) string {
+		switch column {
+		case n.project:
+			return e.at.project
+		case n.zone:
+			return e.at.zone
+		case n.organization:
+			return e.at.organization
+		}
+		return n.value(e.noun, column)
+	})
 }
 
 func (w *watcher[M]) bookmark() error {

@@ -99,7 +99,7 @@ func (s zoneService) LiftQuarantine(ctx context.Context, r *apiv1.LiftQuarantine
 
 func (s zoneService) judge(ctx context.Context, req proto.Message, zone string, body func(*commandv1.Command, string)) (*apiv1.Zone, error) {
 	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
-		m, err := s.zones.within(tx, zone, nil)
+		m, err := s.zones.find(ctx, tx, zone, place{})
 		if err != nil {
 			return nil, err
 		}

@@ -24,6 +24,16 @@ func (t Table[M]) Within(bounds []Bound) Table[M] {
 	return Table[M]{t.tx, &narrowed}
 }
 
+// Without hides columns from filters and orders, as if they did not exist.
+func (t Table[M]) Without(columns ...string) Table[M] {
+	if len(columns) == 0 {
+		return t
+	}
+	narrowed := *t.spec
+	narrowed.without = columns
+	return Table[M]{t.tx, &narrowed}
+}
+
 // withinSQL is the bounds as one condition. Its text depends on the columns only, so that statements are few.
 func (t Table[M]) withinSQL() (condition string, args []any, err error) {
 	var any []string

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,13 +106,13 @@ func (s *spec[M]) filterColumn(name string) (column[M], bool) {
 		return s.idColumn(), true
 	}
 	c, ok := s.column(name)
-	return c, ok && !c.hidden
+	return c, ok && !c.hidden && !slices.Contains(s.without, name)
 }
 
 func (s *spec[M]) filterColumns() []string {
 	names := []string{"id"}
 	for _, c := range s.columns {
-		if !c.hidden {
+		if !c.hidden && !slices.Contains(s.without, c.name) {
 			names = append(names, c.name)
 		}
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -128,7 +129,7 @@ func (s *spec[M]) parseOrder(by string) (order[M], error) {
 	case by != "":
 	case s.usual != "":
 		by = s.usual
-	case s.named:
+	case s.named && !slices.Contains(s.without, "name"):
 		by = "name"
 	default:
 		by = "id"

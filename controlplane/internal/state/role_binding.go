@@ -41,7 +41,7 @@ func roleBindings() *spec[*apiv1.RoleBinding] {
 			text("organization_id", placed(apiv1.RoleBinding_ORGANIZATION, id)).asFixed().asHidden(),
 			text("zone_id", placed(apiv1.RoleBinding_ZONE, id)).asFixed().asHidden(),
 		},
-		further: []string{"(user_id)", "(group_id)", "(role_id)", "(place_id)"},
+		further: []string{"(user_id)", "(group_id)", "(role_id)", "(place_id)", "(expires_at)"},
 	}
 }
 
@@ -83,4 +83,13 @@ func (tx *Tx) Administered(roleID string, at *timestamppb.Timestamp, withoutBind
 		return nil
 	}, roleID, Micros(at), withoutBinding, withoutUser, without.GroupID, without.UserID)
 	return found, err
+}
+
+// RoleBindingsEnded reports whether a binding ended after one time and up to another.
+func (tx *Tx) RoleBindingsEnded(after, upTo *timestamppb.Timestamp) (some bool, err error) {
+	err = tx.query("SELECT 1 FROM role_bindings WHERE expires_at>? AND expires_at<=? ORDER BY id LIMIT 1", func(*sqlite.Stmt) error {
+		some = true
+		return nil
+	}, Micros(after), Micros(upTo))
+	return some, err
 }

@@ -49,6 +49,8 @@ type spec[M Noun] struct {
 	underive func(M)
 	// bounds, where set, are what Within narrows to.
 	bounds *[]Bound
+	// without are columns that Without has hidden.
+	without []string
 
 	text sqlText
 }

@@ -56,6 +56,8 @@ func (everybody) Authenticate(_ context.Context, c auth.Credentials) (auth.Princ
 	switch words := strings.Fields(strings.TrimPrefix(c.Authorization, "Bearer ")); {
 	case len(words) == 1:
 		return auth.Principal{Kind: auth.Admin, Name: words[0], Actor: "spiffe://naru.test/admin/" + words[0]}, nil
+	case len(words) == 4:
+		return auth.Principal{Kind: auth.User, Name: words[1], UserID: words[2], Actor: "user:" + words[1]}, nil
 	case len(words) == 3:
 		return auth.Principal{Kind: auth.AccessToken, Name: words[1], Actor: "token:" + words[1], Project: words[1], ProjectID: words[2]}, nil
 	}

@@ -24,7 +24,7 @@ func (w *World) Serve() (url string, ca []byte) {
 	own, ca := w.certificate()
 	server, err := api.New(api.Config{
 		Certificate: func() (*tls.Certificate, error) { return own, nil },
-		Register:    w.Service.Register, Who: everybody{}, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
+		Register:    w.Service.Register, Who: everybody{}, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		w.Fatal(err)

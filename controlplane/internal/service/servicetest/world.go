@@ -73,7 +73,7 @@ func New(t testing.TB) *World {
 	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
 	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
 	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w})
-	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
+	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,84 @@
+package servicetest
+
+import (
+	"context"
+
+	"github.com/naru-project/naru/controlplane/internal/rights"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// Roles makes the roles that come with Naru, as the leader does.
+func (w *World) Roles() {
+	w.Helper()
+	set := &commandv1.SetBuiltInRoles{Edition: rights.Edition, Roles: rights.BuiltIn()}
+	for _, r := range set.GetRoles() {
+		r.Id = "r-" + r.GetName()
+	}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_SetBuiltInRoles{SetBuiltInRoles: set}})
+}
+
+// User makes a user of the first organization.
+func (w *World) User(name string, kind apiv1.User_Kind) *apiv1.User {
+	w.Helper()
+	var home *apiv1.Organization
+	w.look(func(tx *state.Tx) (err error) {
+		home, err = tx.Organizations.ByName("default", nil)
+		return err
+	})
+	u := &apiv1.User{Id: "u-" + name, Name: name, Kind: kind, Organization: home.GetName(), OrganizationId: home.GetId()}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: u}}})
+	return u
+}
+
+// Bind gives a user a role in a place, by name.
+func (w *World) Bind(id, role string, user *apiv1.User, scope apiv1.RoleBinding_Scope, place string) {
+	w.Helper()
+	b := &apiv1.RoleBinding{Id: id, User: user.GetName(), UserId: user.GetId(), Scope: scope, Place: place}
+	w.look(func(tx *state.Tx) error {
+		r, err := tx.Roles.ByName(role, nil)
+		if err != nil {
+			return err
+		}
+		b.Role, b.RoleId = r.GetName(), r.GetId()
+		switch scope {
+		case apiv1.RoleBinding_ORGANIZATION:
+			m, err := tx.Organizations.ByName(place, nil)
+			b.PlaceId = m.GetId()
+			return err
+		case apiv1.RoleBinding_PROJECT:
+			m, err := tx.Projects.ByName(place, nil)
+			b.PlaceId = m.GetId()
+			return err
+		case apiv1.RoleBinding_ZONE:
+			m, err := tx.Zones.ByName(place, nil)
+			b.PlaceId = m.GetId()
+			return err
+		}
+		return nil
+	})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateRoleBinding{CreateRoleBinding: &commandv1.CreateRoleBinding{RoleBinding: b}}})
+}
+
+// Unbind takes a role away.
+func (w *World) Unbind(id string) {
+	w.Helper()
+	w.Do(&commandv1.Command{Body: &commandv1.Command_DeleteRoleBinding{DeleteRoleBinding: &commandv1.DeleteNoun{Id: id}}})
+}
+
+// As calls as a user.
+func (w *World) As(user *apiv1.User) *client.Services {
+	return client.NewServices(as{w.API.Local(), AsUser(user)})
+}
+
+// AsUser is what a call says (as authorization) that a user makes.
+func AsUser(user *apiv1.User) string { return "user " + user.GetName() + " " + user.GetId() + " ." }
+
+func (w *World) look(fn func(*state.Tx) error) {
+	w.Helper()
+	if err := w.DB.View(context.Background(), fn); err != nil {
+		w.Fatal(err)
+	}
+}
