@@ -171,6 +171,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 	root.AddCommand(
 		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.broker(), a.vm(),
 		a.operation(), a.event(), a.server(), a.administrator(), a.token(), a.whoami(), a.contexts(), a.version(),
+		a.request(), a.approve(), a.delegation(),
 	)
 	root.InitDefaultCompletionCmd("completion")
 	refuseUnknownVerbs(root)

@@ -221,13 +221,26 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 		}
 	}
 	d.Strength = origin.GetStrength()
+	fresh, err := c.steppedUp(origin)
+	if err != nil {
+		return nil, err
+	}
 	if err := request.Decide(m, request.Vote{
-		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: in.GetSteppedUp(),
+		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: fresh,
 		Openings: openings(in.GetOpenings()), Now: c.now,
 	}); err != nil {
 		return nil, err
 	}
 	return put(c.tx.Requests, m)
+}
+
+// steppedUp reports whether whoever acts has just proved again, in this session, who they are.
+func (c *command) steppedUp(origin *commandv1.Origin) (bool, error) {
+	s, err := c.tx.Sessions.Get(origin.GetSessionId())
+	if missing(err) {
+		return false, nil
+	}
+	return err == nil && s.GetUserId() == origin.GetActorId() && s.GetSteppedUpUntil() != nil && later(s.GetSteppedUpUntil(), c.now), err
 }
 
 // delegated refuses a decision in another's place for which no delegation holds now.

@@ -404,6 +404,28 @@ func TestAFileIsPartOfWhatIsSeenAndWhoAddsItHelpedWrite(t *testing.T) {
 	})
 }
 
+func TestAStepUpIsOfTheVerySessionAndFresh(t *testing.T) {
+	p := staffed(t)
+	p.draft("r", nil)
+	in := p.submission("r", "review")
+	in.GetSubmitRequest().GetRequest().GetStages()[0].StepUp = true
+	p.accept(in)
+	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	session := func(user string, until time.Duration) {
+		if err := p.db.Update(func(tx *state.Tx) error {
+			return tx.Sessions.Put(&apiv1.Session{Id: "s", UserId: "u-" + user, SecretHash: []byte{1}, SteppedUpUntil: timestamppb.New(p.now.Add(until))})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	session("cho", time.Hour)
+	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	session("bob", -time.Second)
+	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	session("bob", time.Hour)
+	p.accept(p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+}
+
 func TestPowerByRequestIsDoneWhenTheZoneSaysSo(t *testing.T) {
 	p := staffed(t)
 	p.accept(createVM(1))

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/panel"
 	"github.com/naru-project/naru/controlplane/internal/request"
@@ -100,7 +99,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		d := h.decision(me)
 		d.Id, d.Verdict, d.Comment, d.SeenHash = id, r.GetVerdict(), r.GetComment(), r.GetSeenHash()
 		in := &commandv1.DecideRequest{
-			RequestId: m.GetId(), Decision: d, SteppedUp: steppedUp(callOf(ctx).Principal), Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
+			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
 		}
 		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), time.Now()); err != nil {
 			return nil, err
@@ -110,8 +109,6 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 	})
 	return &apiv1.DecideRequestResponse{Request: s.answer(ctx, result, &err)}, err
 }
-
-func steppedUp(p auth.Principal) bool { return time.Now().Before(p.SteppedUpUntil) }
 
 // record is what the audit log says of a decision.
 func record(d *apiv1.Decision) string {

@@ -113,6 +113,8 @@ type Service struct {
 	groups         noun[*apiv1.Group]
 	roles          noun[*apiv1.Role]
 	roleBindings   noun[*apiv1.RoleBinding]
+	requests       noun[*apiv1.Request]
+	delegations    noun[*apiv1.Delegation]
 
 	refusals refusals
 
@@ -157,6 +159,10 @@ func New(c Config) *Service {
 	s.roleBindings = noun[*apiv1.RoleBinding]{Service: s, kind: "role-binding", topic: "role_bindings", project: "project_id", organization: "organization_id",
 		zone: "zone_id", own: "user_id", columns: placeOfBinding,
 		table: func(tx *state.Tx) state.Table[*apiv1.RoleBinding] { return tx.RoleBindings }}.watched(bindingChange)
+	s.requests = noun[*apiv1.Request]{Service: s, kind: "request", topic: "requests", project: "project_id", organization: "organization_id", zone: "zone_id", own: "requester_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Request] { return tx.Requests }}.watched(requestChange)
+	s.delegations = noun[*apiv1.Delegation]{Service: s, kind: "delegation", topic: "delegations", own: "from_user_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Delegation] { return tx.Delegations }}.watched(delegationChange)
 	return s
 }
 
@@ -177,4 +183,6 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterAdministratorServiceServer(r, administratorService{Service: s})
 	apiv1.RegisterRoleServiceServer(r, roleService{Service: s})
 	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
+	apiv1.RegisterRequestServiceServer(r, requestService{Service: s})
+	apiv1.RegisterDelegationServiceServer(r, delegationService{Service: s})
 }

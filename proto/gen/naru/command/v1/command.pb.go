@@ -6688,15 +6688,13 @@ type DecideRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Without time and hashes.
-	Decision *v1.Decision `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
-	// The session was stepped up.
-	SteppedUp bool                     `protobuf:"varint,3,opt,name=stepped_up,json=steppedUp,proto3" json:"stepped_up,omitempty"`
-	Openings  []*DecideRequest_Opening `protobuf:"bytes,4,rep,name=openings,proto3" json:"openings,omitempty"`
-	Reads     []*Read                  `protobuf:"bytes,5,rep,name=reads,proto3" json:"reads,omitempty"`
+	Decision *v1.Decision             `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	Openings []*DecideRequest_Opening `protobuf:"bytes,3,rep,name=openings,proto3" json:"openings,omitempty"`
+	Reads    []*Read                  `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
 	// Ids of groups in which the one whose place it is has to be.
-	GroupIds []string `protobuf:"bytes,6,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	GroupIds []string `protobuf:"bytes,5,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
 	// What was decided, for the audit log.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6743,13 +6741,6 @@ func (x *DecideRequest) GetDecision() *v1.Decision {
 		return x.Decision
 	}
 	return nil
-}
-
-func (x *DecideRequest) GetSteppedUp() bool {
-	if x != nil {
-		return x.SteppedUp
-	}
-	return false
 }
 
 func (x *DecideRequest) GetOpenings() []*DecideRequest_Opening {
@@ -8099,17 +8090,15 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
 	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb4\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x95\x03\n" +
 	"\rDecideRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
-	"\bdecision\x18\x02 \x01(\v2\x15.naru.api.v1.DecisionR\bdecision\x12\x1d\n" +
-	"\n" +
-	"stepped_up\x18\x03 \x01(\bR\tsteppedUp\x12B\n" +
-	"\bopenings\x18\x04 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
-	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
-	"\tgroup_ids\x18\x06 \x03(\tR\bgroupIds\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason\x1a\x8b\x01\n" +
+	"\bdecision\x18\x02 \x01(\v2\x15.naru.api.v1.DecisionR\bdecision\x12B\n" +
+	"\bopenings\x18\x03 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
+	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
+	"\tgroup_ids\x18\x05 \x03(\tR\bgroupIds\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a\x8b\x01\n" +
 	"\aOpening\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
 	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
