@@ -112,6 +112,11 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.AuditService_GetAuditCheckpoint_FullMethodName: nil, // needs one that was signed; see notInMatrix
 		apiv1.AuditService_ExportAudit_FullMethodName:        nil,
 
+		apiv1.RequestService_ListRequests_FullMethodName:        &apiv1.ListRequestsRequest{},
+		apiv1.RequestService_WatchRequests_FullMethodName:       &apiv1.WatchRequestsRequest{},
+		apiv1.DelegationService_ListDelegations_FullMethodName:  &apiv1.ListDelegationsRequest{},
+		apiv1.DelegationService_WatchDelegations_FullMethodName: &apiv1.WatchDelegationsRequest{},
+
 		apiv1.EventService_ListEvents_FullMethodName:  &apiv1.ListEventsRequest{},
 		apiv1.EventService_WatchEvents_FullMethodName: &apiv1.WatchEventsRequest{},
 
@@ -155,6 +160,34 @@ var notInMatrix = map[string]proto.Message{
 	apiv1.ZoneService_AcceptAgent_FullMethodName:    &apiv1.AcceptAgentRequest{Zone: "business", Agent: "a", Fingerprint: "SHA256:x"},
 	apiv1.ServerService_DeleteServer_FullMethodName: &apiv1.DeleteServerRequest{Server: "controlplane-1"},
 	apiv1.ZoneService_LiftQuarantine_FullMethodName: &apiv1.LiftQuarantineRequest{Zone: "business", Reason: "test"},
+}
+
+// ofUsers are requests that only users make: administrators by certificate and access tokens are refused, whatever they may do
+// else.
+var ofUsers = map[string]proto.Message{
+	apiv1.RequestService_GetRequest_FullMethodName:          &apiv1.GetRequestRequest{Request: "r-1"},
+	apiv1.RequestService_CreateRequest_FullMethodName:       &apiv1.CreateRequestRequest{Request: stopWeb()},
+	apiv1.RequestService_UpdateRequest_FullMethodName:       &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: "r-1", Title: "x"}, UpdateMask: mask("title")},
+	apiv1.RequestService_DeleteRequest_FullMethodName:       &apiv1.DeleteRequestRequest{Request: "r-1"},
+	apiv1.RequestService_SubmitRequest_FullMethodName:       &apiv1.SubmitRequestRequest{Request: "r-1"},
+	apiv1.RequestService_WithdrawRequest_FullMethodName:     &apiv1.WithdrawRequestRequest{Request: "r-1"},
+	apiv1.RequestService_DecideRequest_FullMethodName:       &apiv1.DecideRequestRequest{Request: "r-1", Verdict: apiv1.Decision_APPROVE, SeenHash: make([]byte, 32)},
+	apiv1.RequestService_CommentRequest_FullMethodName:      &apiv1.CommentRequestRequest{Request: "r-1", Text: "x"},
+	apiv1.RequestService_AttachToRequest_FullMethodName:     &apiv1.AttachToRequestRequest{Request: "r-1", File: "x", Content: []byte("x")},
+	apiv1.RequestService_CopyRequest_FullMethodName:         &apiv1.CopyRequestRequest{Request: "r-1"},
+	apiv1.RequestService_RetryRequest_FullMethodName:        &apiv1.RetryRequestRequest{Request: "r-1"},
+	apiv1.RequestService_ListComments_FullMethodName:        &apiv1.ListCommentsRequest{Request: "r-1"},
+	apiv1.RequestService_GetAttachment_FullMethodName:       &apiv1.GetAttachmentRequest{Request: "r-1", Comment: "c"},
+	apiv1.RequestService_PreviewRequest_FullMethodName:      &apiv1.PreviewRequestRequest{Request: stopWeb()},
+	apiv1.RequestService_ListApprovals_FullMethodName:       &apiv1.ListApprovalsRequest{},
+	apiv1.DelegationService_GetDelegation_FullMethodName:    &apiv1.GetDelegationRequest{Delegation: "d"},
+	apiv1.DelegationService_CreateDelegation_FullMethodName: &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{ToUser: "choi", EndsAt: &timestamppb.Timestamp{Seconds: 4e9}}},
+	apiv1.DelegationService_DeleteDelegation_FullMethodName: &apiv1.DeleteDelegationRequest{Delegation: "d"},
+}
+
+func stopWeb() *apiv1.Request {
+	return &apiv1.Request{Project: "web", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{
+		Power: &apiv1.PowerVM{Vm: "web-1", Verb: apiv1.PowerVM_STOP}}}}
 }
 
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
@@ -280,6 +313,18 @@ func TestP14OneTenantNeverSeesAnother(t *testing.T) {
 			t.Parallel()
 			w := servicetest.New(t)
 			operation := spare(t, w, w.NewSite(1))
+			if request := ofUsers[name]; request != nil {
+				for _, who := range []string{w.TokenOf("db"), w.TokenOf("web"), "admin"} {
+					ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", who)
+					if _, err := call(ctx, w.API.Local(), name, d, proto.Clone(request)); !problem.Is(err, problem.Forbidden) && !problem.Is(err, problem.NotFound) {
+						t.Errorf("%s: %v", who, err)
+					}
+				}
+				if _, err := call(t.Context(), w.API.Local(), name, d, request); !problem.Is(err, problem.Unauthenticated) {
+					t.Errorf("nobody: %v", err)
+				}
+				return
+			}
 			request, known := requests(w, operation)[name]
 			if !known {
 				t.Fatalf("%s has no request in the matrix: say what it answers to whom", name)

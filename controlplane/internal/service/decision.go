@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -91,6 +92,9 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		m, err := s.seen(ctx, tx, r.GetRequest())
 		if err != nil {
 			return nil, err
+		}
+		if !bytes.Equal(r.GetSeenHash(), m.GetFrozenHash()) && request.Deciding(m) {
+			return nil, problem.Newf(problem.WrongState, "Look at it again, and decide again: naru approve "+m.GetName()+".", "request %s is not what was shown any more", m.GetName())
 		}
 		h, err := s.seatFor(tx, m, me, r)
 		if err != nil {

@@ -160,7 +160,7 @@ func TestWhatIsAskedForIsPricedReviewedApprovedAndMadeOnce(t *testing.T) {
 	if err := o.decide("cho", "r-1", apiv1.Decision_APPROVE, nil); !problem.Is(err, problem.NotFound) && !problem.Is(err, problem.Forbidden) {
 		t.Errorf("cho decided before the turn: %v", err)
 	}
-	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, func(in *apiv1.DecideRequestRequest) { in.SeenHash = make([]byte, 32) }); !problem.Is(err, problem.Conflict) {
+	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, func(in *apiv1.DecideRequestRequest) { in.SeenHash = make([]byte, 32) }); !problem.Is(err, problem.WrongState) {
 		t.Errorf("what was not shown was approved: %v", err)
 	}
 	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
