@@ -91,7 +91,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	s.chooser = placement.New(s.db, log.With("part", "placement"))
 	s.service = service.New(service.Config{
 		Reader: s.db, Proposer: s.replica, Servers: s.replica, Samples: &allSamples{s.replica},
-		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper,
+		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper, Secrets: s.keeper,
 	})
 	authenticator := auth.New(s.service, s.keeper.Root, s.replica.Now)
 	if s.api, err = api.New(api.Config{

@@ -32,11 +32,13 @@ type Services struct {
 	Projects       apiv1.ProjectServiceClient
 	Brokers        apiv1.BrokerServiceClient
 	VMs            apiv1.VMServiceClient
+	Snapshots      apiv1.SnapshotServiceClient
 	Operations     apiv1.OperationServiceClient
 	Events         apiv1.EventServiceClient
 	Servers        apiv1.ServerServiceClient
 	AccessTokens   apiv1.AccessTokenServiceClient
 	Administrators apiv1.AdministratorServiceClient
+	Sessions       apiv1.SessionServiceClient
 	Organizations  apiv1.OrganizationServiceClient
 	Users          apiv1.UserServiceClient
 	Groups         apiv1.GroupServiceClient
@@ -58,11 +60,13 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Projects:       apiv1.NewProjectServiceClient(conn),
 		Brokers:        apiv1.NewBrokerServiceClient(conn),
 		VMs:            apiv1.NewVMServiceClient(conn),
+		Snapshots:      apiv1.NewSnapshotServiceClient(conn),
 		Operations:     apiv1.NewOperationServiceClient(conn),
 		Events:         apiv1.NewEventServiceClient(conn),
 		Servers:        apiv1.NewServerServiceClient(conn),
 		AccessTokens:   apiv1.NewAccessTokenServiceClient(conn),
 		Administrators: apiv1.NewAdministratorServiceClient(conn),
+		Sessions:       apiv1.NewSessionServiceClient(conn),
 		Organizations:  apiv1.NewOrganizationServiceClient(conn),
 		Users:          apiv1.NewUserServiceClient(conn),
 		Groups:         apiv1.NewGroupServiceClient(conn),

@@ -97,6 +97,11 @@ func (g *gateway) register() error {
 		apiv1.RegisterRoleServiceHandlerClient(ctx, g.mux, apiv1.NewRoleServiceClient(g.conn)),
 		apiv1.RegisterServerServiceHandlerClient(ctx, g.mux, apiv1.NewServerServiceClient(g.conn)),
 		apiv1.RegisterVMServiceHandlerClient(ctx, g.mux, apiv1.NewVMServiceClient(g.conn)),
+		apiv1.RegisterSnapshotServiceHandlerClient(ctx, g.mux, apiv1.NewSnapshotServiceClient(g.conn)),
+		apiv1.RegisterGroupServiceHandlerClient(ctx, g.mux, apiv1.NewGroupServiceClient(g.conn)),
+		apiv1.RegisterOrganizationServiceHandlerClient(ctx, g.mux, apiv1.NewOrganizationServiceClient(g.conn)),
+		apiv1.RegisterSessionServiceHandlerClient(ctx, g.mux, apiv1.NewSessionServiceClient(g.conn)),
+		apiv1.RegisterUserServiceHandlerClient(ctx, g.mux, apiv1.NewUserServiceClient(g.conn)),
 		apiv1.RegisterZoneServiceHandlerClient(ctx, g.mux, apiv1.NewZoneServiceClient(g.conn)),
 		g.mux.HandlePath(http.MethodGet, "/openapi.json", serveOpenAPI),
 	} {

@@ -141,9 +141,12 @@ func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	call.TraceID, call.ViaZoneID = v.trace, credentials.ViaZone
+	call.TraceID, call.ViaZoneID, call.Place = v.trace, credentials.ViaZone, placeOf(ctx)
 	v.call = call
 	if v.principal, err = g.who.Authenticate(ctx, credentials); err != nil {
+		return nil, err
+	}
+	if err := v.principal.Restricted(v.method); err != nil {
 		return nil, err
 	}
 	call.Principal, call.Method, call.Asked = v.principal, v.method, &service.Asked{}

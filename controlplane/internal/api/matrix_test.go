@@ -103,6 +103,16 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.VMService_DeleteVM_FullMethodName: &apiv1.DeleteVMRequest{Vm: "web-1"},
 		apiv1.VMService_TopVMs_FullMethodName:   &apiv1.TopVMsRequest{},
 
+		apiv1.VMService_ResizeVM_FullMethodName:  &apiv1.ResizeVMRequest{Vm: "web-1", Flavor: "s1"},
+		apiv1.VMService_TrashVM_FullMethodName:   &apiv1.TrashVMRequest{Vm: "web-1"},
+		apiv1.VMService_UntrashVM_FullMethodName: &apiv1.UntrashVMRequest{Vm: "web-trashed"},
+
+		apiv1.SnapshotService_ListSnapshots_FullMethodName:   &apiv1.ListSnapshotsRequest{},
+		apiv1.SnapshotService_GetSnapshot_FullMethodName:     &apiv1.GetSnapshotRequest{Snapshot: "before"},
+		apiv1.SnapshotService_CreateSnapshot_FullMethodName:  &apiv1.CreateSnapshotRequest{Snapshot: &apiv1.Snapshot{Name: "other", Vm: "web-1"}, MayStop: true},
+		apiv1.SnapshotService_DeleteSnapshot_FullMethodName:  &apiv1.DeleteSnapshotRequest{Snapshot: "before"},
+		apiv1.SnapshotService_RestoreSnapshot_FullMethodName: &apiv1.RestoreSnapshotRequest{Snapshot: "before", MayStop: true},
+
 		apiv1.OperationService_ListOperations_FullMethodName:   &apiv1.ListOperationsRequest{},
 		apiv1.OperationService_GetOperation_FullMethodName:     &apiv1.GetOperationRequest{Operation: operation},
 		apiv1.OperationService_WatchOperations_FullMethodName:  &apiv1.WatchOperationsRequest{},
@@ -220,7 +230,15 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	got, err := a.VMs.GetVM(ctx, &apiv1.GetVMRequest{Vm: "web-1", Project: "web"})
 	check(got, err)
 	vm := got.GetVm()
-	w.Observe(site.Business.GetId(), &apiv1.VM{Id: vm.GetId(), Name: vm.GetName(), State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId(), Reached: vm.GetGeneration()})
+	w.Observe(site.Business.GetId(), &apiv1.VM{
+		Id: vm.GetId(), Name: vm.GetName(), State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId(), Reached: vm.GetGeneration(),
+		Snapshots: &apiv1.VM_Snapshots{Items: []*apiv1.VM_Snapshots_Item{{Id: "s-before", Name: "before"}}},
+	})
+	trashed, err := a.VMs.CreateVM(ctx, &apiv1.CreateVMRequest{Vm: w.VM("web-trashed", "web")})
+	check(trashed, err)
+	id := trashed.GetOperation().GetTarget().GetId()
+	w.Observe(site.Business.GetId(), &apiv1.VM{Id: id, Name: "web-trashed", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId()})
+	check(a.VMs.TrashVM(ctx, &apiv1.TrashVMRequest{Vm: "web-trashed", Project: "web"}))
 	return made.GetOperation().GetId()
 }
 

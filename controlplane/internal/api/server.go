@@ -110,7 +110,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/healthz", "/readyz", "/metrics":
 		s.health.ServeHTTP(w, r)
 	default:
-		o := origin{}
+		o := origin{from: r.RemoteAddr}
 		if r.TLS != nil {
 			o.chain = r.TLS.PeerCertificates
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -113,12 +114,30 @@ func printable(s string, limit int) bool {
 type origin struct {
 	chain []*x509.Certificate // of the HTTP connection
 	zone  string              // id of the zone whose link carried it
+	from  string              // address of the HTTP connection's other end
 }
 
 type originKey struct{}
 
 func withOrigin(ctx context.Context, o origin) context.Context {
 	return context.WithValue(ctx, originKey{}, o)
+}
+
+// placeOf is from where a call comes, as far as wrong passwords are counted by it.
+func placeOf(ctx context.Context) string {
+	o, _ := ctx.Value(originKey{}).(origin)
+	if o.zone != "" {
+		return "zone " + o.zone
+	}
+	address := o.from
+	if p, ok := peer.FromContext(ctx); ok && address == "" {
+		address = p.Addr.String()
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return host
 }
 
 // credentialsOf gathers what shows who calls. An origin goes before the connection: a link's calls arrive on a connection

@@ -27,6 +27,8 @@ type world struct {
 	people *pki.Authority
 	tokens map[string]*apiv1.AccessToken
 	admins map[string]*apiv1.Administrator
+	// sessions are by id.
+	sessions map[string]*apiv1.Session
 }
 
 func (w *world) Administrator(_ context.Context, name, _ string) (*apiv1.Administrator, error) {
@@ -276,7 +278,7 @@ func FuzzToken(f *testing.F) {
 	f.Add(text)
 	f.Add("naru_")
 	f.Fuzz(func(t *testing.T, text string) {
-		id, hash, err := parseToken(text)
+		id, hash, err := parseToken(text, tokenPrefix)
 		if err != nil {
 			return
 		}

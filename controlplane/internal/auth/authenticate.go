@@ -38,10 +38,17 @@ type Administrators interface {
 	Administrator(ctx context.Context, name, fingerprint string) (*apiv1.Administrator, error)
 }
 
+// Sessions finds sessions that have not ended, with their internal fields.
+type Sessions interface {
+	// Session returns the session with an id, or a problem NOT_FOUND.
+	Session(ctx context.Context, id string) (*apiv1.Session, error)
+}
+
 // Known is whom the federation knows.
 type Known interface {
 	Tokens
 	Administrators
+	Sessions
 }
 
 // Authenticator tells who calls. Safe for concurrent use.
@@ -77,6 +84,22 @@ func (a *Authenticator) Authenticate(ctx context.Context, c Credentials) (Princi
 	return Principal{}, nil
 }
 
+// allowedUnchanged is what may be called by somebody whose password was set by another.
+var allowedUnchanged = map[string]bool{
+	apiv1.UserService_ChangePassword_FullMethodName:     true,
+	apiv1.AccessTokenService_WhoAmI_FullMethodName:      true,
+	apiv1.SessionService_LogOut_FullMethodName:          true,
+	apiv1.SessionService_GetLoginOptions_FullMethodName: true,
+}
+
+// Restricted refuses a method to somebody who has to change the password first.
+func (p Principal) Restricted(method string) error {
+	if !p.MustChangePassword || allowedUnchanged[method] {
+		return nil
+	}
+	return problem.New(problem.MustChangePassword, "the password of "+p.Name+" was set by somebody else, and has to be changed first", "Change it: naru passwd.")
+}
+
 // Recheck says whether a principal that was authenticated before is still good: for what lasts, like a watch.
 func (a *Authenticator) Recheck(ctx context.Context, p Principal) error {
 	if code := problem.TokenExpired; !a.now().Before(p.Expires) {
@@ -85,8 +108,12 @@ func (a *Authenticator) Recheck(ctx context.Context, p Principal) error {
 		}
 		return problem.New(code, "the credential of "+p.Name+" expired at "+stamp(p.Expires), "Get a new one, and call again.")
 	}
-	if p.Kind == Admin {
+	switch p.Kind {
+	case Admin:
 		_, err := a.recorded(ctx, p)
+		return err
+	case User:
+		_, err := a.findSession(ctx, p.SessionID)
 		return err
 	}
 	_, err := a.find(ctx, p.tokenID)
@@ -98,7 +125,11 @@ func (a *Authenticator) bearer(ctx context.Context, c Credentials) (Principal, e
 	if !strings.EqualFold(scheme, "bearer") {
 		return Principal{}, problem.New(problem.Unauthenticated, "the Authorization header has no scheme that is known here", "Send Authorization: Bearer naru_….")
 	}
-	id, hash, err := parseToken(strings.TrimSpace(text))
+	text = strings.TrimSpace(text)
+	if isSession(text) {
+		return a.session(ctx, text, c.ViaZone)
+	}
+	id, hash, err := parseToken(text, tokenPrefix)
 	if err != nil {
 		return Principal{}, err
 	}
@@ -118,10 +149,49 @@ func (a *Authenticator) bearer(ctx context.Context, c Credentials) (Principal, e
 			"access token %s can be used at the edge of zone %s only", t.GetName(), t.GetZone())
 	}
 	return Principal{
-		Kind: AccessToken, Name: t.GetName(), Actor: "token:" + t.GetName(), ID: id,
+		Kind: AccessToken, Name: t.GetName(), Actor: "token:" + t.GetName(), ID: id, UserID: t.GetUserId(),
 		Project: t.GetProject(), ProjectID: t.GetProjectId(), Zone: t.GetZone(), ZoneID: t.GetZoneId(),
 		Expires: t.GetExpiresAt().AsTime(), tokenID: id,
 	}, nil
+}
+
+// session returns the user whose session's bearer calls. It counts only through the zone at whose edge it was begun.
+func (a *Authenticator) session(ctx context.Context, text, via string) (Principal, error) {
+	id, hash, err := parseToken(text, sessionPrefix)
+	if err != nil {
+		return Principal{}, err
+	}
+	s, err := a.findSession(ctx, id)
+	if err != nil {
+		return Principal{}, err
+	}
+	if subtle.ConstantTimeCompare(hash[:], s.GetSecretHash()) != 1 {
+		return Principal{}, unknownSession()
+	}
+	if end := s.GetExpiresAt().AsTime(); !a.now().Before(end) {
+		return Principal{}, problem.Newf(problem.TokenExpired, "Log in again: naru login.", "the session of %s ended at %s", s.GetUser(), stamp(end))
+	}
+	if s.GetZoneId() != via {
+		return Principal{}, problem.New(problem.Forbidden, "the session was begun elsewhere, and counts there only", "Log in here: naru login.")
+	}
+	return Principal{
+		Kind: User, Name: s.GetUser(), Actor: "user:" + s.GetUser(), ID: s.GetUserId(), UserID: s.GetUserId(),
+		SessionID: id, Strength: s.GetStrength(), SteppedUpUntil: s.GetSteppedUpUntil().AsTime(), MustChangePassword: s.GetMustChangePassword(),
+		Zone: s.GetZone(), ZoneID: s.GetZoneId(), Expires: s.GetExpiresAt().AsTime(),
+	}, nil
+}
+
+func (a *Authenticator) findSession(ctx context.Context, id string) (*apiv1.Session, error) {
+	s, err := a.known.Session(ctx, id)
+	if problem.Is(err, problem.NotFound) {
+		return nil, unknownSession()
+	}
+	return s, err
+}
+
+// unknownSession is one answer for a session that never was, one that was ended, and a wrong secret.
+func unknownSession() error {
+	return problem.New(problem.TokenInvalid, "there is no such session, or it has been ended", "Log in again: naru login.")
 }
 
 func (a *Authenticator) find(ctx context.Context, id string) (*apiv1.AccessToken, error) {

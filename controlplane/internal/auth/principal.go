@@ -33,6 +33,9 @@ type Principal struct {
 	// SessionID and Strength are those of the session in which a user acts, and how surely it is them.
 	SessionID string
 	Strength  apiv1.Session_Strength
+	// SteppedUpUntil is until when a step-up lasts; MustChangePassword says that nothing else is allowed, see Restricted.
+	SteppedUpUntil     time.Time
+	MustChangePassword bool
 	// Project is the one that a token acts in, by name and by id; empty for an administrator.
 	Project, ProjectID string
 	// Zone is the only one at whose edge a token may be used, by name and by id; empty where it is bound to none.

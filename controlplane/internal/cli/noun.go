@@ -17,7 +17,7 @@ import (
 )
 
 // scope is where names are looked up; what a noun does not use stays empty.
-type scope struct{ project, zone, cluster string }
+type scope struct{ project, zone, cluster, vm string }
 
 // query is what list and watch ask.
 type query struct {
@@ -97,7 +97,7 @@ func (a *app) scopeFlags(cmd *cobra.Command, in []string, s *scope) {
 }
 
 func (s *scope) field(name string) *string {
-	return map[string]*string{"project": &s.project, "zone": &s.zone, "cluster": &s.cluster}[name]
+	return map[string]*string{"project": &s.project, "zone": &s.zone, "cluster": &s.cluster, "vm": &s.vm}[name]
 }
 
 // defaults fills what the flags left empty from the configuration.

@@ -67,7 +67,7 @@ func vmFields(f *pflag.FlagSet, m *apiv1.VM) {
 }
 
 func (a *app) vm() *cobra.Command {
-	return command(a, a.vmNoun(), a.createVM(), a.startVM(), a.stopVM(), a.rebootVM(), a.topVMs())
+	return command(a, a.vmNoun(), a.createVM(), a.startVM(), a.stopVM(), a.rebootVM(), a.resizeVM(), a.trashVM(), a.untrashVM(), a.topVMs())
 }
 
 func vmState(vm *apiv1.VM) string {
@@ -170,6 +170,37 @@ func (a *app) rebootVM() *cobra.Command {
 	})
 	cmd.Flags().BoolVar(&force, "force", false, "reset without asking the guest")
 	return cmd
+}
+
+func (a *app) resizeVM() *cobra.Command {
+	var flavor string
+	var mayStop bool
+	cmd := a.action("vm", "resize", "Give a VM the size of another flavor", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+		r, err := c.VMs.ResizeVM(ctx, &apiv1.ResizeVMRequest{Vm: name, Project: s.project, Flavor: flavor, MayStop: mayStop})
+		return r.GetOperation(), err
+	})
+	cmd.Example = "  naru vm resize web-1 --flavor s2 --may-stop --wait"
+	cmd.Flags().StringVar(&flavor, "flavor", "", "id or name of the flavor")
+	a.completeFields(cmd)
+	mayStopFlag(cmd, &mayStop)
+	return cmd
+}
+
+func (a *app) trashVM() *cobra.Command {
+	var days uint32
+	cmd := a.action("vm", "trash", "Shut a VM down and keep it for a time before it is deleted", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+		r, err := c.VMs.TrashVM(ctx, &apiv1.TrashVMRequest{Vm: name, Project: s.project, KeepDays: days})
+		return r.GetOperation(), err
+	})
+	cmd.Flags().Uint32Var(&days, "keep-days", 0, "for so many `days` it is kept; 0: 7")
+	return cmd
+}
+
+func (a *app) untrashVM() *cobra.Command {
+	return a.action("vm", "untrash", "Take a VM out of the trash; it is off then", []string{"project"}, func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
+		r, err := c.VMs.UntrashVM(ctx, &apiv1.UntrashVMRequest{Vm: name, Project: s.project})
+		return r.GetOperation(), err
+	})
 }
 
 var vmSampleColumns = slices.Concat([]column[*apiv1.VMSample]{

@@ -64,11 +64,24 @@ func (s accessTokenService) CreateAccessToken(ctx context.Context, r *apiv1.Crea
 		if left <= 0 || left > maxTokenLife {
 			return nil, problem.New(problem.Invalid, "expires_at must lie ahead, at most 366 days", "Give another time.").With("expires_at", "must lie ahead, at most 366 days")
 		}
-		p, err := s.projects.find(ctx, tx, t.GetProject(), place{})
-		if err != nil {
-			return nil, inField(err, "project")
+		if t.GetProject() == "" && t.GetUser() == "" {
+			return nil, problem.New(problem.Invalid, "an access token is of a service or of a project", "Name a user that is a service, a project, or both.").
+				With("project", "or user is required")
 		}
-		t.Project, t.ProjectId = p.GetName(), p.GetId()
+		if t.GetProject() != "" {
+			p, err := s.projects.find(ctx, tx, t.GetProject(), place{})
+			if err != nil {
+				return nil, inField(err, "project")
+			}
+			t.Project, t.ProjectId = p.GetName(), p.GetId()
+		}
+		if t.GetUser() != "" {
+			u, err := s.service(ctx, tx, t.GetUser())
+			if err != nil {
+				return nil, inField(err, "user")
+			}
+			t.User, t.UserId = u.GetName(), u.GetId()
+		}
 		if t.GetZone() != "" {
 			z, err := s.zones.find(ctx, tx, t.GetZone(), place{})
 			if err != nil {
@@ -77,11 +90,10 @@ func (s accessTokenService) CreateAccessToken(ctx context.Context, r *apiv1.Crea
 			t.Zone, t.ZoneId = z.GetName(), z.GetId()
 		}
 		t.CreatedBy = callOf(ctx).Principal.Actor
-		if text, hash, err = auth.NewToken(t.GetId()); err != nil {
-			return nil, err
-		}
+		var err error
+		text, hash, err = auth.NewToken(t.GetId())
 		t.SecretHash = hash
-		return nil, nil
+		return nil, err
 	}, func(c *commandv1.Command, t *apiv1.AccessToken) {
 		c.Body = &commandv1.Command_CreateAccessToken{CreateAccessToken: &commandv1.CreateAccessToken{AccessToken: t}}
 	})
@@ -109,5 +121,32 @@ func (s accessTokenService) DeleteAccessToken(ctx context.Context, r *apiv1.Dele
 // WhoAmI says who the caller is taken for.
 func (s accessTokenService) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
 	p := callOf(ctx).Principal
-	return &apiv1.WhoAmIResponse{Kind: string(p.Kind), Name: p.Name, Project: p.Project, Zone: p.Zone, ExpiresAt: timestamppb.New(p.Expires)}, nil
+	out := &apiv1.WhoAmIResponse{
+		Kind: string(p.Kind), Name: p.Name, Project: p.Project, Zone: p.Zone, ExpiresAt: timestamppb.New(p.Expires),
+		SessionId: p.SessionID, Strength: p.Strength, MustChangePassword: p.MustChangePassword,
+	}
+	if p.SteppedUpUntil.After(time.Now()) {
+		out.SteppedUpUntil = timestamppb.New(p.SteppedUpUntil)
+	}
+	if p.UserID == "" {
+		return out, nil
+	}
+	return out, s.view(ctx, func(tx *state.Tx) error {
+		u, err := tx.Users.Get(p.UserID)
+		out.User = u.GetName()
+		return err
+	})
+}
+
+// service finds the user as whom a token acts. Who may change the user may give it tokens, since with one they act as it.
+func (s accessTokenService) service(ctx context.Context, tx *state.Tx, name string) (*apiv1.User, error) {
+	table, err := s.users.narrowedTo(ctx, tx, "user.update")
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.users.found(table, name, nil)
+	if err == nil && u.GetKind() != apiv1.User_SERVICE {
+		err = problem.Newf(problem.Invalid, "Name a service; a person logs in: naru login.", "user %s is a person", u.GetName()).With("user", "is a person")
+	}
+	return u, err
 }

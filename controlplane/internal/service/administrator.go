@@ -60,9 +60,11 @@ func (s administratorService) CreateAdministrator(ctx context.Context, r *apiv1.
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.administrators.create(ctx, r, r.GetAdministrator(), func(_ *state.Tx, m *apiv1.Administrator) (state.Scope, error) {
+	result, err := s.administrators.create(ctx, r, r.GetAdministrator(), func(tx *state.Tx, m *apiv1.Administrator) (state.Scope, error) {
 		m.Fingerprint, m.ExpiresAt = fingerprint, until
-		return nil, nil
+		u, err := s.person(tx, m.GetUser())
+		m.User, m.UserId = u.GetName(), u.GetId()
+		return nil, err
 	}, func(c *commandv1.Command, m *apiv1.Administrator) {
 		c.Body = &commandv1.Command_CreateAdministrator{CreateAdministrator: &commandv1.CreateAdministrator{Administrator: m}}
 	})
@@ -81,8 +83,12 @@ func (s administratorService) RenewAdministrator(ctx context.Context, r *apiv1.R
 		if err != nil {
 			return nil, err
 		}
+		u, err := s.person(tx, r.GetUser())
+		if err != nil {
+			return nil, err
+		}
 		c.Body = &commandv1.Command_RenewAdministrator{RenewAdministrator: &commandv1.RenewAdministrator{
-			AdministratorId: m.GetId(), Fingerprint: fingerprint, ExpiresAt: until,
+			AdministratorId: m.GetId(), Fingerprint: fingerprint, ExpiresAt: until, User: u.GetName(), UserId: u.GetId(),
 		}}
 		return nil, nil
 	})
@@ -95,6 +101,15 @@ func (s administratorService) DeleteAdministrator(ctx context.Context, r *apiv1.
 		c.Body = &commandv1.Command_DeleteAdministrator{DeleteAdministrator: d}
 	})
 	return &apiv1.DeleteAdministratorResponse{Operation: op}, err
+}
+
+// person finds the person who an administrator is; nobody where none is named.
+func (s administratorService) person(tx *state.Tx, name string) (*apiv1.User, error) {
+	if name == "" {
+		return nil, nil
+	}
+	u, err := s.users.within(tx, name, nil)
+	return u, inField(err, "user")
 }
 
 // asked reads the key of a request, and until when its certificate is to live.

@@ -23,6 +23,9 @@ type Call struct {
 	Asked *Asked
 	// ViaZoneID is the zone at whose edge the call was made; empty in the control network.
 	ViaZoneID string
+	// Place is from where the call comes, as far as wrong passwords are counted by it: the zone, or in the control network the
+	// caller's address.
+	Place string
 	// TraceID follows the request through every log.
 	TraceID string
 }

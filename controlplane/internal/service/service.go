@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/naru-project/naru/controlplane/internal/credential"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -63,6 +64,8 @@ type Chooser interface {
 	// problem NO_HOST_FITS that explains itself where no host can take the VM; that rests on everything up to the revision
 	// after.
 	Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error)
+	// Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm.
+	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
 }
 
 // JoinTokens makes tokens with which agents and servers ask to join.
@@ -89,6 +92,7 @@ type Config struct {
 	Chooser      Chooser
 	JoinTokens   JoinTokens
 	Certificates Certificates
+	Secrets      Secrets
 }
 
 // Service is all use cases. Run has to be running for watches to go on.
@@ -111,6 +115,7 @@ type Service struct {
 	organizations  noun[*apiv1.Organization]
 	users          noun[*apiv1.User]
 	groups         noun[*apiv1.Group]
+	sessions       noun[*apiv1.Session]
 	roles          noun[*apiv1.Role]
 	roleBindings   noun[*apiv1.RoleBinding]
 	requests       noun[*apiv1.Request]
@@ -118,8 +123,14 @@ type Service struct {
 
 	refusals refusals
 
+	passwords *credential.Passwords
+	doors     *credential.Doors
+
+	snapshots noun[*apiv1.Snapshot]
+
 	tokens *cache[apiv1.AccessToken]   // by id
 	people *cache[apiv1.Administrator] // by name
+	stays  *cache[apiv1.Session]       // by id
 	// zoneBooks keeps one, rights those of who asked, by who asks and where.
 	zoneBooks *cache[zoneBook]
 	rights    *cache[rights.Rights]
@@ -129,7 +140,8 @@ type Service struct {
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c, tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators"),
+	s := &Service{Config: c, passwords: credential.NewPasswords(), doors: credential.NewDoors(time.Now), stays: newCache[apiv1.Session](c.Reader, "sessions"),
+		tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators"),
 		zoneBooks: newCache[zoneBook](c.Reader, "zones"), rights: newCache[rights.Rights](c.Reader, rightsTopics...), changed: newChanges()}
 	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", zone: "name", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
 	s.clusters = noun[*apiv1.Cluster]{Service: s, kind: "cluster", topic: "clusters", zone: "zone_id",
@@ -163,6 +175,8 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Request] { return tx.Requests }}.watched(requestChange)
 	s.delegations = noun[*apiv1.Delegation]{Service: s, kind: "delegation", topic: "delegations", own: "from_user_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Delegation] { return tx.Delegations }}.watched(delegationChange)
+	s.snapshots = snapshotsOf(s)
+	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
 }
 
@@ -176,11 +190,17 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterProjectServiceServer(r, projectService{Service: s})
 	apiv1.RegisterBrokerServiceServer(r, brokerService{Service: s})
 	apiv1.RegisterVMServiceServer(r, vmService{Service: s})
+	apiv1.RegisterSnapshotServiceServer(r, snapshotService{Service: s})
 	apiv1.RegisterOperationServiceServer(r, operationService{Service: s})
 	apiv1.RegisterEventServiceServer(r, eventService{Service: s})
 	apiv1.RegisterServerServiceServer(r, serverService{Service: s})
 	apiv1.RegisterAccessTokenServiceServer(r, accessTokenService{Service: s})
 	apiv1.RegisterAdministratorServiceServer(r, administratorService{Service: s})
+	apiv1.RegisterOrganizationServiceServer(r, organizationService{Service: s})
+	apiv1.RegisterUserServiceServer(r, userService{Service: s})
+	apiv1.RegisterGroupServiceServer(r, groupService{Service: s})
+	apiv1.RegisterSessionServiceServer(r, sessionService{Service: s})
+	apiv1.RegisterAuditServiceServer(r, auditService{Service: s})
 	apiv1.RegisterRoleServiceServer(r, roleService{Service: s})
 	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
 	apiv1.RegisterRequestServiceServer(r, requestService{Service: s})

@@ -189,7 +189,7 @@ func (s vmService) UpdateVM(ctx context.Context, r *apiv1.UpdateVMRequest) (*api
 	})
 	var refused *problem.Error
 	if errors.As(err, &refused) && refused.Code() == problem.Invalid && slices.Contains(r.GetUpdateMask().GetPaths(), "flavor") {
-		refused.Problem.Next = "A VM keeps the flavor that it was made with: it cannot be resized yet. Make another one with the other flavor."
+		refused.Problem.Next = "A VM gets another flavor by being resized: naru vm resize " + m.GetName() + " --flavor FLAVOR."
 	}
 	return &apiv1.UpdateVMResponse{Vm: m}, err
 }

@@ -255,10 +255,14 @@ func TestAReaderWhoIsFarBehindGetsEverything(t *testing.T) {
 	r := watchProjects(t, t.Context(), w.Admin(), &apiv1.WatchProjectsRequest{})
 	r.expect("BOOKMARK")
 	r.expect("BOOKMARK")
+	o, err := w.Admin().Organizations.GetOrganization(t.Context(), &apiv1.GetOrganizationRequest{Organization: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	const n = 5000
 	for i := range n {
 		w.Do(&commandv1.Command{Body: &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{
-			Project: &apiv1.Project{Id: fmt.Sprintf("p-%05d", i), Name: fmt.Sprintf("p%d", i)},
+			Project: &apiv1.Project{Id: fmt.Sprintf("p-%05d", i), Name: fmt.Sprintf("p%d", i), Organization: "default", OrganizationId: o.GetOrganization().GetId()},
 		}}})
 	}
 	for i := range n {

@@ -9,6 +9,7 @@ package placement
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -60,14 +61,8 @@ func (c *Chooser) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clust
 		if err == nil || current {
 			return clusterID, err
 		}
-		select {
-		case c.ask <- struct{}{}:
-		default: // somebody has asked already
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return "", problem.New(problem.Unavailable, "the server has not yet read which hosts there are", "Try again in a moment.")
+		if err := c.awaitMove(ctx, moved); err != nil {
+			return "", err
 		}
 	}
 }
@@ -89,6 +84,42 @@ func (c *Chooser) try(vm *apiv1.VM, after uint64) (clusterID string, current boo
 	return "", current, c.moved, refusal(c.picture.ExplainZone(vm)).With("zone", "zone "+vm.GetZone()+" has no host that can take the VM")
 }
 
+// Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm. Like Choose it rests on
+// everything up to the revision after where it refuses.
+func (c *Chooser) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		lacks, current, moved := c.picture.Lacks(vm.GetId(), vm.GetSize()), c.epoch != 0 && c.drawn >= after, c.moved
+		c.mu.Unlock()
+		switch {
+		case lacks == "":
+			return nil
+		case current:
+			return problem.Newf(problem.NoHostFits, "Choose a smaller flavor, or make room on host "+vm.GetHost()+": a VM is resized on the host that it is on.",
+				"Host %s of VM %s %s.", vm.GetHost(), vm.GetName(), lacks).With("flavor", "is larger than what host "+vm.GetHost()+" has free")
+		}
+		if err := c.awaitMove(ctx, moved); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitMove asks for news and waits until the picture has changed.
+func (c *Chooser) awaitMove(ctx context.Context, moved <-chan struct{}) error {
+	select {
+	case c.ask <- struct{}{}:
+	default: // somebody has asked already
+	}
+	select {
+	case <-moved:
+		return nil
+	case <-ctx.Done():
+		return problem.New(problem.Unavailable, "the server has not yet read which hosts there are", "Try again in a moment.")
+	}
+}
+
 // refusal is an explanation as a problem.
 func refusal(e interface {
 	Detail() string
@@ -102,7 +133,7 @@ func refusal(e interface {
 
 // Run keeps the picture current until ctx ends.
 func (c *Chooser) Run(ctx context.Context) error {
-	w := c.reader.Watch("clusters", "hosts", "vms")
+	w := c.reader.Watch("clusters", "hosts", "vms", "reservations")
 	defer w.Close()
 	for {
 		select {
@@ -149,7 +180,7 @@ func (c *Chooser) advance(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
-// catchUp takes in what changed in the three tables, all up to one revision.
+// catchUp takes in what changed in the tables, all up to one revision.
 func (c *Chooser) catchUp(tx *state.Tx) (full bool, err error) {
 	clusters, err := tx.Clusters.Since(c.drawn, chunk)
 	if err != nil {
@@ -163,10 +194,15 @@ func (c *Chooser) catchUp(tx *state.Tx) (full bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	reservations, err := tx.Reservations.Since(c.drawn, chunk)
+	if err != nil {
+		return false, err
+	}
 	through := tx.Meta().Revision
 	through, full = bound(clusters, through, full)
 	through, full = bound(hosts, through, full)
 	through, full = bound(vms, through, full)
+	through, full = bound(reservations, through, full)
 	for _, ch := range clusters {
 		if ch.Revision <= through {
 			c.cluster(ch.Noun, ch.Deleted)
@@ -180,6 +216,11 @@ func (c *Chooser) catchUp(tx *state.Tx) (full bool, err error) {
 	for _, ch := range vms {
 		if ch.Revision <= through {
 			c.vm(ch.Noun, ch.Deleted)
+		}
+	}
+	for _, ch := range reservations {
+		if ch.Revision <= through {
+			c.reservation(ch.Noun, ch.Deleted)
 		}
 	}
 	c.drawn = through
@@ -215,6 +256,12 @@ func (c *Chooser) redraw(tx *state.Tx) error {
 		}
 		c.vm(m, false)
 	}
+	for m, err := range tx.Reservations.All(nil) {
+		if err != nil {
+			return err
+		}
+		c.reservation(m, false)
+	}
 	c.epoch, c.drawn = tx.Meta().Epoch, tx.Meta().Revision
 	return nil
 }
@@ -232,6 +279,18 @@ func (c *Chooser) host(m *apiv1.Host, deleted bool) {
 		c.picture.RemoveHost(m.GetId())
 	} else {
 		c.picture.SetHost(m)
+	}
+}
+
+// reservation counts as taken what a zone holds for VMs that are to come.
+func (c *Chooser) reservation(m *apiv1.Reservation, deleted bool) {
+	for i := range m.GetQuantity() {
+		room := &apiv1.VM{Id: fmt.Sprint(m.GetId(), "#", i), ClusterId: m.GetClusterId(), Size: m.GetSize()}
+		if held := !deleted && m.GetState() == apiv1.Reservation_HELD && int(i) < len(m.GetUnits()); held && m.GetUnits()[i].GetVmId() == "" {
+			c.picture.Keep(room, m.GetUnits()[i].GetHostId())
+		} else {
+			c.picture.Release(room.GetId())
+		}
 	}
 }
 

@@ -1,9 +1,10 @@
 // Package upkeep is what the leader does by the clock: it fails operations whose deadline has passed, forgets what has
-// outlived its keep, ends the sessions of servers that are gone, and raises the feature level.
+// outlived its keep, empties the trash, ends the sessions of servers that are gone, and raises the feature level.
 package upkeep
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -33,6 +35,11 @@ const (
 	// silent before its sessions count as ended. A zone's agent finds another server long before.
 	watchEvery = 3 * time.Second
 	goneAfter  = 12 * time.Second
+	// trashEvery is how often it is looked what has been in the trash for its time; trashBatch bounds one command.
+	trashEvery = time.Minute
+	trashBatch = 100
+	// trashTime is how long the deletion of what was in the trash may take.
+	trashTime = 15 * time.Minute
 	// raiseEvery is how often it is looked whether every server knows a higher feature level.
 	raiseEvery = time.Minute
 	// batch bounds one command.
@@ -77,6 +84,9 @@ func New(c Config) *Upkeep { return &Upkeep{Config: c} }
 func (u *Upkeep) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	u.silentSince = map[string]time.Time{}
+	if err := u.setBuiltInRoles(ctx); err != nil && ctx.Err() == nil {
+		u.Log.Warn("upkeep", "what", "built-in roles", "error", err)
+	}
 	for what, loop := range map[string]struct {
 		every time.Duration
 		turn  func(context.Context) error
@@ -85,6 +95,8 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		"prune":             {pruneEvery, u.prune},
 		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
 		"feature level":     {raiseEvery, u.raiseFeatureLevel},
+		"built-in roles":    {raiseEvery, u.setBuiltInRoles},
+		"empty trash":       {trashEvery, u.emptyTrash},
 	} {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)
@@ -118,6 +130,21 @@ func (u *Upkeep) expire(ctx context.Context) error {
 		return err
 	}
 	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ExpireOperations{ExpireOperations: &commandv1.ExpireOperations{OperationIds: ids}}})
+}
+
+// emptyTrash deletes for good what has been in the trash for its time.
+func (u *Upkeep) emptyTrash(ctx context.Context) error {
+	var ids []string
+	err := u.Reader.View(ctx, func(tx *state.Tx) (err error) {
+		ids, err = tx.DueTrash(u.Now().UnixMicro(), trashBatch)
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_EmptyTrash{EmptyTrash: &commandv1.EmptyTrash{
+		VmIds: ids, Deadline: timestamppb.New(u.Now().Add(trashTime)),
+	}}})
 }
 
 // prune forgets what has outlived its keep. One command forgets only so much of each kind, so that others do not wait long
@@ -222,6 +249,37 @@ func (u *Upkeep) raiseFeatureLevel(ctx context.Context) error {
 	}
 	u.Log.Info("every server knows a higher feature level", "level", level)
 	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_RaiseFeatureLevel{RaiseFeatureLevel: &commandv1.RaiseFeatureLevel{Level: level}}})
+}
+
+// setBuiltInRoles puts the roles of this version in the place of older ones.
+func (u *Upkeep) setBuiltInRoles(ctx context.Context) error {
+	set := &commandv1.SetBuiltInRoles{Edition: rights.Edition}
+	err := u.Reader.View(ctx, func(tx *state.Tx) error {
+		set.Roles = nil
+		if tx.Meta().Federation == "" {
+			return nil
+		}
+		for _, role := range rights.BuiltIn() {
+			was, err := tx.Roles.ByName(role.GetName(), nil)
+			switch {
+			case err == nil && (was.GetEdition() >= rights.Edition || !was.GetBuiltIn()):
+				continue
+			case err != nil && !errors.Is(err, state.ErrNotFound):
+				return err
+			}
+			id, err := uuid.NewV7()
+			if err != nil {
+				return err
+			}
+			role.Id = id.String()
+			set.Roles = append(set.Roles, role)
+		}
+		return nil
+	})
+	if err != nil || len(set.GetRoles()) == 0 {
+		return err
+	}
+	return u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetBuiltInRoles{SetBuiltInRoles: set}})
 }
 
 func (u *Upkeep) propose(ctx context.Context, c *commandv1.Command) error {

@@ -56,6 +56,7 @@ type World struct {
 	choices  int
 	removed  []string
 	failures []error
+	failing  error
 }
 
 type proposal struct {
@@ -72,7 +73,11 @@ func New(t testing.TB) *World {
 	}
 	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
 	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
-	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w})
+	keys, err := newSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys})
 	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +95,7 @@ func New(t testing.TB) *World {
 		}
 	})
 	w.Do(&commandv1.Command{Body: &commandv1.Command_Bootstrap{Bootstrap: &commandv1.Bootstrap{
-		Federation: "naru.test", Epoch: 7, EpochId: make([]byte, 16), Keyring: &commandv1.Keyring{},
+		Federation: "naru.test", Epoch: 7, EpochId: make([]byte, 16), Keyring: keys.keyring(),
 		Server: &apiv1.Server{Id: "server-1", Name: "controlplane-1"},
 	}}})
 	return w
@@ -175,11 +180,18 @@ func (w *World) FailNext(errs ...error) {
 	w.failures = append(w.failures, errs...)
 }
 
+// FailAll makes every proposal from now on fail with this error, so that what comes so far changes nothing.
+func (w *World) FailAll(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failing = err
+}
+
 func (w *World) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.failures) == 0 {
-		return nil
+		return w.failing
 	}
 	err := w.failures[0]
 	w.failures = w.failures[1:]
@@ -288,6 +300,10 @@ func (w *World) Choices() int {
 }
 
 type choices struct{ w *World }
+
+func (c choices) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
+	return c.w.Chooser.Resize(ctx, vm, after)
+}
 
 func (c choices) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (string, error) {
 	c.w.mu.Lock()

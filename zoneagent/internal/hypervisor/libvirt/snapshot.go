@@ -15,7 +15,7 @@ import (
 )
 
 // Snapshots lie inside a VM's qcow2 file, are taken and restored while it is off, and are found by name, which is their id. Why
-// not otherwise, docs/adr says: 0017.
+// not otherwise, docs/adr/0018-snapshots-lie-in-the-disk.md says.
 
 // diskTarget is the VM's disk as its guest sees it; seedTarget the other one, of which nothing is kept.
 const (

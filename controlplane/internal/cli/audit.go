@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/naru-project/naru/pkg/audit"
+	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+var auditColumns = []column[*apiv1.AuditEntry]{
+	{head: "SEQUENCE", value: (*apiv1.AuditEntry).GetSequence},
+	{head: "TIME", value: func(m *apiv1.AuditEntry) string { return local(m.GetTime()) }},
+	{head: "ACTOR", value: (*apiv1.AuditEntry).GetActor},
+	{head: "ACTION", value: (*apiv1.AuditEntry).GetAction},
+	{head: "TARGET", value: func(m *apiv1.AuditEntry) string { return m.GetTarget().GetName() }},
+	{head: "OUTCOME", value: func(m *apiv1.AuditEntry) string { return lower(m.GetOutcome()) }, state: true},
+	{head: "PROJECT", value: (*apiv1.AuditEntry).GetProject, wide: true},
+	{head: "ZONE", value: (*apiv1.AuditEntry).GetZone, wide: true},
+	{head: "VIA", value: (*apiv1.AuditEntry).GetViaZone, wide: true},
+	{head: "CODE", value: (*apiv1.AuditEntry).GetProblemCode, wide: true},
+	{head: "MESSAGE", value: (*apiv1.AuditEntry).GetMessage, text: true, wide: true},
+}
+
+func (a *app) audit() *cobra.Command {
+	n := noun[*apiv1.AuditEntry]{
+		name: "audit", plural: "audit entries", short: "The audit log: who did what, provably", in: []string{"project", "zone"},
+		filter: "actor=user:kim", history: true, columns: auditColumns,
+		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.AuditEntry, string, error) {
+			r, err := c.Audit.ListAuditEntries(ctx, &apiv1.ListAuditEntriesRequest{Project: q.project, Zone: q.zone, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			return r.GetAuditEntries(), r.GetNextPageToken(), err
+		},
+	}
+	cmd := &cobra.Command{Use: "audit", Short: n.short}
+	cmd.AddCommand(listCommand(a, n), a.exportAudit(), a.auditCheckpoint(), a.verifyAudit())
+	return cmd
+}
+
+func (a *app) exportAudit() *cobra.Command {
+	var from string
+	var force bool
+	cmd := &cobra.Command{
+		Use: "export FILE", Short: "Write the log to a file that can be verified without a server", Args: oneArgument,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Lstat(args[0]); err == nil && !force {
+				return usagef("%s is there already; name another file, or say with --force that it is to be replaced", args[0])
+			}
+			return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
+				s, err := c.Audit.ExportAudit(ctx, &apiv1.ExportAuditRequest{From: from})
+				if err != nil {
+					return err
+				}
+				report, err := saveExport(args[0], s.Recv)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(a.err, "%s: entries %d to %d, up to the checkpoint of %s.\n", args[0], report.From, report.To-1, report.Newest.Time.Format(time.RFC3339))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "sequence of the first entry; without it all are exported")
+	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there; it is, once the new one is whole")
+	return cmd
+}
+
+// saveExport writes the pieces to a file that appears only when what the disk gives back is verified to be whole.
+func saveExport(path string, next func() (*apiv1.ExportAuditResponse, error)) (*audit.Report, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return nil, usagef("a file in the folder %s cannot be made: %v; name another, or make it first", filepath.Dir(path), causeOf(err))
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	w := audit.NewWriter(f)
+	for {
+		piece, err := next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := w.Write(piece); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	report, err := audit.Verify(f, audit.Trust{})
+	if err != nil {
+		return nil, notAsSigned("what the server sent", err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return nil, err
+	}
+	return report, syncFolder(filepath.Dir(path))
+}
+
+func (a *app) auditCheckpoint() *cobra.Command {
+	var keys bool
+	cmd := &cobra.Command{
+		Use: "checkpoint", Short: "Show the newest signed checkpoint, to be kept outside; with --keys the keys instead", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+				r, err := c.Audit.GetAuditCheckpoint(ctx, &apiv1.GetAuditCheckpointRequest{})
+				if err != nil {
+					return err
+				}
+				switch {
+				case a.output == "json" || a.output == "yaml":
+					return a.document(r)
+				case keys:
+					fmt.Fprintln(a.out, strings.Join(r.GetKeys(), "\n"))
+				default:
+					fmt.Fprint(a.out, r.GetCheckpoint().GetNote())
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&keys, "keys", false, "show the public keys that checkpoints are checked with, one a line")
+	return cmd
+}
+
+func (a *app) verifyAudit() *cobra.Command {
+	var keys, known []string
+	cmd := &cobra.Command{
+		Use: "verify FILE", Short: "Verify an export; asks no server", Args: oneArgument,
+		Long: `Verify that an export is whole, in order, and as it was signed, and say where it is not.
+
+An export proves by itself that it is whole; whose it is, it proves with keys that were kept (--key); and that nothing of what was
+signed before is missing or another, with checkpoints that were kept (--known), as naru audit checkpoint shows them.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			trust := audit.Trust{}
+			for _, k := range keys {
+				text, err := a.argument(k)
+				if err != nil {
+					return err
+				}
+				trust.Keys = append(trust.Keys, strings.Fields(text)...)
+			}
+			for _, path := range known {
+				text, err := os.ReadFile(path)
+				if err != nil {
+					return usagef("the checkpoint %s cannot be read: %v", path, causeOf(err))
+				}
+				trust.Known = append(trust.Known, string(text))
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return usagef("%s cannot be read: %v", args[0], causeOf(err))
+			}
+			defer f.Close()
+			r, err := audit.Verify(f, trust)
+			if err != nil {
+				return notAsSigned(args[0], err)
+			}
+			a.tellVerified(args[0], r)
+			return nil
+		},
+	}
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key that was kept, or @FILE with one a line; may be repeated")
+	cmd.Flags().StringArrayVar(&known, "known", nil, "file with a checkpoint that was kept; may be repeated")
+	return cmd
+}
+
+func notAsSigned(what string, err error) error {
+	var f *audit.Fault
+	if !errors.As(err, &f) {
+		return problem.Newf(problem.Contradiction, "Look at what was given with --key and --known.", "%s was not verified: %v", what, err)
+	}
+	return problem.Newf(problem.Contradiction, "Keep the file as it is: it is evidence. Export anew, and compare with exports and checkpoints that were kept elsewhere.",
+		"%s is not what was signed: %v", what, f)
+}
+
+func (a *app) tellVerified(path string, r *audit.Report) {
+	fmt.Fprintf(a.out, "%s is whole and as it was signed: entries %d to %d, %d checkpoints, the newest of %s (epoch %d).\n",
+		path, r.From, r.To-1, r.Checkpoints, r.Newest.Time.Format(time.RFC3339), r.Newest.Epoch)
+	if !r.Pinned {
+		fmt.Fprintf(a.out, "The key of %s is the one in the export: compare it, or give the one that was kept with --key.\n", r.Newest.Origin)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Witnesses)) {
+		fmt.Fprintf(a.out, "%s has countersigned up to entry %d.\n", name, r.Witnesses[name]-1)
+	}
+	for _, size := range r.Unproved {
+		fmt.Fprintf(a.out, "The checkpoint of %d entries is not borne out: the export begins behind it.\n", size)
+	}
+}

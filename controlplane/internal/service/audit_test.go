@@ -1,0 +1,133 @@
+package service_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/audit"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// signed gives the world's log a key, if it has none, and signs it as it is. It returns the private key.
+func signed(t *testing.T, w *servicetest.World, private, public string) {
+	t.Helper()
+	c := audit.Checkpoint{Origin: audit.Origin("naru.test"), Epoch: 7, Time: time.Now().UTC().Truncate(time.Second)}
+	err := w.DB.View(t.Context(), func(tx *state.Tx) (err error) {
+		if c.Size, err = tx.AuditSize(); err != nil {
+			return err
+		}
+		c.Root, err = tx.AuditRoot(c.Size)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	note, err := audit.Sign(c, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_SignAudit{SignAudit: &commandv1.SignAudit{Checkpoint: &apiv1.AuditCheckpoint{
+		Size: strconv.FormatUint(c.Size, 10), Root: c.Root[:], Time: timestamppb.New(c.Time), Note: note}}}})
+}
+
+func newKey(t *testing.T, w *servicetest.World) (private, public string) {
+	t.Helper()
+	private, public, err := audit.NewKey(audit.Origin("naru.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_AddAuditKey{AddAuditKey: &commandv1.AddAuditKey{
+		Key: &commandv1.AuditKey{PublicKey: public, SealedKey: []byte("sealed")}}}})
+	return private, public
+}
+
+// export returns an export as a file has it.
+func export(t *testing.T, w *servicetest.World, from string) ([]byte, error) {
+	t.Helper()
+	stream, err := w.Admin().Audit.ExportAudit(t.Context(), &apiv1.ExportAuditRequest{From: from})
+	if err != nil {
+		return nil, problem.FromStatus(err)
+	}
+	var b bytes.Buffer
+	out := audit.NewWriter(&b)
+	for {
+		piece, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return b.Bytes(), nil
+		}
+		if err != nil {
+			return nil, problem.FromStatus(err)
+		}
+		if err := out.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAnExportFromTheServiceIsVerified(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(2)
+	if _, err := export(t, w, ""); !problem.Is(err, problem.WrongState) {
+		t.Errorf("an export before anything was signed: %v", err)
+	}
+	private, public := newKey(t, w)
+	signed(t, w, private, public)
+	for n := range 300 { // more than a piece
+		if _, err := w.Admin().Flavors.CreateFlavor(t.Context(), &apiv1.CreateFlavorRequest{Flavor: &apiv1.Flavor{Name: "f" + strconv.Itoa(n), Cores: 1, MemoryMib: 64, DiskGib: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed(t, w, private, public)
+	known, err := w.Admin().Audit.GetAuditCheckpoint(t.Context(), &apiv1.GetAuditCheckpointRequest{})
+	if err != nil || len(known.GetKeys()) != 1 || known.GetKeys()[0] != public {
+		t.Fatal(known, err)
+	}
+	trust := audit.Trust{Keys: []string{public}, Known: []string{known.GetCheckpoint().GetNote()}}
+	for _, from := range []string{"", "1", "7", "256", "300"} {
+		file, err := export(t, w, from)
+		if err != nil {
+			t.Fatal(from, err)
+		}
+		r, err := audit.Verify(bytes.NewReader(file), trust)
+		if err != nil || !r.Pinned || r.Known != 1 || r.To <= 300 {
+			t.Fatalf("from %q: %+v, %v", from, r, err)
+		}
+	}
+	if _, err := export(t, w, "99999"); !problem.Is(err, problem.Invalid) {
+		t.Errorf("from behind the end: %v", err)
+	}
+}
+
+// TestWhoLooksIntoTheLogIsInIt, before anything is shown.
+func TestWhoLooksIntoTheLogIsInIt(t *testing.T) {
+	w := servicetest.New(t)
+	r, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{PageSize: 1})
+	if err != nil || len(r.GetAuditEntries()) != 1 {
+		t.Fatal(r, err)
+	}
+	if e := r.GetAuditEntries()[0]; e.GetAction() != "audit.list-entries" || e.GetOutcome() != apiv1.AuditEntry_READ || e.GetActor() != "admin:admin" || len(e.GetDigest()) != 32 {
+		t.Errorf("the newest entry is %v", e)
+	}
+	private, public := newKey(t, w)
+	signed(t, w, private, public)
+	if _, err := export(t, w, ""); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(entriesOf(w, "audit.export")); n != 1 {
+		t.Errorf("an export has left %d entries", n)
+	}
+	if _, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Filter: "colour=red"}); !strings.Contains(problem.FromStatus(err).Error(), "colour") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,254 @@
+package service
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/credential"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	"github.com/naru-project/naru/pkg/sealed"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+const (
+	// sessionTime is how long a session lasts: a working day, and the next begins with a login.
+	sessionTime = 12 * time.Hour
+	// stepUpTime is how long a step-up lasts.
+	stepUpTime = 10 * time.Minute
+)
+
+// Secrets opens what people sealed to the control plane, and seals what the replicated state keeps of them.
+type Secrets interface {
+	// SealingKey returns the public key to which people seal now, and its id.
+	SealingKey(ctx context.Context) (id string, public []byte, err error)
+	// OpenSecrets opens what a person typed. Errors: problem CONFLICT where the key is no longer good, INVALID where it was
+	// sealed for something else.
+	OpenSecrets(context.Context, sealed.For, *apiv1.Sealed) (*apiv1.Secrets, error)
+	// Seal encrypts a secret for the state; Unseal is its reverse. role says what it is.
+	Seal(role string, plain []byte) ([]byte, error)
+	Unseal(role string, sealed []byte) ([]byte, error)
+}
+
+func (s sessionService) GetLoginOptions(ctx context.Context, _ *apiv1.GetLoginOptionsRequest) (*apiv1.GetLoginOptionsResponse, error) {
+	id, public, err := s.Secrets.SealingKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	zone, err := s.zoneOfCall(ctx)
+	return &apiv1.GetLoginOptionsResponse{SealingKey: public, SealingKeyId: id, Zone: zone.GetName()}, err
+}
+
+// zoneOfCall is the zone at whose edge the call was made; none in the control network.
+func (s *Service) zoneOfCall(ctx context.Context) (zone *apiv1.Zone, err error) {
+	if id := callOf(ctx).ViaZoneID; id != "" {
+		err = s.view(ctx, func(tx *state.Tx) (err error) { zone, err = tx.Zones.Get(id); return err })
+	}
+	return zone, err
+}
+
+// LogIn begins a session. Of a wrong name, a wrong password and a wrong code the answer is the same, and takes as long.
+func (s sessionService) LogIn(ctx context.Context, r *apiv1.LogInRequest) (*apiv1.LogInResponse, error) {
+	claim := claim{name: r.GetUser(), hash: r.GetSecretHash(), method: apiv1.SessionService_LogIn_FullMethodName, sealed: r.GetSecrets()}
+	shown, err := s.judge(ctx, claim)
+	if err != nil {
+		return nil, s.refused(ctx, "session.log-in", claim, shown, err)
+	}
+	zone, err := s.zoneOfCall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := newID()
+	call := callOf(ctx)
+	call.Principal = auth.Principal{
+		Kind: auth.User, Name: shown.user.GetName(), Actor: "user:" + shown.user.GetName(), ID: shown.user.GetId(), UserID: shown.user.GetId(),
+		SessionID: id, Strength: shown.strength,
+	}
+	result, err := s.propose(WithCall(ctx, call), nil, func(c *commandv1.Command) {
+		c.Body = &commandv1.Command_BeginSession{BeginSession: &commandv1.BeginSession{
+			Session: &apiv1.Session{
+				Id: id, User: shown.user.GetName(), UserId: shown.user.GetId(), Zone: zone.GetName(), ZoneId: zone.GetId(), Strength: shown.strength,
+				Client: r.GetClient(), ExpiresAt: timestamppb.New(time.Now().Add(sessionTime)), SecretHash: r.GetSecretHash(),
+			},
+			Shown: shown.proof, DeviceHash: hashOf(shown.secrets.GetDevice()),
+		}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.doors.Open(shown.way)
+	m, err := s.sessions.decode(result)
+	return &apiv1.LogInResponse{Session: m}, err
+}
+
+// StepUp lets a user show once more who they are.
+func (s sessionService) StepUp(ctx context.Context, r *apiv1.StepUpRequest) (*apiv1.StepUpResponse, error) {
+	session, shown, err := s.showAgain(ctx, "session.step-up", apiv1.SessionService_StepUp_FullMethodName, r.GetSecrets())
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.propose(ctx, r, func(c *commandv1.Command) {
+		c.Body = &commandv1.Command_StepUpSession{StepUpSession: &commandv1.StepUpSession{
+			SessionId: session.GetId(), Shown: shown.proof, Strength: shown.strength, Until: timestamppb.New(time.Now().Add(stepUpTime)),
+		}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.doors.Open(shown.way)
+	m, err := s.sessions.decode(result)
+	return &apiv1.StepUpResponse{Session: m}, err
+}
+
+// claim is somebody's word of who they are, with what is to show it.
+type claim struct {
+	name   string
+	hash   []byte // of the session's secret
+	method string
+	sealed *apiv1.Sealed
+	// enrolling asks for a code of the authenticator that is being enrolled.
+	enrolling bool
+}
+
+// shown is what came of a claim.
+type shown struct {
+	user     *apiv1.User
+	kept     *commandv1.Credentials
+	secrets  *apiv1.Secrets
+	strength apiv1.Session_Strength
+	proof    *commandv1.Shown
+	way      credential.Way
+}
+
+// showAgain judges what the user of a session shows once more.
+func (s *Service) showAgain(ctx context.Context, action, method string, in *apiv1.Sealed) (*apiv1.Session, *shown, error) {
+	id, err := ownSession(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := s.Session(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := claim{name: session.GetUser(), hash: session.GetSecretHash(), method: method, sealed: in, enrolling: method == apiv1.UserService_ConfirmAuthenticator_FullMethodName}
+	out, err := s.judge(ctx, c)
+	if err != nil {
+		return nil, nil, s.refused(ctx, action, c, out, err)
+	}
+	return session, out, nil
+}
+
+// judge holds a claim against what is kept. What it returns with an error says how far it came.
+func (s *Service) judge(ctx context.Context, c claim) (*shown, error) {
+	out := &shown{}
+	var err error
+	if out.secrets, err = s.Secrets.OpenSecrets(ctx, sealed.For{Method: c.method, User: c.name, SecretHash: c.hash}, c.sealed); err != nil {
+		return out, err
+	}
+	if err := schema.Validate(out.secrets); err != nil {
+		return out, err
+	}
+	err = s.read(ctx, func(tx *state.Tx) (err error) {
+		out.user, out.kept = nil, nil
+		if out.user, err = tx.Users.ByName(c.name, nil); err == nil {
+			out.kept, err = tx.Credentials(out.user.GetId())
+		}
+		if errors.Is(err, state.ErrNotFound) {
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	out.way = way(c.name, callOf(ctx).Place, out)
+	if err := s.doors.Knock(out.way); err != nil {
+		return out, err
+	}
+	right, err := s.passwords.Verify(ctx, out.way.Place, out.kept.GetPassword(), out.secrets.GetPassword())
+	if err != nil {
+		return out, err
+	}
+	if !right {
+		return out, wrong()
+	}
+	if out.user.GetDisabled() {
+		return out, problem.Newf(problem.Forbidden, "Ask an administrator.", "user %s is disabled", out.user.GetName())
+	}
+	return out, s.judgeCode(c, out)
+}
+
+// way is by which way a claim comes: from a machine that the user has logged in from before it is one of its own.
+func way(name, from string, s *shown) credential.Way {
+	device := hashOf(s.secrets.GetDevice())
+	known := slices.ContainsFunc(s.kept.GetDevices(), func(d *commandv1.Credentials_Device) bool { return string(d.GetHash()) == string(device) })
+	if !known {
+		device = nil
+	}
+	return credential.Way{User: name, Place: from, Device: hex.EncodeToString(device)}
+}
+
+// judgeCode judges the code, where one is needed, and completes the proof.
+func (s *Service) judgeCode(c claim, out *shown) error {
+	seal := sha256.Sum256(c.sealed.GetCiphertext())
+	out.proof = &commandv1.Shown{Revision: out.kept.GetRevision(), Seal: seal[:], KeyId: c.sealed.GetKeyId()}
+	out.strength = apiv1.Session_PASSWORD
+	authenticator := out.kept.GetSealedAuthenticator()
+	if c.enrolling {
+		authenticator = out.kept.GetSealedNewAuthenticator()
+	}
+	if len(authenticator) == 0 {
+		return nil
+	}
+	if out.secrets.GetCode() == "" {
+		return problem.Newf(problem.CodeNeeded, "Send the code that the authenticator shows.", "user %s has an authenticator", out.user.GetName()).With("code", "is required")
+	}
+	secret, err := s.Secrets.Unseal(authenticatorRole(out.user.GetId()), authenticator)
+	if err != nil {
+		return err
+	}
+	step, right := credential.Step(secret, out.secrets.GetCode(), time.Now(), out.kept.GetStep())
+	if !right {
+		return wrong()
+	}
+	out.proof.Step, out.strength = step, apiv1.Session_TWO_FACTORS
+	return nil
+}
+
+// wrong is one answer for a wrong name, a wrong password and a wrong code.
+func wrong() error {
+	return problem.New(problem.Unauthenticated, "the name, the password or the code is wrong", "Try again. A code counts once. Who has forgotten the password asks an administrator: naru user reset-password.")
+}
+
+// refused writes into the record that a claim was refused, and returns why. Of a name that is nobody's nothing is written down:
+// it may be a password that was typed into the wrong field.
+func (s *Service) refused(ctx context.Context, action string, c claim, out *shown, why error) error {
+	d := Deed{Action: action, Outcome: apiv1.AuditEntry_REFUSED, Problem: why}
+	if out.user != nil {
+		d.Actor, d.ActorID = "user:"+out.user.GetName(), out.user.GetId()
+	}
+	if err := s.Record(ctx, d); err != nil {
+		return err
+	}
+	return why
+}
+
+func authenticatorRole(userID string) string { return "authenticator/" + userID }
+
+func hashOf(secret []byte) []byte {
+	if len(secret) == 0 {
+		return nil
+	}
+	sum := sha256.Sum256(secret)
+	return sum[:]
+}
+

@@ -1,0 +1,176 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/naru-project/naru/pkg/sealed"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// secretSize is the size of a session's secret, and of what a machine keeps to be known by.
+const secretSize = 32
+
+// Session is a session as its user's machine keeps it. Whoever reads it acts as the user.
+type Session struct {
+	// Server is the configuration's, as it was when the session was begun.
+	Server string `json:"server"`
+	User   string `json:"user"`
+	// Zone is the one at whose edge it counts, by name; empty in the control network.
+	Zone      string    `json:"zone"`
+	ID        string    `json:"id"`
+	Secret    []byte    `json:"secret"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// Token is what is sent to act in the session.
+func (s *Session) Token() string {
+	id, err := uuid.Parse(s.ID)
+	if err != nil {
+		return ""
+	}
+	return "naru_s_" + base64.RawURLEncoding.EncodeToString(append(id[:], s.Secret...))
+}
+
+// For says what secrets of the session's user are for.
+func (s *Session) For(method string) sealed.For {
+	hash := sha256.Sum256(s.Secret)
+	return sealed.For{Method: method, User: s.User, SecretHash: hash[:]}
+}
+
+// LogIn begins a session. The secret of it is made here, and goes nowhere but into what is returned.
+func (s *Services) LogIn(ctx context.Context, user string, typed *apiv1.Secrets, client string) (*Session, *apiv1.Session, error) {
+	out := &Session{User: user, Secret: make([]byte, secretSize)}
+	rand.Read(out.Secret) // never fails
+	is := out.For(apiv1.SessionService_LogIn_FullMethodName)
+	secrets, err := s.Seal(ctx, is, typed)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := s.Sessions.LogIn(ctx, &apiv1.LogInRequest{User: user, Secrets: secrets, SecretHash: is.SecretHash, Client: client})
+	if err != nil {
+		return nil, nil, err
+	}
+	m := r.GetSession()
+	out.ID, out.Zone, out.ExpiresAt = m.GetId(), m.GetZone(), m.GetExpiresAt().AsTime()
+	return out, m, nil
+}
+
+// Seal seals what a person typed to the control plane's newest key.
+func (s *Services) Seal(ctx context.Context, f sealed.For, typed *apiv1.Secrets) (*apiv1.Sealed, error) {
+	o, err := s.Sessions.GetLoginOptions(ctx, &apiv1.GetLoginOptionsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return sealed.Secrets(o.GetSealingKey(), o.GetSealingKeyId(), f, typed)
+}
+
+// stateDir is where what the user's machine keeps lies: naru/ of XDG_STATE_HOME, or of ~/.local/state.
+func stateDir() (string, error) {
+	dir := os.Getenv("XDG_STATE_HOME")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(dir, "naru"), nil
+}
+
+func sessionPath(server string) (string, error) {
+	dir, err := stateDir()
+	sum := sha256.Sum256([]byte(server))
+	return filepath.Join(dir, "session-"+hex.EncodeToString(sum[:8])+".json"), err
+}
+
+// LoadSession returns the session that was begun at a server; nil where there is none that has not ended.
+func LoadSession(server string) (*Session, error) {
+	path, err := sessionPath(server)
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{}
+	if err := json.Unmarshal(b, s); err != nil || s.Server != server {
+		return nil, fmt.Errorf("%s is damaged; log in again", path)
+	}
+	if !time.Now().Before(s.ExpiresAt) {
+		return nil, nil
+	}
+	return s, nil
+}
+
+// Save keeps the session, for nobody but its user to read.
+func (s *Session) Save() error {
+	path, err := sessionPath(s.Server)
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return keep(path, b)
+}
+
+// ForgetSession removes the session that was begun at a server, if there is one.
+func ForgetSession(server string) error {
+	path, err := sessionPath(server)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Device returns what this machine keeps to be known by, and makes it the first time.
+func Device() ([]byte, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "device")
+	if b, err := os.ReadFile(path); err == nil && len(b) == secretSize {
+		return b, nil
+	}
+	b := make([]byte, secretSize)
+	rand.Read(b) // never fails
+	return b, keep(path, b)
+}
+
+// keep writes a file that only its user reads, whole or not at all.
+func keep(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return os.Rename(f.Name(), path)
+}
