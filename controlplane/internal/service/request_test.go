@@ -53,8 +53,16 @@ func newOffice(t *testing.T, stages ...*apiv1.StageTemplate) *office {
 	}
 	o.Do(&commandv1.Command{Body: &commandv1.Command_CreateOffering{CreateOffering: &commandv1.CreateOffering{Offering: offering}}})
 	o.Do(&commandv1.Command{Body: &commandv1.Command_PublishOffering{PublishOffering: &commandv1.PublishOffering{Offering: offering}}})
-	o.controller = requests.New(requests.Config{Reader: o.DB, Proposer: o.World, Chooser: o.Chooser, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return o.now }})
+	o.controller = requests.New(requests.Config{Reader: o.DB, Proposer: clocked{o}, Chooser: o.Chooser, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return o.now }})
 	return o
+}
+
+// clocked proposes by the office's clock, as a leader does by its own.
+type clocked struct{ *office }
+
+func (c clocked) Propose(ctx context.Context, in *commandv1.Command) (*commandv1.Result, error) {
+	in.Stamp = timestamppb.New(c.now)
+	return c.World.Propose(ctx, in)
 }
 
 func (o *office) policy(name string, stages ...*apiv1.StageTemplate) {
