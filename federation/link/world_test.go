@@ -178,13 +178,13 @@ func relay(zone, hub *MemoryStream, up, down func(*linkv1.Frame) (on, back []*li
 			if on == nil && back == nil {
 				return // cut
 			}
-			for _, f := range on {
-				if to.Send(f) != nil {
+			for _, f := range back {
+				if from.Send(f) != nil {
 					return
 				}
 			}
-			for _, f := range back {
-				if from.Send(f) != nil {
+			for _, f := range on {
+				if to.Send(f) != nil {
 					return
 				}
 			}

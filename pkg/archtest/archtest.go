@@ -55,6 +55,15 @@ func Rules() []Rule {
 			Reason: "an export is verified without a server, years later: by its bytes and by nothing else",
 		},
 		{
+			Of:     []string{"controlplane/internal/calendar", "controlplane/internal/catalog", "controlplane/internal/approval"},
+			Only:   []string{"proto/gen/naru/api/v1", "pkg/problem", "pkg/grade", "controlplane/internal/calendar", "google.golang.org/protobuf/...", "golang.org/x/text/...", "cel.dev/cel-go/...", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
+			Reason: "what is judged of an offering, a policy or a calendar is a function of what it says: it is tested without a state, and says the same on every server",
+		},
+		{
+			Of: []string{"..."}, But: []string{"controlplane/internal/approval", "controlplane/internal/catalog"}, Not: []string{"cel.dev/...", "github.com/santhosh-tekuri/jsonschema/..."},
+			Reason: "expressions and forms that people write are interpreted in one place, with bounds, and by the proposer only",
+		},
+		{
 			Of:  []string{"controlplane/internal/state", "controlplane/internal/fsm"},
 			Not: []string{"github.com/hashicorp/...", "google.golang.org/grpc/...", "net/http", "math/rand", "math/rand/v2", "buf.build/go/protovalidate", "cel.dev/...", "github.com/cedar-policy/...", "regexp", "controlplane/internal/replica/...", "controlplane/internal/service/...", "controlplane/internal/api/..."},
 			But: nil, Reason: "the state machine is a deterministic function of its log: what it imports here it could come to depend on",

@@ -24,6 +24,10 @@ import (
 // Services are those of the API, over one connection. Errors of their methods are gRPC statuses; problem.From turns them
 // into problems.
 type Services struct {
+	Offerings        apiv1.OfferingServiceClient
+	Calendars        apiv1.CalendarServiceClient
+	ApprovalPolicies apiv1.ApprovalPolicyServiceClient
+
 	Zones          apiv1.ZoneServiceClient
 	Clusters       apiv1.ClusterServiceClient
 	Hosts          apiv1.HostServiceClient
@@ -52,6 +56,10 @@ type Services struct {
 // NewServices returns the services behind a connection.
 func NewServices(conn grpc.ClientConnInterface) *Services {
 	return &Services{
+		Offerings:        apiv1.NewOfferingServiceClient(conn),
+		Calendars:        apiv1.NewCalendarServiceClient(conn),
+		ApprovalPolicies: apiv1.NewApprovalPolicyServiceClient(conn),
+
 		Zones:          apiv1.NewZoneServiceClient(conn),
 		Clusters:       apiv1.NewClusterServiceClient(conn),
 		Hosts:          apiv1.NewHostServiceClient(conn),
@@ -145,16 +153,34 @@ func TellRepeated(ctx context.Context, tell func(why error)) context.Context {
 	return context.WithValue(ctx, repeatedKey{}, tell)
 }
 
+// telling is what was told of one call that is repeated. The zero value is one that has not failed yet.
+type telling struct {
+	began time.Time
+	told  bool
+}
+
+// repeated hears that the call is repeated, and why.
+func (t *telling) repeated(ctx context.Context, why error) {
+	if t.began.IsZero() {
+		t.began = time.Now()
+	}
+	tell, _ := ctx.Value(repeatedKey{}).(func(error))
+	if tell == nil || t.told || time.Since(t.began) < tellAfter && !problem.Is(problem.FromStatus(why), problem.LinkDown) {
+		return
+	}
+	t.told = true
+	tell(why)
+}
+
 // repeatSafely gives every write an idempotency key, and repeats a call that found nobody, or whose fate is unknown,
 // until the context ends: with the key nothing is done twice. Where several servers are known, another one is asked. A read
 // that a cut-off zone cannot answer is not repeated: the link may be down for days, and nothing is left open.
 func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	write, began := isWrite(method), time.Now()
+	write, told := isWrite(method), telling{began: time.Now()}
 	if md, _ := metadata.FromOutgoingContext(ctx); write && len(md.Get(idempotencyKey)) == 0 {
 		ctx = metadata.AppendToOutgoingContext(ctx, idempotencyKey, uuid.NewString())
 	}
 	_, bounded := ctx.Deadline()
-	tell, _ := ctx.Value(repeatedKey{}).(func(error))
 	var nobody error // why the last call found nobody
 	for wait := firstPause; ; wait = min(2*wait, maxPause) {
 		err := invoke(ctx, method, req, reply, cc, opts...)
@@ -164,14 +190,10 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 		if !bounded || status.Code(err) != codes.Unavailable {
 			return err
 		}
-		linkDown := problem.Is(problem.FromStatus(err), problem.LinkDown)
-		if linkDown && !write {
+		if !write && problem.Is(problem.FromStatus(err), problem.LinkDown) {
 			return err
 		}
-		if tell != nil && (linkDown || time.Since(began) >= tellAfter) {
-			tell(err)
-			tell = nil
-		}
+		told.repeated(ctx, err)
 		if nobody = err; !pause(ctx, wait) {
 			return err
 		}

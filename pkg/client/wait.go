@@ -12,13 +12,15 @@ var errDone = errors.New("the operation is done")
 
 // Wait follows an operation to its end and tells each change of it. It survives the death of whoever serves it: it asks
 // again, other servers where there are some, until ctx ends. It returns the operation as it was last seen, with its error
-// where it failed. When ctx ends first, the operation goes on.
+// where it failed. When ctx ends first, the operation goes on. Who follows with TellRepeated is told why nothing is heard.
 func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1.Operation)) (*apiv1.Operation, error) {
 	tell(op)
 	if op.GetDone() {
 		return op, problem.FromProto(op.GetError())
 	}
+	var silence telling
 	err := Watch(ctx, c.watchOperation(op.GetId()), func(ch Change[*apiv1.Operation]) error {
+		silence = telling{}
 		switch {
 		case ch.Noun.GetId() != op.GetId():
 			// A watch that is taken up again tells as deleted what does not match its filter.
@@ -36,7 +38,10 @@ func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1
 			return errDone
 		}
 		return nil
-	}, nil)
+	}, func(err error) error {
+		silence.repeated(ctx, err)
+		return nil
+	})
 	switch {
 	case errors.Is(err, errDone):
 		return op, problem.FromProto(op.GetError())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,6 +184,25 @@ func TestWaitSurvivesTheDeathOfTheServerItAsked(t *testing.T) {
 	})
 	if err != nil || !done.GetDone() || !slices.Equal(told, []string{"7-1", "7-2", "7-3"}) {
 		t.Fatalf("told %q, done %v, %v", told, done.GetDone(), err)
+	}
+}
+
+func TestWhoWaitsIsToldOnceWhyNothingIsHeard(t *testing.T) {
+	a := newAuthority(t)
+	var asked atomic.Int32
+	s := a.serve(t, &server{watch: func(_ *watchRequest, stream watchStream) error {
+		if asked.Add(1) < 4 {
+			return problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
+		}
+		return put(stream, operation("7-2", true, "accepted", "usable"))
+	}})
+	var why []error
+	ctx := client.TellRepeated(soon(t), func(err error) { why = append(why, err) })
+	if _, err := a.connect(t, client.Config{}, s).Wait(ctx, operation("7-1", false), func(*apiv1.Operation) {}); err != nil {
+		t.Fatal(err)
+	}
+	if len(why) != 1 || !problem.Is(problem.FromStatus(why[0]), problem.LinkDown) {
+		t.Fatalf("told %v", why)
 	}
 }
 

@@ -58,7 +58,7 @@ func (b bound) reaches(project, zone string) bool {
 func about(name string, request proto.Message) (project, zone string, list bool) {
 	service, call, _ := strings.Cut(strings.TrimPrefix(name, "/naru.api.v1."), "/")
 	if strings.HasPrefix(call, "List") || strings.HasPrefix(call, "Watch") || strings.HasPrefix(call, "Top") {
-		return "", "", call != "ListAuditEntries"
+		return "", "", call != "ListAuditEntries" && call != "ListGroupMembers"
 	}
 	text := func(field string) string {
 		f := request.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field))
@@ -70,6 +70,12 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 	switch service {
 	case "VMService", "SnapshotService":
 		return "web", "business", false
+	case "UserService":
+		return "home", "", false // in organization default, as projects are
+	case "OrganizationService":
+		if call == "GetOrganization" || call == "UpdateOrganization" {
+			return "home", "", false
+		}
 	case "OperationService":
 		return "web", "business", false
 	case "ProjectService":
@@ -131,6 +137,9 @@ func TestP14EveryMethodForEveryRoleInEveryPlaceByEveryWayIn(t *testing.T) {
 	for name, d := range apiMethods() {
 		if !slices.Contains(w.API.Dispatcher().Methods(), name) {
 			continue // drafted
+		}
+		if inSessions[name] {
+			continue
 		}
 		request, known := all[name]
 		succeeds := request != nil

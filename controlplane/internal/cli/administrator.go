@@ -20,6 +20,7 @@ import (
 
 var administratorColumns = []column[*apiv1.Administrator]{
 	{head: "NAME", value: (*apiv1.Administrator).GetName},
+	{head: "USER", value: (*apiv1.Administrator).GetUser},
 	{head: "EXPIRES", value: func(m *apiv1.Administrator) string { return m.GetExpiresAt().AsTime().Local().Format(time.DateTime) }},
 	{head: "FINGERPRINT", value: (*apiv1.Administrator).GetFingerprint},
 	{head: "BY", value: (*apiv1.Administrator).GetCreatedBy, wide: true},
@@ -70,11 +71,13 @@ func (a *app) requestAdministrator() *cobra.Command {
 }
 
 func (a *app) createAdministrator() *cobra.Command {
-	var request string
+	var request, user string
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "create NAME --csr @FILE", Short: "Make an administrator, and print the certificate for the key of a request", Args: oneArgument}
 	cmd.Flags().StringVar(&request, "csr", "", "certificate request of the new administrator's key, or @FILE: naru admin request")
 	cmd.Flags().DurationVar(&lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
+	cmd.Flags().StringVar(&user, "user", "", "the person who it is; without it they decide on no request")
+	a.completeNames(cmd, "user", "user")
 	cmd.MarkFlagRequired("csr")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		csr, err := a.readRequest(request)
@@ -83,7 +86,7 @@ func (a *app) createAdministrator() *cobra.Command {
 		}
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			r, err := c.Administrators.CreateAdministrator(ctx, &apiv1.CreateAdministratorRequest{
-				Administrator: &apiv1.Administrator{Name: args[0]}, Csr: csr, LifetimeSeconds: uint32(lifetime.Seconds()),
+				Administrator: &apiv1.Administrator{Name: args[0], User: user}, Csr: csr, LifetimeSeconds: uint32(lifetime.Seconds()),
 			})
 			if err != nil {
 				return err
@@ -96,17 +99,19 @@ func (a *app) createAdministrator() *cobra.Command {
 
 // renewAdministrator renews the caller's own certificate in place, or prints another's.
 func (a *app) renewAdministrator() *cobra.Command {
-	var request string
+	var request, user string
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "renew [NAME --csr @FILE]", Short: "Renew your own certificate in its file; with NAME, print one for another's key", Args: cobra.MaximumNArgs(1)}
 	cmd.Flags().StringVar(&request, "csr", "", "certificate request of the administrator's key, or @FILE")
 	cmd.Flags().DurationVar(&lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
+	cmd.Flags().StringVar(&user, "user", "", "the person who it is")
+	a.completeNames(cmd, "user", "user")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if (len(args) == 0) != (request == "") {
 			return usagef("NAME and --csr go together; without both, your own certificate is renewed")
 		}
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			in := &apiv1.RenewAdministratorRequest{LifetimeSeconds: uint32(lifetime.Seconds())}
+			in := &apiv1.RenewAdministratorRequest{LifetimeSeconds: uint32(lifetime.Seconds()), User: user}
 			own := len(args) == 0
 			if own {
 				me, err := c.AccessTokens.WhoAmI(ctx, &apiv1.WhoAmIRequest{})

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -28,6 +29,7 @@ import (
 // app is one run of the command line.
 type app struct {
 	in       io.Reader
+	typed    *bufio.Reader // of in, once a line of it was asked for
 	out, err *screen
 
 	configPath string
@@ -168,11 +170,13 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 	root.SetFlagErrorFunc(badFlag)
 	a.completeWith(root, "output", formats)
 	a.completeFlag(root, "context", func(*cobra.Command) []string { return client.Contexts() })
+	root.AddCommand(a.catalog(), a.calendar(), a.approvalPolicy())
 	root.AddCommand(
 		a.request(), a.approve(), a.delegation(),
 		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.broker(), a.vm(), a.snapshot(),
 		a.operation(), a.event(), a.server(), a.administrator(), a.audit(), a.token(), a.whoami(), a.contexts(), a.version(),
 		a.role(), a.roleBinding(), a.auth(),
+		a.organization(), a.user(), a.group(), a.session(), a.login(), a.logout(), a.passwd(),
 	)
 	root.InitDefaultCompletionCmd("completion")
 	refuseUnknownVerbs(root)
@@ -277,17 +281,17 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return f(client.TellRepeated(ctx, func(why error) { a.sayRepeated(ctx, why) }), c)
+	return f(client.TellRepeated(ctx, func(why error) { fmt.Fprint(a.err, a.repeated(ctx, why)) }), c)
 }
 
-// sayRepeated tells people for what they wait.
-func (a *app) sayRepeated(ctx context.Context, why error) {
+// repeated is a line that tells people for what they wait.
+func (a *app) repeated(ctx context.Context, why error) string {
 	p := problem.From(why).Problem
 	until := ""
 	if end, ok := ctx.Deadline(); ok {
 		until = fmt.Sprintf(" for %s more", time.Until(end).Round(time.Second))
 	}
-	fmt.Fprintf(a.err, "%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
+	return fmt.Sprintf("%s: %s. It is tried again%s.\n", printable(p.GetTitle()), printable(a.inWords(withoutTransport(p.GetDetail()))), until)
 }
 
 // sayWhatIsMissing tells people when an answer is less than everything that was acknowledged before: what is not in it may be
@@ -327,6 +331,14 @@ func (a *app) load() error {
 	c, err := client.LoadConfig(path)
 	if err != nil {
 		return usagef("%v", err)
+	}
+	// Who has logged in acts as themselves, unless this one command names a token.
+	if os.Getenv("NARU_TOKEN") == "" {
+		if s, err := client.LoadSession(c.Server); err != nil {
+			return usagef("%v", err)
+		} else if s != nil {
+			c.Token, c.TokenFile = s.Token(), ""
+		}
 	}
 	a.config = c
 	return nil

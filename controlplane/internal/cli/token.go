@@ -15,6 +15,7 @@ import (
 
 var tokenColumns = []column[*apiv1.AccessToken]{
 	{head: "NAME", value: (*apiv1.AccessToken).GetName},
+	{head: "USER", value: (*apiv1.AccessToken).GetUser},
 	{head: "PROJECT", value: (*apiv1.AccessToken).GetProject},
 	{head: "ZONE", value: (*apiv1.AccessToken).GetZone},
 	{head: "EXPIRES", value: func(m *apiv1.AccessToken) string { return local(m.GetExpiresAt()) }},
@@ -24,7 +25,7 @@ var tokenColumns = []column[*apiv1.AccessToken]{
 
 func (a *app) tokenNoun() noun[*apiv1.AccessToken] {
 	return noun[*apiv1.AccessToken]{
-		name: "token", plural: "tokens", short: "Access tokens, which let their bearer act in one project", in: []string{}, filter: "project=web", columns: tokenColumns,
+		name: "token", plural: "tokens", short: "Access tokens, which let their bearer act as a service, or in one project", in: []string{}, filter: "project=web", columns: tokenColumns,
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.AccessToken, string, error) {
 			r, err := c.AccessTokens.ListAccessTokens(ctx, &apiv1.ListAccessTokensRequest{Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetAccessTokens(), r.GetNextPageToken(), err
@@ -47,14 +48,19 @@ func (a *app) token() *cobra.Command {
 func (a *app) createToken() *cobra.Command {
 	var s scope
 	var lifetime time.Duration
+	var user string
 	cmd := &cobra.Command{Use: "create NAME", Short: "Make an access token; its secret is shown once", Args: oneArgument}
 	a.scopeFlags(cmd, []string{"project", "zone"}, &s)
 	cmd.Flags().DurationVar(&lifetime, "lifetime", 24*time.Hour, "how long it is valid")
+	cmd.Flags().StringVar(&user, "user", "", "the service as which its bearer acts; without it, the bearer operates one project")
+	a.completeNames(cmd, "user", "user")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			a.defaults([]string{"project"}, &s)
+			if user == "" {
+				a.defaults([]string{"project"}, &s)
+			}
 			r, err := c.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
-				Name: args[0], Project: s.project, Zone: s.zone, ExpiresAt: timestamppb.New(time.Now().Add(lifetime)),
+				Name: args[0], User: user, Project: s.project, Zone: s.zone, ExpiresAt: timestamppb.New(time.Now().Add(lifetime)),
 			}})
 			if err != nil {
 				return err
@@ -82,11 +88,17 @@ func (a *app) whoami() *cobra.Command {
 					return nil
 				}
 				fmt.Fprintf(a.out, "%s %s", r.GetKind(), r.GetName())
+				if r.GetUser() != "" && r.GetUser() != r.GetName() {
+					fmt.Fprintf(a.out, ", user %s", r.GetUser())
+				}
 				if r.GetProject() != "" {
 					fmt.Fprintf(a.out, ", project %s", r.GetProject())
 				}
 				if r.GetZone() != "" {
 					fmt.Fprintf(a.out, ", at zone %s", r.GetZone())
+				}
+				if r.GetMustChangePassword() {
+					fmt.Fprint(a.out, ", who has to change the password: naru passwd")
 				}
 				fmt.Fprintln(a.out)
 				return nil

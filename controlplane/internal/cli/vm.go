@@ -26,6 +26,7 @@ var vmColumns = []column[*apiv1.VM]{
 	{head: "CLUSTER", value: (*apiv1.VM).GetCluster, wide: true},
 	{head: "FLAVOR", value: (*apiv1.VM).GetFlavor, wide: true},
 	{head: "IMAGE", value: (*apiv1.VM).GetImage, wide: true},
+	{head: "GRADE", value: func(m *apiv1.VM) string { return lower(m.GetGrade()) }, wide: true},
 	{head: "AGE", value: func(m *apiv1.VM) string { return age(m.GetCreatedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.VM).GetId, wide: true},
 	{head: "DESCRIPTION", value: (*apiv1.VM).GetDescription, text: true, wide: true},
@@ -95,6 +96,7 @@ func (a *app) createVM() *cobra.Command {
 	cmd.Flags().StringVar(&userData, "user-data", "", "cloud-init user data, or @FILE")
 	cmd.Flags().StringArrayVar(&together, "together", nil, "group whose VMs stand on one host")
 	cmd.Flags().StringArrayVar(&apart, "apart", nil, "group whose VMs stand on different hosts")
+	wordFlag(cmd.Flags(), vm, "grade", ": of what it holds, where that is more than its project's and its image's")
 	vmFields(cmd.Flags(), vm)
 	a.completeFields(cmd)
 	w.flags(cmd)

@@ -47,7 +47,7 @@ func (a *app) finish(ctx context.Context, c *client.Client, op *apiv1.Operation,
 // wait follows an operation and tells its steps.
 func (a *app) wait(ctx context.Context, c *client.Client, op *apiv1.Operation) error {
 	s := newStory(a.err, op)
-	done, err := c.Wait(ctx, op, s.tell)
+	done, err := c.Wait(client.TellRepeated(ctx, func(why error) { s.say(a.repeated(ctx, why)) }), op, s.tell)
 	s.close(err == nil)
 	if err != nil || a.output == "table" || a.output == "wide" {
 		return err
@@ -104,15 +104,19 @@ func (s *story) tell(op *apiv1.Operation) {
 		if step.GetState() == apiv1.Operation_Step_RUNNING {
 			continue
 		}
-		line := s.line(step)
-		if s.bars != nil {
-			fmt.Fprint(s.bars, line)
-		} else {
-			fmt.Fprint(s.to, line)
-		}
+		s.say(s.line(step))
 	}
 	if s.bar != nil {
 		s.bar.SetCurrent(int64(op.GetProgress()))
+	}
+}
+
+// say writes a line above the bar, where there is one.
+func (s *story) say(line string) {
+	if s.bars != nil {
+		fmt.Fprint(s.bars, line)
+	} else {
+		fmt.Fprint(s.to, line)
 	}
 }
 

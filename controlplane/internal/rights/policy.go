@@ -50,12 +50,16 @@ const maxCompiled = 1024
 
 // compile returns a role's policy.
 func compile(role *apiv1.Role) (*policy, error) {
-	text := policyText(role)
+	key := role.GetName() + " " + role.GetId() + " " + role.GetRevision()
+	if role.GetRevision() == "" {
+		key = policyText(role) // stored nowhere
+	}
 	compiled.Lock()
 	defer compiled.Unlock()
-	if p := compiled.policies[text]; p != nil {
+	if p := compiled.policies[key]; p != nil {
 		return p, nil
 	}
+	text := policyText(role)
 	p := &policy{}
 	var err error
 	if role.GetCondition() != "" {
@@ -71,7 +75,7 @@ func compile(role *apiv1.Role) (*policy, error) {
 	if len(compiled.policies) >= maxCompiled {
 		clear(compiled.policies)
 	}
-	compiled.policies[text] = p
+	compiled.policies[key] = p
 	return p, nil
 }
 

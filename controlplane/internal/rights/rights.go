@@ -173,11 +173,22 @@ var nothing = &apiv1.Role{Name: "self", Permissions: []string{"*"}, AtEdges: tru
 
 // refuses says why Naru's own rules forbid a method, whatever roles permit; empty where they do not.
 func (r *Rights) refuses(m Method) string {
+	key := "refuses " + m.Name
+	r.mu.Lock()
+	known, ok := r.reaches[key]
+	r.mu.Unlock()
+	if ok {
+		return known.forbids
+	}
 	p, err := compile(nothing)
 	if err != nil {
 		return err.Error()
 	}
-	return p.ask(question{who: &r.subject, permission: m.Permission, shown: r.subject.Edge.shows(m)}).forbids
+	why := p.ask(question{who: &r.subject, permission: m.Permission, shown: r.subject.Edge.shows(m)}).forbids
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reaches[key] = reached{forbids: why}
+	return why
 }
 
 // Reach returns where the subject has a permission, when it calls a method. It is shared and read-only.
@@ -190,8 +201,19 @@ func (r *Rights) Reach(permission string, m Method) Reach {
 		return known.reach
 	}
 	var reach Reach
+	plain := map[string]bool{} // of roles without a condition the engine is asked once
 	for _, g := range r.subject.Grants {
-		reach = append(reach, r.grantReach(g, permission, m)...)
+		id := g.Role.GetName() + " " + g.Role.GetId()
+		permits, known := plain[id]
+		if known && g.Role.GetCondition() == "" {
+			if permits {
+				reach = append(reach, g.region())
+			}
+			continue
+		}
+		got := r.grantReach(g, permission, m)
+		plain[id] = len(got) > 0
+		reach = append(reach, got...)
 	}
 	if r.subject.Only != nil {
 		reach = reach.within(*r.subject.Only)

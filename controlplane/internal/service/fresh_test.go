@@ -1,22 +1,18 @@
 package service_test
 
 import (
-	"bytes"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
-	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 func TestAChangeIsAnsweredWithTheFreshnessThatAReadShows(t *testing.T) {
 	w := servicetest.New(t)
 	site := w.NewSite(1)
-	w.Do(&commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
-		ZoneId: site.Hosts[0].GetZoneId(), Session: bytes.Repeat([]byte{1}, 16), Connected: true, Agent: "a", ServerId: "server-1", Incarnation: "inc-1",
-	}}})
+	w.Connect(site.Business.GetId(), true)
 	host := site.Hosts[0].GetId()
 	made, err := w.Admin().VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")})
 	if err != nil {

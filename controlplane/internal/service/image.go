@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/grade"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -36,6 +37,7 @@ func (s imageService) WatchImages(r *apiv1.WatchImagesRequest, stream grpc.Serve
 
 func (s imageService) CreateImage(ctx context.Context, r *apiv1.CreateImageRequest) (*apiv1.CreateImageResponse, error) {
 	result, err := s.images.create(ctx, r, r.GetImage(), func(_ *state.Tx, i *apiv1.Image) (state.Scope, error) {
+		i.Grade = grade.Highest(i.GetGrade())
 		if i.GetFormat() == apiv1.Image_FORMAT_UNSPECIFIED {
 			i.Format = apiv1.Image_QCOW2
 		}

@@ -251,4 +251,3 @@ func hashOf(secret []byte) []byte {
 	sum := sha256.Sum256(secret)
 	return sum[:]
 }
-

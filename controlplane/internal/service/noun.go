@@ -147,10 +147,10 @@ func (n noun[M]) word() string {
 	switch n.kind {
 	case "vm":
 		return "VM"
-	case "token":
-		return "token"
 	case "admin":
 		return "administrator"
+	case "approval-policy":
+		return "approval policy"
 	}
 	return n.kind
 }

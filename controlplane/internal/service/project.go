@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/grade"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -36,6 +37,7 @@ func (s projectService) WatchProjects(r *apiv1.WatchProjectsRequest, stream grpc
 
 func (s projectService) CreateProject(ctx context.Context, r *apiv1.CreateProjectRequest) (*apiv1.CreateProjectResponse, error) {
 	result, err := s.projects.create(ctx, r, r.GetProject(), func(tx *state.Tx, m *apiv1.Project) (state.Scope, error) {
+		m.Grade = grade.Highest(m.GetGrade())
 		return nil, s.ownerOf(tx, m)
 	}, func(c *commandv1.Command, m *apiv1.Project) {
 		c.Body = &commandv1.Command_CreateProject{CreateProject: &commandv1.CreateProject{Project: m}}

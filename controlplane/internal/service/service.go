@@ -99,6 +99,10 @@ type Config struct {
 type Service struct {
 	Config
 
+	offerings        noun[*apiv1.Offering]
+	calendars        noun[*apiv1.Calendar]
+	approvalPolicies noun[*apiv1.ApprovalPolicy]
+
 	zones          noun[*apiv1.Zone]
 	clusters       noun[*apiv1.Cluster]
 	hosts          noun[*apiv1.Host]
@@ -144,6 +148,10 @@ func New(c Config) *Service {
 		tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators"),
 		zoneBooks: newCache[zoneBook](c.Reader, "zones"), rights: newCache[rights.Rights](c.Reader, rightsTopics...), changed: newChanges()}
 	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", zone: "name", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
+	s.offerings = noun[*apiv1.Offering]{Service: s, kind: "offering", topic: "offerings", table: func(tx *state.Tx) state.Table[*apiv1.Offering] { return tx.Offerings }}.watched(offeringChange)
+	s.calendars = noun[*apiv1.Calendar]{Service: s, kind: "calendar", topic: "calendars", table: func(tx *state.Tx) state.Table[*apiv1.Calendar] { return tx.Calendars }}.watched(calendarChange)
+	s.approvalPolicies = noun[*apiv1.ApprovalPolicy]{Service: s, kind: "approval-policy", topic: "approval_policies",
+		table: func(tx *state.Tx) state.Table[*apiv1.ApprovalPolicy] { return tx.ApprovalPolicies }}.watched(approvalPolicyChange)
 	s.clusters = noun[*apiv1.Cluster]{Service: s, kind: "cluster", topic: "clusters", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Cluster] { return tx.Clusters }}.watched(clusterChange)
 	s.hosts = noun[*apiv1.Host]{Service: s, kind: "host", topic: "hosts", zone: "zone_id", cluster: "cluster_id",
@@ -182,6 +190,9 @@ func New(c Config) *Service {
 
 // Register puts every service of the API into r.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
+	apiv1.RegisterOfferingServiceServer(r, offeringService{Service: s})
+	apiv1.RegisterCalendarServiceServer(r, calendarService{Service: s})
+	apiv1.RegisterApprovalPolicyServiceServer(r, approvalPolicyService{Service: s})
 	apiv1.RegisterZoneServiceServer(r, zoneService{Service: s})
 	apiv1.RegisterClusterServiceServer(r, clusterService{Service: s})
 	apiv1.RegisterHostServiceServer(r, hostService{Service: s})

@@ -75,11 +75,15 @@ func (s userService) EnableUser(ctx context.Context, r *apiv1.EnableUserRequest)
 	return &apiv1.EnableUserResponse{User: m}, err
 }
 
-// changeUser proposes what body says of a user that is there, and returns the user as it then is.
+// changeUser proposes what body says of a user that is there, and returns the user as it then is. Nobody does that to one who has
+// rights that they do not have: whoever sets a password could act as its owner.
 func (s userService) changeUser(ctx context.Context, req proto.Message, name string, body func(*commandv1.Command, *apiv1.User)) (*apiv1.User, error) {
 	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, err := s.users.find(ctx, tx, name, place{})
 		if err != nil {
+			return nil, err
+		}
+		if err := s.mayActAs(ctx, tx, m); err != nil {
 			return nil, err
 		}
 		body(c, m)

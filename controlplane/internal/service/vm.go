@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -118,6 +119,9 @@ func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*
 			return nil, inField(err, "cluster")
 		}
 		vm.Cluster, vm.ClusterId = cluster.GetName(), cluster.GetId()
+	}
+	if err := grade.Stands(vm, project, image, zone); err != nil {
+		return nil, err
 	}
 	vm.Project, vm.ProjectId = project.GetName(), project.GetId()
 	vm.Zone, vm.ZoneId = zone.GetName(), zone.GetId()

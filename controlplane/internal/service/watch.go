@@ -22,6 +22,7 @@ const bookmarkTime = 15 * time.Second
 func (s *Service) Run(ctx context.Context) error {
 	var feeds sync.WaitGroup
 	for _, run := range []func(context.Context){
+		s.offerings.feed.run, s.calendars.feed.run, s.approvalPolicies.feed.run,
 		s.zones.feed.run, s.clusters.feed.run, s.hosts.feed.run, s.flavors.feed.run, s.images.feed.run,
 		s.projects.feed.run, s.brokers.feed.run, s.vms.feed.run, s.operations.feed.run, s.events.feed.run,
 		s.organizations.feed.run, s.users.feed.run, s.groups.feed.run, s.roles.feed.run, s.roleBindings.feed.run,

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -37,7 +38,7 @@ func (s zoneService) WatchZones(r *apiv1.WatchZonesRequest, stream grpc.ServerSt
 
 func (s zoneService) CreateZone(ctx context.Context, r *apiv1.CreateZoneRequest) (*apiv1.CreateZoneResponse, error) {
 	result, err := s.zones.create(ctx, r, r.GetZone(), func(tx *state.Tx, z *apiv1.Zone) (state.Scope, error) {
-		z.State = apiv1.Zone_JOINING
+		z.State, z.Grade = apiv1.Zone_JOINING, grade.Highest(z.GetGrade())
 		return nil, s.prepare(tx, z)
 	}, func(c *commandv1.Command, m *apiv1.Zone) {
 		c.Body = &commandv1.Command_CreateZone{CreateZone: &commandv1.CreateZone{Zone: m}}

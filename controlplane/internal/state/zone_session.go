@@ -20,6 +20,16 @@ func (tx *Tx) ZoneSession(zoneID string) (s ZoneSession, err error) {
 	return s, err
 }
 
+// OpenZoneSessions returns the session of each zone that is connected, by the zone's id.
+func (tx *Tx) OpenZoneSessions() (map[string]ZoneSession, error) {
+	open := map[string]ZoneSession{}
+	err := tx.query("SELECT zone_id, session, agent, server_id, incarnation FROM zone_sessions WHERE connected=1 ORDER BY zone_id", func(q *sqlite.Stmt) error {
+		open[q.ColumnText(0)] = ZoneSession{columnBytes(q, 1), q.ColumnText(2), q.ColumnText(3), q.ColumnText(4), true}
+		return nil
+	})
+	return open, err
+}
+
 // PutZoneSession replaces a zone's session.
 func (tx *Tx) PutZoneSession(zoneID string, s ZoneSession) error {
 	return tx.write(`INSERT INTO zone_sessions (zone_id, session, agent, server_id, incarnation, connected) VALUES (?, ?, ?, ?, ?, ?)

@@ -8,6 +8,7 @@ package zonehub
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,6 +61,7 @@ type Config struct {
 type Hub struct {
 	Config
 	end    *link.HubEnd
+	life   [8]byte                // begins the id of every session of this process
 	slowed *prometheus.CounterVec // zone, reason
 
 	mu         sync.Mutex
@@ -72,6 +74,7 @@ type Hub struct {
 // New returns a hub without sessions.
 func New(c Config) (*Hub, error) {
 	h := &Hub{Config: c, slowed: slowedSeconds(c.Registerer), open: map[string]*session{}, allowances: map[string]*allowance{}}
+	rand.Read(h.life[:])
 	checker, err := wire.NewChecker(wire.AtEnd)
 	if err != nil {
 		return nil, err

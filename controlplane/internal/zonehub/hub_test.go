@@ -302,6 +302,21 @@ func TestAZoneShowsWhyItsSessionEnded(t *testing.T) {
 	}
 }
 
+// A zone that is cut off opens no new session in the place of the one that died with the server.
+func TestAServerThatDiedAndIsBackAtOnceEndsTheSessionsOfItsEarlierLife(t *testing.T) {
+	s := newSite(t)
+	s.stopHub()
+	s.Connect(s.Business.GetId(), true)
+	if !s.connected() {
+		t.Fatal("the earlier life has no session")
+	}
+	s.startHub()
+	s.eventually("the zone is not connected", func() bool { return !s.connected() })
+	if got := s.why(); got != "SERVER_GONE" {
+		t.Errorf("the zone shows %q", got)
+	}
+}
+
 func TestAnExpiredCertificateRenewsItselfAndDoesNothingElse(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(s.Business, "agent-1")

@@ -1,17 +1,23 @@
 package zonehub
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
+
+// buryAgain is how long it rests when it could not be written down that a session has ended.
+const buryAgain = time.Second
 
 // judge says whether an agent may have a session by the broker that it came by: the one judge of a session that is to open and
 // of one that is open. The goodbye is nil where it may.
@@ -42,7 +48,7 @@ func (h *Hub) judge(tx *state.Tx, zoneID, agent string, came boundary) (*apiv1.Z
 }
 
 // rejudge ends the open sessions that may not go on, whenever what they rest on changes: who is revoked, which zones there are
-// and behind which broker they stand, and the brokers.
+// and behind which broker they stand, and the brokers. What an earlier life of this server left open it buries.
 func (h *Hub) rejudge(ctx context.Context) error {
 	watch := h.Reader.Watch(state.TopicIdentity, "zones", "brokers")
 	defer watch.Close()
@@ -59,12 +65,37 @@ func (h *Hub) rejudge(ctx context.Context) error {
 				h.end.End(s.zone.GetId(), s.agent, over.Code, over.Reason)
 			}
 		}
+		var again <-chan time.Time
+		if err := h.bury(ctx); err != nil {
+			h.Log.Warn("sessions of this server's earlier life are still written down as open; it is tried again", "error", err)
+			again = time.After(buryAgain)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-watch.C():
+		case <-again:
 		}
 	}
+}
+
+// bury writes down that the sessions have ended that this server held before it died. Nobody else does where it came back before
+// it was missed, and a zone that is cut off opens no new one in their place.
+func (h *Hub) bury(ctx context.Context) error {
+	var open map[string]state.ZoneSession
+	err := h.view(ctx, func(tx *state.Tx) (err error) {
+		open, err = tx.OpenZoneSessions()
+		return err
+	})
+	for zone, s := range open {
+		if err == nil && s.ServerID == h.ServerID && !bytes.HasPrefix(s.ID, h.life[:]) {
+			err = h.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
+				ZoneId: zone, Session: s.ID, Agent: s.Agent, ServerId: s.ServerID, Incarnation: s.Incarnation,
+				Cause: "SERVER_GONE", Event: &apiv1.Event{Message: "its session ended: the server that held it was started anew"},
+			}}})
+		}
+	}
+	return err
 }
 
 // enter makes a session one that is judged again whenever something changes; it takes the place of its zone's last. Its

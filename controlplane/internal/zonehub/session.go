@@ -38,7 +38,7 @@ const maxReason = 512
 
 func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string, came boundary) *session {
 	s := &session{hub: h, zone: zone, agent: agent, incarnation: incarnation, came: came, id: make([]byte, 16)}
-	rand.Read(s.id)
+	rand.Read(s.id[copy(s.id, h.life[:]):])
 	s.desired = newDesired(h, zone.GetId())
 	s.observed = &observed{s}
 	s.orders = newOrders(s)
@@ -68,7 +68,7 @@ func (s *session) opened(ctx context.Context, _ *link.Opened) error {
 }
 
 // closed writes down that the session has ended, and why. It goes on trying beyond this session's life; a server that dies before
-// leaves it to the leader, who watches over sessions of servers that are gone.
+// leaves it to its next life (bury), or to the leader, who watches over sessions of servers that are gone.
 func (s *session) closed(why error) {
 	defer s.hub.farewells.Done()
 	s.desired.close()

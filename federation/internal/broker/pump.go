@@ -83,7 +83,8 @@ func (p *pump) check(f *linkv1.Frame) *wire.Refusal {
 	return nil
 }
 
-// withhold tells both sides of a frame that does not pass; the session goes on.
+// withhold tells both sides of a frame that does not pass; the session goes on. The sender hears it first: the receiver may
+// end the session at once, and the sender is to know why.
 func (p *pump) withhold(f *linkv1.Frame, refusal *wire.Refusal) error {
 	p.meter.refused(refusal.Reason)
 	p.seldom.Do(func() {
@@ -93,11 +94,11 @@ func (p *pump) withhold(f *linkv1.Frame, refusal *wire.Refusal) error {
 	if err != nil {
 		return ended(endHostile, codes.Internal, "a refused frame could not be named: %v", err)
 	}
-	if err := p.forward.send(withheld); err != nil {
-		return p.undelivered(err)
-	}
 	if err := p.back.send(refused); err != nil {
 		return p.left(err)
+	}
+	if err := p.forward.send(withheld); err != nil {
+		return p.undelivered(err)
 	}
 	return nil
 }

@@ -34,14 +34,14 @@ func (t *Term) rounds(ctx context.Context, h *host, handle hypervisor.Host) {
 	for ctx.Err() == nil {
 		r := t.look(ctx, handle, time.Since(asked) >= t.limits.InventoryEvery)
 		pause := every*9/10 + rand.N(every/5)
-		if r.inventory != nil {
-			asked = r.began
-		}
-		if r.err != nil {
-			asked = time.Time{}
-			pause /= 4 // whether it is silent is to be known soon
-		}
 		if !errors.Is(r.err, errLost) { // otherwise nothing could be asked, and nothing is said of the host
+			if r.inventory != nil {
+				asked = r.began
+			}
+			if r.err != nil {
+				asked = time.Time{}
+				pause /= 4 // whether it is silent is to be known soon
+			}
 			t.w.metrics.round(r)
 			t.tell(func() {
 				if h.handle == handle {

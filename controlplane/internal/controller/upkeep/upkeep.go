@@ -192,27 +192,15 @@ func (u *Upkeep) endSessionsOfTheGone(ctx context.Context) error {
 		}
 		gone[s.GetId()] = now.Sub(since) > goneAfter
 	}
-	type held struct {
-		zone    string
-		session state.ZoneSession
-	}
-	var over []held
-	err = u.Reader.View(ctx, func(tx *state.Tx) error {
-		for z, err := range tx.Zones.All(nil) {
-			if err != nil {
-				return err
-			}
-			s, err := tx.ZoneSession(z.GetId())
-			if err == nil && s.Connected && (gone[s.ServerID] || !known[s.ServerID]) {
-				over = append(over, held{z.GetId(), s})
-			}
-		}
-		return nil
+	var open map[string]state.ZoneSession
+	err = u.Reader.View(ctx, func(tx *state.Tx) (err error) {
+		open, err = tx.OpenZoneSessions()
+		return err
 	})
-	for _, h := range over {
-		if err == nil {
+	for zone, s := range open {
+		if err == nil && (gone[s.ServerID] || !known[s.ServerID]) {
 			err = u.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetZoneSession{SetZoneSession: &commandv1.SetZoneSession{
-				ZoneId: h.zone, Session: h.session.ID, Agent: h.session.Agent, ServerId: h.session.ServerID, Incarnation: h.session.Incarnation,
+				ZoneId: zone, Session: s.ID, Agent: s.Agent, ServerId: s.ServerID, Incarnation: s.Incarnation,
 				Cause: "SERVER_GONE", Event: &apiv1.Event{Message: "its session ended: the server that held it is gone"},
 			}}})
 		}
