@@ -210,7 +210,7 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.RoleService_WatchRoles_FullMethodName:    &apiv1.WatchRolesRequest{},
 		apiv1.RoleService_CreateRole_FullMethodName:    &apiv1.CreateRoleRequest{Role: &apiv1.Role{Name: "other", Permissions: []string{"vm.read"}}},
 		apiv1.RoleService_UpdateRole_FullMethodName:    &apiv1.UpdateRoleRequest{Role: &apiv1.Role{Id: "spare", Title: "x"}, UpdateMask: mask("title")},
-		apiv1.RoleService_DeleteRole_FullMethodName:    &apiv1.DeleteRoleRequest{Role: "spare"},
+		apiv1.RoleService_DeleteRole_FullMethodName:    &apiv1.DeleteRoleRequest{Role: "unbound"},
 		apiv1.RoleService_ExplainAccess_FullMethodName: &apiv1.ExplainAccessRequest{Method: "VMService/StartVM", What: "federation"},
 
 		apiv1.RoleBindingService_ListRoleBindings_FullMethodName:  &apiv1.ListRoleBindingsRequest{},
@@ -337,11 +337,13 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	return made.GetOperation().GetId()
 }
 
-// people makes the built-in roles, a role spare, an organization bureau with nobody in it, a user choi, and a binding of the two.
+// people makes the built-in roles, roles spare and unbound, an organization bureau with nobody in it, a user choi, and a binding of the two.
 func people(w *servicetest.World) {
 	w.Roles()
 	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateRole{CreateRole: &commandv1.CreateRole{Role: &apiv1.Role{
 		Id: "r-spare", Name: "spare", Permissions: []string{"vm.read"}}}}})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateRole{CreateRole: &commandv1.CreateRole{Role: &apiv1.Role{
+		Id: "r-unbound", Name: "unbound", Permissions: []string{"vm.read"}}}}})
 	choi := w.User("choi", apiv1.User_PERSON)
 	w.Bind("b-spare", "spare", choi, apiv1.RoleBinding_FEDERATION, "")
 }

@@ -58,7 +58,7 @@ func (b bound) reaches(project, zone string) bool {
 func about(name string, request proto.Message) (project, zone string, list bool) {
 	service, call, _ := strings.Cut(strings.TrimPrefix(name, "/naru.api.v1."), "/")
 	if strings.HasPrefix(call, "List") || strings.HasPrefix(call, "Watch") || strings.HasPrefix(call, "Top") {
-		return "", "", call != "ListAuditEntries" && call != "ListGroupMembers"
+		return "", "", call != "ListAuditEntries" && call != "ListGroupMembers" && call != "ListApprovalPolicyVersions"
 	}
 	text := func(field string) string {
 		f := request.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field))

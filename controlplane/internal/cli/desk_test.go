@@ -295,7 +295,7 @@ func TestAWatchShowsWhatIsThereAndThenEveryChangeUntilItIsInterrupted(t *testing
 	if len(gone) != 1 || !strings.HasPrefix(gone[0], "new ") {
 		t.Errorf("a deletion is told as %q", gone)
 	}
-	column := strings.Index(rows[0], "DESCRIPTION")
+	column := strings.Index(rows[0], "ORGANIZATION")
 	for _, row := range append(rows, gone...) {
 		if len(row) <= column || row[column-1] != ' ' || row[column] == ' ' {
 			t.Errorf("the row %q is not aligned with %q", row, rows[0])

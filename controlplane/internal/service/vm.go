@@ -193,7 +193,7 @@ func (s vmService) UpdateVM(ctx context.Context, r *apiv1.UpdateVMRequest) (*api
 	})
 	var refused *problem.Error
 	if errors.As(err, &refused) && refused.Code() == problem.Invalid && slices.Contains(r.GetUpdateMask().GetPaths(), "flavor") {
-		refused.Problem.Next = "A VM gets another flavor by being resized: naru vm resize " + m.GetName() + " --flavor FLAVOR."
+		refused.Problem.Next = "A VM gets another flavor by being resized: naru vm resize " + r.GetVm().GetId() + " --flavor FLAVOR."
 	}
 	return &apiv1.UpdateVMResponse{Vm: m}, err
 }

@@ -162,7 +162,6 @@ func TestAZoneThatIsOutOfServiceTakesNoVMsAndOneThatIsAwayDoes(t *testing.T) {
 	refuses(t, err, problem.ZoneUnavailable, "quarantined: its numbers went backwards")
 }
 
-// TestP2OneKeyMakesOneVM asks many times with one key, at once and after the VM is there.
 func TestOnlyWhatIsSaidOfAVMCanBeUpdated(t *testing.T) {
 	w := servicetest.New(t)
 	w.NewSite(1)
@@ -182,7 +181,7 @@ func TestOnlyWhatIsSaidOfAVMCanBeUpdated(t *testing.T) {
 	}
 	_, err = change(w.In("web"), &apiv1.VM{Flavor: "tiny"}, "flavor")
 	refuses(t, err, problem.Invalid, "flavor")
-	if next := problem.Of(err).GetNext(); !strings.Contains(next, "cannot be resized yet") {
+	if next := problem.Of(err).GetNext(); !strings.Contains(next, "naru vm resize web-1 --flavor") {
 		t.Errorf("what to do: %q", next)
 	}
 	_, err = change(w.In("web"), &apiv1.VM{State: apiv1.VM_STOPPED}, "state")
@@ -196,6 +195,7 @@ func TestOnlyWhatIsSaidOfAVMCanBeUpdated(t *testing.T) {
 	refuses(t, err, problem.Conflict, before.GetRevision())
 }
 
+// TestP2OneKeyMakesOneVM asks many times with one key, at once and after the VM is there.
 func TestP2OneKeyMakesOneVM(t *testing.T) {
 	w := servicetest.New(t)
 	w.NewSite(1)
