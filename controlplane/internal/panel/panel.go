@@ -25,6 +25,7 @@ type Panel struct {
 	now    time.Time
 	plan   *approval.Plan
 	places places
+	atEdge bool
 	known  map[string]*Member // by user id
 }
 
@@ -123,8 +124,8 @@ func Planned(tx *state.Tx, r *apiv1.Request, plan *approval.Plan, now time.Time)
 	return p, err
 }
 
-// Stages returns the stages of the plan.
-func (p *Panel) Stages() []*approval.Stage { return p.plan.Stages }
+// AtEdge leaves out the roles that do not count at a zone's edge.
+func (p *Panel) AtEdge() { p.atEdge, p.known = true, map[string]*Member{} }
 
 func (p *Panel) stage(name string) *approval.Stage {
 	for _, s := range p.plan.Stages {
@@ -160,7 +161,10 @@ func (p *Panel) Member(userID string) (*Member, error) {
 		if err != nil {
 			return nil, err
 		}
-		held := p.held(b)
+		held, err := p.held(b)
+		if err != nil {
+			return nil, err
+		}
 		if len(held) == 0 {
 			continue
 		}
@@ -172,9 +176,15 @@ func (p *Panel) Member(userID string) (*Member, error) {
 }
 
 // held says as what a binding counts here; nothing where it has ended or is for another place.
-func (p *Panel) held(b *apiv1.RoleBinding) (out []*apiv1.HeldRole) {
+func (p *Panel) held(b *apiv1.RoleBinding) (out []*apiv1.HeldRole, err error) {
 	if b.GetExpiresAt() != nil && !p.now.Before(b.GetExpiresAt().AsTime()) {
-		return nil
+		return nil, nil
+	}
+	if p.atEdge {
+		role, err := p.tx.Roles.Get(b.GetRoleId())
+		if err != nil || !role.GetAtEdges() {
+			return nil, err
+		}
 	}
 	as := func(at apiv1.Eligibility_At) { out = append(out, &apiv1.HeldRole{Role: b.GetRole(), At: at}) }
 	switch id := b.GetPlaceId(); b.GetScope() {
@@ -197,7 +207,7 @@ func (p *Panel) held(b *apiv1.RoleBinding) (out []*apiv1.HeldRole) {
 	case apiv1.RoleBinding_FEDERATION:
 		as(apiv1.Eligibility_FEDERATION)
 	}
-	return out
+	return out, nil
 }
 
 // May reports whether somebody may decide in a stage, and if not, why. What they have decided already, and whether they helped
@@ -304,7 +314,11 @@ func (p *Panel) named(l *apiv1.Eligibility, ids []string) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			if len(p.held(b)) == 0 {
+			held, err := p.held(b)
+			if err != nil {
+				return nil, err
+			}
+			if len(held) == 0 {
 				continue
 			}
 			if b.GetGroupId() != "" {

@@ -27,7 +27,7 @@ type seat struct {
 }
 
 // seats returns the places in which a user may decide on a request now, their own first.
-func (s *Service) seats(tx *state.Tx, m *apiv1.Request, me *apiv1.User) ([]seat, error) {
+func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) ([]seat, error) {
 	if !request.Deciding(m) || me.GetKind() != apiv1.User_PERSON {
 		return nil, nil
 	}
@@ -35,6 +35,9 @@ func (s *Service) seats(tx *state.Tx, m *apiv1.Request, me *apiv1.User) ([]seat,
 	p, err := panel.Of(tx, m, now)
 	if err != nil {
 		return nil, err
+	}
+	if callOf(ctx).ViaZoneID != "" {
+		p.AtEdge()
 	}
 	holders := []seat{{}}
 	if holders[0].holder, err = p.Member(me.GetId()); err != nil {
@@ -96,7 +99,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		if !bytes.Equal(r.GetSeenHash(), m.GetFrozenHash()) && request.Deciding(m) {
 			return nil, problem.Newf(problem.WrongState, "Look at it again, and decide again: naru approve "+m.GetName()+".", "request %s is not what was shown any more", m.GetName())
 		}
-		h, err := s.seatFor(tx, m, me, r)
+		h, err := s.seatFor(ctx, tx, m, me, r)
 		if err != nil {
 			return nil, err
 		}
@@ -124,14 +127,14 @@ func record(d *apiv1.Decision) string {
 }
 
 // seatFor returns the place that a decision is made from, or says why there is none.
-func (s requestService) seatFor(tx *state.Tx, m *apiv1.Request, me *apiv1.User, r *apiv1.DecideRequestRequest) (seat, error) {
+func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User, r *apiv1.DecideRequestRequest) (seat, error) {
 	if !request.Deciding(m) {
 		return seat{}, problem.Newf(problem.WrongState, "Nothing is left to decide.", "request %s is %s, and cannot be decided on", m.GetName(), lower(m.GetApproval()))
 	}
 	if err := request.Impartial(m, &apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
 		return seat{}, err
 	}
-	all, err := s.seats(tx, m, me)
+	all, err := s.seats(ctx, tx, m, me)
 	if err != nil {
 		return seat{}, err
 	}
@@ -177,7 +180,7 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 			}
 			for _, m := range open {
 				after = m.GetId()
-				seats, err := s.seats(tx, m, me)
+				seats, err := s.seats(ctx, tx, m, me)
 				if err != nil {
 					continue // one that cannot be judged does not hide the others
 				}
@@ -241,7 +244,7 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	add(me.GetId() == m.GetRequesterId() && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
 	trial := &apiv1.Request{Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
 	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, "", nil) == nil, "withdraw")
-	seats, err := s.seats(tx, m, me)
+	seats, err := s.seats(ctx, tx, m, me)
 	add(err == nil && len(seats) > 0, "decide")
 	add(part && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
 	add(true, "comment", "copy")

@@ -85,7 +85,7 @@ func (s requestService) ListRequests(ctx context.Context, r *apiv1.ListRequestsR
 // who helped write, and who decides or has decided.
 func (s requestService) seen(ctx context.Context, tx *state.Tx, name string) (*apiv1.Request, error) {
 	m, err := s.requests.find(ctx, tx, name, place{})
-	if !problem.Is(err, problem.NotFound) {
+	if !problem.Is(err, problem.NotFound) && !problem.Is(err, problem.Forbidden) {
 		return m, err
 	}
 	known, e := s.requests.within(tx, name, nil)
@@ -96,13 +96,13 @@ func (s requestService) seen(ctx context.Context, tx *state.Tx, name string) (*a
 	if e != nil {
 		return nil, err
 	}
-	if part, e := s.hasPart(tx, known, me); e != nil || !part {
+	if part, e := s.hasPart(ctx, tx, known, me); e != nil || !part {
 		return nil, cmp.Or(e, err)
 	}
 	return known, nil
 }
 
-func (s requestService) hasPart(tx *state.Tx, m *apiv1.Request, me *apiv1.User) (bool, error) {
+func (s requestService) hasPart(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) (bool, error) {
 	if slices.Contains(request.Concerned(m), me.GetId()) {
 		return true, nil
 	}
@@ -111,7 +111,7 @@ func (s requestService) hasPart(tx *state.Tx, m *apiv1.Request, me *apiv1.User) 
 			return true, nil
 		}
 	}
-	seats, err := s.seats(tx, m, me)
+	seats, err := s.seats(ctx, tx, m, me)
 	return len(seats) > 0, err
 }
 
@@ -231,10 +231,8 @@ func (s requestService) UpdateRequest(ctx context.Context, r *apiv1.UpdateReques
 		if err := s.name(ctx, tx, changed); err != nil {
 			return nil, err
 		}
-		if changed.GetProjectId() != stored.GetProjectId() {
-			if err := s.requests.mayMake(ctx, tx, changed); err != nil {
-				return nil, err
-			}
+		if err := s.requests.mayMake(ctx, tx, changed); err != nil {
+			return nil, err
 		}
 		c.Body = &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: changed, ExpectedRevision: stored.GetRevision(), By: personOf(me)}}
 		return nil, nil
@@ -249,7 +247,7 @@ func (s requestService) written(ctx context.Context, tx *state.Tx, name string) 
 		return nil, nil, err
 	}
 	m, err := s.requests.find(ctx, tx, name, place{})
-	if problem.Is(err, problem.NotFound) {
+	if problem.Is(err, problem.NotFound) || problem.Is(err, problem.Forbidden) {
 		if known, e := s.requests.within(tx, name, nil); e == nil && slices.Contains(request.Concerned(known), me.GetId()) {
 			return known, me, nil
 		}
@@ -299,6 +297,9 @@ func (s requestService) submit(ctx context.Context, name string) (*apiv1.Request
 		m, me, err := s.written(ctx, tx, name)
 		if err != nil {
 			return nil, err
+		}
+		if err := s.requests.mayMake(ctx, tx, m); err != nil {
+			return nil, err // who has lost the project since asks for nothing in it any more
 		}
 		in, err := s.reckon(tx, m, me)
 		if err != nil {
@@ -460,6 +461,9 @@ func (s requestService) GetAttachment(ctx context.Context, r *apiv1.GetAttachmen
 func (s requestService) CopyRequest(ctx context.Context, r *apiv1.CopyRequestRequest) (*apiv1.CopyRequestResponse, error) {
 	var draft *apiv1.Request
 	if err := s.read(ctx, func(tx *state.Tx) error {
+		if _, err := s.caller(ctx, tx); err != nil {
+			return err
+		}
 		m, err := s.seen(ctx, tx, r.GetRequest())
 		draft = request.Copy(m)
 		return err

@@ -3985,7 +3985,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"q\n" +
 	"\x15ListApprovalsResponse\x120\n" +
 	"\brequests\x18\x01 \x03(\v2\x14.naru.api.v1.RequestR\brequests\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfb\x14\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfe\x14\n" +
 	"\x0eRequestService\x12\x81\x01\n" +
 	"\fListRequests\x12 .naru.api.v1.ListRequestsRequest\x1a!.naru.api.v1.ListRequestsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\frequest.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/requests\x12\x8e\x01\n" +
 	"\n" +
@@ -3996,8 +3996,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\rWatchRequests\x12!.naru.api.v1.WatchRequestsRequest\x1a\".naru.api.v1.WatchRequestsResponse\"2\xa8\xbb\x18\x01\xb2\xbb\x18\frequest.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/requests:watch0\x01\x12\xa3\x01\n" +
 	"\rSubmitRequest\x12!.naru.api.v1.SubmitRequestRequest\x1a\".naru.api.v1.SubmitRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\arequest\"\x1d/v1/requests/{request}:submit\x12\xab\x01\n" +
 	"\x0fWithdrawRequest\x12#.naru.api.v1.WithdrawRequestRequest\x1a$.naru.api.v1.WithdrawRequestResponse\"M\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02-:\x01*b\arequest\"\x1f/v1/requests/{request}:withdraw\x12\xa3\x01\n" +
-	"\rDecideRequest\x12!.naru.api.v1.DecideRequestRequest\x1a\".naru.api.v1.DecideRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.decide\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\arequest\"\x1d/v1/requests/{request}:decide\x12\xa5\x01\n" +
-	"\x0eCommentRequest\x12\".naru.api.v1.CommentRequestRequest\x1a#.naru.api.v1.CommentRequestResponse\"J\xa8\xbb\x18\x01\xb2\xbb\x18\frequest.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02,:\x01*b\acomment\"\x1e/v1/requests/{request}:comment\x12\xa9\x01\n" +
+	"\rDecideRequest\x12!.naru.api.v1.DecideRequestRequest\x1a\".naru.api.v1.DecideRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.decide\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\arequest\"\x1d/v1/requests/{request}:decide\x12\xa8\x01\n" +
+	"\x0eCommentRequest\x12\".naru.api.v1.CommentRequestRequest\x1a#.naru.api.v1.CommentRequestResponse\"M\xa8\xbb\x18\x01\xb2\xbb\x18\x0frequest.comment\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02,:\x01*b\acomment\"\x1e/v1/requests/{request}:comment\x12\xa9\x01\n" +
 	"\x0fAttachToRequest\x12#.naru.api.v1.AttachToRequestRequest\x1a$.naru.api.v1.AttachToRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\acomment\"\x1d/v1/requests/{request}:attach\x12\x9b\x01\n" +
 	"\vCopyRequest\x12\x1f.naru.api.v1.CopyRequestRequest\x1a .naru.api.v1.CopyRequestResponse\"I\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02):\x01*b\arequest\"\x1b/v1/requests/{request}:copy\x12\x9e\x01\n" +
 	"\fRetryRequest\x12 .naru.api.v1.RetryRequestRequest\x1a!.naru.api.v1.RetryRequestResponse\"I\xa8\xbb\x18\x01\xb2\xbb\x18\rrequest.retry\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02*:\x01*b\arequest\"\x1c/v1/requests/{request}:retry\x12\x94\x01\n" +

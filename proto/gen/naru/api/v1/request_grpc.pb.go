@@ -48,7 +48,7 @@ type RequestServiceClient interface {
 	ListRequests(ctx context.Context, in *ListRequestsRequest, opts ...grpc.CallOption) (*ListRequestsResponse, error)
 	// GetRequest returns one request.
 	GetRequest(ctx context.Context, in *GetRequestRequest, opts ...grpc.CallOption) (*GetRequestResponse, error)
-	// CreateRequest makes a draft, which only its author and those who write on it see.
+	// CreateRequest keeps a draft. Whoever may write requests in its project sees it and may write on it.
 	CreateRequest(ctx context.Context, in *CreateRequestRequest, opts ...grpc.CallOption) (*CreateRequestResponse, error)
 	// UpdateRequest changes client fields; If-Match guards against a lost update. Who changes it helped write it.
 	UpdateRequest(ctx context.Context, in *UpdateRequestRequest, opts ...grpc.CallOption) (*UpdateRequestResponse, error)
@@ -277,7 +277,7 @@ type RequestServiceServer interface {
 	ListRequests(context.Context, *ListRequestsRequest) (*ListRequestsResponse, error)
 	// GetRequest returns one request.
 	GetRequest(context.Context, *GetRequestRequest) (*GetRequestResponse, error)
-	// CreateRequest makes a draft, which only its author and those who write on it see.
+	// CreateRequest keeps a draft. Whoever may write requests in its project sees it and may write on it.
 	CreateRequest(context.Context, *CreateRequestRequest) (*CreateRequestResponse, error)
 	// UpdateRequest changes client fields; If-Match guards against a lost update. Who changes it helped write it.
 	UpdateRequest(context.Context, *UpdateRequestRequest) (*UpdateRequestResponse, error)
