@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/controller/requests"
@@ -310,6 +311,90 @@ func TestWhoHasNoPartInARequestDoesNotSeeIt(t *testing.T) {
 	mine, err := o.As(o.users["ann"]).Requests.ListRequests(t.Context(), &apiv1.ListRequestsRequest{Mine: true})
 	if err != nil || len(mine.GetRequests()) != 1 {
 		t.Errorf("%v, %v", mine, err)
+	}
+}
+
+func TestAFileIsSeenByWhoSeesItsRequestAndByNobodyElse(t *testing.T) {
+	o := newOffice(t)
+	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := o.As(o.users["ann"]).Requests.AttachToRequest(t.Context(), &apiv1.AttachToRequestRequest{Request: "r-1", File: "plan.txt", Content: []byte("the plan")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := &apiv1.GetAttachmentRequest{Request: "r-1", Comment: made.GetComment().GetId()}
+	if r, err := o.As(o.users["bob"]).Requests.GetAttachment(t.Context(), get); err != nil || string(r.GetContent()) != "the plan" {
+		t.Errorf("%v, %v", r, err)
+	}
+	if _, err := o.As(o.users["dan"]).Requests.GetAttachment(t.Context(), get); !problem.Is(err, problem.NotFound) {
+		t.Errorf("dan saw it: %v", err)
+	}
+}
+
+// TestAChangedPolicyChangesNoRequestThatIsPending, and who changed it does not come by it to a decision on their own.
+func TestAChangedPolicyChangesNoRequestThatIsPending(t *testing.T) {
+	o := newOffice(t)
+	if _, err := o.submit("ann", ask()); err != nil {
+		t.Fatal(err)
+	}
+	edited := &apiv1.ApprovalPolicy{Id: "p-two-steps", Name: "two-steps", Enabled: true, Stages: []*apiv1.StageTemplate{
+		{Name: "anybody", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"ann", "dan"}}, Rule: apiv1.StageTemplate_ANY}}}
+	o.Do(&commandv1.Command{Body: &commandv1.Command_UpdateApprovalPolicy{UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: edited}}})
+	second := ask()
+	second.Specification.GetCreate().NamePattern = "db-##"
+	if _, err := o.submit("ann", second); err != nil {
+		t.Fatal(err)
+	}
+	before, after := o.show("ann", "r-1"), o.show("ann", "r-2")
+	if before.GetPolicyVersion() != 1 || len(before.GetStages()) != 2 || after.GetPolicyVersion() != 2 || len(after.GetStages()) != 1 {
+		t.Fatalf("%v\n%v", before, after)
+	}
+	if !slices.Equal(o.waiting("dan"), []string{"r-2"}) || !slices.Equal(o.waiting("bob"), []string{"r-1"}) || o.waiting("ann") != nil {
+		t.Errorf("dan %v, bob %v, ann %v", o.waiting("dan"), o.waiting("bob"), o.waiting("ann"))
+	}
+	for _, name := range []string{"r-1", "r-2"} {
+		if err := o.decide("ann", name, apiv1.Decision_APPROVE, nil); !problem.Is(err, problem.Forbidden) {
+			t.Errorf("ann decided on %s: %v", name, err)
+		}
+	}
+	o.Do(&commandv1.Command{Body: &commandv1.Command_DeleteApprovalPolicy{DeleteApprovalPolicy: &commandv1.DeleteNoun{Id: "p-two-steps"}}})
+	for _, who := range []string{"bob", "cho"} {
+		if err := o.decide(who, "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := o.show("ann", "r-1"); m.GetApproval() != apiv1.Request_APPROVED {
+		t.Errorf("%v", m)
+	}
+}
+
+// TestWhoHasLostTheProjectSubmitsNothingInIt any more, and still sees and withdraws what they asked for.
+func TestWhoHasLostTheProjectSubmitsNothingInIt(t *testing.T) {
+	o := newOffice(t)
+	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()}); err != nil {
+		t.Fatal(err)
+	}
+	o.Unbind("b-ann")
+	if _, err := o.As(o.users["ann"]).Requests.SubmitRequest(t.Context(), &apiv1.SubmitRequestRequest{Request: "r-1"}); !problem.Is(err, problem.Forbidden) {
+		t.Errorf("it was submitted: %v", err)
+	}
+	if _, err := o.As(o.users["ann"]).Requests.WithdrawRequest(t.Context(), &apiv1.WithdrawRequestRequest{Request: "r-1"}); err != nil {
+		t.Errorf("it was not withdrawn: %v", err)
+	}
+}
+
+// TestARequestIsNotMovedWhereItsAuthorMayNotAsk although it is their own.
+func TestARequestIsNotMovedWhereItsAuthorMayNotAsk(t *testing.T) {
+	o := newOffice(t)
+	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()}); err != nil {
+		t.Fatal(err)
+	}
+	o.Bind("b-ann-db", "auditor", o.users["ann"], apiv1.RoleBinding_PROJECT, "db") // she may look there
+	_, err := o.As(o.users["ann"]).Requests.UpdateRequest(t.Context(), &apiv1.UpdateRequestRequest{
+		Request: &apiv1.Request{Id: "r-1", Project: "db"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"project"}}})
+	if !problem.Is(err, problem.Forbidden) {
+		t.Errorf("%v", err)
 	}
 }
 
