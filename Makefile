@@ -20,7 +20,7 @@ PACKAGE_naru-zoneagent := ./zoneagent/cmd/naru-zoneagent
 PACKAGE_naru-broker := ./federation/cmd/naru-broker
 PACKAGE_naru-dev := ./deploy/dev/cmd/naru-dev
 
-.PHONY: setup build run test e2e race bench sim soak-audit lint generate generate-check clean $(PROGRAMS:%=bin/%)
+.PHONY: setup build run test e2e race soak bench sim soak-audit lint generate generate-check clean $(PROGRAMS:%=bin/%)
 
 setup: ## install the Debian packages that running and testing need
 	@deploy/setup.sh
@@ -41,6 +41,9 @@ e2e: setup build ## end to end only
 
 race: ## the race detector where it matters
 	@go test $(GOFLAGS_P) -race -short ./federation ./federation/internal/... ./federation/hub ./federation/dial ./federation/link ./controlplane/internal/replica/... ./pkg/placement/... ./zoneagent/internal/members ./zoneagent/internal/schedule/... ./zoneagent/internal/worker/...
+
+soak: ## ten million random lives of requests
+	@go test $(GOFLAGS_P) ./controlplane/internal/request -run P6 -rapid.checks=10000000 -timeout 24h
 
 bench: build ## the benchmarks of docs/benchmarks.md; NAME=S1 for one
 	@deploy/bench.sh $(NAME)

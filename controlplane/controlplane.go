@@ -17,6 +17,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/controller/audit"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
+	"github.com/naru-project/naru/controlplane/internal/controller/requests"
 	"github.com/naru-project/naru/controlplane/internal/controller/succession"
 	"github.com/naru-project/naru/controlplane/internal/controller/upkeep"
 	"github.com/naru-project/naru/controlplane/internal/fsm"
@@ -48,6 +49,7 @@ type Server struct {
 	hub     *zonehub.Hub
 	brokers *zonehub.Brokers
 	upkeep  *upkeep.Upkeep
+	asked   *requests.Controller
 	// composed is closed when all of the above is set: peers may call before.
 	composed chan struct{}
 	heirs    *succession.Succession
@@ -102,6 +104,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		return nil, err
 	}
 	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: s.replica.Now})
+	s.asked = requests.New(requests.Config{Reader: s.db, Proposer: s.replica, Chooser: s.chooser, Log: log.With("part", "requests"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	s.signing = audit.New(audit.Config{Reader: s.db, Proposer: s.replica, Keeper: s.keeper, Log: log.With("part", "audit"), Now: s.replica.Now})
 	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
@@ -186,6 +189,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 	g.Go(func() error { return ended(ctx, s.api.Run(ctx, s.listen)) })
 	g.Go(func() error { return ended(ctx, s.brokers.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.upkeep.Run)) })
+	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.asked.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.heirs.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.signing.Run)) })
 	g.Go(func() error {

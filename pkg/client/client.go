@@ -48,6 +48,8 @@ type Services struct {
 	Groups         apiv1.GroupServiceClient
 	Roles          apiv1.RoleServiceClient
 	RoleBindings   apiv1.RoleBindingServiceClient
+	Requests       apiv1.RequestServiceClient
+	Delegations    apiv1.DelegationServiceClient
 	Audit          apiv1.AuditServiceClient
 }
 
@@ -78,6 +80,8 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Groups:         apiv1.NewGroupServiceClient(conn),
 		Roles:          apiv1.NewRoleServiceClient(conn),
 		RoleBindings:   apiv1.NewRoleBindingServiceClient(conn),
+		Requests:       apiv1.NewRequestServiceClient(conn),
+		Delegations:    apiv1.NewDelegationServiceClient(conn),
 		Audit:          apiv1.NewAuditServiceClient(conn),
 	}
 }

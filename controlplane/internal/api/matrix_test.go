@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -18,8 +19,10 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -182,6 +185,16 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.SessionService_RevokeSessions_FullMethodName: &apiv1.RevokeSessionsRequest{User: "spare"},
 		apiv1.AuditService_ExportAudit_FullMethodName:      nil,
 
+		apiv1.RequestService_ListRequests_FullMethodName:        &apiv1.ListRequestsRequest{},
+		apiv1.RequestService_WatchRequests_FullMethodName:       &apiv1.WatchRequestsRequest{},
+		apiv1.RequestService_GetRequest_FullMethodName:          &apiv1.GetRequestRequest{Request: "r-1"},
+		apiv1.RequestService_ListComments_FullMethodName:        &apiv1.ListCommentsRequest{Request: "r-1"},
+		apiv1.RequestService_GetAttachment_FullMethodName:       &apiv1.GetAttachmentRequest{Request: "r-1", Comment: "plan"},
+		apiv1.DelegationService_ListDelegations_FullMethodName:  &apiv1.ListDelegationsRequest{},
+		apiv1.DelegationService_WatchDelegations_FullMethodName: &apiv1.WatchDelegationsRequest{},
+		apiv1.DelegationService_GetDelegation_FullMethodName:    &apiv1.GetDelegationRequest{Delegation: "d-spare"},
+		apiv1.DelegationService_DeleteDelegation_FullMethodName: &apiv1.DeleteDelegationRequest{Delegation: "d-spare"},
+
 		apiv1.EventService_ListEvents_FullMethodName:  &apiv1.ListEventsRequest{},
 		apiv1.EventService_WatchEvents_FullMethodName: &apiv1.WatchEventsRequest{},
 
@@ -231,6 +244,29 @@ var notInMatrix = map[string]proto.Message{
 	apiv1.ZoneService_LiftQuarantine_FullMethodName: &apiv1.LiftQuarantineRequest{Zone: "business", Reason: "test"},
 }
 
+// ofUsers are requests that only users make: administrators by certificate and access tokens are refused, whatever they may do
+// else.
+var ofUsers = map[string]proto.Message{
+	apiv1.RequestService_CreateRequest_FullMethodName:       &apiv1.CreateRequestRequest{Request: stopWeb()},
+	apiv1.RequestService_UpdateRequest_FullMethodName:       &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: "r-1", Title: "x"}, UpdateMask: mask("title")},
+	apiv1.RequestService_DeleteRequest_FullMethodName:       &apiv1.DeleteRequestRequest{Request: "r-1"},
+	apiv1.RequestService_SubmitRequest_FullMethodName:       &apiv1.SubmitRequestRequest{Request: "r-1"},
+	apiv1.RequestService_WithdrawRequest_FullMethodName:     &apiv1.WithdrawRequestRequest{Request: "r-1"},
+	apiv1.RequestService_DecideRequest_FullMethodName:       &apiv1.DecideRequestRequest{Request: "r-1", Verdict: apiv1.Decision_APPROVE, SeenHash: make([]byte, 32)},
+	apiv1.RequestService_CommentRequest_FullMethodName:      &apiv1.CommentRequestRequest{Request: "r-1", Text: "x"},
+	apiv1.RequestService_AttachToRequest_FullMethodName:     &apiv1.AttachToRequestRequest{Request: "r-1", File: "x", Content: []byte("x")},
+	apiv1.RequestService_CopyRequest_FullMethodName:         &apiv1.CopyRequestRequest{Request: "r-1"},
+	apiv1.RequestService_RetryRequest_FullMethodName:        &apiv1.RetryRequestRequest{Request: "r-1"},
+	apiv1.RequestService_PreviewRequest_FullMethodName:      &apiv1.PreviewRequestRequest{Request: stopWeb()},
+	apiv1.RequestService_ListApprovals_FullMethodName:       &apiv1.ListApprovalsRequest{},
+	apiv1.DelegationService_CreateDelegation_FullMethodName: &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{ToUser: "choi", EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
+}
+
+func stopWeb() *apiv1.Request {
+	return &apiv1.Request{Project: "web", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{
+		Power: &apiv1.PowerVM{Vm: "web-1", Verb: apiv1.PowerVM_STOP}}}}
+}
+
 func workdays(name string) *apiv1.Calendar {
 	return &apiv1.Calendar{Name: name, TimeZone: "Asia/Seoul", Hours: []*apiv1.Hours{{Weekday: 1, From: "09:00", To: "18:00"}}}
 }
@@ -247,10 +283,12 @@ var inSessions = map[string]bool{
 	apiv1.UserService_ConfirmAuthenticator_FullMethodName: true,
 }
 
-// theirOwn are the methods that a user may call on what is their own; to a token of a project there is nothing of that kind.
+// theirOwn are the methods that a user may call on what is their own; a token of another project finds nothing there.
 var theirOwn = map[string]bool{
 	apiv1.UserService_GetUser_FullMethodName: true, apiv1.UserService_RemoveAuthenticator_FullMethodName: true,
 	apiv1.SessionService_DeleteSession_FullMethodName: true,
+	apiv1.RequestService_GetRequest_FullMethodName:    true, apiv1.RequestService_ListComments_FullMethodName: true, apiv1.RequestService_GetAttachment_FullMethodName: true,
+	apiv1.DelegationService_GetDelegation_FullMethodName: true, apiv1.DelegationService_DeleteDelegation_FullMethodName: true,
 }
 
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
@@ -301,7 +339,34 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	id := trashed.GetOperation().GetTarget().GetId()
 	w.Observe(site.Business.GetId(), &apiv1.VM{Id: id, Name: "web-trashed", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId()})
 	check(a.VMs.TrashVM(ctx, &apiv1.TrashVMRequest{Vm: "web-trashed", Project: "web"}))
+	asked(t, w, vm)
 	return made.GetOperation().GetId()
+}
+
+// asked makes request r-1 of project web, which waits for an approver of it and has a file, and a delegation; whoever has part in
+// them is nobody else in the matrix.
+func asked(t *testing.T, w *servicetest.World, vm *apiv1.VM) {
+	t.Helper()
+	ann, bob := w.User("ann", apiv1.User_PERSON), w.User("bob", apiv1.User_PERSON)
+	m := &apiv1.Request{
+		Id: "asked", Requester: ann.GetName(), RequesterId: ann.GetId(), Project: vm.GetProject(), ProjectId: vm.GetProjectId(), Organization: ann.GetOrganization(), OrganizationId: ann.GetOrganizationId(),
+		Kind: apiv1.RequestKind_POWER, Specification: stopWeb().GetSpecification(), Zone: vm.GetZone(), ZoneId: vm.GetZoneId(),
+	}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CommentRequest{CommentRequest: &commandv1.CommentRequest{RequestId: "asked", Content: []byte("x"),
+		Comment: &apiv1.Comment{Id: "plan", Author: ann.GetName(), AuthorId: ann.GetId(), File: "plan.txt"}}}})
+	w.View(func(tx *state.Tx) (err error) { m, err = tx.Requests.Get("asked"); return err })
+	revision := m.GetRevision()
+	m.Parts = []*apiv1.Part{{Name: vm.GetName(), VmId: vm.GetId()}}
+	m.Stages = []*apiv1.Stage{{Name: "approval", Needed: 1, Eligible: &apiv1.Eligibility{Roles: []string{"approver"}, At: apiv1.Eligibility_PROJECT}}}
+	if err := request.Freeze(m); err != nil {
+		t.Fatal(err)
+	}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_SubmitRequest{SubmitRequest: &commandv1.SubmitRequest{
+		Request: m, ExpectedRevision: revision, By: &commandv1.Person{Id: ann.GetId(), Name: ann.GetName()}}}})
+	c := &commandv1.Command{Origin: &commandv1.Origin{ActorId: bob.GetId()}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{Delegation: &apiv1.Delegation{
+		Id: "d-spare", FromUser: bob.GetName(), FromUserId: bob.GetId(), ToUser: ann.GetName(), ToUserId: ann.GetId(), EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}}}}
+	w.Do(c)
 }
 
 // people makes the built-in roles, roles spare and unbound, an organization bureau with nobody in it, a user choi, and a binding of the two.
@@ -398,6 +463,18 @@ func TestP14OneTenantNeverSeesAnother(t *testing.T) {
 			t.Parallel()
 			w := servicetest.New(t)
 			operation := spare(t, w, w.NewSite(1))
+			if request := ofUsers[name]; request != nil {
+				for _, who := range []string{w.TokenOf("db"), w.TokenOf("web"), "admin"} {
+					ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", who)
+					if _, err := call(ctx, w.API.Local(), name, d, proto.Clone(request)); !problem.Is(err, problem.Forbidden) {
+						t.Errorf("%s: %v", who, err)
+					}
+				}
+				if _, err := call(t.Context(), w.API.Local(), name, d, request); !problem.Is(err, problem.Unauthenticated) {
+					t.Errorf("nobody: %v", err)
+				}
+				return
+			}
 			request, known := requests(w, operation)[name]
 			if !known {
 				t.Fatalf("%s has no request in the matrix: say what it answers to whom", name)

@@ -310,6 +310,8 @@ func actionOf(member string, body protoreflect.Message) string {
 		return "member.accept"
 	case "revoke":
 		return "member.revoke"
+	case "carry_out_request":
+		return "request.carry-out"
 	}
 	verb, noun, ok := strings.Cut(member, "_")
 	if !ok {
@@ -327,7 +329,7 @@ func nounIn(body protoreflect.Message) protoreflect.Message {
 			continue
 		}
 		d := f.Message()
-		if d.ParentFile().Package() == "naru.api.v1" && d.Fields().ByName("id") != nil && d.Fields().ByName("name") != nil {
+		if d.ParentFile().Package() == "naru.api.v1" && textOf(body.Get(f).Message(), "id") != "" && d.Fields().ByName("name") != nil {
 			return body.Get(f).Message()
 		}
 	}

@@ -238,6 +238,31 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_AddAuditKey:
 		return c.addAuditKey(b.AddAuditKey)
 
+	case *commandv1.Command_CreateRequest:
+		return c.createRequest(b.CreateRequest)
+	case *commandv1.Command_UpdateRequest:
+		return c.updateRequest(b.UpdateRequest)
+	case *commandv1.Command_DeleteRequest:
+		return c.deleteRequest(b.DeleteRequest)
+	case *commandv1.Command_SubmitRequest:
+		return c.submitRequest(b.SubmitRequest)
+	case *commandv1.Command_WithdrawRequest:
+		return c.withdrawRequest(b.WithdrawRequest)
+	case *commandv1.Command_DecideRequest:
+		return c.decideRequest(b.DecideRequest, in.GetOrigin())
+	case *commandv1.Command_CommentRequest:
+		return c.commentRequest(b.CommentRequest)
+	case *commandv1.Command_RetryRequest:
+		return c.retryRequest(b.RetryRequest)
+	case *commandv1.Command_CarryOutRequest:
+		return c.carryOutRequest(b.CarryOutRequest)
+	case *commandv1.Command_PassRequest:
+		return c.passRequest(b.PassRequest)
+	case *commandv1.Command_CreateDelegation:
+		return c.createDelegation(b.CreateDelegation, in.GetOrigin())
+	case *commandv1.Command_DeleteDelegation:
+		return c.deleteDelegation(b.DeleteDelegation)
+
 	case *commandv1.Command_CreateOffering:
 		return c.createOffering(b.CreateOffering)
 	case *commandv1.Command_UpdateOffering:

@@ -46,6 +46,9 @@ func (c *command) finish(op *apiv1.Operation, failed *apiv1.Problem) error {
 	if err := c.tx.Operations.Put(op); err != nil {
 		return err
 	}
+	if err := c.endPart(op); err != nil {
+		return err
+	}
 	return c.errandEnded(op)
 }
 

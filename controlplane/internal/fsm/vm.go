@@ -20,10 +20,19 @@ func (c *command) createVM(in *commandv1.CreateVM) (*commandv1.Result, error) {
 	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
+	op, err := c.addVM(m, in.GetOperationId(), in.GetDeadline())
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// addVM stores a VM that is wanted from now on, with the operation that says how far that is.
+func (c *command) addVM(m *apiv1.VM, operation string, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
 	if err := c.mayCreateVM(m); err != nil {
 		return nil, err
 	}
-	op, err := c.openOn(m, in.GetOperationId(), "vm.create", in.GetDeadline())
+	op, err := c.openOn(m, operation, "vm.create", deadline)
 	if err != nil {
 		return nil, err
 	}
@@ -43,10 +52,7 @@ func (c *command) createVM(in *commandv1.CreateVM) (*commandv1.Result, error) {
 	if err := c.tx.Operations.Put(op); err != nil {
 		return nil, err
 	}
-	if err := c.tx.Desire(m.GetZoneId(), reference("vm", m)); err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return op, c.tx.Desire(m.GetZoneId(), reference("vm", m))
 }
 
 func (c *command) mayCreateVM(m *apiv1.VM) error {
@@ -127,6 +133,10 @@ func (c *command) revisionOf(kind, id string) (string, error) {
 		return revision(c.tx.Projects, id)
 	case "vm":
 		return revision(c.tx.VMs, id)
+	case "user":
+		return revision(c.tx.Users, id)
+	case "role-binding":
+		return revision(c.tx.RoleBindings, id)
 	case "role":
 		return revision(c.tx.Roles, id)
 	case "calendar":

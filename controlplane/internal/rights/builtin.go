@@ -8,7 +8,7 @@ import (
 
 // Edition is that of the built-in roles here. It grows by one with each change of them, so that a server of an older version
 // does not put the older ones back. A test holds that.
-const Edition = 1
+const Edition = 2
 
 // Names of built-in roles that Naru itself relies on.
 const (
@@ -35,22 +35,22 @@ func BuiltIn() []*apiv1.Role {
 		{
 			Name: "user", Title: "사용자", AtEdges: true,
 			Description: "Sees a project and what is in it, and asks for more.",
-			Permissions: of(reading, []string{"request.create"}),
+			Permissions: of(reading, []string{"request.create", "request.comment"}),
 		},
 		{
 			Name: ProjectOperator, Title: "프로젝트 운영자", AtEdges: true,
 			Description: "Makes, changes and deletes the VMs of a project without asking. Access tokens of a project have it.",
-			Permissions: of(reading, []string{"request.create", "vm.*", "snapshot.*"}),
+			Permissions: of(reading, []string{"request.create", "request.comment", "vm.*", "snapshot.*"}),
 		},
 		{
 			Name: "reviewer", Title: "담당자", AtEdges: true,
 			Description: "Reviews what is asked for, and returns or passes it on.",
-			Permissions: of(reading, []string{"request.decide"}),
+			Permissions: of(reading, []string{"request.decide", "request.comment"}),
 		},
 		{
 			Name: "approver", Title: "승인자", AtEdges: true,
 			Description: "Approves or rejects what is asked for.",
-			Permissions: of(reading, []string{"request.decide"}),
+			Permissions: of(reading, []string{"request.decide", "request.comment"}),
 		},
 		{
 			Name: "zone-operator", Title: "존 운영자", AtEdges: true,
@@ -62,7 +62,7 @@ func BuiltIn() []*apiv1.Role {
 			Description: "Sets up a zone: its agents, clusters and hosts, what it shows, and who may work in it.",
 			Permissions: of(zoneOperator, []string{
 				"zone.update", "zone.create-join-token", "zone.list-join-requests", "zone.accept-agent", "zone.quarantine", "zone.lift-quarantine",
-				"cluster.*", "host.*", "request.read", "request.decide", "role.read", "role-binding.*",
+				"cluster.*", "host.*", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
 			}),
 		},
 		{

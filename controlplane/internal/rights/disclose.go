@@ -109,9 +109,9 @@ func redact(m protoreflect.Message, zone string, shown func(string) Shown) {
 }
 
 // Zones calls yield with each zone that a message tells of, by the name or id that it gives.
-func Zones(m proto.Message, yield func(string)) { zones(m.ProtoReflect(), yield) }
+func Zones(m proto.Message, yield func(string)) { tellOf(m.ProtoReflect(), yield) }
 
-func zones(m protoreflect.Message, yield func(string)) {
+func tellOf(m protoreflect.Message, yield func(string)) {
 	d := disclosing(m.Descriptor())
 	if d.zone != nil && m.Get(d.zone).String() != "" {
 		yield(m.Get(d.zone).String())
@@ -127,10 +127,10 @@ func zones(m protoreflect.Message, yield func(string)) {
 		switch {
 		case f.IsList():
 			for i := range m.Get(f).List().Len() {
-				zones(m.Get(f).List().Get(i).Message(), yield)
+				tellOf(m.Get(f).List().Get(i).Message(), yield)
 			}
 		case m.Has(f):
-			zones(m.Get(f).Message(), yield)
+			tellOf(m.Get(f).Message(), yield)
 		}
 	}
 }

@@ -117,8 +117,17 @@ func (n noun[M]) reach(ctx context.Context, tx *state.Tx, permission string) (ri
 	return r.Reach(permission, method(ctx)), nil
 }
 
-// bounds writes a reach as bounds of the noun's table; nil where it leaves nothing out.
+// bounds writes a reach as bounds of the noun's table, beside what is the caller's own; nil where it leaves nothing out.
 func (n noun[M]) bounds(ctx context.Context, reach rights.Reach, permission string) *[]state.Bound {
+	out := n.placed(reach, permission)
+	if who := callOf(ctx).Principal.UserID; out != nil && n.own != "" && who != "" && method(ctx).Own {
+		*out = append(*out, state.Bound{{Column: n.own, Values: []string{who}}})
+	}
+	return out
+}
+
+// placed writes a reach as bounds of the noun's table; nil where it leaves nothing out.
+func (n noun[M]) placed(reach rights.Reach, permission string) *[]state.Bound {
 	if reach.Everywhere() {
 		return nil
 	}
@@ -143,9 +152,6 @@ func (n noun[M]) bounds(ctx context.Context, reach rights.Reach, permission stri
 		if n.organization != "" && len(g.Organizations) > 0 {
 			out = append(out, append(slices.Clone(where), in(n.organization, g.Organizations)))
 		}
-	}
-	if who := callOf(ctx).Principal.UserID; n.own != "" && who != "" && method(ctx).Own {
-		out = append(out, state.Bound{{Column: n.own, Values: []string{who}}})
 	}
 	return &out
 }
@@ -177,14 +183,14 @@ func (n noun[M]) narrowedTo(ctx context.Context, tx *state.Tx, permission string
 	return t, nil
 }
 
-// mayMake refuses a noun that would lie where the caller may not make one. was is the noun as it stands, where it is moved.
+// mayMake refuses a noun that would lie where the caller may not make one; that it would be their own is no reason to.
 func (n noun[M]) mayMake(ctx context.Context, tx *state.Tx, m M) error {
 	permission := n.permission(ctx)
 	reach, err := n.reach(ctx, tx, permission)
 	if err != nil {
 		return err
 	}
-	b := n.bounds(ctx, reach, permission)
+	b := n.placed(reach, permission)
 	if b == nil || state.Holds(*b, func(column string) string {
 		if column == n.organization && n.parent != "" {
 			column = n.parent // what is new belongs where it is put

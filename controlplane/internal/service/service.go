@@ -122,6 +122,8 @@ type Service struct {
 	sessions       noun[*apiv1.Session]
 	roles          noun[*apiv1.Role]
 	roleBindings   noun[*apiv1.RoleBinding]
+	requests       noun[*apiv1.Request]
+	delegations    noun[*apiv1.Delegation]
 
 	refusals refusals
 
@@ -177,6 +179,10 @@ func New(c Config) *Service {
 	s.roleBindings = noun[*apiv1.RoleBinding]{Service: s, kind: "role-binding", topic: "role_bindings", project: "project_id", organization: "organization_id",
 		zone: "zone_id", own: "user_id", columns: placeOfBinding,
 		table: func(tx *state.Tx) state.Table[*apiv1.RoleBinding] { return tx.RoleBindings }}.watched(bindingChange)
+	s.requests = noun[*apiv1.Request]{Service: s, kind: "request", topic: "requests", project: "project_id", organization: "organization_id", zone: "zone_id", own: "requester_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Request] { return tx.Requests }}.watched(requestChange)
+	s.delegations = noun[*apiv1.Delegation]{Service: s, kind: "delegation", topic: "delegations", own: "from_user_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Delegation] { return tx.Delegations }}.watched(delegationChange)
 	s.snapshots = snapshotsOf(s)
 	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
@@ -208,4 +214,6 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterAuditServiceServer(r, auditService{Service: s})
 	apiv1.RegisterRoleServiceServer(r, roleService{Service: s})
 	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
+	apiv1.RegisterRequestServiceServer(r, requestService{Service: s})
+	apiv1.RegisterDelegationServiceServer(r, delegationService{Service: s})
 }

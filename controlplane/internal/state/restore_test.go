@@ -34,6 +34,11 @@ func snapshot(t testing.TB, db *state.DB) []byte {
 	return b.Bytes()
 }
 
+func number(tx *state.Tx) error {
+	_, err := tx.NextRequestNumber()
+	return err
+}
+
 // furnish writes something into every table.
 func furnish(t testing.TB, db *state.DB, vms int) {
 	t.Helper()
@@ -58,6 +63,8 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Administrators.Put(&apiv1.Administrator{Id: "ad", Name: "ann"}),
 			tx.Organizations.Put(&apiv1.Organization{Id: "o", Name: "default"}), tx.Users.Put(&apiv1.User{Id: "u", Name: "kim"}),
 			tx.Groups.Put(&apiv1.Group{Id: "g", Name: "ops"}), tx.PutMembership(state.Membership{GroupID: "g", UserID: "u", AddedBy: "ann", AddedAt: 1}),
+			tx.Requests.Put(&apiv1.Request{Id: "r", Name: "r-1", Approval: apiv1.Request_SUBMITTED}), tx.Delegations.Put(&apiv1.Delegation{Id: "d"}),
+			number(tx), tx.PutRequestWork("o", "r"), tx.PutComment("r", &apiv1.Comment{Id: "c", File: "plan.pdf"}, []byte{1}),
 			tx.Sessions.Put(&apiv1.Session{Id: "s", User: "kim", UserId: "u", SecretHash: []byte{1}}), tx.PutCredentials(&commandv1.Credentials{UserId: "u"}), tx.UseSeal("k", []byte{1}),
 			tx.Desire("z1", &apiv1.Reference{Kind: "zone", Id: "z1"}), tx.DesireGone("z1", ref),
 			tx.AcknowledgeDesired("z1", &apiv1.Generation{Epoch: 7}),

@@ -190,6 +190,12 @@ func plainStores() []store {
 		plain{"versions", cols{text("noun"), text("id"), number("version"), number("crc"), blob("message")}, []string{"noun", "id", "version"}, nil},
 		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
 			[]string{"(user_id)"}},
+		// The last number that a request was given; what an operation works for, while it goes on; what was said of requests, by its
+		// id, and the files that came with it.
+		plain{"request_numbers", cols{number("one"), number("last")}, []string{"one"}, nil},
+		plain{"request_work", cols{text("operation_id"), text("request_id")}, []string{"operation_id"}, nil},
+		plain{"comments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
+		plain{"attachments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
 		// What was sealed to a key and has counted: SHA-256.
 		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},

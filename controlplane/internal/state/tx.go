@@ -34,6 +34,8 @@ type Tx struct {
 	Sessions       Table[*apiv1.Session]
 	Roles          Table[*apiv1.Role]
 	RoleBindings   Table[*apiv1.RoleBinding]
+	Requests       Table[*apiv1.Request]
+	Delegations    Table[*apiv1.Delegation]
 
 	Reservations Table[*apiv1.Reservation]
 	Snapshots    Table[*apiv1.Snapshot]
@@ -80,6 +82,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Sessions = Table[*apiv1.Session]{tx, c.sessions}
 	tx.Roles = Table[*apiv1.Role]{tx, c.roles}
 	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
+	tx.Requests = Table[*apiv1.Request]{tx, c.requests}
+	tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
 	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
 	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
 	if writable {

@@ -2,7 +2,12 @@ package servicetest
 
 import (
 	"context"
+	"errors"
 
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/client"
@@ -86,4 +91,29 @@ func (w *World) look(fn func(*state.Tx) error) {
 	if err := w.DB.View(context.Background(), fn); err != nil {
 		w.Fatal(err)
 	}
+}
+
+// AtEdge calls as a user at the edge of a zone.
+func (w *World) AtEdge(zone *apiv1.Zone, user *apiv1.User) *client.Services {
+	return client.NewServices(edge{w, zone.GetId(), AsUser(user)})
+}
+
+// edge carries calls over a zone's link. It has no streams.
+type edge struct {
+	w           *World
+	zoneID, who string
+}
+
+func (e edge) Invoke(ctx context.Context, method string, in, out any, _ ...grpc.CallOption) error {
+	body, err := proto.Marshal(in.(proto.Message))
+	if err != nil {
+		return err
+	}
+	return e.w.API.Dispatcher().Dispatch(ctx, api.LinkCall{ZoneID: e.zoneID, Method: method, Body: body, Token: e.who}, func(answer []byte) error {
+		return proto.Unmarshal(answer, out.(proto.Message))
+	})
+}
+
+func (e edge) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.ErrUnsupported
 }

@@ -141,7 +141,9 @@ func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.R
 	if err := w.failure(); err != nil {
 		return nil, err
 	}
-	c.Stamp = timestamppb.Now()
+	if c.GetStamp() == nil { // a test may have a clock of its own
+		c.Stamp = timestamppb.Now()
+	}
 	data, err := proto.Marshal(c)
 	if err != nil {
 		return nil, err

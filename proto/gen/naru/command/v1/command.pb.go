@@ -25,6 +25,77 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type PassRequest_What int32
+
+const (
+	PassRequest_WHAT_UNSPECIFIED PassRequest_What = 0
+	// EXPIRE: nobody decided in time.
+	PassRequest_EXPIRE PassRequest_What = 1
+	// LAPSE: it was not begun in time.
+	PassRequest_LAPSE PassRequest_What = 2
+	// REMIND those who may decide; again at remind_at.
+	PassRequest_REMIND PassRequest_What = 3
+	// ESCALATE: others may decide as well.
+	PassRequest_ESCALATE PassRequest_What = 4
+	// STICK: fewer can decide than have to; an empty reason says that enough can again.
+	PassRequest_STICK PassRequest_What = 5
+	// WAIT: why it is not carried out yet.
+	PassRequest_WAIT PassRequest_What = 6
+	// FAIL: it cannot be carried out.
+	PassRequest_FAIL PassRequest_What = 7
+)
+
+// Enum value maps for PassRequest_What.
+var (
+	PassRequest_What_name = map[int32]string{
+		0: "WHAT_UNSPECIFIED",
+		1: "EXPIRE",
+		2: "LAPSE",
+		3: "REMIND",
+		4: "ESCALATE",
+		5: "STICK",
+		6: "WAIT",
+		7: "FAIL",
+	}
+	PassRequest_What_value = map[string]int32{
+		"WHAT_UNSPECIFIED": 0,
+		"EXPIRE":           1,
+		"LAPSE":            2,
+		"REMIND":           3,
+		"ESCALATE":         4,
+		"STICK":            5,
+		"WAIT":             6,
+		"FAIL":             7,
+	}
+)
+
+func (x PassRequest_What) Enum() *PassRequest_What {
+	p := new(PassRequest_What)
+	*p = x
+	return p
+}
+
+func (x PassRequest_What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PassRequest_What) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_command_v1_command_proto_enumTypes[0].Descriptor()
+}
+
+func (PassRequest_What) Type() protoreflect.EnumType {
+	return &file_naru_command_v1_command_proto_enumTypes[0]
+}
+
+func (x PassRequest_What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PassRequest_What.Descriptor instead.
+func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
+}
+
 // Command is one write to the replicated state: the data of a Raft log entry.
 // The proposer has evaluated every policy; Apply compares versions and checks what must never be wrong.
 type Command struct {
@@ -154,6 +225,18 @@ type Command struct {
 	//	*Command_CreateApprovalPolicy
 	//	*Command_UpdateApprovalPolicy
 	//	*Command_DeleteApprovalPolicy
+	//	*Command_CreateRequest
+	//	*Command_UpdateRequest
+	//	*Command_DeleteRequest
+	//	*Command_SubmitRequest
+	//	*Command_WithdrawRequest
+	//	*Command_DecideRequest
+	//	*Command_CommentRequest
+	//	*Command_RetryRequest
+	//	*Command_CarryOutRequest
+	//	*Command_PassRequest
+	//	*Command_CreateDelegation
+	//	*Command_DeleteDelegation
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1228,6 +1311,114 @@ func (x *Command) GetDeleteApprovalPolicy() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateRequest() *CreateRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateRequest); ok {
+			return x.CreateRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateRequest() *UpdateRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateRequest); ok {
+			return x.UpdateRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteRequest() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteRequest); ok {
+			return x.DeleteRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSubmitRequest() *SubmitRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SubmitRequest); ok {
+			return x.SubmitRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetWithdrawRequest() *WithdrawRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_WithdrawRequest); ok {
+			return x.WithdrawRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDecideRequest() *DecideRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DecideRequest); ok {
+			return x.DecideRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCommentRequest() *CommentRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CommentRequest); ok {
+			return x.CommentRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetryRequest() *RetryRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RetryRequest); ok {
+			return x.RetryRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCarryOutRequest() *CarryOutRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CarryOutRequest); ok {
+			return x.CarryOutRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPassRequest() *PassRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PassRequest); ok {
+			return x.PassRequest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateDelegation() *CreateDelegation {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateDelegation); ok {
+			return x.CreateDelegation
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteDelegation() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteDelegation); ok {
+			return x.DeleteDelegation
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1695,6 +1886,56 @@ type Command_DeleteApprovalPolicy struct {
 	DeleteApprovalPolicy *DeleteNoun `protobuf:"bytes,290,opt,name=delete_approval_policy,json=deleteApprovalPolicy,proto3,oneof"`
 }
 
+type Command_CreateRequest struct {
+	CreateRequest *CreateRequest `protobuf:"bytes,300,opt,name=create_request,json=createRequest,proto3,oneof"`
+}
+
+type Command_UpdateRequest struct {
+	UpdateRequest *UpdateRequest `protobuf:"bytes,301,opt,name=update_request,json=updateRequest,proto3,oneof"`
+}
+
+type Command_DeleteRequest struct {
+	DeleteRequest *DeleteNoun `protobuf:"bytes,302,opt,name=delete_request,json=deleteRequest,proto3,oneof"`
+}
+
+type Command_SubmitRequest struct {
+	SubmitRequest *SubmitRequest `protobuf:"bytes,303,opt,name=submit_request,json=submitRequest,proto3,oneof"`
+}
+
+type Command_WithdrawRequest struct {
+	WithdrawRequest *WithdrawRequest `protobuf:"bytes,304,opt,name=withdraw_request,json=withdrawRequest,proto3,oneof"`
+}
+
+type Command_DecideRequest struct {
+	DecideRequest *DecideRequest `protobuf:"bytes,305,opt,name=decide_request,json=decideRequest,proto3,oneof"`
+}
+
+type Command_CommentRequest struct {
+	CommentRequest *CommentRequest `protobuf:"bytes,306,opt,name=comment_request,json=commentRequest,proto3,oneof"`
+}
+
+type Command_RetryRequest struct {
+	RetryRequest *RetryRequest `protobuf:"bytes,307,opt,name=retry_request,json=retryRequest,proto3,oneof"`
+}
+
+type Command_CarryOutRequest struct {
+	// What was approved is written down as wanted.
+	CarryOutRequest *CarryOutRequest `protobuf:"bytes,308,opt,name=carry_out_request,json=carryOutRequest,proto3,oneof"`
+}
+
+type Command_PassRequest struct {
+	// Time passes, and people come and go.
+	PassRequest *PassRequest `protobuf:"bytes,309,opt,name=pass_request,json=passRequest,proto3,oneof"`
+}
+
+type Command_CreateDelegation struct {
+	CreateDelegation *CreateDelegation `protobuf:"bytes,310,opt,name=create_delegation,json=createDelegation,proto3,oneof"`
+}
+
+type Command_DeleteDelegation struct {
+	DeleteDelegation *DeleteNoun `protobuf:"bytes,311,opt,name=delete_delegation,json=deleteDelegation,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -1914,6 +2155,30 @@ func (*Command_CreateApprovalPolicy) isCommand_Body() {}
 func (*Command_UpdateApprovalPolicy) isCommand_Body() {}
 
 func (*Command_DeleteApprovalPolicy) isCommand_Body() {}
+
+func (*Command_CreateRequest) isCommand_Body() {}
+
+func (*Command_UpdateRequest) isCommand_Body() {}
+
+func (*Command_DeleteRequest) isCommand_Body() {}
+
+func (*Command_SubmitRequest) isCommand_Body() {}
+
+func (*Command_WithdrawRequest) isCommand_Body() {}
+
+func (*Command_DecideRequest) isCommand_Body() {}
+
+func (*Command_CommentRequest) isCommand_Body() {}
+
+func (*Command_RetryRequest) isCommand_Body() {}
+
+func (*Command_CarryOutRequest) isCommand_Body() {}
+
+func (*Command_PassRequest) isCommand_Body() {}
+
+func (*Command_CreateDelegation) isCommand_Body() {}
+
+func (*Command_DeleteDelegation) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -6100,6 +6365,733 @@ func (x *UpdateApprovalPolicy) GetReads() []*Read {
 	return nil
 }
 
+// Person is a user who does something, as the proposer knows them.
+type Person struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Person) Reset() {
+	*x = Person{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Person) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Person) ProtoMessage() {}
+
+func (x *Person) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Person.ProtoReflect.Descriptor instead.
+func (*Person) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *Person) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Person) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// CreateRequest keeps a draft. Where its requester has a request of the same external number, that one answers.
+type CreateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requester and beneficiary are users who are there. Its name is made when it is carried out.
+	Request       *v1.Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRequest) Reset() {
+	*x = CreateRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRequest) ProtoMessage() {}
+
+func (x *CreateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
+func (*CreateRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *CreateRequest) GetRequest() *v1.Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// UpdateRequest writes the client's fields over those of a draft or of what was returned.
+type UpdateRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Request          *v1.Request            `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// Who changed it, and so helped write it.
+	By            *Person `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *UpdateRequest) GetRequest() *v1.Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *UpdateRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+// SubmitRequest begins a request's approval.
+type SubmitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was resolved: ids, price, amount, grade, policy, stages and parts, frozen with its hash.
+	Request          *v1.Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	ExpectedRevision string      `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	By               *Person     `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	// Why no person is asked; empty where people are.
+	Automatic string `protobuf:"bytes,4,opt,name=automatic,proto3" json:"automatic,omitempty"`
+	// The policy lets it through at once and reviews it afterwards.
+	AtOnce        bool                     `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	Reads         []*Read                  `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	Openings      []*DecideRequest_Opening `protobuf:"bytes,7,rep,name=openings,proto3" json:"openings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitRequest) Reset() {
+	*x = SubmitRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitRequest) ProtoMessage() {}
+
+func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
+func (*SubmitRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *SubmitRequest) GetRequest() *v1.Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *SubmitRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetAutomatic() string {
+	if x != nil {
+		return x.Automatic
+	}
+	return ""
+}
+
+func (x *SubmitRequest) GetAtOnce() bool {
+	if x != nil {
+		return x.AtOnce
+	}
+	return false
+}
+
+func (x *SubmitRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetOpenings() []*DecideRequest_Opening {
+	if x != nil {
+		return x.Openings
+	}
+	return nil
+}
+
+type WithdrawRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	By            *Person                `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawRequest) Reset() {
+	*x = WithdrawRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawRequest) ProtoMessage() {}
+
+func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *WithdrawRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *WithdrawRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *WithdrawRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// DecideRequest carries a decision. Whether the one whose place it is, is eligible, the proposer has found; on what that rests
+// goes with it.
+type DecideRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Without time and hashes.
+	Decision *v1.Decision             `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	Openings []*DecideRequest_Opening `protobuf:"bytes,3,rep,name=openings,proto3" json:"openings,omitempty"`
+	Reads    []*Read                  `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
+	// Ids of groups in which the one whose place it is has to be.
+	GroupIds []string `protobuf:"bytes,5,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	// What was decided, for the audit log.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRequest) Reset() {
+	*x = DecideRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRequest) ProtoMessage() {}
+
+func (x *DecideRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
+func (*DecideRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *DecideRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DecideRequest) GetDecision() *v1.Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetOpenings() []*DecideRequest_Opening {
+	if x != nil {
+		return x.Openings
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetGroupIds() []string {
+	if x != nil {
+		return x.GroupIds
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CommentRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Without time.
+	Comment *v1.Comment `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Of the file.
+	Content       []byte `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommentRequest) Reset() {
+	*x = CommentRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommentRequest) ProtoMessage() {}
+
+func (x *CommentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
+func (*CommentRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *CommentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CommentRequest) GetComment() *v1.Comment {
+	if x != nil {
+		return x.Comment
+	}
+	return nil
+}
+
+func (x *CommentRequest) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type RetryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryRequest) Reset() {
+	*x = RetryRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryRequest) ProtoMessage() {}
+
+func (x *RetryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
+func (*RetryRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *RetryRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// CarryOutRequest has all that is not done yet of an approved request wanted, in one transaction: so it is done once.
+type CarryOutRequest struct {
+	state            protoimpl.MessageState  `protogen:"open.v1"`
+	RequestId        string                  `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ExpectedRevision string                  `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Parts            []*CarryOutRequest_Part `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Of CREATE: the VMs without what the parts say of each.
+	Vm            *v1.VM                 `protobuf:"bytes,4,opt,name=vm,proto3" json:"vm,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Reads         []*Read                `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CarryOutRequest) Reset() {
+	*x = CarryOutRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarryOutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarryOutRequest) ProtoMessage() {}
+
+func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
+func (*CarryOutRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *CarryOutRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CarryOutRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *CarryOutRequest) GetParts() []*CarryOutRequest_Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *CarryOutRequest) GetVm() *v1.VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+func (x *CarryOutRequest) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *CarryOutRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+// PassRequest is what comes of a request without anybody's word. It never approves.
+type PassRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	RequestId        string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	What             PassRequest_What       `protobuf:"varint,3,opt,name=what,proto3,enum=naru.command.v1.PassRequest_What" json:"what,omitempty"`
+	Stage            string                 `protobuf:"bytes,4,opt,name=stage,proto3" json:"stage,omitempty"`
+	Reason           string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	RemindAt         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=remind_at,json=remindAt,proto3" json:"remind_at,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PassRequest) Reset() {
+	*x = PassRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PassRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PassRequest) ProtoMessage() {}
+
+func (x *PassRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
+func (*PassRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *PassRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PassRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *PassRequest) GetWhat() PassRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return PassRequest_WHAT_UNSPECIFIED
+}
+
+func (x *PassRequest) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *PassRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PassRequest) GetRemindAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemindAt
+	}
+	return nil
+}
+
+type CreateDelegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegation    *v1.Delegation         `protobuf:"bytes,1,opt,name=delegation,proto3" json:"delegation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateDelegation) Reset() {
+	*x = CreateDelegation{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateDelegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateDelegation) ProtoMessage() {}
+
+func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
+func (*CreateDelegation) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *CreateDelegation) GetDelegation() *v1.Delegation {
+	if x != nil {
+		return x.Delegation
+	}
+	return nil
+}
+
 // ResizeVM gives a VM the size that its new flavor has on the proposer's snapshot.
 type ResizeVM struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -6118,7 +7110,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6130,7 +7122,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6143,7 +7135,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -6213,7 +7205,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6225,7 +7217,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6238,7 +7230,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -6268,7 +7260,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6280,7 +7272,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6293,7 +7285,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -6336,7 +7328,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6348,7 +7340,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6361,7 +7353,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -6405,7 +7397,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6417,7 +7409,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6430,7 +7422,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -6471,7 +7463,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6483,7 +7475,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6513,11 +7505,151 @@ func (x *ReportDivergence_Server) GetSum() []byte {
 	return nil
 }
 
+// When a stage would be due if it were opened now.
+type DecideRequest_Opening struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	RemindAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=remind_at,json=remindAt,proto3" json:"remind_at,omitempty"`
+	DueAt         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRequest_Opening) Reset() {
+	*x = DecideRequest_Opening{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRequest_Opening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRequest_Opening) ProtoMessage() {}
+
+func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
+func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82, 0}
+}
+
+func (x *DecideRequest_Opening) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *DecideRequest_Opening) GetRemindAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemindAt
+	}
+	return nil
+}
+
+func (x *DecideRequest_Opening) GetDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueAt
+	}
+	return nil
+}
+
+// Part is one of the request's parts.
+type CarryOutRequest_Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Of the VM that is made for it. One that was made before is set to work again instead.
+	VmId          string `protobuf:"bytes,2,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	OperationId   string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	Cluster       string `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	ClusterId     string `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CarryOutRequest_Part) Reset() {
+	*x = CarryOutRequest_Part{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarryOutRequest_Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarryOutRequest_Part) ProtoMessage() {}
+
+func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
+func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85, 0}
+}
+
+func (x *CarryOutRequest_Part) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CarryOutRequest_Part) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *CarryOutRequest_Part) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *CarryOutRequest_Part) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CarryOutRequest_Part) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x8eA\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x96H\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -6652,7 +7784,19 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0fdelete_calendar\x18\x9f\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCalendar\x12^\n" +
 	"\x16create_approval_policy\x18\xa0\x02 \x01(\v2%.naru.command.v1.CreateApprovalPolicyH\x00R\x14createApprovalPolicy\x12^\n" +
 	"\x16update_approval_policy\x18\xa1\x02 \x01(\v2%.naru.command.v1.UpdateApprovalPolicyH\x00R\x14updateApprovalPolicy\x12T\n" +
-	"\x16delete_approval_policy\x18\xa2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x14deleteApprovalPolicyB\r\n" +
+	"\x16delete_approval_policy\x18\xa2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x14deleteApprovalPolicy\x12H\n" +
+	"\x0ecreate_request\x18\xac\x02 \x01(\v2\x1e.naru.command.v1.CreateRequestH\x00R\rcreateRequest\x12H\n" +
+	"\x0eupdate_request\x18\xad\x02 \x01(\v2\x1e.naru.command.v1.UpdateRequestH\x00R\rupdateRequest\x12E\n" +
+	"\x0edelete_request\x18\xae\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\rdeleteRequest\x12H\n" +
+	"\x0esubmit_request\x18\xaf\x02 \x01(\v2\x1e.naru.command.v1.SubmitRequestH\x00R\rsubmitRequest\x12N\n" +
+	"\x10withdraw_request\x18\xb0\x02 \x01(\v2 .naru.command.v1.WithdrawRequestH\x00R\x0fwithdrawRequest\x12H\n" +
+	"\x0edecide_request\x18\xb1\x02 \x01(\v2\x1e.naru.command.v1.DecideRequestH\x00R\rdecideRequest\x12K\n" +
+	"\x0fcomment_request\x18\xb2\x02 \x01(\v2\x1f.naru.command.v1.CommentRequestH\x00R\x0ecommentRequest\x12E\n" +
+	"\rretry_request\x18\xb3\x02 \x01(\v2\x1d.naru.command.v1.RetryRequestH\x00R\fretryRequest\x12O\n" +
+	"\x11carry_out_request\x18\xb4\x02 \x01(\v2 .naru.command.v1.CarryOutRequestH\x00R\x0fcarryOutRequest\x12B\n" +
+	"\fpass_request\x18\xb5\x02 \x01(\v2\x1c.naru.command.v1.PassRequestH\x00R\vpassRequest\x12Q\n" +
+	"\x11create_delegation\x18\xb6\x02 \x01(\v2!.naru.command.v1.CreateDelegationH\x00R\x10createDelegation\x12K\n" +
+	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegationB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -6924,7 +8068,87 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x14UpdateApprovalPolicy\x12D\n" +
 	"\x0fapproval_policy\x18\x01 \x01(\v2\x1b.naru.api.v1.ApprovalPolicyR\x0eapprovalPolicy\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12+\n" +
-	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xb3\x02\n" +
+	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\">\n" +
+	"\x06Person\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x1b\n" +
+	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04name\"?\n" +
+	"\rCreateRequest\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\"\x95\x01\n" +
+	"\rUpdateRequest\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\xc7\x02\n" +
+	"\rSubmitRequest\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12&\n" +
+	"\tautomatic\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tautomatic\x12\x17\n" +
+	"\aat_once\x18\x05 \x01(\bR\x06atOnce\x12+\n" +
+	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12B\n" +
+	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\"q\n" +
+	"\x0fWithdrawRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
+	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x95\x03\n" +
+	"\rDecideRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
+	"\bdecision\x18\x02 \x01(\v2\x15.naru.api.v1.DecisionR\bdecision\x12B\n" +
+	"\bopenings\x18\x03 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
+	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
+	"\tgroup_ids\x18\x05 \x03(\tR\bgroupIds\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a\x8b\x01\n" +
+	"\aOpening\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
+	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
+	"\x06due_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"\x84\x01\n" +
+	"\x0eCommentRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
+	"\acomment\x18\x02 \x01(\v2\x14.naru.api.v1.CommentR\acomment\x12#\n" +
+	"\acontent\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"-\n" +
+	"\fRetryRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"\xb0\x03\n" +
+	"\x0fCarryOutRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12;\n" +
+	"\x05parts\x18\x03 \x03(\v2%.naru.command.v1.CarryOutRequest.PartR\x05parts\x12\x1f\n" +
+	"\x02vm\x18\x04 \x01(\v2\x0f.naru.api.v1.VMR\x02vm\x126\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
+	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x1a\x8d\x01\n" +
+	"\x04Part\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x13\n" +
+	"\x05vm_id\x18\x02 \x01(\tR\x04vmId\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12\x18\n" +
+	"\acluster\x18\x04 \x01(\tR\acluster\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x05 \x01(\tR\tclusterId\"\xef\x02\n" +
+	"\vPassRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x125\n" +
+	"\x04what\x18\x03 \x01(\x0e2!.naru.command.v1.PassRequest.WhatR\x04what\x12\x14\n" +
+	"\x05stage\x18\x04 \x01(\tR\x05stage\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x127\n" +
+	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"l\n" +
+	"\x04What\x12\x14\n" +
+	"\x10WHAT_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06EXPIRE\x10\x01\x12\t\n" +
+	"\x05LAPSE\x10\x02\x12\n" +
+	"\n" +
+	"\x06REMIND\x10\x03\x12\f\n" +
+	"\bESCALATE\x10\x04\x12\t\n" +
+	"\x05STICK\x10\x05\x12\b\n" +
+	"\x04WAIT\x10\x06\x12\b\n" +
+	"\x04FAIL\x10\a\"K\n" +
+	"\x10CreateDelegation\x127\n" +
+	"\n" +
+	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
+	"delegation\"\xb3\x02\n" +
 	"\bResizeVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
 	"\x06flavor\x18\x02 \x01(\tR\x06flavor\x12*\n" +
@@ -6968,355 +8192,407 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
+var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_naru_command_v1_command_proto_goTypes = []any{
-	(*Command)(nil),                         // 0: naru.command.v1.Command
-	(*Origin)(nil),                          // 1: naru.command.v1.Origin
-	(*Idempotency)(nil),                     // 2: naru.command.v1.Idempotency
-	(*Result)(nil),                          // 3: naru.command.v1.Result
-	(*Bootstrap)(nil),                       // 4: naru.command.v1.Bootstrap
-	(*Noop)(nil),                            // 5: naru.command.v1.Noop
-	(*RecordEvent)(nil),                     // 6: naru.command.v1.RecordEvent
-	(*StateHash)(nil),                       // 7: naru.command.v1.StateHash
-	(*ReportDivergence)(nil),                // 8: naru.command.v1.ReportDivergence
-	(*Backup)(nil),                          // 9: naru.command.v1.Backup
-	(*BeginEpoch)(nil),                      // 10: naru.command.v1.BeginEpoch
-	(*Prune)(nil),                           // 11: naru.command.v1.Prune
-	(*RaiseFeatureLevel)(nil),               // 12: naru.command.v1.RaiseFeatureLevel
-	(*CreateZone)(nil),                      // 13: naru.command.v1.CreateZone
-	(*UpdateZone)(nil),                      // 14: naru.command.v1.UpdateZone
-	(*DeleteNoun)(nil),                      // 15: naru.command.v1.DeleteNoun
-	(*CreateCluster)(nil),                   // 16: naru.command.v1.CreateCluster
-	(*UpdateCluster)(nil),                   // 17: naru.command.v1.UpdateCluster
-	(*CreateHost)(nil),                      // 18: naru.command.v1.CreateHost
-	(*UpdateHost)(nil),                      // 19: naru.command.v1.UpdateHost
-	(*CreateFlavor)(nil),                    // 20: naru.command.v1.CreateFlavor
-	(*UpdateFlavor)(nil),                    // 21: naru.command.v1.UpdateFlavor
-	(*CreateImage)(nil),                     // 22: naru.command.v1.CreateImage
-	(*UpdateImage)(nil),                     // 23: naru.command.v1.UpdateImage
-	(*CreateProject)(nil),                   // 24: naru.command.v1.CreateProject
-	(*UpdateProject)(nil),                   // 25: naru.command.v1.UpdateProject
-	(*CreateBroker)(nil),                    // 26: naru.command.v1.CreateBroker
-	(*UpdateBroker)(nil),                    // 27: naru.command.v1.UpdateBroker
-	(*CreateVM)(nil),                        // 28: naru.command.v1.CreateVM
-	(*Read)(nil),                            // 29: naru.command.v1.Read
-	(*UpdateVM)(nil),                        // 30: naru.command.v1.UpdateVM
-	(*SetVMDesired)(nil),                    // 31: naru.command.v1.SetVMDesired
-	(*OrderVM)(nil),                         // 32: naru.command.v1.OrderVM
-	(*ResolveOperation)(nil),                // 33: naru.command.v1.ResolveOperation
-	(*ExpireOperations)(nil),                // 34: naru.command.v1.ExpireOperations
-	(*PutServer)(nil),                       // 35: naru.command.v1.PutServer
-	(*SetZoneCondition)(nil),                // 36: naru.command.v1.SetZoneCondition
-	(*SetZoneSession)(nil),                  // 37: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 38: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 39: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 40: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 41: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 42: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 43: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 44: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 45: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 46: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 47: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 48: naru.command.v1.RenewAdministrator
-	(*CreateOrganization)(nil),              // 49: naru.command.v1.CreateOrganization
-	(*UpdateOrganization)(nil),              // 50: naru.command.v1.UpdateOrganization
-	(*CreateUser)(nil),                      // 51: naru.command.v1.CreateUser
-	(*UpdateUser)(nil),                      // 52: naru.command.v1.UpdateUser
-	(*DisableUser)(nil),                     // 53: naru.command.v1.DisableUser
-	(*EnableUser)(nil),                      // 54: naru.command.v1.EnableUser
-	(*CreateGroup)(nil),                     // 55: naru.command.v1.CreateGroup
-	(*UpdateGroup)(nil),                     // 56: naru.command.v1.UpdateGroup
-	(*AddGroupMember)(nil),                  // 57: naru.command.v1.AddGroupMember
-	(*RemoveGroupMember)(nil),               // 58: naru.command.v1.RemoveGroupMember
-	(*RecordAudit)(nil),                     // 59: naru.command.v1.RecordAudit
-	(*SignAudit)(nil),                       // 60: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 61: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 62: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 63: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 64: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 65: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 66: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 67: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 68: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 69: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 70: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 71: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 72: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 73: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 74: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 75: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 76: naru.command.v1.UpdateApprovalPolicy
-	(*ResizeVM)(nil),                        // 77: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 78: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 79: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 80: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 81: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 82: naru.command.v1.ReportDivergence.Server
-	(*timestamppb.Timestamp)(nil),           // 83: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 84: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 85: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 86: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 87: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 88: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 89: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 90: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 91: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 92: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 93: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 94: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 95: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 96: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 97: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 98: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 99: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 100: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 101: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 102: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 103: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 104: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 105: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 106: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 107: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 108: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 109: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 110: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 111: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 112: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 113: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 114: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 115: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 116: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 117: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 118: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 119: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 120: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 121: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 122: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 123: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 124: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 125: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 126: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 127: naru.api.v1.User
-	(*v1.Group)(nil),                        // 128: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 129: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 130: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 131: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 132: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 133: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 134: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 135: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 136: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 137: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 138: naru.api.v1.ApprovalPolicy
-	(*v1.Resources)(nil),                    // 139: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 140: naru.api.v1.Snapshot
+	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
+	(*Command)(nil),                         // 1: naru.command.v1.Command
+	(*Origin)(nil),                          // 2: naru.command.v1.Origin
+	(*Idempotency)(nil),                     // 3: naru.command.v1.Idempotency
+	(*Result)(nil),                          // 4: naru.command.v1.Result
+	(*Bootstrap)(nil),                       // 5: naru.command.v1.Bootstrap
+	(*Noop)(nil),                            // 6: naru.command.v1.Noop
+	(*RecordEvent)(nil),                     // 7: naru.command.v1.RecordEvent
+	(*StateHash)(nil),                       // 8: naru.command.v1.StateHash
+	(*ReportDivergence)(nil),                // 9: naru.command.v1.ReportDivergence
+	(*Backup)(nil),                          // 10: naru.command.v1.Backup
+	(*BeginEpoch)(nil),                      // 11: naru.command.v1.BeginEpoch
+	(*Prune)(nil),                           // 12: naru.command.v1.Prune
+	(*RaiseFeatureLevel)(nil),               // 13: naru.command.v1.RaiseFeatureLevel
+	(*CreateZone)(nil),                      // 14: naru.command.v1.CreateZone
+	(*UpdateZone)(nil),                      // 15: naru.command.v1.UpdateZone
+	(*DeleteNoun)(nil),                      // 16: naru.command.v1.DeleteNoun
+	(*CreateCluster)(nil),                   // 17: naru.command.v1.CreateCluster
+	(*UpdateCluster)(nil),                   // 18: naru.command.v1.UpdateCluster
+	(*CreateHost)(nil),                      // 19: naru.command.v1.CreateHost
+	(*UpdateHost)(nil),                      // 20: naru.command.v1.UpdateHost
+	(*CreateFlavor)(nil),                    // 21: naru.command.v1.CreateFlavor
+	(*UpdateFlavor)(nil),                    // 22: naru.command.v1.UpdateFlavor
+	(*CreateImage)(nil),                     // 23: naru.command.v1.CreateImage
+	(*UpdateImage)(nil),                     // 24: naru.command.v1.UpdateImage
+	(*CreateProject)(nil),                   // 25: naru.command.v1.CreateProject
+	(*UpdateProject)(nil),                   // 26: naru.command.v1.UpdateProject
+	(*CreateBroker)(nil),                    // 27: naru.command.v1.CreateBroker
+	(*UpdateBroker)(nil),                    // 28: naru.command.v1.UpdateBroker
+	(*CreateVM)(nil),                        // 29: naru.command.v1.CreateVM
+	(*Read)(nil),                            // 30: naru.command.v1.Read
+	(*UpdateVM)(nil),                        // 31: naru.command.v1.UpdateVM
+	(*SetVMDesired)(nil),                    // 32: naru.command.v1.SetVMDesired
+	(*OrderVM)(nil),                         // 33: naru.command.v1.OrderVM
+	(*ResolveOperation)(nil),                // 34: naru.command.v1.ResolveOperation
+	(*ExpireOperations)(nil),                // 35: naru.command.v1.ExpireOperations
+	(*PutServer)(nil),                       // 36: naru.command.v1.PutServer
+	(*SetZoneCondition)(nil),                // 37: naru.command.v1.SetZoneCondition
+	(*SetZoneSession)(nil),                  // 38: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 39: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 40: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 41: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 42: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 43: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 44: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 45: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 46: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 47: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 48: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 49: naru.command.v1.RenewAdministrator
+	(*CreateOrganization)(nil),              // 50: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 51: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 52: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 53: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 54: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 55: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 56: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 57: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 58: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 59: naru.command.v1.RemoveGroupMember
+	(*RecordAudit)(nil),                     // 60: naru.command.v1.RecordAudit
+	(*SignAudit)(nil),                       // 61: naru.command.v1.SignAudit
+	(*AddAuditKey)(nil),                     // 62: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 63: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 64: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 65: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 66: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 67: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 68: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 69: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 70: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 71: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 72: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 73: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 74: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 75: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 76: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 77: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 78: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 79: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 80: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 81: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 82: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 83: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 84: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 85: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 86: naru.command.v1.CarryOutRequest
+	(*PassRequest)(nil),                     // 87: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 88: naru.command.v1.CreateDelegation
+	(*ResizeVM)(nil),                        // 89: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 90: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 91: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 92: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 93: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 94: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 95: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 96: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 97: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 98: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 99: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 100: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 101: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 102: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 103: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 104: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 105: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 106: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 107: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 108: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 109: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 110: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 111: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 112: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 113: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 114: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 115: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 116: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 117: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 118: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 119: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 120: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 121: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 122: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 123: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 124: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 125: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 126: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 127: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 128: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 129: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 130: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 131: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 132: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 133: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 134: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 135: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 136: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 137: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 138: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 139: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 140: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 141: naru.api.v1.User
+	(*v1.Group)(nil),                        // 142: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 143: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 144: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 145: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 146: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 147: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 148: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 149: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 150: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 151: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 152: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 153: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 154: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 155: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 156: naru.api.v1.Delegation
+	(*v1.Resources)(nil),                    // 157: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 158: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	83,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
-	2,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
-	1,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
-	4,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
-	5,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
-	10,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
-	11,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
-	12,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
-	6,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
-	8,   // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
-	9,   // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
-	9,   // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
-	13,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
-	14,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
-	15,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
-	16,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
-	17,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
-	15,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
-	18,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
-	19,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
-	15,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	42,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
-	20,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	21,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	15,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	22,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	23,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	15,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	24,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	25,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	15,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	26,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	27,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	15,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	28,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	30,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
-	31,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	32,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	33,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	34,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	35,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	15,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	46,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	15,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	84,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	85,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	86,  // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	87,  // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	88,  // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	89,  // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	90,  // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	47,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	48,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	15,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	37,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	38,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	39,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	40,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	41,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	44,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	43,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	36,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	45,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	66,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	67,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	77,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	78,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	79,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	80,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	81,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
-	59,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	60,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	61,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	49,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	50,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	15,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	51,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	52,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	15,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	53,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	54,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	55,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	56,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	15,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	57,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	58,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	91,  // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	92,  // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	93,  // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	94,  // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	95,  // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	96,  // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	97,  // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	15,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	98,  // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	99,  // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	62,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	63,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	15,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	64,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	65,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	15,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	68,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	69,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	70,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	71,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	72,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	73,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	74,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	15,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	75,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	76,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	15,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	100, // 113: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	101, // 114: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	102, // 115: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	103, // 116: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	104, // 117: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	105, // 118: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	106, // 119: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	82,  // 120: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	83,  // 121: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	83,  // 122: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	83,  // 123: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	107, // 124: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	107, // 125: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	108, // 126: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	108, // 127: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	109, // 128: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	109, // 129: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	110, // 130: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	110, // 131: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	111, // 132: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	111, // 133: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	112, // 134: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	112, // 135: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	113, // 136: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	113, // 137: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	114, // 138: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	83,  // 139: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 140: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	115, // 141: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	114, // 142: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	116, // 143: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	83,  // 144: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	83,  // 145: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	117, // 146: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	83,  // 147: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	118, // 148: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	83,  // 149: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	104, // 150: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	119, // 151: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	106, // 152: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	120, // 153: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	121, // 154: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	122, // 155: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	123, // 156: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	124, // 157: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	125, // 158: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	105, // 159: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	83,  // 160: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	126, // 161: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	126, // 162: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	127, // 163: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	127, // 164: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	128, // 165: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	128, // 166: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	129, // 167: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	130, // 168: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	131, // 169: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	132, // 170: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	132, // 171: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	132, // 172: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	133, // 173: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	29,  // 174: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	134, // 175: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	29,  // 176: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	135, // 177: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	83,  // 178: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	136, // 179: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 180: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	136, // 181: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 182: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	136, // 183: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	29,  // 184: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	137, // 185: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	137, // 186: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	138, // 187: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 188: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	138, // 189: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	29,  // 190: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	139, // 191: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	83,  // 192: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	29,  // 193: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	83,  // 194: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	140, // 195: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	83,  // 196: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	83,  // 197: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	83,  // 198: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	199, // [199:199] is the sub-list for method output_type
-	199, // [199:199] is the sub-list for method input_type
-	199, // [199:199] is the sub-list for extension type_name
-	199, // [199:199] is the sub-list for extension extendee
-	0,   // [0:199] is the sub-list for field type_name
+	97,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	3,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
+	2,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
+	5,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
+	6,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
+	11,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
+	12,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
+	13,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
+	7,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
+	9,   // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
+	10,  // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
+	10,  // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
+	14,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
+	15,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
+	16,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
+	17,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
+	18,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
+	16,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
+	19,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
+	20,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
+	16,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
+	43,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	21,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	22,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	16,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	23,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	24,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	16,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	25,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	26,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	16,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	27,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	28,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	16,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	29,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	31,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
+	32,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	33,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	34,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	35,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	36,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	16,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	47,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	16,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	98,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	99,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	100, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	101, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	102, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	103, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	104, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	48,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	49,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	16,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	38,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	39,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	40,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	41,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	42,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	45,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	44,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	37,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
+	46,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	67,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	68,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	89,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	90,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	91,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	92,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	93,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	60,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	61,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	62,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	50,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	51,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	16,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	52,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	53,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	16,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	54,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	55,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	56,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	57,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	16,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	58,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	59,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	105, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	106, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	107, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	108, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	109, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	110, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	111, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	16,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	112, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	113, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	63,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	64,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	16,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	65,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	66,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	16,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	69,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	70,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	71,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	72,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	73,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	74,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	75,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	16,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	76,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	77,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	16,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	79,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	80,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	16,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	81,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	82,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	83,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	84,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	85,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	86,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	87,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	88,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	16,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
+	114, // 125: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	115, // 126: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	116, // 127: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	117, // 128: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	118, // 129: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	119, // 130: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	120, // 131: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	94,  // 132: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	97,  // 133: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	97,  // 134: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	97,  // 135: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	121, // 136: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	121, // 137: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	122, // 138: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	122, // 139: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	123, // 140: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	123, // 141: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	124, // 142: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	124, // 143: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	125, // 144: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	125, // 145: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	126, // 146: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	126, // 147: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	127, // 148: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	127, // 149: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	128, // 150: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	97,  // 151: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 152: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	129, // 153: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	128, // 154: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	130, // 155: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	97,  // 156: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 157: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	131, // 158: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	97,  // 159: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	132, // 160: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	97,  // 161: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	118, // 162: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	133, // 163: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	120, // 164: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	134, // 165: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	135, // 166: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	136, // 167: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	137, // 168: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	138, // 169: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	139, // 170: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	119, // 171: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	97,  // 172: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	140, // 173: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	140, // 174: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	141, // 175: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	141, // 176: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	142, // 177: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	142, // 178: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	143, // 179: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	144, // 180: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	145, // 181: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	146, // 182: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	146, // 183: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	146, // 184: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	147, // 185: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	30,  // 186: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	148, // 187: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	30,  // 188: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	149, // 189: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	97,  // 190: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	150, // 191: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 192: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	150, // 193: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 194: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	150, // 195: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 196: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	151, // 197: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	151, // 198: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	152, // 199: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 200: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	152, // 201: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 202: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	153, // 203: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	153, // 204: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	78,  // 205: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	153, // 206: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	78,  // 207: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	30,  // 208: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	95,  // 209: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	78,  // 210: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	154, // 211: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	95,  // 212: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	30,  // 213: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	155, // 214: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	96,  // 215: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	128, // 216: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	97,  // 217: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 218: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 219: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	97,  // 220: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	156, // 221: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	157, // 222: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	97,  // 223: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 224: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	97,  // 225: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	158, // 226: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	97,  // 227: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 228: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 229: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	97,  // 230: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	97,  // 231: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	232, // [232:232] is the sub-list for method output_type
+	232, // [232:232] is the sub-list for method input_type
+	232, // [232:232] is the sub-list for extension type_name
+	232, // [232:232] is the sub-list for extension extendee
+	0,   // [0:232] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -7436,19 +8712,32 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateApprovalPolicy)(nil),
 		(*Command_UpdateApprovalPolicy)(nil),
 		(*Command_DeleteApprovalPolicy)(nil),
+		(*Command_CreateRequest)(nil),
+		(*Command_UpdateRequest)(nil),
+		(*Command_DeleteRequest)(nil),
+		(*Command_SubmitRequest)(nil),
+		(*Command_WithdrawRequest)(nil),
+		(*Command_DecideRequest)(nil),
+		(*Command_CommentRequest)(nil),
+		(*Command_RetryRequest)(nil),
+		(*Command_CarryOutRequest)(nil),
+		(*Command_PassRequest)(nil),
+		(*Command_CreateDelegation)(nil),
+		(*Command_DeleteDelegation)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   83,
+			NumEnums:      1,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_naru_command_v1_command_proto_goTypes,
 		DependencyIndexes: file_naru_command_v1_command_proto_depIdxs,
+		EnumInfos:         file_naru_command_v1_command_proto_enumTypes,
 		MessageInfos:      file_naru_command_v1_command_proto_msgTypes,
 	}.Build()
 	File_naru_command_v1_command_proto = out.File

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// approve shows what waits for the caller, or one request as it was frozen, and takes the decision on it.
+func (a *app) approve() *cobra.Command {
+	var yes, deny, back bool
+	var comment, stage, actingFor string
+	cmd := &cobra.Command{
+		Use: "approve [REQUEST]", Short: "Show what waits for your decision, or decide on one request", Args: cobra.MaximumNArgs(1),
+		Long: `Without a REQUEST it lists what waits for your decision. With one it shows what is asked for, and asks. The decision holds for exactly
+what was shown: where the request has changed meanwhile, it is refused.`,
+	}
+	f := cmd.Flags()
+	f.BoolVar(&yes, "yes", false, "approve without being asked")
+	f.BoolVar(&deny, "deny", false, "deny; takes --comment")
+	f.BoolVar(&back, "return", false, "return for correction; takes --comment")
+	f.StringVar(&comment, "comment", "", "it stays in the record")
+	f.StringVar(&stage, "stage", "", "the stage, where you may decide in several")
+	f.StringVar(&actingFor, "for", "", "`user` in whose place, by delegation")
+	cmd.MarkFlagsMutuallyExclusive("yes", "deny", "return")
+	a.completeArguments(cmd, "request", 1, &scope{})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			if len(args) == 0 {
+				return a.listApprovals(ctx, c)
+			}
+			r, err := c.Requests.GetRequest(ctx, &apiv1.GetRequestRequest{Request: args[0]})
+			if err != nil {
+				return err
+			}
+			m := r.GetRequest()
+			if err := a.showFrozen(m); err != nil {
+				return err
+			}
+			verdict := apiv1.Decision_APPROVE
+			switch {
+			case deny:
+				verdict = apiv1.Decision_DENY
+			case back:
+				verdict = apiv1.Decision_RETURN
+			case !yes && !a.confirm(ctx, "Approve request "+m.GetName()+"? [y/N] "):
+				fmt.Fprintln(a.err, "Nothing was decided. To deny or return it: --deny or --return, with --comment.")
+				return nil
+			}
+			d, err := c.Requests.DecideRequest(ctx, &apiv1.DecideRequestRequest{
+				Request: m.GetId(), Stage: stage, Verdict: verdict, Comment: comment, SeenHash: m.GetFrozenHash(), ActingFor: actingFor,
+			})
+			if err != nil {
+				return err
+			}
+			return printOne(a, d.GetRequest(), requestColumns)
+		})
+	}
+	return cmd
+}
+
+func (a *app) listApprovals(ctx context.Context, c *client.Client) error {
+	var all []*apiv1.Request
+	for token := ""; ; {
+		r, err := c.Requests.ListApprovals(ctx, &apiv1.ListApprovalsRequest{PageSize: 1000, PageToken: token})
+		if err != nil {
+			return err
+		}
+		all = append(all, r.GetRequests()...)
+		if token = r.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	return printList(a, requestColumns, all)
+}
+
+// showFrozen shows what approvers decide on: the frozen bytes themselves, whose hash the decision carries.
+func (a *app) showFrozen(m *apiv1.Request) error {
+	frozen := &apiv1.Request{}
+	sum := sha256.Sum256(m.GetFrozen())
+	if len(m.GetFrozen()) == 0 || !bytes.Equal(sum[:], m.GetFrozenHash()) || proto.Unmarshal(m.GetFrozen(), frozen) != nil {
+		return problem.Newf(problem.WrongState, "naru request show "+m.GetName()+" says how far it is.", "request %s is not frozen: there is nothing to decide on", m.GetName())
+	}
+	line := func(name, format string, args ...any) {
+		if text := printable(fmt.Sprintf(format, args...)); strings.TrimSpace(text) != "" {
+			fmt.Fprintf(a.err, "%-14s %s\n", name, text)
+		}
+	}
+	line("request", "%s  %s", m.GetName(), frozen.GetTitle())
+	who := frozen.GetRequester()
+	if frozen.GetOnBehalfOf() != "" {
+		who += " for " + frozen.GetOnBehalfOf()
+	}
+	line("asked by", "%s", who)
+	line("written also by", "%s", strings.Join(frozen.GetContributors(), ", "))
+	line("project", "%s (%s)", frozen.GetProject(), frozen.GetOrganization())
+	where := frozen.GetZone()
+	if from := frozen.GetSourceZone(); from != "" && from != where {
+		where += ", asked for in " + from
+	}
+	line("zone", "%s, %s", where, lower(frozen.GetGrade()))
+	line("change", "%s %s", lower(frozen.GetChangeType()), lower(frozen.GetRoleCluster()))
+	line("reason", "%s", frozen.GetReason())
+	if ask := frozen.GetSpecification().GetCreate(); ask != nil {
+		line("what", "%d of %s (version %d), flavor %s, named %s", ask.GetQuantity(), ask.GetOffering(), ask.GetOfferingVersion(), ask.GetFlavor(), ask.GetNamePattern())
+		line("form", "%s", ask.GetForm())
+		line("without", "%s", strings.Join(ask.GetWithoutSoftware(), ", "))
+	}
+	if ask := frozen.GetSpecification().GetPower(); ask != nil {
+		line("what", "%s VM %s", lower(ask.GetVerb()), ask.GetVm())
+	}
+	if x := frozen.GetAmount(); x != nil {
+		line("takes", "%d cores, %d MiB, %d GiB", x.GetCores(), x.GetMemoryMib(), x.GetDiskGib())
+	}
+	if x := frozen.GetMonthlyCost(); x.GetAmount() != "" {
+		line("costs a month", "%s %s", x.GetAmount(), x.GetCurrency())
+	}
+	if frozen.GetLeaseDays() > 0 {
+		line("lasts", "%d days", frozen.GetLeaseDays())
+	}
+	for _, x := range frozen.GetFiles() {
+		line("file", "%s, %d bytes, sha256 %x", x.GetFile(), x.GetSize(), x.GetSha256())
+	}
+	for _, d := range m.GetDecisions() {
+		said := lower(d.GetVerdict()) + " by " + d.GetActor()
+		if d.GetActingFor() != "" {
+			said += " for " + d.GetActingFor()
+		}
+		if d.GetVoid() {
+			said += " (void)"
+		}
+		line("decided", "%s: %s, %s", d.GetStage(), said, d.GetComment())
+	}
+	line("hash", "%x", m.GetFrozenHash())
+	return nil
+}

@@ -1,0 +1,362 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+const (
+	// maxComments and maxFiles bound what is kept of one request (proto: max_items of files).
+	maxComments = 1000
+	maxFiles    = 8
+	maxFileSize = 256 << 10
+)
+
+// createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
+// so a system that asks twice gets one.
+func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result, error) {
+	m := in.GetRequest()
+	if m.GetExternalRef() != "" {
+		known, err := c.tx.RequestOf(m.GetRequesterId(), m.GetExternalRef())
+		if err == nil {
+			return made(known, nil)
+		} else if !missing(err) {
+			return nil, err
+		}
+	}
+	if m.GetId() == "" {
+		return nil, invalid("a request without id cannot be created")
+	}
+	if _, err := c.tx.Requests.Get(m.GetId()); err == nil {
+		return nil, problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another request", m.GetId())
+	} else if !missing(err) {
+		return nil, err
+	}
+	if _, err := c.actingUser(&commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}); err != nil {
+		return nil, err
+	}
+	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	n, err := c.tx.NextRequestNumber()
+	if err != nil {
+		return nil, err
+	}
+	m.Name = "r-" + strconv.FormatInt(n, 10)
+	m.Approval, m.Fulfilment, m.CreatedAt, m.Round = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0
+	return put(c.tx.Requests, m)
+}
+
+// concerns checks that what a draft is about is there.
+func (c *command) concerns(m *apiv1.Request) error {
+	if m.GetOnBehalfOf() != "" || m.GetOnBehalfOfId() != "" {
+		if err := exists(c.tx.Users, "user", m.GetOnBehalfOfId(), m.GetOnBehalfOf()); err != nil {
+			return err
+		}
+	}
+	if m.GetZone() != "" || m.GetZoneId() != "" {
+		if err := exists(c.tx.Zones, "zone", m.GetZoneId(), m.GetZone()); err != nil {
+			return err
+		}
+	}
+	return c.projectExists(m.GetProjectId(), m.GetProject())
+}
+
+// actingUser returns a user who does something now; one who is disabled does nothing.
+func (c *command) actingUser(p *commandv1.Person) (*apiv1.User, error) {
+	u, err := c.tx.Users.Get(p.GetId())
+	if err != nil {
+		return nil, orNotFound(err, "user", p.GetName())
+	}
+	if u.GetDisabled() {
+		return nil, problem.Newf(problem.Forbidden, "Ask an administrator.", "user %s is disabled", u.GetName())
+	}
+	if u.GetName() != p.GetName() {
+		return nil, invalid("user " + u.GetId() + " is " + u.GetName() + ", not " + p.GetName())
+	}
+	return u, nil
+}
+
+func person(u *apiv1.User) request.Person { return request.Person{ID: u.GetId(), Name: u.GetName()} }
+
+func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequest().GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	by, err := c.actingUser(in.GetBy())
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Edit(m, person(by)); err != nil {
+		return nil, err
+	}
+	is := in.GetRequest()
+	m.Title, m.Reason, m.RoleCluster, m.ChangeType = is.GetTitle(), is.GetReason(), is.GetRoleCluster(), is.GetChangeType()
+	m.OnBehalfOf, m.OnBehalfOfId = is.GetOnBehalfOf(), is.GetOnBehalfOfId()
+	m.Project, m.ProjectId, m.Organization, m.OrganizationId = is.GetProject(), is.GetProjectId(), is.GetOrganization(), is.GetOrganizationId()
+	m.Zone, m.ZoneId, m.Kind, m.Specification = is.GetZone(), is.GetZoneId(), is.GetKind(), is.GetSpecification()
+	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
+	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+// deleteRequest deletes a draft that was never submitted. What was, is history.
+func (c *command) deleteRequest(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if m.GetApproval() != apiv1.Request_DRAFT || m.GetRound() > 0 {
+		return nil, problem.Newf(problem.WrongState, "Withdraw it: naru request withdraw "+m.GetName()+". Its history stays.",
+			"request %s was submitted, and only a draft is deleted", m.GetName())
+	}
+	if err := c.tx.ForgetComments(m.GetId()); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Requests, "request", m)
+}
+
+// submitRequest begins a request's approval, with what the proposer made of it.
+func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result, error) {
+	if in.GetExpectedRevision() == "" {
+		return nil, invalid("a request is submitted at a revision")
+	}
+	m, err := stored(c.tx.Requests, "request", in.GetRequest().GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return nil, err
+	}
+	by, err := c.actingUser(in.GetBy())
+	if err != nil {
+		return nil, err
+	}
+	is := in.GetRequest()
+	m.Specification, m.Zone, m.ZoneId, m.Grade, m.LeaseDays = is.GetSpecification(), is.GetZone(), is.GetZoneId(), is.GetGrade(), is.GetLeaseDays()
+	m.Organization, m.OrganizationId, m.ChangeType = is.GetOrganization(), is.GetOrganizationId(), is.GetChangeType()
+	m.MonthlyCost, m.Amount, m.Parts = is.GetMonthlyCost(), is.GetAmount(), is.GetParts()
+	m.Policy, m.PolicyVersion, m.PolicyTrace = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace()
+	m.Frozen, m.FrozenHash = is.GetFrozen(), is.GetFrozenHash()
+	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if len(m.GetParts()) == 0 {
+		return nil, invalid("a request without parts asks for nothing")
+	}
+	if err := request.Submit(m, request.Submission{
+		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: openings(in.GetOpenings()), Now: c.now,
+	}); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
+	var out []request.Opening
+	for _, o := range in {
+		out = append(out, request.Opening{Stage: o.GetStage(), RemindAt: o.GetRemindAt(), DueAt: o.GetDueAt()})
+	}
+	return out
+}
+
+func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	if err != nil {
+		return nil, err
+	}
+	by, err := c.actingUser(in.GetBy())
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Withdraw(m, person(by), in.GetReason(), c.now); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+// decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
+// what this rests on still holds, and what must never be wrong: who it is, that they have no part in the request and decide once,
+// that they saw what is decided on, and that a delegation holds.
+func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.Origin) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	if err != nil {
+		return nil, err
+	}
+	d := in.GetDecision()
+	if d.GetId() == "" || origin.GetActorId() != d.GetActorId() {
+		return nil, problem.New(problem.Forbidden, "a decision is made by whoever calls, in a session of their own", "Log in as yourself: naru login.")
+	}
+	actor, err := c.actingUser(&commandv1.Person{Id: d.GetActorId(), Name: d.GetActor()})
+	if err != nil {
+		return nil, err
+	}
+	principal := actor
+	if d.GetActingForId() != "" || d.GetActingFor() != "" || d.GetDelegation() != "" {
+		if principal, err = c.actingUser(&commandv1.Person{Id: d.GetActingForId(), Name: d.GetActingFor()}); err != nil {
+			return nil, err
+		}
+		if err := c.delegated(m, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return nil, err
+	}
+	for _, group := range in.GetGroupIds() {
+		if _, err := c.tx.Membership(group, principal.GetId()); missing(err) {
+			return nil, problem.Newf(problem.Conflict, "Try again.", "%s was taken out of a group meanwhile", principal.GetName())
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	d.Strength = origin.GetStrength()
+	fresh, err := c.steppedUp(origin)
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Decide(m, request.Vote{
+		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: fresh,
+		Openings: openings(in.GetOpenings()), Now: c.now,
+	}); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+// steppedUp reports whether whoever acts has just proved again, in this session, who they are.
+func (c *command) steppedUp(origin *commandv1.Origin) (bool, error) {
+	s, err := c.tx.Sessions.Get(origin.GetSessionId())
+	if missing(err) {
+		return false, nil
+	}
+	return err == nil && s.GetUserId() == origin.GetActorId() && s.GetSteppedUpUntil() != nil && later(s.GetSteppedUpUntil(), c.now), err
+}
+
+// delegated refuses a decision in another's place for which no delegation holds now.
+func (c *command) delegated(m *apiv1.Request, d *apiv1.Decision) error {
+	g, err := c.tx.Delegations.Get(d.GetDelegation())
+	if err != nil && !missing(err) {
+		return err
+	}
+	holds := err == nil && g.GetFromUserId() == d.GetActingForId() && g.GetToUserId() == d.GetActorId() &&
+		!later(g.GetStartsAt(), c.now) && later(g.GetEndsAt(), c.now) &&
+		(g.GetProjectId() == "" || g.GetProjectId() == m.GetProjectId()) && (g.GetZoneId() == "" || g.GetZoneId() == m.GetZoneId())
+	if !holds {
+		return problem.Newf(problem.Forbidden, "naru delegation list shows which hold.", "%s has not delegated this decision to %s now", d.GetActingFor(), d.GetActor())
+	}
+	return nil
+}
+
+// commentRequest keeps what somebody said, and a file where there is one. A file is part of what is asked for: it is added while
+// the request is written, and by one who so helps write it.
+func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	if err != nil {
+		return nil, err
+	}
+	said := in.GetComment()
+	by, err := c.actingUser(&commandv1.Person{Id: said.GetAuthorId(), Name: said.GetAuthor()})
+	if err != nil {
+		return nil, err
+	}
+	if said.GetId() == "" || said.GetText() == "" && said.GetFile() == "" {
+		return nil, invalid("a comment says something, and has an id")
+	}
+	if m.GetComments() >= maxComments {
+		return nil, problem.Newf(problem.TooMany, "Copy the request, and go on there.", "request %s has %d comments, and takes no more", m.GetName(), maxComments)
+	}
+	said.At = c.now
+	if said.GetFile() != "" {
+		if err := request.Edit(m, person(by)); err != nil {
+			return nil, err
+		}
+		switch sum := sha256.Sum256(in.GetContent()); {
+		case len(m.GetFiles()) >= maxFiles:
+			return nil, problem.Newf(problem.TooMany, "Put several files into one.", "request %s has %d files, and takes no more", m.GetName(), maxFiles)
+		case len(in.GetContent()) == 0 || len(in.GetContent()) > maxFileSize:
+			return nil, problem.Newf(problem.TooLarge, "Make it smaller, or say where it can be found.", "a file has 1 to %d bytes, and %s has %d", maxFileSize, said.GetFile(), len(in.GetContent()))
+		default:
+			said.Size, said.Sha256 = uint32(len(in.GetContent())), sum[:]
+		}
+		m.Files = append(m.GetFiles(), proto.CloneOf(said))
+	}
+	m.Comments++
+	if err := c.tx.Requests.Put(m); err != nil {
+		return nil, err
+	}
+	if err := c.tx.PutComment(m.GetId(), said, in.GetContent()); err != nil {
+		return nil, err
+	}
+	return made(said, nil)
+}
+
+func (c *command) retryRequest(in *commandv1.RetryRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Retry(m); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+// passRequest draws what time and the coming and going of people make of a request.
+func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	told := "" // reminders and what is waited for are shown, and no events
+	switch in.GetWhat() {
+	case commandv1.PassRequest_EXPIRE:
+		told, err = "request.expired", request.Expire(m, c.now)
+	case commandv1.PassRequest_LAPSE:
+		told, err = "request.lapsed", request.Lapse(m, c.now)
+	case commandv1.PassRequest_REMIND:
+		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.now)
+	case commandv1.PassRequest_ESCALATE:
+		told, err = "request.escalated", request.Escalate(m, in.GetStage(), in.GetReason(), c.now)
+	case commandv1.PassRequest_STICK:
+		if err = request.Stick(m, in.GetStage(), in.GetReason()); in.GetReason() != "" {
+			told = "request.stuck"
+		}
+	case commandv1.PassRequest_WAIT:
+		err = request.Wait(m, in.GetReason())
+	case commandv1.PassRequest_FAIL:
+		told, err = "request.failed", request.Fail(m, in.GetReason())
+	default:
+		err = invalid("a request passes by EXPIRE, LAPSE, REMIND, ESCALATE, STICK, WAIT or FAIL")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if told != "" {
+		why := in.GetReason()
+		if in.GetWhat() == commandv1.PassRequest_EXPIRE {
+			why = m.GetApprovalReason()
+		} else if in.GetWhat() == commandv1.PassRequest_LAPSE {
+			why = m.GetFulfilmentReason()
+		}
+		if err := c.tellOfRequest(apiv1.Event_WARNING, told, m, why); err != nil {
+			return nil, err
+		}
+	}
+	return put(c.tx.Requests, m)
+}
+
+// tellOfRequest stores an event about a request, which belongs to its project.
+func (c *command) tellOfRequest(severity apiv1.Event_Severity, kind string, m *apiv1.Request, why string) error {
+	return c.tell(severity, kind, where(m), reference("request", m), cut("request "+m.GetName()+": "+why))
+}

@@ -1,0 +1,325 @@
+// Package intake says what a request comes to, on a snapshot of the state: what its names stand for, its price, its grade and its
+// parts; which approval policy decides on it, and with which stages. It is for those who propose.
+package intake
+
+import (
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/controlplane/internal/approval"
+	"github.com/naru-project/naru/controlplane/internal/calendar"
+	"github.com/naru-project/naru/controlplane/internal/catalog"
+	"github.com/naru-project/naru/controlplane/internal/panel"
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/grade"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// KindOf is the kind that a specification is of.
+func KindOf(s *apiv1.RequestSpecification) apiv1.RequestKind_Value {
+	switch s.GetWhat().(type) {
+	case *apiv1.RequestSpecification_Create:
+		return apiv1.RequestKind_CREATE
+	case *apiv1.RequestSpecification_Power:
+		return apiv1.RequestKind_POWER
+	}
+	return apiv1.RequestKind_VALUE_UNSPECIFIED
+}
+
+// Resolve writes into a request what it comes to now. Project, zone and people are resolved already. The error says in which field
+// something is wrong.
+func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
+	project, err := tx.Projects.Get(r.GetProjectId())
+	if err != nil {
+		return nil, gone(err, "project", r.GetProject())
+	}
+	r.Organization, r.OrganizationId = project.GetOrganization(), project.GetOrganizationId()
+	if r.ChangeType == apiv1.ChangeType_VALUE_UNSPECIFIED {
+		r.ChangeType = apiv1.ChangeType_NORMAL
+	}
+	r.MonthlyCost, r.Amount, r.Parts = nil, nil, nil
+	switch {
+	case r.GetSpecification().GetCreate() != nil:
+		return resolveCreate(tx, r, project)
+	case r.GetSpecification().GetPower() != nil:
+		return resolvePower(tx, r, project)
+	}
+	return nil, problem.New(problem.Invalid, "the request does not say what is asked for", "Fill in a specification.").With("specification", "is required")
+}
+
+func gone(err error, kind, name string) error {
+	if errors.Is(err, state.ErrNotFound) {
+		return problem.Newf(problem.NotFound, "naru "+kind+" list shows which there are.", "there is no %s %s", kind, name)
+	}
+	return err
+}
+
+func resolveCreate(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*commandv1.Read, error) {
+	ask := r.GetSpecification().GetCreate()
+	o, err := offering(tx, ask)
+	if err != nil {
+		return nil, err
+	}
+	zone, err := tx.Zones.Get(r.GetZoneId())
+	if r.GetZoneId() == "" {
+		return nil, problem.New(problem.Invalid, "the request does not say in which zone", "Name a zone.").With("zone", "is required")
+	}
+	if err != nil {
+		return nil, gone(err, "zone", r.GetZone())
+	}
+	image, err := tx.Images.Get(o.GetImageId())
+	if err != nil {
+		return nil, gone(err, "image", o.GetImage())
+	}
+	if err := catalog.MayRunIn(o.Offering, image, zone); err != nil {
+		return nil, err
+	}
+	if !grade.MayStand(project.GetGrade(), zone.GetGrade()) {
+		return nil, problem.Newf(problem.GradeForbids, "Choose a zone of that grade or a higher one.", "project %s is %s, and zone %s is %s",
+			project.GetName(), grade.Word(project.GetGrade()), zone.GetName(), grade.Word(zone.GetGrade())).With("zone", "is "+grade.Word(zone.GetGrade()))
+	}
+	if ask.ClusterId = ""; ask.GetCluster() != "" {
+		c, err := tx.Clusters.Find(ask.GetCluster(), state.Scope{"zone_id": zone.GetId()})
+		if err != nil {
+			return nil, gone(err, "cluster", ask.GetCluster())
+		}
+		ask.Cluster, ask.ClusterId = c.GetName(), c.GetId()
+	}
+	ask.Quantity = max(ask.GetQuantity(), 1)
+	bid, err := o.Bid(wish(r, ask))
+	if err != nil {
+		return nil, err
+	}
+	ask.Flavor, r.LeaseDays, r.MonthlyCost, r.Amount = bid.Flavor.GetFlavor(), bid.LeaseDays, bid.Cost, bid.Amount
+	r.Grade = grade.Highest(project.GetGrade(), image.GetGrade(), zone.GetGrade())
+	names, err := request.Names(ask.GetNamePattern(), ask.GetQuantity(), func(name string) (bool, error) {
+		_, err := tx.VMs.ByName(name, state.Scope{"project_id": r.GetProjectId()})
+		if errors.Is(err, state.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		r.Parts = append(r.Parts, &apiv1.Part{Name: name, VmId: uuid.Must(uuid.NewV7()).String()})
+	}
+	return []*commandv1.Read{read("project", project), read("zone", zone), read("image", image)}, nil
+}
+
+// offering returns the version that is asked for, or the one that can be asked for now, and writes it into what is asked.
+func offering(tx *state.Tx, ask *apiv1.CreateVMs) (*catalog.Offering, error) {
+	m, err := tx.Offerings.Find(ask.GetOffering(), nil)
+	if err != nil {
+		return nil, gone(err, "offering", ask.GetOffering())
+	}
+	if m.GetState() != apiv1.Offering_PUBLISHED {
+		return nil, problem.Newf(problem.WrongState, "naru catalog list shows what can be asked for.", "offering %s cannot be asked for now", m.GetName()).With("specification.create.offering", "is not published")
+	}
+	if v := ask.GetOfferingVersion(); v != 0 && v != m.GetVersion() {
+		return nil, problem.Newf(problem.WrongState, "Look at the newest version, and leave the version out: naru catalog show "+m.GetName()+".",
+			"version %d of offering %s cannot be asked for any more; version %d can", v, m.GetName(), m.GetVersion()).With("specification.create.offering_version", "is not the newest")
+	}
+	ask.Offering, ask.OfferingId, ask.OfferingVersion = m.GetName(), m.GetId(), m.GetVersion()
+	return catalog.Compile(m)
+}
+
+func wish(r *apiv1.Request, ask *apiv1.CreateVMs) catalog.Wish {
+	return catalog.Wish{Flavor: ask.GetFlavor(), Quantity: ask.GetQuantity(), Filled: ask.GetForm(), Without: ask.GetWithoutSoftware(), LeaseDays: r.GetLeaseDays()}
+}
+
+func resolvePower(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*commandv1.Read, error) {
+	ask := r.GetSpecification().GetPower()
+	vm, err := tx.VMs.Find(ask.GetVm(), state.Scope{"project_id": project.GetId()})
+	if err != nil {
+		return nil, gone(err, "vm", ask.GetVm())
+	}
+	zone, err := tx.Zones.Get(vm.GetZoneId())
+	if err != nil {
+		return nil, gone(err, "zone", vm.GetZone())
+	}
+	ask.Vm, ask.VmId = vm.GetName(), vm.GetId()
+	r.Zone, r.ZoneId, r.LeaseDays = vm.GetZone(), vm.GetZoneId(), 0
+	r.Grade = grade.Highest(project.GetGrade(), vm.GetGrade(), zone.GetGrade())
+	r.Parts = []*apiv1.Part{{Name: vm.GetName(), VmId: vm.GetId()}}
+	return []*commandv1.Read{read("project", project)}, nil
+}
+
+func read[M interface {
+	state.Noun
+	GetName() string
+}](kind string, m M) *commandv1.Read {
+	return &commandv1.Read{Noun: &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetName()}, Revision: m.GetRevision()}
+}
+
+// VM is what the VMs of a request that asks for some have in common, as the offering was when it was submitted.
+func VM(tx *state.Tx, r *apiv1.Request) (*apiv1.VM, error) {
+	ask := r.GetSpecification().GetCreate()
+	m, err := tx.Offerings.Version(ask.GetOfferingId(), ask.GetOfferingVersion())
+	if err != nil {
+		return nil, gone(err, "offering", ask.GetOffering())
+	}
+	o, err := catalog.Compile(m)
+	if err != nil {
+		return nil, err
+	}
+	bid, err := o.Bid(wish(r, ask))
+	if err != nil {
+		return nil, err
+	}
+	image, err := tx.Images.Get(o.GetImageId())
+	if err != nil {
+		return nil, gone(err, "image", o.GetImage())
+	}
+	if image.GetSha256() != o.GetImageSha256() {
+		return nil, problem.Newf(problem.WrongState, "Ask for it anew.", "image %s is not the one that was approved", image.GetName())
+	}
+	return &apiv1.VM{
+		Project: r.GetProject(), ProjectId: r.GetProjectId(), Zone: r.GetZone(), ZoneId: r.GetZoneId(), Cluster: ask.GetCluster(), ClusterId: ask.GetClusterId(),
+		Flavor: bid.Flavor.GetFlavor(), Size: bid.Flavor.GetSize(), Image: image.GetName(), ImageSha256: image.GetSha256(), ImageFormat: image.GetFormat(),
+		SshKeys: ask.GetSshKeys(), UserData: bid.UserData, Affinities: ask.GetAffinities(), Description: ask.GetDescription(), DesiredState: apiv1.VM_RUNNING,
+	}, nil
+}
+
+// Planned is what a policy makes of a request.
+type Planned struct {
+	Automatic string
+	AtOnce    bool
+	Openings  []*commandv1.DecideRequest_Opening
+	Reads     []*commandv1.Read
+}
+
+// Plan finds the policy that decides on a request that was resolved, and writes its stages into it. It refuses what nobody could
+// approve, and says why.
+func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
+	c, err := panel.Case(tx, r)
+	if err != nil {
+		return nil, err
+	}
+	policy, trace, err := choose(tx, c)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := policy.Plan(c)
+	if err != nil {
+		return nil, err
+	}
+	out := &Planned{AtOnce: plan.Afterwards, Reads: []*commandv1.Read{read("approval-policy", policy.ApprovalPolicy)}}
+	r.Policy, r.PolicyVersion, r.PolicyTrace = policy.GetName(), policy.GetVersion(), append(trace, plan.Trace...)
+	r.PolicyTrace = r.PolicyTrace[:min(len(r.PolicyTrace), 64)]
+	if plan.Automatic && !request.Crosses(r) {
+		out.Automatic = plan.Reason
+	}
+	if request.Crosses(r) {
+		out.AtOnce = false
+	}
+	p, err := panel.Planned(tx, r, plan, now)
+	if err != nil {
+		return nil, err
+	}
+	r.Stages = nil
+	for _, s := range plan.Stages {
+		r.Stages = append(r.Stages, frozen(s))
+	}
+	var needs []request.Need
+	for i, s := range r.GetStages() {
+		people, err := p.People(s)
+		if err != nil {
+			return nil, err
+		}
+		n := request.Need{Stage: s.GetName()}
+		for _, m := range people {
+			n.People = append(n.People, m.GetUser().GetId())
+		}
+		n.Needed = plan.Stages[i].Needed(len(people))
+		s.Needed = uint32(n.Needed)
+		needs = append(needs, n)
+	}
+	if out.Automatic == "" {
+		if err := request.Satisfiable(needs, request.Concerned(r)); err != nil {
+			return nil, err
+		}
+	}
+	out.Openings, err = Openings(tx, r.GetStages(), now)
+	return out, err
+}
+
+func choose(tx *state.Tx, c *apiv1.PolicyCase) (*approval.Policy, []string, error) {
+	if name := c.GetOffering().GetApprovalPolicy(); name != "" {
+		m, err := tx.ApprovalPolicies.ByName(name, nil)
+		if err != nil {
+			return nil, nil, gone(err, "approval-policy", name)
+		}
+		policy, err := approval.Compile(m)
+		return policy, []string{"offering " + c.GetOffering().GetName() + " names policy " + name}, err
+	}
+	var all []*approval.Policy
+	for m, err := range tx.ApprovalPolicies.All(nil) {
+		if err != nil {
+			return nil, nil, err
+		}
+		if !m.GetEnabled() {
+			continue
+		}
+		policy, err := approval.Compile(m)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, policy)
+	}
+	return approval.Choose(all, c)
+}
+
+// frozen is a stage as a request keeps it.
+func frozen(s *approval.Stage) *apiv1.Stage {
+	return &apiv1.Stage{
+		Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: s.GetRule(),
+		Denials: uint32(s.DenialsThatEnd()), CommentRequired: s.GetCommentRequired(), StepUp: s.StepUp, OnDue: s.GetOnDue(), DueHours: s.GetDueHours(),
+		RemindHours: s.GetRemindHours(), Calendar: s.GetCalendar(), EscalateTo: s.GetEscalateTo(), State: apiv1.Stage_WAITING,
+	}
+}
+
+// Openings says when stages would be due, and their people reminded, if they were opened now. A calendar that is gone counts every
+// hour.
+func Openings(tx *state.Tx, stages []*apiv1.Stage, now time.Time) ([]*commandv1.DecideRequest_Opening, error) {
+	var out []*commandv1.DecideRequest_Opening
+	for _, s := range stages {
+		if s.GetDueHours() == 0 {
+			continue
+		}
+		c, err := Calendar(tx, s)
+		if err != nil {
+			return nil, err
+		}
+		o := &commandv1.DecideRequest_Opening{Stage: s.GetName(), DueAt: timestamppb.New(c.Due(now, time.Duration(s.GetDueHours())*time.Hour))}
+		if h := s.GetRemindHours(); h > 0 && h < s.GetDueHours() {
+			o.RemindAt = timestamppb.New(c.Due(now, time.Duration(s.GetDueHours()-h)*time.Hour))
+		} else if s.GetOnDue() == apiv1.StageTemplate_REMIND {
+			o.RemindAt = o.DueAt
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// Calendar returns the one that a stage counts by; nil, by which every hour counts, where it names none.
+func Calendar(tx *state.Tx, s *apiv1.Stage) (*calendar.Calendar, error) {
+	if s.GetCalendar() == "" {
+		return nil, nil
+	}
+	m, err := tx.Calendars.ByName(s.GetCalendar(), nil)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return calendar.Compile(m)
+}

@@ -1,0 +1,365 @@
+// Package panel says who may decide on a request, on a snapshot of the state: the people that its frozen stages name, as they are
+// now. It is for those who propose; the state machine checks itself what must never be wrong.
+//
+// A role counts where it is held in the very place that a stage asks for: in the project of the request or an organization above
+// it, in that organization or one above it, in the one zone or the other, or in the federation.
+package panel
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/naru-project/naru/controlplane/internal/approval"
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// Panel is who may decide on one request. It lives as long as its transaction.
+type Panel struct {
+	tx     *state.Tx
+	r      *apiv1.Request
+	now    time.Time
+	plan   *approval.Plan
+	places places
+	atEdge bool
+	known  map[string]*Member // by user id
+}
+
+// places are the ids of what roles may be held in.
+type places struct {
+	project, zone, source string
+	organizations         []string
+}
+
+// Member is a user with what their eligibility rests on.
+type Member struct {
+	*apiv1.PolicyPerson
+	// Reads are the versions of the user and of the bindings; Groups the ids of the groups that they are in.
+	Reads  []*commandv1.Read
+	Groups []string
+}
+
+// Case is what policies see of a request. What is gone since is seen by its name.
+func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
+	c := &apiv1.PolicyCase{Request: &apiv1.RequestFacts{
+		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: max(r.GetSpecification().GetCreate().GetQuantity(), 1), Amount: r.GetAmount(),
+		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(),
+	}}
+	var err error
+	fill := func(e error) bool {
+		if e != nil && !errors.Is(e, state.ErrNotFound) && err == nil {
+			err = e
+		}
+		return e == nil
+	}
+	var e error
+	if c.Requester, e = tx.Users.Get(r.GetRequesterId()); !fill(e) {
+		c.Requester = &apiv1.User{Id: r.GetRequesterId(), Name: r.GetRequester()}
+	}
+	if c.Beneficiary = c.Requester; r.GetOnBehalfOfId() != "" {
+		if c.Beneficiary, e = tx.Users.Get(r.GetOnBehalfOfId()); !fill(e) {
+			c.Beneficiary = &apiv1.User{Id: r.GetOnBehalfOfId(), Name: r.GetOnBehalfOf()}
+		}
+	}
+	if c.Organization, e = tx.Organizations.Get(r.GetOrganizationId()); !fill(e) {
+		c.Organization = &apiv1.Organization{Id: r.GetOrganizationId(), Name: r.GetOrganization()}
+	}
+	if c.Project, e = tx.Projects.Get(r.GetProjectId()); !fill(e) {
+		c.Project = &apiv1.Project{Id: r.GetProjectId(), Name: r.GetProject()}
+	}
+	if c.Zone, e = tx.Zones.Get(r.GetZoneId()); !fill(e) {
+		c.Zone = &apiv1.Zone{Id: r.GetZoneId(), Name: r.GetZone()}
+	}
+	if r.GetSourceZoneId() != "" {
+		if c.SourceZone, e = tx.Zones.Get(r.GetSourceZoneId()); !fill(e) {
+			c.SourceZone = &apiv1.Zone{Id: r.GetSourceZoneId(), Name: r.GetSourceZone()}
+		}
+	}
+	if ask := r.GetSpecification().GetCreate(); ask.GetOfferingId() != "" {
+		if c.Offering, e = tx.Offerings.Version(ask.GetOfferingId(), ask.GetOfferingVersion()); !fill(e) {
+			c.Offering = &apiv1.Offering{Id: ask.GetOfferingId(), Name: ask.GetOffering(), Version: ask.GetOfferingVersion()}
+		}
+	}
+	return c, err
+}
+
+// Of returns the panel of a request that has been submitted, by the stages that it was submitted with.
+func Of(tx *state.Tx, r *apiv1.Request, now time.Time) (*Panel, error) {
+	policy := &apiv1.ApprovalPolicy{Name: r.GetPolicy(), Version: r.GetPolicyVersion()}
+	for _, s := range r.GetStages() {
+		policy.Stages = append(policy.Stages, &apiv1.StageTemplate{
+			Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: apiv1.StageTemplate_COUNT,
+			Needed: s.GetNeeded(), Denials: s.GetDenials(), DueHours: s.GetDueHours(), RemindHours: s.GetRemindHours(), Calendar: s.GetCalendar(), OnDue: s.GetOnDue(),
+			EscalateTo: s.GetEscalateTo(), CommentRequired: s.GetCommentRequired(),
+		})
+	}
+	compiled, err := approval.Compile(policy)
+	if err != nil {
+		return nil, fmt.Errorf("the stages of request %s: %w", r.GetName(), err)
+	}
+	c, err := Case(tx, r)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := compiled.Plan(c)
+	if err != nil {
+		return nil, err
+	}
+	return Planned(tx, r, plan, now)
+}
+
+// Planned returns the panel of a request that is to be submitted with the stages of a plan.
+func Planned(tx *state.Tx, r *apiv1.Request, plan *approval.Plan, now time.Time) (*Panel, error) {
+	p := &Panel{tx: tx, r: r, now: now, plan: plan, known: map[string]*Member{}}
+	p.places = places{project: r.GetProjectId(), zone: r.GetZoneId(), source: r.GetSourceZoneId()}
+	var err error
+	p.places.organizations, err = tx.OrganizationsAbove(r.GetOrganizationId())
+	if r.GetOrganizationId() != "" && !slices.Contains(p.places.organizations, r.GetOrganizationId()) {
+		p.places.organizations = append(p.places.organizations, r.GetOrganizationId())
+	}
+	return p, err
+}
+
+// AtEdge leaves out the roles that do not count at a zone's edge.
+func (p *Panel) AtEdge() { p.atEdge, p.known = true, map[string]*Member{} }
+
+func (p *Panel) stage(name string) *approval.Stage {
+	for _, s := range p.plan.Stages {
+		if s.GetName() == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Member returns a user as stages judge them. Errors: state.ErrNotFound.
+func (p *Panel) Member(userID string) (*Member, error) {
+	if m := p.known[userID]; m != nil {
+		return m, nil
+	}
+	user, err := p.tx.Users.Get(userID)
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{PolicyPerson: &apiv1.PolicyPerson{User: user}}
+	m.Reads = append(m.Reads, &commandv1.Read{Noun: &apiv1.Reference{Kind: "user", Id: user.GetId(), Name: user.GetName()}, Revision: user.GetRevision()})
+	if m.Groups, err = p.tx.GroupsOf(userID); err != nil {
+		return nil, err
+	}
+	for _, id := range m.Groups {
+		g, err := p.tx.Groups.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		m.PolicyPerson.Groups = append(m.PolicyPerson.Groups, g.GetName())
+	}
+	for b, err := range p.tx.RoleBindingsOf(userID) {
+		if err != nil {
+			return nil, err
+		}
+		held, err := p.held(b)
+		if err != nil {
+			return nil, err
+		}
+		if len(held) == 0 {
+			continue
+		}
+		m.Roles = append(m.Roles, held...)
+		m.Reads = append(m.Reads, &commandv1.Read{Noun: &apiv1.Reference{Kind: "role-binding", Id: b.GetId(), Name: b.GetRole()}, Revision: b.GetRevision()})
+	}
+	p.known[userID] = m
+	return m, nil
+}
+
+// held says as what a binding counts here; nothing where it has ended or is for another place.
+func (p *Panel) held(b *apiv1.RoleBinding) (out []*apiv1.HeldRole, err error) {
+	if b.GetExpiresAt() != nil && !p.now.Before(b.GetExpiresAt().AsTime()) {
+		return nil, nil
+	}
+	if p.atEdge {
+		role, err := p.tx.Roles.Get(b.GetRoleId())
+		if err != nil || !role.GetAtEdges() {
+			return nil, err
+		}
+	}
+	as := func(at apiv1.Eligibility_At) { out = append(out, &apiv1.HeldRole{Role: b.GetRole(), At: at}) }
+	switch id := b.GetPlaceId(); b.GetScope() {
+	case apiv1.RoleBinding_PROJECT:
+		if id == p.places.project {
+			as(apiv1.Eligibility_PROJECT)
+		}
+	case apiv1.RoleBinding_ORGANIZATION:
+		if slices.Contains(p.places.organizations, id) {
+			as(apiv1.Eligibility_PROJECT)
+			as(apiv1.Eligibility_ORGANIZATION)
+		}
+	case apiv1.RoleBinding_ZONE:
+		if id == p.places.zone {
+			as(apiv1.Eligibility_DESTINATION)
+		}
+		if id == p.places.source {
+			as(apiv1.Eligibility_SOURCE)
+		}
+	case apiv1.RoleBinding_FEDERATION:
+		as(apiv1.Eligibility_FEDERATION)
+	}
+	return out, nil
+}
+
+// May reports whether somebody may decide in a stage, and if not, why. What they have decided already, and whether they helped
+// write the request, is not looked at.
+func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
+	s := p.stage(stage.GetName())
+	if s == nil {
+		return false, "there is no such stage"
+	}
+	ok, why := s.Eligible(m.PolicyPerson)
+	if !ok && stage.GetEscalatedAt() != nil {
+		ok, _ = s.EligibleOnceDue(m.PolicyPerson)
+	}
+	return ok, why
+}
+
+// People returns who may decide in a stage and has no part in the request, in the order of their ids. Who has decided already is
+// among them.
+func (p *Panel) People(stage *apiv1.Stage) (out []*Member, err error) {
+	concerned := request.Concerned(p.r)
+	ids, err := p.candidates(stage)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if slices.Contains(concerned, id) {
+			continue
+		}
+		m, err := p.Member(id)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if ok, _ := p.May(stage, m); ok {
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+// candidates are the ids of all that a stage could mean.
+func (p *Panel) candidates(stage *apiv1.Stage) (ids []string, err error) {
+	lists := []*apiv1.Eligibility{stage.GetEligible()}
+	if stage.GetEscalatedAt() != nil && stage.GetEscalateTo() != nil {
+		lists = append(lists, stage.GetEscalateTo())
+	}
+	for _, l := range lists {
+		if len(l.GetRoles())+len(l.GetGroups())+len(l.GetUsers()) == 0 { // whoever the condition holds of
+			for u, err := range p.tx.Users.All(nil) {
+				if err != nil {
+					return nil, err
+				}
+				ids = append(ids, u.GetId())
+			}
+			continue
+		}
+		if ids, err = p.named(l, ids); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+func (p *Panel) named(l *apiv1.Eligibility, ids []string) ([]string, error) {
+	for _, name := range l.GetUsers() {
+		u, err := p.tx.Users.ByName(name, nil)
+		if err == nil {
+			ids = append(ids, u.GetId())
+		} else if !errors.Is(err, state.ErrNotFound) {
+			return nil, err
+		}
+	}
+	members := func(groupID string) error {
+		after := ""
+		for {
+			page, names, err := p.tx.MembersOf(groupID, after, 1000)
+			if err != nil || len(page) == 0 {
+				return err
+			}
+			for _, m := range page {
+				ids = append(ids, m.UserID)
+			}
+			after = names[len(names)-1]
+		}
+	}
+	for _, name := range l.GetGroups() {
+		g, err := p.tx.Groups.ByName(name, nil)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err == nil {
+			err = members(g.GetId())
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, role := range l.GetRoles() {
+		var groups []string // collected first: a snapshot runs one statement of a kind at a time
+		for b, err := range p.tx.RoleBindings.All(state.Scope{"role": role}) {
+			if err != nil {
+				return nil, err
+			}
+			held, err := p.held(b)
+			if err != nil {
+				return nil, err
+			}
+			if len(held) == 0 {
+				continue
+			}
+			if b.GetGroupId() != "" {
+				groups = append(groups, b.GetGroupId())
+			} else {
+				ids = append(ids, b.GetUserId())
+			}
+		}
+		for _, g := range groups {
+			if err := members(g); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ids, nil
+}
+
+// Needs says what each stage that is not decided still takes, of people who have not decided yet; ids of people by stage.
+func (p *Panel) Needs(stages []*apiv1.Stage) (needs []request.Need, err error) {
+	for _, s := range stages {
+		people, err := p.People(s)
+		if err != nil {
+			return nil, err
+		}
+		n := request.Need{Stage: s.GetName(), Needed: int(request.Lacks(p.r, s))}
+		for _, m := range people {
+			if request.Decided(p.r, m.GetUser().GetId()) == nil {
+				n.People = append(n.People, m.GetUser().GetId())
+			}
+		}
+		needs = append(needs, n)
+	}
+	return needs, nil
+}
+
+// Undecided returns the stages of a request that are open or wait.
+func Undecided(r *apiv1.Request) (out []*apiv1.Stage) {
+	for _, s := range r.GetStages() {
+		if s.GetState() == apiv1.Stage_OPEN || s.GetState() == apiv1.Stage_WAITING {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -1,0 +1,196 @@
+package request
+
+import (
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// Withdraw ends r by the wish of who asked or for whom it is, while nothing has begun.
+func Withdraw(r *apiv1.Request, by Person, reason string, now *timestamppb.Timestamp) error {
+	if by.ID == "" || by.ID != r.GetRequesterId() && by.ID != r.GetOnBehalfOfId() {
+		return problem.Newf(problem.Forbidden, "Ask "+r.GetRequester()+", or have it denied.", "only who asked for request %s, or for whom it is, withdraws it", r.GetName())
+	}
+	switch {
+	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
+	case r.GetApproval() == apiv1.Request_APPROVED && (r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED):
+	default:
+		return wrongState(r, "", "withdrawn")
+	}
+	why := "withdrawn by " + by.Name
+	if reason != "" {
+		why += ": " + reason
+	}
+	end(r, apiv1.Request_CANCELLED, why, now)
+	return nil
+}
+
+// Expire ends r because nobody decided in time: by the time that it names, or in a stage whose policy says that it then ends.
+func Expire(r *apiv1.Request, now *timestamppb.Timestamp) error {
+	switch r.GetApproval() {
+	case apiv1.Request_SUBMITTED, apiv1.Request_IN_REVIEW, apiv1.Request_RETURNED:
+	default:
+		return wrongState(r, "", "expired")
+	}
+	if passed(r.GetDecideBy(), now) {
+		end(r, apiv1.Request_EXPIRED, "nobody had decided by the time that it names", now)
+		return nil
+	}
+	for _, s := range r.GetStages() {
+		if s.GetState() == apiv1.Stage_OPEN && s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), now) {
+			s.State, s.StateReason, s.Stuck = apiv1.Stage_EXPIRED, "nobody decided in time", ""
+			end(r, apiv1.Request_EXPIRED, "stage "+s.GetName()+" was not decided in time", now)
+			return nil
+		}
+	}
+	return problem.Newf(problem.WrongState, "", "request %s is not due", r.GetName())
+}
+
+// Escalate lets those decide too whom the stage names for that: because it is due, or because too few can decide.
+func Escalate(r *apiv1.Request, stage, why string, now *timestamppb.Timestamp) error {
+	s, err := waiting(r, stage)
+	if err != nil {
+		return err
+	}
+	if s.GetEscalatedAt() != nil {
+		return problem.Newf(problem.WrongState, "", "stage %s of request %s is escalated already", stage, r.GetName())
+	}
+	s.EscalatedAt, s.StateReason = now, shortened(why)
+	return nil
+}
+
+// Remind notes that people were reminded, and when they will be next; nil for never.
+func Remind(r *apiv1.Request, stage string, next, now *timestamppb.Timestamp) error {
+	s, err := waiting(r, stage)
+	if err != nil {
+		return err
+	}
+	if !passed(s.GetRemindAt(), now) {
+		return problem.Newf(problem.WrongState, "", "nobody is to be reminded yet of stage %s of request %s", stage, r.GetName())
+	}
+	s.RemindAt, s.Reminders = next, s.GetReminders()+1
+	return nil
+}
+
+// Stick notes why fewer people can decide in a stage than have to, or with an empty reason that enough can again.
+func Stick(r *apiv1.Request, stage, why string) error {
+	s, err := waiting(r, stage)
+	if err != nil {
+		return err
+	}
+	s.Stuck = shortened(why)
+	return nil
+}
+
+// waiting returns an open stage in which decisions are taken.
+func waiting(r *apiv1.Request, name string) (*apiv1.Stage, error) {
+	s := StageOf(r, name)
+	if s.GetState() != apiv1.Stage_OPEN || !Deciding(r) {
+		return nil, problem.Newf(problem.WrongState, "", "request %s has no open stage %q", r.GetName(), name)
+	}
+	return s, nil
+}
+
+// Ready refuses to carry out what is not approved, or is carried out already, or not yet to be. A round is begun once: only
+// this function and Retry, which needs a failure, lead there.
+func Ready(r *apiv1.Request, now *timestamppb.Timestamp) error {
+	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_NONE {
+		return wrongState(r, "", "carried out")
+	}
+	if r.GetDesiredStart() != nil && !passed(r.GetDesiredStart(), now) {
+		return problem.Newf(problem.WrongState, "", "request %s is not to be carried out yet", r.GetName())
+	}
+	if passed(r.GetCarryOutBy(), now) {
+		return problem.Newf(problem.WrongState, "", "the time to carry out request %s is over", r.GetName())
+	}
+	return nil
+}
+
+// Begin notes that r is carried out: for each part that is not done an operation was opened.
+func Begin(r *apiv1.Request, now *timestamppb.Timestamp) error {
+	if err := Ready(r, now); err != nil {
+		return err
+	}
+	r.Fulfilment, r.FulfilmentReason = apiv1.Request_EXECUTING, ""
+	return nil
+}
+
+// Ended takes in that the operation of one of r's parts has ended, with an error where it failed, and reports whether that
+// changed r. When none goes on any more, r is done or has failed.
+func Ended(r *apiv1.Request, operation string, failed *apiv1.Problem, now *timestamppb.Timestamp) bool {
+	var at *apiv1.Part
+	for _, p := range r.GetParts() {
+		if p.GetOperation() == operation && operation != "" {
+			at = p
+		}
+	}
+	if at == nil || at.GetDone() || at.GetError() != nil {
+		return false
+	}
+	if at.Error = failed; failed == nil {
+		at.Done = true
+	}
+	var bad *apiv1.Part
+	for _, p := range r.GetParts() {
+		switch {
+		case p.GetDone():
+		case p.GetError() == nil:
+			return true // it goes on
+		case bad == nil:
+			bad = p
+		}
+	}
+	if r.GetFulfilment() != apiv1.Request_EXECUTING {
+		return true
+	}
+	if bad != nil {
+		r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(bad.GetName()+": "+bad.GetError().GetDetail())
+		return true
+	}
+	r.Fulfilment, r.FulfilmentReason, r.FulfilledAt = apiv1.Request_DONE, "", now
+	return true
+}
+
+// Wait notes what an approved r waits for; empty for nothing.
+func Wait(r *apiv1.Request, why string) error {
+	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_NONE {
+		return wrongState(r, "", "kept waiting")
+	}
+	r.FulfilmentReason = shortened(why)
+	return nil
+}
+
+// Fail ends the attempt to carry out an approved r that cannot be begun.
+func Fail(r *apiv1.Request, why string) error {
+	if err := Wait(r, why); err != nil {
+		return err
+	}
+	r.Fulfilment = apiv1.Request_FAILED
+	return nil
+}
+
+// Retry lets a failed r be carried out again. What was approved stands, so no approval is asked for; what is done is not done
+// again.
+func Retry(r *apiv1.Request) error {
+	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED {
+		return wrongState(r, "Only one that failed is carried out again.", "carried out again")
+	}
+	r.Fulfilment, r.FulfilmentReason = apiv1.Request_NONE, ""
+	for _, p := range r.GetParts() {
+		if !p.GetDone() {
+			p.Operation, p.Error = "", nil
+		}
+	}
+	return nil
+}
+
+// Lapse ends an approved r that was not carried out in time.
+func Lapse(r *apiv1.Request, now *timestamppb.Timestamp) error {
+	waits := r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED
+	if r.GetApproval() != apiv1.Request_APPROVED || !waits || !passed(r.GetCarryOutBy(), now) {
+		return wrongState(r, "", "lapsed")
+	}
+	r.Fulfilment, r.FulfilmentReason = apiv1.Request_LAPSED, "it was approved, and not carried out by the time that it names"
+	return nil
+}

@@ -1,0 +1,194 @@
+// Package request is the life of a request: who may decide, when that is enough, and what follows. It is rules over the
+// noun itself, and nothing else: no clock, no policy language, no store, so that the replicated state machine can apply
+// them. What takes judgement, whether a person is eligible, which stages a policy asks for, when a working day ends, is
+// found by whoever proposes, and comes in as a fact.
+//
+// What holds on every path:
+//
+//  1. Nobody decides on what they asked for, gain from or helped write; nor does anybody in their place, nor they in
+//     anybody's.
+//  2. A person decides once in a round of a request, whether for themselves or for another, and so does the one they
+//     decide for: quorums are of distinct people, across stages too.
+//  3. A decision counts for what was seen, by its hash, and only in its round.
+//  4. Time passes a request on or ends it. It never approves.
+//  5. Decisions are appended to a chain of hashes and never changed, but for the mark that they are void.
+//  6. What one stage rejects is rejected, whatever others said, and whether or not it was carried out.
+//  7. What crosses between zones is approved by people on both sides first.
+//
+// A function that refuses leaves the request as it was.
+package request
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// Concerned returns the ids of those who may not decide on r: who asked, for whom, who helped write.
+func Concerned(r *apiv1.Request) []string {
+	all := append([]string{r.GetRequesterId(), r.GetOnBehalfOfId()}, r.GetContributorIds()...)
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(id string) bool { return id == "" })
+}
+
+// Editable reports whether r can be changed.
+func Editable(r *apiv1.Request) bool {
+	return r.GetApproval() == apiv1.Request_DRAFT || r.GetApproval() == apiv1.Request_RETURNED
+}
+
+// Deciding reports whether decisions are taken.
+func Deciding(r *apiv1.Request) bool {
+	return r.GetApproval() == apiv1.Request_SUBMITTED || r.GetApproval() == apiv1.Request_IN_REVIEW || underReview(r)
+}
+
+// underReview reports whether r was let through at once and is reviewed afterwards.
+func underReview(r *apiv1.Request) bool {
+	return r.GetApproval() == apiv1.Request_APPROVED && slices.ContainsFunc(r.GetStages(), undecided)
+}
+
+func undecided(s *apiv1.Stage) bool {
+	return s.GetState() == apiv1.Stage_OPEN || s.GetState() == apiv1.Stage_WAITING
+}
+
+// Crosses reports whether r was asked for in another zone than the one it concerns.
+func Crosses(r *apiv1.Request) bool {
+	return r.GetSourceZoneId() != "" && r.GetZoneId() != "" && r.GetSourceZoneId() != r.GetZoneId()
+}
+
+// Freeze writes down what approvers decide on: all of r but what becomes of it. It is called once a round, by who proposes
+// the submission.
+func Freeze(r *apiv1.Request) error {
+	seen := proto.CloneOf(r)
+	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
+	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
+	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
+	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
+	seen.Round = r.GetRound() + 1
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	r.Frozen, r.FrozenHash = b, sum[:]
+	return nil
+}
+
+// chain ties d to the decision before it.
+func chain(r *apiv1.Request, d *apiv1.Decision) {
+	h := sha256.New()
+	number := func(n uint64) { _ = binary.Write(h, binary.BigEndian, n) }
+	for _, b := range [][]byte{d.GetPreviousHash(), []byte(r.GetId()), []byte(d.GetId()), []byte(d.GetStage()), []byte(d.GetActor()), []byte(d.GetActorId()),
+		[]byte(d.GetActingFor()), []byte(d.GetActingForId()), []byte(d.GetDelegation()), []byte(d.GetComment()), d.GetSeenHash()} {
+		number(uint64(len(b)))
+		h.Write(b)
+	}
+	number(uint64(d.GetRound()))
+	number(uint64(d.GetVerdict()))
+	number(uint64(d.GetStrength()))
+	number(uint64(d.GetAt().GetSeconds()))
+	number(uint64(d.GetAt().GetNanos()))
+	d.Hash = h.Sum(nil)
+}
+
+// Verify reports whether the chain of r's decisions is whole.
+func Verify(r *apiv1.Request) error {
+	var last []byte
+	for _, d := range r.GetDecisions() {
+		if !bytes.Equal(d.GetPreviousHash(), last) {
+			return problem.Newf(problem.WrongState, "Look into the audit log; the request takes no further decision.",
+				"a decision on request %s is missing, or was put in, before %s", r.GetName(), d.GetId())
+		}
+		again := proto.CloneOf(d)
+		if chain(r, again); !bytes.Equal(again.GetHash(), d.GetHash()) {
+			return problem.Newf(problem.WrongState, "Look into the audit log; the request takes no further decision.",
+				"decision %s on request %s was altered", d.GetId(), r.GetName())
+		}
+		last = d.GetHash()
+	}
+	return nil
+}
+
+// counting goes through the decisions that count: of this round, and not void.
+func counting(r *apiv1.Request) []*apiv1.Decision {
+	return slices.DeleteFunc(slices.Clone(r.GetDecisions()), func(d *apiv1.Decision) bool { return d.GetVoid() || d.GetRound() != r.GetRound() })
+}
+
+// Decided returns what a person, or somebody in their place, decided in this round; nil for nothing.
+func Decided(r *apiv1.Request, id string) *apiv1.Decision {
+	for _, d := range counting(r) {
+		if d.GetActorId() == id || d.GetActingForId() == id {
+			return d
+		}
+	}
+	return nil
+}
+
+// StageOf returns the stage of a name; nil where there is none.
+func StageOf(r *apiv1.Request, name string) *apiv1.Stage {
+	for _, s := range r.GetStages() {
+		if s.GetName() == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Lacks returns how many approvals a stage still takes.
+func Lacks(r *apiv1.Request, s *apiv1.Stage) uint32 {
+	if has := count(r, s, apiv1.Decision_APPROVE); has < s.GetNeeded() {
+		return s.GetNeeded() - has
+	}
+	return 0
+}
+
+func count(r *apiv1.Request, s *apiv1.Stage, v apiv1.Decision_Verdict) (n uint32) {
+	for _, d := range counting(r) {
+		if d.GetStage() == s.GetName() && d.GetVerdict() == v {
+			n++
+		}
+	}
+	return n
+}
+
+func wrongState(r *apiv1.Request, next, done string) error {
+	said := lower(r.GetApproval())
+	if r.GetApproval() == apiv1.Request_APPROVED && r.GetFulfilment() > apiv1.Request_NONE {
+		said += ", " + lower(r.GetFulfilment())
+	}
+	return problem.Newf(problem.WrongState, next, "request %s is %s, and cannot be %s", r.GetName(), said, done)
+}
+
+// end ends r; what is not decided is void.
+func end(r *apiv1.Request, as apiv1.Request_Approval, why string, now *timestamppb.Timestamp) {
+	r.Approval, r.ApprovalReason, r.DecidedAt = as, shortened(why), now
+	for _, s := range r.GetStages() {
+		if undecided(s) {
+			s.State, s.StateReason, s.Stuck = apiv1.Stage_VOID, "the request ended", ""
+		}
+	}
+}
+
+func passed(t, now *timestamppb.Timestamp) bool { return t != nil && !t.AsTime().After(now.AsTime()) }
+
+func lower(s fmt.Stringer) string { return strings.ToLower(strings.ReplaceAll(s.String(), "_", " ")) }
+
+// shortened cuts a reason to what fits its field (proto: max_len in characters), between two characters.
+func shortened(s string) string {
+	const most = 1024
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i]
+		}
+	}
+	return s
+}

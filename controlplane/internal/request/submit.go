@@ -1,0 +1,187 @@
+package request
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// maxDecisions bounds what is kept of a request (proto: max_items); a round begins only while one fits.
+const maxDecisions = 512
+
+// Person is somebody who does something.
+type Person struct{ ID, Name string }
+
+// Edit notes that somebody changed what r asks for, or added to it. Whoever it is, beside the requester, has helped write it
+// from now on.
+func Edit(r *apiv1.Request, by Person) error {
+	if !Editable(r) {
+		return wrongState(r, "Have it returned first, or withdraw it and copy it: naru request copy "+r.GetName()+".", "changed")
+	}
+	return contribute(r, by)
+}
+
+func contribute(r *apiv1.Request, by Person) error {
+	if by.ID == "" {
+		return problem.New(problem.Forbidden, "only a user changes a request", "Log in as one: naru login.")
+	}
+	if by.ID == r.GetRequesterId() || slices.Contains(r.GetContributorIds(), by.ID) {
+		return nil
+	}
+	if len(r.GetContributorIds()) == 64 {
+		return problem.Newf(problem.Invalid, "Copy it: naru request copy "+r.GetName()+".", "64 people have written on request %s, and there is no room for more", r.GetName())
+	}
+	r.Contributors, r.ContributorIds = append(r.GetContributors(), by.Name), append(r.GetContributorIds(), by.ID)
+	return nil
+}
+
+// Submission is what the proposer found for a request that is submitted.
+type Submission struct {
+	By Person
+	// Stages as the policy asks for them, with what each takes; none where the policy approves by itself.
+	Stages []*apiv1.Stage
+	// Automatic is why no person is asked; empty where people are.
+	Automatic string
+	// AtOnce lets an emergency through, and its stages review it afterwards.
+	AtOnce bool
+	// Openings says when stages would be due.
+	Openings []Opening
+	Now      *timestamppb.Timestamp
+}
+
+// Opening is when a stage would be due, if it were opened now; nil for never.
+type Opening struct {
+	Stage           string
+	RemindAt, DueAt *timestamppb.Timestamp
+}
+
+// Submit begins the approval of r, which is frozen.
+func Submit(r *apiv1.Request, in Submission) error {
+	if !Editable(r) {
+		return wrongState(r, "Copy it: naru request copy "+r.GetName()+".", "submitted")
+	}
+	if sum := sha256.Sum256(r.GetFrozen()); len(r.GetFrozen()) == 0 || !bytes.Equal(sum[:], r.GetFrozenHash()) {
+		return problem.New(problem.Invalid, "the request is not frozen as its hash says", "This is a fault of the sender, not of the user; report it.")
+	}
+	if err := maySubmit(r, in); err != nil {
+		return err
+	}
+	if err := contribute(r, in.By); err != nil {
+		return err
+	}
+	voidDecisions(r)
+	r.Round++
+	r.SubmittedAt, r.DecidedAt = in.Now, nil
+	r.Approval, r.ApprovalReason = apiv1.Request_SUBMITTED, ""
+	r.Fulfilment, r.FulfilmentReason, r.ReviewedAfterwards = apiv1.Request_NONE, "", false
+	r.Stages = nil
+	for _, s := range in.Stages {
+		s := proto.CloneOf(s)
+		s.State, s.StateReason = apiv1.Stage_WAITING, ""
+		s.Needed, s.Denials = max(1, s.GetNeeded()), max(1, s.GetDenials())
+		r.Stages = append(r.Stages, s)
+	}
+	slices.SortStableFunc(r.Stages, func(a, b *apiv1.Stage) int { return cmp.Compare(a.GetSequence(), b.GetSequence()) })
+	switch {
+	case in.Automatic != "":
+		for _, s := range r.GetStages() {
+			s.State, s.StateReason = apiv1.Stage_AUTOMATIC, in.Automatic
+		}
+		approve(r, "automatic: "+in.Automatic, in.Now)
+	case in.AtOnce:
+		r.ReviewedAfterwards = true
+		approve(r, "an emergency change, which is reviewed afterwards", in.Now)
+		open(r, in.Openings, in.Now)
+	default:
+		open(r, in.Openings, in.Now)
+	}
+	return nil
+}
+
+// maySubmit refuses a submission that would get past people.
+func maySubmit(r *apiv1.Request, in Submission) error {
+	const ask = "Ask an administrator to correct the approval policy."
+	if len(in.Stages) == 0 && in.Automatic == "" {
+		return problem.Newf(problem.WrongState, "Ask an administrator for a policy for such requests.", "no policy says who approves request %s", r.GetName())
+	}
+	if len(r.GetDecisions()) > maxDecisions/2 {
+		return problem.Newf(problem.WrongState, "Copy it: naru request copy "+r.GetName()+".", "request %s has been decided on so often that nothing more fits into its record", r.GetName())
+	}
+	seen := map[string]bool{}
+	for _, s := range in.Stages {
+		if s.GetName() == "" || seen[s.GetName()] {
+			return problem.Newf(problem.WrongState, ask, "the approval policy has two stages called %q", s.GetName())
+		}
+		seen[s.GetName()] = true
+	}
+	if in.AtOnce && r.GetChangeType() != apiv1.ChangeType_EMERGENCY {
+		return problem.New(problem.Invalid, "only an emergency is let through at once", "This is a fault of the sender, not of the user; report it.")
+	}
+	if !Crosses(r) {
+		return nil
+	}
+	if in.Automatic != "" || in.AtOnce {
+		return problem.Newf(problem.WrongState, ask, "request %s crosses from zone %s to zone %s, and people on both sides approve that first", r.GetName(), r.GetSourceZone(), r.GetZone())
+	}
+	for _, side := range []struct {
+		at   apiv1.Eligibility_At
+		zone string
+	}{{apiv1.Eligibility_SOURCE, r.GetSourceZone()}, {apiv1.Eligibility_DESTINATION, r.GetZone()}} {
+		if !slices.ContainsFunc(in.Stages, func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == side.at }) {
+			return problem.Newf(problem.WrongState, ask, "request %s crosses from zone %s to zone %s, and no stage of policy %s asks anybody of zone %s",
+				r.GetName(), r.GetSourceZone(), r.GetZone(), r.GetPolicy(), side.zone)
+		}
+	}
+	return nil
+}
+
+// voidDecisions marks that what was decided so far was decided of something else.
+func voidDecisions(r *apiv1.Request) {
+	for _, d := range r.GetDecisions() {
+		d.Void = true
+	}
+}
+
+// open opens the first stages that wait.
+func open(r *apiv1.Request, openings []Opening, now *timestamppb.Timestamp) {
+	first := slices.IndexFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetState() == apiv1.Stage_WAITING })
+	if first < 0 {
+		return
+	}
+	for _, s := range r.GetStages()[first:] {
+		if s.GetSequence() != r.GetStages()[first].GetSequence() {
+			break
+		}
+		s.State, s.OpenedAt = apiv1.Stage_OPEN, now
+		if i := slices.IndexFunc(openings, func(o Opening) bool { return o.Stage == s.GetName() }); i >= 0 {
+			s.RemindAt, s.DueAt = openings[i].RemindAt, openings[i].DueAt
+		}
+	}
+}
+
+// approve lets r be carried out.
+func approve(r *apiv1.Request, why string, now *timestamppb.Timestamp) {
+	r.Approval, r.ApprovalReason, r.DecidedAt = apiv1.Request_APPROVED, shortened(why), now
+}
+
+// Copy returns a draft that asks for the same as r, of somebody else or again.
+func Copy(r *apiv1.Request) *apiv1.Request {
+	out := &apiv1.Request{
+		Title: r.GetTitle(), Reason: r.GetReason(), OnBehalfOf: r.GetOnBehalfOf(), Project: r.GetProject(), RoleCluster: r.GetRoleCluster(),
+		ChangeType: r.GetChangeType(), Zone: r.GetZone(), Specification: proto.CloneOf(r.GetSpecification()), LeaseDays: r.GetLeaseDays(),
+	}
+	if c := out.GetSpecification().GetCreate(); c != nil {
+		c.OfferingId, c.OfferingVersion, c.ClusterId = "", 0, ""
+	}
+	if p := out.GetSpecification().GetPower(); p != nil {
+		p.VmId, out.Zone = "", ""
+	}
+	return out
+}

@@ -1,0 +1,278 @@
+package service
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/panel"
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// seat is a place in which somebody may decide now: their own, or that of one who delegated to them.
+type seat struct {
+	stage *apiv1.Stage
+	// holder is whose place it is; delegation is empty where it is one's own.
+	holder     *panel.Member
+	delegation string
+}
+
+// seats returns the places in which a user may decide on a request now, their own first.
+func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) ([]seat, error) {
+	if !request.Deciding(m) || me.GetKind() != apiv1.User_PERSON {
+		return nil, nil
+	}
+	now := time.Now()
+	p, err := panel.Of(tx, m, now)
+	if err != nil {
+		return nil, err
+	}
+	if callOf(ctx).ViaZoneID != "" {
+		p.AtEdge()
+	}
+	holders := []seat{{}}
+	if holders[0].holder, err = p.Member(me.GetId()); err != nil {
+		return nil, err
+	}
+	delegations, err := tx.DelegationsTo(me.GetId(), now.UnixMicro())
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range delegations {
+		if d.GetProjectId() != "" && d.GetProjectId() != m.GetProjectId() || d.GetZoneId() != "" && d.GetZoneId() != m.GetZoneId() {
+			continue
+		}
+		holder, err := p.Member(d.GetFromUserId())
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		holders = append(holders, seat{holder: holder, delegation: d.GetId()})
+	}
+	var out []seat
+	for _, h := range holders {
+		for _, stage := range m.GetStages() {
+			h.stage = stage
+			if ok, _ := p.May(stage, h.holder); ok && stage.GetState() == apiv1.Stage_OPEN && request.Impartial(m, h.decision(me)) == nil {
+				out = append(out, h)
+			}
+		}
+	}
+	return out, nil
+}
+
+// decision names who would decide from a seat.
+func (h seat) decision(me *apiv1.User) *apiv1.Decision {
+	d := &apiv1.Decision{Stage: h.stage.GetName(), Actor: me.GetName(), ActorId: me.GetId()}
+	if h.delegation != "" {
+		d.ActingFor, d.ActingForId, d.Delegation = h.holder.GetUser().GetName(), h.holder.GetUser().GetId(), h.delegation
+	}
+	return d
+}
+
+// DecideRequest writes the caller's decision down.
+func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideRequestRequest) (*apiv1.DecideRequestResponse, error) {
+	if err := inSession(ctx); err != nil {
+		return nil, err
+	}
+	id := newID()
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		me, err := s.caller(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.seen(ctx, tx, r.GetRequest())
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Equal(r.GetSeenHash(), m.GetFrozenHash()) && request.Deciding(m) {
+			return nil, problem.Newf(problem.WrongState, "Look at it again, and decide again: naru approve "+m.GetName()+".", "request %s is not what was shown any more", m.GetName())
+		}
+		h, err := s.seatFor(ctx, tx, m, me, r)
+		if err != nil {
+			return nil, err
+		}
+		d := h.decision(me)
+		d.Id, d.Verdict, d.Comment, d.SeenHash = id, r.GetVerdict(), r.GetComment(), r.GetSeenHash()
+		in := &commandv1.DecideRequest{
+			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
+		}
+		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), time.Now()); err != nil {
+			return nil, err
+		}
+		c.Body = &commandv1.Command_DecideRequest{DecideRequest: in}
+		return nil, nil
+	})
+	return &apiv1.DecideRequestResponse{Request: s.answer(ctx, result, &err)}, err
+}
+
+// record is what the audit log says of a decision.
+func record(d *apiv1.Decision) string {
+	said := strings.ToLower(d.GetVerdict().String()) + " in stage " + d.GetStage()
+	if d.GetActingFor() != "" {
+		said += ", for " + d.GetActingFor()
+	}
+	return said
+}
+
+// seatFor returns the place that a decision is made from, or says why there is none.
+func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User, r *apiv1.DecideRequestRequest) (seat, error) {
+	if !request.Deciding(m) {
+		return seat{}, problem.Newf(problem.WrongState, "Nothing is left to decide.", "request %s is %s, and cannot be decided on", m.GetName(), lower(m.GetApproval()))
+	}
+	if err := request.Impartial(m, &apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
+		return seat{}, err
+	}
+	all, err := s.seats(ctx, tx, m, me)
+	if err != nil {
+		return seat{}, err
+	}
+	fits := slices.DeleteFunc(all, func(h seat) bool {
+		holder := h.holder.GetUser()
+		return r.GetStage() != "" && h.stage.GetName() != r.GetStage() || r.GetActingFor() != "" && (h.delegation == "" || r.GetActingFor() != holder.GetName() && r.GetActingFor() != holder.GetId())
+	})
+	if r.GetActingFor() == "" && slices.ContainsFunc(fits, func(h seat) bool { return h.delegation == "" }) {
+		fits = slices.DeleteFunc(fits, func(h seat) bool { return h.delegation != "" })
+	}
+	switch len(fits) {
+	case 0:
+		return seat{}, problem.Newf(problem.Forbidden, "naru request show "+m.GetName()+" shows who may.", "%s may not decide on request %s now", me.GetName(), m.GetName())
+	case 1:
+		return fits[0], nil
+	}
+	var which []string
+	for _, h := range fits {
+		said := h.stage.GetName()
+		if h.delegation != "" {
+			said += " for " + h.holder.GetUser().GetName()
+		}
+		which = append(which, said)
+	}
+	return seat{}, problem.Newf(problem.Invalid, "Say in which stage, and for whom.", "%s may decide on request %s in several places: %s", me.GetName(), m.GetName(), strings.Join(which, ", "))
+}
+
+// ListApprovals returns what waits for the caller: what is due first stands first.
+func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApprovalsRequest) (*apiv1.ListApprovalsResponse, error) {
+	var waiting []*apiv1.Request
+	due := map[string]time.Time{}
+	err := s.read(ctx, func(tx *state.Tx) error {
+		callOf(ctx).Asked.note()
+		waiting = nil
+		me, err := s.caller(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for after := ""; ; {
+			open, err := tx.OpenRequests(after, 200)
+			if err != nil || len(open) == 0 {
+				return err
+			}
+			for _, m := range open {
+				after = m.GetId()
+				seats, err := s.seats(ctx, tx, m, me)
+				if err != nil {
+					continue // one that cannot be judged does not hide the others
+				}
+				if len(seats) == 0 {
+					continue
+				}
+				at := m.GetSubmittedAt().AsTime().AddDate(100, 0, 0) // what is never due comes last, the oldest first
+				for _, h := range seats {
+					if t := h.stage.GetDueAt(); t != nil && t.AsTime().Before(at) {
+						at = t.AsTime()
+					}
+				}
+				due[m.GetId()] = at
+				waiting = append(waiting, m)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(waiting, func(a, b *apiv1.Request) int {
+		return cmp.Or(due[a.GetId()].Compare(due[b.GetId()]), strings.Compare(a.GetId(), b.GetId()))
+	})
+	if i := slices.IndexFunc(waiting, func(m *apiv1.Request) bool { return m.GetId() == r.GetPageToken() }); i >= 0 {
+		waiting = waiting[i+1:]
+	}
+	out := &apiv1.ListApprovalsResponse{}
+	if size := min(int(cmp.Or(r.GetPageSize(), 100)), 1000); len(waiting) > size {
+		waiting = waiting[:size]
+		out.NextPageToken = waiting[size-1].GetId()
+	}
+	for _, m := range waiting {
+		if err := s.view(ctx, func(tx *state.Tx) error { return s.describe(ctx, tx, m) }); err != nil {
+			return nil, err
+		}
+	}
+	out.Requests = waiting
+	return out, nil
+}
+
+// describe writes into a request what is reckoned for who looks at it: who may decide, and what the caller may do.
+func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
+	if err := s.approvers(tx, m); err != nil {
+		return err
+	}
+	m.Actions = nil
+	me, err := s.caller(ctx, tx)
+	if problem.Is(err, problem.Forbidden) {
+		return nil // no user: looks only
+	}
+	if err != nil {
+		return err
+	}
+	add := func(may bool, actions ...string) {
+		if may {
+			m.Actions = append(m.Actions, actions...)
+		}
+	}
+	part := slices.Contains(request.Concerned(m), me.GetId())
+	add(part && request.Editable(m), "update", "submit", "attach")
+	add(me.GetId() == m.GetRequesterId() && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
+	trial := &apiv1.Request{Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
+	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, "", nil) == nil, "withdraw")
+	seats, err := s.seats(ctx, tx, m, me)
+	add(err == nil && len(seats) > 0, "decide")
+	add(part && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
+	add(true, "comment", "copy")
+	return nil
+}
+
+// approvers writes into each stage that is not decided who may decide there now.
+func (s requestService) approvers(tx *state.Tx, m *apiv1.Request) error {
+	undecided := panel.Undecided(m)
+	if len(undecided) == 0 {
+		return nil
+	}
+	p, err := panel.Of(tx, m, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, stage := range undecided {
+		people, err := p.People(stage)
+		if err != nil {
+			return err
+		}
+		stage.Approvers = nil
+		for _, member := range people {
+			if request.Decided(m, member.GetUser().GetId()) == nil && len(stage.GetApprovers()) < 256 {
+				stage.Approvers = append(stage.Approvers, member.GetUser().GetName())
+			}
+		}
+		slices.Sort(stage.Approvers)
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package state
+
+import (
+	"errors"
+
+	"zombiezen.com/go/sqlite"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+func requests() *spec[*apiv1.Request] {
+	return &spec[*apiv1.Request]{
+		noun: "request", plural: "requests", named: true, usual: "created_at desc",
+		zero:   func() *apiv1.Request { return &apiv1.Request{} },
+		revise: func(m *apiv1.Request, r string) { m.Revision = r },
+		columns: []column[*apiv1.Request]{
+			text("name", (*apiv1.Request).GetName).asFixed(),
+			enum("kind", (*apiv1.Request).GetKind),
+			text("title", (*apiv1.Request).GetTitle),
+			enum("intake", (*apiv1.Request).GetIntake).asFixed(),
+			text("external_ref", (*apiv1.Request).GetExternalRef).asFixed(),
+			text("requester", (*apiv1.Request).GetRequester).asFixed(),
+			text("requester_id", (*apiv1.Request).GetRequesterId).asFixed(),
+			text("on_behalf_of", (*apiv1.Request).GetOnBehalfOf),
+			text("on_behalf_of_id", (*apiv1.Request).GetOnBehalfOfId),
+			text("organization", (*apiv1.Request).GetOrganization),
+			text("organization_id", (*apiv1.Request).GetOrganizationId),
+			text("project", (*apiv1.Request).GetProject),
+			text("project_id", (*apiv1.Request).GetProjectId),
+			enum("role_cluster", (*apiv1.Request).GetRoleCluster),
+			enum("change_type", (*apiv1.Request).GetChangeType),
+			text("zone", (*apiv1.Request).GetZone),
+			text("zone_id", (*apiv1.Request).GetZoneId),
+			enum("grade", (*apiv1.Request).GetGrade),
+			text("policy", (*apiv1.Request).GetPolicy),
+			enum("approval", (*apiv1.Request).GetApproval),
+			enum("fulfilment", (*apiv1.Request).GetFulfilment),
+			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
+			flag("open", open).asHidden(),
+			moment("submitted_at", (*apiv1.Request).GetSubmittedAt),
+			moment("decided_at", (*apiv1.Request).GetDecidedAt),
+			moment("fulfilled_at", (*apiv1.Request).GetFulfilledAt),
+			moment("created_at", (*apiv1.Request).GetCreatedAt).asFixed(),
+		},
+		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id)", "(on_behalf_of_id)", "(project_id)",
+			"(open, id) WHERE open=1"},
+	}
+}
+
+// open reports whether something may still become of a request without anybody's word: a stage or a time is waited for, or it is
+// to be carried out.
+func open(m *apiv1.Request) bool {
+	switch m.GetApproval() {
+	case apiv1.Request_SUBMITTED, apiv1.Request_IN_REVIEW:
+		return true
+	case apiv1.Request_RETURNED:
+		return m.GetDecideBy() != nil
+	case apiv1.Request_APPROVED:
+		for _, s := range m.GetStages() {
+			if s.GetState() == apiv1.Stage_OPEN {
+				return true
+			}
+		}
+		return m.GetFulfilment() == apiv1.Request_NONE || m.GetFulfilment() == apiv1.Request_FAILED && m.GetCarryOutBy() != nil
+	}
+	return false
+}
+
+func delegations() *spec[*apiv1.Delegation] {
+	return &spec[*apiv1.Delegation]{
+		noun: "delegation", plural: "delegations", usual: "ends_at desc",
+		zero:   func() *apiv1.Delegation { return &apiv1.Delegation{} },
+		revise: func(m *apiv1.Delegation, r string) { m.Revision = r },
+		columns: []column[*apiv1.Delegation]{
+			text("from_user", (*apiv1.Delegation).GetFromUser).asFixed(),
+			text("from_user_id", (*apiv1.Delegation).GetFromUserId).asFixed(),
+			text("to_user", (*apiv1.Delegation).GetToUser).asFixed(),
+			text("to_user_id", (*apiv1.Delegation).GetToUserId).asFixed(),
+			text("project", (*apiv1.Delegation).GetProject).asFixed(),
+			text("project_id", (*apiv1.Delegation).GetProjectId).asFixed(),
+			text("zone", (*apiv1.Delegation).GetZone).asFixed(),
+			text("zone_id", (*apiv1.Delegation).GetZoneId).asFixed(),
+			moment("starts_at", (*apiv1.Delegation).GetStartsAt).asFixed(),
+			moment("ends_at", (*apiv1.Delegation).GetEndsAt).asFixed(),
+			moment("created_at", (*apiv1.Delegation).GetCreatedAt).asFixed(),
+		},
+		further: []string{"(from_user_id)", "(to_user_id)"},
+	}
+}
+
+// NextRequestNumber returns a number that no request has had.
+func (tx *Tx) NextRequestNumber() (n int64, err error) {
+	err = tx.first("SELECT last FROM request_numbers WHERE one=1", func(s *sqlite.Stmt) error {
+		n = s.ColumnInt64(0)
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return 0, err
+	}
+	n++
+	return n, tx.write("INSERT INTO request_numbers (one, last) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET last=excluded.last", n)
+}
+
+// RequestOf returns the request that a requester gave an external number. Errors: ErrNotFound.
+func (tx *Tx) RequestOf(requesterID, externalRef string) (*apiv1.Request, error) {
+	t := tx.Requests
+	return t.one(t.spec.text.all+" WHERE requester_id=? AND external_ref=? AND external_ref<>'' ORDER BY id LIMIT 1", requesterID, externalRef)
+}
+
+// OpenRequests returns requests of which something may still become without anybody's word: at most limit, behind the id after.
+func (tx *Tx) OpenRequests(after string, limit int) (out []*apiv1.Request, err error) {
+	t := tx.Requests
+	err = tx.query(t.spec.text.all+" WHERE open=1 AND id>? ORDER BY id"+atMost, func(s *sqlite.Stmt) error {
+		m, err := t.decode(s)
+		out = append(out, m)
+		return err
+	}, after, limit)
+	return out, err
+}
+
+// PutRequestWork notes which request an operation works for.
+func (tx *Tx) PutRequestWork(operationID, requestID string) error {
+	return tx.write("INSERT INTO request_work (operation_id, request_id) VALUES (?, ?)", operationID, requestID)
+}
+
+// RequestWork returns the id of the request that an operation works for. Errors: ErrNotFound.
+func (tx *Tx) RequestWork(operationID string) (requestID string, err error) {
+	err = tx.first("SELECT request_id FROM request_work WHERE operation_id=?", func(s *sqlite.Stmt) error {
+		requestID = s.ColumnText(0)
+		return nil
+	}, operationID)
+	return requestID, err
+}
+
+// ForgetRequestWork drops the note of an operation that has ended.
+func (tx *Tx) ForgetRequestWork(operationID string) error {
+	return tx.write("DELETE FROM request_work WHERE operation_id=?", operationID)
+}
+
+// PutComment keeps what was said of a request, with the file where there is one.
+func (tx *Tx) PutComment(requestID string, m *apiv1.Comment, content []byte) error {
+	b, err := encode(m)
+	if err != nil {
+		return err
+	}
+	tx.touch("requests")
+	err = tx.write("INSERT INTO comments (request_id, id, crc, message) VALUES (?, ?, ?, ?)", requestID, m.GetId(), checksum(b), b)
+	if err != nil || m.GetFile() == "" {
+		return err
+	}
+	return tx.write("INSERT INTO attachments (request_id, id, crc, message) VALUES (?, ?, ?, ?)", requestID, m.GetId(), checksum(content), content)
+}
+
+// Comments returns what was said of a request, the oldest first: at most limit, behind the id after.
+func (tx *Tx) Comments(requestID, after string, limit int) (out []*apiv1.Comment, err error) {
+	err = tx.query("SELECT message, crc FROM comments WHERE request_id=? AND id>? ORDER BY id"+atMost, func(s *sqlite.Stmt) error {
+		m := &apiv1.Comment{}
+		out = append(out, m)
+		return decodeInto(s, m, "comments")
+	}, requestID, after, limit)
+	return out, err
+}
+
+// Attachment returns a file of a request. Errors: ErrNotFound.
+func (tx *Tx) Attachment(requestID, commentID string) (m *apiv1.Comment, content []byte, err error) {
+	m = &apiv1.Comment{}
+	err = tx.first("SELECT message, crc FROM comments WHERE request_id=? AND id=?", func(s *sqlite.Stmt) error {
+		return decodeInto(s, m, "comments")
+	}, requestID, commentID)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = tx.first("SELECT message, crc FROM attachments WHERE request_id=? AND id=?", func(s *sqlite.Stmt) error {
+		if content = columnBytes(s, 0); checksum(content) != s.ColumnInt64(1) {
+			return ErrCorrupt
+		}
+		return nil
+	}, requestID, commentID)
+	return m, content, err
+}
+
+// Attachments returns how many files a request has.
+func (tx *Tx) Attachments(requestID string) (n int, err error) {
+	err = tx.query("SELECT count(*) FROM attachments WHERE request_id=?", func(s *sqlite.Stmt) error {
+		n = s.ColumnInt(0)
+		return nil
+	}, requestID)
+	return n, err
+}
+
+// ForgetComments drops what was said of a draft that is deleted.
+func (tx *Tx) ForgetComments(requestID string) error {
+	if err := tx.write("DELETE FROM attachments WHERE request_id=?", requestID); err != nil {
+		return err
+	}
+	return tx.write("DELETE FROM comments WHERE request_id=?", requestID)
+}
+
+// DelegationsTo goes through the delegations to a user that hold at a time, in microseconds since 1970.
+func (tx *Tx) DelegationsTo(userID string, at int64) (out []*apiv1.Delegation, err error) {
+	t := tx.Delegations
+	err = tx.query(t.spec.text.all+" WHERE to_user_id=? AND starts_at<=? AND ends_at>? ORDER BY id", func(s *sqlite.Stmt) error {
+		m, err := t.decode(s)
+		out = append(out, m)
+		return err
+	}, userID, at, at)
+	return out, err
+}
