@@ -39,6 +39,7 @@ func (s *Site) Up(ctx context.Context, o Options) error {
 		{"zones", s.raiseZones},
 		{"hosts", s.raiseHosts},
 		{"catalogue", s.fillCatalogue},
+		{"people", s.letPeopleIn},
 		{"hosts", s.awaitHosts},
 	} {
 		if err := step.do(ctx, o); err != nil {
@@ -242,11 +243,11 @@ func (s *Site) agentConfig(z Network, i int) map[string]any {
 	return config
 }
 
-// together does the same for every network at once; the first failure ends the others.
-func together(ctx context.Context, networks []Network, do func(context.Context, Network) error) error {
+// together does the same for each of all at once; the first failure ends the others.
+func together[T any](ctx context.Context, all []T, do func(context.Context, T) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, n := range networks {
-		g.Go(func() error { return do(ctx, n) })
+	for _, one := range all {
+		g.Go(func() error { return do(ctx, one) })
 	}
 	return g.Wait()
 }

@@ -42,7 +42,7 @@ func (s *Site) Guide() string {
 		line("  %-12s%s", n.Name, n.API)
 	}
 	line("In another terminal:")
-	line("  %s vm list     # a user at the internet zone's edge", config("internet"))
+	line("  XDG_STATE_HOME=%s %s request list     # kim, at the internet zone's edge", nearby(s.path("cli", "kim")), config("kim"))
 	line("  %s host top     # the administrator, in the control network", config("control"))
 	if s.Mode != Loopback {
 		line("  %s; %s zone list", dev("cut business"), config("control"))

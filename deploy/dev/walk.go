@@ -9,48 +9,69 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 // WalkResult is what came of the main job.
 type WalkResult struct {
-	OK      bool    `json:"ok"`
-	VM      string  `json:"vm"`
-	Zone    string  `json:"zone"`
-	Host    string  `json:"host"`
-	Address string  `json:"address"`
+	OK      bool   `json:"ok"`
+	Request string `json:"request"`
+	VM      string `json:"vm"`
+	Zone    string `json:"zone"`
+	Host    string `json:"host"`
+	Address string `json:"address"`
+	// Seconds from the request to the guest that is usable, people included.
 	Seconds float64 `json:"seconds"`
 }
 
-// DoWalk does the main job as a user would, with `naru`: from the internet zone's edge ask for a VM in the business zone,
-// see it built step by step, and log in to it from its guest network.
+// DoWalk does the main job as people would, each with `naru` where they work: somebody in the internet zone asks for a VM in the
+// business zone, the person in charge reviews, the administrators of both zones approve, the VM is built step by step, its guest
+// lets in who asked, and the record of it all is verified.
 func (s *Site) DoWalk(ctx context.Context, o Options) error {
-	from, to := "internet", "business"
-	cluster := "kvm"
+	to, cluster := "business", "kvm"
 	if s.simulated(o) {
 		cluster = "test"
 	}
+	kim := person("kim")
 	key := s.path("cli", "walk_key")
 	if err := makeKey(ctx, key); err != nil {
 		return err
 	}
-	s.say.Tell("the walk: a user in network %s asks for a VM in zone %s", from, to)
-	args := []string{"vm", "create", "web-1", "--image", "tiny", "--flavor", "s1", "--zone", to, "--cluster", cluster, "--ssh-key", "@" + key + ".pub", "--wait"}
-	s.say.Say("          $ NARU_CONFIG=%s naru %s", s.path("cli", from+".yaml"), strings.Join(args, " "))
+	s.say.Tell("the walk: a user in network %s asks for a VM in zone %s", kim.Network, to)
 	began := time.Now()
-	if err := s.naru(ctx, from, os.Stderr, args...); err != nil {
-		return fmt.Errorf("the VM was not built: %w", err)
+	var name strings.Builder
+	if err := s.act(ctx, kim, &name, "request", "create", "--offering", "web-server", "--zone", to, "--cluster", cluster, "--name", "web-1",
+		"--field", "service_name=minwon", "--ssh-key", "@"+key+".pub", "--reason", "the old one is full", "-o", "name"); err != nil {
+		return err
+	}
+	request := strings.TrimSpace(name.String())
+	s.Walk = &WalkResult{Request: request, Zone: to}
+	follow := s.as(ctx, kim, "request", "wait", request)
+	follow.Stderr = os.Stderr
+	if err := follow.Start(); err != nil {
+		return err
+	}
+	decided := s.decide(ctx, request)
+	if decided != nil {
+		follow.Process.Kill()
+	}
+	if err := errors.Join(decided, follow.Wait()); err != nil {
+		return fmt.Errorf("the request was not carried out: %w", err)
 	}
 	var vm struct{ ID, Name, Host, Address, State string }
 	var out bytes.Buffer
-	if err := s.naru(ctx, from, &out, "vm", "show", "web-1", "-o", "json"); err != nil {
+	if err := s.does(ctx, kim, &out, "vm", "show", "web-1", "-o", "json"); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(out.Bytes(), &vm); err != nil {
 		return err
 	}
-	s.Walk = &WalkResult{VM: vm.ID, Zone: to, Host: vm.Host, Address: vm.Address}
+	s.Walk.VM, s.Walk.Host, s.Walk.Address = vm.ID, vm.Host, vm.Address
 	if cluster == "kvm" {
 		name, err := s.logIn(ctx, to, key, vm.Address)
 		if err != nil {
@@ -61,9 +82,81 @@ func (s *Site) DoWalk(ctx context.Context, o Options) error {
 		}
 		s.say.Tell("SSH from the guest network of %s to %s with the seed's key: it calls itself %s", to, vm.Address, name)
 	}
-	s.Walk.OK, s.Walk.Seconds = true, time.Since(began).Seconds()
+	s.Walk.Seconds = time.Since(began).Seconds()
 	s.say.Tell("usable %.1f s after it was asked for, on %s", s.Walk.Seconds, vm.Host)
+	if err := s.verifyAudit(ctx); err != nil {
+		return err
+	}
+	s.Walk.OK = true
 	return s.save()
+}
+
+// decide has everybody decide whose decision the request waits for.
+func (s *Site) decide(ctx context.Context, request string) error {
+	for _, who := range []string{"lee", "park", "choi"} {
+		p := person(who)
+		err := s.until(ctx, "waiting until "+who+" may decide", nil, func(ctx context.Context) error {
+			var waiting strings.Builder
+			if err := s.does(ctx, p, &waiting, "approve", "-o", "name"); err != nil {
+				return err
+			}
+			if !slices.Contains(strings.Fields(waiting.String()), request) {
+				return fmt.Errorf("%s does not wait for %s", request, who)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := s.act(ctx, p, io.Discard, "approve", request, "--yes", "--comment", "needed, and within the budget"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyAudit exports the audit log and verifies the file, which takes no server.
+func (s *Site) verifyAudit(ctx context.Context) error {
+	file, keys := s.path("cli", "audit.log"), s.path("cli", "audit.keys")
+	began := time.Now().Truncate(time.Second)
+	// Who looks into the log is in it too, so that there is something new to sign.
+	err := s.naru(ctx, control.Name, io.Discard, "audit", "list", "--limit", "1")
+	if err != nil {
+		return err
+	}
+	err = s.until(ctx, "waiting until the audit log is signed", nil, func(ctx context.Context) error {
+		return s.asAdmin(ctx, func(ctx context.Context, c *client.Client) error {
+			r, err := c.Audit.GetAuditCheckpoint(ctx, &apiv1.GetAuditCheckpointRequest{})
+			if err == nil && r.GetCheckpoint().GetTime().AsTime().Before(began) {
+				err = fmt.Errorf("it was signed at %s", r.GetCheckpoint().GetTime().AsTime())
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	var said strings.Builder
+	if err := s.naru(ctx, control.Name, &said, "audit", "checkpoint", "--keys"); err != nil {
+		return err
+	}
+	if err := writeFile(keys, []byte(said.String())); err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.naru(ctx, control.Name, os.Stderr, "audit", "export", file); err != nil {
+		return err
+	}
+	s.say.Say("          $ naru audit verify %s --key @%s", nearby(file), nearby(keys))
+	return s.naru(ctx, control.Name, os.Stderr, "audit", "verify", file, "--key", "@"+keys)
+}
+
+// act is does, before everybody's eyes.
+func (s *Site) act(ctx context.Context, p Person, out io.Writer, args ...string) error {
+	s.say.Say("          %s (%s) $ naru %s", p.Name, p.Network, strings.Join(args, " "))
+	return s.does(ctx, p, out, args...)
 }
 
 // naru runs the command line with a network's configuration.

@@ -66,8 +66,13 @@ func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
 	if s.Mode != dev.Namespaces || len(s.Networks) != 4 || !strings.HasSuffix(s.Networks[0].CLIConfig, "/cli/control.yaml") {
 		t.Errorf("the site is in mode %s with networks %+v", s.Mode, s.Networks)
 	}
-	if !s.Walk.OK || s.Walk.Zone != "business" || s.Walk.Host != "kvm-1" || !strings.HasPrefix(s.Walk.Address, "10.91.2.") {
+	if !s.Walk.OK || s.Walk.Zone != "business" || s.Walk.Host != "kvm-1" || !strings.HasPrefix(s.Walk.Address, "10.91.2.") || s.Walk.Request != "r-1" {
 		t.Fatalf("the walk: %+v", s.Walk)
+	}
+	for _, said := range []string{"review: approved by lee", "source: approved by park", "destination: approved by choi", "web-1 is done", "calls itself web-1", "is whole"} {
+		if !strings.Contains(story.String(), said) {
+			t.Errorf("the story does not say %q", said)
+		}
 	}
 	for _, p := range s.Processes {
 		if _, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.PID))); err == nil {

@@ -8,33 +8,97 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-var errDone = errors.New("the operation is done")
+var errDone = errors.New("what was waited for has happened")
 
 // Wait follows an operation to its end and tells each change of it. It survives the death of whoever serves it: it asks
 // again, other servers where there are some, until ctx ends. It returns the operation as it was last seen, with its error
 // where it failed. When ctx ends first, the operation goes on. Who follows with TellRepeated is told why nothing is heard.
 func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1.Operation)) (*apiv1.Operation, error) {
-	tell(op)
-	if op.GetDone() {
+	op, err := follow(ctx, op, c.watchOperation(op.GetId()), tell, (*apiv1.Operation).GetDone)
+	switch {
+	case err == nil:
 		return op, problem.FromProto(op.GetError())
+	case problem.Is(err, problem.NotFound):
+		return op, problem.New(problem.NotFound, "operation "+op.GetId()+" is no longer kept", "Look at what it was to change.")
+	case ctx.Err() != nil:
+		return op, noLonger(ctx, "It goes on. Follow it with: naru operation wait "+op.GetId(), op.GetKind()+" of "+op.GetTarget().GetName())
+	}
+	return op, err
+}
+
+// WaitRequest follows a request until it is carried out, and tells each change of it, as Wait does. It returns the request as it
+// was last seen. Errors: WRONG_STATE where it ended otherwise or was returned for correction, which says how.
+func (c *Client) WaitRequest(ctx context.Context, m *apiv1.Request, tell func(*apiv1.Request)) (*apiv1.Request, error) {
+	m, err := follow(ctx, m, c.watchRequest(m.GetName()), tell, decided)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return m, noLonger(ctx, "It goes on. Follow it with: naru request wait "+m.GetName(), "request "+m.GetName())
+	case err != nil || m.GetFulfilment() == apiv1.Request_DONE:
+		return m, err
+	}
+	switch {
+	case m.GetFulfilment() == apiv1.Request_FAILED:
+		return m, problem.Newf(problem.WrongState, "What is not done is tried again with: naru request retry "+m.GetName(), "request %s failed: %s", m.GetName(), m.GetFulfilmentReason())
+	case m.GetFulfilment() == apiv1.Request_LAPSED:
+		return m, problem.Newf(problem.WrongState, "Ask anew with: naru request copy "+m.GetName(), "request %s lapsed: %s", m.GetName(), m.GetFulfilmentReason())
+	case m.GetApproval() == apiv1.Request_RETURNED:
+		return m, problem.Newf(problem.WrongState, "Correct it, and submit it again with: naru request submit "+m.GetName(), "request %s was returned: %s", m.GetName(), m.GetApprovalReason())
+	case m.GetApproval() == apiv1.Request_REJECTED:
+		return m, problem.Newf(problem.WrongState, "Its record says who decided: naru request show "+m.GetName(), "request %s was rejected: %s", m.GetName(), m.GetApprovalReason())
+	}
+	return m, problem.Newf(problem.WrongState, "Ask anew with: naru request copy "+m.GetName(), "request %s ended undecided: %s", m.GetName(), m.GetApprovalReason())
+}
+
+// decided reports whether nothing more comes of a request by itself.
+func decided(m *apiv1.Request) bool {
+	switch m.GetFulfilment() {
+	case apiv1.Request_DONE, apiv1.Request_FAILED, apiv1.Request_LAPSED:
+		return true
+	case apiv1.Request_EXECUTING:
+		return false
+	}
+	switch m.GetApproval() {
+	case apiv1.Request_RETURNED, apiv1.Request_REJECTED, apiv1.Request_CANCELLED, apiv1.Request_EXPIRED:
+		return true
+	}
+	return false
+}
+
+// noLonger says that the waiting ended, and not what was waited for.
+func noLonger(ctx context.Context, next, what string) error {
+	code := problem.Timeout
+	if errors.Is(ctx.Err(), context.Canceled) {
+		code = problem.Cancelled
+	}
+	e := problem.New(code, what+" is still under way", next)
+	e.Problem.Title = "No longer waited for" // it was neither cancelled nor too slow
+	return e
+}
+
+// follow tells a noun and each change of it until it is as wanted. It returns the noun as it was last seen, with NOT_FOUND where it
+// was deleted.
+func follow[M interface {
+	GetId() string
+	GetRevision() string
+}](ctx context.Context, m M, open Open[M], tell func(M), over func(M) bool) (M, error) {
+	tell(m)
+	if over(m) {
+		return m, nil
 	}
 	var silence telling
-	err := Watch(ctx, c.watchOperation(op.GetId()), func(ch Change[*apiv1.Operation]) error {
+	err := Watch(ctx, open, func(ch Change[M]) error {
 		silence = telling{}
 		switch {
-		case ch.Noun.GetId() != op.GetId():
+		case ch.Type != apiv1.WatchType_PUT && ch.Type != apiv1.WatchType_DELETE, ch.Noun.GetId() != m.GetId():
 			// A watch that is taken up again tells as deleted what does not match its filter.
 			return nil
 		case ch.Type == apiv1.WatchType_DELETE:
-			return problem.New(problem.NotFound, "operation "+op.GetId()+" is no longer kept", "Look at what it was to change.")
-		case ch.Type != apiv1.WatchType_PUT:
-			return nil
+			return problem.New(problem.NotFound, m.GetId()+" is no longer there", "")
+		case ch.Noun.GetRevision() != m.GetRevision():
+			m = ch.Noun
+			tell(m)
 		}
-		if ch.Noun.GetRevision() != op.GetRevision() {
-			op = ch.Noun
-			tell(op)
-		}
-		if op.GetDone() {
+		if over(m) {
 			return errDone
 		}
 		return nil
@@ -42,20 +106,10 @@ func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1
 		silence.repeated(ctx, err)
 		return nil
 	})
-	switch {
-	case errors.Is(err, errDone):
-		return op, problem.FromProto(op.GetError())
-	case ctx.Err() != nil:
-		code := problem.Timeout
-		if errors.Is(ctx.Err(), context.Canceled) {
-			code = problem.Cancelled
-		}
-		e := problem.Newf(code, "It goes on. Follow it with: naru operation wait "+op.GetId(),
-			"%s of %s is still under way", op.GetKind(), op.GetTarget().GetName())
-		e.Problem.Title = "No longer waited for" // the operation was neither cancelled nor too slow
-		return op, e
+	if errors.Is(err, errDone) {
+		err = nil
 	}
-	return op, err
+	return m, err
 }
 
 func (c *Client) watchOperation(id string) Open[*apiv1.Operation] {
@@ -63,6 +117,15 @@ func (c *Client) watchOperation(id string) Open[*apiv1.Operation] {
 		s, err := c.Operations.WatchOperations(ctx, &apiv1.WatchOperationsRequest{Filter: "id=" + id, After: after})
 		return Changes(s, err, func(m *apiv1.WatchOperationsResponse) Change[*apiv1.Operation] {
 			return Change[*apiv1.Operation]{Type: m.GetType(), Revision: m.GetRevision(), Noun: m.GetOperation()}
+		})
+	}
+}
+
+func (c *Client) watchRequest(name string) Open[*apiv1.Request] {
+	return func(ctx context.Context, after string) (func() (Change[*apiv1.Request], error), error) {
+		s, err := c.Requests.WatchRequests(ctx, &apiv1.WatchRequestsRequest{Filter: "name=" + name, After: after})
+		return Changes(s, err, func(m *apiv1.WatchRequestsResponse) Change[*apiv1.Request] {
+			return Change[*apiv1.Request]{Type: m.GetType(), Revision: m.GetRevision(), Noun: m.GetRequest()}
 		})
 	}
 }

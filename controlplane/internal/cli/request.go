@@ -89,7 +89,7 @@ func (a *app) request() *cobra.Command {
 		return cmd
 	}
 	var reason string
-	return command(a, a.requestNoun(), a.createRequest(), a.comment(),
+	return command(a, a.requestNoun(), a.createRequest(), a.waitRequest(), a.comment(),
 		one("submit", "Submit a draft, or what was returned", nil, func(ctx context.Context, c *client.Client, name string) (*apiv1.Request, error) {
 			r, err := c.Requests.SubmitRequest(ctx, &apiv1.SubmitRequestRequest{Request: name})
 			return r.GetRequest(), err
@@ -139,6 +139,7 @@ type draftFlags struct {
 
 func (a *app) createRequest() *cobra.Command {
 	var d draftFlags
+	var w waiting
 	cmd := &cobra.Command{
 		Use: "create", Short: "Ask for something; --draft keeps it without submitting", Args: noArguments,
 		Example: `  naru request create --offering web-server --zone business --quantity 2 --name 'web-##' --field host_name=shop --reason 'the old ones are full'
@@ -167,9 +168,15 @@ func (a *app) createRequest() *cobra.Command {
 	f.StringVar(&d.roleCluster, "role-cluster", "", "whom the change concerns: infrastructure, operations, partner, release, security, service, support")
 	f.StringVar(&d.changeType, "change-type", "", "standard, normal or emergency")
 	f.BoolVar(&d.draft, "draft", false, "keep it as a draft")
+	w.flags(cmd)
+	cmd.MarkFlagsMutuallyExclusive("draft", "wait")
 	a.completeWith(cmd, "power", []string{"start", "stop", "reboot"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+		limit := shortLimit
+		if w.wait {
+			limit = requestLimit
+		}
+		return a.run(cmd, limit, func(ctx context.Context, c *client.Client) error {
 			a.defaults([]string{"project", "zone"}, &d.scope)
 			m, err := a.draftOf(&d)
 			if err != nil {
@@ -179,7 +186,7 @@ func (a *app) createRequest() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printOne(a, r.GetRequest(), requestColumns)
+			return a.finishRequest(ctx, c, r.GetRequest(), w)
 		})
 	}
 	return cmd

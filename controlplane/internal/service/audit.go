@@ -62,7 +62,7 @@ func (s auditService) GetAuditCheckpoint(ctx context.Context, _ *apiv1.GetAuditC
 func newestCheckpoint(tx *state.Tx) (*apiv1.AuditCheckpoint, error) {
 	c, err := tx.Checkpoint()
 	if errors.Is(err, state.ErrNotFound) {
-		err = problem.New(problem.WrongState, "no checkpoint of the audit log has been signed yet", "Wait a minute: the leader signs one every minute.")
+		err = problem.New(problem.WrongState, "no checkpoint of the audit log has been signed yet", "Wait a moment: the leader signs one every ten seconds.")
 	}
 	return c, err
 }

@@ -1,4 +1,4 @@
-// Package audit is the leader's care for the audit log: it signs a checkpoint of it every minute in which it has grown.
+// Package audit is the leader's care for the audit log: it signs a checkpoint of it every ten seconds in which it has grown.
 package audit
 
 import (
@@ -20,7 +20,7 @@ import (
 
 const (
 	// every is how long an entry waits at most until a checkpoint covers it.
-	every = time.Minute
+	every = 10 * time.Second
 	actor = "audit"
 )
 
@@ -57,7 +57,7 @@ type Checkpoints struct{ Config }
 // New returns one that does nothing yet.
 func New(c Config) *Checkpoints { return &Checkpoints{c} }
 
-// Run signs at once what is not signed, and then every minute, until ctx ends. What fails is tried again at the next turn.
+// Run signs at once what is not signed, and then every ten seconds, until ctx ends. What fails is tried again at the next turn.
 func (c *Checkpoints) Run(ctx context.Context) error {
 	t := time.NewTicker(every)
 	defer t.Stop()

@@ -97,7 +97,7 @@ func TestTheLogIsSignedWhenItHasGrown(t *testing.T) {
 	}
 }
 
-func TestItIsLookedAtEveryMinute(t *testing.T) {
+func TestItIsLookedAtEveryTenSeconds(t *testing.T) {
 	s := newSigning(t)
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*every+every/2)
