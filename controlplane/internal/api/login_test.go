@@ -354,8 +354,13 @@ func TestOfAWrongNameAndAWrongPasswordTheAnswerIsTheSame(t *testing.T) {
 	if said[0] != said[1] {
 		t.Errorf("%q and %q", said[0], said[1])
 	}
-	entries := f.audited("session.log-in")
-	if len(entries) != 2 || entries[0].GetActor() != "user:kim" || entries[0].GetOutcome() != apiv1.AuditEntry_REFUSED || entries[1].GetActor() == "user:typed-password-here" {
+	var entries []*apiv1.AuditEntry // one for each try, whoever wrote it
+	for _, e := range f.audited("") {
+		if e.GetOutcome() == apiv1.AuditEntry_REFUSED {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) != 2 || entries[0].GetAction() != "session.log-in" || entries[1].GetAction() != "session.log-in" || entries[0].GetActor() != "user:kim" || entries[0].GetOutcome() != apiv1.AuditEntry_REFUSED || entries[1].GetActor() == "user:typed-password-here" {
 		t.Errorf("the record says %v", entries)
 	}
 	if text := fmt.Sprint(entries); strings.Contains(text, "typed-password") || strings.Contains(text, "wrong wrong") {
@@ -368,17 +373,15 @@ func TestEveryLoginIsInTheRecord(t *testing.T) {
 	f.person("kim")
 	s := f.logIn(f.zoneID("internet"), "kim", ownPassword)
 	var last *apiv1.AuditEntry
-	for _, action := range []string{"session.begin", "session.log-in"} {
-		if all := f.audited(action); len(all) > 0 {
-			last = all[len(all)-1]
-		}
+	if all := f.audited("session.log-in"); len(all) > 0 {
+		last = all[len(all)-1]
 	}
 	if last.GetActor() != "user:kim" || last.GetOutcome() != apiv1.AuditEntry_DONE || last.GetSessionId() != s.ID || last.GetStrength() != apiv1.Session_PASSWORD {
 		t.Errorf("the record says %v", last)
 	}
 }
 
-// audited returns the entries of an action.
+// audited returns the entries of an action; empty: all.
 func (f *federation) audited(action string) (entries []*apiv1.AuditEntry) {
 	f.Helper()
 	err := f.DB.View(f.Context(), func(tx *state.Tx) error {
@@ -388,7 +391,7 @@ func (f *federation) audited(action string) (entries []*apiv1.AuditEntry) {
 			if err := proto.Unmarshal(l.Leaf, e); err != nil {
 				return err
 			}
-			if e.GetAction() == action {
+			if action == "" || e.GetAction() == action {
 				entries = append(entries, e)
 			}
 		}

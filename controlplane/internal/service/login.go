@@ -239,6 +239,7 @@ func (s *Service) refused(ctx context.Context, action string, c claim, out *show
 	if err := s.Record(ctx, d); err != nil {
 		return err
 	}
+	callOf(ctx).Asked.noteRecorded()
 	return why
 }
 

@@ -16,7 +16,16 @@ import (
 
 // Asked notes that the decision about an object was asked for while a call was carried out. The gate gives out no answer of a
 // method that needs a permission and forgot to ask.
-type Asked struct{ done atomic.Bool }
+type Asked struct{ done, recorded atomic.Bool }
+
+// Recorded reports whether the refusal of the call is in the record already, written by who refused it.
+func (a *Asked) Recorded() bool { return a != nil && a.recorded.Load() }
+
+func (a *Asked) noteRecorded() {
+	if a != nil {
+		a.recorded.Store(true)
+	}
+}
 
 // Done reports whether it was.
 func (a *Asked) Done() bool { return a != nil && a.done.Load() }
