@@ -2,6 +2,8 @@ package dev
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/pki"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -240,7 +243,20 @@ func (s *Site) letUserIn(ctx context.Context, z Network) error {
 
 // writeCLI writes the configuration with which `naru` works in a network.
 func (s *Site) writeCLI(name string, config map[string]any) (string, error) {
-	b, err := yaml.Marshal(config)
+	b, err := os.ReadFile(s.path("cli", "ca.pem"))
+	if err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return "", fmt.Errorf("%s holds no certificate", s.path("cli", "ca.pem"))
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", err
+	}
+	config["trust_pin"] = pki.Pin(root)
+	b, err = yaml.Marshal(config)
 	if err != nil {
 		return "", err
 	}

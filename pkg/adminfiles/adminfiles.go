@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/naru-project/naru/pkg/pki"
 )
 
 // Files of the folder.
@@ -69,7 +71,7 @@ func WriteRequest(dir string, key crypto.Signer, csr []byte) error {
 // the server, HOST:PORT. The folder is made where it is missing.
 func Write(dir string, key crypto.Signer, chain [][]byte, root *x509.Certificate, server string) error {
 	config, err := yaml.Marshal(map[string]string{
-		"server": "https://" + server, "ca_file": CA, "certificate_file": Certificate, "key_file": Key,
+		"server": "https://" + server, "ca_file": CA, "trust_pin": pki.Pin(root), "certificate_file": Certificate, "key_file": Key,
 	})
 	if err != nil {
 		return err

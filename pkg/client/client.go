@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -51,6 +53,8 @@ type Services struct {
 	Requests       apiv1.RequestServiceClient
 	Delegations    apiv1.DelegationServiceClient
 	Audit          apiv1.AuditServiceClient
+
+	pin string // of the federation's root
 }
 
 // NewServices returns the services behind a connection.
@@ -106,6 +110,11 @@ func New(c *Config, options ...grpc.DialOption) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.TrustPin != "" {
+		if err := pki.CheckPin(c.TrustPin); err != nil {
+			return nil, fmt.Errorf("trust_pin: %w", err)
+		}
+	}
 	options = append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tc)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
@@ -127,7 +136,7 @@ func New(c *Config, options ...grpc.DialOption) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{NewServices(conn), conn}, nil
+	return &Client{NewServices(conn).Trusting(c.TrustPin), conn}, nil
 }
 
 // Close closes the connection.

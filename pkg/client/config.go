@@ -25,6 +25,9 @@ type Config struct {
 	Server string `yaml:"server"`
 	// PEM file of the CA that signs the server's certificate.
 	CAFile string `yaml:"ca_file"`
+	// Pin of the federation's root (sha256: and 64 hexadecimal digits), by which naru login knows that what is typed is sealed to
+	// the control plane, whoever stands between. naru-controlplane pin prints it.
+	TrustPin string `yaml:"trust_pin"`
 	// PEM files of an administrator's certificate and key.
 	CertificateFile string `yaml:"certificate_file"`
 	KeyFile         string `yaml:"key_file"`
@@ -95,8 +98,8 @@ func ReadConfig(path string) (*Config, error) {
 	return c, nil
 }
 
-// LoadConfig reads the file at path and lets NARU_SERVER, NARU_CA_FILE, NARU_TOKEN, NARU_PROJECT and NARU_ZONE override
-// it. Without a file the variables alone may do.
+// LoadConfig reads the file at path and lets NARU_SERVER, NARU_CA_FILE, NARU_TRUST_PIN, NARU_TOKEN, NARU_PROJECT and
+// NARU_ZONE override it. Without a file the variables alone may do.
 func LoadConfig(path string) (*Config, error) {
 	c, err := ReadConfig(path)
 	switch {
@@ -107,6 +110,7 @@ func LoadConfig(path string) (*Config, error) {
 	}
 	for name, field := range map[string]*string{
 		"NARU_SERVER": &c.Server, "NARU_TOKEN": &c.Token, "NARU_PROJECT": &c.Project, "NARU_ZONE": &c.Zone, "NARU_CA_FILE": &c.CAFile,
+		"NARU_TRUST_PIN": &c.TrustPin,
 	} {
 		if v := os.Getenv(name); v != "" {
 			*field = v
@@ -125,7 +129,7 @@ func noServer(path string, missing error) error {
 		what = "there is no configuration at " + path
 	}
 	return fmt.Errorf(`%s
-  An administrator gives you one: server (https://HOST:PORT), ca_file and token. An administrator's own is the config.yaml
+  An administrator gives you one: server (https://HOST:PORT), ca_file and trust_pin or token. An administrator's own is the config.yaml
   that naru-controlplane init wrote. Put it there, or say where it is: --config FILE or NARU_CONFIG.
   Without a file: NARU_SERVER, NARU_CA_FILE and NARU_TOKEN`, what)
 }

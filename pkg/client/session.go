@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -68,13 +69,18 @@ func (s *Services) LogIn(ctx context.Context, user string, typed *apiv1.Secrets,
 	return out, m, nil
 }
 
-// Seal seals what a person typed to the control plane's newest key.
+// Seal seals what a person typed to the control plane's newest key. Errors: ErrNotVouched.
 func (s *Services) Seal(ctx context.Context, f sealed.For, typed *apiv1.Secrets) (*apiv1.Sealed, error) {
 	o, err := s.Sessions.GetLoginOptions(ctx, &apiv1.GetLoginOptionsRequest{})
 	if err != nil {
 		return nil, err
 	}
-	return sealed.Secrets(o.GetSealingKey(), o.GetSealingKeyId(), f, typed)
+	key, err := s.vouched(o, time.Now())
+	if err != nil {
+		return nil, problem.Newf(problem.CertificateInvalid,
+			"An administrator tells you trust_pin: naru-controlplane pin. Where it is right, somebody between here and the control plane is lying: tell them.", "%w", err)
+	}
+	return sealed.Secrets(key.Public, key.ID, f, typed)
 }
 
 // stateDir is where what the user's machine keeps lies: naru/ of XDG_STATE_HOME, or of ~/.local/state.

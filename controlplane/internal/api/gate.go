@@ -182,8 +182,11 @@ func (g *gate) recordRead(ctx context.Context, v *visit, req proto.Message) erro
 	return g.audit.RecordRead(ctx, v.method, req)
 }
 
-// recordRefusal writes that the caller was not let in, or not to what it asked for. The refusal stands, written or not.
+// recordRefusal writes that the caller was not let in, or not to what it asked for, where whoever refused it has not done so. The refusal stands, written or not.
 func (g *gate) recordRefusal(v *visit, p *problem.Error) {
+	if v.call.Asked.Recorded() {
+		return
+	}
 	switch p.Code() {
 	case problem.Unauthenticated, problem.Forbidden, problem.TokenInvalid, problem.TokenUsed, problem.TokenExpired, problem.CertificateInvalid,
 		problem.Revoked:

@@ -3,7 +3,10 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/tls"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -13,10 +16,12 @@ import (
 	"github.com/pquerna/otp/totp"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -30,6 +35,8 @@ type edge struct {
 	zone   string
 	token  string
 	passes func(body []byte)
+	// lies, where set, changes what the control plane answers; its first argument is the method.
+	lies func(method string, answer any)
 }
 
 func (e edge) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
@@ -40,7 +47,13 @@ func (e edge) Invoke(ctx context.Context, method string, args, reply any, _ ...g
 	e.passes(body)
 	return e.f.server.Dispatcher().Dispatch(ctx, api.LinkCall{ZoneID: e.zone, Method: method, Body: body, Token: e.token}, func(body []byte) error {
 		e.passes(body)
-		return proto.Unmarshal(body, reply.(proto.Message))
+		if err := proto.Unmarshal(body, reply.(proto.Message)); err != nil {
+			return err
+		}
+		if e.lies != nil {
+			e.lies(method, reply)
+		}
+		return nil
 	})
 }
 
@@ -50,7 +63,7 @@ func (f *federation) at(zone string, s *client.Session) *client.Services {
 	if s != nil {
 		e.token = s.Token()
 	}
-	return client.NewServices(e)
+	return client.NewServices(e).Trusting(f.Pin())
 }
 
 // ownPassword is what every person in these tests chooses.
@@ -246,7 +259,7 @@ func TestNoBrokerReadsOrReusesASecret(t *testing.T) {
 		if s != nil {
 			e.token = s.Token()
 		}
-		return client.NewServices(e)
+		return client.NewServices(e).Trusting(f.Pin())
 	}
 	device := bytes.Repeat([]byte("device!!"), 4)
 	s, _, err := through(nil).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword, Device: device}, "test")
@@ -313,7 +326,7 @@ func TestACopyOfALoginIsWorthNothingOnceTheSessionHasEnded(t *testing.T) {
 	f := newFederation(t, 1)
 	f.person("kim")
 	var seen [][]byte
-	c := client.NewServices(edge{f: f, passes: func(b []byte) { seen = append(seen, b) }})
+	c := client.NewServices(edge{f: f, passes: func(b []byte) { seen = append(seen, b) }}).Trusting(f.Pin())
 	s, _, err := c.LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword}, "test")
 	if err != nil {
 		t.Fatal(err)
@@ -328,6 +341,63 @@ func TestACopyOfALoginIsWorthNothingOnceTheSessionHasEnded(t *testing.T) {
 	if _, err := f.at("", nil).Sessions.LogIn(t.Context(), ask); !problem.Is(err, problem.Unauthenticated) {
 		t.Errorf("a copy of a login: %v", err)
 	}
+}
+
+// TestALyingEdgeLearnsNoPassword has an edge, which ends its users' TLS, give out a key of its own in every way that it can think of.
+// Nothing is sealed to it, and no login leaves the client.
+func TestALyingEdgeLearnsNoPassword(t *testing.T) {
+	f := newFederation(t, 1)
+	f.person("kim")
+	internet := f.zoneID("internet")
+	_, own, err := sealed.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vouch := func(o *apiv1.GetLoginOptionsResponse, by tls.Certificate) {
+		o.SealingKey, o.SealingChain = own, by.Certificate
+		key := sealed.Key{ID: o.GetSealingKeyId(), Public: own, Until: o.GetSealingKeyUntil().AsTime()}
+		o.SealingSignature, err = key.Vouch(by.PrivateKey.(crypto.Signer))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := pki.IssueOptions{Now: time.Now()}
+	agentID, err := pki.AgentID("naru.test", internet, "agent-1")
+	agent := certificate(t, authority(t, pki.AuthorityLinks, f.Root()), agentID, err, now)
+	serverID, err := pki.ServerID("naru.test", "server-1")
+	stranger := certificate(t, authority(t, pki.AuthorityServers, authority(t, pki.AuthorityRoot, nil)), serverID, err, now)
+	for about, lie := range map[string]func(o *apiv1.GetLoginOptionsResponse){
+		"a key of its own": func(o *apiv1.GetLoginOptionsResponse) { o.SealingKey = own },
+		"one that nobody vouches for": func(o *apiv1.GetLoginOptionsResponse) {
+			o.SealingKey, o.SealingChain, o.SealingSignature = own, nil, nil
+		},
+		"one that its own certificate vouches for":   func(o *apiv1.GetLoginOptionsResponse) { vouch(o, agent) },
+		"one that another federation's server signs": func(o *apiv1.GetLoginOptionsResponse) { vouch(o, stranger) },
+		"one of its own, under a server's chain": func(o *apiv1.GetLoginOptionsResponse) {
+			chain := o.GetSealingChain()
+			vouch(o, agent)
+			o.SealingChain = chain
+		},
+		"an old one, made to last": func(o *apiv1.GetLoginOptionsResponse) {
+			o.SealingKeyUntil = timestamppb.New(time.Now().Add(1000 * time.Hour))
+		},
+		"the right one, under another id": func(o *apiv1.GetLoginOptionsResponse) { o.SealingKeyId = "other" },
+	} {
+		var sent int
+		e := edge{f: f, zone: internet, passes: func([]byte) { sent++ }, lies: func(method string, answer any) {
+			if o, ok := answer.(*apiv1.GetLoginOptionsResponse); ok {
+				lie(o)
+			}
+		}}
+		_, _, err := client.NewServices(e).Trusting(f.Pin()).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword}, "")
+		if !errors.Is(err, client.ErrNotVouched) || sent != 2 {
+			t.Errorf("%s: %d messages passed, and %v", about, sent, err)
+		}
+	}
+	if _, _, err := f.at(internet, nil).Trusting("").LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword}, ""); !errors.Is(err, client.ErrNotVouched) || !strings.Contains(err.Error(), "trust_pin") {
+		t.Errorf("without the pin of a root: %v", err)
+	}
+	f.logIn(internet, "kim", ownPassword)
 }
 
 func secretOf(t *testing.T, uri string) string {
@@ -354,8 +424,13 @@ func TestOfAWrongNameAndAWrongPasswordTheAnswerIsTheSame(t *testing.T) {
 	if said[0] != said[1] {
 		t.Errorf("%q and %q", said[0], said[1])
 	}
-	entries := f.audited("session.log-in")
-	if len(entries) != 2 || entries[0].GetActor() != "user:kim" || entries[0].GetOutcome() != apiv1.AuditEntry_REFUSED || entries[1].GetActor() == "user:typed-password-here" {
+	var entries []*apiv1.AuditEntry // one for each try, whoever wrote it
+	for _, e := range f.audited("") {
+		if e.GetOutcome() == apiv1.AuditEntry_REFUSED {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) != 2 || entries[0].GetAction() != "session.log-in" || entries[1].GetAction() != "session.log-in" || entries[0].GetActor() != "user:kim" || entries[0].GetOutcome() != apiv1.AuditEntry_REFUSED || entries[1].GetActor() == "user:typed-password-here" {
 		t.Errorf("the record says %v", entries)
 	}
 	if text := fmt.Sprint(entries); strings.Contains(text, "typed-password") || strings.Contains(text, "wrong wrong") {
@@ -368,17 +443,15 @@ func TestEveryLoginIsInTheRecord(t *testing.T) {
 	f.person("kim")
 	s := f.logIn(f.zoneID("internet"), "kim", ownPassword)
 	var last *apiv1.AuditEntry
-	for _, action := range []string{"session.begin", "session.log-in"} {
-		if all := f.audited(action); len(all) > 0 {
-			last = all[len(all)-1]
-		}
+	if all := f.audited("session.log-in"); len(all) > 0 {
+		last = all[len(all)-1]
 	}
 	if last.GetActor() != "user:kim" || last.GetOutcome() != apiv1.AuditEntry_DONE || last.GetSessionId() != s.ID || last.GetStrength() != apiv1.Session_PASSWORD {
 		t.Errorf("the record says %v", last)
 	}
 }
 
-// audited returns the entries of an action.
+// audited returns the entries of an action; empty: all.
 func (f *federation) audited(action string) (entries []*apiv1.AuditEntry) {
 	f.Helper()
 	err := f.DB.View(f.Context(), func(tx *state.Tx) error {
@@ -388,7 +461,7 @@ func (f *federation) audited(action string) (entries []*apiv1.AuditEntry) {
 			if err := proto.Unmarshal(l.Leaf, e); err != nil {
 				return err
 			}
-			if e.GetAction() == action {
+			if action == "" || e.GetAction() == action {
 				entries = append(entries, e)
 			}
 		}

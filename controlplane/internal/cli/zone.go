@@ -74,7 +74,7 @@ func (a *app) zoneNoun() noun[*apiv1.Zone] {
 
 func (a *app) zone() *cobra.Command {
 	n := a.zoneNoun()
-	return command(a, n, append(a.judgements(n), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())...)
+	return command(a, n, append(a.judgements(n), a.zonePolicy(n), a.zoneToken(), a.joinRequests(), a.acceptAgent(), a.revokeZone())...)
 }
 
 func agentNames(z *apiv1.Zone) string {

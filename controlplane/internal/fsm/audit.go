@@ -294,10 +294,22 @@ func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) {
 	}
 }
 
+// called are the actions of commands about people whose names say less than the methods by which they are asked for: an action has
+// the name of the permission, whether it was done or refused.
+var called = map[string]string{
+	"begin_session": "session.log-in", "step_up_session": "session.step-up", "revoke_sessions": "session.revoke",
+	"reset_password": "user.reset-password", "change_password": "user.change-password",
+	"enroll_authenticator": "user.enroll-authenticator", "confirm_authenticator": "user.confirm-authenticator", "remove_authenticator": "user.remove-authenticator",
+	"add_group_member": "group.add-member", "remove_group_member": "group.remove-member",
+}
+
 // actionOf is noun.verb of a command: vm.create of create_vm; what the body calls itself goes before.
 func actionOf(member string, body protoreflect.Message) string {
 	if kind := textOf(body, "kind"); kind != "" {
 		return kind
+	}
+	if action, ok := called[member]; ok {
+		return action
 	}
 	switch member {
 	case "bootstrap":

@@ -58,7 +58,7 @@ func (c *command) updateZone(in *commandv1.UpdateZone) (*commandv1.Result, error
 	}
 	next := proto.CloneOf(was)
 	next.Kind, next.Grade, next.Description, next.Broker = m.GetKind(), m.GetGrade(), m.GetDescription(), m.GetBroker()
-	next.AdminState, next.AdminReason = m.GetAdminState(), m.GetAdminReason()
+	next.AdminState, next.AdminReason, next.Policy = m.GetAdminState(), m.GetAdminReason(), m.GetPolicy()
 	if err := c.maintain(was, next); err != nil {
 		return nil, err
 	}

@@ -49,17 +49,20 @@ func (k *Keeper) sealingKeys(ctx context.Context) ([]*commandv1.SealingKey, erro
 	return ring.GetSealingKeys(), nil
 }
 
-// SealingKey returns the public key to which people's secrets are sealed now, and its id.
-func (k *Keeper) SealingKey(ctx context.Context) (id string, public []byte, err error) {
+// SealingKey returns the public key to which people's secrets are sealed now, with this server's chain and its signature of the key:
+// so whoever seals need believe nobody on the way.
+func (k *Keeper) SealingKey(ctx context.Context) (key *sealed.Key, chain [][]byte, signature []byte, err error) {
 	keys, err := k.sealingKeys(ctx)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, nil, err
 	}
 	if len(keys) == 0 {
-		return "", nil, problem.New(problem.Unavailable, "there is no key to seal to yet; the leader makes one", "Try again in a minute.")
+		return nil, nil, nil, problem.New(problem.Unavailable, "there is no key to seal to yet; the leader makes one", "Try again in a minute.")
 	}
 	newest := keys[len(keys)-1]
-	return newest.GetId(), newest.GetPublicKey(), nil
+	key = &sealed.Key{ID: newest.GetId(), Public: newest.GetPublicKey(), Until: newest.GetCreatedAt().AsTime().Add(2 * sealingTime).Truncate(time.Second)}
+	signature, err = key.Vouch(k.holder.Key())
+	return key, k.holder.Chain(), signature, err
 }
 
 // OpenSecrets opens what a person typed. Errors: problem CONFLICT where the key is no longer good, INVALID where it was sealed

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -13,11 +14,15 @@ import (
 func TestSecretsOpenForTwoDaysAtMost(t *testing.T) {
 	s := newSite(t)
 	is := sealed.For{Method: "/m", User: "kim", SecretHash: make([]byte, 32)}
-	id, public, err := s.keeper.SealingKey(t.Context())
+	first, chain, signature, err := s.keeper.SealingKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	typed, err := sealed.Secrets(public, id, is, &apiv1.Secrets{Password: "correct horse battery"})
+	server, err := pki.Verify(chain, s.keeper.Root(), s.now, pki.RoleServer)
+	if err != nil || !first.VouchedBy(server.Key, signature) || first.Until.Sub(s.now) > 2*day {
+		t.Errorf("a server of the federation vouches for it until %v: %v, %v", first.Until, server, err)
+	}
+	typed, err := sealed.Secrets(first.Public, first.ID, is, &apiv1.Secrets{Password: "correct horse battery"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +36,7 @@ func TestSecretsOpenForTwoDaysAtMost(t *testing.T) {
 		}
 		s.now = s.now.Add(day + time.Minute)
 		s.lead()
-		if next, _, err := s.keeper.SealingKey(t.Context()); err != nil || next == id {
+		if next, _, _, err := s.keeper.SealingKey(t.Context()); err != nil || next.ID == first.ID {
 			t.Errorf("after %d days it is still sealed to the first key (%v)", n+1, err)
 		}
 	}

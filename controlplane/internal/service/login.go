@@ -29,8 +29,8 @@ const (
 
 // Secrets opens what people sealed to the control plane, and seals what the replicated state keeps of them.
 type Secrets interface {
-	// SealingKey returns the public key to which people seal now, and its id.
-	SealingKey(ctx context.Context) (id string, public []byte, err error)
+	// SealingKey returns the public key to which people seal now, with the chain of this server and its signature of the key.
+	SealingKey(ctx context.Context) (key *sealed.Key, chain [][]byte, signature []byte, err error)
 	// OpenSecrets opens what a person typed. Errors: problem CONFLICT where the key is no longer good, INVALID where it was
 	// sealed for something else.
 	OpenSecrets(context.Context, sealed.For, *apiv1.Sealed) (*apiv1.Secrets, error)
@@ -40,12 +40,14 @@ type Secrets interface {
 }
 
 func (s sessionService) GetLoginOptions(ctx context.Context, _ *apiv1.GetLoginOptionsRequest) (*apiv1.GetLoginOptionsResponse, error) {
-	id, public, err := s.Secrets.SealingKey(ctx)
+	key, chain, signature, err := s.Secrets.SealingKey(ctx)
 	if err != nil {
 		return nil, err
 	}
 	zone, err := s.zoneOfCall(ctx)
-	return &apiv1.GetLoginOptionsResponse{SealingKey: public, SealingKeyId: id, Zone: zone.GetName()}, err
+	return &apiv1.GetLoginOptionsResponse{
+		SealingKey: key.Public, SealingKeyId: key.ID, SealingKeyUntil: timestamppb.New(key.Until), SealingChain: chain, SealingSignature: signature, Zone: zone.GetName(),
+	}, err
 }
 
 // zoneOfCall is the zone at whose edge the call was made; none in the control network.
@@ -239,6 +241,7 @@ func (s *Service) refused(ctx context.Context, action string, c claim, out *show
 	if err := s.Record(ctx, d); err != nil {
 		return err
 	}
+	callOf(ctx).Asked.noteRecorded()
 	return why
 }
 

@@ -73,6 +73,10 @@ func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*com
 	if err != nil {
 		return nil, err
 	}
+	if r.GetProblem() != nil {
+		call := callOf(ctx)
+		call.Asked.noteRecorded() // the state machine writes what it refuses
+	}
 	return r, problem.FromProto(r.GetProblem())
 }
 

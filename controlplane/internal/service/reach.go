@@ -20,9 +20,19 @@ import (
 // Asked notes that the decision about an object was asked for while a call was carried out. The gate gives out no answer of a
 // method that needs a permission and forgot to ask.
 type Asked struct {
-	done  atomic.Bool
+	done, recorded atomic.Bool
+
 	mu    sync.Mutex
 	zones map[string]bool // by name or id
+}
+
+// Recorded reports whether the refusal of the call is in the record already, written by who refused it.
+func (a *Asked) Recorded() bool { return a != nil && a.recorded.Load() }
+
+func (a *Asked) noteRecorded() {
+	if a != nil {
+		a.recorded.Store(true)
+	}
 }
 
 // Done reports whether it was.

@@ -22,6 +22,7 @@ type book struct {
 	picture  *placement.Picture
 	pool     *pool
 	noun     *apiv1.Cluster
+	zone     *apiv1.Zone // nil while the control plane has not said what it is
 	desired  map[string]*apiv1.VM
 	observed map[string]seen[*apiv1.VM]
 	hosts    map[string]*host
@@ -75,7 +76,7 @@ func newBook(cluster string, p *pool) *book {
 
 func (b *book) reset() {
 	b.picture = placement.New()
-	b.noun = nil
+	b.noun, b.zone = nil, nil
 	b.desired, b.observed = map[string]*apiv1.VM{}, map[string]seen[*apiv1.VM]{}
 	b.hosts, b.leases = map[string]*host{}, map[string]seen[*zonev1.AddressLease]{}
 	b.unclaimed, b.waiting, b.gone = map[string]bool{}, map[string]bool{}, map[string]*apiv1.Generation{}
@@ -201,6 +202,8 @@ func (b *book) begin(news etcdstore.Batch) {
 
 func (b *book) applyDesired(c etcdstore.Change, vms, hosts map[string]bool) {
 	switch c.Kind {
+	case "zone":
+		b.zone, _ = c.Message.(*apiv1.Zone)
 	case "cluster":
 		if c.ID == b.cluster {
 			b.noun, _ = c.Message.(*apiv1.Cluster)

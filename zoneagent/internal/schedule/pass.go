@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -119,6 +120,11 @@ func (t *Term) plan() *plan {
 			p.refused = append(p.refused, refused{vm, hostUnasked(vm, unasked)})
 		case vm.GetDesiredState() == apiv1.VM_DELETED:
 			p.ended = append(p.ended, vm)
+		case t.book.zone == nil && !grade.MayStand(vm.GetGrade(), apiv1.Zone_OPEN):
+			t.stall() // until it is known what may stand here
+			continue
+		case t.book.zone != nil && !grade.MayStand(vm.GetGrade(), t.book.zone.GetGrade()):
+			p.refused = append(p.refused, refused{vm, aboveZone(vm, t.book.zone)})
 		case pressed, t.book.asks[vm.GetReservation()] && p.holds[vm.GetReservation()] == nil:
 			t.stall()
 			continue
@@ -136,6 +142,13 @@ func (t *Term) plan() *plan {
 		t.log.Warn("the zone's store is nearly full: nothing new is placed until there is room", "waiting", len(t.book.waiting))
 	}
 	return p
+}
+
+// aboveZone refuses what the control plane should not have sent: a VM of a higher grade than may stand in the zone. It does not rest
+// on the control plane alone what is begun here.
+func aboveZone(vm *apiv1.VM, zone *apiv1.Zone) *apiv1.Problem {
+	return problem.Newf(problem.GradeForbids, "Ask for it in a zone that is "+grade.Word(vm.GetGrade())+" or higher, and look why the control plane sent it here.",
+		"VM %s is %s, and zone %s, which is %s, does not begin it", vm.GetName(), grade.Word(vm.GetGrade()), zone.GetName(), grade.Word(zone.GetGrade())).Problem
 }
 
 // place gives a VM a host, or refuses it; false: neither, it waits.

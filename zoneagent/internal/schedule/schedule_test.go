@@ -131,6 +131,42 @@ func TestAVMThatFitsNowhereIsRefusedHostByHost(t *testing.T) {
 	})
 }
 
+// TestAVMAboveItsZonesGradeIsNotBegunWhoeverSentIt: the control plane places none there; an agent does not rely on that.
+func TestAVMAboveItsZonesGradeIsNotBegunWhoeverSentIt(t *testing.T) {
+	within(t, func(s *site) {
+		s.cluster("kvm", 1)
+		graded := func(g apiv1.Zone_Grade) func(*apiv1.VM) { return func(vm *apiv1.VM) { vm.Grade = g } }
+		s.own("kvm")
+		s.zone.Want(s.vm("kvm", "early", graded(apiv1.Zone_SENSITIVE)))
+		s.settle()
+		if vm := s.zone.VM("early"); vm.GetHostId() != "" || vm.GetError() != nil {
+			t.Errorf("before it is known what the zone is: %v", vm)
+		}
+		s.zone.Want(&apiv1.Zone{Id: "zone", Name: "business", Grade: apiv1.Zone_SENSITIVE})
+		s.zone.Want(s.vm("kvm", "open"))
+		s.zone.Want(s.vm("kvm", "same", graded(apiv1.Zone_SENSITIVE)))
+		s.zone.Want(s.vm("kvm", "above", graded(apiv1.Zone_CLASSIFIED)))
+		s.settle()
+		for _, id := range []string{"early", "open", "same"} {
+			if vm := s.zone.VM(id); vm.GetHostId() == "" {
+				t.Errorf("%s was not placed: %v", id, vm)
+			}
+		}
+		vm := s.zone.VM("above")
+		if vm.GetState() != apiv1.VM_ERROR || vm.GetHostId() != "" || vm.GetError().GetCode() != string(problem.GradeForbids) ||
+			!strings.Contains(vm.GetError().GetDetail(), "VM above is classified, and zone business, which is sensitive") {
+			t.Errorf("observed %v", vm)
+		}
+		if m, _ := s.zone.Get(etcdstore.Work, "", "above"); m != nil {
+			t.Errorf("there is work for it: %v", m)
+		}
+		reports := s.zone.Reports("op-above")
+		if len(reports) != 1 || !reports[0].GetDone() || !proto.Equal(reports[0].GetError(), vm.GetError()) {
+			t.Errorf("its operation is told %v", reports)
+		}
+	})
+}
+
 func TestAVMWaitsAWhileForHostsThatHaveNotReportedYet(t *testing.T) {
 	within(t, func(s *site) {
 		s.cluster("kvm", 0)

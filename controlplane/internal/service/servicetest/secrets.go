@@ -2,7 +2,13 @@ package servicetest
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"time"
 
+	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -10,18 +16,51 @@ import (
 )
 
 // secrets stands for the keeper of the federation's keys. What it keeps for the state it keeps as it is.
-type secrets struct{ private, public []byte }
-
-func newSecrets() (secrets, error) {
-	private, public, err := sealed.NewKey()
-	return secrets{private, public}, err
+type secrets struct {
+	private, public []byte
+	root            *pki.Authority
+	server          crypto.Signer
+	chain           [][]byte
 }
+
+func newSecrets() (s secrets, err error) {
+	if s.private, s.public, err = sealed.NewKey(); err != nil {
+		return s, err
+	}
+	began := time.Now().Add(-time.Hour)
+	if s.root, err = pki.NewAuthority(pki.AuthorityRoot, "naru.test", nil, began); err != nil {
+		return s, err
+	}
+	servers, err := pki.NewAuthority(pki.AuthorityServers, "naru.test", s.root, began)
+	if err != nil {
+		return s, err
+	}
+	if s.server, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return s, err
+	}
+	id, err := pki.ServerID("naru.test", "server-1")
+	if err != nil {
+		return s, err
+	}
+	s.chain, err = servers.Issue(s.server.Public(), id, pki.IssueOptions{Now: time.Now()})
+	return s, err
+}
+
+// Root is the authority of the federation whose servers vouch for the key to seal to.
+func (w *World) Root() *pki.Authority { return w.Service.Secrets.(secrets).root }
+
+// Pin is that of its certificate.
+func (w *World) Pin() string { return pki.Pin(w.Root().Certificate) }
 
 func (s secrets) keyring() *commandv1.Keyring {
 	return &commandv1.Keyring{SealingKeys: []*commandv1.SealingKey{{Id: "key-1", PublicKey: s.public, SealedKey: []byte("sealed")}}}
 }
 
-func (s secrets) SealingKey(context.Context) (string, []byte, error) { return "key-1", s.public, nil }
+func (s secrets) SealingKey(context.Context) (*sealed.Key, [][]byte, []byte, error) {
+	key := &sealed.Key{ID: "key-1", Public: s.public, Until: time.Now().Add(time.Hour).Truncate(time.Second)}
+	signature, err := key.Vouch(s.server)
+	return key, s.chain, signature, err
+}
 
 func (s secrets) OpenSecrets(_ context.Context, f sealed.For, in *apiv1.Sealed) (*apiv1.Secrets, error) {
 	if in.GetKeyId() != "key-1" {

@@ -492,9 +492,15 @@ type GetLoginOptionsResponse struct {
 	SealingKey   []byte `protobuf:"bytes,1,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
 	SealingKeyId string `protobuf:"bytes,2,opt,name=sealing_key_id,json=sealingKeyId,proto3" json:"sealing_key_id,omitempty"`
 	// The zone that the answer came through, by name; empty: the control network.
-	Zone          string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Until when people seal to it.
+	SealingKeyUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sealing_key_until,json=sealingKeyUntil,proto3" json:"sealing_key_until,omitempty"`
+	// That the key is the control plane's: the certificates of one of its servers (DER, leaf first, root last), and its
+	// signature of key, id and time. Who seals to a key without having verified them seals to whoever answered.
+	SealingChain     [][]byte `protobuf:"bytes,5,rep,name=sealing_chain,json=sealingChain,proto3" json:"sealing_chain,omitempty"`
+	SealingSignature []byte   `protobuf:"bytes,6,opt,name=sealing_signature,json=sealingSignature,proto3" json:"sealing_signature,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetLoginOptionsResponse) Reset() {
@@ -546,6 +552,27 @@ func (x *GetLoginOptionsResponse) GetZone() string {
 		return x.Zone
 	}
 	return ""
+}
+
+func (x *GetLoginOptionsResponse) GetSealingKeyUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SealingKeyUntil
+	}
+	return nil
+}
+
+func (x *GetLoginOptionsResponse) GetSealingChain() [][]byte {
+	if x != nil {
+		return x.SealingChain
+	}
+	return nil
+}
+
+func (x *GetLoginOptionsResponse) GetSealingSignature() []byte {
+	if x != nil {
+		return x.SealingSignature
+	}
+	return nil
 }
 
 type LogInRequest struct {
@@ -965,12 +992,15 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\asession\"M\n" +
 	"\x15DeleteSessionResponse\x124\n" +
 	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x18\n" +
-	"\x16GetLoginOptionsRequest\"t\n" +
+	"\x16GetLoginOptionsRequest\"\x8e\x02\n" +
 	"\x17GetLoginOptionsResponse\x12\x1f\n" +
 	"\vsealing_key\x18\x01 \x01(\fR\n" +
 	"sealingKey\x12$\n" +
 	"\x0esealing_key_id\x18\x02 \x01(\tR\fsealingKeyId\x12\x12\n" +
-	"\x04zone\x18\x03 \x01(\tR\x04zone\"\xb0\x01\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12F\n" +
+	"\x11sealing_key_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0fsealingKeyUntil\x12#\n" +
+	"\rsealing_chain\x18\x05 \x03(\fR\fsealingChain\x12+\n" +
+	"\x11sealing_signature\x18\x06 \x01(\fR\x10sealingSignature\"\xb0\x01\n" +
 	"\fLogInRequest\x12\x1d\n" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04user\x125\n" +
 	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\x12(\n" +
@@ -1041,29 +1071,30 @@ var file_naru_api_v1_session_proto_depIdxs = []int32{
 	16, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
 	1,  // 4: naru.api.v1.ListSessionsResponse.sessions:type_name -> naru.api.v1.Session
 	17, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
-	18, // 6: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
-	1,  // 7: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
-	18, // 8: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
-	1,  // 9: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
-	2,  // 10: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
-	4,  // 11: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
-	6,  // 12: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
-	8,  // 13: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
-	10, // 14: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
-	12, // 15: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
-	14, // 16: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
-	3,  // 17: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
-	5,  // 18: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
-	7,  // 19: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
-	9,  // 20: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
-	11, // 21: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
-	13, // 22: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
-	15, // 23: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 6: naru.api.v1.GetLoginOptionsResponse.sealing_key_until:type_name -> google.protobuf.Timestamp
+	18, // 7: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
+	1,  // 8: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
+	18, // 9: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
+	1,  // 10: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
+	2,  // 11: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
+	4,  // 12: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
+	6,  // 13: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
+	8,  // 14: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
+	10, // 15: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
+	12, // 16: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
+	14, // 17: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
+	3,  // 18: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
+	5,  // 19: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
+	7,  // 20: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
+	9,  // 21: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
+	11, // 22: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
+	13, // 23: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
+	15, // 24: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_session_proto_init() }
