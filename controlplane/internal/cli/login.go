@@ -61,7 +61,7 @@ func (a *app) logIn(ctx context.Context, c *client.Client, user string) error {
 	}
 	with := fmt.Sprintf("naru %s on %s", version.Version, runtime.GOOS)
 	s, m, err := c.LogIn(ctx, user, typed, with)
-	if problem.Is(err, problem.CodeNeeded) {
+	if problem.Is(problem.FromStatus(err), problem.CodeNeeded) {
 		if typed.Code, err = a.prompt(ctx, "Code: "); err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func (a *app) changePassword(ctx context.Context, s *client.Session, old string)
 			_, err := c.Users.ChangePassword(ctx, &apiv1.ChangePasswordRequest{Secrets: secrets})
 			return err
 		})
-		if !problem.Is(err, problem.Invalid) {
+		if !problem.Is(problem.FromStatus(err), problem.Invalid) {
 			return err
 		}
 		a.explain(err)
@@ -143,7 +143,7 @@ func (a *app) logout() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.asUser(cmd, func(ctx context.Context, c *client.Client, s *client.Session) error {
 				_, err := c.Sessions.LogOut(ctx, &apiv1.LogOutRequest{})
-				if problem.Is(err, problem.TokenInvalid) || problem.Is(err, problem.TokenExpired) {
+				if problem.Is(problem.FromStatus(err), problem.TokenInvalid) || problem.Is(problem.FromStatus(err), problem.TokenExpired) {
 					err = nil // it has ended already
 				}
 				return errors.Join(err, client.ForgetSession(s.Server))
@@ -181,7 +181,7 @@ func (a *app) showAgain(ctx context.Context, c *client.Client, s *client.Session
 		}
 		return do(secrets)
 	}
-	if err = once(); !problem.Is(err, problem.CodeNeeded) {
+	if err = once(); !problem.Is(problem.FromStatus(err), problem.CodeNeeded) {
 		return err
 	}
 	if typed.Code, err = a.prompt(ctx, "Code: "); err != nil {

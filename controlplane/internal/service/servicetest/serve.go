@@ -19,12 +19,15 @@ import (
 
 // Serve serves the world's API over TLS on loopback until the test ends, and returns its URL and the PEM of the CA that
 // signed its certificate. A bearer token is believed as it is: `admin`, or what TokenOf returns.
-func (w *World) Serve() (url string, ca []byte) {
+func (w *World) Serve() (url string, ca []byte) { return w.ServeWith(everybody{}) }
+
+// ServeWith is Serve with somebody else who says who calls.
+func (w *World) ServeWith(who api.Authenticator) (url string, ca []byte) {
 	w.Helper()
 	own, ca := w.certificate()
 	server, err := api.New(api.Config{
 		Certificate: func() (*tls.Certificate, error) { return own, nil },
-		Register:    w.Service.Register, Who: everybody{}, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
+		Register:    w.Service.Register, Who: who, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		w.Fatal(err)
