@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -46,11 +48,15 @@ func waitsFor(m *apiv1.Request) string {
 }
 
 func (a *app) requestNoun() noun[*apiv1.Request] {
+	var mine bool
 	return noun[*apiv1.Request]{
 		name: "request", plural: "requests", short: "Requests: what was asked for, who decides, and what came of it", in: []string{"project"}, filter: "approval=in_review",
 		history: true, columns: requestColumns,
+		narrow: func(f *pflag.FlagSet) {
+			f.BoolVar(&mine, "mine", false, "only what you asked for, or what was asked for you")
+		},
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.Request, string, error) {
-			r, err := c.Requests.ListRequests(ctx, &apiv1.ListRequestsRequest{Project: q.project, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			r, err := c.Requests.ListRequests(ctx, &apiv1.ListRequestsRequest{Mine: mine, Project: q.project, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetRequests(), r.GetNextPageToken(), err
 		},
 		get: func(ctx context.Context, c *client.Client, name string, _ scope) (*apiv1.Request, error) {
@@ -89,7 +95,7 @@ func (a *app) request() *cobra.Command {
 		return cmd
 	}
 	var reason string
-	return command(a, a.requestNoun(), a.createRequest(), a.comment(),
+	return command(a, a.requestNoun(), a.createRequest(), a.comment(), a.attach(),
 		one("submit", "Submit a draft, or what was returned", nil, func(ctx context.Context, c *client.Client, name string) (*apiv1.Request, error) {
 			r, err := c.Requests.SubmitRequest(ctx, &apiv1.SubmitRequestRequest{Request: name})
 			return r.GetRequest(), err
@@ -128,6 +134,31 @@ func (a *app) comment() *cobra.Command {
 	return cmd
 }
 
+func (a *app) attach() *cobra.Command {
+	var file, text, mediaType string
+	cmd := &cobra.Command{
+		Use: "attach REQUEST --file FILE", Short: "Add a file to a request that is being written", Args: oneArgument,
+		Long: "Add a file of at most 256 KiB. Whoever adds one has helped write the request, and does not decide on it.",
+	}
+	f := cmd.Flags()
+	f.StringVarP(&file, "file", "f", "", "the `file`")
+	f.StringVar(&text, "text", "", "what it is")
+	f.StringVar(&mediaType, "media-type", "", "application/pdf, say")
+	cmd.MarkFlagRequired("file")
+	a.completeArguments(cmd, "request", 1, &scope{})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return usagef("--file %s: %v", file, err)
+			}
+			_, err = c.Requests.AttachToRequest(ctx, &apiv1.AttachToRequestRequest{Request: args[0], File: filepath.Base(file), MediaType: mediaType, Text: text, Content: content})
+			return err
+		})
+	}
+	return cmd
+}
+
 // draftFlags are what `request create` takes.
 type draftFlags struct {
 	file, title, reason, onBehalfOf, offering, flavor, cluster, name, start, power, snapshot, restore, roleCluster, changeType string
@@ -141,6 +172,8 @@ func (a *app) createRequest() *cobra.Command {
 	var d draftFlags
 	cmd := &cobra.Command{
 		Use: "create", Short: "Ask for something; --draft keeps it without submitting", Args: noArguments,
+		Long: `Ask for something. In a terminal, what a request for VMs lacks is asked for: offering, zone, flavor, the offering's form, name,
+quantity and reason. Then it shows what that costs and who decides, and asks whether to submit it.`,
 		Example: `  naru request create --offering web-server --zone business --quantity 2 --name 'web-##' --field host_name=shop --reason 'the old ones are full'
   naru request create --power stop --vm web-1 --reason maintenance
   naru request create --resize --vm web-1 --flavor large --may-stop --reason 'it is slow'
@@ -160,7 +193,7 @@ func (a *app) createRequest() *cobra.Command {
 	f.StringVar(&d.flavor, "flavor", "", "one of the offering's; with --resize, the new one")
 	f.StringVar(&d.cluster, "cluster", "", "in this cluster; without it the control plane chooses")
 	f.StringVar(&d.name, "name", "", "name of the VM; a run of # stands for its number: web-##")
-	f.Uint32Var(&d.quantity, "quantity", 1, "how many")
+	f.Uint32Var(&d.quantity, "quantity", 0, "how many; 0: one")
 	f.Uint32Var(&d.lease, "lease-days", 0, "how long; 0: as the offering says")
 	f.StringArrayVar(&d.keys, "ssh-key", nil, "a line of an authorized_keys file, or @FILE; may be given again")
 	f.StringArrayVar(&d.form, "field", nil, "`NAME=VALUE` of the offering's form; may be given again")
@@ -183,8 +216,17 @@ func (a *app) createRequest() *cobra.Command {
 	a.completeNames(cmd, "vm", "vm")
 	a.completeWith(cmd, "power", []string{"start", "stop", "reboot"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+		limit := shortLimit
+		if d.isOpen() && a.typist() {
+			limit = noLimit // people type slowly
+		}
+		return a.run(cmd, limit, func(ctx context.Context, c *client.Client) error {
 			a.defaults([]string{"project", "zone"}, &d.scope)
+			if d.isOpen() && a.typist() {
+				if goOn, err := a.walk(ctx, c, &d); err != nil || !goOn {
+					return err
+				}
+			}
 			m, err := a.draftOf(&d)
 			if err != nil {
 				return err
@@ -250,6 +292,12 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 	}
 	m.Specification = &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: ask}}
 	return m, nil
+}
+
+// isOpen reports whether something is left open of a request for VMs of an offering.
+func (d *draftFlags) isOpen() bool {
+	ofVMs := d.power != "" || d.resize || d.snapshot != "" || d.restore != "" || d.reclaim || d.untrash
+	return d.file == "" && !ofVMs && (d.offering == "" || d.name == "" || d.reason == "")
 }
 
 // ofVMs is what is asked of VMs that are there.
