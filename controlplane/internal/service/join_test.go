@@ -21,7 +21,7 @@ func knock(t *testing.T, w *servicetest.World, token, agent string, key byte) (f
 	t.Helper()
 	hash := slices.Repeat([]byte{key}, 32)
 	w.Do(&commandv1.Command{Body: &commandv1.Command_AskToJoin{AskToJoin: &commandv1.AskToJoin{
-		TokenId: strings.TrimPrefix(token, "naru-join:"), Agent: agent, Key: hash,
+		TokenId: strings.Split(token, ":")[1], Agent: agent, Key: hash,
 	}}})
 	return "SHA256:" + base64.RawStdEncoding.EncodeToString(hash)
 }
@@ -79,8 +79,8 @@ func TestAJoinTokenLivesAsLongAsAsked(t *testing.T) {
 			t.Errorf("asked for %d s, it lives %s", seconds, left)
 		}
 		w.View(func(tx *state.Tx) error {
-			kept, err := tx.JoinToken(strings.TrimPrefix(r.GetToken(), "naru-join:"))
-			if err == nil && (kept.GetRole() != "zone" || kept.GetZoneId() != w.Zone("business").GetId() || string(kept.GetSealedSecret()) != "sealed") {
+			kept, err := tx.JoinToken(strings.Split(r.GetToken(), ":")[1])
+			if err == nil && (kept.GetRole() != "zone" || kept.GetZoneId() != w.Zone("business").GetId() || len(kept.GetSealedSecret()) == 0) {
 				t.Errorf("kept is %v", kept)
 			}
 			return err

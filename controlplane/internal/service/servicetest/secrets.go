@@ -15,9 +15,10 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// secrets stands for the keeper of the federation's keys. What it keeps for the state it keeps as it is.
+// secrets stands for the keeper of the federation's keys. What it keeps for the state it seals, as that does.
 type secrets struct {
 	private, public []byte
+	sealing         []byte
 	root            *pki.Authority
 	server          crypto.Signer
 	chain           [][]byte
@@ -27,6 +28,8 @@ func newSecrets() (s secrets, err error) {
 	if s.private, s.public, err = sealed.NewKey(); err != nil {
 		return s, err
 	}
+	s.sealing = make([]byte, pki.SealKeySize)
+	rand.Read(s.sealing) // never fails
 	began := time.Now().Add(-time.Hour)
 	if s.root, err = pki.NewAuthority(pki.AuthorityRoot, "naru.test", nil, began); err != nil {
 		return s, err
@@ -74,9 +77,9 @@ func (s secrets) OpenSecrets(_ context.Context, f sealed.For, in *apiv1.Sealed) 
 }
 
 func (s secrets) Seal(role string, plain []byte) ([]byte, error) {
-	return append([]byte(role+"\x00"), plain...), nil
+	return pki.Seal(s.sealing, role, plain)
 }
 
 func (s secrets) Unseal(role string, sealed []byte) ([]byte, error) {
-	return sealed[len(role)+1:], nil
+	return pki.Open(s.sealing, role, sealed)
 }

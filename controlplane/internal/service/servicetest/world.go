@@ -4,10 +4,12 @@ package servicetest
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,6 +46,7 @@ type World struct {
 	VMSamples   []*apiv1.VMSample
 	Backup      []byte
 	Leaderless  atomic.Bool // no server leads
+	KeepLog     bool        // for RaftLog
 
 	machine  *fsm.Machine
 	proposed chan proposal
@@ -55,6 +58,7 @@ type World struct {
 	between  func()
 	choices  int
 	removed  []string
+	log      []byte
 	failures []error
 	failing  error
 }
@@ -148,6 +152,11 @@ func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.R
 	if err != nil {
 		return nil, err
 	}
+	if w.KeepLog {
+		w.mu.Lock()
+		w.log = append(w.log, data...)
+		w.mu.Unlock()
+	}
 	p := proposal{data, make(chan *commandv1.Result, 1)}
 	select {
 	case w.proposed <- p:
@@ -160,6 +169,13 @@ func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.R
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// RaftLog is all that was proposed since KeepLog was set, as it stands in Raft's log.
+func (w *World) RaftLog() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.log)
 }
 
 // ReadIndex counts; there is one server, which is always current, unless it has no leader.
@@ -272,7 +288,9 @@ func (w *World) VMs(context.Context) ([]*apiv1.VMSample, error)     { return w.V
 
 func (w *World) NewJoinToken(role, zoneID string, expires time.Time) (*commandv1.JoinToken, string, error) {
 	id := uuid.Must(uuid.NewV7()).String()
-	return &commandv1.JoinToken{Id: id, Role: role, ZoneId: zoneID, SealedSecret: []byte("sealed"), ExpiresAt: timestamppb.New(expires)}, fmt.Sprintf("naru-join:%s", id), nil
+	secret := cryptorand.Text()
+	sealed, err := w.Service.Secrets.Seal("join-token/"+id, []byte(secret))
+	return &commandv1.JoinToken{Id: id, Role: role, ZoneId: zoneID, SealedSecret: sealed, ExpiresAt: timestamppb.New(expires)}, fmt.Sprintf("naru-join:%s:%s", id, secret), err
 }
 
 // KeyOfRequest takes any text for a request, and is the authority that issues certificates of it.
