@@ -294,22 +294,11 @@ func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) {
 	}
 }
 
-// called are the actions of commands about people whose names say less than the methods by which they are asked for: an action has
-// the name of the permission, whether it was done or refused.
-var called = map[string]string{
-	"begin_session": "session.log-in", "step_up_session": "session.step-up", "revoke_sessions": "session.revoke",
-	"reset_password": "user.reset-password", "change_password": "user.change-password",
-	"enroll_authenticator": "user.enroll-authenticator", "confirm_authenticator": "user.confirm-authenticator", "remove_authenticator": "user.remove-authenticator",
-	"add_group_member": "group.add-member", "remove_group_member": "group.remove-member",
-}
-
-// actionOf is noun.verb of a command: vm.create of create_vm; what the body calls itself goes before.
+// actionOf is noun.verb of a command: vm.create of create_vm; what the body calls itself goes before. Where a command's name says less
+// than the method by which it is asked for, it is the name of the permission: an action is called alike, done or refused.
 func actionOf(member string, body protoreflect.Message) string {
 	if kind := textOf(body, "kind"); kind != "" {
 		return kind
-	}
-	if action, ok := called[member]; ok {
-		return action
 	}
 	switch member {
 	case "bootstrap":
@@ -322,6 +311,26 @@ func actionOf(member string, body protoreflect.Message) string {
 		return "member.accept"
 	case "revoke":
 		return "member.revoke"
+	case "begin_session":
+		return "session.log-in"
+	case "step_up_session":
+		return "session.step-up"
+	case "revoke_sessions":
+		return "session.revoke"
+	case "reset_password":
+		return "user.reset-password"
+	case "change_password":
+		return "user.change-password"
+	case "enroll_authenticator":
+		return "user.enroll-authenticator"
+	case "confirm_authenticator":
+		return "user.confirm-authenticator"
+	case "remove_authenticator":
+		return "user.remove-authenticator"
+	case "add_group_member":
+		return "group.add-member"
+	case "remove_group_member":
+		return "group.remove-member"
 	case "carry_out_request":
 		return "request.carry-out"
 	}
