@@ -43,6 +43,7 @@ type noun[M state.Noun] struct {
 func (n noun[M]) watched(wrap func(apiv1.WatchType_Value, string, M) proto.Message) noun[M] {
 	n.wrap = wrap
 	n.feed = newFeed(n.Reader, n.topic, n.table, n.where, wrap)
+	n.feeds = append(n.feeds, n.feed.run)
 	return n
 }
 

@@ -127,6 +127,8 @@ type Service struct {
 
 	refusals refusals
 
+	feeds []func(context.Context) // of all nouns that can be watched
+
 	passwords *credential.Passwords
 	doors     *credential.Doors
 

@@ -21,12 +21,7 @@ const bookmarkTime = 15 * time.Second
 // Run keeps watches fed until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var feeds sync.WaitGroup
-	for _, run := range []func(context.Context){
-		s.offerings.feed.run, s.calendars.feed.run, s.approvalPolicies.feed.run,
-		s.zones.feed.run, s.clusters.feed.run, s.hosts.feed.run, s.flavors.feed.run, s.images.feed.run,
-		s.projects.feed.run, s.brokers.feed.run, s.vms.feed.run, s.operations.feed.run, s.events.feed.run,
-		s.organizations.feed.run, s.users.feed.run, s.groups.feed.run, s.roles.feed.run, s.roleBindings.feed.run,
-	} {
+	for _, run := range s.feeds {
 		feeds.Go(func() { run(ctx) })
 	}
 	feeds.Go(func() { s.followRights(ctx) })
