@@ -78,9 +78,14 @@ func TestTheManualNamesEveryNounAndVerb(t *testing.T) {
 
 // Every command line in the documents is one that naru takes.
 func TestEveryCommandInTheDocumentsIsThere(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join("..", "..", "..", "docs", "*.md"))
-	if err != nil || len(files) == 0 {
-		t.Fatal("no documents were found", err)
+	docs := filepath.Join("..", "..", "..", "docs")
+	var files []string
+	for _, pattern := range []string{filepath.Join(docs, "*.md"), filepath.Join(docs, "guides", "*", "*.md")} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatal("no documents were found", pattern, err)
+		}
+		files = append(files, found...)
 	}
 	command := regexp.MustCompile("(?m)(?:^|[`(])naru ([a-z][a-z-]*(?: [^`\n#|>]*)?)")
 	flag := regexp.MustCompile(`(?:^|[ \[])(--?[a-z][a-z-]*)`)
