@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -86,6 +88,12 @@ func (a *app) value(f protoreflect.FieldDescriptor, v protoreflect.Value) string
 			return local(ts)
 		}
 		return a.inline(v.Message())
+	}
+	if f.Kind() == protoreflect.BytesKind {
+		if b := v.Bytes(); len(b) <= sha256.Size {
+			return hex.EncodeToString(b)
+		}
+		return fmt.Sprintf("%d bytes; -o json has them", len(v.Bytes()))
 	}
 	return printable(v.String())
 }

@@ -28,7 +28,7 @@ var methods = sync.OnceValue(func() map[string]bool {
 })
 
 // called is what may be a method's name, with its service before it or without.
-var called = regexp.MustCompile(`(/?naru\.api\.v1\.\w+/)?\b[A-Z][A-Za-z]+\b`)
+var called = regexp.MustCompile(`(/?naru\.api\.v1\.)?(\w+Service/)?\b[A-Z][A-Za-z]+\b`)
 
 // inWords is a sentence of the API as the reader of this command line knows things: where it has a method, the command.
 func (a *app) inWords(text string) string {
@@ -73,7 +73,7 @@ func (a *app) inField(field string) string {
 // nextInWords is what to do next, where the API's way is not this reader's.
 func (a *app) nextInWords(p *apiv1.Problem) string {
 	switch code := problem.Code(p.GetCode()); {
-	case code == problem.Unauthenticated && a.config != nil && a.config.Token == "" && a.config.CertificateFile == "":
+	case code == problem.Unauthenticated && a.config != nil && a.config.Token == "" && a.config.CertificateFile == "" && a.command.Name() != "login":
 		return "Put token or token_file into your configuration: an access token, which an administrator makes with naru token create. " +
 			"An administrator's has certificate_file and key_file."
 	case code == problem.Unsupported && strings.Contains(p.GetNext(), "openapi.json"):

@@ -87,7 +87,7 @@ func may(r *apiv1.Request, s *apiv1.Stage, v Vote) error {
 	case d.GetComment() == "" && (s.GetCommentRequired() || d.GetVerdict() != apiv1.Decision_APPROVE):
 		return problem.New(problem.Invalid, "this decision takes a comment", "Say why.").With("comment", "is empty")
 	case s.GetStepUp() && !v.SteppedUp:
-		return problem.Newf(problem.Forbidden, "Confirm that it is you: naru login --step-up; then decide again.", "a decision on a request of grade %s takes a fresh proof of who decides", lower(r.GetGrade()))
+		return problem.Newf(problem.Forbidden, "Confirm that it is you: naru session step-up; then decide again.", "a decision on a request of grade %s takes a fresh proof of who decides", lower(r.GetGrade()))
 	}
 	return nil
 }

@@ -46,11 +46,9 @@ var things = []string{"vm", "snapshot", "host", "cluster", "flavor", "image", "o
 // is a group of zone operators, and half is a role that its holders have on a condition.
 type prize struct {
 	*servicetest.World
-	site            *servicetest.Site
-	mallory, boss   *apiv1.User
-	bot             *apiv1.User
-	victim          *apiv1.Project
-	mine, elsewhere *apiv1.Organization
+	site          *servicetest.Site
+	mallory, boss *apiv1.User
+	bot           *apiv1.User
 }
 
 func newPrize(t *testing.T) *prize {

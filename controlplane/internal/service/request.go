@@ -301,7 +301,7 @@ func (s requestService) submit(ctx context.Context, name string) (*apiv1.Request
 		if err := s.requests.mayMake(ctx, tx, m); err != nil {
 			return nil, err // who has lost the project since asks for nothing in it any more
 		}
-		in, err := s.reckon(tx, m, me)
+		in, err := s.reckon(ctx, tx, m, me)
 		if err != nil {
 			return nil, err
 		}
@@ -312,13 +312,14 @@ func (s requestService) submit(ctx context.Context, name string) (*apiv1.Request
 }
 
 // reckon makes the submission of a request as it stands.
-func (s requestService) reckon(tx *state.Tx, m *apiv1.Request, me *apiv1.User) (*commandv1.SubmitRequest, error) {
+func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) (*commandv1.SubmitRequest, error) {
 	revision := m.GetRevision()
 	m = proto.CloneOf(m)
 	if err := request.Edit(m, request.Person{ID: me.GetId(), Name: me.GetName()}); err != nil {
 		return nil, err
 	}
 	reads, err := intake.Resolve(tx, m)
+	callOf(ctx).Asked.About(m) // of the zone that it turned out to be for, too
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +351,7 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 		if err := s.requests.mayMake(ctx, tx, m); err != nil {
 			return err
 		}
-		in, err := s.reckon(tx, m, me)
+		in, err := s.reckon(ctx, tx, m, me)
 		var refused *problem.Error
 		switch {
 		case errors.As(err, &refused):
