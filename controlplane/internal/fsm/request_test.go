@@ -244,6 +244,26 @@ func TestP6NobodyDecidesWhoMustNot(t *testing.T) {
 	}
 }
 
+func TestP6WhomTheStageExcludesDecidesForNobodyAndNobodyForThem(t *testing.T) {
+	p := staffed(t)
+	p.draft("r", nil)
+	in := p.submission("r", "review")
+	m := in.GetSubmitRequest().GetRequest()
+	m.Stages[0].Excluded = []string{"cho"}
+	if err := request.Freeze(m); err != nil {
+		t.Fatal(err)
+	}
+	p.accept(in)
+	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, nil))
+	for _, d := range [][2]string{{"bob", "cho"}, {"cho", "dan"}} {
+		p.accept(delegation("g-"+d[0], d[0], d[1], p.now, time.Hour))
+		p.refuse(problem.Forbidden, p.vote("r", d[1], "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+			in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = d[0], "u-"+d[0], "g-"+d[0]
+		}))
+	}
+	p.approve("r", "dan", "review")
+}
+
 func delegation(id, from, to string, now time.Time, length time.Duration) *commandv1.Command {
 	return &commandv1.Command{Actor: "user:" + from, Origin: &commandv1.Origin{ActorId: "u-" + from}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{
 		Delegation: &apiv1.Delegation{Id: id, FromUser: from, FromUserId: "u-" + from, ToUser: to, ToUserId: "u-" + to, EndsAt: timestamppb.New(now.Add(length))}}}}

@@ -249,6 +249,9 @@ func choose(tx *state.Tx, c *apiv1.PolicyCase) (*approval.Policy, []string, erro
 		if err != nil {
 			return nil, nil, gone(err, "approval-policy", name)
 		}
+		if !m.GetEnabled() {
+			return nil, nil, problem.Newf(problem.WrongState, "Ask whoever looks after the catalogue.", "approval policy %s, which offering %s names, is not enabled", name, c.GetOffering().GetName())
+		}
 		policy, err := approval.Compile(m)
 		return policy, []string{"offering " + c.GetOffering().GetName() + " names policy " + name}, err
 	}

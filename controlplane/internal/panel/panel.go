@@ -46,7 +46,7 @@ type Member struct {
 // Case is what policies see of a request. What is gone since is seen by its name.
 func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
 	c := &apiv1.PolicyCase{Request: &apiv1.RequestFacts{
-		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: max(r.GetSpecification().GetCreate().GetQuantity(), 1), Amount: r.GetAmount(),
+		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: max(r.GetSpecification().GetCreate().GetQuantity(), uint32(len(r.GetParts())), 1), Amount: r.GetAmount(),
 		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(),
 	}}
 	var err error

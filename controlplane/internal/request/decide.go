@@ -86,6 +86,8 @@ func may(r *apiv1.Request, s *apiv1.Stage, v Vote) error {
 		return problem.Newf(problem.Conflict, "Look at it again, and decide again: naru approve "+r.GetName()+".", "request %s is not what was shown any more", r.GetName())
 	case d.GetComment() == "" && (s.GetCommentRequired() || d.GetVerdict() != apiv1.Decision_APPROVE):
 		return problem.New(problem.Invalid, "this decision takes a comment", "Say why.").With("comment", "is empty")
+	case slices.Contains(s.GetExcluded(), d.GetActor()), slices.Contains(s.GetExcluded(), d.GetActingFor()):
+		return problem.Newf(problem.Forbidden, "Somebody else has to decide.", "the policy excludes who decides here, or in whose place, from stage %s", s.GetName())
 	case s.GetStepUp() && !v.SteppedUp:
 		return problem.Newf(problem.Forbidden, "Confirm that it is you: naru session step-up; then decide again.", "a decision on a request of grade %s takes a fresh proof of who decides", lower(r.GetGrade()))
 	}

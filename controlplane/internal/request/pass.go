@@ -7,14 +7,15 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Withdraw ends r by the wish of who asked or for whom it is, while nothing has begun.
+// Withdraw ends r by the wish of who asked or for whom it is, while nothing is under way. What was let through before it was reviewed,
+// and has begun, is not withdrawn: the review would end with it.
 func Withdraw(r *apiv1.Request, by Person, reason string, now *timestamppb.Timestamp) error {
 	if by.ID == "" || by.ID != r.GetRequesterId() && by.ID != r.GetOnBehalfOfId() {
 		return problem.Newf(problem.Forbidden, "Ask "+r.GetRequester()+", or have it denied.", "only who asked for request %s, or for whom it is, withdraws it", r.GetName())
 	}
 	switch {
 	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
-	case r.GetApproval() == apiv1.Request_APPROVED && (r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED):
+	case r.GetApproval() == apiv1.Request_APPROVED && (r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
 	default:
 		return wrongState(r, "", "withdrawn")
 	}

@@ -137,7 +137,7 @@ func (s requestService) CreateRequest(ctx context.Context, r *apiv1.CreateReques
 	if err != nil || !r.GetSubmit() || !request.Editable(m) {
 		return &apiv1.CreateRequestResponse{Request: m}, err
 	}
-	m, err = s.submit(ctx, m.GetId())
+	m, err = s.submit(ctx, nil, m.GetId())
 	return &apiv1.CreateRequestResponse{Request: m}, err
 }
 
@@ -287,15 +287,23 @@ func (s requestService) DeleteRequest(ctx context.Context, r *apiv1.DeleteReques
 }
 
 func (s requestService) SubmitRequest(ctx context.Context, r *apiv1.SubmitRequestRequest) (*apiv1.SubmitRequestResponse, error) {
-	m, err := s.submit(ctx, r.GetRequest())
+	m, err := s.submit(ctx, r, r.GetRequest())
 	return &apiv1.SubmitRequestResponse{Request: m}, err
 }
 
-// submit freezes a request and begins its approval. It carries no idempotency key of its own: what is submitted already says so.
-func (s requestService) submit(ctx context.Context, name string) (*apiv1.Request, error) {
-	result, err := s.decide(ctx, nil, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+// submit freezes a request and begins its approval. Without a req of its own it is the second half of a creation, whose key has been
+// used: a request that the first attempt has submitted is the answer.
+func (s requestService) submit(ctx context.Context, req proto.Message, name string) (*apiv1.Request, error) {
+	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, me, err := s.written(ctx, tx, name)
 		if err != nil {
+			return nil, err
+		}
+		if req == nil && !request.Editable(m) {
+			noun, err := proto.Marshal(m)
+			return &commandv1.Result{Noun: noun}, err
+		}
+		if err := s.requests.matches(ctx, m); err != nil {
 			return nil, err
 		}
 		if err := s.requests.mayMake(ctx, tx, m); err != nil {

@@ -209,6 +209,33 @@ func TestWhatIsAskedForIsPricedReviewedApprovedAndMadeOnce(t *testing.T) {
 	}
 }
 
+// An answer that was lost on the way is asked for again with the same key.
+func TestP2WhatIsAskedForTwiceWithOneKeyIsOneRequest(t *testing.T) {
+	o := newOffice(t)
+	ann := o.As(o.users["ann"]).Requests
+	made := with(t.Context(), "idempotency-key", "made")
+	for range 2 {
+		r, err := ann.CreateRequest(made, &apiv1.CreateRequestRequest{Request: ask(), Submit: true})
+		if err != nil || r.GetRequest().GetName() != "r-1" || r.GetRequest().GetApproval() != apiv1.Request_SUBMITTED {
+			t.Fatalf("%v, %v", r.GetRequest(), err)
+		}
+	}
+	draft, err := ann.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	submitted := with(t.Context(), "idempotency-key", "submitted")
+	for range 2 {
+		r, err := ann.SubmitRequest(submitted, &apiv1.SubmitRequestRequest{Request: draft.GetRequest().GetName()})
+		if err != nil || r.GetRequest().GetApproval() != apiv1.Request_SUBMITTED {
+			t.Fatalf("%v, %v", r.GetRequest(), err)
+		}
+	}
+	if _, err := ann.SubmitRequest(t.Context(), &apiv1.SubmitRequestRequest{Request: draft.GetRequest().GetName()}); !problem.Is(err, problem.WrongState) {
+		t.Errorf("what is submitted was submitted again: %v", err)
+	}
+}
+
 func TestWhatNobodyCouldApproveIsRefusedWithTheReason(t *testing.T) {
 	who := &apiv1.Eligibility{Users: []string{"bob"}}
 	o := newOffice(t, &apiv1.StageTemplate{Name: "one", Sequence: 1, Eligible: who, Rule: apiv1.StageTemplate_ANY}, &apiv1.StageTemplate{Name: "two", Sequence: 2, Eligible: who, Rule: apiv1.StageTemplate_ANY})
