@@ -13,9 +13,9 @@ import (
 func TestAPersonLogsInAtARealEdge(t *testing.T) {
 	s := raise(t, "--without-libvirt", "--servers", "1")
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
-	s.naru(t, "control", "user", "create", "kim")
-	once := strings.TrimSpace(s.naru(t, "control", "user", "reset-password", "kim"))
-	s.naru(t, "control", "role-binding", "create", "user", "--user", "kim", "--project", "web")
+	s.naru(t, "control", "user", "create", "han")
+	once := strings.TrimSpace(s.naru(t, "control", "user", "reset-password", "han"))
+	s.naru(t, "control", "role-binding", "create", "user", "--user", "han", "--project", "web")
 	for _, network := range []string{"internet", "business"} { // people have no token
 		path := s.path("cli", network+".yaml")
 		config, err := os.ReadFile(path)
@@ -37,14 +37,14 @@ func TestAPersonLogsInAtARealEdge(t *testing.T) {
 		return string(out)
 	}
 	const own, next = "correct horse battery staple", "another horse battery staple"
-	if told := types([]string{once, own, own}, "login", "kim"); !strings.Contains(told, "You are logged in as kim at zone internet") {
+	if told := types([]string{once, own, own}, "login", "han"); !strings.Contains(told, "You are logged in as han at zone internet") {
 		t.Errorf("%s", told)
 	}
-	if told := s.naru(t, "internet", "whoami"); told != "user kim, at zone internet\n" {
+	if told := s.naru(t, "internet", "whoami"); told != "user han, at zone internet\n" {
 		t.Errorf("whoami says %q", told)
 	}
 	if told := s.naru(t, "internet", "vm", "list", "--project", "web"); !strings.Contains(told, "web-1") {
-		t.Errorf("kim sees %s", told)
+		t.Errorf("han sees %s", told)
 	}
 	types([]string{own, next, next}, "passwd")
 	if told, err := s.command(t.Context(), "business", "whoami").CombinedOutput(); err == nil {
@@ -54,7 +54,7 @@ func TestAPersonLogsInAtARealEdge(t *testing.T) {
 	if told, err := s.command(t.Context(), "internet", "whoami").CombinedOutput(); err == nil {
 		t.Errorf("after logout: %s", told)
 	}
-	sessions, err := s.admin.Sessions.ListSessions(t.Context(), &apiv1.ListSessionsRequest{User: "kim"})
+	sessions, err := s.admin.Sessions.ListSessions(t.Context(), &apiv1.ListSessionsRequest{User: "han"})
 	if err != nil || len(sessions.GetSessions()) != 0 {
 		t.Errorf("sessions are left: %v, %v", sessions, err)
 	}

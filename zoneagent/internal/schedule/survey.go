@@ -52,12 +52,14 @@ func (t *Term) takeSurveys() {
 func (b *book) survey(host string, vms map[string]netip.Addr) {
 	b.surveyed[host] = true
 	for id, on := range b.found {
-		if on = slices.DeleteFunc(on, func(h string) bool { return h == host }); len(on) > 0 {
-			b.found[id] = on
-		} else {
-			delete(b.found, id)
-			b.relate(id)
+		left := slices.DeleteFunc(on, func(h string) bool { return h == host })
+		if len(left) == len(on) {
+			continue
 		}
+		if b.found[id] = left; len(left) == 0 {
+			delete(b.found, id)
+		}
+		b.relate(id) // it takes room where it is found first
 	}
 	for id, address := range vms {
 		// What this term has ended was there when its host was looked at, and is no more.
