@@ -357,7 +357,7 @@ func (f *Form) check(filled []byte, whole bool) (Values, error) {
 		}
 	}
 	if len(e.Problem.GetErrors()) == 0 && f != nil {
-		f.library(values, whole, e)
+		f.bySchema(values, whole, e)
 	}
 	if len(e.Problem.GetErrors()) > 0 {
 		var said []string
@@ -370,8 +370,8 @@ func (f *Form) check(filled []byte, whole bool) (Values, error) {
 	return values, nil
 }
 
-// library asks the library for JSON Schema.
-func (f *Form) library(values Values, whole bool, e *problem.Error) {
+// bySchema checks the values by the form's JSON Schema.
+func (f *Form) bySchema(values Values, whole bool, e *problem.Error) {
 	raw, err := json.Marshal(values)
 	if err == nil {
 		var doc any

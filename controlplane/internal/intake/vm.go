@@ -14,8 +14,8 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// usualKeep is how many days a VM stays in the trash where nobody says otherwise.
-const usualKeep = 7
+// UsualKeep is how many days a VM stays in the trash where nobody says otherwise.
+const UsualKeep = 7
 
 // resolveVMs resolves what is asked of VMs that are there, all of one zone; each is a part.
 func resolveVMs(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*commandv1.Read, error) {
@@ -77,7 +77,7 @@ func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) ([]*commandv1.Re
 			ask.Reclaim.Vms, ask.Reclaim.VmIds = append(ask.Reclaim.GetVms(), vm.GetName()), append(ask.Reclaim.GetVmIds(), vm.GetId())
 		}
 		if ask.Reclaim.GetKeepDays() == 0 {
-			ask.Reclaim.KeepDays = usualKeep
+			ask.Reclaim.KeepDays = UsualKeep
 		}
 	case *apiv1.RequestSpecification_Resize:
 		ask.Resize.Vm, ask.Resize.VmId = vm.GetName(), vm.GetId()

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -79,14 +80,11 @@ func mayChange(tx *state.Tx, vm *apiv1.VM) error {
 	return onLostHost(tx, vm)
 }
 
-// usualKeep is how many days a VM stays in the trash where nobody says otherwise.
-const usualKeep = 7
-
 // TrashVM puts a VM into the trash. What is there already stays until the time that was said last.
 func (s vmService) TrashVM(ctx context.Context, r *apiv1.TrashVMRequest) (*apiv1.TrashVMResponse, error) {
 	days := r.GetKeepDays()
 	if days == 0 {
-		days = usualKeep
+		days = intake.UsualKeep
 	}
 	op, err := s.move(ctx, r, "vm.trash", r.GetVm(), r.GetProject(), func(vm *apiv1.VM, set *commandv1.SetVMDesired) string {
 		if vm.GetDesiredState() == apiv1.VM_TRASHED && r.GetKeepDays() == 0 {

@@ -20,9 +20,7 @@ const workday = 8 * time.Hour
 
 // judge finds what is to be done for a request now. people says whether to look who can decide.
 func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people bool) (job, error) {
-	pass := func(what commandv1.PassRequest_What, stage, why string) job {
-		return job{name: r.GetName(), pass: []*commandv1.PassRequest{{RequestId: r.GetId(), ExpectedRevision: r.GetRevision(), What: what, Stage: stage, Reason: shortened(why)}}}
-	}
+	pass := func(what commandv1.PassRequest_What, stage, why string) job { return passing(r, what, stage, why) }
 	over := func(t *timestamppb.Timestamp) bool { return t != nil && !now.Before(t.AsTime()) }
 	approved := r.GetApproval() == apiv1.Request_APPROVED
 	if !approved && over(r.GetDecideBy()) {
@@ -47,7 +45,7 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 			if calendar == nil {
 				next = now.Add(24 * time.Hour)
 			}
-			j.pass[0].RemindAt = timestamppb.New(next)
+			j.pass.RemindAt = timestamppb.New(next)
 			return j, nil
 		}
 	}
@@ -70,13 +68,18 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 	return pass(commandv1.PassRequest_STICK, stage.GetName(), why), nil
 }
 
+// passing is a step of a request that time or the people bring about.
+func passing(r *apiv1.Request, what commandv1.PassRequest_What, stage, why string) job {
+	return job{name: r.GetName(), pass: &commandv1.PassRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision(), What: what, Stage: stage, Reason: shortened(why)}}
+}
+
 // fulfil carries out what is approved, or shows what it waits for.
 func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job, error) {
 	wait := func(why string) job {
 		if r.GetFulfilmentReason() == shortened(why) {
 			return job{}
 		}
-		return job{name: r.GetName(), pass: []*commandv1.PassRequest{{RequestId: r.GetId(), ExpectedRevision: r.GetRevision(), What: commandv1.PassRequest_WAIT, Reason: shortened(why)}}}
+		return passing(r, commandv1.PassRequest_WAIT, "", why)
 	}
 	if start := r.GetDesiredStart(); start != nil && now.Before(start.AsTime()) {
 		return wait("it is not to begin before " + start.AsTime().UTC().Format(time.RFC3339)), nil

@@ -105,7 +105,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // job is what is to be done for one request.
 type job struct {
 	name string
-	pass []*commandv1.PassRequest
+	pass *commandv1.PassRequest
 	// carry is a command that lacks the clusters; after is the revision of the snapshot.
 	carry *commandv1.CarryOutRequest
 	parts []*apiv1.Part
@@ -156,10 +156,10 @@ func (c *Controller) Turn(ctx context.Context) error {
 	return nil
 }
 
-// do proposes what was found, one after the other: each changes the request, so what follows is found at the next turn.
+// do proposes what was found. It changes the request, so what follows is found at the next turn.
 func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
-	for _, p := range j.pass {
-		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: p}})
+	if j.pass != nil {
+		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}})
 		return err
 	}
 	if j.carry == nil || now.Before(c.later[j.carry.GetRequestId()]) {
