@@ -224,11 +224,15 @@ func beyond(a *apiv1.AutomaticApproval, r *apiv1.RequestFacts) string {
 		over("the number of cores", r.GetAmount().GetCores(), a.GetMaxAmount().GetCores()),
 		over("the memory in MiB", r.GetAmount().GetMemoryMib(), a.GetMaxAmount().GetMemoryMib()),
 		over("the disk in GiB", r.GetAmount().GetDiskGib(), a.GetMaxAmount().GetDiskGib()),
-		costs(a.GetMaxMonthlyCost(), r.GetMonthlyCost()),
+		costs(a.GetMaxMonthlyCost(), r),
 	)
 }
 
-func costs(limit, is *apiv1.Money) string {
+func costs(limit *apiv1.Money, r *apiv1.RequestFacts) string {
+	is := r.GetMonthlyCost()
+	if limit.GetAmount() != "" && is.GetAmount() == "" && r.GetKind() == apiv1.RequestKind_RESIZE {
+		return "what a month will cost is not known"
+	}
 	if limit.GetAmount() == "" || is.GetAmount() == "" || is.GetAmount() == "0" {
 		return ""
 	}

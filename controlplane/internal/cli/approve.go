@@ -115,11 +115,11 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 		line("form", "%s", ask.GetForm())
 		line("without", "%s", strings.Join(ask.GetWithoutSoftware(), ", "))
 	}
-	if ask := frozen.GetSpecification().GetPower(); ask != nil {
-		line("what", "%s VM %s", lower(ask.GetVerb()), ask.GetVm())
+	for _, text := range askedOfVMs(frozen.GetSpecification()) {
+		line("what", "%s", text)
 	}
 	if x := frozen.GetAmount(); x != nil {
-		line("takes", "%d cores, %d MiB, %d GiB", x.GetCores(), x.GetMemoryMib(), x.GetDiskGib())
+		line("takes", "%s", sizeOf(x))
 	}
 	if x := frozen.GetMonthlyCost(); x.GetAmount() != "" {
 		line("costs a month", "%s %s", x.GetAmount(), x.GetCurrency())
@@ -133,6 +133,20 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	for _, x := range frozen.GetFiles() {
 		line("file", "%s, %d bytes, sha256 %x", x.GetFile(), x.GetSize(), x.GetSha256())
 	}
+	line("policy", "%s (version %d)", frozen.GetPolicy(), frozen.GetPolicyVersion())
+	for _, why := range frozen.GetPolicyTrace() {
+		line("", "%s", why)
+	}
+	for _, s := range m.GetStages() {
+		said := s.GetName() + ": " + lower(s.GetState())
+		if s.GetState() == apiv1.Stage_OPEN {
+			said += fmt.Sprintf(", takes %d of %s", s.GetNeeded(), strings.Join(s.GetApprovers(), ", "))
+		}
+		if s.GetDueAt() != nil {
+			said += ", due " + local(s.GetDueAt())
+		}
+		line("stage", "%s", said)
+	}
 	for _, d := range m.GetDecisions() {
 		said := lower(d.GetVerdict()) + " by " + d.GetActor()
 		if d.GetActingFor() != "" {
@@ -145,4 +159,35 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	}
 	line("hash", "%x", m.GetFrozenHash())
 	return nil
+}
+
+// askedOfVMs says what is asked of VMs that are there.
+func askedOfVMs(what *apiv1.RequestSpecification) []string {
+	stop := func(may bool) string {
+		if may {
+			return "; it may be stopped for that"
+		}
+		return ""
+	}
+	switch what := what.GetWhat().(type) {
+	case *apiv1.RequestSpecification_Power:
+		return []string{lower(what.Power.GetVerb()) + " VM " + what.Power.GetVm()}
+	case *apiv1.RequestSpecification_Resize:
+		ask := what.Resize
+		return []string{"resize VM " + ask.GetVm() + " to flavor " + ask.GetFlavor() + stop(ask.GetMayStop()), "from " + sizeOf(ask.GetSizeBefore()) + " to " + sizeOf(ask.GetSize())}
+	case *apiv1.RequestSpecification_Snapshot:
+		return []string{"take snapshot " + what.Snapshot.GetName() + " of VM " + what.Snapshot.GetVm() + stop(what.Snapshot.GetMayStop())}
+	case *apiv1.RequestSpecification_Restore:
+		if ask := what.Restore; ask.GetSnapshotId() != "" {
+			return []string{"put the disk of VM " + ask.GetVm() + " back to snapshot " + ask.GetSnapshot() + stop(ask.GetMayStop()), "what was written to it since is lost"}
+		}
+		return []string{"take VM " + what.Restore.GetVm() + " out of the trash"}
+	case *apiv1.RequestSpecification_Reclaim:
+		return []string{fmt.Sprintf("put %s into the trash, and delete them for good after %d days", strings.Join(what.Reclaim.GetVms(), ", "), what.Reclaim.GetKeepDays())}
+	}
+	return nil
+}
+
+func sizeOf(x *apiv1.Resources) string {
+	return fmt.Sprintf("%d cores, %d MiB, %d GiB", x.GetCores(), x.GetMemoryMib(), x.GetDiskGib())
 }

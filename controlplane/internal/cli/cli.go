@@ -372,9 +372,8 @@ func (a *app) confirm(ctx context.Context, question string) bool {
 	fmt.Fprint(a.err, question)
 	answer := make(chan string, 1)
 	go func() { // it may outlive the question: nothing else reads, and the process ends soon
-		var line string
-		_, _ = fmt.Fscanln(a.in, &line)
-		answer <- strings.ToLower(line)
+		line, _ := a.readLine(false)
+		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()
 	select {
 	case <-ctx.Done():

@@ -192,6 +192,11 @@ func (a *app) showAgain(ctx context.Context, c *client.Client, s *client.Session
 
 // prompt reads one line: from a terminal without showing what is typed, but for a name.
 func (a *app) prompt(ctx context.Context, question string) (string, error) {
+	return a.line(ctx, question, question != "User: ")
+}
+
+// line reads one; hidden, without showing on a terminal what is typed.
+func (a *app) line(ctx context.Context, question string, hidden bool) (string, error) {
 	fmt.Fprint(a.err, question)
 	type answer struct {
 		text string
@@ -199,7 +204,7 @@ func (a *app) prompt(ctx context.Context, question string) (string, error) {
 	}
 	read := make(chan answer, 1)
 	go func() { // it may outlive the question: nothing else reads, and the process ends soon
-		text, err := a.readLine(question != "User: ")
+		text, err := a.readLine(hidden)
 		read <- answer{text, err}
 	}()
 	select {

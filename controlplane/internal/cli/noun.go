@@ -40,10 +40,12 @@ type noun[M proto.Message] struct {
 	// history is true of what is only ever forgotten, so that a deletion says nothing, and of which there is so much that a
 	// list shows the newest.
 	history bool
-	list    func(ctx context.Context, c *client.Client, q query) (page []M, next string, err error)
-	get     func(ctx context.Context, c *client.Client, name string, s scope) (M, error)
-	watch   func(ctx context.Context, c *client.Client, q query, after string) (func() (change[M], error), error)
-	remove  func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error)
+	// narrow adds flags that only this noun's list has.
+	narrow func(f *pflag.FlagSet)
+	list   func(ctx context.Context, c *client.Client, q query) (page []M, next string, err error)
+	get    func(ctx context.Context, c *client.Client, name string, s scope) (M, error)
+	watch  func(ctx context.Context, c *client.Client, q query, after string) (func() (change[M], error), error)
+	remove func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error)
 	// make describes `create`; fixed adds the flags of fields that are set then and never again. put places a noun.
 	make   string
 	fixed  func(f *pflag.FlagSet, m M)
@@ -131,6 +133,9 @@ func listCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 		usual = newest
 	}
 	cmd.Flags().IntVar(&limit, "limit", usual, "at most this `many`; 0: all")
+	if n.narrow != nil {
+		n.narrow(cmd.Flags())
+	}
 	if n.watch != nil {
 		cmd.Flags().BoolVarP(&watch, "watch", "w", false, "stay and show changes as they come")
 	}

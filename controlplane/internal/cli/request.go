@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -46,11 +48,15 @@ func waitsFor(m *apiv1.Request) string {
 }
 
 func (a *app) requestNoun() noun[*apiv1.Request] {
+	var mine bool
 	return noun[*apiv1.Request]{
 		name: "request", plural: "requests", short: "Requests: what was asked for, who decides, and what came of it", in: []string{"project"}, filter: "approval=in_review",
 		history: true, columns: requestColumns,
+		narrow: func(f *pflag.FlagSet) {
+			f.BoolVar(&mine, "mine", false, "only what you asked for, or what was asked for you")
+		},
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.Request, string, error) {
-			r, err := c.Requests.ListRequests(ctx, &apiv1.ListRequestsRequest{Project: q.project, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			r, err := c.Requests.ListRequests(ctx, &apiv1.ListRequestsRequest{Mine: mine, Project: q.project, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetRequests(), r.GetNextPageToken(), err
 		},
 		get: func(ctx context.Context, c *client.Client, name string, _ scope) (*apiv1.Request, error) {
@@ -89,7 +95,7 @@ func (a *app) request() *cobra.Command {
 		return cmd
 	}
 	var reason string
-	return command(a, a.requestNoun(), a.createRequest(), a.comment(),
+	return command(a, a.requestNoun(), a.createRequest(), a.comment(), a.attach(),
 		one("submit", "Submit a draft, or what was returned", nil, func(ctx context.Context, c *client.Client, name string) (*apiv1.Request, error) {
 			r, err := c.Requests.SubmitRequest(ctx, &apiv1.SubmitRequestRequest{Request: name})
 			return r.GetRequest(), err
@@ -128,12 +134,37 @@ func (a *app) comment() *cobra.Command {
 	return cmd
 }
 
+func (a *app) attach() *cobra.Command {
+	var file, text, mediaType string
+	cmd := &cobra.Command{
+		Use: "attach REQUEST --file FILE", Short: "Add a file to a request that is being written", Args: oneArgument,
+		Long: "Add a file of at most 256 KiB. Whoever adds one has helped write the request, and does not decide on it.",
+	}
+	f := cmd.Flags()
+	f.StringVarP(&file, "file", "f", "", "the `file`")
+	f.StringVar(&text, "text", "", "what it is")
+	f.StringVar(&mediaType, "media-type", "", "application/pdf, say")
+	cmd.MarkFlagRequired("file")
+	a.completeArguments(cmd, "request", 1, &scope{})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return usagef("--file %s: %v", file, err)
+			}
+			_, err = c.Requests.AttachToRequest(ctx, &apiv1.AttachToRequestRequest{Request: args[0], File: filepath.Base(file), MediaType: mediaType, Text: text, Content: content})
+			return err
+		})
+	}
+	return cmd
+}
+
 // draftFlags are what `request create` takes.
 type draftFlags struct {
-	file, title, reason, onBehalfOf, offering, flavor, cluster, name, start, vm, power, roleCluster, changeType string
-	quantity, lease                                                                                             uint32
-	keys, form, without                                                                                         []string
-	force, draft                                                                                                bool
+	file, title, reason, onBehalfOf, offering, flavor, cluster, name, start, power, snapshot, restore, roleCluster, changeType string
+	quantity, lease, keepDays                                                                                                  uint32
+	keys, form, without, vms                                                                                                   []string
+	force, draft, resize, untrash, reclaim, mayStop                                                                            bool
 	scope
 }
 
@@ -141,8 +172,15 @@ func (a *app) createRequest() *cobra.Command {
 	var d draftFlags
 	cmd := &cobra.Command{
 		Use: "create", Short: "Ask for something; --draft keeps it without submitting", Args: noArguments,
+		Long: `Ask for something. In a terminal, what a request for VMs lacks is asked for: offering, zone, flavor, the offering's form, name,
+quantity and reason. Then it shows what that costs and who decides, and asks whether to submit it.`,
 		Example: `  naru request create --offering web-server --zone business --quantity 2 --name 'web-##' --field host_name=shop --reason 'the old ones are full'
   naru request create --power stop --vm web-1 --reason maintenance
+  naru request create --resize --vm web-1 --flavor large --may-stop --reason 'it is slow'
+  naru request create --snapshot before-update --vm web-1 --may-stop
+  naru request create --restore before-update --vm web-1 --may-stop
+  naru request create --reclaim --vm web-1 --vm web-2 --keep-days 14
+  naru request create --untrash --vm web-1
   naru request create -f request.json`,
 	}
 	a.scopeFlags(cmd, []string{"project", "zone"}, &d.scope)
@@ -152,25 +190,43 @@ func (a *app) createRequest() *cobra.Command {
 	f.StringVar(&d.reason, "reason", "", "why")
 	f.StringVar(&d.onBehalfOf, "on-behalf-of", "", "`user` for whom it is")
 	f.StringVar(&d.offering, "offering", "", "what is asked for, of the catalogue")
-	f.StringVar(&d.flavor, "flavor", "", "one of the offering's")
+	f.StringVar(&d.flavor, "flavor", "", "one of the offering's; with --resize, the new one")
 	f.StringVar(&d.cluster, "cluster", "", "in this cluster; without it the control plane chooses")
 	f.StringVar(&d.name, "name", "", "name of the VM; a run of # stands for its number: web-##")
-	f.Uint32Var(&d.quantity, "quantity", 1, "how many")
+	f.Uint32Var(&d.quantity, "quantity", 0, "how many; 0: one")
 	f.Uint32Var(&d.lease, "lease-days", 0, "how long; 0: as the offering says")
 	f.StringArrayVar(&d.keys, "ssh-key", nil, "a line of an authorized_keys file, or @FILE; may be given again")
 	f.StringArrayVar(&d.form, "field", nil, "`NAME=VALUE` of the offering's form; may be given again")
 	f.StringArrayVar(&d.without, "without", nil, "optional `software` to leave out")
 	f.StringVar(&d.start, "start", "", "not before this time: 2026-12-01T09:00:00+09:00")
-	f.StringVar(&d.vm, "vm", "", "with --power: the VM")
+	f.StringArrayVar(&d.vms, "vm", nil, "`VM` to which something is done; with --reclaim it may be given again")
 	f.StringVar(&d.power, "power", "", "start, stop or reboot a VM")
+	f.BoolVar(&d.resize, "resize", false, "give a VM another --flavor")
+	f.StringVar(&d.snapshot, "snapshot", "", "take a snapshot of a VM by this `name`")
+	f.StringVar(&d.restore, "restore", "", "put the disk of a VM back to this `snapshot`")
+	f.BoolVar(&d.reclaim, "reclaim", false, "put VMs into the trash")
+	f.Uint32Var(&d.keepDays, "keep-days", 0, "with --reclaim: how long they stay there; 0: 7")
+	f.BoolVar(&d.untrash, "untrash", false, "take a VM out of the trash")
+	mayStopFlag(cmd, &d.mayStop)
 	f.BoolVar(&d.force, "force", false, "with --power: cut the power at once")
 	f.StringVar(&d.roleCluster, "role-cluster", "", "whom the change concerns: infrastructure, operations, partner, release, security, service, support")
 	f.StringVar(&d.changeType, "change-type", "", "standard, normal or emergency")
 	f.BoolVar(&d.draft, "draft", false, "keep it as a draft")
+	cmd.MarkFlagsMutuallyExclusive("offering", "power", "resize", "snapshot", "restore", "reclaim", "untrash")
+	a.completeNames(cmd, "vm", "vm")
 	a.completeWith(cmd, "power", []string{"start", "stop", "reboot"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+		limit := shortLimit
+		if d.isOpen() && a.typist() {
+			limit = noLimit // people type slowly
+		}
+		return a.run(cmd, limit, func(ctx context.Context, c *client.Client) error {
 			a.defaults([]string{"project", "zone"}, &d.scope)
+			if d.isOpen() && a.typist() {
+				if goOn, err := a.walk(ctx, c, &d); err != nil || !goOn {
+					return err
+				}
+			}
 			m, err := a.draftOf(&d)
 			if err != nil {
 				return err
@@ -208,8 +264,6 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 		return nil, usagef("--role-cluster %s: it is infrastructure, operations, partner, release, security, service or support", d.roleCluster)
 	case d.changeType != "" && m.GetChangeType() == 0:
 		return nil, usagef("--change-type %s: it is standard, normal or emergency", d.changeType)
-	case (d.offering == "") == (d.power == ""):
-		return nil, usagef("say what to ask for: --offering, or --power with --vm")
 	}
 	if d.start != "" {
 		t, err := time.Parse(time.RFC3339, d.start)
@@ -218,14 +272,11 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 		}
 		m.DesiredStart = timestamppb.New(t)
 	}
-	if d.power != "" {
-		verb := apiv1.PowerVM_Verb(apiv1.PowerVM_Verb_value[strings.ToUpper(d.power)])
-		if verb == 0 || d.vm == "" {
-			return nil, usagef("--power is start, stop or reboot, and goes with --vm")
-		}
-		m.Zone = ""
-		m.Specification = &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Vm: d.vm, Verb: verb, Force: d.force}}}
-		return m, nil
+	if d.offering == "" {
+		var err error
+		m.Zone = "" // that of the VMs
+		m.Specification, err = d.ofVMs()
+		return m, err
 	}
 	form, err := formOf(d.form)
 	if err != nil {
@@ -241,6 +292,49 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 	}
 	m.Specification = &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: ask}}
 	return m, nil
+}
+
+// isOpen reports whether something is left open of a request for VMs of an offering.
+func (d *draftFlags) isOpen() bool {
+	ofVMs := d.power != "" || d.resize || d.snapshot != "" || d.restore != "" || d.reclaim || d.untrash
+	return d.file == "" && !ofVMs && (d.offering == "" || d.name == "" || d.reason == "")
+}
+
+// ofVMs is what is asked of VMs that are there.
+func (d *draftFlags) ofVMs() (*apiv1.RequestSpecification, error) {
+	what := &apiv1.RequestSpecification{}
+	if d.reclaim {
+		what.What = &apiv1.RequestSpecification_Reclaim{Reclaim: &apiv1.ReclaimVMs{Vms: d.vms, KeepDays: d.keepDays}}
+		if len(d.vms) == 0 {
+			return nil, usagef("--reclaim goes with --vm")
+		}
+		return what, nil
+	}
+	vm := ""
+	if len(d.vms) > 0 {
+		vm = d.vms[0]
+	}
+	verb := apiv1.PowerVM_Verb(apiv1.PowerVM_Verb_value[strings.ToUpper(d.power)])
+	switch {
+	case d.power != "" && verb == 0:
+		return nil, usagef("--power is start, stop or reboot")
+	case d.power != "":
+		what.What = &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Vm: vm, Verb: verb, Force: d.force}}
+	case d.resize && d.flavor == "":
+		return nil, usagef("--resize goes with --flavor")
+	case d.resize:
+		what.What = &apiv1.RequestSpecification_Resize{Resize: &apiv1.ResizeVM{Vm: vm, Flavor: d.flavor, MayStop: d.mayStop}}
+	case d.snapshot != "":
+		what.What = &apiv1.RequestSpecification_Snapshot{Snapshot: &apiv1.SnapshotVM{Vm: vm, Name: d.snapshot, MayStop: d.mayStop}}
+	case d.restore != "" || d.untrash:
+		what.What = &apiv1.RequestSpecification_Restore{Restore: &apiv1.RestoreVM{Vm: vm, Snapshot: d.restore, MayStop: d.mayStop}}
+	default:
+		return nil, usagef("say what to ask for: --offering; or --power, --resize, --snapshot, --restore, --reclaim or --untrash, with --vm")
+	}
+	if len(d.vms) != 1 {
+		return nil, usagef("say of which VM: --vm, once")
+	}
+	return what, nil
 }
 
 // formOf makes a JSON object of NAME=VALUE. What reads as a number, as true or as false is one; "…" makes it a text.

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/naru-project/naru/controlplane/internal/fsm"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -238,6 +239,53 @@ func TestWhatIsHeldIsCarriedOutHoweverLowTheLimitWasSetMeanwhileAndIsCountedOnce
 	p.usable(1)
 	p.counts("q-shop", 1, 1)
 	p.refuse(problem.QuotaExceeded, createVM(9))
+}
+
+func TestARequestForMoreOfAVMHoldsTheDifferenceAndIsCountedOnce(t *testing.T) {
+	p := staffed(t)
+	p.accept(&commandv1.Command{Body: &commandv1.Command_CreateFlavor{CreateFlavor: &commandv1.CreateFlavor{Flavor: &apiv1.Flavor{
+		Id: "f-s2", Name: "s2", Cores: 4, MemoryMib: 96, DiskGib: 1}}}})
+	p.accept(createVM(1))
+	p.usable(1)
+	p.accept(shopMay(&apiv1.Amounts{Cores: proto.Uint32(4), Snapshots: proto.Uint32(1)}))
+	p.draft("r", func(m *apiv1.Request) {
+		m.Kind, m.Specification = apiv1.RequestKind_RESIZE, &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Resize{
+			Resize: &apiv1.ResizeVM{Vm: "web-1", VmId: "vm-1", Flavor: "s2", Size: resources(4, 96, 1)}}}
+	})
+	one := func(id string) *commandv1.Command {
+		c := p.submission(id, "one")
+		m := c.GetSubmitRequest().GetRequest()
+		m.Parts = m.GetParts()[:1]
+		if err := request.Freeze(m); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	p.accept(one("r"))
+	if m := p.quota("q-shop"); m.GetHeld().GetCores() != 3 || m.GetUsed().GetCores() != 1 || m.GetHeld().GetMemoryMib() != 0 {
+		t.Errorf("submitted: %v", m)
+	}
+	p.approve("r", "bob", "one")
+	p.accept(p.carryOut("r", "a", 0))
+	if m := p.quota("q-shop"); m.GetHeld().GetCores() != 3 || m.GetUsed().GetCores() != 1 {
+		t.Errorf("begun: %v", m)
+	}
+	p.usable(1)
+	if m := p.quota("q-shop"); m.GetHeld().GetCores() != 0 || m.GetUsed().GetCores() != 4 {
+		t.Errorf("done: %v", m)
+	}
+	for i, id := range []string{"s", "t"} {
+		p.draft(id, func(m *apiv1.Request) {
+			m.Kind, m.Specification = apiv1.RequestKind_SNAPSHOT, &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Snapshot{
+				Snapshot: &apiv1.SnapshotVM{Vm: "web-1", VmId: "vm-1", Name: id, SnapshotId: "s-" + id}}}
+		})
+		if i == 0 {
+			p.accept(one(id))
+		} else {
+			p.refuse(problem.QuotaExceeded, one(id))
+		}
+	}
+	p.sumsHold()
 }
 
 func TestProjectsCountInTheOrganizationsAboveThemWhereverTheyAreMoved(t *testing.T) {

@@ -39,6 +39,7 @@ func (c *command) carryOutRequest(in *commandv1.CarryOutRequest) (*commandv1.Res
 		return nil, invalid("of request " + m.GetName() + " " + strconv.Itoa(todo) + " parts are to be done, not " + strconv.Itoa(len(in.GetParts())))
 	}
 	last := -1
+	var ended []*apiv1.Operation
 	for _, at := range in.GetParts() {
 		i := int(at.GetIndex())
 		if i <= last || i >= len(m.GetParts()) || m.GetParts()[i].GetDone() {
@@ -52,11 +53,24 @@ func (c *command) carryOutRequest(in *commandv1.CarryOutRequest) (*commandv1.Res
 		if len(m.GetOperations()) < 1024 {
 			m.Operations = append(m.GetOperations(), op.GetId())
 		}
-		m.Parts[i].Operation, m.Parts[i].VmId, m.Parts[i].Error = op.GetId(), op.GetTarget().GetId(), nil
+		p := m.GetParts()[i]
+		if p.Operation, p.Error = op.GetId(), nil; op.GetTarget().GetKind() == "vm" {
+			p.VmId = op.GetTarget().GetId()
+		}
 		addResult(m, op.GetTarget())
+		if op.GetDone() {
+			ended = append(ended, op)
+			continue
+		}
 		if err := c.tx.PutRequestWork(op.GetId(), m.GetId()); err != nil {
 			return nil, err
 		}
+	}
+	if ask := m.GetSpecification().GetSnapshot(); ask != nil {
+		addResult(m, &apiv1.Reference{Kind: "snapshot", Id: ask.GetSnapshotId(), Name: ask.GetName()})
+	}
+	for _, op := range ended {
+		request.Ended(m, op.GetId(), op.GetError(), c.now)
 	}
 	return put(c.tx.Requests, m)
 }
@@ -74,8 +88,19 @@ func addResult(m *apiv1.Request, target *apiv1.Reference) {
 
 // begin sets to work at one part.
 func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutRequest_Part, in *commandv1.CarryOutRequest) (*apiv1.Operation, error) {
-	if power := m.GetSpecification().GetPower(); power != nil {
-		return c.beginPower(power, at, in.GetDeadline())
+	switch what := m.GetSpecification().GetWhat().(type) {
+	case *apiv1.RequestSpecification_Power:
+		return c.beginPower(what.Power, at, in.GetDeadline())
+	case *apiv1.RequestSpecification_Resize:
+		return begun(c.resizeVM(&commandv1.ResizeVM{VmId: p.GetVmId(), Flavor: what.Resize.GetFlavor(), Size: what.Resize.GetSize(), MayStop: what.Resize.GetMayStop(),
+			OperationId: at.GetOperationId(), Deadline: in.GetDeadline()}))
+	case *apiv1.RequestSpecification_Snapshot:
+		return c.beginSnapshot(m, what.Snapshot, at, in.GetDeadline())
+	case *apiv1.RequestSpecification_Restore:
+		return c.beginRestore(what.Restore, at, in.GetDeadline())
+	case *apiv1.RequestSpecification_Reclaim:
+		return begun(c.setVMDesired(&commandv1.SetVMDesired{VmId: p.GetVmId(), Desired: apiv1.VM_TRASHED, OperationId: at.GetOperationId(), Kind: "vm.trash", Deadline: in.GetDeadline(),
+			DeleteAt: &timestamppb.Timestamp{Seconds: c.now.GetSeconds() + int64(what.Reclaim.GetKeepDays())*24*3600, Nanos: c.now.GetNanos()}}))
 	}
 	if m.GetSpecification().GetCreate() == nil || in.GetVm() == nil {
 		return nil, invalid("nothing is known of how to carry out request " + m.GetName())
@@ -123,6 +148,33 @@ func lowerState(s apiv1.VM_State) string {
 		return "deleted"
 	}
 	return "in another state"
+}
+
+// begun is the operation of what was wished.
+func begun(r *commandv1.Result, err error) (*apiv1.Operation, error) { return r.GetOperation(), err }
+
+// beginSnapshot has a snapshot taken under the id that the request has for it, so that there is one however often it is tried.
+func (c *command) beginSnapshot(m *apiv1.Request, ask *apiv1.SnapshotVM, at *commandv1.CarryOutRequest_Part, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
+	was, err := c.tx.Snapshots.Get(ask.GetSnapshotId())
+	switch {
+	case err == nil && was.GetState() == apiv1.Snapshot_READY: // its zone had it after all
+		return c.done("vm.snapshot", reference("snapshot", was), m.GetProject(), m.GetZone())
+	case err == nil && was.GetState() == apiv1.Snapshot_ERROR:
+		err = c.tx.Snapshots.Delete(was.GetId())
+	}
+	if err != nil && !missing(err) {
+		return nil, err
+	}
+	return begun(c.createSnapshot(&commandv1.CreateSnapshot{MayStop: ask.GetMayStop(), OperationId: at.GetOperationId(), Deadline: deadline,
+		Snapshot: &apiv1.Snapshot{Id: ask.GetSnapshotId(), Name: ask.GetName(), VmId: ask.GetVmId(), Description: ask.GetDescription()}}))
+}
+
+// beginRestore has a VM's disk put back, or takes the VM out of the trash.
+func (c *command) beginRestore(ask *apiv1.RestoreVM, at *commandv1.CarryOutRequest_Part, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
+	if ask.GetSnapshotId() == "" {
+		return begun(c.setVMDesired(&commandv1.SetVMDesired{VmId: ask.GetVmId(), Desired: apiv1.VM_STOPPED, Untrash: true, OperationId: at.GetOperationId(), Kind: "vm.untrash", Deadline: deadline}))
+	}
+	return begun(c.restoreSnapshot(&commandv1.RestoreSnapshot{SnapshotId: ask.GetSnapshotId(), MayStop: ask.GetMayStop(), OperationId: at.GetOperationId(), Deadline: deadline}))
 }
 
 // beginPower changes what is wanted of a VM, or orders a restart.

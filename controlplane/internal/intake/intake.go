@@ -26,8 +26,16 @@ func KindOf(s *apiv1.RequestSpecification) apiv1.RequestKind_Value {
 	switch s.GetWhat().(type) {
 	case *apiv1.RequestSpecification_Create:
 		return apiv1.RequestKind_CREATE
+	case *apiv1.RequestSpecification_Resize:
+		return apiv1.RequestKind_RESIZE
 	case *apiv1.RequestSpecification_Power:
 		return apiv1.RequestKind_POWER
+	case *apiv1.RequestSpecification_Snapshot:
+		return apiv1.RequestKind_SNAPSHOT
+	case *apiv1.RequestSpecification_Restore:
+		return apiv1.RequestKind_RESTORE
+	case *apiv1.RequestSpecification_Reclaim:
+		return apiv1.RequestKind_RECLAIM
 	}
 	return apiv1.RequestKind_VALUE_UNSPECIFIED
 }
@@ -44,11 +52,12 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 		r.ChangeType = apiv1.ChangeType_NORMAL
 	}
 	r.MonthlyCost, r.Amount, r.Parts = nil, nil, nil
-	switch {
-	case r.GetSpecification().GetCreate() != nil:
+	switch r.GetSpecification().GetWhat().(type) {
+	case *apiv1.RequestSpecification_Create:
 		return resolveCreate(tx, r, project)
-	case r.GetSpecification().GetPower() != nil:
-		return resolvePower(tx, r, project)
+	case nil:
+	default:
+		return resolveVMs(tx, r, project)
 	}
 	return nil, problem.New(problem.Invalid, "the request does not say what is asked for", "Fill in a specification.").With("specification", "is required")
 }
@@ -133,23 +142,6 @@ func offering(tx *state.Tx, ask *apiv1.CreateVMs) (*catalog.Offering, error) {
 
 func wish(r *apiv1.Request, ask *apiv1.CreateVMs) catalog.Wish {
 	return catalog.Wish{Flavor: ask.GetFlavor(), Quantity: ask.GetQuantity(), Filled: ask.GetForm(), Without: ask.GetWithoutSoftware(), LeaseDays: r.GetLeaseDays()}
-}
-
-func resolvePower(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*commandv1.Read, error) {
-	ask := r.GetSpecification().GetPower()
-	vm, err := tx.VMs.Find(ask.GetVm(), state.Scope{"project_id": project.GetId()})
-	if err != nil {
-		return nil, gone(err, "vm", ask.GetVm())
-	}
-	zone, err := tx.Zones.Get(vm.GetZoneId())
-	if err != nil {
-		return nil, gone(err, "zone", vm.GetZone())
-	}
-	ask.Vm, ask.VmId = vm.GetName(), vm.GetId()
-	r.Zone, r.ZoneId, r.LeaseDays = vm.GetZone(), vm.GetZoneId(), 0
-	r.Grade = grade.Highest(project.GetGrade(), vm.GetGrade(), zone.GetGrade())
-	r.Parts = []*apiv1.Part{{Name: vm.GetName(), VmId: vm.GetId()}}
-	return []*commandv1.Read{read("project", project)}, nil
 }
 
 func read[M interface {

@@ -69,12 +69,29 @@ func Grew(tx *state.Tx) error {
 }
 
 // Adds writes into a request that was resolved what it adds to what is used, and of which grade that is.
-func Adds(tx *state.Tx, m *apiv1.Request) error {
+func Adds(tx *state.Tx, m *apiv1.Request) (err error) {
 	m.Adds, m.AddsGrade = nil, apiv1.Zone_GRADE_UNSPECIFIED
-	ask := m.GetSpecification().GetCreate()
-	if ask == nil {
-		return nil
+	switch what := m.GetSpecification().GetWhat().(type) {
+	case *apiv1.RequestSpecification_Create:
+		return addsVMs(tx, m, what.Create)
+	case *apiv1.RequestSpecification_Resize:
+		vm, err := tx.VMs.Get(what.Resize.GetVmId())
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
+		if grows := state.AmountsOfVM(what.Resize.GetSize()).Beyond(state.AmountsOfVM(vm.GetSize())); grows != (state.Amounts{}) {
+			m.Adds = grows.Proto()
+		}
+		m.AddsGrade, err = tx.ChargedGrade(vm.GetId())
+		return err
+	case *apiv1.RequestSpecification_Snapshot:
+		m.Adds = state.Amounts{Snapshots: 1}.Proto()
+		m.AddsGrade, err = tx.ChargedGrade(what.Snapshot.GetVmId())
 	}
+	return err
+}
+
+func addsVMs(tx *state.Tx, m *apiv1.Request, ask *apiv1.CreateVMs) error {
 	o, err := tx.Offerings.Version(ask.GetOfferingId(), ask.GetOfferingVersion())
 	if errors.Is(err, state.ErrNotFound) {
 		o, err = &apiv1.Offering{}, nil

@@ -103,6 +103,7 @@ func (m *mortalProposer) Propose(ctx context.Context, c *commandv1.Command) (*co
 type onlyCluster struct{}
 
 func (onlyCluster) Choose(context.Context, *apiv1.VM, uint64) (string, error) { return "c-kvm", nil }
+func (onlyCluster) Resize(context.Context, *apiv1.VM, uint64) error           { return nil }
 
 // furnish makes what a request for VMs rests on.
 func (b *bureau) furnish() {

@@ -180,8 +180,20 @@ func Copy(r *apiv1.Request) *apiv1.Request {
 	if c := out.GetSpecification().GetCreate(); c != nil {
 		c.OfferingId, c.OfferingVersion, c.ClusterId = "", 0, ""
 	}
-	if p := out.GetSpecification().GetPower(); p != nil {
-		p.VmId, out.Zone = "", ""
+	switch what := out.GetSpecification().GetWhat().(type) {
+	case nil, *apiv1.RequestSpecification_Create:
+		return out
+	case *apiv1.RequestSpecification_Resize:
+		what.Resize.VmId, what.Resize.Size, what.Resize.SizeBefore = "", nil, nil
+	case *apiv1.RequestSpecification_Power:
+		what.Power.VmId = ""
+	case *apiv1.RequestSpecification_Snapshot:
+		what.Snapshot.VmId, what.Snapshot.SnapshotId = "", ""
+	case *apiv1.RequestSpecification_Restore:
+		what.Restore.VmId, what.Restore.SnapshotId = "", ""
+	case *apiv1.RequestSpecification_Reclaim:
+		what.Reclaim.VmIds = nil
 	}
+	out.Zone = "" // that of the VMs
 	return out
 }

@@ -27,6 +27,12 @@ func (a Amounts) minus(b Amounts) Amounts {
 	return Amounts{a.VMs - b.VMs, a.Cores - b.Cores, a.MemoryMiB - b.MemoryMiB, a.DiskGiB - b.DiskGiB, a.Snapshots - b.Snapshots}
 }
 
+// Beyond is how much more of each a is than b.
+func (a Amounts) Beyond(b Amounts) Amounts {
+	more, _ := both(a.minus(b), Amounts{})
+	return more
+}
+
 // Negated is as much less.
 func (a Amounts) Negated() Amounts { return Amounts{}.minus(a) }
 

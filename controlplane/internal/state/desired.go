@@ -112,18 +112,18 @@ func (tx *Tx) desiredObject(d desired) (*linkv1.Object, error) {
 			return nil, err
 		}
 		o.Noun = &linkv1.Object_Host{Host: schema.Desired(m)}
-	default:
-		m, err := tx.VMs.Get(d.id)
-		if err != nil {
-			return nil, err
-		}
-		o.Noun = &linkv1.Object_Vm{Vm: schema.Desired(m)}
 	case "reservation":
 		m, err := tx.Reservations.Get(d.id)
 		if err != nil {
 			return nil, err
 		}
 		o.Noun = &linkv1.Object_Reservation{Reservation: schema.Desired(m)}
+	default:
+		m, err := tx.VMs.Get(d.id)
+		if err != nil {
+			return nil, err
+		}
+		o.Noun = &linkv1.Object_Vm{Vm: schema.Desired(m)}
 	}
 	return o, nil
 }

@@ -7,6 +7,7 @@ package requests
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -46,9 +47,10 @@ type Proposer interface {
 	Propose(context.Context, *commandv1.Command) (*commandv1.Result, error)
 }
 
-// Chooser says in which cluster a VM should be placed, or why in none.
+// Chooser says in which cluster a VM should be placed, or why in none, and why a VM cannot have another size where it is.
 type Chooser interface {
 	Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error)
+	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
 }
 
 // Config is what the controller is made of. Every field must be set.
@@ -107,6 +109,7 @@ type job struct {
 	// carry is a command that lacks the clusters; after is the revision of the snapshot.
 	carry *commandv1.CarryOutRequest
 	parts []*apiv1.Part
+	grown *apiv1.VM // of a resize: the VM with its new size
 	after uint64
 }
 
@@ -199,6 +202,11 @@ func shortened(s string) string {
 // carryOut chooses a cluster for each VM and has them written down as wanted, all in one command.
 func (c *Controller) carryOut(ctx context.Context, j job) error {
 	in := j.carry
+	if j.grown != nil {
+		if err := c.Chooser.Resize(ctx, j.grown, j.after); err != nil {
+			return err
+		}
+	}
 	for i, at := range in.GetParts() {
 		if in.GetVm() == nil {
 			continue
@@ -239,6 +247,11 @@ func (c *Controller) carry(tx *state.Tx, r *apiv1.Request) (j job, err error) {
 		}
 	}
 	j = job{name: r.GetName(), carry: in, after: tx.Meta().Revision}
+	if in.GetVm() == nil {
+		if j.grown, err = possible(tx, r); err != nil {
+			return j, err
+		}
+	}
 	for i, p := range r.GetParts() {
 		if p.GetDone() {
 			continue
@@ -257,6 +270,30 @@ func (c *Controller) carry(tx *state.Tx, r *apiv1.Request) (j job, err error) {
 		in.Parts, j.parts = append(in.GetParts(), at), append(j.parts, p)
 	}
 	return j, nil
+}
+
+// possible refuses what cannot be done now to the VMs of a request, and returns the VM that gets another size, where one does.
+func possible(tx *state.Tx, r *apiv1.Request) (*apiv1.VM, error) {
+	for _, p := range r.GetParts() {
+		if p.GetDone() {
+			continue
+		}
+		vm, err := tx.VMs.Get(p.GetVmId())
+		if errors.Is(err, state.ErrNotFound) {
+			return nil, problem.Newf(problem.NotFound, "Withdraw the request.", "VM %s is gone", p.GetName())
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := intake.Possible(r.GetSpecification(), vm); err != nil {
+			return nil, err
+		}
+		if ask := r.GetSpecification().GetResize(); ask != nil {
+			vm.Size = ask.GetSize()
+			return vm, nil
+		}
+	}
+	return nil, nil
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

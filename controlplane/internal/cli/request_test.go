@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// counter is a desk at which ann asks for web servers and bob decides.
+func counter(t *testing.T) *desk {
+	d := newDesk(t)
+	d.Roles()
+	admin := string(d.read("admin.yaml"))
+	for name, role := range map[string]string{"ann": "user", "bob": "approver"} {
+		u := d.User(name, apiv1.User_PERSON)
+		d.Bind("b-"+name, role, u, apiv1.RoleBinding_PROJECT, "web")
+		d.write(name+".yaml", strings.Replace(admin, "token: admin", "project: web\ntoken: "+servicetest.AsUser(u), 1))
+	}
+	d.Do(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: &apiv1.ApprovalPolicy{
+		Id: "p", Name: "one-step", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "approval", Rule: apiv1.StageTemplate_ANY,
+			Eligible: &apiv1.Eligibility{Roles: []string{"approver"}, At: apiv1.Eligibility_PROJECT}}}}}}})
+	made, err := d.Admin().Offerings.CreateOffering(t.Context(), &apiv1.CreateOfferingRequest{Offering: &apiv1.Offering{
+		Name: "web-server", Title: &apiv1.Text{En: "Web server", Ko: "Web server"}, Image: "tiny", Currency: "KRW", MonthlyPrice: "10000", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1", MonthlyPrice: "5000"}},
+		Form: `{"type": "object", "required": ["host_name"], "properties": {"host_name": {"type": "string", "title": "Host name"}, "port": {"type": "integer", "default": 80}}}`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Admin().Offerings.PublishOffering(t.Context(), &apiv1.PublishOfferingRequest{Offering: made.GetOperation().GetTarget().GetId()}); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+const asks = "request create --context ann --offering web-server --zone business --quantity 2 --name 'web-##' --field host_name=shop --reason 'the old ones are full'"
+
+func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft")
+	plan := filepath.Join(t.TempDir(), "plan.txt")
+	if err := os.WriteFile(plan, []byte("the plan"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.must("request attach r-1 --context ann --file " + plan)
+	d.must("request submit r-1 --context ann")
+	if got := d.must("request list --mine --context ann -o name"); got != "r-1\n" {
+		t.Errorf("hers: %q", got)
+	}
+	if got := d.naru("request list --mine --context bob -o name"); got.out != "" {
+		t.Errorf("his: %q", got.out)
+	}
+	if got := d.must("approve --context bob -o name"); got != "r-1\n" {
+		t.Errorf("his queue: %q", got)
+	}
+	r := naru(t.Context(), "approve r-1 --context bob", "n\n")
+	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval: open, takes 1 of bob", "hash", "Nothing was decided"} {
+		if !strings.Contains(r.err, words) {
+			t.Errorf("an approver is not shown %q:\n%s", words, r.err)
+		}
+	}
+	if got := d.must("approve r-1 --yes --context bob"); !strings.Contains(got, "approved") {
+		t.Error(got)
+	}
+}
+
+func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
+	counter(t)
+	walk := func(typed string, flags *draftFlags) (bool, string, error) {
+		var errOut bytes.Buffer
+		a := &app{in: strings.NewReader(typed), out: newScreen(&bytes.Buffer{}), err: newScreen(&errOut), names: map[string]lister{}}
+		var goOn bool
+		cmd := a.root()
+		cmd.SetArgs([]string{"whoami", "--context", "ann"})
+		whoami, _, err := cmd.Find([]string{"whoami"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whoami.RunE = func(*cobra.Command, []string) error {
+			return a.run(whoami, shortLimit, func(ctx context.Context, c *client.Client) (err error) {
+				goOn, err = a.walk(ctx, c, flags)
+				return err
+			})
+		}
+		err = cmd.ExecuteContext(t.Context())
+		return goOn, errOut.String(), err
+	}
+	flags := &draftFlags{scope: scope{project: "web"}}
+	goOn, said, err := walk("web-server\nbusiness\n\nshop\n\nweb-##\n2\nthe old ones are full\ny\n", flags)
+	if err != nil || !goOn {
+		t.Fatalf("%v, %v\n%s", goOn, err, said)
+	}
+	if flags.offering != "web-server" || flags.zone != "business" || flags.name != "web-##" || flags.quantity != 2 || strings.Join(flags.form, " ") != `host_name="shop" port=80` {
+		t.Errorf("%+v", flags)
+	}
+	for _, words := range []string{"Web server", "Host name: Host name: ", "port [80]: ", "30000 KRW", "approval: bob", "Submit it?"} {
+		if !strings.Contains(said, words) {
+			t.Errorf("it does not say %q:\n%s", words, said)
+		}
+	}
+	if goOn, _, err := walk("web-server\nbusiness\nshop\n\nweb\n\nfull\nn\n", &draftFlags{scope: scope{project: "web"}}); err != nil || goOn {
+		t.Errorf("no was taken for yes: %v", err)
+	}
+	if _, _, err := walk("web-server\n", &draftFlags{scope: scope{project: "web"}}); err == nil {
+		t.Error("the end of the input was taken for an answer")
+	}
+}

@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/naru-project/naru/pkg/client"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// typist reports whether somebody sits there who can be asked.
+func (a *app) typist() bool {
+	f, ok := a.in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// walk asks for what the flags left open of a request for VMs of an offering, shows what it comes to, and asks whether to go on.
+func (a *app) walk(ctx context.Context, c *client.Client, d *draftFlags) (goOn bool, err error) {
+	steps := []func() error{
+		func() error { return a.fill(ctx, &d.project, "Project", "", true) },
+		func() error { return a.fillOffering(ctx, c, d) },
+		func() error {
+			return a.fill(ctx, &d.name, "Name of the VM; a run of # stands for its number, web-##", "", true)
+		},
+		func() error { return a.fillQuantity(ctx, d) },
+		func() error { return a.fill(ctx, &d.reason, "Why", "", true) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return false, err
+		}
+	}
+	m, err := a.draftOf(d)
+	if err != nil {
+		return false, err
+	}
+	r, err := c.Requests.PreviewRequest(ctx, &apiv1.PreviewRequestRequest{Request: m})
+	if err != nil {
+		return false, err
+	}
+	a.showPreview(r)
+	if r.GetProblem() != nil {
+		d.draft = true
+		return a.confirm(ctx, "Keep it as a draft? [y/N] "), nil
+	}
+	return d.draft || a.confirm(ctx, "Submit it? [y/N] "), nil
+}
+
+func (a *app) showPreview(r *apiv1.PreviewRequestResponse) {
+	line := func(name, text string) {
+		if text != "" {
+			fmt.Fprintf(a.err, "%-14s %s\n", name, printable(text))
+		}
+	}
+	m := r.GetRequest()
+	if x := m.GetAmount(); x != nil {
+		line("takes", sizeOf(x))
+	}
+	if x := m.GetMonthlyCost(); x.GetAmount() != "" {
+		line("costs a month", x.GetAmount()+" "+x.GetCurrency())
+	}
+	for _, s := range m.GetStages() {
+		line("stage", s.GetName()+": "+strings.Join(s.GetApprovers(), ", "))
+	}
+	if p := r.GetProblem(); p != nil {
+		line("not yet", p.GetDetail())
+		line("", p.GetNext())
+	}
+}
+
+// fill asks for a value that is not given. Nothing typed means the usual one; where there is none and one is needed, it asks again.
+func (a *app) fill(ctx context.Context, value *string, what, usual string, needed bool) error {
+	for *value == "" {
+		question := what
+		if usual != "" {
+			question += " [" + usual + "]"
+		}
+		typed, err := a.line(ctx, printable(question)+": ", false)
+		if err != nil {
+			return err
+		}
+		if *value = cmp.Or(strings.TrimSpace(typed), usual); !needed {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (a *app) fillQuantity(ctx context.Context, d *draftFlags) error {
+	if d.quantity > 0 {
+		return nil
+	}
+	text := ""
+	if err := a.fill(ctx, &text, "How many", "1", true); err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return usagef("%s is no number of VMs", text)
+	}
+	d.quantity = uint32(n)
+	return nil
+}
+
+// fillOffering asks for the offering, and for what it leaves to choose: its zone, its flavor, its form.
+func (a *app) fillOffering(ctx context.Context, c *client.Client, d *draftFlags) error {
+	if d.offering == "" {
+		r, err := c.Offerings.ListOfferings(ctx, &apiv1.ListOfferingsRequest{Filter: "state=PUBLISHED", PageSize: 1000})
+		if err != nil {
+			return err
+		}
+		if len(r.GetOfferings()) == 0 {
+			return usagef("there is nothing in the catalogue that you could ask for")
+		}
+		for _, o := range r.GetOfferings() {
+			fmt.Fprintf(a.err, "  %-24s %s\n", printable(o.GetName()), printable(inLanguage(o.GetTitle())))
+		}
+	}
+	if err := a.fill(ctx, &d.offering, "Offering", "", true); err != nil {
+		return err
+	}
+	r, err := c.Offerings.GetOffering(ctx, &apiv1.GetOfferingRequest{Offering: d.offering})
+	if err != nil {
+		return err
+	}
+	o := r.GetOffering()
+	zone, usual := "Zone", ""
+	if zones := o.GetZones(); len(zones) > 0 {
+		zone, usual = "Zone ("+strings.Join(zones, ", ")+")", zones[0]
+	}
+	if err := a.fill(ctx, &d.zone, zone, usual, true); err != nil {
+		return err
+	}
+	if flavors := o.GetFlavors(); len(flavors) > 1 {
+		var names []string
+		for _, f := range flavors {
+			names = append(names, f.GetFlavor())
+		}
+		if err := a.fill(ctx, &d.flavor, "Flavor ("+strings.Join(names, ", ")+")", names[0], true); err != nil {
+			return err
+		}
+	}
+	return a.fillForm(ctx, d, o.GetForm())
+}
+
+// fillForm asks for the fields of an offering's form that are not given: those that it requires first. The form itself, a JSON
+// Schema, is checked by the control plane.
+func (a *app) fillForm(ctx context.Context, d *draftFlags, form string) error {
+	var schema struct {
+		Properties map[string]struct {
+			Title, Description string
+			Type               any
+			Enum               []any
+			Default            any
+		}
+		Required []string
+	}
+	if form == "" {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(form), &schema); err != nil {
+		return fmt.Errorf("the form of offering %s: %w", d.offering, err)
+	}
+	names := slices.SortedFunc(maps.Keys(schema.Properties), func(x, y string) int {
+		needed := func(name string) int { return 1 - btoi(slices.Contains(schema.Required, name)) }
+		return cmp.Or(needed(x)-needed(y), strings.Compare(x, y))
+	})
+	for _, name := range names {
+		if slices.ContainsFunc(d.form, func(given string) bool { return strings.HasPrefix(given, name+"=") }) {
+			continue
+		}
+		field := schema.Properties[name]
+		what, usual, value := cmp.Or(field.Title, field.Description, name), "", ""
+		if len(field.Enum) > 0 {
+			what += " (" + strings.Trim(fmt.Sprint(field.Enum), "[]") + ")"
+		}
+		if field.Default != nil {
+			usual = fmt.Sprint(field.Default)
+		}
+		if err := a.fill(ctx, &value, what, usual, slices.Contains(schema.Required, name)); err != nil {
+			return err
+		}
+		if value == "" {
+			continue
+		}
+		if field.Type == "string" { // else what looks like a number would become one
+			quoted, err := json.Marshal(value)
+			if err != nil {
+				return err
+			}
+			value = string(quoted)
+		}
+		d.form = append(d.form, name+"="+value)
+	}
+	return nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
