@@ -28,6 +28,7 @@ import (
 type Services struct {
 	Offerings        apiv1.OfferingServiceClient
 	Calendars        apiv1.CalendarServiceClient
+	Quotas           apiv1.QuotaServiceClient
 	ApprovalPolicies apiv1.ApprovalPolicyServiceClient
 
 	Zones          apiv1.ZoneServiceClient
@@ -62,6 +63,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 	return &Services{
 		Offerings:        apiv1.NewOfferingServiceClient(conn),
 		Calendars:        apiv1.NewCalendarServiceClient(conn),
+		Quotas:           apiv1.NewQuotaServiceClient(conn),
 		ApprovalPolicies: apiv1.NewApprovalPolicyServiceClient(conn),
 
 		Zones:          apiv1.NewZoneServiceClient(conn),

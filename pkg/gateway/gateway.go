@@ -88,6 +88,7 @@ func (g *gateway) register() error {
 		apiv1.RegisterEventServiceHandlerClient(ctx, g.mux, apiv1.NewEventServiceClient(g.conn)),
 		apiv1.RegisterOfferingServiceHandlerClient(ctx, g.mux, apiv1.NewOfferingServiceClient(g.conn)),
 		apiv1.RegisterCalendarServiceHandlerClient(ctx, g.mux, apiv1.NewCalendarServiceClient(g.conn)),
+		apiv1.RegisterQuotaServiceHandlerClient(ctx, g.mux, apiv1.NewQuotaServiceClient(g.conn)),
 		apiv1.RegisterApprovalPolicyServiceHandlerClient(ctx, g.mux, apiv1.NewApprovalPolicyServiceClient(g.conn)),
 		apiv1.RegisterFlavorServiceHandlerClient(ctx, g.mux, apiv1.NewFlavorServiceClient(g.conn)),
 		apiv1.RegisterHostServiceHandlerClient(ctx, g.mux, apiv1.NewHostServiceClient(g.conn)),

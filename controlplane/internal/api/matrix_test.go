@@ -86,6 +86,13 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.CalendarService_UpdateCalendar_FullMethodName: &apiv1.UpdateCalendarRequest{Calendar: &apiv1.Calendar{Id: "spare", Title: "x"}, UpdateMask: mask("title")},
 		apiv1.CalendarService_DeleteCalendar_FullMethodName: &apiv1.DeleteCalendarRequest{Calendar: "spare"},
 
+		apiv1.QuotaService_ListQuotas_FullMethodName:  &apiv1.ListQuotasRequest{},
+		apiv1.QuotaService_GetQuota_FullMethodName:    &apiv1.GetQuotaRequest{Quota: "project.web"},
+		apiv1.QuotaService_WatchQuotas_FullMethodName: &apiv1.WatchQuotasRequest{},
+		apiv1.QuotaService_CreateQuota_FullMethodName: &apiv1.CreateQuotaRequest{Quota: &apiv1.Quota{Project: "web", Grade: apiv1.Zone_OPEN, Limit: &apiv1.Amounts{Vms: proto.Uint32(1)}}},
+		apiv1.QuotaService_UpdateQuota_FullMethodName: &apiv1.UpdateQuotaRequest{Quota: &apiv1.Quota{Id: "project.web", Limit: &apiv1.Amounts{Vms: proto.Uint32(2)}}, UpdateMask: mask("limit")},
+		apiv1.QuotaService_DeleteQuota_FullMethodName: &apiv1.DeleteQuotaRequest{Quota: "project.web"},
+
 		apiv1.ApprovalPolicyService_ListApprovalPolicies_FullMethodName:       &apiv1.ListApprovalPoliciesRequest{},
 		apiv1.ApprovalPolicyService_GetApprovalPolicy_FullMethodName:          &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "spare"},
 		apiv1.ApprovalPolicyService_WatchApprovalPolicies_FullMethodName:      &apiv1.WatchApprovalPoliciesRequest{},
@@ -310,6 +317,7 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.Organizations.CreateOrganization(ctx, &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: "spare"}}))
 	check(a.Users.CreateUser(ctx, &apiv1.CreateUserRequest{User: &apiv1.User{Name: "spare"}}))
 	check(a.Groups.CreateGroup(ctx, &apiv1.CreateGroupRequest{Group: &apiv1.Group{Name: "spare"}}))
+	check(a.Quotas.CreateQuota(ctx, &apiv1.CreateQuotaRequest{Quota: &apiv1.Quota{Project: "web", Limit: &apiv1.Amounts{Vms: proto.Uint32(1000)}}}))
 	check(a.Calendars.CreateCalendar(ctx, &apiv1.CreateCalendarRequest{Calendar: workdays("spare")}))
 	check(a.ApprovalPolicies.CreateApprovalPolicy(ctx, &apiv1.CreateApprovalPolicyRequest{ApprovalPolicy: anybodyDecides("spare")}))
 	for _, name := range []string{"spare", "draft"} {

@@ -90,7 +90,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 			return "new", "", false // in organization default
 		}
 		return "web", "", false
-	case "AccessTokenService":
+	case "AccessTokenService", "QuotaService":
 		return "web", "", false
 	case "RoleBindingService":
 		if call == "CreateRoleBinding" {

@@ -124,6 +124,9 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	if x := frozen.GetMonthlyCost(); x.GetAmount() != "" {
 		line("costs a month", "%s %s", x.GetAmount(), x.GetCurrency())
 	}
+	for _, q := range m.GetQuotas() { // what it holds is counted already
+		line("then left", "%s", share(q))
+	}
 	if frozen.GetLeaseDays() > 0 {
 		line("lasts", "%d days", frozen.GetLeaseDays())
 	}

@@ -263,6 +263,13 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_DeleteDelegation:
 		return c.deleteDelegation(b.DeleteDelegation)
 
+	case *commandv1.Command_CreateQuota:
+		return c.createQuota(b.CreateQuota)
+	case *commandv1.Command_UpdateQuota:
+		return c.updateQuota(b.UpdateQuota)
+	case *commandv1.Command_DeleteQuota:
+		return c.deleteQuota(b.DeleteQuota)
+
 	case *commandv1.Command_CreateOffering:
 		return c.createOffering(b.CreateOffering)
 	case *commandv1.Command_UpdateOffering:

@@ -28,7 +28,11 @@ func (c *command) updateImage(in *commandv1.UpdateImage) (*commandv1.Result, err
 		return nil, err
 	}
 	m.CreatedAt = was.GetCreatedAt()
-	return put(c.tx.Images, m)
+	r, err := put(c.tx.Images, m)
+	if err != nil || m.GetGrade() == was.GetGrade() {
+		return r, err
+	}
+	return r, c.tx.Regrade("", m.GetName())
 }
 
 // deleteImage is refused while a VM names it: rebuilding the VM needs the bits.

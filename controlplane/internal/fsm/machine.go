@@ -27,7 +27,7 @@ type Machine struct {
 // New returns the machine of a database.
 func New(db *state.DB) *Machine {
 	return &Machine{db: db, run: func(tx *state.Tx, in *commandv1.Command) (*commandv1.Result, error) {
-		return newCommand(tx, in).run(in)
+		return newCommand(tx, in).measured(in)
 	}, writeAudit: (*state.Tx).AppendAudit}
 }
 

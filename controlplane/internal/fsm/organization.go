@@ -45,6 +45,9 @@ func (c *command) updateOrganization(in *commandv1.UpdateOrganization) (*command
 		return nil, err
 	}
 	m.CreatedAt = was.GetCreatedAt()
+	if err := c.tx.MoveSums(m.GetId(), was.GetParentId(), m.GetParentId()); err != nil {
+		return nil, err
+	}
 	return put(c.tx.Organizations, m)
 }
 
@@ -85,6 +88,9 @@ func (c *command) deleteOrganization(in *commandv1.DeleteNoun) (*commandv1.Resul
 	u.add(dependents(c.tx.Projects, "project", state.Scope{"organization_id": m.GetId()}))
 	u.add(dependents(c.tx.Users, "user", state.Scope{"organization_id": m.GetId()}))
 	if err := u.refuse("organization", m.GetName()); err != nil {
+		return nil, err
+	}
+	if err := c.dropQuotas(state.Scope{"organization_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {

@@ -33,7 +33,14 @@ func (c *command) updateProject(in *commandv1.UpdateProject) (*commandv1.Result,
 		return nil, err
 	}
 	m.CreatedAt = was.GetCreatedAt()
-	return put(c.tx.Projects, m)
+	if err := c.tx.MoveSums(m.GetId(), was.GetOrganizationId(), m.GetOrganizationId()); err != nil {
+		return nil, err
+	}
+	r, err := put(c.tx.Projects, m)
+	if err != nil || m.GetGrade() == was.GetGrade() {
+		return r, err
+	}
+	return r, c.tx.Regrade(m.GetId(), "")
 }
 
 func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
@@ -44,7 +51,11 @@ func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	var u uses
 	u.add(dependents(c.tx.VMs, "VM", state.Scope{"project_id": m.GetId()}))
 	u.add(dependents(c.tx.AccessTokens, "access token", state.Scope{"project_id": m.GetId()}))
+	u.add(c.holding(m.GetId()))
 	if err := u.refuse("project", m.GetName()); err != nil {
+		return nil, err
+	}
+	if err := c.dropQuotas(state.Scope{"project_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -149,6 +150,9 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	m.Policy, m.PolicyVersion, m.PolicyTrace = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace()
 	m.Frozen, m.FrozenHash = is.GetFrozen(), is.GetFrozenHash()
 	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if err := quota.Adds(c.tx, m); err != nil {
 		return nil, err
 	}
 	if len(m.GetParts()) == 0 {

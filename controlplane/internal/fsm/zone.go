@@ -178,6 +178,9 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := u.refuse("zone", m.GetName()); err != nil {
 		return nil, err
 	}
+	if err := c.dropQuotas(state.Scope{"zone_id": m.GetId()}); err != nil {
+		return nil, err
+	}
 	if err := c.tx.ForgetZone(m.GetId()); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/panel"
+	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -224,6 +225,10 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 // describe writes into a request what is reckoned for who looks at it: who may decide, and what the caller may do.
 func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
 	if err := s.approvers(tx, m); err != nil {
+		return err
+	}
+	var err error
+	if m.Quotas, err = quota.OverRequest(tx, m); err != nil {
 		return err
 	}
 	m.Actions = nil

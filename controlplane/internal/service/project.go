@@ -27,8 +27,15 @@ func (s projectService) ListProjects(ctx context.Context, r *apiv1.ListProjectsR
 }
 
 func (s projectService) GetProject(ctx context.Context, r *apiv1.GetProjectRequest) (*apiv1.GetProjectResponse, error) {
-	m, err := s.projects.get(ctx, r.GetProject(), place{})
-	return &apiv1.GetProjectResponse{Project: m}, err
+	out := &apiv1.GetProjectResponse{}
+	err := s.read(ctx, func(tx *state.Tx) (err error) {
+		if out.Project, err = s.projects.find(ctx, tx, r.GetProject(), place{}); err != nil {
+			return err
+		}
+		out.Project.Quotas, err = tx.QuotasOver(out.Project.GetId(), "", apiv1.Zone_GRADE_UNSPECIFIED)
+		return err
+	})
+	return out, err
 }
 
 func (s projectService) WatchProjects(r *apiv1.WatchProjectsRequest, stream grpc.ServerStreamingServer[apiv1.WatchProjectsResponse]) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -335,6 +336,9 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	if err != nil {
 		return nil, err
 	}
+	if err := quota.Allows(tx, m); err != nil {
+		return nil, err
+	}
 	if err := request.Freeze(m); err != nil {
 		return nil, err
 	}
@@ -377,6 +381,9 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 			return err
 		}
 		out.Request = m
+		if m.Quotas, err = quota.OverRequest(tx, m); err != nil {
+			return err
+		}
 		return s.approvers(tx, m)
 	})
 	return out, err

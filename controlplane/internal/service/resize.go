@@ -52,6 +52,9 @@ func (s vmService) ResizeVM(ctx context.Context, r *apiv1.ResizeVMRequest) (*api
 			return nil, problem.Newf(problem.Invalid, "Choose a flavor whose disk is as large.", "VM %s has a disk of %d GiB, which cannot become smaller, and flavor %s has %d",
 				vm.GetName(), vm.GetSize().GetDiskGib(), flavor.GetName(), size.GetDiskGib()).With("flavor", "has a smaller disk than the VM")
 		}
+		if err := roomToGrow(tx, vm, state.AmountsOfVM(size).Plus(state.AmountsOfVM(vm.GetSize()).Negated())); err != nil {
+			return nil, err
+		}
 		next = proto.CloneOf(vm)
 		next.Size = size
 		in := &commandv1.ResizeVM{

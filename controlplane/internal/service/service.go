@@ -125,6 +125,8 @@ type Service struct {
 	requests       noun[*apiv1.Request]
 	delegations    noun[*apiv1.Delegation]
 
+	quotas noun[*apiv1.Quota]
+
 	refusals refusals
 
 	feeds []func(context.Context) // of all nouns that can be watched
@@ -185,6 +187,8 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Request] { return tx.Requests }}.watched(requestChange)
 	s.delegations = noun[*apiv1.Delegation]{Service: s, kind: "delegation", topic: "delegations", own: "from_user_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Delegation] { return tx.Delegations }}.watched(delegationChange)
+	s.quotas = noun[*apiv1.Quota]{Service: s, kind: "quota", topic: "quotas", project: "project_id", organization: "organization_id", zone: "zone_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Quota] { return tx.Quotas }}.watched(quotaChange)
 	s.snapshots = snapshotsOf(s)
 	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
@@ -218,4 +222,5 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
 	apiv1.RegisterRequestServiceServer(r, requestService{Service: s})
 	apiv1.RegisterDelegationServiceServer(r, delegationService{Service: s})
+	apiv1.RegisterQuotaServiceServer(r, quotaService{Service: s})
 }

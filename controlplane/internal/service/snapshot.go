@@ -94,6 +94,9 @@ func (s snapshotService) CreateSnapshot(ctx context.Context, r *apiv1.CreateSnap
 		if err := mayTouchDisk(tx, vm, r.GetMayStop(), "a snapshot is taken"); err != nil {
 			return nil, err
 		}
+		if err := roomToGrow(tx, vm, state.Amounts{Snapshots: 1}); err != nil {
+			return nil, err
+		}
 		m := proto.CloneOf(sent)
 		m.Id, m.VmId, m.Vm = id, vm.GetId(), vm.GetName()
 		if err := s.snapshots.nameIsFree(tx, m, state.Scope{"vm_id": vm.GetId()}); err != nil {

@@ -129,6 +129,9 @@ func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*
 	vm.Size = &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
 	vm.Image, vm.ImageSha256, vm.ImageFormat = image.GetName(), image.GetSha256(), image.GetFormat()
 	vm.DesiredState = apiv1.VM_RUNNING
+	if err := roomFor(tx, vm, project.GetGrade(), image.GetGrade()); err != nil {
+		return nil, err
+	}
 	return []*commandv1.Read{
 		{Noun: reference("project", project), Revision: project.GetRevision()},
 		{Noun: reference("flavor", flavor), Revision: flavor.GetRevision()},

@@ -13,6 +13,7 @@ func requests() *spec[*apiv1.Request] {
 		noun: "request", plural: "requests", named: true, usual: "created_at desc",
 		zero:   func() *apiv1.Request { return &apiv1.Request{} },
 		revise: func(m *apiv1.Request, r string) { m.Revision = r },
+		charge: (*Tx).chargeRequest, underive: func(m *apiv1.Request) { m.Quotas = nil },
 		columns: []column[*apiv1.Request]{
 			text("name", (*apiv1.Request).GetName).asFixed(),
 			enum("kind", (*apiv1.Request).GetKind),

@@ -144,6 +144,12 @@ func plainStores() []store {
 		func(n string) [2]string { return [2]string{n, "BLOB"} }
 	added := func(n string) [2]string { return [2]string{n, "INTEGER DEFAULT 0"} }
 	type cols = [][2]string
+	amounts := func() (all cols) {
+		for _, n := range strings.Split(amountColumns, ", ") {
+			all = append(all, number(n))
+		}
+		return all
+	}
 	return []store{
 		// Deleted nouns, for watches. At or below a floor they have been dropped; kept counts those that are left.
 		plain{"tombstones", cols{text("noun"), number("revision"), text("id"), number("crc"), blob("message")},
@@ -196,6 +202,10 @@ func plainStores() []store {
 		plain{"request_work", cols{text("operation_id"), text("request_id")}, []string{"operation_id"}, nil},
 		plain{"comments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
 		plain{"attachments", cols{text("request_id"), text("id"), number("crc"), blob("message")}, []string{"request_id", "id"}, nil},
+		// What each thing takes that quotas count, and what that comes to for its project and the organizations above.
+		plain{"charges", append(cols{text("noun"), text("id"), text("project_id"), text("zone_id"), number("grade")}, amounts()...), []string{"noun", "id"},
+			[]string{"(project_id, noun)"}},
+		plain{"sums", append(cols{text("owner_id"), text("zone_id"), number("grade")}, amounts()...), []string{"owner_id", "zone_id", "grade"}, nil},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
 		// What was sealed to a key and has counted: SHA-256.
 		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},

@@ -47,6 +47,8 @@ type spec[M Noun] struct {
 	derive func(*Tx, M) error
 	// underive clears it again.
 	underive func(M)
+	// charge, where set, counts what the noun takes.
+	charge func(*Tx, M) error
 	// bounds, where set, are what Within narrows to.
 	bounds *[]Bound
 	// without are columns that Without has hidden.
@@ -267,7 +269,10 @@ func (t Table[M]) Put(m M) error {
 	if err != nil {
 		return fmt.Errorf("store %s %s: %w", t.spec.noun, m.GetId(), err)
 	}
-	return t.insert(m, b, t.tx.meta.Revision)
+	if err := t.insert(m, b, t.tx.meta.Revision); err != nil || t.spec.charge == nil {
+		return err
+	}
+	return t.spec.charge(t.tx, m)
 }
 
 // insert writes the row of m, which is encoded as b.
@@ -311,5 +316,8 @@ func (t Table[M]) Delete(id string) error {
 
 // Forget removes the noun and tells nobody: it has outlived its keep.
 func (t Table[M]) Forget(id string) error {
-	return t.tx.write(t.spec.text.remove, id)
+	if err := t.tx.write(t.spec.text.remove, id); err != nil || t.spec.charge == nil {
+		return err
+	}
+	return t.tx.uncharge(t.spec.noun, id)
 }

@@ -36,6 +36,7 @@ type Tx struct {
 	RoleBindings   Table[*apiv1.RoleBinding]
 	Requests       Table[*apiv1.Request]
 	Delegations    Table[*apiv1.Delegation]
+	Quotas         Table[*apiv1.Quota]
 
 	Reservations Table[*apiv1.Reservation]
 	Snapshots    Table[*apiv1.Snapshot]
@@ -54,6 +55,8 @@ type Tx struct {
 	fresh map[string]apiv1.Freshness_Level
 	// graded is what gradeOf has read so far.
 	graded map[owner]apiv1.Zone_Grade
+	// grown is by how much more is counted than at the last Measure.
+	grown map[Cell]Amounts
 }
 
 // begin makes a transaction over a connection on which BEGIN has been said.
@@ -84,6 +87,7 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 	tx.Requests = Table[*apiv1.Request]{tx, c.requests}
 	tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
+	tx.Quotas = Table[*apiv1.Quota]{tx, c.quotas}
 	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
 	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
 	if writable {

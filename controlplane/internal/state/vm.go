@@ -20,7 +20,7 @@ func vms() *spec[*apiv1.VM] {
 		noun: "vm", plural: "vms", named: true, scope: []string{"project_id"},
 		zero:   func() *apiv1.VM { return &apiv1.VM{} },
 		revise: func(m *apiv1.VM, r string) { m.Revision = r },
-		derive: deriveVM, underive: func(m *apiv1.VM) { m.Freshness = 0 },
+		derive: deriveVM, underive: func(m *apiv1.VM) { m.Freshness = 0 }, charge: (*Tx).chargeVM,
 		columns: []column[*apiv1.VM]{
 			text("name", (*apiv1.VM).GetName).asFixed(),
 			text("project", (*apiv1.VM).GetProject).asFixed(),

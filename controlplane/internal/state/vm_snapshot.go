@@ -7,6 +7,7 @@ func vmSnapshots() *spec[*apiv1.Snapshot] {
 		noun: "snapshot", plural: "snapshots", named: true, scope: []string{"vm_id"},
 		zero:   func() *apiv1.Snapshot { return &apiv1.Snapshot{} },
 		revise: func(m *apiv1.Snapshot, r string) { m.Revision = r },
+		charge: (*Tx).chargeSnapshot,
 		columns: []column[*apiv1.Snapshot]{
 			text("name", (*apiv1.Snapshot).GetName).asFixed(),
 			text("project", (*apiv1.Snapshot).GetProject).asFixed(),

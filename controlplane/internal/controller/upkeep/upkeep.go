@@ -1,5 +1,5 @@
 // Package upkeep is what the leader does by the clock: it fails operations whose deadline has passed, forgets what has
-// outlived its keep, empties the trash, ends the sessions of servers that are gone, and raises the feature level.
+// outlived its keep, empties the trash, checks what quotas count, ends the sessions of servers that are gone, and raises the feature level.
 package upkeep
 
 import (
@@ -40,6 +40,8 @@ const (
 	trashBatch = 100
 	// trashTime is how long the deletion of what was in the trash may take.
 	trashTime = 15 * time.Minute
+	// sumsEvery is how often what quotas count is compared with the things themselves.
+	sumsEvery = 5 * time.Minute
 	// raiseEvery is how often it is looked whether every server knows a higher feature level.
 	raiseEvery = time.Minute
 	// foundEvery is how often a leader looks whether its federation has begun: the first of a new one leads before that.
@@ -77,6 +79,7 @@ type Config struct {
 type Upkeep struct {
 	Config
 	silentSince map[string]time.Time // by server id; of the watching loop alone
+	drifted     string               // what was told last of sums that drifted; of the checking loop alone
 }
 
 // New returns an upkeep that does nothing yet.
@@ -95,6 +98,7 @@ func (u *Upkeep) Run(ctx context.Context) error {
 		"watch sessions":    {watchEvery, u.endSessionsOfTheGone},
 		"feature level":     {raiseEvery, u.raiseFeatureLevel},
 		"empty trash":       {trashEvery, u.emptyTrash},
+		"check sums":        {sumsEvery, u.checkSums},
 	} {
 		g.Go(func() error {
 			t := time.NewTicker(loop.every)

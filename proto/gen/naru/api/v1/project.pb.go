@@ -39,6 +39,8 @@ type Project struct {
 	// The organization it belongs to, by name; where none is given, default.
 	Organization   string `protobuf:"bytes,6,opt,name=organization,proto3" json:"organization,omitempty"`
 	OrganizationId string `protobuf:"bytes,7,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// What counts what it uses: its own quotas and those of the organizations above it. Only where one project is asked for.
+	Quotas []*Quota `protobuf:"bytes,9,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// Of what its VMs hold. None of them stands in a zone of a lower grade. Unset: open.
 	Grade         Zone_Grade `protobuf:"varint,8,opt,name=grade,proto3,enum=naru.api.v1.Zone_Grade" json:"grade,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -122,6 +124,13 @@ func (x *Project) GetOrganizationId() string {
 		return x.OrganizationId
 	}
 	return ""
+}
+
+func (x *Project) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
 }
 
 func (x *Project) GetGrade() Zone_Grade {
@@ -736,7 +745,7 @@ var File_naru_api_v1_project_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_project_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/project.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xac\x03\n" +
+	"\x19naru/api/v1/project.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x16naru/api/v1/zone.proto\"\xe7\x03\n" +
 	"\aProject\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12.\n" +
@@ -745,7 +754,8 @@ const file_naru_api_v1_project_proto_rawDesc = "" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12/\n" +
 	"\forganization\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\forganization\x124\n" +
-	"\x0forganization_id\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x0eorganizationId\x12;\n" +
+	"\x0forganization_id\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x0eorganizationId\x129\n" +
+	"\x06quotas\x18\t \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\x12;\n" +
 	"\x05grade\x18\b \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x05grade\"\xab\x01\n" +
 	"\x13ListProjectsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
@@ -818,41 +828,43 @@ var file_naru_api_v1_project_proto_goTypes = []any{
 	(*WatchProjectsRequest)(nil),  // 11: naru.api.v1.WatchProjectsRequest
 	(*WatchProjectsResponse)(nil), // 12: naru.api.v1.WatchProjectsResponse
 	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(Zone_Grade)(0),               // 14: naru.api.v1.Zone.Grade
-	(*Operation)(nil),             // 15: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 16: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 17: naru.api.v1.WatchType.Value
+	(*Quota)(nil),                 // 14: naru.api.v1.Quota
+	(Zone_Grade)(0),               // 15: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 16: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 17: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 18: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_project_proto_depIdxs = []int32{
 	13, // 0: naru.api.v1.Project.created_at:type_name -> google.protobuf.Timestamp
-	14, // 1: naru.api.v1.Project.grade:type_name -> naru.api.v1.Zone.Grade
-	0,  // 2: naru.api.v1.ListProjectsResponse.projects:type_name -> naru.api.v1.Project
-	0,  // 3: naru.api.v1.GetProjectResponse.project:type_name -> naru.api.v1.Project
-	0,  // 4: naru.api.v1.CreateProjectRequest.project:type_name -> naru.api.v1.Project
-	15, // 5: naru.api.v1.CreateProjectResponse.operation:type_name -> naru.api.v1.Operation
-	0,  // 6: naru.api.v1.UpdateProjectRequest.project:type_name -> naru.api.v1.Project
-	16, // 7: naru.api.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 8: naru.api.v1.UpdateProjectResponse.project:type_name -> naru.api.v1.Project
-	15, // 9: naru.api.v1.DeleteProjectResponse.operation:type_name -> naru.api.v1.Operation
-	17, // 10: naru.api.v1.WatchProjectsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	0,  // 11: naru.api.v1.WatchProjectsResponse.project:type_name -> naru.api.v1.Project
-	1,  // 12: naru.api.v1.ProjectService.ListProjects:input_type -> naru.api.v1.ListProjectsRequest
-	3,  // 13: naru.api.v1.ProjectService.GetProject:input_type -> naru.api.v1.GetProjectRequest
-	5,  // 14: naru.api.v1.ProjectService.CreateProject:input_type -> naru.api.v1.CreateProjectRequest
-	7,  // 15: naru.api.v1.ProjectService.UpdateProject:input_type -> naru.api.v1.UpdateProjectRequest
-	9,  // 16: naru.api.v1.ProjectService.DeleteProject:input_type -> naru.api.v1.DeleteProjectRequest
-	11, // 17: naru.api.v1.ProjectService.WatchProjects:input_type -> naru.api.v1.WatchProjectsRequest
-	2,  // 18: naru.api.v1.ProjectService.ListProjects:output_type -> naru.api.v1.ListProjectsResponse
-	4,  // 19: naru.api.v1.ProjectService.GetProject:output_type -> naru.api.v1.GetProjectResponse
-	6,  // 20: naru.api.v1.ProjectService.CreateProject:output_type -> naru.api.v1.CreateProjectResponse
-	8,  // 21: naru.api.v1.ProjectService.UpdateProject:output_type -> naru.api.v1.UpdateProjectResponse
-	10, // 22: naru.api.v1.ProjectService.DeleteProject:output_type -> naru.api.v1.DeleteProjectResponse
-	12, // 23: naru.api.v1.ProjectService.WatchProjects:output_type -> naru.api.v1.WatchProjectsResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 1: naru.api.v1.Project.quotas:type_name -> naru.api.v1.Quota
+	15, // 2: naru.api.v1.Project.grade:type_name -> naru.api.v1.Zone.Grade
+	0,  // 3: naru.api.v1.ListProjectsResponse.projects:type_name -> naru.api.v1.Project
+	0,  // 4: naru.api.v1.GetProjectResponse.project:type_name -> naru.api.v1.Project
+	0,  // 5: naru.api.v1.CreateProjectRequest.project:type_name -> naru.api.v1.Project
+	16, // 6: naru.api.v1.CreateProjectResponse.operation:type_name -> naru.api.v1.Operation
+	0,  // 7: naru.api.v1.UpdateProjectRequest.project:type_name -> naru.api.v1.Project
+	17, // 8: naru.api.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 9: naru.api.v1.UpdateProjectResponse.project:type_name -> naru.api.v1.Project
+	16, // 10: naru.api.v1.DeleteProjectResponse.operation:type_name -> naru.api.v1.Operation
+	18, // 11: naru.api.v1.WatchProjectsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	0,  // 12: naru.api.v1.WatchProjectsResponse.project:type_name -> naru.api.v1.Project
+	1,  // 13: naru.api.v1.ProjectService.ListProjects:input_type -> naru.api.v1.ListProjectsRequest
+	3,  // 14: naru.api.v1.ProjectService.GetProject:input_type -> naru.api.v1.GetProjectRequest
+	5,  // 15: naru.api.v1.ProjectService.CreateProject:input_type -> naru.api.v1.CreateProjectRequest
+	7,  // 16: naru.api.v1.ProjectService.UpdateProject:input_type -> naru.api.v1.UpdateProjectRequest
+	9,  // 17: naru.api.v1.ProjectService.DeleteProject:input_type -> naru.api.v1.DeleteProjectRequest
+	11, // 18: naru.api.v1.ProjectService.WatchProjects:input_type -> naru.api.v1.WatchProjectsRequest
+	2,  // 19: naru.api.v1.ProjectService.ListProjects:output_type -> naru.api.v1.ListProjectsResponse
+	4,  // 20: naru.api.v1.ProjectService.GetProject:output_type -> naru.api.v1.GetProjectResponse
+	6,  // 21: naru.api.v1.ProjectService.CreateProject:output_type -> naru.api.v1.CreateProjectResponse
+	8,  // 22: naru.api.v1.ProjectService.UpdateProject:output_type -> naru.api.v1.UpdateProjectResponse
+	10, // 23: naru.api.v1.ProjectService.DeleteProject:output_type -> naru.api.v1.DeleteProjectResponse
+	12, // 24: naru.api.v1.ProjectService.WatchProjects:output_type -> naru.api.v1.WatchProjectsResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_project_proto_init() }
@@ -863,6 +875,7 @@ func file_naru_api_v1_project_proto_init() {
 	file_naru_api_v1_annotations_proto_init()
 	file_naru_api_v1_common_proto_init()
 	file_naru_api_v1_operation_proto_init()
+	file_naru_api_v1_quota_proto_init()
 	file_naru_api_v1_zone_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

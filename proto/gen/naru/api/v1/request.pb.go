@@ -543,7 +543,13 @@ type Request struct {
 	// The VMs that it is to make, one for each that was asked for, in order: what is done of each.
 	Parts []*Part `protobuf:"bytes,54,rep,name=parts,proto3" json:"parts,omitempty"`
 	// What was attached while it was written.
-	Files         []*Comment `protobuf:"bytes,55,rep,name=files,proto3" json:"files,omitempty"`
+	Files []*Comment `protobuf:"bytes,55,rep,name=files,proto3" json:"files,omitempty"`
+	// What it adds to what is used. Quotas count it as held from its submission until it is carried out, or comes to nothing.
+	Adds *Amounts `protobuf:"bytes,70,opt,name=adds,proto3" json:"adds,omitempty"`
+	// Grade of what it adds, its project's aside.
+	AddsGrade Zone_Grade `protobuf:"varint,71,opt,name=adds_grade,json=addsGrade,proto3,enum=naru.api.v1.Zone_Grade" json:"adds_grade,omitempty"`
+	// The quotas that it counts in, as they are now. Only where one request is asked for.
+	Quotas        []*Quota `protobuf:"bytes,72,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -959,6 +965,27 @@ func (x *Request) GetParts() []*Part {
 func (x *Request) GetFiles() []*Comment {
 	if x != nil {
 		return x.Files
+	}
+	return nil
+}
+
+func (x *Request) GetAdds() *Amounts {
+	if x != nil {
+		return x.Adds
+	}
+	return nil
+}
+
+func (x *Request) GetAddsGrade() Zone_Grade {
+	if x != nil {
+		return x.AddsGrade
+	}
+	return Zone_GRADE_UNSPECIFIED
+}
+
+func (x *Request) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
 	}
 	return nil
 }
@@ -4035,7 +4062,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xda\x1a\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\x83\x1c\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4108,7 +4135,11 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"created_at\x184 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x185 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x125\n" +
 	"\x05parts\x186 \x03(\v2\x11.naru.api.v1.PartB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05parts\x128\n" +
-	"\x05files\x187 \x03(\v2\x14.naru.api.v1.CommentB\f\xbaH\x05\x92\x01\x02\x10\b\xa0\xbb\x18\x03R\x05files\"?\n" +
+	"\x05files\x187 \x03(\v2\x14.naru.api.v1.CommentB\f\xbaH\x05\x92\x01\x02\x10\b\xa0\xbb\x18\x03R\x05files\x12.\n" +
+	"\x04adds\x18F \x01(\v2\x14.naru.api.v1.AmountsB\x04\xa0\xbb\x18\x03R\x04adds\x12<\n" +
+	"\n" +
+	"adds_grade\x18G \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\x04\xa0\xbb\x18\x05R\taddsGrade\x129\n" +
+	"\x06quotas\x18H \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\"?\n" +
 	"\x06Intake\x12\x16\n" +
 	"\x12INTAKE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -4498,16 +4529,18 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*Money)(nil),                   // 57: naru.api.v1.Money
 	(*Resources)(nil),               // 58: naru.api.v1.Resources
 	(*Reference)(nil),               // 59: naru.api.v1.Reference
-	(*Problem)(nil),                 // 60: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 61: naru.api.v1.VM.Affinity
-	(*Text)(nil),                    // 62: naru.api.v1.Text
-	(*Eligibility)(nil),             // 63: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 64: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 65: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 66: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 67: google.protobuf.FieldMask
-	(*Operation)(nil),               // 68: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 69: naru.api.v1.WatchType.Value
+	(*Amounts)(nil),                 // 60: naru.api.v1.Amounts
+	(*Quota)(nil),                   // 61: naru.api.v1.Quota
+	(*Problem)(nil),                 // 62: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 63: naru.api.v1.VM.Affinity
+	(*Text)(nil),                    // 64: naru.api.v1.Text
+	(*Eligibility)(nil),             // 65: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 66: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 67: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 68: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 69: google.protobuf.FieldMask
+	(*Operation)(nil),               // 70: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 71: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
 	53, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
@@ -4532,94 +4565,97 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	56, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	8,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
 	18, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	60, // 22: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	10, // 23: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	12, // 24: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	11, // 25: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	13, // 26: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	14, // 27: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	15, // 28: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	61, // 29: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	4,  // 30: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	58, // 31: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	58, // 32: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	62, // 33: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	63, // 34: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	64, // 35: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,  // 36: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	56, // 37: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	56, // 38: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	56, // 39: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	65, // 40: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	63, // 41: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	56, // 42: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,  // 43: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	66, // 44: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	56, // 45: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	56, // 46: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,  // 47: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,  // 48: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 49: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 50: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 51: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	67, // 52: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 53: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	68, // 54: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	69, // 55: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,  // 56: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,  // 57: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 58: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 59: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,  // 60: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	18, // 61: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	18, // 62: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 63: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 64: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	18, // 65: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	18, // 66: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 67: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 68: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	60, // 69: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,  // 70: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	19, // 71: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	21, // 72: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	23, // 73: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	25, // 74: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	27, // 75: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	29, // 76: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	31, // 77: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	33, // 78: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	35, // 79: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	37, // 80: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	39, // 81: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	41, // 82: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	43, // 83: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	45, // 84: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	47, // 85: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	49, // 86: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	51, // 87: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	20, // 88: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	22, // 89: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	24, // 90: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	26, // 91: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	28, // 92: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	30, // 93: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	32, // 94: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	34, // 95: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	36, // 96: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	38, // 97: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	40, // 98: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	42, // 99: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	44, // 100: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	46, // 101: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	48, // 102: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	50, // 103: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	52, // 104: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	88, // [88:105] is the sub-list for method output_type
-	71, // [71:88] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	60, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	55, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	61, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	62, // 25: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	10, // 26: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	12, // 27: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	11, // 28: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	13, // 29: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	14, // 30: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	15, // 31: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	63, // 32: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	4,  // 33: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	58, // 34: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	58, // 35: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	64, // 36: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	65, // 37: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	66, // 38: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,  // 39: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	56, // 40: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	56, // 41: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	56, // 42: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	67, // 43: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	65, // 44: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	56, // 45: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,  // 46: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	68, // 47: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	56, // 48: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	56, // 49: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	7,  // 50: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,  // 51: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 52: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 53: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 54: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	69, // 55: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 56: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	70, // 57: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	71, // 58: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,  // 59: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,  // 60: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 61: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 62: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,  // 63: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	18, // 64: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	18, // 65: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 66: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 67: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	18, // 68: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	18, // 69: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 70: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 71: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	62, // 72: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,  // 73: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	19, // 74: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	21, // 75: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	23, // 76: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	25, // 77: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	27, // 78: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	29, // 79: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	31, // 80: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	33, // 81: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	35, // 82: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	37, // 83: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	39, // 84: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	41, // 85: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	43, // 86: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	45, // 87: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	47, // 88: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	49, // 89: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	51, // 90: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	20, // 91: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	22, // 92: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	24, // 93: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	26, // 94: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	28, // 95: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	30, // 96: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	32, // 97: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	34, // 98: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	36, // 99: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	38, // 100: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	40, // 101: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	42, // 102: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	44, // 103: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	46, // 104: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	48, // 105: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	50, // 106: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	52, // 107: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	91, // [91:108] is the sub-list for method output_type
+	74, // [74:91] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -4632,6 +4668,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_common_proto_init()
 	file_naru_api_v1_money_proto_init()
 	file_naru_api_v1_operation_proto_init()
+	file_naru_api_v1_quota_proto_init()
 	file_naru_api_v1_session_proto_init()
 	file_naru_api_v1_vm_proto_init()
 	file_naru_api_v1_zone_proto_init()

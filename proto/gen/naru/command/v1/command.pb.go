@@ -237,6 +237,9 @@ type Command struct {
 	//	*Command_PassRequest
 	//	*Command_CreateDelegation
 	//	*Command_DeleteDelegation
+	//	*Command_CreateQuota
+	//	*Command_UpdateQuota
+	//	*Command_DeleteQuota
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1419,6 +1422,33 @@ func (x *Command) GetDeleteDelegation() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateQuota() *CreateQuota {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateQuota); ok {
+			return x.CreateQuota
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateQuota() *UpdateQuota {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateQuota); ok {
+			return x.UpdateQuota
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteQuota() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteQuota); ok {
+			return x.DeleteQuota
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1936,6 +1966,18 @@ type Command_DeleteDelegation struct {
 	DeleteDelegation *DeleteNoun `protobuf:"bytes,311,opt,name=delete_delegation,json=deleteDelegation,proto3,oneof"`
 }
 
+type Command_CreateQuota struct {
+	CreateQuota *CreateQuota `protobuf:"bytes,320,opt,name=create_quota,json=createQuota,proto3,oneof"`
+}
+
+type Command_UpdateQuota struct {
+	UpdateQuota *UpdateQuota `protobuf:"bytes,321,opt,name=update_quota,json=updateQuota,proto3,oneof"`
+}
+
+type Command_DeleteQuota struct {
+	DeleteQuota *DeleteNoun `protobuf:"bytes,322,opt,name=delete_quota,json=deleteQuota,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2179,6 +2221,12 @@ func (*Command_PassRequest) isCommand_Body() {}
 func (*Command_CreateDelegation) isCommand_Body() {}
 
 func (*Command_DeleteDelegation) isCommand_Body() {}
+
+func (*Command_CreateQuota) isCommand_Body() {}
+
+func (*Command_UpdateQuota) isCommand_Body() {}
+
+func (*Command_DeleteQuota) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -7092,6 +7140,102 @@ func (x *CreateDelegation) GetDelegation() *v1.Delegation {
 	return nil
 }
 
+type CreateQuota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Quota         *v1.Quota              `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateQuota) Reset() {
+	*x = CreateQuota{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateQuota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateQuota) ProtoMessage() {}
+
+func (x *CreateQuota) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
+func (*CreateQuota) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *CreateQuota) GetQuota() *v1.Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+type UpdateQuota struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Quota            *v1.Quota              `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *UpdateQuota) Reset() {
+	*x = UpdateQuota{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateQuota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateQuota) ProtoMessage() {}
+
+func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
+func (*UpdateQuota) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *UpdateQuota) GetQuota() *v1.Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+func (x *UpdateQuota) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
 // ResizeVM gives a VM the size that its new flavor has on the proposer's snapshot.
 type ResizeVM struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -7110,7 +7254,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7122,7 +7266,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7135,7 +7279,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7205,7 +7349,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7217,7 +7361,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7230,7 +7374,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -7260,7 +7404,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7272,7 +7416,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7285,7 +7429,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -7328,7 +7472,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7340,7 +7484,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7353,7 +7497,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -7397,7 +7541,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7409,7 +7553,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7422,7 +7566,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -7463,7 +7607,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7475,7 +7619,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7517,7 +7661,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7529,7 +7673,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7582,7 +7726,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7594,7 +7738,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7649,7 +7793,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x96H\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xe1I\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -7796,7 +7940,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11carry_out_request\x18\xb4\x02 \x01(\v2 .naru.command.v1.CarryOutRequestH\x00R\x0fcarryOutRequest\x12B\n" +
 	"\fpass_request\x18\xb5\x02 \x01(\v2\x1c.naru.command.v1.PassRequestH\x00R\vpassRequest\x12Q\n" +
 	"\x11create_delegation\x18\xb6\x02 \x01(\v2!.naru.command.v1.CreateDelegationH\x00R\x10createDelegation\x12K\n" +
-	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegationB\r\n" +
+	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegation\x12B\n" +
+	"\fcreate_quota\x18\xc0\x02 \x01(\v2\x1c.naru.command.v1.CreateQuotaH\x00R\vcreateQuota\x12B\n" +
+	"\fupdate_quota\x18\xc1\x02 \x01(\v2\x1c.naru.command.v1.UpdateQuotaH\x00R\vupdateQuota\x12A\n" +
+	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuotaB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -8148,7 +8295,12 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x10CreateDelegation\x127\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
-	"delegation\"\xb3\x02\n" +
+	"delegation\"7\n" +
+	"\vCreateQuota\x12(\n" +
+	"\x05quota\x18\x01 \x01(\v2\x12.naru.api.v1.QuotaR\x05quota\"d\n" +
+	"\vUpdateQuota\x12(\n" +
+	"\x05quota\x18\x01 \x01(\v2\x12.naru.api.v1.QuotaR\x05quota\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\xb3\x02\n" +
 	"\bResizeVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
 	"\x06flavor\x18\x02 \x01(\tR\x06flavor\x12*\n" +
@@ -8193,7 +8345,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(*Command)(nil),                         // 1: naru.command.v1.Command
@@ -8284,79 +8436,82 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CarryOutRequest)(nil),                 // 86: naru.command.v1.CarryOutRequest
 	(*PassRequest)(nil),                     // 87: naru.command.v1.PassRequest
 	(*CreateDelegation)(nil),                // 88: naru.command.v1.CreateDelegation
-	(*ResizeVM)(nil),                        // 89: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 90: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 91: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 92: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 93: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 94: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 95: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 96: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 97: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 98: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 99: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 100: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 101: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 102: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 103: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 104: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 105: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 106: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 107: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 108: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 109: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 110: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 111: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 112: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 113: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 114: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 115: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 116: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 117: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 118: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 119: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 120: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 121: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 122: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 123: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 124: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 125: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 126: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 127: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 128: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 129: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 130: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 131: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 132: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 133: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 134: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 135: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 136: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 137: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 138: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 139: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 140: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 141: naru.api.v1.User
-	(*v1.Group)(nil),                        // 142: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 143: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 144: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 145: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 146: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 147: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 148: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 149: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 150: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 151: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 152: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 153: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 154: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 155: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 156: naru.api.v1.Delegation
-	(*v1.Resources)(nil),                    // 157: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 158: naru.api.v1.Snapshot
+	(*CreateQuota)(nil),                     // 89: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 90: naru.command.v1.UpdateQuota
+	(*ResizeVM)(nil),                        // 91: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 92: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 93: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 94: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 95: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 96: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 97: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 98: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 99: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 100: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 101: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 102: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 103: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 104: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 105: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 106: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 107: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 108: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 109: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 110: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 111: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 112: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 113: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 114: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 115: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 116: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 117: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 118: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 119: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 120: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 121: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 122: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 123: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 124: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 125: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 126: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 127: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 128: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 129: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 130: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 131: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 132: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 133: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 134: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 135: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 136: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 137: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 138: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 139: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 140: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 141: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 142: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 143: naru.api.v1.User
+	(*v1.Group)(nil),                        // 144: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 145: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 146: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 147: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 148: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 149: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 150: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 151: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 152: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 153: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 154: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 155: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 156: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 157: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 158: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 159: naru.api.v1.Quota
+	(*v1.Resources)(nil),                    // 160: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 161: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	97,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	99,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	3,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	2,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	5,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -8400,13 +8555,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	16,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	47,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	16,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	98,  // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	99,  // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	100, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	101, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	102, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	103, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	104, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	100, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	101, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	102, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	103, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	104, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	105, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	106, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	48,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	49,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	16,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -8421,11 +8576,11 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	46,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	67,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	68,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	89,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	90,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	91,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	92,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	93,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	91,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	92,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	93,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	94,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	95,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	60,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	61,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
 	62,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
@@ -8442,16 +8597,16 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	16,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	58,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	59,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	105, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	106, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	107, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	108, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	109, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	110, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	111, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	107, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	108, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	109, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	110, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	111, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	112, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	113, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	16,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	112, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	113, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	114, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	115, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
 	63,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
 	64,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	16,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
@@ -8481,118 +8636,123 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	87,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
 	88,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	16,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	114, // 125: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	115, // 126: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	116, // 127: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	117, // 128: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	118, // 129: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	119, // 130: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	120, // 131: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	94,  // 132: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	97,  // 133: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	97,  // 134: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	97,  // 135: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	121, // 136: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	121, // 137: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	122, // 138: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	122, // 139: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	123, // 140: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	123, // 141: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	124, // 142: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	124, // 143: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	125, // 144: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	125, // 145: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	126, // 146: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	126, // 147: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	127, // 148: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	127, // 149: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	128, // 150: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	97,  // 151: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 152: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	129, // 153: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	128, // 154: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	130, // 155: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	97,  // 156: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 157: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	131, // 158: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	97,  // 159: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	132, // 160: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	97,  // 161: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	118, // 162: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	133, // 163: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	120, // 164: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	134, // 165: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	135, // 166: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	136, // 167: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	137, // 168: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	138, // 169: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	139, // 170: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	119, // 171: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	97,  // 172: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	140, // 173: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	140, // 174: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	141, // 175: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	141, // 176: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	142, // 177: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	142, // 178: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	143, // 179: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	144, // 180: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	145, // 181: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	146, // 182: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	146, // 183: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	146, // 184: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	147, // 185: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	30,  // 186: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	148, // 187: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	30,  // 188: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	149, // 189: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	97,  // 190: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	150, // 191: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 192: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	150, // 193: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 194: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	150, // 195: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 196: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	151, // 197: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	151, // 198: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	152, // 199: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 200: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	152, // 201: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 202: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	153, // 203: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	153, // 204: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	78,  // 205: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	153, // 206: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	78,  // 207: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	30,  // 208: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	95,  // 209: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	78,  // 210: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	154, // 211: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	95,  // 212: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	30,  // 213: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	155, // 214: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	96,  // 215: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	128, // 216: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	97,  // 217: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 218: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	0,   // 219: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	97,  // 220: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	156, // 221: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	157, // 222: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	97,  // 223: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 224: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	97,  // 225: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	158, // 226: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	97,  // 227: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 228: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 229: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	97,  // 230: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	97,  // 231: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	232, // [232:232] is the sub-list for method output_type
-	232, // [232:232] is the sub-list for method input_type
-	232, // [232:232] is the sub-list for extension type_name
-	232, // [232:232] is the sub-list for extension extendee
-	0,   // [0:232] is the sub-list for field type_name
+	89,  // 125: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	90,  // 126: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	16,  // 127: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
+	116, // 128: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	117, // 129: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	118, // 130: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	119, // 131: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	120, // 132: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	121, // 133: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	122, // 134: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	96,  // 135: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	99,  // 136: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	99,  // 137: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	99,  // 138: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	123, // 139: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	123, // 140: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	124, // 141: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	124, // 142: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	125, // 143: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	125, // 144: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	126, // 145: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	126, // 146: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	127, // 147: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	127, // 148: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	128, // 149: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	128, // 150: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	129, // 151: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	129, // 152: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	130, // 153: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	99,  // 154: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 155: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	131, // 156: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	130, // 157: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	132, // 158: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	99,  // 159: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 160: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	133, // 161: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	99,  // 162: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	134, // 163: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	99,  // 164: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	120, // 165: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	135, // 166: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	122, // 167: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	136, // 168: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	137, // 169: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	138, // 170: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	139, // 171: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	140, // 172: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	141, // 173: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	121, // 174: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	99,  // 175: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	142, // 176: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	142, // 177: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	143, // 178: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	143, // 179: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	144, // 180: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	144, // 181: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	145, // 182: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	146, // 183: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	147, // 184: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	148, // 185: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	148, // 186: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	148, // 187: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	149, // 188: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	30,  // 189: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	150, // 190: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	30,  // 191: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	151, // 192: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	99,  // 193: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	152, // 194: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 195: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	152, // 196: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 197: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	152, // 198: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 199: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	153, // 200: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	153, // 201: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	154, // 202: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 203: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	154, // 204: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 205: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	155, // 206: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	155, // 207: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	78,  // 208: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	155, // 209: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	78,  // 210: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	30,  // 211: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	97,  // 212: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	78,  // 213: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	156, // 214: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	97,  // 215: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	30,  // 216: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	157, // 217: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	98,  // 218: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	130, // 219: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	99,  // 220: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 221: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 222: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	99,  // 223: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	158, // 224: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	159, // 225: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	159, // 226: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	160, // 227: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	99,  // 228: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 229: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	99,  // 230: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	161, // 231: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	99,  // 232: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 233: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 234: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 235: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	99,  // 236: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	237, // [237:237] is the sub-list for method output_type
+	237, // [237:237] is the sub-list for method input_type
+	237, // [237:237] is the sub-list for extension type_name
+	237, // [237:237] is the sub-list for extension extendee
+	0,   // [0:237] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -8724,6 +8884,9 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_PassRequest)(nil),
 		(*Command_CreateDelegation)(nil),
 		(*Command_DeleteDelegation)(nil),
+		(*Command_CreateQuota)(nil),
+		(*Command_UpdateQuota)(nil),
+		(*Command_DeleteQuota)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -8731,7 +8894,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   96,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
