@@ -72,7 +72,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 		return request.ProtoReflect().Get(f).String()
 	}
 	switch service {
-	case "VMService", "SnapshotService", "RequestService":
+	case "VMService", "SnapshotService", "RequestService", "LeaseService":
 		return "web", "business", false
 	case "UserService":
 		return "home", "", false // in organization default, as projects are
@@ -90,7 +90,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 			return "new", "", false // in organization default
 		}
 		return "web", "", false
-	case "AccessTokenService":
+	case "AccessTokenService", "QuotaService":
 		return "web", "", false
 	case "RoleBindingService":
 		if call == "CreateRoleBinding" {

@@ -114,12 +114,13 @@ grade. Limits that are not given stay as they are; "none" takes one away.`,
 	for name, what := range map[string]string{"vms": "VMs", "cores": "virtual cores", "memory-mib": "memory in MiB", "disk-gib": "disk in GiB", "snapshots": "snapshots"} {
 		f.StringVar(limits[name], name, "", "at most so many `n`: "+what+"; none for no bound")
 	}
-	cmd.MarkFlagsMutuallyExclusive("project", "organization")
-	cmd.MarkFlagsOneRequired("project", "organization")
 	a.completeNames(cmd, "project", "project")
 	a.completeNames(cmd, "organization", "organization")
 	a.completeNames(cmd, "zone", "zone")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if (m.GetProject() == "") == (m.GetOrganization() == "") {
+			return usagef("a quota is of a project or of an organization: give --project or --organization")
+		}
 		if grade != "" {
 			n, known := apiv1.Zone_Grade_value[strings.ToUpper(grade)]
 			if !known || n == 0 {

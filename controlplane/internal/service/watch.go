@@ -26,7 +26,7 @@ func (s *Service) Run(ctx context.Context) error {
 		s.zones.feed.run, s.clusters.feed.run, s.hosts.feed.run, s.flavors.feed.run, s.images.feed.run,
 		s.projects.feed.run, s.brokers.feed.run, s.vms.feed.run, s.operations.feed.run, s.events.feed.run,
 		s.organizations.feed.run, s.users.feed.run, s.groups.feed.run, s.roles.feed.run, s.roleBindings.feed.run,
-		s.requests.feed.run, s.delegations.feed.run, s.quotas.feed.run,
+		s.requests.feed.run, s.delegations.feed.run, s.quotas.feed.run, s.leases.feed.run,
 	} {
 		feeds.Go(func() { run(ctx) })
 	}
