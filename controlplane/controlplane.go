@@ -16,6 +16,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/controller/audit"
+	"github.com/naru-project/naru/controlplane/internal/controller/lease"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
 	"github.com/naru-project/naru/controlplane/internal/controller/requests"
 	"github.com/naru-project/naru/controlplane/internal/controller/succession"
@@ -50,6 +51,7 @@ type Server struct {
 	brokers *zonehub.Brokers
 	upkeep  *upkeep.Upkeep
 	asked   *requests.Controller
+	leases  *lease.Controller
 	// composed is closed when all of the above is set: peers may call before.
 	composed chan struct{}
 	heirs    *succession.Succession
@@ -105,6 +107,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	}
 	s.upkeep = upkeep.New(upkeep.Config{Reader: s.db, Proposer: s.replica, Servers: s.replica, Log: log.With("part", "upkeep"), Now: s.replica.Now})
 	s.asked = requests.New(requests.Config{Reader: s.db, Proposer: s.replica, Chooser: s.chooser, Log: log.With("part", "requests"), Now: s.replica.Now})
+	s.leases = lease.New(lease.Config{Reader: s.db, Proposer: s.replica, Log: log.With("part", "leases"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	s.signing = audit.New(audit.Config{Reader: s.db, Proposer: s.replica, Keeper: s.keeper, Log: log.With("part", "audit"), Now: s.replica.Now})
 	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
@@ -190,6 +193,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 	g.Go(func() error { return ended(ctx, s.brokers.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.upkeep.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.asked.Run)) })
+	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.leases.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.heirs.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.signing.Run)) })
 	g.Go(func() error {

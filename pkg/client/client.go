@@ -29,6 +29,7 @@ type Services struct {
 	Offerings        apiv1.OfferingServiceClient
 	Calendars        apiv1.CalendarServiceClient
 	Quotas           apiv1.QuotaServiceClient
+	Leases           apiv1.LeaseServiceClient
 	ApprovalPolicies apiv1.ApprovalPolicyServiceClient
 
 	Zones          apiv1.ZoneServiceClient
@@ -64,6 +65,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Offerings:        apiv1.NewOfferingServiceClient(conn),
 		Calendars:        apiv1.NewCalendarServiceClient(conn),
 		Quotas:           apiv1.NewQuotaServiceClient(conn),
+		Leases:           apiv1.NewLeaseServiceClient(conn),
 		ApprovalPolicies: apiv1.NewApprovalPolicyServiceClient(conn),
 
 		Zones:          apiv1.NewZoneServiceClient(conn),

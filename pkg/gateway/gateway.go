@@ -89,6 +89,7 @@ func (g *gateway) register() error {
 		apiv1.RegisterOfferingServiceHandlerClient(ctx, g.mux, apiv1.NewOfferingServiceClient(g.conn)),
 		apiv1.RegisterCalendarServiceHandlerClient(ctx, g.mux, apiv1.NewCalendarServiceClient(g.conn)),
 		apiv1.RegisterQuotaServiceHandlerClient(ctx, g.mux, apiv1.NewQuotaServiceClient(g.conn)),
+		apiv1.RegisterLeaseServiceHandlerClient(ctx, g.mux, apiv1.NewLeaseServiceClient(g.conn)),
 		apiv1.RegisterApprovalPolicyServiceHandlerClient(ctx, g.mux, apiv1.NewApprovalPolicyServiceClient(g.conn)),
 		apiv1.RegisterFlavorServiceHandlerClient(ctx, g.mux, apiv1.NewFlavorServiceClient(g.conn)),
 		apiv1.RegisterHostServiceHandlerClient(ctx, g.mux, apiv1.NewHostServiceClient(g.conn)),

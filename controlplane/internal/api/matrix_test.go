@@ -93,6 +93,12 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.QuotaService_UpdateQuota_FullMethodName: &apiv1.UpdateQuotaRequest{Quota: &apiv1.Quota{Id: "project.web", Limit: &apiv1.Amounts{Vms: proto.Uint32(2)}}, UpdateMask: mask("limit")},
 		apiv1.QuotaService_DeleteQuota_FullMethodName: &apiv1.DeleteQuotaRequest{Quota: "project.web"},
 
+		apiv1.LeaseService_ListLeases_FullMethodName:   &apiv1.ListLeasesRequest{},
+		apiv1.LeaseService_GetLease_FullMethodName:     &apiv1.GetLeaseRequest{Lease: "l-spare"},
+		apiv1.LeaseService_WatchLeases_FullMethodName:  &apiv1.WatchLeasesRequest{},
+		apiv1.LeaseService_CreateLease_FullMethodName:  &apiv1.CreateLeaseRequest{Lease: &apiv1.Lease{Vm: "web-1", Project: "web", Days: 9}},
+		apiv1.LeaseService_ShortenLease_FullMethodName: &apiv1.ShortenLeaseRequest{Lease: "l-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().AddDate(0, 0, 1))},
+
 		apiv1.ApprovalPolicyService_ListApprovalPolicies_FullMethodName:       &apiv1.ListApprovalPoliciesRequest{},
 		apiv1.ApprovalPolicyService_GetApprovalPolicy_FullMethodName:          &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "spare"},
 		apiv1.ApprovalPolicyService_WatchApprovalPolicies_FullMethodName:      &apiv1.WatchApprovalPoliciesRequest{},
@@ -344,8 +350,15 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	})
 	trashed, err := a.VMs.CreateVM(ctx, &apiv1.CreateVMRequest{Vm: w.VM("web-trashed", "web")})
 	check(trashed, err)
-	id := trashed.GetOperation().GetTarget().GetId()
-	w.Observe(site.Business.GetId(), &apiv1.VM{Id: id, Name: "web-trashed", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId()})
+	id, step := trashed.GetOperation().GetTarget().GetId(), ""
+	w.Observe(site.Business.GetId(), &apiv1.VM{Id: id, Name: "web-trashed", State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, UsableAt: timestamppb.Now(), Host: "kvm-1", HostId: site.Hosts[0].GetId()})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateLease{CreateLease: &commandv1.CreateLease{Lease: &apiv1.Lease{Id: "l-spare", VmId: id, Days: 9}}}})
+	w.View(func(tx *state.Tx) error {
+		m, err := tx.Leases.Get("l-spare")
+		step = m.GetRevision()
+		return err
+	})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_PassLease{PassLease: &commandv1.PassLease{LeaseId: "l-spare", ExpectedRevision: step, Step: commandv1.PassLease_START}}})
 	check(a.VMs.TrashVM(ctx, &apiv1.TrashVMRequest{Vm: "web-trashed", Project: "web"}))
 	asked(t, w, vm)
 	return made.GetOperation().GetId()

@@ -72,7 +72,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 		return request.ProtoReflect().Get(f).String()
 	}
 	switch service {
-	case "VMService", "SnapshotService", "RequestService":
+	case "VMService", "SnapshotService", "RequestService", "LeaseService":
 		return "web", "business", false
 	case "UserService":
 		return "home", "", false // in organization default, as projects are

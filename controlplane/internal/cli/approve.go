@@ -118,6 +118,9 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	for _, text := range askedOfVMs(frozen.GetSpecification()) {
 		line("what", "%s", text)
 	}
+	if ask := frozen.GetSpecification().GetExtend(); ask != nil {
+		line("what", "%d days more of VM %s", ask.GetDays(), ask.GetVm())
+	}
 	if x := frozen.GetAmount(); x != nil {
 		line("takes", "%s", sizeOf(x))
 	}

@@ -121,7 +121,7 @@ func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why 
 func (o *observation) adopt(reported *apiv1.VM, project *apiv1.Project) error {
 	m := proto.CloneOf(reported)
 	m.Zone, m.ZoneId, m.Project, m.ProjectId = o.zone.GetName(), o.zone.GetId(), project.GetName(), project.GetId()
-	m.Operation, m.Force, m.Freshness = "", false, 0
+	m.Operation, m.Force, m.Freshness, m.ExpiresAt = "", false, 0, nil
 	m.DesiredState, m.Generation = wantedFrom(m.GetState(), m.GetDesiredState()), o.generation()
 	o.forgetErrand(m)
 	if m.GetCreatedAt() == nil {

@@ -300,6 +300,10 @@ func actionOf(member string, body protoreflect.Message) string {
 	if kind := textOf(body, "kind"); kind != "" {
 		return kind
 	}
+	if member == "pass_lease" {
+		step := body.Descriptor().Fields().ByName("step")
+		return "lease." + strings.ToLower(string(step.Enum().Values().ByNumber(body.Get(step).Enum()).Name()))
+	}
 	switch member {
 	case "bootstrap":
 		return "federation.found"

@@ -269,6 +269,12 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.updateQuota(b.UpdateQuota)
 	case *commandv1.Command_DeleteQuota:
 		return c.deleteQuota(b.DeleteQuota)
+	case *commandv1.Command_CreateLease:
+		return c.createLease(b.CreateLease)
+	case *commandv1.Command_PassLease:
+		return c.passLease(b.PassLease)
+	case *commandv1.Command_ShortenLease:
+		return c.shortenLease(b.ShortenLease)
 
 	case *commandv1.Command_CreateOffering:
 		return c.createOffering(b.CreateOffering)

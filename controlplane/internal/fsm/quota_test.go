@@ -79,6 +79,18 @@ func (p *plane) reports(objects ...*linkv1.Object) {
 	p.accept(observe("inc-1", at.Revision, at.Revision+1, objects...))
 }
 
+// onePart is the submission of a request that has one part, about VM 1, and one stage.
+func (p *plane) onePart(id string) *commandv1.Command {
+	p.Helper()
+	c := p.submission(id, "one")
+	m := c.GetSubmitRequest().GetRequest()
+	m.Parts = m.GetParts()[:1]
+	if err := request.Freeze(m); err != nil {
+		p.Fatal(err)
+	}
+	return c
+}
+
 func TestOfManyCreatesInOneBatchAsManyGetInAsTheLimitSays(t *testing.T) {
 	p := furnished(t)
 	p.accept(shopMay(vms(10)))
@@ -252,16 +264,7 @@ func TestARequestForMoreOfAVMHoldsTheDifferenceAndIsCountedOnce(t *testing.T) {
 		m.Kind, m.Specification = apiv1.RequestKind_RESIZE, &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Resize{
 			Resize: &apiv1.ResizeVM{Vm: "web-1", VmId: "vm-1", Flavor: "s2", Size: resources(4, 96, 1)}}}
 	})
-	one := func(id string) *commandv1.Command {
-		c := p.submission(id, "one")
-		m := c.GetSubmitRequest().GetRequest()
-		m.Parts = m.GetParts()[:1]
-		if err := request.Freeze(m); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	p.accept(one("r"))
+	p.accept(p.onePart("r"))
 	if m := p.quota("q-shop"); m.GetHeld().GetCores() != 3 || m.GetUsed().GetCores() != 1 || m.GetHeld().GetMemoryMib() != 0 {
 		t.Errorf("submitted: %v", m)
 	}
@@ -280,9 +283,9 @@ func TestARequestForMoreOfAVMHoldsTheDifferenceAndIsCountedOnce(t *testing.T) {
 				Snapshot: &apiv1.SnapshotVM{Vm: "web-1", VmId: "vm-1", Name: id, SnapshotId: "s-" + id}}}
 		})
 		if i == 0 {
-			p.accept(one(id))
+			p.accept(p.onePart(id))
 		} else {
-			p.refuse(problem.QuotaExceeded, one(id))
+			p.refuse(problem.QuotaExceeded, p.onePart(id))
 		}
 	}
 	p.sumsHold()

@@ -91,6 +91,8 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 	switch what := m.GetSpecification().GetWhat().(type) {
 	case *apiv1.RequestSpecification_Power:
 		return c.beginPower(what.Power, at, in.GetDeadline())
+	case *apiv1.RequestSpecification_Extend:
+		return c.beginExtend(m, what.Extend, at, in.GetDeadline())
 	case *apiv1.RequestSpecification_Resize:
 		return begun(c.resizeVM(&commandv1.ResizeVM{VmId: p.GetVmId(), Flavor: what.Resize.GetFlavor(), Size: what.Resize.GetSize(), MayStop: what.Resize.GetMayStop(),
 			OperationId: at.GetOperationId(), Deadline: in.GetDeadline()}))
@@ -117,7 +119,11 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 		return nil, invalid("request " + m.GetName() + " is for another project or zone")
 	}
 	vm.Id, vm.Name, vm.Cluster, vm.ClusterId = at.GetVmId(), p.GetName(), at.GetCluster(), at.GetClusterId()
-	return c.addVM(vm, at.GetOperationId(), in.GetDeadline())
+	op, err := c.addVM(vm, at.GetOperationId(), in.GetDeadline())
+	if err != nil {
+		return nil, err
+	}
+	return op, c.grantLease(m, vm)
 }
 
 // beginAgain sets the zone to work anew at a VM that was made for a part and did not become usable.

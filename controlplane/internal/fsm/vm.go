@@ -43,7 +43,7 @@ func (c *command) addVM(m *apiv1.VM, operation string, deadline *timestamppb.Tim
 	}
 	schema.MergeObserved(m, &apiv1.VM{})
 	m.DesiredState, m.State, m.Force = apiv1.VM_RUNNING, apiv1.VM_PENDING, false
-	m.Errand, m.SizeBefore, m.FlavorBefore, m.TrashedAt, m.DeleteAt = nil, nil, "", nil, nil
+	m.Errand, m.SizeBefore, m.FlavorBefore, m.TrashedAt, m.DeleteAt, m.ExpiresAt = nil, nil, "", nil, nil, nil
 	m.Generation, m.Operation, m.CreatedAt = c.generation(), op.GetId(), c.now
 	op.Generation = m.GetGeneration()
 	if err := c.tx.VMs.Put(m); err != nil {
@@ -188,6 +188,9 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 	if err := c.toTrash(m, in); err != nil {
 		return nil, err
 	}
+	if err := c.leaseAllows(m, in); err != nil {
+		return nil, err
+	}
 	m.Errand = nil
 	op, err := c.openOn(m, in.GetOperationId(), in.GetKind(), in.GetDeadline())
 	if err != nil {
@@ -287,6 +290,9 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 		return err
 	}
 	if err := c.forgetSnapshots(m.GetId()); err != nil {
+		return err
+	}
+	if err := c.endLease(m.GetId()); err != nil {
 		return err
 	}
 	if err := c.leaveTrace(m, zone); err != nil {

@@ -28,6 +28,8 @@ func KindOf(s *apiv1.RequestSpecification) apiv1.RequestKind_Value {
 		return apiv1.RequestKind_CREATE
 	case *apiv1.RequestSpecification_Resize:
 		return apiv1.RequestKind_RESIZE
+	case *apiv1.RequestSpecification_Extend:
+		return apiv1.RequestKind_EXTEND
 	case *apiv1.RequestSpecification_Power:
 		return apiv1.RequestKind_POWER
 	case *apiv1.RequestSpecification_Snapshot:

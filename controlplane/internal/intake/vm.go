@@ -26,6 +26,8 @@ func resolveVMs(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*comm
 		names = what.GetReclaim().GetVms()
 	case what.GetResize() != nil:
 		names = []string{what.GetResize().GetVm()}
+	case what.GetExtend() != nil:
+		names = []string{what.GetExtend().GetVm()}
 	case what.GetPower() != nil:
 		names = []string{what.GetPower().GetVm()}
 	case what.GetSnapshot() != nil:
@@ -78,6 +80,11 @@ func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) ([]*commandv1.Re
 		}
 		if ask.Reclaim.GetKeepDays() == 0 {
 			ask.Reclaim.KeepDays = UsualKeep
+		}
+	case *apiv1.RequestSpecification_Extend:
+		ask.Extend.Vm, ask.Extend.VmId, r.LeaseDays = vm.GetName(), vm.GetId(), ask.Extend.GetDays()
+		if err := extendable(tx, ask.Extend, vm); err != nil {
+			return nil, err
 		}
 	case *apiv1.RequestSpecification_Resize:
 		ask.Resize.Vm, ask.Resize.VmId = vm.GetName(), vm.GetId()

@@ -185,6 +185,8 @@ func Copy(r *apiv1.Request) *apiv1.Request {
 		return out
 	case *apiv1.RequestSpecification_Resize:
 		what.Resize.VmId, what.Resize.Size, what.Resize.SizeBefore = "", nil, nil
+	case *apiv1.RequestSpecification_Extend:
+		what.Extend.VmId = ""
 	case *apiv1.RequestSpecification_Power:
 		what.Power.VmId = ""
 	case *apiv1.RequestSpecification_Snapshot:

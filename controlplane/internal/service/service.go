@@ -126,6 +126,7 @@ type Service struct {
 	delegations    noun[*apiv1.Delegation]
 
 	quotas noun[*apiv1.Quota]
+	leases noun[*apiv1.Lease]
 
 	refusals refusals
 
@@ -189,6 +190,8 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Delegation] { return tx.Delegations }}.watched(delegationChange)
 	s.quotas = noun[*apiv1.Quota]{Service: s, kind: "quota", topic: "quotas", project: "project_id", organization: "organization_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Quota] { return tx.Quotas }}.watched(quotaChange)
+	s.leases = noun[*apiv1.Lease]{Service: s, kind: "lease", topic: "leases", project: "project_id", zone: "zone_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Lease] { return tx.Leases }}.watched(leaseChange)
 	s.snapshots = snapshotsOf(s)
 	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
@@ -223,4 +226,5 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterRequestServiceServer(r, requestService{Service: s})
 	apiv1.RegisterDelegationServiceServer(r, delegationService{Service: s})
 	apiv1.RegisterQuotaServiceServer(r, quotaService{Service: s})
+	apiv1.RegisterLeaseServiceServer(r, leaseService{Service: s})
 }

@@ -30,6 +30,7 @@ type nouns struct {
 	requests       *spec[*apiv1.Request]
 	delegations    *spec[*apiv1.Delegation]
 	quotas         *spec[*apiv1.Quota]
+	leases         *spec[*apiv1.Lease]
 	reservations   *spec[*apiv1.Reservation]
 	snapshots      *spec[*apiv1.Snapshot]
 }
@@ -43,7 +44,7 @@ func newNouns() *nouns {
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
 		organizations: organizations().build(), users: users().build(), groups: groups().build(), sessions: sessions().build(),
 		roles: roles().build(), roleBindings: roleBindings().build(),
-		requests: requests().build(), delegations: delegations().build(), quotas: quotas().build(),
+		requests: requests().build(), delegations: delegations().build(), quotas: quotas().build(), leases: leases().build(),
 		reservations: reservations().build(), snapshots: vmSnapshots().build(),
 	}
 }
@@ -54,6 +55,6 @@ func (n *nouns) stores() []store {
 		n.offerings, n.calendars, n.approvalPolicies,
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
-		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.quotas,
+		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.quotas, n.leases,
 	}, plainStores()...)
 }

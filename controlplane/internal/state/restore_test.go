@@ -76,7 +76,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Calendars.Put(&apiv1.Calendar{Id: "ca", Name: "office"}), tx.ApprovalPolicies.Put(&apiv1.ApprovalPolicy{Id: "ap", Name: "two-steps"}),
 			tx.Roles.Put(&apiv1.Role{Id: "r", Name: "user"}), tx.RoleBindings.Put(&apiv1.RoleBinding{Id: "rb", Role: "user", UserId: "u"}),
 			tx.Reservations.Put(&apiv1.Reservation{Id: "re", ZoneId: "z1"}), tx.Snapshots.Put(&apiv1.Snapshot{Id: "sn", Name: "before", VmId: "v", ProjectId: "p", State: apiv1.Snapshot_READY}),
-			tx.Quotas.Put(&apiv1.Quota{Id: "q", Name: "project.web"}),
+			tx.Quotas.Put(&apiv1.Quota{Id: "q", Name: "project.web"}), tx.Leases.Put(&apiv1.Lease{Id: "l", VmId: "v"}),
 			tx.AppendAudit(auditEntry(1)), tx.AppendAudit(auditEntry(2)), tx.PutCheckpoint(2, &apiv1.AuditCheckpoint{Size: "2"}),
 			tx.PutReports("z1", state.Reports{Since: 1, Count: 2, Digest: []byte{1}}), tx.PutRefusals(state.Refusals{Actor: "user:kim", Action: "vm.create"}),
 			tx.Revoke("z1", "b"), tx.PutOutcome(&state.Outcome{ID: []byte("0123456789abcdef"), Actor: "ann", Key: "k", RequestHash: []byte{2}, Result: &commandv1.Result{}}),

@@ -37,6 +37,7 @@ type Tx struct {
 	Requests       Table[*apiv1.Request]
 	Delegations    Table[*apiv1.Delegation]
 	Quotas         Table[*apiv1.Quota]
+	Leases         Table[*apiv1.Lease]
 
 	Reservations Table[*apiv1.Reservation]
 	Snapshots    Table[*apiv1.Snapshot]
@@ -88,6 +89,7 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Requests = Table[*apiv1.Request]{tx, c.requests}
 	tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
 	tx.Quotas = Table[*apiv1.Quota]{tx, c.quotas}
+	tx.Leases = Table[*apiv1.Lease]{tx, c.leases}
 	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
 	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
 	if writable {

@@ -43,6 +43,7 @@ func vms() *spec[*apiv1.VM] {
 			reckoned("freshness", vmFreshness, (*apiv1.VM).GetFreshness),
 			moment("created_at", (*apiv1.VM).GetCreatedAt),
 			moment("delete_at", (*apiv1.VM).GetDeleteAt),
+			moment("expires_at", (*apiv1.VM).GetExpiresAt),
 			hidden("generation", func(m *apiv1.VM) uint64 { return m.GetGeneration().GetIndex() }),
 		},
 		further: []string{"(zone_id, generation)", "(delete_at) WHERE delete_at>0"},

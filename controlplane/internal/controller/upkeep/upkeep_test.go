@@ -226,7 +226,7 @@ func TestWhatFailsIsTriedAgainAtTheNextTurnUntilTheTermEnds(t *testing.T) {
 		if err := u.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		if v, s, p := b.views.Load(), b.servers.Load(), b.proposals.Load(); v != 20*60+20+21 || s != 20*60/3+20 || p != 2 {
+		if v, s, p := b.views.Load(), b.servers.Load(), b.proposals.Load(); v != 20*60+20+21+20/5 || s != 20*60/3+20 || p != 2 {
 			t.Fatalf("in twenty minutes: %d views, %d looks at the servers, %d proposals", v, s, p)
 		}
 	})

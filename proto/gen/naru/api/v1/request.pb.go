@@ -322,7 +322,7 @@ func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerVM_Verb.Descriptor instead.
 func (PowerVM_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type Stage_State int32
@@ -390,7 +390,7 @@ func (x Stage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage_State.Descriptor instead.
 func (Stage_State) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Decision_Verdict int32
@@ -443,7 +443,7 @@ func (x Decision_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision_Verdict.Descriptor instead.
 func (Decision_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Request is what a person asks for, from the draft to what came of it. Its two axes are never folded into one. It outlives
@@ -1078,6 +1078,7 @@ type RequestSpecification struct {
 	//
 	//	*RequestSpecification_Create
 	//	*RequestSpecification_Resize
+	//	*RequestSpecification_Extend
 	//	*RequestSpecification_Power
 	//	*RequestSpecification_Snapshot
 	//	*RequestSpecification_Restore
@@ -1142,6 +1143,15 @@ func (x *RequestSpecification) GetResize() *ResizeVM {
 	return nil
 }
 
+func (x *RequestSpecification) GetExtend() *ExtendLease {
+	if x != nil {
+		if x, ok := x.What.(*RequestSpecification_Extend); ok {
+			return x.Extend
+		}
+	}
+	return nil
+}
+
 func (x *RequestSpecification) GetPower() *PowerVM {
 	if x != nil {
 		if x, ok := x.What.(*RequestSpecification_Power); ok {
@@ -1190,6 +1200,10 @@ type RequestSpecification_Resize struct {
 	Resize *ResizeVM `protobuf:"bytes,101,opt,name=resize,proto3,oneof"`
 }
 
+type RequestSpecification_Extend struct {
+	Extend *ExtendLease `protobuf:"bytes,102,opt,name=extend,proto3,oneof"`
+}
+
 type RequestSpecification_Power struct {
 	Power *PowerVM `protobuf:"bytes,103,opt,name=power,proto3,oneof"`
 }
@@ -1209,6 +1223,8 @@ type RequestSpecification_Reclaim struct {
 func (*RequestSpecification_Create) isRequestSpecification_What() {}
 
 func (*RequestSpecification_Resize) isRequestSpecification_What() {}
+
+func (*RequestSpecification_Extend) isRequestSpecification_What() {}
 
 func (*RequestSpecification_Power) isRequestSpecification_What() {}
 
@@ -1368,6 +1384,69 @@ func (x *CreateVMs) GetDescription() string {
 	return ""
 }
 
+// ExtendLease asks for more time.
+type ExtendLease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name or id.
+	Vm   string `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	VmId string `protobuf:"bytes,2,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	// From the end of the lease on; where that is over, from when it is approved.
+	Days          uint32 `protobuf:"varint,3,opt,name=days,proto3" json:"days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtendLease) Reset() {
+	*x = ExtendLease{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtendLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtendLease) ProtoMessage() {}
+
+func (x *ExtendLease) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtendLease.ProtoReflect.Descriptor instead.
+func (*ExtendLease) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExtendLease) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *ExtendLease) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *ExtendLease) GetDays() uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
 // PowerVM asks for another power state.
 type PowerVM struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1383,7 +1462,7 @@ type PowerVM struct {
 
 func (x *PowerVM) Reset() {
 	*x = PowerVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1474,7 @@ func (x *PowerVM) String() string {
 func (*PowerVM) ProtoMessage() {}
 
 func (x *PowerVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1487,7 @@ func (x *PowerVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerVM.ProtoReflect.Descriptor instead.
 func (*PowerVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PowerVM) GetVm() string {
@@ -1457,7 +1536,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1548,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1561,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ResizeVM) GetVm() string {
@@ -1545,7 +1624,7 @@ type SnapshotVM struct {
 
 func (x *SnapshotVM) Reset() {
 	*x = SnapshotVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1636,7 @@ func (x *SnapshotVM) String() string {
 func (*SnapshotVM) ProtoMessage() {}
 
 func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1649,7 @@ func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVM.ProtoReflect.Descriptor instead.
 func (*SnapshotVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SnapshotVM) GetVm() string {
@@ -1632,7 +1711,7 @@ type RestoreVM struct {
 
 func (x *RestoreVM) Reset() {
 	*x = RestoreVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1723,7 @@ func (x *RestoreVM) String() string {
 func (*RestoreVM) ProtoMessage() {}
 
 func (x *RestoreVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1736,7 @@ func (x *RestoreVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVM.ProtoReflect.Descriptor instead.
 func (*RestoreVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RestoreVM) GetVm() string {
@@ -1709,7 +1788,7 @@ type ReclaimVMs struct {
 
 func (x *ReclaimVMs) Reset() {
 	*x = ReclaimVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1800,7 @@ func (x *ReclaimVMs) String() string {
 func (*ReclaimVMs) ProtoMessage() {}
 
 func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1813,7 @@ func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVMs.ProtoReflect.Descriptor instead.
 func (*ReclaimVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReclaimVMs) GetVms() []string {
@@ -1801,7 +1880,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1892,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1905,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Stage) GetName() string {
@@ -2029,7 +2108,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2120,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2133,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Decision) GetId() string {
@@ -2190,7 +2269,7 @@ type Comment struct {
 
 func (x *Comment) Reset() {
 	*x = Comment{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2281,7 @@ func (x *Comment) String() string {
 func (*Comment) ProtoMessage() {}
 
 func (x *Comment) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2294,7 @@ func (x *Comment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comment.ProtoReflect.Descriptor instead.
 func (*Comment) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Comment) GetId() string {
@@ -2299,7 +2378,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2390,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2403,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRequestsRequest) GetFilter() string {
@@ -2380,7 +2459,7 @@ type ListRequestsResponse struct {
 
 func (x *ListRequestsResponse) Reset() {
 	*x = ListRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2471,7 @@ func (x *ListRequestsResponse) String() string {
 func (*ListRequestsResponse) ProtoMessage() {}
 
 func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2484,7 @@ func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequestsResponse) GetRequests() []*Request {
@@ -2432,7 +2511,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2523,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2536,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetRequestRequest) GetRequest() string {
@@ -2476,7 +2555,7 @@ type GetRequestResponse struct {
 
 func (x *GetRequestResponse) Reset() {
 	*x = GetRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2567,7 @@ func (x *GetRequestResponse) String() string {
 func (*GetRequestResponse) ProtoMessage() {}
 
 func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2580,7 @@ func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestResponse.ProtoReflect.Descriptor instead.
 func (*GetRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetRequestResponse) GetRequest() *Request {
@@ -2522,7 +2601,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2613,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2626,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateRequestRequest) GetRequest() *Request {
@@ -2573,7 +2652,7 @@ type CreateRequestResponse struct {
 
 func (x *CreateRequestResponse) Reset() {
 	*x = CreateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2664,7 @@ func (x *CreateRequestResponse) String() string {
 func (*CreateRequestResponse) ProtoMessage() {}
 
 func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2677,7 @@ func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateRequestResponse) GetRequest() *Request {
@@ -2620,7 +2699,7 @@ type UpdateRequestRequest struct {
 
 func (x *UpdateRequestRequest) Reset() {
 	*x = UpdateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2711,7 @@ func (x *UpdateRequestRequest) String() string {
 func (*UpdateRequestRequest) ProtoMessage() {}
 
 func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2724,7 @@ func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateRequestRequest) GetRequest() *Request {
@@ -2671,7 +2750,7 @@ type UpdateRequestResponse struct {
 
 func (x *UpdateRequestResponse) Reset() {
 	*x = UpdateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +2762,7 @@ func (x *UpdateRequestResponse) String() string {
 func (*UpdateRequestResponse) ProtoMessage() {}
 
 func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +2775,7 @@ func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestResponse.ProtoReflect.Descriptor instead.
 func (*UpdateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateRequestResponse) GetRequest() *Request {
@@ -2716,7 +2795,7 @@ type DeleteRequestRequest struct {
 
 func (x *DeleteRequestRequest) Reset() {
 	*x = DeleteRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2807,7 @@ func (x *DeleteRequestRequest) String() string {
 func (*DeleteRequestRequest) ProtoMessage() {}
 
 func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2820,7 @@ func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteRequestRequest) GetRequest() string {
@@ -2760,7 +2839,7 @@ type DeleteRequestResponse struct {
 
 func (x *DeleteRequestResponse) Reset() {
 	*x = DeleteRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +2851,7 @@ func (x *DeleteRequestResponse) String() string {
 func (*DeleteRequestResponse) ProtoMessage() {}
 
 func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +2864,7 @@ func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteRequestResponse) GetOperation() *Operation {
@@ -2807,7 +2886,7 @@ type WatchRequestsRequest struct {
 
 func (x *WatchRequestsRequest) Reset() {
 	*x = WatchRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +2898,7 @@ func (x *WatchRequestsRequest) String() string {
 func (*WatchRequestsRequest) ProtoMessage() {}
 
 func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +2911,7 @@ func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequestsRequest) GetAfter() string {
@@ -2867,7 +2946,7 @@ type WatchRequestsResponse struct {
 
 func (x *WatchRequestsResponse) Reset() {
 	*x = WatchRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +2958,7 @@ func (x *WatchRequestsResponse) String() string {
 func (*WatchRequestsResponse) ProtoMessage() {}
 
 func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +2971,7 @@ func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchRequestsResponse) GetType() WatchType_Value {
@@ -2926,7 +3005,7 @@ type SubmitRequestRequest struct {
 
 func (x *SubmitRequestRequest) Reset() {
 	*x = SubmitRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3017,7 @@ func (x *SubmitRequestRequest) String() string {
 func (*SubmitRequestRequest) ProtoMessage() {}
 
 func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3030,7 @@ func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SubmitRequestRequest) GetRequest() string {
@@ -2970,7 +3049,7 @@ type SubmitRequestResponse struct {
 
 func (x *SubmitRequestResponse) Reset() {
 	*x = SubmitRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3061,7 @@ func (x *SubmitRequestResponse) String() string {
 func (*SubmitRequestResponse) ProtoMessage() {}
 
 func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3074,7 @@ func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SubmitRequestResponse) GetRequest() *Request {
@@ -3016,7 +3095,7 @@ type WithdrawRequestRequest struct {
 
 func (x *WithdrawRequestRequest) Reset() {
 	*x = WithdrawRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3107,7 @@ func (x *WithdrawRequestRequest) String() string {
 func (*WithdrawRequestRequest) ProtoMessage() {}
 
 func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3120,7 @@ func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WithdrawRequestRequest) GetRequest() string {
@@ -3067,7 +3146,7 @@ type WithdrawRequestResponse struct {
 
 func (x *WithdrawRequestResponse) Reset() {
 	*x = WithdrawRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3158,7 @@ func (x *WithdrawRequestResponse) String() string {
 func (*WithdrawRequestResponse) ProtoMessage() {}
 
 func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3171,7 @@ func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WithdrawRequestResponse) GetRequest() *Request {
@@ -3120,7 +3199,7 @@ type DecideRequestRequest struct {
 
 func (x *DecideRequestRequest) Reset() {
 	*x = DecideRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3211,7 @@ func (x *DecideRequestRequest) String() string {
 func (*DecideRequestRequest) ProtoMessage() {}
 
 func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3224,7 @@ func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DecideRequestRequest) GetRequest() string {
@@ -3199,7 +3278,7 @@ type DecideRequestResponse struct {
 
 func (x *DecideRequestResponse) Reset() {
 	*x = DecideRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3290,7 @@ func (x *DecideRequestResponse) String() string {
 func (*DecideRequestResponse) ProtoMessage() {}
 
 func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3303,7 @@ func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestResponse.ProtoReflect.Descriptor instead.
 func (*DecideRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DecideRequestResponse) GetRequest() *Request {
@@ -3245,7 +3324,7 @@ type CommentRequestRequest struct {
 
 func (x *CommentRequestRequest) Reset() {
 	*x = CommentRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3336,7 @@ func (x *CommentRequestRequest) String() string {
 func (*CommentRequestRequest) ProtoMessage() {}
 
 func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3349,7 @@ func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CommentRequestRequest) GetRequest() string {
@@ -3296,7 +3375,7 @@ type CommentRequestResponse struct {
 
 func (x *CommentRequestResponse) Reset() {
 	*x = CommentRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3387,7 @@ func (x *CommentRequestResponse) String() string {
 func (*CommentRequestResponse) ProtoMessage() {}
 
 func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3321,7 +3400,7 @@ func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestResponse.ProtoReflect.Descriptor instead.
 func (*CommentRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CommentRequestResponse) GetComment() *Comment {
@@ -3348,7 +3427,7 @@ type AttachToRequestRequest struct {
 
 func (x *AttachToRequestRequest) Reset() {
 	*x = AttachToRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3439,7 @@ func (x *AttachToRequestRequest) String() string {
 func (*AttachToRequestRequest) ProtoMessage() {}
 
 func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3452,7 @@ func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestRequest.ProtoReflect.Descriptor instead.
 func (*AttachToRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AttachToRequestRequest) GetRequest() string {
@@ -3420,7 +3499,7 @@ type AttachToRequestResponse struct {
 
 func (x *AttachToRequestResponse) Reset() {
 	*x = AttachToRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3432,7 +3511,7 @@ func (x *AttachToRequestResponse) String() string {
 func (*AttachToRequestResponse) ProtoMessage() {}
 
 func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3445,7 +3524,7 @@ func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestResponse.ProtoReflect.Descriptor instead.
 func (*AttachToRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AttachToRequestResponse) GetComment() *Comment {
@@ -3465,7 +3544,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3556,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3569,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -3509,7 +3588,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3521,7 +3600,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3534,7 +3613,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -3554,7 +3633,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3645,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3658,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -3598,7 +3677,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3689,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3702,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -3646,7 +3725,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3658,7 +3737,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3671,7 +3750,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -3706,7 +3785,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +3797,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +3810,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -3760,7 +3839,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3851,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +3864,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -3812,7 +3891,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3824,7 +3903,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3837,7 +3916,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -3863,7 +3942,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3875,7 +3954,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3888,7 +3967,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -3910,7 +3989,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +4001,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +4014,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -3963,7 +4042,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3975,7 +4054,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3988,7 +4067,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4016,7 +4095,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4028,7 +4107,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4041,7 +4120,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4181,10 +4260,11 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12)\n" +
 	"\toperation\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\toperation\x12\x18\n" +
 	"\x04done\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x03R\x04done\x120\n" +
-	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\"\xfa\x02\n" +
+	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\"\xb4\x03\n" +
 	"\x14RequestSpecification\x126\n" +
 	"\x06create\x18d \x01(\v2\x16.naru.api.v1.CreateVMsB\x04\xa0\xbb\x18\x01H\x00R\x06create\x125\n" +
-	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x122\n" +
+	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x128\n" +
+	"\x06extend\x18f \x01(\v2\x18.naru.api.v1.ExtendLeaseB\x04\xa0\xbb\x18\x01H\x00R\x06extend\x122\n" +
 	"\x05power\x18g \x01(\v2\x14.naru.api.v1.PowerVMB\x04\xa0\xbb\x18\x01H\x00R\x05power\x12;\n" +
 	"\bsnapshot\x18h \x01(\v2\x17.naru.api.v1.SnapshotVMB\x04\xa0\xbb\x18\x01H\x00R\bsnapshot\x128\n" +
 	"\arestore\x18i \x01(\v2\x16.naru.api.v1.RestoreVMB\x04\xa0\xbb\x18\x01H\x00R\arestore\x129\n" +
@@ -4209,7 +4289,11 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"affinities\x18\f \x03(\v2\x18.naru.api.v1.VM.AffinityB\f\xbaH\x05\x92\x01\x02\x10\b\xa0\xbb\x18\x01R\n" +
 	"affinities\x12.\n" +
-	"\vdescription\x18\r \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\"\xe5\x01\n" +
+	"\vdescription\x18\r \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x01R\vdescription\"t\n" +
+	"\vExtendLease\x12\x1e\n" +
+	"\x02vm\x18\x01 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x02vm\x12 \n" +
+	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12#\n" +
+	"\x04days\x18\x03 \x01(\rB\x0f\xbaH\b*\x06\x18\x94\x9d\x02(\x01\xa0\xbb\x18\x01R\x04days\"\xe5\x01\n" +
 	"\aPowerVM\x12\x1e\n" +
 	"\x02vm\x18\x01 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x02vm\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12=\n" +
@@ -4467,7 +4551,7 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_naru_api_v1_request_proto_goTypes = []any{
 	(Request_Intake)(0),             // 0: naru.api.v1.Request.Intake
 	(Request_RoleCluster)(0),        // 1: naru.api.v1.Request.RoleCluster
@@ -4480,182 +4564,184 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*Part)(nil),                    // 8: naru.api.v1.Part
 	(*RequestSpecification)(nil),    // 9: naru.api.v1.RequestSpecification
 	(*CreateVMs)(nil),               // 10: naru.api.v1.CreateVMs
-	(*PowerVM)(nil),                 // 11: naru.api.v1.PowerVM
-	(*ResizeVM)(nil),                // 12: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),              // 13: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),               // 14: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),              // 15: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                   // 16: naru.api.v1.Stage
-	(*Decision)(nil),                // 17: naru.api.v1.Decision
-	(*Comment)(nil),                 // 18: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),     // 19: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),    // 20: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),       // 21: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),      // 22: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),    // 23: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),   // 24: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),    // 25: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),   // 26: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),    // 27: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),   // 28: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),    // 29: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),   // 30: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),    // 31: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),   // 32: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),  // 33: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil), // 34: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),    // 35: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),   // 36: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),   // 37: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),  // 38: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),  // 39: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil), // 40: naru.api.v1.AttachToRequestResponse
-	(*CopyRequestRequest)(nil),      // 41: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),     // 42: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),     // 43: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),    // 44: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),     // 45: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),    // 46: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),    // 47: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),   // 48: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),   // 49: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),  // 50: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),    // 51: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),   // 52: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),          // 53: naru.api.v1.RequestKind.Value
-	(ChangeType_Value)(0),           // 54: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                 // 55: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),   // 56: google.protobuf.Timestamp
-	(*Money)(nil),                   // 57: naru.api.v1.Money
-	(*Resources)(nil),               // 58: naru.api.v1.Resources
-	(*Reference)(nil),               // 59: naru.api.v1.Reference
-	(*Amounts)(nil),                 // 60: naru.api.v1.Amounts
-	(*Quota)(nil),                   // 61: naru.api.v1.Quota
-	(*Problem)(nil),                 // 62: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 63: naru.api.v1.VM.Affinity
-	(*Text)(nil),                    // 64: naru.api.v1.Text
-	(*Eligibility)(nil),             // 65: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 66: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 67: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 68: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 69: google.protobuf.FieldMask
-	(*Operation)(nil),               // 70: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 71: naru.api.v1.WatchType.Value
+	(*ExtendLease)(nil),             // 11: naru.api.v1.ExtendLease
+	(*PowerVM)(nil),                 // 12: naru.api.v1.PowerVM
+	(*ResizeVM)(nil),                // 13: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),              // 14: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),               // 15: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),              // 16: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                   // 17: naru.api.v1.Stage
+	(*Decision)(nil),                // 18: naru.api.v1.Decision
+	(*Comment)(nil),                 // 19: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),     // 20: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),    // 21: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),       // 22: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),      // 23: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),    // 24: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),   // 25: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),    // 26: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),   // 27: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),    // 28: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),   // 29: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),    // 30: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),   // 31: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),    // 32: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),   // 33: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),  // 34: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil), // 35: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),    // 36: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),   // 37: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),   // 38: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),  // 39: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),  // 40: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil), // 41: naru.api.v1.AttachToRequestResponse
+	(*CopyRequestRequest)(nil),      // 42: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),     // 43: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),     // 44: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),    // 45: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),     // 46: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),    // 47: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),    // 48: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),   // 49: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),   // 50: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),  // 51: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),    // 52: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),   // 53: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),          // 54: naru.api.v1.RequestKind.Value
+	(ChangeType_Value)(0),           // 55: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                 // 56: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),   // 57: google.protobuf.Timestamp
+	(*Money)(nil),                   // 58: naru.api.v1.Money
+	(*Resources)(nil),               // 59: naru.api.v1.Resources
+	(*Reference)(nil),               // 60: naru.api.v1.Reference
+	(*Amounts)(nil),                 // 61: naru.api.v1.Amounts
+	(*Quota)(nil),                   // 62: naru.api.v1.Quota
+	(*Problem)(nil),                 // 63: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 64: naru.api.v1.VM.Affinity
+	(*Text)(nil),                    // 65: naru.api.v1.Text
+	(*Eligibility)(nil),             // 66: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 67: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 68: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 69: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 70: google.protobuf.FieldMask
+	(*Operation)(nil),               // 71: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 72: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	53, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	54, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
 	0,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Request.Intake
 	1,  // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	54, // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	55, // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	55, // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	56, // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
 	9,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	56, // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	56, // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	56, // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	57, // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	58, // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	16, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	17, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	57, // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	57, // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	57, // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	58, // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	59, // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	17, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	18, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
 	2,  // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	3,  // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	59, // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	56, // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	56, // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	56, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	56, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	60, // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	57, // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	57, // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	57, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	57, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	8,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	18, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	60, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	55, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	61, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	62, // 25: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	19, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	61, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	56, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	62, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	63, // 25: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
 	10, // 26: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	12, // 27: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	11, // 28: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	13, // 29: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	14, // 30: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	15, // 31: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	63, // 32: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	4,  // 33: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	58, // 34: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	58, // 35: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	64, // 36: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	65, // 37: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	66, // 38: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,  // 39: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	56, // 40: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	56, // 41: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	56, // 42: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	67, // 43: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	65, // 44: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	56, // 45: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,  // 46: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	68, // 47: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	56, // 48: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	56, // 49: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,  // 50: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,  // 51: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 52: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 53: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 54: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	69, // 55: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 56: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	70, // 57: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	71, // 58: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,  // 59: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,  // 60: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 61: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 62: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,  // 63: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	18, // 64: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	18, // 65: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 66: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 67: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	18, // 68: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	18, // 69: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 70: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 71: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	62, // 72: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,  // 73: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	19, // 74: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	21, // 75: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	23, // 76: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	25, // 77: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	27, // 78: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	29, // 79: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	31, // 80: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	33, // 81: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	35, // 82: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	37, // 83: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	39, // 84: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	41, // 85: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	43, // 86: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	45, // 87: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	47, // 88: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	49, // 89: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	51, // 90: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	20, // 91: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	22, // 92: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	24, // 93: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	26, // 94: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	28, // 95: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	30, // 96: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	32, // 97: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	34, // 98: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	36, // 99: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	38, // 100: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	40, // 101: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	42, // 102: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	44, // 103: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	46, // 104: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	48, // 105: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	50, // 106: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	52, // 107: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	91, // [91:108] is the sub-list for method output_type
-	74, // [74:91] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	13, // 27: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	11, // 28: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	12, // 29: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	14, // 30: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	15, // 31: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	16, // 32: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	64, // 33: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	4,  // 34: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	59, // 35: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	59, // 36: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	65, // 37: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	66, // 38: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	67, // 39: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,  // 40: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	57, // 41: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	57, // 42: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	57, // 43: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	68, // 44: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	66, // 45: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	57, // 46: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,  // 47: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	69, // 48: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	57, // 49: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	57, // 50: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	7,  // 51: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,  // 52: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 53: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 54: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 55: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	70, // 56: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 57: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	71, // 58: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	72, // 59: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,  // 60: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,  // 61: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 62: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 63: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,  // 64: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	19, // 65: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	19, // 66: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 67: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 68: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	19, // 69: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	19, // 70: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 71: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 72: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	63, // 73: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,  // 74: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	20, // 75: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	22, // 76: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	24, // 77: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	26, // 78: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	28, // 79: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	30, // 80: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	32, // 81: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	34, // 82: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	36, // 83: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	38, // 84: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	40, // 85: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	42, // 86: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	44, // 87: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	46, // 88: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	48, // 89: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	50, // 90: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	52, // 91: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	21, // 92: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	23, // 93: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	25, // 94: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	27, // 95: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	29, // 96: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	31, // 97: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	33, // 98: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	35, // 99: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	37, // 100: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	39, // 101: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	41, // 102: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	43, // 103: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	45, // 104: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	47, // 105: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	49, // 106: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	51, // 107: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	53, // 108: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	92, // [92:109] is the sub-list for method output_type
+	75, // [75:92] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -4675,6 +4761,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_request_proto_msgTypes[2].OneofWrappers = []any{
 		(*RequestSpecification_Create)(nil),
 		(*RequestSpecification_Resize)(nil),
+		(*RequestSpecification_Extend)(nil),
 		(*RequestSpecification_Power)(nil),
 		(*RequestSpecification_Snapshot)(nil),
 		(*RequestSpecification_Restore)(nil),
@@ -4686,7 +4773,7 @@ func file_naru_api_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -402,7 +402,9 @@ type VM struct {
 	TrashedAt *timestamppb.Timestamp `protobuf:"bytes,46,opt,name=trashed_at,json=trashedAt,proto3" json:"trashed_at,omitempty"`
 	DeleteAt  *timestamppb.Timestamp `protobuf:"bytes,47,opt,name=delete_at,json=deleteAt,proto3" json:"delete_at,omitempty"`
 	// Unset where they are not known.
-	Snapshots     *VM_Snapshots `protobuf:"bytes,48,opt,name=snapshots,proto3" json:"snapshots,omitempty"`
+	Snapshots *VM_Snapshots `protobuf:"bytes,48,opt,name=snapshots,proto3" json:"snapshots,omitempty"`
+	// When its lease ends; unset where it has none, or it has not begun.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,49,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -748,6 +750,13 @@ func (x *VM) GetDeleteAt() *timestamppb.Timestamp {
 func (x *VM) GetSnapshots() *VM_Snapshots {
 	if x != nil {
 		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *VM) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
 	}
 	return nil
 }
@@ -2563,7 +2572,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xf2\x1a\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb3\x1b\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -2620,7 +2629,9 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
 	"trashed_at\x18. \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\ttrashedAt\x12=\n" +
 	"\tdelete_at\x18/ \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\bdeleteAt\x12=\n" +
-	"\tsnapshots\x180 \x01(\v2\x19.naru.api.v1.VM.SnapshotsB\x04\xa0\xbb\x18\x04R\tsnapshots\x1a\xa9\x01\n" +
+	"\tsnapshots\x180 \x01(\v2\x19.naru.api.v1.VM.SnapshotsB\x04\xa0\xbb\x18\x04R\tsnapshots\x12?\n" +
+	"\n" +
+	"expires_at\x181 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\texpiresAt\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +
@@ -2880,61 +2891,62 @@ var file_naru_api_v1_vm_proto_depIdxs = []int32{
 	41, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
 	41, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
 	35, // 22: naru.api.v1.VM.snapshots:type_name -> naru.api.v1.VM.Snapshots
-	44, // 23: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 24: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 25: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 26: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 27: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 28: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
-	41, // 29: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	39, // 30: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	41, // 31: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
-	18, // 32: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	5,  // 33: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	5,  // 34: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	5,  // 35: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	44, // 36: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 37: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
-	45, // 38: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 39: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
-	44, // 40: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	46, // 41: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	5,  // 42: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 43: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	4,  // 44: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
-	36, // 45: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
-	41, // 46: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
-	21, // 47: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	23, // 48: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	25, // 49: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	27, // 50: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
-	29, // 51: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	31, // 52: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	6,  // 53: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	8,  // 54: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	10, // 55: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 56: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
-	14, // 57: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
-	16, // 58: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
-	19, // 59: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	22, // 60: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	24, // 61: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	26, // 62: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	28, // 63: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
-	30, // 64: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	32, // 65: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	7,  // 66: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	9,  // 67: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	11, // 68: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 69: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
-	15, // 70: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
-	17, // 71: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
-	20, // 72: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	60, // [60:73] is the sub-list for method output_type
-	47, // [47:60] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	41, // 23: naru.api.v1.VM.expires_at:type_name -> google.protobuf.Timestamp
+	44, // 24: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 25: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 26: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 27: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 28: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	44, // 29: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	41, // 30: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	39, // 31: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	41, // 32: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	18, // 33: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	5,  // 34: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	5,  // 35: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	5,  // 36: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	44, // 37: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 38: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	45, // 39: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 40: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	44, // 41: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 42: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	5,  // 43: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 44: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	4,  // 45: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
+	36, // 46: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
+	41, // 47: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
+	21, // 48: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	23, // 49: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	25, // 50: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	27, // 51: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	29, // 52: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	31, // 53: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	6,  // 54: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	8,  // 55: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	10, // 56: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 57: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
+	14, // 58: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
+	16, // 59: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
+	19, // 60: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	22, // 61: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	24, // 62: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	26, // 63: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	28, // 64: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	30, // 65: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	32, // 66: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	7,  // 67: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	9,  // 68: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	11, // 69: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 70: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
+	15, // 71: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
+	17, // 72: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
+	20, // 73: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	61, // [61:74] is the sub-list for method output_type
+	48, // [48:61] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }

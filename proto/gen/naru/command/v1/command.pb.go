@@ -96,6 +96,65 @@ func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
 	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
 }
 
+type PassLease_Step int32
+
+const (
+	PassLease_STEP_UNSPECIFIED PassLease_Step = 0
+	// START: the VM can be used.
+	PassLease_START PassLease_Step = 1
+	// WARN: it ends soon. From here on it lasts at least as long as people are to be warned.
+	PassLease_WARN PassLease_Step = 2
+	// EXPIRE: the VM is stopped.
+	PassLease_EXPIRE PassLease_Step = 3
+	// TRASH: the VM goes to the trash.
+	PassLease_TRASH PassLease_Step = 4
+)
+
+// Enum value maps for PassLease_Step.
+var (
+	PassLease_Step_name = map[int32]string{
+		0: "STEP_UNSPECIFIED",
+		1: "START",
+		2: "WARN",
+		3: "EXPIRE",
+		4: "TRASH",
+	}
+	PassLease_Step_value = map[string]int32{
+		"STEP_UNSPECIFIED": 0,
+		"START":            1,
+		"WARN":             2,
+		"EXPIRE":           3,
+		"TRASH":            4,
+	}
+)
+
+func (x PassLease_Step) Enum() *PassLease_Step {
+	p := new(PassLease_Step)
+	*p = x
+	return p
+}
+
+func (x PassLease_Step) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PassLease_Step) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_command_v1_command_proto_enumTypes[1].Descriptor()
+}
+
+func (PassLease_Step) Type() protoreflect.EnumType {
+	return &file_naru_command_v1_command_proto_enumTypes[1]
+}
+
+func (x PassLease_Step) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PassLease_Step.Descriptor instead.
+func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91, 0}
+}
+
 // Command is one write to the replicated state: the data of a Raft log entry.
 // The proposer has evaluated every policy; Apply compares versions and checks what must never be wrong.
 type Command struct {
@@ -240,6 +299,9 @@ type Command struct {
 	//	*Command_CreateQuota
 	//	*Command_UpdateQuota
 	//	*Command_DeleteQuota
+	//	*Command_CreateLease
+	//	*Command_PassLease
+	//	*Command_ShortenLease
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1449,6 +1511,33 @@ func (x *Command) GetDeleteQuota() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateLease() *CreateLease {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateLease); ok {
+			return x.CreateLease
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPassLease() *PassLease {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PassLease); ok {
+			return x.PassLease
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetShortenLease() *ShortenLease {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ShortenLease); ok {
+			return x.ShortenLease
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1978,6 +2067,19 @@ type Command_DeleteQuota struct {
 	DeleteQuota *DeleteNoun `protobuf:"bytes,322,opt,name=delete_quota,json=deleteQuota,proto3,oneof"`
 }
 
+type Command_CreateLease struct {
+	CreateLease *CreateLease `protobuf:"bytes,325,opt,name=create_lease,json=createLease,proto3,oneof"`
+}
+
+type Command_PassLease struct {
+	// by a loop of the leader
+	PassLease *PassLease `protobuf:"bytes,326,opt,name=pass_lease,json=passLease,proto3,oneof"`
+}
+
+type Command_ShortenLease struct {
+	ShortenLease *ShortenLease `protobuf:"bytes,327,opt,name=shorten_lease,json=shortenLease,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2227,6 +2329,12 @@ func (*Command_CreateQuota) isCommand_Body() {}
 func (*Command_UpdateQuota) isCommand_Body() {}
 
 func (*Command_DeleteQuota) isCommand_Body() {}
+
+func (*Command_CreateLease) isCommand_Body() {}
+
+func (*Command_PassLease) isCommand_Body() {}
+
+func (*Command_ShortenLease) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -7236,6 +7344,190 @@ func (x *UpdateQuota) GetExpectedRevision() string {
 	return ""
 }
 
+// CreateLease gives a lease to a VM that has none.
+type CreateLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *v1.Lease              `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateLease) Reset() {
+	*x = CreateLease{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateLease) ProtoMessage() {}
+
+func (x *CreateLease) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
+func (*CreateLease) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *CreateLease) GetLease() *v1.Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// PassLease takes the next step of a lease, which is due. Each rests on the revision that was read, so that none is taken twice.
+type PassLease struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	LeaseId          string                 `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Step             PassLease_Step         `protobuf:"varint,3,opt,name=step,proto3,enum=naru.command.v1.PassLease_Step" json:"step,omitempty"`
+	OperationId      string                 `protobuf:"bytes,4,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	// Of the operation.
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PassLease) Reset() {
+	*x = PassLease{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PassLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PassLease) ProtoMessage() {}
+
+func (x *PassLease) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
+func (*PassLease) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *PassLease) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+func (x *PassLease) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *PassLease) GetStep() PassLease_Step {
+	if x != nil {
+		return x.Step
+	}
+	return PassLease_STEP_UNSPECIFIED
+}
+
+func (x *PassLease) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *PassLease) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+type ShortenLease struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	LeaseId   string                 `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Who, and why.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenLease) Reset() {
+	*x = ShortenLease{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenLease) ProtoMessage() {}
+
+func (x *ShortenLease) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
+func (*ShortenLease) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *ShortenLease) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+func (x *ShortenLease) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *ShortenLease) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ResizeVM gives a VM the size that its new flavor has on the proposer's snapshot.
 type ResizeVM struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -7254,7 +7546,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7266,7 +7558,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7279,7 +7571,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7349,7 +7641,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7361,7 +7653,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7374,7 +7666,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -7404,7 +7696,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7416,7 +7708,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7429,7 +7721,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -7472,7 +7764,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7484,7 +7776,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7497,7 +7789,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -7541,7 +7833,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7553,7 +7845,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7566,7 +7858,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -7607,7 +7899,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7619,7 +7911,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7661,7 +7953,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7673,7 +7965,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7726,7 +8018,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7738,7 +8030,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7793,7 +8085,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xe1I\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaK\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -7943,7 +8235,11 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegation\x12B\n" +
 	"\fcreate_quota\x18\xc0\x02 \x01(\v2\x1c.naru.command.v1.CreateQuotaH\x00R\vcreateQuota\x12B\n" +
 	"\fupdate_quota\x18\xc1\x02 \x01(\v2\x1c.naru.command.v1.UpdateQuotaH\x00R\vupdateQuota\x12A\n" +
-	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuotaB\r\n" +
+	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuota\x12B\n" +
+	"\fcreate_lease\x18\xc5\x02 \x01(\v2\x1c.naru.command.v1.CreateLeaseH\x00R\vcreateLease\x12<\n" +
+	"\n" +
+	"pass_lease\x18\xc6\x02 \x01(\v2\x1a.naru.command.v1.PassLeaseH\x00R\tpassLease\x12E\n" +
+	"\rshorten_lease\x18\xc7\x02 \x01(\v2\x1d.naru.command.v1.ShortenLeaseH\x00R\fshortenLeaseB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -8300,7 +8596,27 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05quota\x18\x01 \x01(\v2\x12.naru.api.v1.QuotaR\x05quota\"d\n" +
 	"\vUpdateQuota\x12(\n" +
 	"\x05quota\x18\x01 \x01(\v2\x12.naru.api.v1.QuotaR\x05quota\x12+\n" +
-	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"\xb3\x02\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"7\n" +
+	"\vCreateLease\x12(\n" +
+	"\x05lease\x18\x01 \x01(\v2\x12.naru.api.v1.LeaseR\x05lease\"\xad\x02\n" +
+	"\tPassLease\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x123\n" +
+	"\x04step\x18\x03 \x01(\x0e2\x1f.naru.command.v1.PassLease.StepR\x04step\x12!\n" +
+	"\foperation_id\x18\x04 \x01(\tR\voperationId\x126\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"H\n" +
+	"\x04Step\x12\x14\n" +
+	"\x10STEP_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05START\x10\x01\x12\b\n" +
+	"\x04WARN\x10\x02\x12\n" +
+	"\n" +
+	"\x06EXPIRE\x10\x03\x12\t\n" +
+	"\x05TRASH\x10\x04\"|\n" +
+	"\fShortenLease\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\tR\aleaseId\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb3\x02\n" +
 	"\bResizeVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
 	"\x06flavor\x18\x02 \x01(\tR\x06flavor\x12*\n" +
@@ -8344,415 +8660,427 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_command_proto_rawDescData
 }
 
-var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
-	(*Command)(nil),                         // 1: naru.command.v1.Command
-	(*Origin)(nil),                          // 2: naru.command.v1.Origin
-	(*Idempotency)(nil),                     // 3: naru.command.v1.Idempotency
-	(*Result)(nil),                          // 4: naru.command.v1.Result
-	(*Bootstrap)(nil),                       // 5: naru.command.v1.Bootstrap
-	(*Noop)(nil),                            // 6: naru.command.v1.Noop
-	(*RecordEvent)(nil),                     // 7: naru.command.v1.RecordEvent
-	(*StateHash)(nil),                       // 8: naru.command.v1.StateHash
-	(*ReportDivergence)(nil),                // 9: naru.command.v1.ReportDivergence
-	(*Backup)(nil),                          // 10: naru.command.v1.Backup
-	(*BeginEpoch)(nil),                      // 11: naru.command.v1.BeginEpoch
-	(*Prune)(nil),                           // 12: naru.command.v1.Prune
-	(*RaiseFeatureLevel)(nil),               // 13: naru.command.v1.RaiseFeatureLevel
-	(*CreateZone)(nil),                      // 14: naru.command.v1.CreateZone
-	(*UpdateZone)(nil),                      // 15: naru.command.v1.UpdateZone
-	(*DeleteNoun)(nil),                      // 16: naru.command.v1.DeleteNoun
-	(*CreateCluster)(nil),                   // 17: naru.command.v1.CreateCluster
-	(*UpdateCluster)(nil),                   // 18: naru.command.v1.UpdateCluster
-	(*CreateHost)(nil),                      // 19: naru.command.v1.CreateHost
-	(*UpdateHost)(nil),                      // 20: naru.command.v1.UpdateHost
-	(*CreateFlavor)(nil),                    // 21: naru.command.v1.CreateFlavor
-	(*UpdateFlavor)(nil),                    // 22: naru.command.v1.UpdateFlavor
-	(*CreateImage)(nil),                     // 23: naru.command.v1.CreateImage
-	(*UpdateImage)(nil),                     // 24: naru.command.v1.UpdateImage
-	(*CreateProject)(nil),                   // 25: naru.command.v1.CreateProject
-	(*UpdateProject)(nil),                   // 26: naru.command.v1.UpdateProject
-	(*CreateBroker)(nil),                    // 27: naru.command.v1.CreateBroker
-	(*UpdateBroker)(nil),                    // 28: naru.command.v1.UpdateBroker
-	(*CreateVM)(nil),                        // 29: naru.command.v1.CreateVM
-	(*Read)(nil),                            // 30: naru.command.v1.Read
-	(*UpdateVM)(nil),                        // 31: naru.command.v1.UpdateVM
-	(*SetVMDesired)(nil),                    // 32: naru.command.v1.SetVMDesired
-	(*OrderVM)(nil),                         // 33: naru.command.v1.OrderVM
-	(*ResolveOperation)(nil),                // 34: naru.command.v1.ResolveOperation
-	(*ExpireOperations)(nil),                // 35: naru.command.v1.ExpireOperations
-	(*PutServer)(nil),                       // 36: naru.command.v1.PutServer
-	(*SetZoneCondition)(nil),                // 37: naru.command.v1.SetZoneCondition
-	(*SetZoneSession)(nil),                  // 38: naru.command.v1.SetZoneSession
-	(*AcknowledgeDesired)(nil),              // 39: naru.command.v1.AcknowledgeDesired
-	(*Observe)(nil),                         // 40: naru.command.v1.Observe
-	(*AppendJournal)(nil),                   // 41: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 42: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 43: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 44: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 45: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 46: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 47: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 48: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 49: naru.command.v1.RenewAdministrator
-	(*CreateOrganization)(nil),              // 50: naru.command.v1.CreateOrganization
-	(*UpdateOrganization)(nil),              // 51: naru.command.v1.UpdateOrganization
-	(*CreateUser)(nil),                      // 52: naru.command.v1.CreateUser
-	(*UpdateUser)(nil),                      // 53: naru.command.v1.UpdateUser
-	(*DisableUser)(nil),                     // 54: naru.command.v1.DisableUser
-	(*EnableUser)(nil),                      // 55: naru.command.v1.EnableUser
-	(*CreateGroup)(nil),                     // 56: naru.command.v1.CreateGroup
-	(*UpdateGroup)(nil),                     // 57: naru.command.v1.UpdateGroup
-	(*AddGroupMember)(nil),                  // 58: naru.command.v1.AddGroupMember
-	(*RemoveGroupMember)(nil),               // 59: naru.command.v1.RemoveGroupMember
-	(*RecordAudit)(nil),                     // 60: naru.command.v1.RecordAudit
-	(*SignAudit)(nil),                       // 61: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 62: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 63: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 64: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 65: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 66: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 67: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 68: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 69: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 70: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 71: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 72: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 73: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 74: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 75: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 76: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 77: naru.command.v1.UpdateApprovalPolicy
-	(*Person)(nil),                          // 78: naru.command.v1.Person
-	(*CreateRequest)(nil),                   // 79: naru.command.v1.CreateRequest
-	(*UpdateRequest)(nil),                   // 80: naru.command.v1.UpdateRequest
-	(*SubmitRequest)(nil),                   // 81: naru.command.v1.SubmitRequest
-	(*WithdrawRequest)(nil),                 // 82: naru.command.v1.WithdrawRequest
-	(*DecideRequest)(nil),                   // 83: naru.command.v1.DecideRequest
-	(*CommentRequest)(nil),                  // 84: naru.command.v1.CommentRequest
-	(*RetryRequest)(nil),                    // 85: naru.command.v1.RetryRequest
-	(*CarryOutRequest)(nil),                 // 86: naru.command.v1.CarryOutRequest
-	(*PassRequest)(nil),                     // 87: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 88: naru.command.v1.CreateDelegation
-	(*CreateQuota)(nil),                     // 89: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 90: naru.command.v1.UpdateQuota
-	(*ResizeVM)(nil),                        // 91: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 92: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 93: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 94: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 95: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 96: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 97: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 98: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 99: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 100: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 101: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 102: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 103: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 104: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 105: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 106: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 107: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 108: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 109: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 110: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 111: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 112: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 113: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 114: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 115: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 116: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 117: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 118: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 119: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 120: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 121: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 122: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 123: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 124: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 125: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 126: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 127: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 128: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 129: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 130: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 131: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 132: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 133: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 134: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 135: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 136: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 137: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 138: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 139: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 140: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 141: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 142: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 143: naru.api.v1.User
-	(*v1.Group)(nil),                        // 144: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 145: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 146: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 147: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 148: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 149: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 150: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 151: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 152: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 153: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 154: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 155: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 156: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 157: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 158: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 159: naru.api.v1.Quota
-	(*v1.Resources)(nil),                    // 160: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 161: naru.api.v1.Snapshot
+	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
+	(*Command)(nil),                         // 2: naru.command.v1.Command
+	(*Origin)(nil),                          // 3: naru.command.v1.Origin
+	(*Idempotency)(nil),                     // 4: naru.command.v1.Idempotency
+	(*Result)(nil),                          // 5: naru.command.v1.Result
+	(*Bootstrap)(nil),                       // 6: naru.command.v1.Bootstrap
+	(*Noop)(nil),                            // 7: naru.command.v1.Noop
+	(*RecordEvent)(nil),                     // 8: naru.command.v1.RecordEvent
+	(*StateHash)(nil),                       // 9: naru.command.v1.StateHash
+	(*ReportDivergence)(nil),                // 10: naru.command.v1.ReportDivergence
+	(*Backup)(nil),                          // 11: naru.command.v1.Backup
+	(*BeginEpoch)(nil),                      // 12: naru.command.v1.BeginEpoch
+	(*Prune)(nil),                           // 13: naru.command.v1.Prune
+	(*RaiseFeatureLevel)(nil),               // 14: naru.command.v1.RaiseFeatureLevel
+	(*CreateZone)(nil),                      // 15: naru.command.v1.CreateZone
+	(*UpdateZone)(nil),                      // 16: naru.command.v1.UpdateZone
+	(*DeleteNoun)(nil),                      // 17: naru.command.v1.DeleteNoun
+	(*CreateCluster)(nil),                   // 18: naru.command.v1.CreateCluster
+	(*UpdateCluster)(nil),                   // 19: naru.command.v1.UpdateCluster
+	(*CreateHost)(nil),                      // 20: naru.command.v1.CreateHost
+	(*UpdateHost)(nil),                      // 21: naru.command.v1.UpdateHost
+	(*CreateFlavor)(nil),                    // 22: naru.command.v1.CreateFlavor
+	(*UpdateFlavor)(nil),                    // 23: naru.command.v1.UpdateFlavor
+	(*CreateImage)(nil),                     // 24: naru.command.v1.CreateImage
+	(*UpdateImage)(nil),                     // 25: naru.command.v1.UpdateImage
+	(*CreateProject)(nil),                   // 26: naru.command.v1.CreateProject
+	(*UpdateProject)(nil),                   // 27: naru.command.v1.UpdateProject
+	(*CreateBroker)(nil),                    // 28: naru.command.v1.CreateBroker
+	(*UpdateBroker)(nil),                    // 29: naru.command.v1.UpdateBroker
+	(*CreateVM)(nil),                        // 30: naru.command.v1.CreateVM
+	(*Read)(nil),                            // 31: naru.command.v1.Read
+	(*UpdateVM)(nil),                        // 32: naru.command.v1.UpdateVM
+	(*SetVMDesired)(nil),                    // 33: naru.command.v1.SetVMDesired
+	(*OrderVM)(nil),                         // 34: naru.command.v1.OrderVM
+	(*ResolveOperation)(nil),                // 35: naru.command.v1.ResolveOperation
+	(*ExpireOperations)(nil),                // 36: naru.command.v1.ExpireOperations
+	(*PutServer)(nil),                       // 37: naru.command.v1.PutServer
+	(*SetZoneCondition)(nil),                // 38: naru.command.v1.SetZoneCondition
+	(*SetZoneSession)(nil),                  // 39: naru.command.v1.SetZoneSession
+	(*AcknowledgeDesired)(nil),              // 40: naru.command.v1.AcknowledgeDesired
+	(*Observe)(nil),                         // 41: naru.command.v1.Observe
+	(*AppendJournal)(nil),                   // 42: naru.command.v1.AppendJournal
+	(*AcknowledgeJournal)(nil),              // 43: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 44: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 45: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 46: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 47: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 48: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 49: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 50: naru.command.v1.RenewAdministrator
+	(*CreateOrganization)(nil),              // 51: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 52: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 53: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 54: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 55: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 56: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 57: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 58: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 59: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 60: naru.command.v1.RemoveGroupMember
+	(*RecordAudit)(nil),                     // 61: naru.command.v1.RecordAudit
+	(*SignAudit)(nil),                       // 62: naru.command.v1.SignAudit
+	(*AddAuditKey)(nil),                     // 63: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 64: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 65: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 66: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 67: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 68: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 69: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 70: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 71: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 72: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 73: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 74: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 75: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 76: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 77: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 78: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 79: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 80: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 81: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 82: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 83: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 84: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 85: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 86: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 87: naru.command.v1.CarryOutRequest
+	(*PassRequest)(nil),                     // 88: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 89: naru.command.v1.CreateDelegation
+	(*CreateQuota)(nil),                     // 90: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 91: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 92: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 93: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 94: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 95: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 96: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 97: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 98: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 99: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 100: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 101: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 102: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 103: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 104: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 105: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 106: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 107: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 108: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 109: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 110: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 111: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 112: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 113: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 114: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 115: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 116: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 117: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 118: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 119: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 120: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 121: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 122: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 123: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 124: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 125: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 126: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 127: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 128: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 129: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 130: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 131: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 132: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 133: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 134: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 135: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 136: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 137: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 138: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 139: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 140: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 141: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 142: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 143: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 144: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 145: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 146: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 147: naru.api.v1.User
+	(*v1.Group)(nil),                        // 148: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 149: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 150: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 151: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 152: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 153: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 154: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 155: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 156: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 157: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 158: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 159: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 160: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 161: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 162: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 163: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 164: naru.api.v1.Lease
+	(*v1.Resources)(nil),                    // 165: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 166: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	99,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
-	3,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
-	2,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
-	5,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
-	6,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
-	11,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
-	12,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
-	13,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
-	7,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
-	9,   // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
-	10,  // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
-	10,  // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
-	14,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
-	15,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
-	16,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
-	17,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
-	18,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
-	16,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
-	19,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
-	20,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
-	16,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	43,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
-	21,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
-	22,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
-	16,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
-	23,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
-	24,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
-	16,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
-	25,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
-	26,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
-	16,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
-	27,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
-	28,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
-	16,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
-	29,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
-	31,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
-	32,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
-	33,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
-	34,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
-	35,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
-	36,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
-	16,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	47,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
-	16,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	100, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	101, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	102, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	103, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	104, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	105, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	106, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	48,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	49,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
-	16,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
-	38,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
-	39,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
-	40,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
-	41,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	42,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	45,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	44,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
-	37,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	46,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	67,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	68,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	91,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	92,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	93,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	94,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	95,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
-	60,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	61,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	62,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	50,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	51,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	16,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	52,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	53,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	16,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	54,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	55,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	56,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	57,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	16,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	58,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	59,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	107, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	108, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	109, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	110, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	111, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	112, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	113, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	16,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	114, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	115, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	63,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	64,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	16,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	65,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	66,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	16,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	69,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	70,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	71,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	72,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	73,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	74,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	75,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	16,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	76,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	77,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	16,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	79,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
-	80,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
-	16,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
-	81,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	82,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	83,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	84,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	85,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	86,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	87,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	88,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
-	16,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	89,  // 125: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	90,  // 126: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
-	16,  // 127: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	116, // 128: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	117, // 129: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	118, // 130: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	119, // 131: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	120, // 132: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	121, // 133: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	122, // 134: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	96,  // 135: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	99,  // 136: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	99,  // 137: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	99,  // 138: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	123, // 139: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	123, // 140: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	124, // 141: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	124, // 142: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	125, // 143: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	125, // 144: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	126, // 145: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	126, // 146: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	127, // 147: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	127, // 148: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	128, // 149: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	128, // 150: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	129, // 151: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	129, // 152: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	130, // 153: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	99,  // 154: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 155: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	131, // 156: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	130, // 157: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	132, // 158: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	99,  // 159: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 160: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	133, // 161: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	99,  // 162: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	134, // 163: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	99,  // 164: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	120, // 165: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	135, // 166: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	122, // 167: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	136, // 168: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	137, // 169: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	138, // 170: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	139, // 171: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	140, // 172: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	141, // 173: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	121, // 174: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	99,  // 175: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	142, // 176: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	142, // 177: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	143, // 178: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	143, // 179: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	144, // 180: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	144, // 181: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	145, // 182: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	146, // 183: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	147, // 184: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	148, // 185: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	148, // 186: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	148, // 187: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	149, // 188: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	30,  // 189: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	150, // 190: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	30,  // 191: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	151, // 192: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	99,  // 193: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	152, // 194: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 195: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	152, // 196: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 197: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	152, // 198: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 199: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	153, // 200: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	153, // 201: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	154, // 202: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 203: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	154, // 204: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 205: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	155, // 206: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	155, // 207: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	78,  // 208: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	155, // 209: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	78,  // 210: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	30,  // 211: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	97,  // 212: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	78,  // 213: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	156, // 214: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	97,  // 215: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	30,  // 216: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	157, // 217: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	98,  // 218: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	130, // 219: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	99,  // 220: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 221: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	0,   // 222: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	99,  // 223: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	158, // 224: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	159, // 225: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	159, // 226: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	160, // 227: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	99,  // 228: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 229: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	99,  // 230: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	161, // 231: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	99,  // 232: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 233: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 234: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 235: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	99,  // 236: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	237, // [237:237] is the sub-list for method output_type
-	237, // [237:237] is the sub-list for method input_type
-	237, // [237:237] is the sub-list for extension type_name
-	237, // [237:237] is the sub-list for extension extendee
-	0,   // [0:237] is the sub-list for field type_name
+	103, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
+	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
+	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
+	7,   // 4: naru.command.v1.Command.noop:type_name -> naru.command.v1.Noop
+	12,  // 5: naru.command.v1.Command.begin_epoch:type_name -> naru.command.v1.BeginEpoch
+	13,  // 6: naru.command.v1.Command.prune:type_name -> naru.command.v1.Prune
+	14,  // 7: naru.command.v1.Command.raise_feature_level:type_name -> naru.command.v1.RaiseFeatureLevel
+	8,   // 8: naru.command.v1.Command.record_event:type_name -> naru.command.v1.RecordEvent
+	10,  // 9: naru.command.v1.Command.report_divergence:type_name -> naru.command.v1.ReportDivergence
+	11,  // 10: naru.command.v1.Command.begin_backup:type_name -> naru.command.v1.Backup
+	11,  // 11: naru.command.v1.Command.confirm_backup:type_name -> naru.command.v1.Backup
+	15,  // 12: naru.command.v1.Command.create_zone:type_name -> naru.command.v1.CreateZone
+	16,  // 13: naru.command.v1.Command.update_zone:type_name -> naru.command.v1.UpdateZone
+	17,  // 14: naru.command.v1.Command.delete_zone:type_name -> naru.command.v1.DeleteNoun
+	18,  // 15: naru.command.v1.Command.create_cluster:type_name -> naru.command.v1.CreateCluster
+	19,  // 16: naru.command.v1.Command.update_cluster:type_name -> naru.command.v1.UpdateCluster
+	17,  // 17: naru.command.v1.Command.delete_cluster:type_name -> naru.command.v1.DeleteNoun
+	20,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
+	21,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
+	17,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
+	44,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	22,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
+	23,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
+	17,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
+	24,  // 25: naru.command.v1.Command.create_image:type_name -> naru.command.v1.CreateImage
+	25,  // 26: naru.command.v1.Command.update_image:type_name -> naru.command.v1.UpdateImage
+	17,  // 27: naru.command.v1.Command.delete_image:type_name -> naru.command.v1.DeleteNoun
+	26,  // 28: naru.command.v1.Command.create_project:type_name -> naru.command.v1.CreateProject
+	27,  // 29: naru.command.v1.Command.update_project:type_name -> naru.command.v1.UpdateProject
+	17,  // 30: naru.command.v1.Command.delete_project:type_name -> naru.command.v1.DeleteNoun
+	28,  // 31: naru.command.v1.Command.create_broker:type_name -> naru.command.v1.CreateBroker
+	29,  // 32: naru.command.v1.Command.update_broker:type_name -> naru.command.v1.UpdateBroker
+	17,  // 33: naru.command.v1.Command.delete_broker:type_name -> naru.command.v1.DeleteNoun
+	30,  // 34: naru.command.v1.Command.create_vm:type_name -> naru.command.v1.CreateVM
+	32,  // 35: naru.command.v1.Command.update_vm:type_name -> naru.command.v1.UpdateVM
+	33,  // 36: naru.command.v1.Command.set_vm_desired:type_name -> naru.command.v1.SetVMDesired
+	34,  // 37: naru.command.v1.Command.order_vm:type_name -> naru.command.v1.OrderVM
+	35,  // 38: naru.command.v1.Command.resolve_operation:type_name -> naru.command.v1.ResolveOperation
+	36,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
+	37,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
+	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
+	48,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
+	104, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	105, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	106, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	107, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	108, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	109, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	110, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	49,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	50,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
+	39,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
+	40,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
+	41,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
+	42,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
+	43,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	46,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	45,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	38,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
+	47,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	68,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	69,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	95,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	96,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	97,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	98,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	99,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	61,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	62,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	63,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	51,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	52,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	17,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	53,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	54,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	17,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	55,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	56,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	57,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	58,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	59,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	60,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	111, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	112, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	113, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	114, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	115, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	116, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	117, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	118, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	119, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	64,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	65,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	66,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	67,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	17,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	70,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	71,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	72,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	73,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	74,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	75,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	76,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	17,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	77,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	78,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	17,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	80,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	81,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	17,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	82,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	83,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	84,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	85,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	86,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	87,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	88,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	89,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
+	90,  // 125: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	91,  // 126: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	17,  // 127: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
+	92,  // 128: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	93,  // 129: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	94,  // 130: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	120, // 131: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	121, // 132: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	122, // 133: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	123, // 134: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	124, // 135: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	125, // 136: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	126, // 137: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	100, // 138: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	103, // 139: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	103, // 140: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	103, // 141: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	127, // 142: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	127, // 143: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	128, // 144: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	128, // 145: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	129, // 146: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	129, // 147: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	130, // 148: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	130, // 149: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	131, // 150: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	131, // 151: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	132, // 152: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	132, // 153: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	133, // 154: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	133, // 155: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	134, // 156: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	103, // 157: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 158: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	135, // 159: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	134, // 160: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	136, // 161: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	103, // 162: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	103, // 163: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	137, // 164: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	103, // 165: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	138, // 166: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	103, // 167: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	124, // 168: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	139, // 169: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	126, // 170: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	140, // 171: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	141, // 172: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	142, // 173: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	143, // 174: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	144, // 175: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	145, // 176: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	125, // 177: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	103, // 178: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	146, // 179: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	146, // 180: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	147, // 181: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	147, // 182: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	148, // 183: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	148, // 184: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	149, // 185: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	150, // 186: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	151, // 187: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	152, // 188: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	152, // 189: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	152, // 190: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	153, // 191: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 192: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	154, // 193: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 194: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	155, // 195: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	103, // 196: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	156, // 197: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 198: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	156, // 199: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 200: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	156, // 201: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 202: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	157, // 203: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	157, // 204: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	158, // 205: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 206: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	158, // 207: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 208: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	159, // 209: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	159, // 210: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	79,  // 211: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	159, // 212: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	79,  // 213: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 214: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	101, // 215: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	79,  // 216: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	160, // 217: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	101, // 218: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 219: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	161, // 220: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	102, // 221: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	134, // 222: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	103, // 223: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 224: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 225: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	103, // 226: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	162, // 227: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	163, // 228: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	163, // 229: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	164, // 230: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 231: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	103, // 232: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	103, // 233: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	165, // 234: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	103, // 235: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 236: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	103, // 237: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	166, // 238: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	103, // 239: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	103, // 240: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	103, // 241: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	103, // 242: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	103, // 243: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	244, // [244:244] is the sub-list for method output_type
+	244, // [244:244] is the sub-list for method input_type
+	244, // [244:244] is the sub-list for extension type_name
+	244, // [244:244] is the sub-list for extension extendee
+	0,   // [0:244] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -8887,14 +9215,17 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateQuota)(nil),
 		(*Command_UpdateQuota)(nil),
 		(*Command_DeleteQuota)(nil),
+		(*Command_CreateLease)(nil),
+		(*Command_PassLease)(nil),
+		(*Command_ShortenLease)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   98,
+			NumEnums:      2,
+			NumMessages:   101,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
