@@ -97,7 +97,7 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.LeaseService_GetLease_FullMethodName:     &apiv1.GetLeaseRequest{Lease: "l-spare"},
 		apiv1.LeaseService_WatchLeases_FullMethodName:  &apiv1.WatchLeasesRequest{},
 		apiv1.LeaseService_CreateLease_FullMethodName:  &apiv1.CreateLeaseRequest{Lease: &apiv1.Lease{Vm: "web-1", Project: "web", Days: 9}},
-		apiv1.LeaseService_ShortenLease_FullMethodName: &apiv1.ShortenLeaseRequest{Lease: "l-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().AddDate(0, 0, 1))},
+		apiv1.LeaseService_ShortenLease_FullMethodName: &apiv1.ShortenLeaseRequest{Lease: "l-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))},
 
 		apiv1.ApprovalPolicyService_ListApprovalPolicies_FullMethodName:       &apiv1.ListApprovalPoliciesRequest{},
 		apiv1.ApprovalPolicyService_GetApprovalPolicy_FullMethodName:          &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "spare"},

@@ -302,7 +302,7 @@ func actionOf(member string, body protoreflect.Message) string {
 	}
 	if member == "pass_lease" {
 		step := body.Descriptor().Fields().ByName("step")
-		return "lease." + strings.ToLower(string(step.Enum().Values().ByNumber(body.Get(step).Enum()).Name()))
+		return "lease." + kebab(strings.ToLower(string(step.Enum().Values().ByNumber(body.Get(step).Enum()).Name())))
 	}
 	switch member {
 	case "bootstrap":

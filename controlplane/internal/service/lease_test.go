@@ -22,7 +22,7 @@ func TestALeaseIsGivenRunsByTheLeadersClockAndIsShortened(t *testing.T) {
 		_, err := o.Admin().Leases.CreateLease(ctx, &apiv1.CreateLeaseRequest{Lease: &apiv1.Lease{Vm: "web-1", Project: "web", Days: days}})
 		return err
 	}
-	refuses(t, give(0), problem.Invalid, "a lease has an end")
+	refuses(t, give(0), problem.Invalid, "days is required")
 	if err := give(30); err != nil {
 		t.Fatal(err)
 	}
