@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/placement"
 	"github.com/naru-project/naru/pkg/problem"
@@ -54,34 +56,62 @@ func New(r Reader, log *slog.Logger) *Chooser {
 // names one. Where no host can take it, the error is a problem NO_HOST_FITS that says so host by host. A refusal rests on
 // everything up to the revision after; an acceptance may rest on a little less.
 func (c *Chooser) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error) {
+	ids, err := c.ChooseAll(ctx, []*apiv1.VM{vm}, after)
+	if err != nil {
+		return "", err
+	}
+	return ids[0], nil
+}
+
+// ChooseAll is Choose of several VMs that are to be there together: none is promised the room of another. Their ids have to differ.
+func (c *Chooser) ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) (clusterIDs []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		clusterID, current, moved, err := c.try(vm, after)
+		clusterIDs, current, moved, err := c.try(vms, after)
 		if err == nil || current {
-			return clusterID, err
+			return clusterIDs, err
 		}
 		if err := c.awaitMove(ctx, moved); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 }
 
 // try asks the picture as it is; current reports whether that holds everything up to after, moved is closed when it changes.
-func (c *Chooser) try(vm *apiv1.VM, after uint64) (clusterID string, current bool, moved <-chan struct{}, err error) {
+func (c *Chooser) try(vms []*apiv1.VM, after uint64) (clusterIDs []string, current bool, moved <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	current = c.epoch != 0 && c.drawn >= after
+	for i, vm := range vms {
+		id, err := c.choose(vm)
+		if err != nil {
+			return nil, current, c.moved, err
+		}
+		if clusterIDs = append(clusterIDs, id); i == len(vms)-1 {
+			break // nothing is to be chosen beside it
+		}
+		if _, placed := c.picture.HostOf(vm.GetId()); !placed {
+			there := proto.CloneOf(vm)
+			there.ClusterId = id
+			c.picture.Place(there)
+			defer c.picture.Release(vm.GetId())
+		}
+	}
+	return clusterIDs, current, c.moved, nil
+}
+
+func (c *Chooser) choose(vm *apiv1.VM) (clusterID string, err error) {
 	if vm.GetClusterId() != "" {
 		if _, ok := c.picture.Choose(vm); ok {
-			return vm.GetClusterId(), current, c.moved, nil
+			return vm.GetClusterId(), nil
 		}
-		return "", current, c.moved, refusal(c.picture.Explain(vm)).With("cluster", "cluster "+vm.GetCluster()+" has no host that can take the VM")
+		return "", refusal(c.picture.Explain(vm)).With("cluster", "cluster "+vm.GetCluster()+" has no host that can take the VM")
 	}
 	if id, _, ok := c.picture.ChooseCluster(vm, apiv1.Cluster_SPREAD); ok {
-		return id, current, c.moved, nil
+		return id, nil
 	}
-	return "", current, c.moved, refusal(c.picture.ExplainZone(vm)).With("zone", "zone "+vm.GetZone()+" has no host that can take the VM")
+	return "", refusal(c.picture.ExplainZone(vm)).With("zone", "zone "+vm.GetZone()+" has no host that can take the VM")
 }
 
 // Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm. Like Choose it rests on
@@ -92,9 +122,10 @@ func (c *Chooser) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error 
 	for {
 		c.mu.Lock()
 		lacks, current, moved := c.picture.Lacks(vm.GetId(), vm.GetSize()), c.epoch != 0 && c.drawn >= after, c.moved
+		_, seen := c.picture.HostOf(vm.GetId())
 		c.mu.Unlock()
 		switch {
-		case lacks == "":
+		case lacks == "" && (seen || current):
 			return nil
 		case current:
 			return problem.Newf(problem.NoHostFits, "Choose a smaller flavor, or make room on host "+vm.GetHost()+": a VM is resized on the host that it is on.",
