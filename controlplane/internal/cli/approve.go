@@ -127,6 +127,9 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	if x := frozen.GetMonthlyCost(); x.GetAmount() != "" {
 		line("costs a month", "%s %s", x.GetAmount(), x.GetCurrency())
 	}
+	for _, text := range roomOf(m) {
+		line("room", "%s", text)
+	}
 	for _, q := range m.GetQuotas() { // what it holds is counted already
 		line("then left", "%s", share(q))
 	}
@@ -162,6 +165,19 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	}
 	line("hash", "%x", m.GetFrozenHash())
 	return nil
+}
+
+// roomOf says whether there is room for what is asked for.
+func roomOf(m *apiv1.Request) (said []string) {
+	if m.GetFulfilment() == apiv1.Request_RESERVING {
+		said = append(said, "not kept yet: "+m.GetFulfilmentReason())
+	}
+	for _, h := range m.GetHolds() {
+		if h.GetState() == apiv1.Reservation_HELD {
+			said = append(said, fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetLeft(), h.GetCluster(), local(h.GetHoldUntil())))
+		}
+	}
+	return said
 }
 
 // askedOfVMs says what is asked of VMs that are there.

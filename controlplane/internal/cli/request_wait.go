@@ -72,8 +72,9 @@ func (t *requestTale) tell(m *apiv1.Request) {
 		t.once(m, "decision "+d.GetId(), c, mark, d.GetStage()+": "+said[d.GetVerdict()]+" by "+who+because(d.GetComment()), true)
 	}
 	t.once(m, "approved", green, "✓", "approved", m.GetApproval() == apiv1.Request_APPROVED)
-	waits := m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_NONE && m.GetFulfilmentReason() != ""
+	waits := m.GetFulfilment() < apiv1.Request_EXECUTING && m.GetFulfilmentReason() != ""
 	t.once(m, "waits "+m.GetFulfilmentReason(), yellow, "·", m.GetFulfilmentReason(), waits)
+	t.once(m, "reserved", green, "✓", "room is kept for it in zone "+m.GetZone(), m.GetFulfilment() == apiv1.Request_RESERVED)
 	t.once(m, "executing", yellow, "·", "being carried out", m.GetFulfilment() == apiv1.Request_EXECUTING)
 	for _, p := range m.GetParts() {
 		t.once(m, "part "+p.GetName(), green, "✓", p.GetName()+" is done", p.GetDone() && p.GetError() == nil)

@@ -254,6 +254,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.commentRequest(b.CommentRequest)
 	case *commandv1.Command_RetryRequest:
 		return c.retryRequest(b.RetryRequest)
+	case *commandv1.Command_ReserveRequest:
+		return c.reserveRequest(b.ReserveRequest)
 	case *commandv1.Command_CarryOutRequest:
 		return c.carryOutRequest(b.CarryOutRequest)
 	case *commandv1.Command_PassRequest:

@@ -166,6 +166,59 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	return put(c.tx.Requests, m)
 }
 
+// keepRequest stores a request, and frees the room of one that has come to nothing or went back.
+func (c *command) keepRequest(m *apiv1.Request) (*commandv1.Result, error) {
+	if !request.KeepsRoom(m) {
+		if err := c.freeRoom(m); err != nil {
+			return nil, err
+		}
+	}
+	return put(c.tx.Requests, m)
+}
+
+// freeRoom has a request's zone free the room that it keeps for it.
+func (c *command) freeRoom(m *apiv1.Request) error {
+	for _, id := range request.Rooms(m) {
+		if _, err := c.setReservation(&commandv1.SetReservation{ReservationId: id, Desired: apiv1.Reservation_RELEASED}); err != nil && !problem.Is(err, problem.NotFound) {
+			return err
+		}
+	}
+	request.Leave(m)
+	return nil
+}
+
+// reserveRequest asks a request's zone to keep room for the VMs that it is to make.
+func (c *command) reserveRequest(in *commandv1.ReserveRequest) (*commandv1.Result, error) {
+	if in.GetExpectedRevision() == "" {
+		return nil, invalid("room is reserved for a request at a revision")
+	}
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	each := make([]uint32, len(in.GetReservations()))
+	var ids []string
+	for _, i := range in.GetParts() {
+		if int(i) >= len(each) {
+			return nil, invalid("a part of request " + m.GetName() + " names no reservation")
+		}
+		each[i]++
+		ids = append(ids, in.GetReservations()[i].GetId())
+	}
+	if err := request.Reserve(m, ids, c.now); err != nil {
+		return nil, err
+	}
+	for i, r := range in.GetReservations() {
+		if r.GetProjectId() != m.GetProjectId() || r.GetZoneId() != m.GetZoneId() || r.GetQuantity() != each[i] {
+			return nil, invalid("a reservation is not what request " + m.GetName() + " takes")
+		}
+		if _, err := c.createReservation(&commandv1.CreateReservation{Reservation: r}); err != nil {
+			return nil, err
+		}
+	}
+	return put(c.tx.Requests, m)
+}
+
 func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
 	var out []request.Opening
 	for _, o := range in {
@@ -186,7 +239,7 @@ func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Res
 	if err := request.Withdraw(m, person(by), in.GetReason(), c.now); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.keepRequest(m)
 }
 
 // decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
@@ -235,7 +288,7 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	}); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.keepRequest(m)
 }
 
 // steppedUp reports whether whoever acts has just proved again, in this session, who they are.
@@ -337,11 +390,17 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			told = "request.stuck"
 		}
 	case commandv1.PassRequest_WAIT:
-		err = request.Wait(m, in.GetReason())
+		err = request.Wait(m, in.GetReason(), c.now)
+	case commandv1.PassRequest_HOLD:
+		err = request.Hold(m)
+	case commandv1.PassRequest_MISS:
+		if err = c.freeRoom(m); err == nil {
+			err = request.Miss(m, in.GetReason())
+		}
 	case commandv1.PassRequest_FAIL:
 		told, err = "request.failed", request.Fail(m, in.GetReason())
 	default:
-		err = invalid("a request passes by EXPIRE, LAPSE, REMIND, ESCALATE, STICK, WAIT or FAIL")
+		err = invalid("a request passes by EXPIRE, LAPSE, REMIND, ESCALATE, STICK, WAIT, FAIL, HOLD or MISS")
 	}
 	if err != nil {
 		return nil, err
@@ -357,7 +416,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			return nil, err
 		}
 	}
-	return put(c.tx.Requests, m)
+	return c.keepRequest(m)
 }
 
 // tellOfRequest stores an event about a request, which belongs to its project.

@@ -118,7 +118,8 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 	if vm.GetProjectId() != m.GetProjectId() || vm.GetZoneId() != m.GetZoneId() {
 		return nil, invalid("request " + m.GetName() + " is for another project or zone")
 	}
-	vm.Id, vm.Name, vm.Cluster, vm.ClusterId = at.GetVmId(), p.GetName(), at.GetCluster(), at.GetClusterId()
+	vm.Id, vm.Name, vm.Cluster, vm.ClusterId, vm.Reservation = at.GetVmId(), p.GetName(), at.GetCluster(), at.GetClusterId(), p.GetReservation()
+	p.Reservation = "" // the VM has it now
 	op, err := c.addVM(vm, at.GetOperationId(), in.GetDeadline())
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,8 +103,10 @@ func (m *mortalProposer) Propose(ctx context.Context, c *commandv1.Command) (*co
 // onlyCluster chooses the only cluster.
 type onlyCluster struct{}
 
-func (onlyCluster) Choose(context.Context, *apiv1.VM, uint64) (string, error) { return "c-kvm", nil }
-func (onlyCluster) Resize(context.Context, *apiv1.VM, uint64) error           { return nil }
+func (onlyCluster) ChooseAll(_ context.Context, vms []*apiv1.VM, _ uint64) ([]string, error) {
+	return slices.Repeat([]string{"c-kvm"}, len(vms)), nil
+}
+func (onlyCluster) Resize(context.Context, *apiv1.VM, uint64) error { return nil }
 
 // furnish makes what a request for VMs rests on.
 func (b *bureau) furnish() {
@@ -196,7 +199,6 @@ func TestP2ALeaderThatDiesBetweenApprovalAndExecutionLeavesOneExecution(t *testi
 				b.submit()
 				for _, n := range b.nodes {
 					check(t, n.ReadIndex(t.Context()))
-					b.serve(n, true)
 				}
 				leader, follower := b.leader(), b.follower()
 				first, second := make(chan error, 1), make(chan error, 1)
@@ -207,6 +209,9 @@ func TestP2ALeaderThatDiesBetweenApprovalAndExecutionLeavesOneExecution(t *testi
 					t.Fatalf("of two at the same instant: %v, %v", one, other)
 				}
 
+				for _, n := range b.nodes {
+					b.serve(n, true)
+				}
 				dead := <-b.dying
 				b.kill(dead)
 				for _, n := range b.running() { // who comes after lives

@@ -124,6 +124,7 @@ func follow(r *apiv1.Request, s *apiv1.Stage, d *apiv1.Decision, openings []Open
 			s.State, s.StateReason, s.Stuck = apiv1.Stage_VOID, "the request was returned for correction", ""
 		}
 		voidDecisions(r)
+		unreserve(r)
 		r.Approval, r.ApprovalReason = apiv1.Request_RETURNED, said
 		return
 	case apiv1.Decision_DENY:

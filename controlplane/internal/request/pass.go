@@ -15,7 +15,7 @@ func Withdraw(r *apiv1.Request, by Person, reason string, now *timestamppb.Times
 	}
 	switch {
 	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
-	case r.GetApproval() == apiv1.Request_APPROVED && (r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
+	case r.GetApproval() == apiv1.Request_APPROVED && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
 	default:
 		return wrongState(r, "", "withdrawn")
 	}
@@ -96,7 +96,7 @@ func waiting(r *apiv1.Request, name string) (*apiv1.Stage, error) {
 // Ready refuses to carry out what is not approved, or is carried out already, or not yet to be. A round is begun once: only
 // this function and Retry, which needs a failure, lead there.
 func Ready(r *apiv1.Request, now *timestamppb.Timestamp) error {
-	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_NONE {
+	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_NONE && r.GetFulfilment() != apiv1.Request_RESERVED {
 		return wrongState(r, "", "carried out")
 	}
 	if r.GetDesiredStart() != nil && !passed(r.GetDesiredStart(), now) {
@@ -153,9 +153,13 @@ func Ended(r *apiv1.Request, operation string, failed *apiv1.Problem, now *times
 	return true
 }
 
-// Wait notes what an approved r waits for; empty for nothing.
-func Wait(r *apiv1.Request, why string) error {
-	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_NONE {
+// Wait notes what r waits for that is approved, or wants room; empty for nothing.
+func Wait(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
+	switch wants := WantsRoom(r, now); {
+	case wants && r.GetFulfilment() == apiv1.Request_NONE:
+		r.Fulfilment = apiv1.Request_RESERVING
+	case wants, r.GetApproval() == apiv1.Request_APPROVED && waits(r):
+	default:
 		return wrongState(r, "", "kept waiting")
 	}
 	r.FulfilmentReason = shortened(why)
@@ -164,10 +168,10 @@ func Wait(r *apiv1.Request, why string) error {
 
 // Fail ends the attempt to carry out an approved r that cannot be begun.
 func Fail(r *apiv1.Request, why string) error {
-	if err := Wait(r, why); err != nil {
-		return err
+	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
+		return wrongState(r, "", "let fail")
 	}
-	r.Fulfilment = apiv1.Request_FAILED
+	r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(why)
 	return nil
 }
 
@@ -188,8 +192,7 @@ func Retry(r *apiv1.Request) error {
 
 // Lapse ends an approved r that was not carried out in time.
 func Lapse(r *apiv1.Request, now *timestamppb.Timestamp) error {
-	waits := r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED
-	if r.GetApproval() != apiv1.Request_APPROVED || !waits || !passed(r.GetCarryOutBy(), now) {
+	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) && r.GetFulfilment() != apiv1.Request_FAILED || !passed(r.GetCarryOutBy(), now) {
 		return wrongState(r, "", "lapsed")
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_LAPSED, "it was approved, and not carried out by the time that it names"

@@ -38,6 +38,7 @@ type life struct {
 	ended apiv1.Request_Approval
 	// began counts how often it was begun, and failures how often it failed or was let fail.
 	began, failures int
+	rooms           int // that were asked for
 	votes           []request.Vote
 	seen            [][]byte // frozen hashes of all rounds
 }
@@ -49,7 +50,7 @@ func person(id string) request.Person { return request.Person{ID: id, Name: id} 
 func (l *life) stamp() *timestamppb.Timestamp { return timestamppb.New(l.now) }
 
 var acts = []string{"submit", "submit", "decide", "decide", "decide", "decide", "decide", "replay", "edit", "withdraw", "expire", "escalate", "remind", "stick",
-	"begin", "begin", "end", "end", "wait", "fail", "retry", "lapse"}
+	"begin", "begin", "end", "end", "wait", "fail", "retry", "lapse", "reserve", "reserve", "hold", "hold", "miss"}
 
 func (l *life) step(t *rapid.T) {
 	l.now = l.now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 1, 60, -3600, 7200}).Draw(t, "seconds")) * time.Second) // clocks jump
@@ -61,6 +62,9 @@ func (l *life) step(t *rapid.T) {
 	}
 	if err == nil {
 		l.check(t, what, before)
+		if !request.KeepsRoom(l.r) {
+			request.Leave(l.r)
+		}
 	}
 }
 
@@ -125,7 +129,15 @@ func (l *life) do(t *rapid.T, what string) error {
 			t.Fatalf("Ended said %v", changed)
 		}
 	case "wait":
-		return request.Wait(l.r, "the zone is away")
+		return request.Wait(l.r, "the zone is away", l.stamp())
+	case "reserve":
+		l.rooms++
+		room := fmt.Sprint("room", l.rooms)
+		return request.Reserve(l.r, []string{room, room}, l.stamp())
+	case "hold":
+		return request.Hold(l.r)
+	case "miss":
+		return request.Miss(l.r, "the zone has none")
 	case "fail":
 		return request.Fail(l.r, "the image is gone")
 	case "retry":
@@ -342,6 +354,7 @@ func (l *life) checkFulfilment(t *rapid.T, what string, before *apiv1.Request) {
 	if l.began > l.failures+1 {
 		t.Fatalf("it was begun %d times, and failed %d times", l.began, l.failures)
 	}
+	l.checkRoom(t, what, before)
 	if what == "begin" && before.GetApproval() != apiv1.Request_APPROVED {
 		t.Fatalf("it was %v, and was carried out", before.GetApproval())
 	}
@@ -362,6 +375,28 @@ func (l *life) checkFulfilment(t *rapid.T, what string, before *apiv1.Request) {
 	}
 }
 
+// checkRoom holds that room is kept for what may still be carried out, for all of it, and that no room decides anything.
+func (l *life) checkRoom(t *rapid.T, what string, before *apiv1.Request) {
+	r := l.r
+	pending := r.GetApproval() == apiv1.Request_SUBMITTED || r.GetApproval() == apiv1.Request_IN_REVIEW || r.GetApproval() == apiv1.Request_APPROVED
+	if request.KeepsRoom(r) && !pending {
+		t.Fatalf("%s: it is %v, and room is kept for it", what, r.GetApproval())
+	}
+	lacks := slices.ContainsFunc(r.GetParts(), func(p *apiv1.Part) bool { return p.GetReservation() == "" })
+	if r.GetFulfilment() == apiv1.Request_RESERVED && lacks {
+		t.Fatalf("%s: room is said to be kept for all of it: %v", what, r.GetParts())
+	}
+	if r.GetFulfilment() == apiv1.Request_EXECUTING && before.GetFulfilment() == apiv1.Request_RESERVING {
+		t.Fatal("it was begun while its zone had not said whether it has room")
+	}
+	switch what {
+	case "reserve", "hold", "miss", "wait":
+		if r.GetApproval() != before.GetApproval() || len(r.GetDecisions()) != len(before.GetDecisions()) {
+			t.Fatalf("%s decided something", what)
+		}
+	}
+}
+
 // TestP6NobodyGetsPastTheRules holds the invariants over random lives: any order of everything, wrong people, old hashes,
 // repeated votes, clocks that jump.
 func TestP6NobodyGetsPastTheRules(t *testing.T) {
@@ -369,7 +404,7 @@ func TestP6NobodyGetsPastTheRules(t *testing.T) {
 		l := &life{now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC), wrote: map[string]bool{"ann": true}}
 		l.r = &apiv1.Request{
 			Id: "r", Name: "r-1", Kind: apiv1.RequestKind_CREATE, Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_DRAFT, Fulfilment: apiv1.Request_NONE,
-			ZoneId: "b", Parts: []*apiv1.Part{{Name: "web-1"}, {Name: "web-2"}},
+			ZoneId: "b", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: &apiv1.CreateVMs{}}}, Parts: []*apiv1.Part{{Name: "web-1"}, {Name: "web-2"}},
 		}
 		if rapid.Bool().Draw(t, "on behalf") {
 			l.r.OnBehalfOfId = "bob"

@@ -72,7 +72,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
-	seen.Adds, seen.AddsGrade, seen.Quotas = nil, 0, nil
+	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds = nil, 0, nil, nil
 	seen.Round = r.GetRound() + 1
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
 	if err != nil {
@@ -171,6 +171,7 @@ func wrongState(r *apiv1.Request, next, done string) error {
 // end ends r; what is not decided is void.
 func end(r *apiv1.Request, as apiv1.Request_Approval, why string, now *timestamppb.Timestamp) {
 	r.Approval, r.ApprovalReason, r.DecidedAt = as, shortened(why), now
+	unreserve(r)
 	for _, s := range r.GetStages() {
 		if undecided(s) {
 			s.State, s.StateReason, s.Stuck = apiv1.Stage_VOID, "the request ended", ""

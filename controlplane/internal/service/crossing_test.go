@@ -35,6 +35,8 @@ func TestWhatCrossesIsApprovedOnBothSides(t *testing.T) {
 	if m := o.show("ann", "r-1"); m.GetApproval() != apiv1.Request_IN_REVIEW || len(o.vms()) != 0 {
 		t.Fatalf("one side was enough: %v", m)
 	}
+	o.says(apiv1.Reservation_HELD)
+	o.turn()
 	if err := o.decide("eve", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -222,6 +222,23 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 	return out, nil
 }
 
+// holds writes into a request the room that is kept for it; on which hosts is the zone's own affair.
+func (s requestService) holds(tx *state.Tx, m *apiv1.Request) error {
+	m.Holds = nil
+	for _, id := range request.Rooms(m) {
+		r, err := tx.Reservations.Get(id)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.Units = nil
+		m.Holds = append(m.Holds, r)
+	}
+	return nil
+}
+
 // describe writes into a request what is reckoned for who looks at it: who may decide, and what the caller may do.
 func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
 	if err := s.approvers(tx, m); err != nil {
@@ -229,6 +246,9 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	}
 	var err error
 	if m.Quotas, err = quota.OverRequest(tx, m); err != nil {
+		return err
+	}
+	if err := s.holds(tx, m); err != nil {
 		return err
 	}
 	m.Actions = nil

@@ -185,6 +185,8 @@ func TestWhatIsAskedForIsPricedReviewedApprovedAndMadeOnce(t *testing.T) {
 	if err := o.decide("cho", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Fatal(err)
 	}
+	o.says(apiv1.Reservation_HELD)
+	o.turn()
 	o.turn()
 	other := requests.New(requests.Config{Reader: o.DB, Proposer: o.World, Chooser: o.Chooser, Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	for range 3 { // the next leader, and the one after

@@ -122,7 +122,7 @@ func ofSnapshot(m *apiv1.Snapshot) Sums {
 // counted by what was made.
 func ofRequest(m *apiv1.Request) Sums {
 	open := m.GetApproval() == apiv1.Request_SUBMITTED || m.GetApproval() == apiv1.Request_IN_REVIEW || m.GetApproval() == apiv1.Request_APPROVED
-	if !open || m.GetFulfilment() != apiv1.Request_NONE || len(m.GetOperations()) > 0 {
+	if !open || m.GetFulfilment() >= apiv1.Request_EXECUTING || len(m.GetOperations()) > 0 {
 		return Sums{}
 	}
 	return Sums{Held: AmountsOf(m.GetAdds())}

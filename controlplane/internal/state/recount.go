@@ -59,8 +59,8 @@ func (tx *Tx) Recount() ([]Drift, error) {
 			return nil, err
 		}
 	}
-	for m, err := range tx.Requests.rows(tx.Requests.spec.text.all+" WHERE approval IN (?, ?, ?) AND fulfilment=? ORDER BY id",
-		int64(apiv1.Request_SUBMITTED), int64(apiv1.Request_IN_REVIEW), int64(apiv1.Request_APPROVED), int64(apiv1.Request_NONE)) {
+	for m, err := range tx.Requests.rows(tx.Requests.spec.text.all+" WHERE approval IN (?, ?, ?) AND fulfilment<? ORDER BY id",
+		int64(apiv1.Request_SUBMITTED), int64(apiv1.Request_IN_REVIEW), int64(apiv1.Request_APPROVED), int64(apiv1.Request_EXECUTING)) {
 		if err != nil {
 			return nil, err
 		}

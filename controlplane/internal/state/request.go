@@ -62,7 +62,7 @@ func open(m *apiv1.Request) bool {
 				return true
 			}
 		}
-		return m.GetFulfilment() == apiv1.Request_NONE || m.GetFulfilment() == apiv1.Request_FAILED && m.GetCarryOutBy() != nil
+		return m.GetFulfilment() < apiv1.Request_EXECUTING || m.GetFulfilment() == apiv1.Request_FAILED && m.GetCarryOutBy() != nil
 	}
 	return false
 }

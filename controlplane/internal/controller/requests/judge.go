@@ -49,38 +49,55 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 			return j, nil
 		}
 	}
-	if waits := r.GetFulfilment() == apiv1.Request_NONE || r.GetFulfilment() == apiv1.Request_FAILED; approved && waits && over(r.GetCarryOutBy()) {
+	waits := r.GetFulfilment() < apiv1.Request_EXECUTING
+	if approved && (waits || r.GetFulfilment() == apiv1.Request_FAILED) && over(r.GetCarryOutBy()) {
 		return pass(commandv1.PassRequest_LAPSE, "", ""), nil
 	}
-	if approved && r.GetFulfilment() == apiv1.Request_NONE {
+	if people && request.Deciding(r) {
+		if j, err := short(tx, r, now); err != nil || !j.empty() {
+			return j, err
+		}
+	}
+	wants := request.WantsRoom(r, timestamppb.New(now))
+	if wants {
+		if j, err := c.room(tx, r, now); err != nil || !j.empty() {
+			return j, err
+		}
+	}
+	if approved && waits && (!wants || r.GetFulfilment() == apiv1.Request_RESERVED) {
 		return c.fulfil(tx, r, now)
 	}
-	if !people || !request.Deciding(r) {
-		return job{}, nil
-	}
+	return job{}, nil
+}
+
+// short shows, or has escalated, that too few can decide, or that enough can again.
+func short(tx *state.Tx, r *apiv1.Request, now time.Time) (job, error) {
 	stage, why, err := stuck(tx, r, now)
 	switch {
 	case err != nil || stage == nil:
 		return job{}, err
 	case why != "" && stage.GetEscalateTo() != nil && stage.GetEscalatedAt() == nil:
-		return pass(commandv1.PassRequest_ESCALATE, stage.GetName(), why), nil
+		return passing(r, commandv1.PassRequest_ESCALATE, stage.GetName(), why), nil
 	}
-	return pass(commandv1.PassRequest_STICK, stage.GetName(), why), nil
+	return passing(r, commandv1.PassRequest_STICK, stage.GetName(), why), nil
 }
 
 // passing is a step of a request that time or the people bring about.
 func passing(r *apiv1.Request, what commandv1.PassRequest_What, stage, why string) job {
-	return job{name: r.GetName(), pass: &commandv1.PassRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision(), What: what, Stage: stage, Reason: shortened(why)}}
+	return job{id: r.GetId(), name: r.GetName(), revision: r.GetRevision(), pass: &commandv1.PassRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision(), What: what, Stage: stage, Reason: shortened(why)}}
+}
+
+// waiting shows what a request waits for, where that is not shown yet.
+func waiting(r *apiv1.Request, why string) job {
+	if r.GetFulfilmentReason() == shortened(why) {
+		return job{}
+	}
+	return passing(r, commandv1.PassRequest_WAIT, "", why)
 }
 
 // fulfil carries out what is approved, or shows what it waits for.
 func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job, error) {
-	wait := func(why string) job {
-		if r.GetFulfilmentReason() == shortened(why) {
-			return job{}
-		}
-		return passing(r, commandv1.PassRequest_WAIT, "", why)
-	}
+	wait := func(why string) job { return waiting(r, why) }
 	if start := r.GetDesiredStart(); start != nil && now.Before(start.AsTime()) {
 		return wait("it is not to begin before " + start.AsTime().UTC().Format(time.RFC3339)), nil
 	}

@@ -30,6 +30,10 @@ const (
 	peopleEvery = time.Minute
 	// retryAfter is how long a request that could not be carried out is left alone.
 	retryAfter = 5 * time.Second
+	// askAgainAfter is how long a zone that keeps no room is not asked again.
+	askAgainAfter = time.Minute
+	// holdTime is how long a zone keeps room without further word, and holdAtLeast what is left of that when it is renewed.
+	holdTime, holdAtLeast = 24 * time.Hour, 12 * time.Hour
 	// carryTime is how long what is carried out may take.
 	carryTime = time.Hour
 	page      = 100
@@ -47,9 +51,9 @@ type Proposer interface {
 	Propose(context.Context, *commandv1.Command) (*commandv1.Result, error)
 }
 
-// Chooser says in which cluster a VM should be placed, or why in none, and why a VM cannot have another size where it is.
+// Chooser says in which clusters VMs should be placed, or why in none, and why a VM cannot have another size where it is.
 type Chooser interface {
-	Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error)
+	ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) (clusterIDs []string, err error)
 	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
 }
 
@@ -77,7 +81,7 @@ func New(c Config) *Controller { return &Controller{Config: c, later: map[string
 func (c *Controller) Run(ctx context.Context) error {
 	people := c.Reader.Watch("users", "groups", state.TopicMembers, "role_bindings", "roles")
 	defer people.Close()
-	changed := c.Reader.Watch("requests", "zones")
+	changed := c.Reader.Watch("requests", "zones", "reservations")
 	defer changed.Close()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -102,15 +106,21 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// job is what is to be done for one request.
+// job is what is to be done for one request: one of its commands.
 type job struct {
-	name string
-	pass *commandv1.PassRequest
-	// carry is a command that lacks the clusters; after is the revision of the snapshot.
-	carry *commandv1.CarryOutRequest
-	parts []*apiv1.Part
-	grown *apiv1.VM // of a resize: the VM with its new size
-	after uint64
+	id, name, revision string
+	pass               *commandv1.PassRequest
+	set                *commandv1.SetReservation
+	// reserve and carry lack the clusters.
+	reserve *commandv1.ReserveRequest
+	carry   *commandv1.CarryOutRequest
+	vms     []*apiv1.VM // that are to be made, one for each part
+	grown   *apiv1.VM   // of a resize: the VM with its new size
+	after   uint64      // the revision of the snapshot
+}
+
+func (j *job) empty() bool {
+	return j.pass == nil && j.set == nil && j.reserve == nil && j.carry == nil
 }
 
 // Turn looks once at each request of which something may become.
@@ -159,36 +169,48 @@ func (c *Controller) Turn(ctx context.Context) error {
 // do proposes what was found. It changes the request, so what follows is found at the next turn.
 func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
 	if j.pass != nil {
+		if j.pass.GetWhat() == commandv1.PassRequest_MISS {
+			c.later[j.id] = now.Add(askAgainAfter)
+		}
 		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}})
 		return err
 	}
-	if j.carry == nil || now.Before(c.later[j.carry.GetRequestId()]) {
+	if j.set != nil {
+		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetReservation{SetReservation: j.set}})
+		return err
+	}
+	if j.empty() || now.Before(c.later[j.id]) {
 		return nil
 	}
-	delete(c.later, j.carry.GetRequestId())
-	err := c.carryOut(ctx, j)
+	delete(c.later, j.id)
+	var err error
+	if j.reserve != nil {
+		err = c.reserveRoom(ctx, j)
+	} else {
+		err = c.carryOut(ctx, j)
+	}
 	if err == nil || problem.Is(err, problem.Conflict) {
 		return nil // what it rested on has changed, which wakes this loop
 	}
-	c.later[j.carry.GetRequestId()] = now.Add(retryAfter)
+	c.later[j.id] = now.Add(retryAfter)
 	if problem.Is(err, problem.Unavailable) || problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled) || problem.Of(err).GetCode() == string(problem.Internal) {
 		return err // nothing about the request
 	}
-	return c.wait(ctx, j.carry, problem.Of(err).GetDetail())
+	return c.wait(ctx, j, problem.Of(err).GetDetail())
 }
 
-// wait shows why an approved request is not carried out yet.
-func (c *Controller) wait(ctx context.Context, in *commandv1.CarryOutRequest, why string) error {
+// wait shows why a request is not carried out yet, or has no room.
+func (c *Controller) wait(ctx context.Context, j job, why string) error {
 	shown := false
 	if err := c.Reader.View(ctx, func(tx *state.Tx) error {
-		r, err := tx.Requests.Get(in.GetRequestId())
+		r, err := tx.Requests.Get(j.id)
 		shown = r.GetFulfilmentReason() == shortened(why)
 		return err
 	}); err != nil || shown {
 		return err
 	}
 	_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{
-		RequestId: in.GetRequestId(), ExpectedRevision: in.GetExpectedRevision(), What: commandv1.PassRequest_WAIT, Reason: shortened(why)}}})
+		RequestId: j.id, ExpectedRevision: j.revision, What: commandv1.PassRequest_WAIT, Reason: shortened(why)}}})
 	return err
 }
 
@@ -199,7 +221,7 @@ func shortened(s string) string {
 	return s
 }
 
-// carryOut chooses a cluster for each VM and has them written down as wanted, all in one command.
+// carryOut has the VMs written down as wanted, all in one command, where room is kept for them, or where there is room now.
 func (c *Controller) carryOut(ctx context.Context, j job) error {
 	in := j.carry
 	if j.grown != nil {
@@ -207,46 +229,57 @@ func (c *Controller) carryOut(ctx context.Context, j job) error {
 			return err
 		}
 	}
-	for i, at := range in.GetParts() {
-		if in.GetVm() == nil {
-			continue
-		}
-		vm := proto.CloneOf(in.GetVm())
-		vm.Id, vm.Name = at.GetVmId(), j.parts[i].GetName()
-		id, err := c.Chooser.Choose(ctx, vm, j.after)
-		if err != nil {
-			return err
-		}
-		at.ClusterId = id
+	clusters, err := c.choose(ctx, j)
+	if err != nil {
+		return err
 	}
-	if in.GetVm() != nil {
-		if err := c.Reader.View(ctx, func(tx *state.Tx) error {
-			for _, at := range in.GetParts() {
-				cluster, err := tx.Clusters.Get(at.GetClusterId())
-				if err != nil {
-					return problem.New(problem.Conflict, "the cluster that was chosen is gone meanwhile", "Try again.")
-				}
-				at.Cluster = cluster.GetName()
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
+	for i, at := range in.GetParts() {
+		at.Cluster, at.ClusterId = clusters[i].GetName(), clusters[i].GetId()
 	}
 	in.Deadline = timestamppb.New(c.Now().Add(carryTime))
-	_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_CarryOutRequest{CarryOutRequest: in}})
+	_, err = c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_CarryOutRequest{CarryOutRequest: in}})
 	return err
+}
+
+// choose returns the cluster of each VM of a job: the one in which room is kept for it, or one that has room now. Of parts that make
+// no VM there is none.
+func (c *Controller) choose(ctx context.Context, j job) ([]*apiv1.Cluster, error) {
+	var homeless []*apiv1.VM
+	for _, vm := range j.vms {
+		if vm.GetReservation() == "" {
+			homeless = append(homeless, vm)
+		}
+	}
+	if len(homeless) > 0 {
+		ids, err := c.Chooser.ChooseAll(ctx, homeless, j.after)
+		if err != nil {
+			return nil, err
+		}
+		for i, vm := range homeless {
+			vm.ClusterId = ids[i]
+		}
+	}
+	out := make([]*apiv1.Cluster, len(j.carry.GetParts())+len(j.vms))
+	return out, c.Reader.View(ctx, func(tx *state.Tx) (err error) {
+		for i, vm := range j.vms {
+			if out[i], err = tx.Clusters.Get(vm.GetClusterId()); err != nil {
+				return problem.New(problem.Conflict, "the cluster that was chosen is gone meanwhile", "Try again.")
+			}
+		}
+		return nil
+	})
 }
 
 // carry makes the command that carries out what is left of a request.
 func (c *Controller) carry(tx *state.Tx, r *apiv1.Request) (j job, err error) {
 	in := &commandv1.CarryOutRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision()}
+	j = newJob(tx, r)
 	if r.GetSpecification().GetCreate() != nil {
 		if in.Vm, err = intake.VM(tx, r); err != nil {
 			return j, err
 		}
 	}
-	j = job{name: r.GetName(), carry: in, after: tx.Meta().Revision}
+	j.carry = in
 	if in.GetVm() == nil {
 		if j.grown, err = possible(tx, r); err != nil {
 			return j, err
@@ -267,9 +300,33 @@ func (c *Controller) carry(tx *state.Tx, r *apiv1.Request) (j job, err error) {
 				at.VmId = newID()
 			}
 		}
-		in.Parts, j.parts = append(in.GetParts(), at), append(j.parts, p)
+		in.Parts = append(in.GetParts(), at)
+		if in.GetVm() == nil {
+			continue
+		}
+		vm := partOf(in.GetVm(), p)
+		vm.Id = at.GetVmId()
+		if vm.Reservation = p.GetReservation(); vm.GetReservation() != "" {
+			held, err := tx.Reservations.Get(vm.GetReservation())
+			if err != nil {
+				return j, err
+			}
+			vm.ClusterId = held.GetClusterId()
+		}
+		j.vms = append(j.vms, vm)
 	}
 	return j, nil
+}
+
+func newJob(tx *state.Tx, r *apiv1.Request) job {
+	return job{id: r.GetId(), name: r.GetName(), revision: r.GetRevision(), after: tx.Meta().Revision}
+}
+
+// partOf is the VM of one part.
+func partOf(all *apiv1.VM, p *apiv1.Part) *apiv1.VM {
+	vm := proto.CloneOf(all)
+	vm.Name = p.GetName()
+	return vm
 }
 
 // possible refuses what cannot be done now to the VMs of a request, and returns the VM that gets another size, where one does.

@@ -247,6 +247,8 @@ func (w *World) Observe(zoneID string, nouns ...proto.Message) {
 			o.Noun = &linkv1.Object_Vm{Vm: m}
 		case *apiv1.Cluster:
 			o.Noun = &linkv1.Object_Cluster{Cluster: m}
+		case *apiv1.Reservation:
+			o.Noun = &linkv1.Object_Reservation{Reservation: m}
 		default:
 			w.Fatalf("a zone does not observe a %T", m)
 		}

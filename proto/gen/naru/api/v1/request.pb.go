@@ -217,6 +217,10 @@ type Request_Fulfilment int32
 const (
 	Request_FULFILMENT_UNSPECIFIED Request_Fulfilment = 0
 	Request_NONE                   Request_Fulfilment = 1
+	// RESERVING: its zone is asked to keep room for it, or none was found yet; fulfilment_reason says which.
+	Request_RESERVING Request_Fulfilment = 2
+	// RESERVED: its zone keeps room for all of it.
+	Request_RESERVED Request_Fulfilment = 3
 	// EXECUTING: what was asked for is written down as wanted, and the zone works at it.
 	Request_EXECUTING Request_Fulfilment = 5
 	Request_DONE      Request_Fulfilment = 6
@@ -231,6 +235,8 @@ var (
 	Request_Fulfilment_name = map[int32]string{
 		0: "FULFILMENT_UNSPECIFIED",
 		1: "NONE",
+		2: "RESERVING",
+		3: "RESERVED",
 		5: "EXECUTING",
 		6: "DONE",
 		7: "FAILED",
@@ -239,6 +245,8 @@ var (
 	Request_Fulfilment_value = map[string]int32{
 		"FULFILMENT_UNSPECIFIED": 0,
 		"NONE":                   1,
+		"RESERVING":              2,
+		"RESERVED":               3,
 		"EXECUTING":              5,
 		"DONE":                   6,
 		"FAILED":                 7,
@@ -549,7 +557,9 @@ type Request struct {
 	// Grade of what it adds, its project's aside.
 	AddsGrade Zone_Grade `protobuf:"varint,71,opt,name=adds_grade,json=addsGrade,proto3,enum=naru.api.v1.Zone_Grade" json:"adds_grade,omitempty"`
 	// The quotas that it counts in, as they are now. Only where one request is asked for.
-	Quotas        []*Quota `protobuf:"bytes,72,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	Quotas []*Quota `protobuf:"bytes,72,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	// The room that is kept for it, as it is now: from its last stage on, until it is carried out. Only where one request is asked for.
+	Holds         []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -990,6 +1000,13 @@ func (x *Request) GetQuotas() []*Quota {
 	return nil
 }
 
+func (x *Request) GetHolds() []*Reservation {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
 // Part is one VM of a request, or one act.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1001,7 +1018,9 @@ type Part struct {
 	Operation string `protobuf:"bytes,3,opt,name=operation,proto3" json:"operation,omitempty"`
 	Done      bool   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
 	// Why it is not.
-	Error         *Problem `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error *Problem `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Id of the reservation that keeps room for it, until it is carried out.
+	Reservation   string `protobuf:"bytes,6,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1069,6 +1088,13 @@ func (x *Part) GetError() *Problem {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *Part) GetReservation() string {
+	if x != nil {
+		return x.Reservation
+	}
+	return ""
 }
 
 // RequestSpecification is what a person asks for.
@@ -4141,7 +4167,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\x83\x1c\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xdf\x1c\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4218,7 +4244,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x04adds\x18F \x01(\v2\x14.naru.api.v1.AmountsB\x04\xa0\xbb\x18\x03R\x04adds\x12<\n" +
 	"\n" +
 	"adds_grade\x18G \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\x04\xa0\xbb\x18\x05R\taddsGrade\x129\n" +
-	"\x06quotas\x18H \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\"?\n" +
+	"\x06quotas\x18H \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\x12<\n" +
+	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\"?\n" +
 	"\x06Intake\x12\x16\n" +
 	"\x12INTAKE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -4244,23 +4271,26 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\bAPPROVED\x10\x05\x12\f\n" +
 	"\bREJECTED\x10\x06\x12\r\n" +
 	"\tCANCELLED\x10\a\x12\v\n" +
-	"\aEXPIRED\x10\b\"c\n" +
+	"\aEXPIRED\x10\b\"\x80\x01\n" +
 	"\n" +
 	"Fulfilment\x12\x1a\n" +
 	"\x16FULFILMENT_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04NONE\x10\x01\x12\r\n" +
+	"\tRESERVING\x10\x02\x12\f\n" +
+	"\bRESERVED\x10\x03\x12\r\n" +
 	"\tEXECUTING\x10\x05\x12\b\n" +
 	"\x04DONE\x10\x06\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\a\x12\n" +
 	"\n" +
-	"\x06LAPSED\x10\b\"\xc4\x01\n" +
+	"\x06LAPSED\x10\b\"\xf3\x01\n" +
 	"\x04Part\x12#\n" +
 	"\x04name\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18?\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12)\n" +
 	"\toperation\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\toperation\x12\x18\n" +
 	"\x04done\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x03R\x04done\x120\n" +
-	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\"\xb4\x03\n" +
+	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\x12-\n" +
+	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xb4\x03\n" +
 	"\x14RequestSpecification\x126\n" +
 	"\x06create\x18d \x01(\v2\x16.naru.api.v1.CreateVMsB\x04\xa0\xbb\x18\x01H\x00R\x06create\x125\n" +
 	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x128\n" +
@@ -4616,16 +4646,17 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*Reference)(nil),               // 60: naru.api.v1.Reference
 	(*Amounts)(nil),                 // 61: naru.api.v1.Amounts
 	(*Quota)(nil),                   // 62: naru.api.v1.Quota
-	(*Problem)(nil),                 // 63: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 64: naru.api.v1.VM.Affinity
-	(*Text)(nil),                    // 65: naru.api.v1.Text
-	(*Eligibility)(nil),             // 66: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 67: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 68: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 69: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 70: google.protobuf.FieldMask
-	(*Operation)(nil),               // 71: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 72: naru.api.v1.WatchType.Value
+	(*Reservation)(nil),             // 63: naru.api.v1.Reservation
+	(*Problem)(nil),                 // 64: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 65: naru.api.v1.VM.Affinity
+	(*Text)(nil),                    // 66: naru.api.v1.Text
+	(*Eligibility)(nil),             // 67: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 68: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 69: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 70: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 71: google.protobuf.FieldMask
+	(*Operation)(nil),               // 72: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 73: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
 	54, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
@@ -4653,95 +4684,96 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	61, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
 	56, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
 	62, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	63, // 25: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	10, // 26: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	13, // 27: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	11, // 28: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	12, // 29: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	14, // 30: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	15, // 31: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	16, // 32: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	64, // 33: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	4,  // 34: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	59, // 35: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	59, // 36: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	65, // 37: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	66, // 38: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	67, // 39: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,  // 40: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	57, // 41: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	57, // 42: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	57, // 43: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	68, // 44: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	66, // 45: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	57, // 46: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,  // 47: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	69, // 48: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	57, // 49: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	57, // 50: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,  // 51: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,  // 52: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 53: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 54: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 55: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	70, // 56: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 57: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	71, // 58: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	72, // 59: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,  // 60: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,  // 61: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 62: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 63: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,  // 64: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	19, // 65: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	19, // 66: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 67: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 68: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	19, // 69: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	19, // 70: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 71: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 72: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	63, // 73: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,  // 74: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	20, // 75: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	22, // 76: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	24, // 77: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	26, // 78: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	28, // 79: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	30, // 80: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	32, // 81: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	34, // 82: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	36, // 83: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	38, // 84: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	40, // 85: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	42, // 86: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	44, // 87: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	46, // 88: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	48, // 89: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	50, // 90: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	52, // 91: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	21, // 92: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	23, // 93: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	25, // 94: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	27, // 95: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	29, // 96: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	31, // 97: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	33, // 98: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	35, // 99: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	37, // 100: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	39, // 101: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	41, // 102: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	43, // 103: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	45, // 104: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	47, // 105: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	49, // 106: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	51, // 107: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	53, // 108: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	92, // [92:109] is the sub-list for method output_type
-	75, // [75:92] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	63, // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	64, // 26: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	10, // 27: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	13, // 28: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	11, // 29: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	12, // 30: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	14, // 31: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	15, // 32: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	16, // 33: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	65, // 34: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	4,  // 35: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	59, // 36: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	59, // 37: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	66, // 38: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	67, // 39: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	68, // 40: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,  // 41: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	57, // 42: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	57, // 43: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	57, // 44: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	69, // 45: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	67, // 46: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	57, // 47: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,  // 48: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	70, // 49: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	57, // 50: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	57, // 51: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	7,  // 52: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,  // 53: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 54: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 55: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 56: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	71, // 57: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 58: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	72, // 59: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	73, // 60: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,  // 61: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,  // 62: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 63: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 64: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,  // 65: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	19, // 66: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	19, // 67: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 68: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 69: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	19, // 70: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	19, // 71: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 72: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 73: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	64, // 74: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,  // 75: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	20, // 76: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	22, // 77: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	24, // 78: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	26, // 79: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	28, // 80: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	30, // 81: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	32, // 82: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	34, // 83: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	36, // 84: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	38, // 85: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	40, // 86: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	42, // 87: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	44, // 88: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	46, // 89: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	48, // 90: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	50, // 91: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	52, // 92: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	21, // 93: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	23, // 94: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	25, // 95: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	27, // 96: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	29, // 97: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	31, // 98: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	33, // 99: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	35, // 100: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	37, // 101: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	39, // 102: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	41, // 103: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	43, // 104: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	45, // 105: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	47, // 106: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	49, // 107: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	51, // 108: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	53, // 109: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	93, // [93:110] is the sub-list for method output_type
+	76, // [76:93] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -4755,6 +4787,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_money_proto_init()
 	file_naru_api_v1_operation_proto_init()
 	file_naru_api_v1_quota_proto_init()
+	file_naru_api_v1_reservation_proto_init()
 	file_naru_api_v1_session_proto_init()
 	file_naru_api_v1_vm_proto_init()
 	file_naru_api_v1_zone_proto_init()

@@ -43,6 +43,10 @@ const (
 	PassRequest_WAIT PassRequest_What = 6
 	// FAIL: it cannot be carried out.
 	PassRequest_FAIL PassRequest_What = 7
+	// HOLD: its zone keeps room for all of it.
+	PassRequest_HOLD PassRequest_What = 8
+	// MISS: the room is not kept, or not any more; what is left of it is freed, and it is asked for anew.
+	PassRequest_MISS PassRequest_What = 9
 )
 
 // Enum value maps for PassRequest_What.
@@ -56,6 +60,8 @@ var (
 		5: "STICK",
 		6: "WAIT",
 		7: "FAIL",
+		8: "HOLD",
+		9: "MISS",
 	}
 	PassRequest_What_value = map[string]int32{
 		"WHAT_UNSPECIFIED": 0,
@@ -66,6 +72,8 @@ var (
 		"STICK":            5,
 		"WAIT":             6,
 		"FAIL":             7,
+		"HOLD":             8,
+		"MISS":             9,
 	}
 )
 
@@ -93,7 +101,7 @@ func (x PassRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassRequest_What.Descriptor instead.
 func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87, 0}
 }
 
 type PassLease_Step int32
@@ -152,7 +160,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -296,6 +304,7 @@ type Command struct {
 	//	*Command_PassRequest
 	//	*Command_CreateDelegation
 	//	*Command_DeleteDelegation
+	//	*Command_ReserveRequest
 	//	*Command_CreateQuota
 	//	*Command_UpdateQuota
 	//	*Command_DeleteQuota
@@ -1484,6 +1493,15 @@ func (x *Command) GetDeleteDelegation() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetReserveRequest() *ReserveRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReserveRequest); ok {
+			return x.ReserveRequest
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetCreateQuota() *CreateQuota {
 	if x != nil {
 		if x, ok := x.Body.(*Command_CreateQuota); ok {
@@ -2055,6 +2073,11 @@ type Command_DeleteDelegation struct {
 	DeleteDelegation *DeleteNoun `protobuf:"bytes,311,opt,name=delete_delegation,json=deleteDelegation,proto3,oneof"`
 }
 
+type Command_ReserveRequest struct {
+	// by a loop of the leader
+	ReserveRequest *ReserveRequest `protobuf:"bytes,312,opt,name=reserve_request,json=reserveRequest,proto3,oneof"`
+}
+
 type Command_CreateQuota struct {
 	CreateQuota *CreateQuota `protobuf:"bytes,320,opt,name=create_quota,json=createQuota,proto3,oneof"`
 }
@@ -2323,6 +2346,8 @@ func (*Command_PassRequest) isCommand_Body() {}
 func (*Command_CreateDelegation) isCommand_Body() {}
 
 func (*Command_DeleteDelegation) isCommand_Body() {}
+
+func (*Command_ReserveRequest) isCommand_Body() {}
 
 func (*Command_CreateQuota) isCommand_Body() {}
 
@@ -7120,6 +7145,78 @@ func (x *CarryOutRequest) GetReads() []*Read {
 }
 
 // PassRequest is what comes of a request without anybody's word. It never approves.
+// ReserveRequest asks a zone to keep room for the VMs that a request is to make.
+type ReserveRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	RequestId        string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// One for each cluster in which VMs are to be made.
+	Reservations []*v1.Reservation `protobuf:"bytes,3,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	// For each part of the request, in order: which of the reservations is for it, counted from 0.
+	Parts         []uint32 `protobuf:"varint,4,rep,packed,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRequest) Reset() {
+	*x = ReserveRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRequest) ProtoMessage() {}
+
+func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
+func (*ReserveRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ReserveRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetReservations() []*v1.Reservation {
+	if x != nil {
+		return x.Reservations
+	}
+	return nil
+}
+
+func (x *ReserveRequest) GetParts() []uint32 {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// PassRequest is what time brings about, and the coming and going of people and of room.
 type PassRequest struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	RequestId        string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -7134,7 +7231,7 @@ type PassRequest struct {
 
 func (x *PassRequest) Reset() {
 	*x = PassRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7146,7 +7243,7 @@ func (x *PassRequest) String() string {
 func (*PassRequest) ProtoMessage() {}
 
 func (x *PassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7159,7 +7256,7 @@ func (x *PassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
 func (*PassRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PassRequest) GetRequestId() string {
@@ -7213,7 +7310,7 @@ type CreateDelegation struct {
 
 func (x *CreateDelegation) Reset() {
 	*x = CreateDelegation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7225,7 +7322,7 @@ func (x *CreateDelegation) String() string {
 func (*CreateDelegation) ProtoMessage() {}
 
 func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7238,7 +7335,7 @@ func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
 func (*CreateDelegation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *CreateDelegation) GetDelegation() *v1.Delegation {
@@ -7257,7 +7354,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7269,7 +7366,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7282,7 +7379,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7302,7 +7399,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7314,7 +7411,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7327,7 +7424,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -7354,7 +7451,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7366,7 +7463,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7379,7 +7476,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -7404,7 +7501,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7416,7 +7513,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7429,7 +7526,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -7479,7 +7576,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7491,7 +7588,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7504,7 +7601,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -7546,7 +7643,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7558,7 +7655,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7571,7 +7668,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7641,7 +7738,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7653,7 +7750,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7666,7 +7763,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -7696,7 +7793,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7708,7 +7805,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7721,7 +7818,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -7764,7 +7861,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7776,7 +7873,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7789,7 +7886,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -7833,7 +7930,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7845,7 +7942,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7858,7 +7955,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -7899,7 +7996,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7911,7 +8008,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7953,7 +8050,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7965,7 +8062,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8018,7 +8115,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8030,7 +8127,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8085,7 +8182,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaK\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xf7K\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8232,7 +8329,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11carry_out_request\x18\xb4\x02 \x01(\v2 .naru.command.v1.CarryOutRequestH\x00R\x0fcarryOutRequest\x12B\n" +
 	"\fpass_request\x18\xb5\x02 \x01(\v2\x1c.naru.command.v1.PassRequestH\x00R\vpassRequest\x12Q\n" +
 	"\x11create_delegation\x18\xb6\x02 \x01(\v2!.naru.command.v1.CreateDelegationH\x00R\x10createDelegation\x12K\n" +
-	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegation\x12B\n" +
+	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegation\x12K\n" +
+	"\x0freserve_request\x18\xb8\x02 \x01(\v2\x1f.naru.command.v1.ReserveRequestH\x00R\x0ereserveRequest\x12B\n" +
 	"\fcreate_quota\x18\xc0\x02 \x01(\v2\x1c.naru.command.v1.CreateQuotaH\x00R\vcreateQuota\x12B\n" +
 	"\fupdate_quota\x18\xc1\x02 \x01(\v2\x1c.naru.command.v1.UpdateQuotaH\x00R\vupdateQuota\x12A\n" +
 	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuota\x12B\n" +
@@ -8568,7 +8666,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12\x18\n" +
 	"\acluster\x18\x04 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x05 \x01(\tR\tclusterId\"\xef\x02\n" +
+	"cluster_id\x18\x05 \x01(\tR\tclusterId\"\xb0\x01\n" +
+	"\x0eReserveRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12<\n" +
+	"\freservations\x18\x03 \x03(\v2\x18.naru.api.v1.ReservationR\freservations\x12\x14\n" +
+	"\x05parts\x18\x04 \x03(\rR\x05parts\"\x84\x03\n" +
 	"\vPassRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
@@ -8576,7 +8680,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x04what\x18\x03 \x01(\x0e2!.naru.command.v1.PassRequest.WhatR\x04what\x12\x14\n" +
 	"\x05stage\x18\x04 \x01(\tR\x05stage\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x127\n" +
-	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"l\n" +
+	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"\x80\x01\n" +
 	"\x04What\x12\x14\n" +
 	"\x10WHAT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -8587,7 +8691,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\bESCALATE\x10\x04\x12\t\n" +
 	"\x05STICK\x10\x05\x12\b\n" +
 	"\x04WAIT\x10\x06\x12\b\n" +
-	"\x04FAIL\x10\a\"K\n" +
+	"\x04FAIL\x10\a\x12\b\n" +
+	"\x04HOLD\x10\b\x12\b\n" +
+	"\x04MISS\x10\t\"K\n" +
 	"\x10CreateDelegation\x127\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
@@ -8661,7 +8767,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -8751,88 +8857,89 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CommentRequest)(nil),                  // 85: naru.command.v1.CommentRequest
 	(*RetryRequest)(nil),                    // 86: naru.command.v1.RetryRequest
 	(*CarryOutRequest)(nil),                 // 87: naru.command.v1.CarryOutRequest
-	(*PassRequest)(nil),                     // 88: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 89: naru.command.v1.CreateDelegation
-	(*CreateQuota)(nil),                     // 90: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 91: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 92: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 93: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 94: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 95: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 96: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 97: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 98: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 99: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 100: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 101: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 102: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 103: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 104: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 105: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 106: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 107: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 108: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 109: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 110: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 111: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 112: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 113: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 114: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 115: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 116: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 117: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 118: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 119: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 120: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 121: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 122: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 123: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 124: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 125: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 126: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 127: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 128: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 129: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 130: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 131: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 132: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 133: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 134: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 135: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 136: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 137: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 138: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 139: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 140: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 141: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 142: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 143: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 144: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 145: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 146: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 147: naru.api.v1.User
-	(*v1.Group)(nil),                        // 148: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 149: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 150: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 151: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 152: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 153: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 154: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 155: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 156: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 157: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 158: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 159: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 160: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 161: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 162: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 163: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 164: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 165: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 166: naru.api.v1.Snapshot
+	(*ReserveRequest)(nil),                  // 88: naru.command.v1.ReserveRequest
+	(*PassRequest)(nil),                     // 89: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 90: naru.command.v1.CreateDelegation
+	(*CreateQuota)(nil),                     // 91: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 92: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 93: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 94: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 95: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 96: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 97: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 98: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 99: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 100: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 101: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 102: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 103: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 104: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 105: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 106: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 107: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 108: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 109: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 110: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 111: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 112: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 113: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 114: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 115: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 116: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 117: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 118: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 119: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 120: naru.command.v1.AddSealingKey
+	(v1.Session_Strength)(0),                // 121: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 122: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 123: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 124: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 125: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 126: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 127: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 128: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 129: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 130: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 131: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 132: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 133: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 134: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 135: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 136: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 137: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 138: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 139: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 140: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 141: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 142: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 143: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 144: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 145: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 146: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 147: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 148: naru.api.v1.User
+	(*v1.Group)(nil),                        // 149: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 150: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 151: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 152: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 153: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 154: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 155: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 156: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 157: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 158: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 159: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 160: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 161: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 162: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 163: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 164: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 165: naru.api.v1.Lease
+	(*v1.Resources)(nil),                    // 166: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 167: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	103, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	104, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -8876,13 +8983,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	48,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	104, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	105, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	106, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	107, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	108, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	109, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	110, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	105, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	106, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	107, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	108, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	109, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	110, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	111, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	49,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	50,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -8897,11 +9004,11 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	47,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	68,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	69,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	95,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	96,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	97,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	98,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	99,  // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	96,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	97,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	98,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	99,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	100, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	61,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	62,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
 	63,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
@@ -8918,16 +9025,16 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	59,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	60,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	111, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	112, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	113, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	114, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	115, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	116, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	117, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	112, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	113, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	114, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	115, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	116, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	117, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	118, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	118, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	119, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	119, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	120, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
 	64,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
 	65,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
@@ -8954,133 +9061,135 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	85,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
 	86,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
 	87,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	88,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	89,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	89,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	90,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	90,  // 125: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	91,  // 126: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
-	17,  // 127: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	92,  // 128: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	93,  // 129: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	94,  // 130: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	120, // 131: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	121, // 132: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	122, // 133: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	123, // 134: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	124, // 135: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	125, // 136: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	126, // 137: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	100, // 138: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	103, // 139: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	103, // 140: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	103, // 141: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	127, // 142: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	127, // 143: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	128, // 144: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	128, // 145: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	129, // 146: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	129, // 147: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	130, // 148: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	130, // 149: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	131, // 150: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	131, // 151: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	132, // 152: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	132, // 153: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	133, // 154: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	133, // 155: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	134, // 156: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	103, // 157: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 158: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	135, // 159: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	134, // 160: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	136, // 161: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	103, // 162: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	103, // 163: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	137, // 164: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	103, // 165: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	138, // 166: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	103, // 167: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	124, // 168: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	139, // 169: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	126, // 170: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	140, // 171: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	141, // 172: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	142, // 173: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	143, // 174: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	144, // 175: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	145, // 176: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	125, // 177: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	103, // 178: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	146, // 179: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	146, // 180: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	147, // 181: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	147, // 182: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	148, // 183: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	148, // 184: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	149, // 185: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	150, // 186: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	151, // 187: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	152, // 188: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	152, // 189: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	152, // 190: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	153, // 191: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 192: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	154, // 193: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 194: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	155, // 195: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	103, // 196: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	156, // 197: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 198: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	156, // 199: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 200: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	156, // 201: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 202: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	157, // 203: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	157, // 204: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	158, // 205: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 206: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	158, // 207: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 208: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	159, // 209: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	159, // 210: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 211: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	159, // 212: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 213: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 214: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	101, // 215: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 216: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	160, // 217: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	101, // 218: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 219: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	161, // 220: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	102, // 221: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	134, // 222: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	103, // 223: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 224: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	0,   // 225: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	103, // 226: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	162, // 227: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	163, // 228: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	163, // 229: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	164, // 230: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 231: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	103, // 232: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	103, // 233: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	165, // 234: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	103, // 235: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 236: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	103, // 237: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	166, // 238: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	103, // 239: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	103, // 240: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	103, // 241: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	103, // 242: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	103, // 243: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	244, // [244:244] is the sub-list for method output_type
-	244, // [244:244] is the sub-list for method input_type
-	244, // [244:244] is the sub-list for extension type_name
-	244, // [244:244] is the sub-list for extension extendee
-	0,   // [0:244] is the sub-list for field type_name
+	88,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
+	91,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	92,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	17,  // 128: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
+	93,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	94,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	95,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	121, // 132: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	122, // 133: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	123, // 134: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	124, // 135: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	125, // 136: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	126, // 137: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	127, // 138: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	101, // 139: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	104, // 140: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	104, // 141: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	104, // 142: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	128, // 143: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	128, // 144: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	129, // 145: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	129, // 146: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	130, // 147: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	130, // 148: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	131, // 149: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	131, // 150: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	132, // 151: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	132, // 152: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	133, // 153: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	133, // 154: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	134, // 155: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	134, // 156: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	135, // 157: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	104, // 158: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 159: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	136, // 160: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	135, // 161: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	137, // 162: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	104, // 163: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	104, // 164: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	138, // 165: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	104, // 166: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	139, // 167: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	104, // 168: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	125, // 169: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	140, // 170: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	127, // 171: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	141, // 172: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	142, // 173: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	143, // 174: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	144, // 175: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	145, // 176: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	146, // 177: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	126, // 178: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	104, // 179: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	147, // 180: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	147, // 181: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	148, // 182: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	148, // 183: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	149, // 184: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	149, // 185: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	150, // 186: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	151, // 187: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	152, // 188: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	153, // 189: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	153, // 190: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	153, // 191: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	154, // 192: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 193: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	155, // 194: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 195: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	156, // 196: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	104, // 197: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	157, // 198: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 199: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	157, // 200: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 201: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	157, // 202: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 203: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	158, // 204: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	158, // 205: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	159, // 206: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 207: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	159, // 208: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 209: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	160, // 210: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	160, // 211: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	79,  // 212: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	160, // 213: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	79,  // 214: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 215: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	102, // 216: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	79,  // 217: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	161, // 218: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	102, // 219: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 220: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	162, // 221: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	103, // 222: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	135, // 223: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	104, // 224: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 225: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	155, // 226: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 227: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	104, // 228: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	163, // 229: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	164, // 230: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	164, // 231: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	165, // 232: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 233: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	104, // 234: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	104, // 235: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	166, // 236: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	104, // 237: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 238: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	104, // 239: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	167, // 240: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	104, // 241: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 242: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 243: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 244: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	104, // 245: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	246, // [246:246] is the sub-list for method output_type
+	246, // [246:246] is the sub-list for method input_type
+	246, // [246:246] is the sub-list for extension type_name
+	246, // [246:246] is the sub-list for extension extendee
+	0,   // [0:246] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9212,6 +9321,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_PassRequest)(nil),
 		(*Command_CreateDelegation)(nil),
 		(*Command_DeleteDelegation)(nil),
+		(*Command_ReserveRequest)(nil),
 		(*Command_CreateQuota)(nil),
 		(*Command_UpdateQuota)(nil),
 		(*Command_DeleteQuota)(nil),
@@ -9225,7 +9335,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   101,
+			NumMessages:   102,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
