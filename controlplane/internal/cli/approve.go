@@ -46,6 +46,9 @@ what was shown: where the request has changed meanwhile, it is refused.`,
 			if err := a.showFrozen(m); err != nil {
 				return err
 			}
+			if err := a.showComments(ctx, c, m); err != nil {
+				return err
+			}
 			verdict := apiv1.Decision_APPROVE
 			switch {
 			case deny:
@@ -165,6 +168,20 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	}
 	line("hash", "%x", m.GetFrozenHash())
 	return nil
+}
+
+// showComments shows what was said of a request besides: it is not what is decided on, and may say why one should not.
+func (a *app) showComments(ctx context.Context, c *client.Client, m *apiv1.Request) error {
+	if m.GetComments() == 0 {
+		return nil
+	}
+	all, err := commentsOf(ctx, c, m.GetId())
+	for _, said := range all {
+		if said.GetText() != "" {
+			fmt.Fprintf(a.err, "%-14s %s\n", "comment", printable(said.GetAuthor()+", "+local(said.GetAt())+": "+said.GetText()))
+		}
+	}
+	return err
 }
 
 // roomOf says whether there is room for what is asked for.

@@ -73,7 +73,7 @@ func written[M proto.Message](a *app, n noun[M], create func(context.Context, *c
 	return []*cobra.Command{make, change}
 }
 
-// readFile reads what a file says of a noun into m, and returns the fields that it names. What only Naru writes is passed over,
+// readFile reads what a file says of a noun into m, and returns the fields that it names and that can be changed. What only Naru writes is passed over,
 // so that what was shown can be written again.
 func (a *app) readFile(name string, m proto.Message) (paths []string, err error) {
 	if name == "" {
@@ -98,8 +98,11 @@ func (a *app) readFile(name string, m proto.Message) (paths []string, err error)
 	kept := &yaml.Node{Kind: yaml.MappingNode, Line: root.Line}
 	for i := 0; i < len(root.Content); i += 2 {
 		f := fieldOf(m, protoreflect.Name(root.Content[i].Value))
-		if f == nil || schema.Access(f) == apiv1.Access_ACCESS_CLIENT || schema.Access(f) == apiv1.Access_ACCESS_UNSPECIFIED {
+		changes := f == nil || schema.Access(f) == apiv1.Access_ACCESS_CLIENT || schema.Access(f) == apiv1.Access_ACCESS_UNSPECIFIED
+		if changes || schema.Access(f) == apiv1.Access_ACCESS_IMMUTABLE {
 			kept.Content = append(kept.Content, root.Content[i], root.Content[i+1])
+		}
+		if changes {
 			paths = append(paths, root.Content[i].Value)
 		}
 	}

@@ -5,15 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/client"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -95,7 +90,7 @@ func (a *app) request() *cobra.Command {
 		return cmd
 	}
 	var reason string
-	return command(a, a.requestNoun(), a.createRequest(), a.waitRequest(), a.comment(), a.attach(),
+	return command(a, a.requestNoun(), a.createRequest(), a.updateRequest(), a.waitRequest(), a.comment(), a.comments(), a.attach(), a.attachment(),
 		one("submit", "Submit a draft, or what was returned", nil, func(ctx context.Context, c *client.Client, name string) (*apiv1.Request, error) {
 			r, err := c.Requests.SubmitRequest(ctx, &apiv1.SubmitRequestRequest{Request: name})
 			return r.GetRequest(), err
@@ -116,49 +111,6 @@ func (a *app) request() *cobra.Command {
 	)
 }
 
-func (a *app) comment() *cobra.Command {
-	var text string
-	cmd := &cobra.Command{Use: "comment REQUEST --text TEXT", Short: "Say something of a request", Args: oneArgument}
-	cmd.Flags().StringVar(&text, "text", "", "what to say, or @FILE")
-	cmd.MarkFlagRequired("text")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			said, err := a.argument(text)
-			if err != nil {
-				return err
-			}
-			_, err = c.Requests.CommentRequest(ctx, &apiv1.CommentRequestRequest{Request: args[0], Text: said})
-			return err
-		})
-	}
-	return cmd
-}
-
-func (a *app) attach() *cobra.Command {
-	var file, text, mediaType string
-	cmd := &cobra.Command{
-		Use: "attach REQUEST --file FILE", Short: "Add a file to a request that is being written", Args: oneArgument,
-		Long: "Add a file of at most 256 KiB. Whoever adds one has helped write the request, and does not decide on it.",
-	}
-	f := cmd.Flags()
-	f.StringVarP(&file, "file", "f", "", "the `file`")
-	f.StringVar(&text, "text", "", "what it is")
-	f.StringVar(&mediaType, "media-type", "", "application/pdf, say")
-	cmd.MarkFlagRequired("file")
-	a.completeArguments(cmd, "request", 1, &scope{})
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				return usagef("--file %s: %v", file, err)
-			}
-			_, err = c.Requests.AttachToRequest(ctx, &apiv1.AttachToRequestRequest{Request: args[0], File: filepath.Base(file), MediaType: mediaType, Text: text, Content: content})
-			return err
-		})
-	}
-	return cmd
-}
-
 // draftFlags are what `request create` takes.
 type draftFlags struct {
 	file, title, reason, onBehalfOf, offering, flavor, cluster, name, start, power, snapshot, restore, roleCluster, changeType string
@@ -166,6 +118,23 @@ type draftFlags struct {
 	keys, form, without, vms                                                                                                   []string
 	force, draft, resize, untrash, reclaim, mayStop                                                                            bool
 	scope
+}
+
+// describe adds the flags that say what is asked for, and why.
+func (d *draftFlags) describe(f *pflag.FlagSet) {
+	f.StringVar(&d.title, "title", "", "one line")
+	f.StringVar(&d.reason, "reason", "", "why")
+	f.StringVar(&d.onBehalfOf, "on-behalf-of", "", "`user` for whom it is")
+	f.StringVar(&d.offering, "offering", "", "what is asked for, of the catalogue")
+	f.StringVar(&d.flavor, "flavor", "", "one of the offering's; with --resize, the new one")
+	f.StringVar(&d.cluster, "cluster", "", "in this cluster; without it the control plane chooses")
+	f.StringVar(&d.name, "name", "", "name of the VM; a run of # stands for its number: web-##")
+	f.Uint32Var(&d.quantity, "quantity", 0, "how many; 0: one")
+	f.Uint32Var(&d.lease, "lease-days", 0, "how long; 0: as the offering says")
+	f.StringArrayVar(&d.keys, "ssh-key", nil, "a line of an authorized_keys file, or @FILE; may be given again")
+	f.StringArrayVar(&d.form, "field", nil, "`NAME=VALUE` of the offering's form; may be given again")
+	f.StringArrayVar(&d.without, "without", nil, "optional `software` to leave out")
+	f.StringVar(&d.start, "start", "", "not before this time: 2026-12-01T09:00:00+09:00")
 }
 
 func (a *app) createRequest() *cobra.Command {
@@ -182,24 +151,12 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
   naru request create --restore before-update --vm web-1 --may-stop
   naru request create --reclaim --vm web-1 --vm web-2 --keep-days 14
   naru request create --untrash --vm web-1
-  naru request create -f request.json`,
+  naru request create -f request.yaml`,
 	}
 	a.scopeFlags(cmd, []string{"project", "zone"}, &d.scope)
 	f := cmd.Flags()
-	f.StringVarP(&d.file, "file", "f", "", "the whole request as JSON, as show -o json has it; - is standard input")
-	f.StringVar(&d.title, "title", "", "one line")
-	f.StringVar(&d.reason, "reason", "", "why")
-	f.StringVar(&d.onBehalfOf, "on-behalf-of", "", "`user` for whom it is")
-	f.StringVar(&d.offering, "offering", "", "what is asked for, of the catalogue")
-	f.StringVar(&d.flavor, "flavor", "", "one of the offering's; with --resize, the new one")
-	f.StringVar(&d.cluster, "cluster", "", "in this cluster; without it the control plane chooses")
-	f.StringVar(&d.name, "name", "", "name of the VM; a run of # stands for its number: web-##")
-	f.Uint32Var(&d.quantity, "quantity", 0, "how many; 0: one")
-	f.Uint32Var(&d.lease, "lease-days", 0, "how long; 0: as the offering says")
-	f.StringArrayVar(&d.keys, "ssh-key", nil, "a line of an authorized_keys file, or @FILE; may be given again")
-	f.StringArrayVar(&d.form, "field", nil, "`NAME=VALUE` of the offering's form; may be given again")
-	f.StringArrayVar(&d.without, "without", nil, "optional `software` to leave out")
-	f.StringVar(&d.start, "start", "", "not before this time: 2026-12-01T09:00:00+09:00")
+	f.StringVarP(&d.file, "file", "f", "", "the whole request as YAML or JSON, as show -o yaml has it; - is standard input")
+	d.describe(f)
 	f.StringArrayVar(&d.vms, "vm", nil, "`VM` to which something is done; with --reclaim it may be given again")
 	f.StringVar(&d.power, "power", "", "start, stop or reboot a VM")
 	f.BoolVar(&d.resize, "resize", false, "give a VM another --flavor")
@@ -250,15 +207,9 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
 // draftOf makes a request of the flags, or of a file.
 func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 	if d.file != "" {
-		text, err := a.argument("@" + d.file)
-		if err != nil {
-			return nil, err
-		}
 		m := &apiv1.Request{}
-		if err := protojson.Unmarshal([]byte(text), m); err != nil {
-			return nil, usagef("-f %s: %v", d.file, err)
-		}
-		return m, nil
+		_, err := a.readFile(d.file, m)
+		return m, err
 	}
 	m := &apiv1.Request{
 		Title: d.title, Reason: d.reason, OnBehalfOf: d.onBehalfOf, Project: d.project, Zone: d.zone, LeaseDays: d.lease,
@@ -271,15 +222,11 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 	case d.changeType != "" && m.GetChangeType() == 0:
 		return nil, usagef("--change-type %s: it is standard, normal or emergency", d.changeType)
 	}
-	if d.start != "" {
-		t, err := time.Parse(time.RFC3339, d.start)
-		if err != nil {
-			return nil, usagef("--start %s: write it as 2026-12-01T09:00:00+09:00", d.start)
-		}
-		m.DesiredStart = timestamppb.New(t)
+	var err error
+	if m.DesiredStart, err = timeOf(d.start); err != nil {
+		return nil, err
 	}
 	if d.offering == "" {
-		var err error
 		m.Zone = "" // that of the VMs
 		m.Specification, err = d.ofVMs()
 		return m, err
@@ -289,12 +236,8 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 		return nil, err
 	}
 	ask := &apiv1.CreateVMs{Offering: d.offering, Flavor: d.flavor, Cluster: d.cluster, Quantity: d.quantity, NamePattern: d.name, Form: form, WithoutSoftware: d.without}
-	for _, k := range d.keys {
-		key, err := a.argument(k)
-		if err != nil {
-			return nil, err
-		}
-		ask.SshKeys = append(ask.SshKeys, strings.TrimSpace(key))
+	if ask.SshKeys, err = a.keysOf(d.keys); err != nil {
+		return nil, err
 	}
 	m.Specification = &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: ask}}
 	return m, nil

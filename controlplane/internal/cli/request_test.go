@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -74,6 +76,8 @@ func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T)
 
 func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	counter(t)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
 	walk := func(typed string, flags *draftFlags) (bool, string, error) {
 		var errOut bytes.Buffer
 		a := &app{in: strings.NewReader(typed), out: newScreen(&bytes.Buffer{}), err: newScreen(&errOut), names: map[string]lister{}}
@@ -94,22 +98,93 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 		return goOn, errOut.String(), err
 	}
 	flags := &draftFlags{scope: scope{project: "web"}}
-	goOn, said, err := walk("web-server\nbusiness\n\nshop\n\nweb-##\n2\nthe old ones are full\ny\n", flags)
+	goOn, said, err := walk("web-sever\nweb-server\nmars\nbusiness\n\nshop\n\nweb-##\nno key\n\nmany\n2\nthe old ones are full\ny\n", flags)
 	if err != nil || !goOn {
 		t.Fatalf("%v, %v\n%s", goOn, err, said)
 	}
-	if flags.offering != "web-server" || flags.zone != "business" || flags.name != "web-##" || flags.quantity != 2 || strings.Join(flags.form, " ") != `host_name="shop" port=80` {
+	if flags.offering != "web-server" || flags.zone != "business" || flags.name != "web-##" || flags.quantity != 2 || len(flags.keys) != 0 || strings.Join(flags.form, " ") != `host_name="shop" port=80` {
 		t.Errorf("%+v", flags)
 	}
-	for _, words := range []string{"Web server", "Host name: Host name: ", "port [80]: ", "30000 KRW", "approval: bob", "Submit it?"} {
+	for _, words := range []string{"Web server", "web-sever is none of these", "mars is none of these", "Zone (", "no key is no public SSH key", "many is no number", "Host name: Host name: ", "port [80]: ", "30000 KRW", "approval: bob", "Submit it?"} {
 		if !strings.Contains(said, words) {
 			t.Errorf("it does not say %q:\n%s", words, said)
 		}
 	}
-	if goOn, _, err := walk("web-server\nbusiness\nshop\n\nweb\n\nfull\nn\n", &draftFlags{scope: scope{project: "web"}}); err != nil || goOn {
+	if goOn, _, err := walk("\nbusiness\nshop\n\nweb\n\n\nfull\nn\n", &draftFlags{scope: scope{project: "web"}}); err != nil || goOn {
 		t.Errorf("no was taken for yes: %v", err)
+	}
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFTu8MAWgSuSgVAoPJZ1DSFTjJGUuZn8cLgFv5TnZtdP ann@desk"
+	if err := errors.Join(os.Mkdir(filepath.Join(home, ".ssh"), 0o700), os.WriteFile(filepath.Join(home, ".ssh", "id_ed25519.pub"), []byte(key+"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	flags = &draftFlags{scope: scope{project: "web"}}
+	if _, said, err := walk("web-server\nbusiness\nshop\n\nweb\n\n\nfull\ny\n", flags); err != nil || len(flags.keys) != 1 || flags.keys[0] != key {
+		t.Errorf("her own key is not offered: %v, %v\n%s", flags.keys, err, said)
 	}
 	if _, _, err := walk("web-server\n", &draftFlags{scope: scope{project: "web"}}); err == nil {
 		t.Error("the end of the input was taken for an answer")
+	}
+}
+
+// What is refused at its submission is not lost, and what is returned is mended in place, by flags or by what show shows.
+func TestADraftAndWhatWasReturnedAreChangedAtTheCommandLine(t *testing.T) {
+	d := counter(t)
+	r := d.naru(strings.Replace(asks, "host_name=shop", "port=80", 1))
+	if r.code == 0 || !strings.Contains(r.err, "kept as the draft r-1") || !strings.Contains(r.err, "naru request update r-1") {
+		t.Fatalf("%d\n%s", r.code, r.err)
+	}
+	d.must("request update r-1 --context ann --field host_name=shop --quantity 1 --reason 'one is enough'")
+	d.must("request submit r-1 --context ann")
+	d.must("approve r-1 --context bob --return --comment 'under which name?'")
+	if r := d.naru("request update r-1 --context ann"); r.code != problem.ExitUsage || !strings.Contains(r.err, "nothing to change") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+	if r := d.naru("request update r-1 --context bob --quantity 9"); r.code == 0 {
+		t.Error("an approver changed what is asked for")
+	}
+	shown := filepath.Join(t.TempDir(), "r.yaml")
+	text := d.must("request show r-1 --context ann -o yaml")
+	if err := os.WriteFile(shown, []byte(strings.Replace(text, "name_pattern: web-##", "name_pattern: shop-##", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.must("request update r-1 --context ann -f " + shown)
+	again := d.must("request show r-1 --context ann -o yaml")
+	for _, words := range []string{"name_pattern: shop-##", "reason: one is enough", `"port":80`, `"host_name":"shop"`} {
+		if !strings.Contains(again, words) {
+			t.Errorf("it does not say %s:\n%s", words, again)
+		}
+	}
+	d.must("request create --context ann --draft -f " + shown)
+	if got := d.must("request show r-2 --context ann -o yaml"); !strings.Contains(got, "name_pattern: shop-##") {
+		t.Errorf("made of what was shown:\n%s", got)
+	}
+}
+
+func TestWhatWasSaidAndAddedIsReadAtTheCommandLine(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft")
+	folder := t.TempDir()
+	plan, to := filepath.Join(folder, "plan.txt"), filepath.Join(folder, "got.txt")
+	if err := os.WriteFile(plan, []byte("the plan"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.must("request attach r-1 --context ann --file " + plan)
+	d.must("request submit r-1 --context ann")
+	d.must("request comment r-1 --context bob --text 'since \x1b[31mwhen?'")
+	if got := d.must("request comments r-1 --context ann"); !strings.Contains(got, "when?") || !strings.Contains(got, "plan.txt") || strings.Contains(got, "\x1b") {
+		t.Errorf("%q", got)
+	}
+	if r := naru(t.Context(), "approve r-1 --context bob", "n\n"); !strings.Contains(r.err, "bob, ") || !strings.Contains(r.err, "when?") {
+		t.Errorf("an approver is not shown what was said:\n%s", r.err)
+	}
+	if got := d.must("request attachment r-1 plan.txt --context bob"); got != "the plan" {
+		t.Errorf("%q", got)
+	}
+	d.must("request attachment r-1 plan.txt --context bob --to " + to)
+	if r := d.naru("request attachment r-1 plan.txt --context bob --to " + to); r.code != problem.ExitUsage {
+		t.Error("a file was overwritten")
+	}
+	if r := d.naru("request attachment r-1 other.txt --context bob"); r.code != problem.ExitUsage || !strings.Contains(r.err, "plan.txt") {
+		t.Errorf("%d\n%s", r.code, r.err)
 	}
 }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/term"
 
 	"github.com/naru-project/naru/pkg/client"
@@ -31,6 +33,7 @@ func (a *app) walk(ctx context.Context, c *client.Client, d *draftFlags) (goOn b
 		func() error {
 			return a.fill(ctx, &d.name, "Name of the VM; a run of # stands for its number, web-##", "", true)
 		},
+		func() error { return a.fillKey(ctx, d) },
 		func() error { return a.fillQuantity(ctx, d) },
 		func() error { return a.fill(ctx, &d.reason, "Why", "", true) },
 	}
@@ -99,20 +102,73 @@ func (a *app) fillQuantity(ctx context.Context, d *draftFlags) error {
 	if d.quantity > 0 {
 		return nil
 	}
-	text := ""
-	if err := a.fill(ctx, &text, "How many", "1", true); err != nil {
-		return err
+	for {
+		text := ""
+		if err := a.fill(ctx, &text, "How many", "1", true); err != nil {
+			return err
+		}
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err == nil && n > 0 {
+			d.quantity = uint32(n)
+			return nil
+		}
+		fmt.Fprintf(a.err, "%s is no number of VMs.\n", printable(text))
 	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
-		return usagef("%s is no number of VMs", text)
+}
+
+// choose asks for one of some names until one of them is given; of none it takes what is typed.
+func (a *app) choose(ctx context.Context, value *string, what string, names []string) error {
+	usual := ""
+	if len(names) == 1 {
+		usual = names[0]
 	}
-	d.quantity = uint32(n)
-	return nil
+	if len(names) > 0 {
+		what += " (" + strings.Join(names, ", ") + ")"
+	}
+	for {
+		if err := a.fill(ctx, value, what, usual, true); err != nil || len(names) == 0 || slices.Contains(names, *value) {
+			return err
+		}
+		fmt.Fprintf(a.err, "%s is none of these.\n", printable(*value))
+		*value = ""
+	}
+}
+
+// fillKey asks for the SSH key with which people get into the VM: usually the caller's own.
+func (a *app) fillKey(ctx context.Context, d *draftFlags) error {
+	if len(d.keys) > 0 {
+		return nil
+	}
+	usual := ""
+	if home, err := os.UserHomeDir(); err == nil {
+		for _, name := range []string{"id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"} {
+			if file := filepath.Join(home, ".ssh", name); usual == "" && isFile(file) {
+				usual = "@" + file
+			}
+		}
+	}
+	for {
+		key := ""
+		if err := a.fill(ctx, &key, "SSH key, as a line or @FILE; - for none", cmp.Or(usual, "-"), true); err != nil || key == "-" {
+			return err
+		}
+		line, err := a.argument(key)
+		if _, _, _, _, bad := ssh.ParseAuthorizedKey([]byte(line)); err == nil && bad == nil {
+			d.keys = []string{strings.TrimSpace(line)}
+			return nil
+		}
+		fmt.Fprintf(a.err, "%s is no public SSH key.\n", printable(key))
+	}
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // fillOffering asks for the offering, and for what it leaves to choose: its zone, its flavor, its form.
 func (a *app) fillOffering(ctx context.Context, c *client.Client, d *draftFlags) error {
+	var known []string
 	if d.offering == "" {
 		r, err := c.Offerings.ListOfferings(ctx, &apiv1.ListOfferingsRequest{Filter: "state=PUBLISHED", PageSize: 1000})
 		if err != nil {
@@ -123,21 +179,22 @@ func (a *app) fillOffering(ctx context.Context, c *client.Client, d *draftFlags)
 		}
 		for _, o := range r.GetOfferings() {
 			fmt.Fprintf(a.err, "  %-24s %s\n", printable(o.GetName()), printable(inLanguage(o.GetTitle())))
+			known = append(known, o.GetName())
 		}
-	}
-	if err := a.fill(ctx, &d.offering, "Offering", "", true); err != nil {
-		return err
+		if err := a.choose(ctx, &d.offering, "Offering", known); err != nil {
+			return err
+		}
 	}
 	r, err := c.Offerings.GetOffering(ctx, &apiv1.GetOfferingRequest{Offering: d.offering})
 	if err != nil {
 		return err
 	}
 	o := r.GetOffering()
-	zone, usual := "Zone", ""
-	if zones := o.GetZones(); len(zones) > 0 {
-		zone, usual = "Zone ("+strings.Join(zones, ", ")+")", zones[0]
+	zones := o.GetZones()
+	if len(zones) == 0 && d.zone == "" {
+		zones = zonesOf(ctx, c)
 	}
-	if err := a.fill(ctx, &d.zone, zone, usual, true); err != nil {
+	if err := a.choose(ctx, &d.zone, "Zone", zones); err != nil {
 		return err
 	}
 	if flavors := o.GetFlavors(); len(flavors) > 1 {
@@ -145,11 +202,23 @@ func (a *app) fillOffering(ctx context.Context, c *client.Client, d *draftFlags)
 		for _, f := range flavors {
 			names = append(names, f.GetFlavor())
 		}
-		if err := a.fill(ctx, &d.flavor, "Flavor ("+strings.Join(names, ", ")+")", names[0], true); err != nil {
+		if err := a.choose(ctx, &d.flavor, "Flavor", names); err != nil {
 			return err
 		}
 	}
 	return a.fillForm(ctx, d, o.GetForm())
+}
+
+// zonesOf returns the names of the zones that the caller sees; none where they may not look, who may know a name all the same.
+func zonesOf(ctx context.Context, c *client.Client) (names []string) {
+	r, err := c.Zones.ListZones(ctx, &apiv1.ListZonesRequest{PageSize: 1000})
+	if err != nil {
+		return nil
+	}
+	for _, z := range r.GetZones() {
+		names = append(names, z.GetName())
+	}
+	return names
 }
 
 // fillForm asks for the fields of an offering's form that are not given: those that it requires first. The form itself, a JSON

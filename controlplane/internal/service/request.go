@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -138,8 +139,20 @@ func (s requestService) CreateRequest(ctx context.Context, r *apiv1.CreateReques
 	if err != nil || !r.GetSubmit() || !request.Editable(m) {
 		return &apiv1.CreateRequestResponse{Request: m}, err
 	}
-	m, err = s.submit(ctx, nil, m.GetId())
-	return &apiv1.CreateRequestResponse{Request: m}, err
+	out, err := s.submit(ctx, nil, m.GetId())
+	return &apiv1.CreateRequestResponse{Request: out}, kept(err, m)
+}
+
+// kept says of a request that was refused at its submission that what was written is not lost.
+func kept(err error, m *apiv1.Request) error {
+	var refused *problem.Error
+	if !errors.As(err, &refused) || m.GetRound() > 0 {
+		return err
+	}
+	p := proto.CloneOf(refused.Problem)
+	p.Next = strings.TrimSpace(p.GetNext() + " It is kept as the draft " + m.GetName() + ": change it with naru request update " + m.GetName() +
+		" and submit it, or delete it.")
+	return &problem.Error{Problem: p}
 }
 
 func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request) (*apiv1.Request, error) {
