@@ -1,6 +1,6 @@
 #!/bin/bash
-# bench.sh [NAME]: the benchmarks of docs/benchmarks.md, all or one (S1, S2, S3, S4, S7, S13), with the machine's load before
-# each. S2, S3 and S13 bring a whole site up, which needs root.
+# bench.sh [NAME]: the benchmarks of docs/benchmarks.md, all or one (S1, S2, S3, S4, S7, S12, S13), with the machine's load before
+# each. S2, S3, S12 and S13 bring a whole site up, which needs root.
 # Quote CPU per operation and ratios within one run: machines are noisy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ run() { # NAME PACKAGE PATTERN [MORE…]
   go test -p 2 -run '^$' -bench "$pattern" -benchmem "$@" "$package" | grep -vE '^(goos|goarch|PASS|ok)'
 }
 
-known=(S1 S2 S3 S4 S7 S13)
+known=(S1 S2 S3 S4 S7 S12 S13)
 wanted=("${@:-${known[@]}}")
 for name in "${wanted[@]}"; do
   case $name in
@@ -27,6 +27,7 @@ for name in "${wanted[@]}"; do
     run S4 ./controlplane/internal/api '^BenchmarkCreateVM$'
     ;;
   S7) run S7 ./federation '^BenchmarkS7' -benchtime 20000x ;;
+  S12) run S12 ./deploy/e2e '^BenchmarkS12$' -benchtime 1x -timeout 30m ;;
   S13) run S13 ./deploy/e2e '^BenchmarkS13$' -benchtime 5x -timeout 30m ;;
   *)
     echo "bench.sh: there is no benchmark $name; there are ${known[*]}" >&2

@@ -9,9 +9,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -37,7 +39,9 @@ const (
 	// carryTime is how long what is carried out may take.
 	carryTime = time.Hour
 	page      = 100
-	actor     = "request"
+	// atOnce is how many commands are proposed without waiting for one another.
+	atOnce = 32
+	actor  = "request"
 )
 
 // Reader reads this server's copy of the state.
@@ -69,13 +73,37 @@ type Config struct {
 // Controller runs on the leader only.
 type Controller struct {
 	Config
-	// later is until when a request is left alone, by id; of the loop alone.
-	later  map[string]time.Time
+	later  delays
 	looked time.Time // at the people
 }
 
+// delays says until when requests are left alone, by id.
+type delays struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+func (d *delays) put(id string, until time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until[id] = until
+}
+
+// over reports whether a request is not to be left alone any more, and forgets that it was.
+func (d *delays) over(id string, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Before(d.until[id]) {
+		return false
+	}
+	delete(d.until, id)
+	return true
+}
+
 // New returns a controller that does nothing yet.
-func New(c Config) *Controller { return &Controller{Config: c, later: map[string]time.Time{}} }
+func New(c Config) *Controller {
+	return &Controller{Config: c, later: delays{until: map[string]time.Time{}}}
+}
 
 // Run goes on until ctx ends. What fails is tried again at the next turn.
 func (c *Controller) Run(ctx context.Context) error {
@@ -150,11 +178,17 @@ func (c *Controller) Turn(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		var together errgroup.Group // what is proposed together goes into one entry of the log
+		together.SetLimit(atOnce)
 		for _, j := range jobs {
-			if err := c.do(ctx, j, now); err != nil {
-				c.Log.Warn("a request does not get on", "request", j.name, "error", err)
-			}
+			together.Go(func() error {
+				if err := c.do(ctx, j, now); err != nil {
+					c.Log.Warn("a request does not get on", "request", j.name, "error", err)
+				}
+				return nil
+			})
 		}
+		_ = together.Wait()
 		if last == "" || ctx.Err() != nil {
 			break
 		}
@@ -170,7 +204,7 @@ func (c *Controller) Turn(ctx context.Context) error {
 func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
 	if j.pass != nil {
 		if j.pass.GetWhat() == commandv1.PassRequest_MISS {
-			c.later[j.id] = now.Add(askAgainAfter)
+			c.later.put(j.id, now.Add(askAgainAfter))
 		}
 		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}})
 		return err
@@ -179,10 +213,9 @@ func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
 		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetReservation{SetReservation: j.set}})
 		return err
 	}
-	if j.empty() || now.Before(c.later[j.id]) {
+	if j.empty() || !c.later.over(j.id, now) {
 		return nil
 	}
-	delete(c.later, j.id)
 	var err error
 	if j.reserve != nil {
 		err = c.reserveRoom(ctx, j)
@@ -192,7 +225,7 @@ func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
 	if err == nil || problem.Is(err, problem.Conflict) {
 		return nil // what it rested on has changed, which wakes this loop
 	}
-	c.later[j.id] = now.Add(retryAfter)
+	c.later.put(j.id, now.Add(retryAfter))
 	if problem.Is(err, problem.Unavailable) || problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled) || problem.Of(err).GetCode() == string(problem.Internal) {
 		return err // nothing about the request
 	}
