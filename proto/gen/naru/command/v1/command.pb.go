@@ -2233,8 +2233,6 @@ type Origin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the user, administrator or access token.
 	ActorId string `protobuf:"bytes,1,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// For whom, where it is done on another's behalf.
-	ActingFor string `protobuf:"bytes,2,opt,name=acting_for,json=actingFor,proto3" json:"acting_for,omitempty"`
 	// The zone at whose edge it was asked for; empty: the control network.
 	ZoneId        string              `protobuf:"bytes,3,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
 	SessionId     string              `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
@@ -2276,13 +2274,6 @@ func (*Origin) Descriptor() ([]byte, []int) {
 func (x *Origin) GetActorId() string {
 	if x != nil {
 		return x.ActorId
-	}
-	return ""
-}
-
-func (x *Origin) GetActingFor() string {
-	if x != nil {
-		return x.ActingFor
 	}
 	return ""
 }
@@ -7944,11 +7935,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\fcreate_quota\x18\xc0\x02 \x01(\v2\x1c.naru.command.v1.CreateQuotaH\x00R\vcreateQuota\x12B\n" +
 	"\fupdate_quota\x18\xc1\x02 \x01(\v2\x1c.naru.command.v1.UpdateQuotaH\x00R\vupdateQuota\x12A\n" +
 	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuotaB\r\n" +
-	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
+	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
 	"\x06Origin\x12\"\n" +
-	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
-	"\n" +
-	"acting_for\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tactingFor\x12 \n" +
+	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
 	"\azone_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12&\n" +
 	"\n" +
 	"session_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\tsessionId\x129\n" +
