@@ -37,9 +37,11 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	if err != nil {
 		return nil, err
 	}
-	if callOf(ctx).ViaZoneID != "" {
-		p.AtEdge()
+	edge, err := s.edge(ctx, callOf(ctx).ViaZoneID)
+	if err != nil {
+		return nil, err
 	}
+	p.At(edge)
 	holders := []seat{{}}
 	if holders[0].holder, err = p.Member(me.GetId()); err != nil {
 		return nil, err
