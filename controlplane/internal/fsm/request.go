@@ -2,10 +2,12 @@ package fsm
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
@@ -51,7 +53,10 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 		return nil, err
 	}
 	m.Name = "r-" + strconv.FormatInt(n, 10)
-	m.Approval, m.Fulfilment, m.CreatedAt, m.Round = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0
+	m.Approval, m.Fulfilment, m.CreatedAt, m.Round, m.BehindIds = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0, nil
+	if err := c.behind(m, m.GetRequesterId()); err != nil {
+		return nil, err
+	}
 	return put(c.tx.Requests, m)
 }
 
@@ -85,6 +90,23 @@ func (c *command) actingUser(p *commandv1.Person) (*apiv1.User, error) {
 	return u, nil
 }
 
+// behind notes who could have written what somebody, by their id, writes now: it is forgotten by their credentials before it is of no
+// account for the request.
+func (c *command) behind(m *apiv1.Request, ids ...string) error {
+	all, err := hold.Behind(c.tx, ids...)
+	if err != nil {
+		return err
+	}
+	all = append(all, m.GetBehindIds()...)
+	slices.Sort(all)
+	all = slices.DeleteFunc(slices.Compact(all), func(id string) bool { return slices.Contains(ids, id) })
+	if len(all) > maxHolders {
+		return problem.Newf(problem.TooMany, "Copy it: naru request copy "+m.GetName()+".", "more than %d people could have written request %s", maxHolders, m.GetName())
+	}
+	m.BehindIds = all
+	return nil
+}
+
 func person(u *apiv1.User) request.Person { return request.Person{ID: u.GetId(), Name: u.GetName()} }
 
 func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result, error) {
@@ -106,6 +128,9 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	m.Zone, m.ZoneId, m.Kind, m.Specification = is.GetZone(), is.GetZoneId(), is.GetKind(), is.GetSpecification()
 	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
 	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if err := c.behind(m, by.GetId()); err != nil {
 		return nil, err
 	}
 	return put(c.tx.Requests, m)
@@ -161,6 +186,9 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := request.Submit(m, request.Submission{
 		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: openings(in.GetOpenings()), Now: c.now,
 	}); err != nil {
+		return nil, err
+	}
+	if err := c.behind(m, request.Concerned(m)...); err != nil {
 		return nil, err
 	}
 	return put(c.tx.Requests, m)
@@ -224,6 +252,13 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 			return nil, err
 		}
 	}
+	parties, err := hold.In(c.tx, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := parties.Impartial(d); err != nil {
+		return nil, err
+	}
 	d.Strength = origin.GetStrength()
 	fresh, err := c.steppedUp(origin)
 	if err != nil {
@@ -283,6 +318,9 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 	said.At = c.now
 	if said.GetFile() != "" {
 		if err := request.Edit(m, person(by)); err != nil {
+			return nil, err
+		}
+		if err := c.behind(m, by.GetId()); err != nil {
 			return nil, err
 		}
 		switch sum := sha256.Sum256(in.GetContent()); {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -32,6 +33,7 @@ type Panel struct {
 	places places
 	zones  []rights.Zone
 	edge   rights.Edge
+	part   *hold.Parties
 	known  map[string]*Member // by user id
 }
 
@@ -140,6 +142,9 @@ func Planned(tx *state.Tx, r *apiv1.Request, plan *approval.Plan, now time.Time)
 		p.zones = append(p.zones, rights.Zone{Ref: ref, Kind: z.GetKind(), Grade: z.GetGrade()})
 	}
 	var err error
+	if p.part, err = hold.In(tx, r); err != nil {
+		return nil, err
+	}
 	p.places.organizations, err = tx.OrganizationsAbove(r.GetOrganizationId())
 	if r.GetOrganizationId() != "" && !slices.Contains(p.places.organizations, r.GetOrganizationId()) {
 		p.places.organizations = append(p.places.organizations, r.GetOrganizationId())
@@ -288,18 +293,17 @@ func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
 	return ok, why
 }
 
+// Impartial refuses a decision of somebody who has a part in the request, or has decided on it already (package hold).
+func (p *Panel) Impartial(d *apiv1.Decision) error { return p.part.Impartial(d) }
+
 // People returns who may decide in a stage and has no part in the request, in the order of their ids. Who has decided already is
 // among them.
 func (p *Panel) People(stage *apiv1.Stage) (out []*Member, err error) {
-	concerned := request.Concerned(p.r)
 	ids, err := p.candidates(stage)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
-		if slices.Contains(concerned, id) {
-			continue
-		}
 		m, err := p.Member(id)
 		if errors.Is(err, state.ErrNotFound) {
 			continue
@@ -307,7 +311,14 @@ func (p *Panel) People(stage *apiv1.Stage) (out []*Member, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok, _ := p.May(stage, m); ok {
+		if ok, _ := p.May(stage, m); !ok {
+			continue
+		}
+		by, err := p.part.Meets(id)
+		if err != nil {
+			return nil, err
+		}
+		if by == "" {
 			out = append(out, m)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/panel"
 	"github.com/naru-project/naru/controlplane/internal/quota"
@@ -67,8 +68,13 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	for _, h := range holders {
 		for _, stage := range m.GetStages() {
 			h.stage = stage
-			if ok, _ := p.May(stage, h.holder); ok && stage.GetState() == apiv1.Stage_OPEN && request.Impartial(m, h.decision(me)) == nil {
+			if ok, _ := p.May(stage, h.holder); !ok || stage.GetState() != apiv1.Stage_OPEN {
+				continue
+			}
+			if err := p.Impartial(h.decision(me)); err == nil {
 				out = append(out, h)
+			} else if problem.Of(err).GetCode() == string(problem.Internal) {
+				return nil, err
 			}
 		}
 	}
@@ -134,7 +140,11 @@ func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	if !request.Deciding(m) {
 		return seat{}, problem.Newf(problem.WrongState, "Nothing is left to decide.", "request %s is %s, and cannot be decided on", m.GetName(), lower(m.GetApproval()))
 	}
-	if err := request.Impartial(m, &apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
+	parties, err := hold.In(tx, m)
+	if err != nil {
+		return seat{}, err
+	}
+	if err := parties.Impartial(&apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
 		return seat{}, err
 	}
 	all, err := s.seats(ctx, tx, m, me)
