@@ -136,3 +136,26 @@ func TestWhoMadeATokenOfAServiceDoesNotDecideOnWhatTheServiceAsksFor(t *testing.
 	}
 	p.approve("r", "dan", "review")
 }
+
+// TestP6WhatAPolicyLetsThroughIsNotThatOfItsAuthor, whatever a proposer says.
+func TestP6WhatAPolicyLetsThroughIsNotThatOfItsAuthor(t *testing.T) {
+	for author, want := range map[string]bool{"ann": false, "dan": true} {
+		for _, atOnce := range []bool{false, true} {
+			p := staffed(t)
+			p.accept(by("u-"+author, &commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{
+				ApprovalPolicy: &apiv1.ApprovalPolicy{Id: "p", Name: "lax"}}}}))
+			p.draft("r", func(m *apiv1.Request) { m.ChangeType = apiv1.ChangeType_EMERGENCY })
+			submit := p.submission("r", "review")
+			in := submit.GetSubmitRequest()
+			in.Request.Policy, in.Request.PolicyVersion = "lax", 1
+			if in.AtOnce = atOnce; !atOnce {
+				in.Automatic = "small"
+			}
+			if want {
+				p.accept(submit)
+			} else {
+				p.refuse(problem.Conflict, submit)
+			}
+		}
+	}
+}

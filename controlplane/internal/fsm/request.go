@@ -191,7 +191,32 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.behind(m, request.Concerned(m)...); err != nil {
 		return nil, err
 	}
+	if in.GetAutomatic() != "" || in.GetAtOnce() {
+		if err := c.disinterested(m); err != nil {
+			return nil, err
+		}
+	}
 	return put(c.tx.Requests, m)
+}
+
+// disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
+func (c *command) disinterested(m *apiv1.Request) error {
+	policy, err := c.tx.ApprovalPolicies.ByName(m.GetPolicy(), nil)
+	if err != nil && !missing(err) {
+		return err
+	}
+	if err != nil || policy.GetVersion() != m.GetPolicyVersion() {
+		return problem.Newf(problem.Conflict, "Try again.", "version %d of approval policy %s is not the newest any more", m.GetPolicyVersion(), m.GetPolicy())
+	}
+	parties, err := hold.In(c.tx, m)
+	if err != nil {
+		return err
+	}
+	by, err := parties.Meets(policy.GetCreatedById())
+	if err == nil && by != "" {
+		err = problem.Newf(problem.Conflict, "Try again.", "whoever wrote version %d of approval policy %s has a part in request %s, so people decide", policy.GetVersion(), policy.GetName(), m.GetName())
+	}
+	return err
 }
 
 func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {

@@ -128,3 +128,63 @@ func TestARightToDecideCountsWhereItsConditionHolds(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn, of the version that counts: people decide it.
+func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
+	o := newOffice(t)
+	write := func(who string, emergency bool) {
+		t.Helper()
+		m := &apiv1.ApprovalPolicy{Id: "p-two-steps", Name: "two-steps", Enabled: true, Emergency: emergency, Stages: []*apiv1.StageTemplate{
+			{Name: "review", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY}}}
+		if !emergency {
+			m.Automatic = &apiv1.AutomaticApproval{When: "true", Reason: "small", MaxQuantity: 10}
+		}
+		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who}, Body: &commandv1.Command_UpdateApprovalPolicy{
+			UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: m}}})
+	}
+	asked := 0
+	approval := func(change apiv1.ChangeType_Value, about func(*apiv1.Request)) apiv1.Request_Approval {
+		t.Helper()
+		asked++
+		m := ask()
+		m.ChangeType, m.Specification.GetCreate().NamePattern = change, strings.Repeat("x", asked)+"-##"
+		if about != nil {
+			about(m)
+		}
+		m, err := o.submit("ann", m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.GetApproval()
+	}
+	const waits, through = apiv1.Request_SUBMITTED, apiv1.Request_APPROVED
+	for _, c := range []struct {
+		author    string
+		emergency bool
+		before    func()
+		about     func(*apiv1.Request)
+		want      apiv1.Request_Approval
+	}{
+		{author: "dan", want: through},
+		{author: "ann", want: waits},
+		{author: "dan", emergency: true, want: through},
+		{author: "ann", emergency: true, want: waits},
+		{author: "dan", about: func(m *apiv1.Request) { m.OnBehalfOf = "dan" }, want: waits},
+		{author: "dan", before: func() {
+			o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-ann"}, Body: &commandv1.Command_ResetPassword{ResetPassword: &commandv1.ResetPassword{
+				UserId: "u-dan", Password: "$one-time$", Until: timestamppb.New(time.Now().Add(time.Hour))}}})
+		}, want: waits},
+	} {
+		if c.before != nil {
+			c.before()
+		}
+		write(c.author, c.emergency)
+		change := apiv1.ChangeType_NORMAL
+		if c.emergency {
+			change = apiv1.ChangeType_EMERGENCY
+		}
+		if got := approval(change, c.about); got != c.want {
+			t.Errorf("written by %s, emergency %t: it is %v", c.author, c.emergency, got)
+		}
+	}
+}
