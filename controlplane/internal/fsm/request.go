@@ -20,6 +20,10 @@ const (
 	maxComments = 1000
 	maxFiles    = 8
 	maxFileSize = 256 << 10
+	// Of one requester, and of one project: how many requests may be written at once, and how many wait for people. Beyond that it is a
+	// program that runs wild, or somebody who wants the others' requests not to be seen.
+	maxWrittenOf, maxAskedOf = 100, 1000
+	maxWrittenIn, maxAskedIn = 1000, 2000
 )
 
 // createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
@@ -48,6 +52,9 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 	if err := c.concerns(m); err != nil {
 		return nil, err
 	}
+	if err := c.mayWriteAnother(m); err != nil {
+		return nil, err
+	}
 	n, err := c.tx.NextRequestNumber()
 	if err != nil {
 		return nil, err
@@ -58,6 +65,46 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 		return nil, err
 	}
 	return put(c.tx.Requests, m)
+}
+
+// mayWriteAnother refuses a draft where too many stand already.
+func (c *command) mayWriteAnother(m *apiv1.Request) error {
+	own, err := c.tx.RequestsOf(m.GetRequesterId())
+	if err != nil {
+		return err
+	}
+	all, err := c.tx.RequestsIn(m.GetProjectId())
+	switch {
+	case err != nil:
+		return err
+	case own.Written >= maxWrittenOf:
+		return problem.Newf(problem.TooMany, "Submit or delete some that you no longer need: naru request list --mine --filter approval=draft.",
+			"%s has %d drafts and returned requests, and no more are kept of one requester", m.GetRequester(), own.Written)
+	case all.Written >= maxWrittenIn:
+		return problem.Newf(problem.TooMany, "Have some submitted or deleted by those who wrote them: naru request list --project "+m.GetProject()+" --filter approval=draft.",
+			"project %s has %d drafts and returned requests, and no more are kept of one project", m.GetProject(), all.Written)
+	}
+	return nil
+}
+
+// mayAskMore refuses a submission where too many wait for people already.
+func (c *command) mayAskMore(m *apiv1.Request) error {
+	own, err := c.tx.RequestsOf(m.GetRequesterId())
+	if err != nil {
+		return err
+	}
+	all, err := c.tx.RequestsIn(m.GetProjectId())
+	switch {
+	case err != nil:
+		return err
+	case own.Asked >= maxAskedOf:
+		return problem.Newf(problem.TooMany, "Wait until some are decided, or withdraw some: naru request list --mine --filter approval=submitted.",
+			"%s has %d requests that wait for a decision, and no more are taken of one requester", m.GetRequester(), own.Asked)
+	case all.Asked >= maxAskedIn:
+		return problem.Newf(problem.TooMany, "Wait until some are decided, or have some withdrawn: naru request list --project "+m.GetProject()+" --filter approval=submitted.",
+			"project %s has %d requests that wait for a decision, and no more are taken of one project", m.GetProject(), all.Asked)
+	}
+	return nil
 }
 
 // concerns checks that what a draft is about is there.
@@ -175,6 +222,9 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	m.Policy, m.PolicyVersion, m.PolicyTrace = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace()
 	m.Frozen, m.FrozenHash = is.GetFrozen(), is.GetFrozenHash()
 	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if err := c.mayAskMore(m); err != nil {
 		return nil, err
 	}
 	if err := quota.Adds(c.tx, m); err != nil {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/approval"
 	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/request"
@@ -36,6 +38,17 @@ type Panel struct {
 	part   *hold.Parties
 	known  map[string]*Member // by user id
 }
+
+// Reaches reports whether somebody with this reach of deciding could sit in any stage of a request. It is told before the stages
+// are looked at.
+func Reaches(reach rights.Reach, r *apiv1.Request) bool {
+	return slices.ContainsFunc([]string{r.GetZoneId(), r.GetSourceZoneId()}, func(zone string) bool {
+		return reach.Contains(rights.Place{ProjectID: r.GetProjectId(), ZoneID: zone}, decide().Permission)
+	})
+}
+
+// Reach is where somebody has the permission to decide.
+func Reach(r *rights.Rights) rights.Reach { return r.Reach(decide().Permission, decide()) }
 
 // decide is what deciding needs.
 var decide = sync.OnceValue(func() rights.Method {
@@ -112,7 +125,7 @@ func Of(tx *state.Tx, r *apiv1.Request, now time.Time) (*Panel, error) {
 			EscalateTo: s.GetEscalateTo(), CommentRequired: s.GetCommentRequired(),
 		})
 	}
-	compiled, err := approval.Compile(policy)
+	compiled, err := compile(policy)
 	if err != nil {
 		return nil, fmt.Errorf("the stages of request %s: %w", r.GetName(), err)
 	}
@@ -125,6 +138,39 @@ func Of(tx *state.Tx, r *apiv1.Request, now time.Time) (*Panel, error) {
 		return nil, err
 	}
 	return Planned(tx, r, plan, now)
+}
+
+// compiled are stages as they were last, by what they say: many requests have the same. It only saves time.
+var compiled = struct {
+	sync.Mutex
+	policies map[string]*approval.Policy
+}{policies: map[string]*approval.Policy{}}
+
+// maxCompiled bounds what is kept.
+const maxCompiled = 256
+
+func compile(policy *apiv1.ApprovalPolicy) (*approval.Policy, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy)
+	if err != nil {
+		return nil, err
+	}
+	compiled.Lock()
+	known := compiled.policies[string(b)]
+	compiled.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	out, err := approval.Compile(policy)
+	if err != nil {
+		return nil, err
+	}
+	compiled.Lock()
+	defer compiled.Unlock()
+	if len(compiled.policies) >= maxCompiled {
+		clear(compiled.policies)
+	}
+	compiled.policies[string(b)] = out
+	return out, nil
 }
 
 // Planned returns the panel of a request that is to be submitted with the stages of a plan.

@@ -188,3 +188,46 @@ func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWaitsIsListedInPages: what is due first stands first, and each page is found without looking at those after it.
+func TestWhatWaitsIsListedInPages(t *testing.T) {
+	o := newOffice(t,
+		&apiv1.StageTemplate{Name: "urgent", Sequence: 1, Condition: "request.quantity > 2u", Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY,
+			DueHours: 8, OnDue: apiv1.StageTemplate_REMIND},
+		&apiv1.StageTemplate{Name: "review", Sequence: 1, Condition: "request.quantity <= 2u", Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY})
+	for i, quantity := range []uint32{1, 2, 3, 4} {
+		m := ask()
+		m.Specification.GetCreate().Quantity, m.Specification.GetCreate().NamePattern = quantity, strings.Repeat("x", i+1)+"-##"
+		if _, err := o.submit("ann", m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bob := o.As(o.users["bob"]).Requests
+	var pages []string
+	for token := ""; ; {
+		r, err := bob.ListApprovals(t.Context(), &apiv1.ListApprovalsRequest{PageSize: 3, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, m := range r.GetRequests() {
+			names = append(names, m.GetName())
+		}
+		pages = append(pages, strings.Join(names, " "))
+		if token = r.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if want := []string{"r-3 r-4 r-1", "r-2"}; !slices.Equal(pages, want) {
+		t.Errorf("%q, want %q", pages, want)
+	}
+	if err := o.decide("bob", "r-3", apiv1.Decision_APPROVE, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.waiting("bob"); !slices.Equal(got, []string{"r-4", "r-1", "r-2"}) {
+		t.Errorf("%v", got)
+	}
+	if _, err := bob.ListApprovals(t.Context(), &apiv1.ListApprovalsRequest{PageToken: "x"}); !problem.Is(err, problem.Invalid) {
+		t.Errorf("%v", err)
+	}
+}
