@@ -89,6 +89,10 @@ func (a *app) listApprovals(ctx context.Context, c *client.Client) error {
 // showFrozen shows what approvers decide on: the frozen bytes themselves, whose hash the decision carries.
 func (a *app) showFrozen(m *apiv1.Request) error {
 	frozen := &apiv1.Request{}
+	if len(m.GetFrozen()) == 0 && len(m.GetFrozenHash()) > 0 {
+		return problem.Newf(problem.Forbidden, "Log in in the control network, or at the edge of zone "+m.GetZone()+", and decide there.",
+			"zone %s does not let all that is asked for in request %s be shown at this edge, and nobody decides on what they do not see", m.GetZone(), m.GetName())
+	}
 	sum := sha256.Sum256(m.GetFrozen())
 	if len(m.GetFrozen()) == 0 || !bytes.Equal(sum[:], m.GetFrozenHash()) || proto.Unmarshal(m.GetFrozen(), frozen) != nil {
 		return problem.Newf(problem.WrongState, "naru request show "+m.GetName()+" says how far it is.", "request %s is not frozen: there is nothing to decide on", m.GetName())

@@ -37,7 +37,7 @@ func (c *command) createAccessToken(in *commandv1.CreateAccessToken) (*commandv1
 			return nil, err
 		}
 	}
-	m.CreatedBy, m.CreatedAt = c.actor, c.now
+	m.CreatedBy, m.CreatedById, m.CreatedAt = c.actor, c.by, c.now
 	return put(c.tx.AccessTokens, m)
 }
 

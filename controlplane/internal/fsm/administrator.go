@@ -1,6 +1,9 @@
 package fsm
 
 import (
+	"slices"
+
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -17,7 +20,10 @@ func (c *command) createAdministrator(in *commandv1.CreateAdministrator) (*comma
 	if err := c.isPerson(m.GetUserId()); err != nil {
 		return nil, err
 	}
-	m.CreatedBy, m.CreatedAt, m.RenewedAt = c.actor, c.now, nil
+	m.CreatedBy, m.CreatedAt, m.RenewedAt, m.MakerIds = c.actor, c.now, nil, nil
+	if err := c.made(m); err != nil {
+		return nil, err
+	}
 	if err := c.tellOfAdministrator(apiv1.Event_WARNING, "administrator.created", m, "may administer the federation, by the word of "+c.actor); err != nil {
 		return nil, err
 	}
@@ -34,6 +40,12 @@ func (c *command) renewAdministrator(in *commandv1.RenewAdministrator) (*command
 		return nil, invalid("an administrator needs the fingerprint of a key, and an end")
 	}
 	if err := c.isPerson(in.GetUserId()); err != nil {
+		return nil, err
+	}
+	if m.GetFingerprint() != in.GetFingerprint() {
+		m.MakerIds = nil
+	}
+	if err := c.made(m); err != nil {
 		return nil, err
 	}
 	if in.GetUserId() != "" {
@@ -71,6 +83,19 @@ func (c *command) deleteAdministrator(in *commandv1.DeleteNoun) (*commandv1.Resu
 		return nil, err
 	}
 	return remove(c, c.tx.Administrators, "administrator", m)
+}
+
+// made notes by whose word an administrator has a certificate: whoever it is may have the key.
+func (c *command) made(m *apiv1.Administrator) error {
+	behind, err := hold.Behind(c.tx, c.by)
+	if err != nil {
+		return err
+	}
+	all := append(m.GetMakerIds(), behind...)
+	slices.Sort(all)
+	all = slices.DeleteFunc(slices.Compact(all), func(id string) bool { return id == m.GetId() || id == m.GetUserId() })
+	m.MakerIds = all[:min(len(all), maxHolders)]
+	return nil
 }
 
 // isPerson checks that somebody who is named is a person; nobody need be named.

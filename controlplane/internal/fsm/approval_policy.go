@@ -23,7 +23,7 @@ func (c *command) createApprovalPolicy(in *commandv1.CreateApprovalPolicy) (*com
 
 // version keeps m as a version of its policy, beside those before it.
 func (c *command) version(m *apiv1.ApprovalPolicy, version uint32, by string, at *timestamppb.Timestamp) error {
-	m.Version, m.CreatedBy, m.CreatedAt = version, by, at
+	m.Version, m.CreatedBy, m.CreatedById, m.CreatedAt = version, by, c.by, at
 	return c.tx.ApprovalPolicies.PutVersion(m, version)
 }
 

@@ -94,7 +94,7 @@ type audit struct {
 func (a *audit) entry() (*apiv1.AuditEntry, error) {
 	o := a.in.GetOrigin()
 	e := &apiv1.AuditEntry{
-		Time: a.at, Actor: actorText(a.in.GetActor()), ActorId: o.GetActorId(), ActingFor: o.GetActingFor(), SessionId: o.GetSessionId(),
+		Time: a.at, Actor: actorText(a.in.GetActor()), ActorId: o.GetActorId(), SessionId: o.GetSessionId(),
 		Strength: o.GetStrength(), TraceId: a.in.GetTraceId(),
 	}
 	var err error

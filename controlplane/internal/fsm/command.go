@@ -20,7 +20,9 @@ type command struct {
 	tx    *state.Tx
 	id    []byte
 	actor string
-	now   *timestamppb.Timestamp
+	// by is the id of who acts: a user, an administrator or an access token; empty where nobody does.
+	by  string
+	now *timestamppb.Timestamp
 	// ids counts those derived from the command's own.
 	ids uint32
 	// cause is the id of the zone whose doing the command is; empty where nobody in a zone has a say in it.
@@ -34,7 +36,7 @@ func newCommand(tx *state.Tx, in *commandv1.Command) *command {
 	now := stampOf(meta, in)
 	meta.LastStamp = now.AsTime()
 	tx.SetMeta(meta)
-	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), now: now}
+	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), by: in.GetOrigin().GetActorId(), now: now}
 }
 
 // stampOf is the time of a command: the later of its stamp and the last one seen, in microseconds, so that a restored state goes

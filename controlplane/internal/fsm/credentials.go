@@ -1,6 +1,9 @@
 package fsm
 
 import (
+	"slices"
+
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -50,7 +53,31 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, in.GetUntil(), false
 	kept.Devices = nil
+	if c.by != user.GetId() { // one's own hand takes nobody else's away
+		kept.SetBy = nil
+	}
+	if err := c.heldBy(kept); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
+}
+
+// maxHolders bounds what is kept of who could be behind somebody, the newest; so many cannot be by chance.
+const maxHolders = 256
+
+// heldBy notes that whoever acts could log in as the user from now on, and so could those who could have acted as them.
+func (c *command) heldBy(kept *commandv1.Credentials) error {
+	behind, err := hold.Behind(c.tx, c.by)
+	if err != nil {
+		return err
+	}
+	for _, id := range behind {
+		if id != kept.GetUserId() && !slices.Contains(kept.GetSetBy(), id) {
+			kept.SetBy = append(kept.GetSetBy(), id)
+		}
+	}
+	kept.SetBy = kept.GetSetBy()[max(0, len(kept.GetSetBy())-maxHolders):]
+	return nil
 }
 
 // changePassword gives a person a password of their own; their other sessions end.
@@ -131,9 +158,12 @@ func (c *command) removeAuthenticator(in *commandv1.RemoveAuthenticator) (*comma
 		return nil, problem.Newf(problem.WrongState, "", "user %s has no authenticator", user.GetName())
 	}
 	if in.GetShown() != nil {
-		if err := c.count(kept, in.GetShown()); err != nil {
-			return nil, err
-		}
+		err = c.count(kept, in.GetShown())
+	} else {
+		err = c.heldBy(kept)
+	}
+	if err != nil {
+		return nil, err
 	}
 	kept.SealedAuthenticator, kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil, kept.Step = nil, nil, nil, 0
 	return c.putCredentials(user, kept)

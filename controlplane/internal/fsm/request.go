@@ -2,10 +2,12 @@ package fsm
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
@@ -18,6 +20,10 @@ const (
 	maxComments = 1000
 	maxFiles    = 8
 	maxFileSize = 256 << 10
+	// Of one requester, and of one project: how many requests may be written at once, and how many wait for people. Beyond that it is a
+	// program that runs wild, or somebody who wants the others' requests not to be seen.
+	maxWrittenOf, maxAskedOf = 100, 1000
+	maxWrittenIn, maxAskedIn = 1000, 2000
 )
 
 // createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
@@ -46,13 +52,59 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 	if err := c.concerns(m); err != nil {
 		return nil, err
 	}
+	if err := c.mayWriteAnother(m); err != nil {
+		return nil, err
+	}
 	n, err := c.tx.NextRequestNumber()
 	if err != nil {
 		return nil, err
 	}
 	m.Name = "r-" + strconv.FormatInt(n, 10)
-	m.Approval, m.Fulfilment, m.CreatedAt, m.Round = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0
+	m.Approval, m.Fulfilment, m.CreatedAt, m.Round, m.BehindIds = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0, nil
+	if err := c.behind(m, m.GetRequesterId()); err != nil {
+		return nil, err
+	}
 	return put(c.tx.Requests, m)
+}
+
+// mayWriteAnother refuses a draft where too many stand already.
+func (c *command) mayWriteAnother(m *apiv1.Request) error {
+	own, err := c.tx.RequestsOf(m.GetRequesterId())
+	if err != nil {
+		return err
+	}
+	all, err := c.tx.RequestsIn(m.GetProjectId())
+	switch {
+	case err != nil:
+		return err
+	case own.Written >= maxWrittenOf:
+		return problem.Newf(problem.TooMany, "Submit or delete some that you no longer need: naru request list --mine --filter approval=draft.",
+			"%s has %d drafts and returned requests, and no more are kept of one requester", m.GetRequester(), own.Written)
+	case all.Written >= maxWrittenIn:
+		return problem.Newf(problem.TooMany, "Have some submitted or deleted by those who wrote them: naru request list --project "+m.GetProject()+" --filter approval=draft.",
+			"project %s has %d drafts and returned requests, and no more are kept of one project", m.GetProject(), all.Written)
+	}
+	return nil
+}
+
+// mayAskMore refuses a submission where too many wait for people already.
+func (c *command) mayAskMore(m *apiv1.Request) error {
+	own, err := c.tx.RequestsOf(m.GetRequesterId())
+	if err != nil {
+		return err
+	}
+	all, err := c.tx.RequestsIn(m.GetProjectId())
+	switch {
+	case err != nil:
+		return err
+	case own.Asked >= maxAskedOf:
+		return problem.Newf(problem.TooMany, "Wait until some are decided, or withdraw some: naru request list --mine --filter approval=submitted.",
+			"%s has %d requests that wait for a decision, and no more are taken of one requester", m.GetRequester(), own.Asked)
+	case all.Asked >= maxAskedIn:
+		return problem.Newf(problem.TooMany, "Wait until some are decided, or have some withdrawn: naru request list --project "+m.GetProject()+" --filter approval=submitted.",
+			"project %s has %d requests that wait for a decision, and no more are taken of one project", m.GetProject(), all.Asked)
+	}
+	return nil
 }
 
 // concerns checks that what a draft is about is there.
@@ -85,6 +137,23 @@ func (c *command) actingUser(p *commandv1.Person) (*apiv1.User, error) {
 	return u, nil
 }
 
+// behind notes who could have written what somebody, by their id, writes now: it is forgotten by their credentials before it is of no
+// account for the request.
+func (c *command) behind(m *apiv1.Request, ids ...string) error {
+	all, err := hold.Behind(c.tx, ids...)
+	if err != nil {
+		return err
+	}
+	all = append(all, m.GetBehindIds()...)
+	slices.Sort(all)
+	all = slices.DeleteFunc(slices.Compact(all), func(id string) bool { return slices.Contains(ids, id) })
+	if len(all) > maxHolders {
+		return problem.Newf(problem.TooMany, "Copy it: naru request copy "+m.GetName()+".", "more than %d people could have written request %s", maxHolders, m.GetName())
+	}
+	m.BehindIds = all
+	return nil
+}
+
 func person(u *apiv1.User) request.Person { return request.Person{ID: u.GetId(), Name: u.GetName()} }
 
 func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result, error) {
@@ -106,6 +175,9 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	m.Zone, m.ZoneId, m.Kind, m.Specification = is.GetZone(), is.GetZoneId(), is.GetKind(), is.GetSpecification()
 	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
 	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if err := c.behind(m, by.GetId()); err != nil {
 		return nil, err
 	}
 	return put(c.tx.Requests, m)
@@ -152,6 +224,9 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.concerns(m); err != nil {
 		return nil, err
 	}
+	if err := c.mayAskMore(m); err != nil {
+		return nil, err
+	}
 	if err := quota.Adds(c.tx, m); err != nil {
 		return nil, err
 	}
@@ -163,60 +238,35 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	}); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
-}
-
-// keepRequest stores a request, and frees the room of one that has come to nothing or went back.
-func (c *command) keepRequest(m *apiv1.Request) (*commandv1.Result, error) {
-	if !request.KeepsRoom(m) {
-		if err := c.freeRoom(m); err != nil {
+	if err := c.behind(m, request.Concerned(m)...); err != nil {
+		return nil, err
+	}
+	if in.GetAutomatic() != "" || in.GetAtOnce() {
+		if err := c.disinterested(m); err != nil {
 			return nil, err
 		}
 	}
 	return put(c.tx.Requests, m)
 }
 
-// freeRoom has a request's zone free the room that it keeps for it.
-func (c *command) freeRoom(m *apiv1.Request) error {
-	for _, id := range request.Rooms(m) {
-		if _, err := c.setReservation(&commandv1.SetReservation{ReservationId: id, Desired: apiv1.Reservation_RELEASED}); err != nil && !problem.Is(err, problem.NotFound) {
-			return err
-		}
+// disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
+func (c *command) disinterested(m *apiv1.Request) error {
+	policy, err := c.tx.ApprovalPolicies.ByName(m.GetPolicy(), nil)
+	if err != nil && !missing(err) {
+		return err
 	}
-	request.Leave(m)
-	return nil
-}
-
-// reserveRequest asks a request's zone to keep room for the VMs that it is to make.
-func (c *command) reserveRequest(in *commandv1.ReserveRequest) (*commandv1.Result, error) {
-	if in.GetExpectedRevision() == "" {
-		return nil, invalid("room is reserved for a request at a revision")
+	if err != nil || policy.GetVersion() != m.GetPolicyVersion() {
+		return problem.Newf(problem.Conflict, "Try again.", "version %d of approval policy %s is not the newest any more", m.GetPolicyVersion(), m.GetPolicy())
 	}
-	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), in.GetExpectedRevision())
+	parties, err := hold.In(c.tx, m)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	each := make([]uint32, len(in.GetReservations()))
-	var ids []string
-	for _, i := range in.GetParts() {
-		if int(i) >= len(each) {
-			return nil, invalid("a part of request " + m.GetName() + " names no reservation")
-		}
-		each[i]++
-		ids = append(ids, in.GetReservations()[i].GetId())
+	by, err := parties.Meets(policy.GetCreatedById())
+	if err == nil && by != "" {
+		err = problem.Newf(problem.Conflict, "Try again.", "whoever wrote version %d of approval policy %s has a part in request %s, so people decide", policy.GetVersion(), policy.GetName(), m.GetName())
 	}
-	if err := request.Reserve(m, ids, c.now); err != nil {
-		return nil, err
-	}
-	for i, r := range in.GetReservations() {
-		if r.GetProjectId() != m.GetProjectId() || r.GetZoneId() != m.GetZoneId() || r.GetQuantity() != each[i] {
-			return nil, invalid("a reservation is not what request " + m.GetName() + " takes")
-		}
-		if _, err := c.createReservation(&commandv1.CreateReservation{Reservation: r}); err != nil {
-			return nil, err
-		}
-	}
-	return put(c.tx.Requests, m)
+	return err
 }
 
 func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
@@ -277,6 +327,13 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 			return nil, err
 		}
 	}
+	parties, err := hold.In(c.tx, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := parties.Impartial(d); err != nil {
+		return nil, err
+	}
 	d.Strength = origin.GetStrength()
 	fresh, err := c.steppedUp(origin)
 	if err != nil {
@@ -336,6 +393,9 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 	said.At = c.now
 	if said.GetFile() != "" {
 		if err := request.Edit(m, person(by)); err != nil {
+			return nil, err
+		}
+		if err := c.behind(m, by.GetId()); err != nil {
 			return nil, err
 		}
 		switch sum := sha256.Sum256(in.GetContent()); {

@@ -4,6 +4,7 @@ package intake
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,6 +13,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/approval"
 	"github.com/naru-project/naru/controlplane/internal/calendar"
 	"github.com/naru-project/naru/controlplane/internal/catalog"
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/panel"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -206,14 +208,32 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		return nil, err
 	}
 	out := &Planned{AtOnce: plan.Afterwards, Reads: []*commandv1.Read{read("approval-policy", policy.ApprovalPolicy)}}
-	r.Policy, r.PolicyVersion, r.PolicyTrace = policy.GetName(), policy.GetVersion(), append(trace, plan.Trace...)
-	r.PolicyTrace = r.PolicyTrace[:min(len(r.PolicyTrace), 64)]
-	if plan.Automatic && !request.Crosses(r) {
+	r.Policy, r.PolicyVersion = policy.GetName(), policy.GetVersion()
+	if plan.Automatic {
 		out.Automatic = plan.Reason
 	}
 	if request.Crosses(r) {
-		out.AtOnce = false
+		out.Automatic, out.AtOnce = "", false
 	}
+	if out.Automatic != "" || out.AtOnce {
+		parties, err := hold.In(tx, r)
+		if err != nil {
+			return nil, err
+		}
+		by, err := parties.Meets(policy.GetCreatedById())
+		switch {
+		case err != nil:
+			return nil, err
+		case by != "" && len(plan.Stages) == 0:
+			return nil, problem.Newf(problem.WrongState, "Ask somebody else who looks after the policies to look at it, and to make the next version: naru approval-policy update.",
+				"policy %s asks nobody about this request, and whoever wrote its version %d has a part in the request", policy.GetName(), policy.GetVersion())
+		case by != "":
+			out.Automatic, out.AtOnce = "", false
+			plan.Trace = append(plan.Trace, fmt.Sprintf("people decide first: whoever wrote version %d of the policy has a part in the request", policy.GetVersion()))
+		}
+	}
+	r.PolicyTrace = append(trace, plan.Trace...)
+	r.PolicyTrace = r.PolicyTrace[max(0, len(r.PolicyTrace)-64):]
 	p, err := panel.Planned(tx, r, plan, now)
 	if err != nil {
 		return nil, err

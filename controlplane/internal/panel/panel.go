@@ -1,18 +1,26 @@
 // Package panel says who may decide on a request, on a snapshot of the state: the people that its frozen stages name, as they are
 // now. It is for those who propose; the state machine checks itself what must never be wrong.
 //
-// A role counts where it is held in the very place that a stage asks for: in the project of the request or an organization above
-// it, in that organization or one above it, in the one zone or the other, or in the federation.
+// Two things have to hold of whoever decides in a stage. The stage means them: by a role, a group or a name. A role counts where it
+// is held in the very place that the stage asks for: in the project of the request or an organization above it, in that
+// organization or one above it, in the one zone or the other, or in the federation. And they have the permission to decide on
+// requests there, by a role that reaches the project in the zone of the stage. So what lets somebody decide is always a right
+// that a binding gives, and whoever could take an account over is measured by it.
 package panel
 
 import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/approval"
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -25,9 +33,28 @@ type Panel struct {
 	now    time.Time
 	plan   *approval.Plan
 	places places
-	atEdge bool
+	zones  []rights.Zone
+	edge   rights.Edge
+	part   *hold.Parties
 	known  map[string]*Member // by user id
 }
+
+// Reaches reports whether somebody with this reach of deciding could sit in any stage of a request. It is told before the stages
+// are looked at.
+func Reaches(reach rights.Reach, r *apiv1.Request) bool {
+	return slices.ContainsFunc([]string{r.GetZoneId(), r.GetSourceZoneId()}, func(zone string) bool {
+		return reach.Contains(rights.Place{ProjectID: r.GetProjectId(), ZoneID: zone}, decide().Permission)
+	})
+}
+
+// Reach is where somebody has the permission to decide.
+func Reach(r *rights.Rights) rights.Reach { return r.Reach(decide().Permission, decide()) }
+
+// decide is what deciding needs.
+var decide = sync.OnceValue(func() rights.Method {
+	m, _ := rights.MethodOf(apiv1.RequestService_DecideRequest_FullMethodName)
+	return m
+})
 
 // places are the ids of what roles may be held in.
 type places struct {
@@ -38,9 +65,10 @@ type places struct {
 // Member is a user with what their eligibility rests on.
 type Member struct {
 	*apiv1.PolicyPerson
-	// Reads are the versions of the user and of the bindings; Groups the ids of the groups that they are in.
+	// Reads are the versions of the user, of the bindings and of their roles; Groups the ids of the groups that they are in.
 	Reads  []*commandv1.Read
 	Groups []string
+	reach  rights.Reach // of deciding
 }
 
 // Case is what policies see of a request. What is gone since is seen by its name.
@@ -97,7 +125,7 @@ func Of(tx *state.Tx, r *apiv1.Request, now time.Time) (*Panel, error) {
 			EscalateTo: s.GetEscalateTo(), CommentRequired: s.GetCommentRequired(),
 		})
 	}
-	compiled, err := approval.Compile(policy)
+	compiled, err := compile(policy)
 	if err != nil {
 		return nil, fmt.Errorf("the stages of request %s: %w", r.GetName(), err)
 	}
@@ -112,11 +140,57 @@ func Of(tx *state.Tx, r *apiv1.Request, now time.Time) (*Panel, error) {
 	return Planned(tx, r, plan, now)
 }
 
+// compiled are stages as they were last, by what they say: many requests have the same. It only saves time.
+var compiled = struct {
+	sync.Mutex
+	policies map[string]*approval.Policy
+}{policies: map[string]*approval.Policy{}}
+
+// maxCompiled bounds what is kept.
+const maxCompiled = 256
+
+func compile(policy *apiv1.ApprovalPolicy) (*approval.Policy, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy)
+	if err != nil {
+		return nil, err
+	}
+	compiled.Lock()
+	known := compiled.policies[string(b)]
+	compiled.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	out, err := approval.Compile(policy)
+	if err != nil {
+		return nil, err
+	}
+	compiled.Lock()
+	defer compiled.Unlock()
+	if len(compiled.policies) >= maxCompiled {
+		clear(compiled.policies)
+	}
+	compiled.policies[string(b)] = out
+	return out, nil
+}
+
 // Planned returns the panel of a request that is to be submitted with the stages of a plan.
 func Planned(tx *state.Tx, r *apiv1.Request, plan *approval.Plan, now time.Time) (*Panel, error) {
 	p := &Panel{tx: tx, r: r, now: now, plan: plan, known: map[string]*Member{}}
 	p.places = places{project: r.GetProjectId(), zone: r.GetZoneId(), source: r.GetSourceZoneId()}
+	for _, ref := range []rights.Ref{{ID: r.GetZoneId(), Name: r.GetZone()}, {ID: r.GetSourceZoneId(), Name: r.GetSourceZone()}} {
+		if ref.ID == "" || len(p.zones) > 0 && p.zones[0].ID == ref.ID {
+			continue
+		}
+		z, err := tx.Zones.Get(ref.ID)
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return nil, err
+		}
+		p.zones = append(p.zones, rights.Zone{Ref: ref, Kind: z.GetKind(), Grade: z.GetGrade()})
+	}
 	var err error
+	if p.part, err = hold.In(tx, r); err != nil {
+		return nil, err
+	}
 	p.places.organizations, err = tx.OrganizationsAbove(r.GetOrganizationId())
 	if r.GetOrganizationId() != "" && !slices.Contains(p.places.organizations, r.GetOrganizationId()) {
 		p.places.organizations = append(p.places.organizations, r.GetOrganizationId())
@@ -124,8 +198,8 @@ func Planned(tx *state.Tx, r *apiv1.Request, plan *approval.Plan, now time.Time)
 	return p, err
 }
 
-// AtEdge leaves out the roles that do not count at a zone's edge.
-func (p *Panel) AtEdge() { p.atEdge, p.known = true, map[string]*Member{} }
+// At judges people as they call at a zone's edge; without it, as in the control network.
+func (p *Panel) At(edge rights.Edge) { p.edge, p.known = edge, map[string]*Member{} }
 
 func (p *Panel) stage(name string) *approval.Stage {
 	for _, s := range p.plan.Stages {
@@ -157,57 +231,93 @@ func (p *Panel) Member(userID string) (*Member, error) {
 		}
 		m.PolicyPerson.Groups = append(m.PolicyPerson.Groups, g.GetName())
 	}
-	for b, err := range p.tx.RoleBindingsOf(userID) {
-		if err != nil {
-			return nil, err
-		}
-		held, err := p.held(b)
-		if err != nil {
-			return nil, err
-		}
-		if len(held) == 0 {
-			continue
-		}
-		m.Roles = append(m.Roles, held...)
-		m.Reads = append(m.Reads, &commandv1.Read{Noun: &apiv1.Reference{Kind: "role-binding", Id: b.GetId(), Name: b.GetRole()}, Revision: b.GetRevision()})
+	if err := p.grants(m); err != nil {
+		return nil, err
 	}
 	p.known[userID] = m
 	return m, nil
 }
 
-// held says as what a binding counts here; nothing where it has ended or is for another place.
-func (p *Panel) held(b *apiv1.RoleBinding) (out []*apiv1.HeldRole, err error) {
-	if b.GetExpiresAt() != nil && !p.now.Before(b.GetExpiresAt().AsTime()) {
-		return nil, nil
+// grants finds what bindings that cover the request give a member, and as what they hold their roles.
+func (p *Panel) grants(m *Member) error {
+	user := m.GetUser()
+	who := rights.Subject{
+		Kind: user.GetKind().String(), ID: user.GetId(), Name: user.GetName(), Organization: user.GetOrganization(), Disabled: user.GetDisabled(),
+		Edge: p.edge, Zones: p.zones,
 	}
-	if p.atEdge {
-		role, err := p.tx.Roles.Get(b.GetRoleId())
-		if err != nil || !role.GetAtEdges() {
-			return nil, err
+	var bindings []*apiv1.RoleBinding // collected first: a snapshot runs one statement of a kind at a time
+	for b, err := range p.tx.RoleBindingsOf(user.GetId()) {
+		if err != nil {
+			return err
+		}
+		if len(p.covers(b)) > 0 {
+			bindings = append(bindings, b)
 		}
 	}
-	as := func(at apiv1.Eligibility_At) { out = append(out, &apiv1.HeldRole{Role: b.GetRole(), At: at}) }
+	for _, b := range bindings {
+		role, err := p.tx.Roles.Get(b.GetRoleId())
+		if err != nil {
+			return err
+		}
+		who.Grants = append(who.Grants, rights.Grant{
+			Role: role, Binding: b, Scope: b.GetScope(), Zone: rights.Ref{ID: b.GetPlaceId(), Name: b.GetPlace()},
+			// Of all that the place has, this is what is asked about.
+			Organizations: []rights.Ref{{ID: p.r.GetOrganizationId(), Name: p.r.GetOrganization()}},
+			Projects:      []rights.Project{{Ref: rights.Ref{ID: p.r.GetProjectId(), Name: p.r.GetProject()}, Organization: p.r.GetOrganization()}},
+		})
+		m.Reads = append(m.Reads,
+			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role-binding", Id: b.GetId(), Name: b.GetRole()}, Revision: b.GetRevision()},
+			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role", Id: role.GetId(), Name: role.GetName()}, Revision: role.GetRevision()})
+	}
+	r := rights.New(who)
+	m.reach = r.Reach(decide().Permission, decide())
+	for _, g := range who.Grants {
+		holds := r.Holds(g, decide())
+		for _, at := range p.covers(g.Binding) {
+			if holds.Contains(p.place(at), decide().Permission) {
+				m.Roles = append(m.Roles, &apiv1.HeldRole{Role: g.Binding.GetRole(), At: at})
+			}
+		}
+	}
+	return nil
+}
+
+// covers says as what the place of a binding counts here; nothing where the binding has ended or is for another place.
+func (p *Panel) covers(b *apiv1.RoleBinding) []apiv1.Eligibility_At {
+	if b.GetExpiresAt() != nil && !p.now.Before(b.GetExpiresAt().AsTime()) {
+		return nil
+	}
+	var out []apiv1.Eligibility_At
 	switch id := b.GetPlaceId(); b.GetScope() {
 	case apiv1.RoleBinding_PROJECT:
 		if id == p.places.project {
-			as(apiv1.Eligibility_PROJECT)
+			out = append(out, apiv1.Eligibility_PROJECT)
 		}
 	case apiv1.RoleBinding_ORGANIZATION:
 		if slices.Contains(p.places.organizations, id) {
-			as(apiv1.Eligibility_PROJECT)
-			as(apiv1.Eligibility_ORGANIZATION)
+			out = append(out, apiv1.Eligibility_PROJECT, apiv1.Eligibility_ORGANIZATION)
 		}
 	case apiv1.RoleBinding_ZONE:
 		if id == p.places.zone {
-			as(apiv1.Eligibility_DESTINATION)
+			out = append(out, apiv1.Eligibility_DESTINATION)
 		}
 		if id == p.places.source {
-			as(apiv1.Eligibility_SOURCE)
+			out = append(out, apiv1.Eligibility_SOURCE)
 		}
 	case apiv1.RoleBinding_FEDERATION:
-		as(apiv1.Eligibility_FEDERATION)
+		out = append(out, apiv1.Eligibility_FEDERATION)
 	}
-	return out, nil
+	return out
+}
+
+// place is what whoever decides has to reach: the project of the request, in the zone that it concerns or, where a stage asks at the
+// source, in the one that it was asked for in.
+func (p *Panel) place(at apiv1.Eligibility_At) rights.Place {
+	out := rights.Place{ProjectID: p.places.project, ZoneID: p.places.zone}
+	if at == apiv1.Eligibility_SOURCE {
+		out.ZoneID = p.places.source
+	}
+	return out
 }
 
 // May reports whether somebody may decide in a stage, and if not, why. What they have decided already, and whether they helped
@@ -218,24 +328,28 @@ func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
 		return false, "there is no such stage"
 	}
 	ok, why := s.Eligible(m.PolicyPerson)
+	at := s.GetEligible().GetAt()
 	if !ok && stage.GetEscalatedAt() != nil {
 		ok, _ = s.EligibleOnceDue(m.PolicyPerson)
+		at = s.GetEscalateTo().GetAt()
+	}
+	if ok && !m.reach.Contains(p.place(at), decide().Permission) {
+		return false, "has no role with " + decide().Permission + " for project " + p.r.GetProject() + " in that zone"
 	}
 	return ok, why
 }
 
+// Impartial refuses a decision of somebody who has a part in the request, or has decided on it already (package hold).
+func (p *Panel) Impartial(d *apiv1.Decision) error { return p.part.Impartial(d) }
+
 // People returns who may decide in a stage and has no part in the request, in the order of their ids. Who has decided already is
 // among them.
 func (p *Panel) People(stage *apiv1.Stage) (out []*Member, err error) {
-	concerned := request.Concerned(p.r)
 	ids, err := p.candidates(stage)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
-		if slices.Contains(concerned, id) {
-			continue
-		}
 		m, err := p.Member(id)
 		if errors.Is(err, state.ErrNotFound) {
 			continue
@@ -243,7 +357,14 @@ func (p *Panel) People(stage *apiv1.Stage) (out []*Member, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok, _ := p.May(stage, m); ok {
+		if ok, _ := p.May(stage, m); !ok {
+			continue
+		}
+		by, err := p.part.Meets(id)
+		if err != nil {
+			return nil, err
+		}
+		if by == "" {
 			out = append(out, m)
 		}
 	}
@@ -314,11 +435,7 @@ func (p *Panel) named(l *apiv1.Eligibility, ids []string) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			held, err := p.held(b)
-			if err != nil {
-				return nil, err
-			}
-			if len(held) == 0 {
+			if len(p.covers(b)) == 0 {
 				continue
 			}
 			if b.GetGroupId() != "" {

@@ -72,6 +72,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
+	seen.BehindIds = nil
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds = nil, 0, nil, nil
 	seen.Round = r.GetRound() + 1
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)

@@ -32,7 +32,7 @@ func Satisfiable(needs []Need, excluded []string) error {
 			}
 		}
 		if len(people) < n.Needed {
-			return problem.Newf(problem.WrongState, "Ask an administrator to name more people for it, or to change the policy.",
+			return problem.Newf(problem.WrongState, "Ask an administrator to name more people for it, who have a role to decide there, or to change the policy.",
 				"stage %s takes %s, and %s could give them beside those whose request it is", n.Stage, approvals(n.Needed), persons(len(people)))
 		}
 		// Of as many people as there are places, each place finds one that no other takes: more need not be looked at.

@@ -70,17 +70,22 @@ func lets(z *apiv1.Zone, direction apiv1.Disclosure_Direction, grade apiv1.Zone_
 }
 
 // Redact takes out of a message each field that tells of a zone what may not be shown: shown is asked with the zone's name. A
-// message tells of the zone that it names, or that the message around it does; what tells of none stays.
-func Redact(m proto.Message, shown func(zone string) Shown) {
-	redact(m.ProtoReflect(), "", shown)
+// message tells of the zone that it names, or that the message around it does; what tells of none stays. A problem that stands in a
+// message of no zone may tell of any: unplaced is called with it.
+func Redact(m proto.Message, shown func(zone string) Shown, unplaced func(*apiv1.Problem)) {
+	redact(m.ProtoReflect(), "", shown, unplaced)
 }
 
 // RedactProblem takes out of a problem what may tell of zones of which something may not be shown.
 func RedactProblem(p *apiv1.Problem) {
-	redact(p.ProtoReflect(), "?", func(string) Shown { return Shown{} })
+	redact(p.ProtoReflect(), "?", func(string) Shown { return Shown{} }, nil)
 }
 
-func redact(m protoreflect.Message, zone string, shown func(string) Shown) {
+func redact(m protoreflect.Message, zone string, shown func(string) Shown, unplaced func(*apiv1.Problem)) {
+	if p, ok := m.Interface().(*apiv1.Problem); ok && zone == "" {
+		unplaced(p)
+		return
+	}
 	d := disclosing(m.Descriptor())
 	switch {
 	case d.zone != nil && m.Get(d.zone).String() != "":
@@ -100,10 +105,10 @@ func redact(m protoreflect.Message, zone string, shown func(string) Shown) {
 		switch {
 		case f.IsList():
 			for i := range m.Get(f).List().Len() {
-				redact(m.Get(f).List().Get(i).Message(), zone, shown)
+				redact(m.Get(f).List().Get(i).Message(), zone, shown, unplaced)
 			}
 		case m.Has(f):
-			redact(m.Get(f).Message(), zone, shown)
+			redact(m.Get(f).Message(), zone, shown, unplaced)
 		}
 	}
 }

@@ -53,29 +53,29 @@ func TestWhatMayNotCrossIsLeftOut(t *testing.T) {
 			return Shown{true, true, true}
 		}
 		return shown
-	})
+	}, nil)
 	want := vm("business")
 	want.Address, want.Error.Detail = "", ""
 	if !proto.Equal(list.GetVms()[0], want) || !proto.Equal(list.GetVms()[1], vm("internet")) {
 		t.Errorf("%v", list)
 	}
 	event := &apiv1.Event{Type: "vm.moved", Zone: "business", Target: &apiv1.Reference{Kind: "vm", Id: "vm-1", Name: "web-1"}, Message: "to kvm-2"}
-	Redact(event, func(string) Shown { return Shown{} })
+	Redact(event, func(string) Shown { return Shown{} }, nil)
 	if event.GetMessage() != "" || event.GetTarget().GetName() != "" || event.GetTarget().GetId() != "vm-1" {
 		t.Errorf("%v", event)
 	}
 	host := &apiv1.Host{Name: "kvm-1", Zone: "business", Endpoint: "qemu+tls://10.0.0.7/system", Total: &apiv1.Resources{Cores: 8}, VmCount: 3}
-	Redact(host, func(string) Shown { return Shown{Names: true} })
+	Redact(host, func(string) Shown { return Shown{Names: true} }, nil)
 	if host.GetName() == "" || host.GetEndpoint() != "" || host.GetTotal() != nil || host.GetVmCount() != 0 {
 		t.Errorf("%v", host)
 	}
 	project := &apiv1.Project{Name: "web", Description: "x"}
-	Redact(project, func(string) Shown { return Shown{} })
+	Redact(project, func(string) Shown { return Shown{} }, nil)
 	if project.GetName() == "" {
 		t.Error("what tells of no zone was taken out")
 	}
 	zone := &apiv1.Zone{Name: "business", Agents: []*apiv1.Agent{{Name: "agent-1", Version: "1"}}}
-	Redact(zone, func(string) Shown { return Shown{} })
+	Redact(zone, func(string) Shown { return Shown{} }, nil)
 	if zone.GetName() == "" || zone.GetAgents()[0].GetName() != "" {
 		t.Errorf("%v", zone)
 	}

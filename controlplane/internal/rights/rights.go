@@ -283,6 +283,13 @@ func (r *Rights) grantReach(g Grant, permission string, m Method) Reach {
 	return out
 }
 
+// Holds returns where one of the subject's grants counts, whatever its role permits, when it calls a method: where its condition
+// holds.
+func (r *Rights) Holds(g Grant, m Method) Reach {
+	g.Role = &apiv1.Role{Name: g.Role.GetName(), Permissions: []string{m.Permission}, Condition: g.Role.GetCondition(), AtEdges: g.Role.GetAtEdges()}
+	return r.grantReach(g, m.Permission, m)
+}
+
 // region is the grant's place, without a condition.
 func (g Grant) region() Region {
 	switch g.Scope {

@@ -6,13 +6,17 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/panel"
 	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -37,9 +41,11 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	if err != nil {
 		return nil, err
 	}
-	if callOf(ctx).ViaZoneID != "" {
-		p.AtEdge()
+	edge, err := s.edge(ctx, callOf(ctx).ViaZoneID)
+	if err != nil {
+		return nil, err
 	}
+	p.At(edge)
 	holders := []seat{{}}
 	if holders[0].holder, err = p.Member(me.GetId()); err != nil {
 		return nil, err
@@ -65,8 +71,13 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	for _, h := range holders {
 		for _, stage := range m.GetStages() {
 			h.stage = stage
-			if ok, _ := p.May(stage, h.holder); ok && stage.GetState() == apiv1.Stage_OPEN && request.Impartial(m, h.decision(me)) == nil {
+			if ok, _ := p.May(stage, h.holder); !ok || stage.GetState() != apiv1.Stage_OPEN {
+				continue
+			}
+			if err := p.Impartial(h.decision(me)); err == nil {
 				out = append(out, h)
+			} else if problem.Of(err).GetCode() == string(problem.Internal) {
+				return nil, err
 			}
 		}
 	}
@@ -132,7 +143,11 @@ func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	if !request.Deciding(m) {
 		return seat{}, problem.Newf(problem.WrongState, "Nothing is left to decide.", "request %s is %s, and cannot be decided on", m.GetName(), lower(m.GetApproval()))
 	}
-	if err := request.Impartial(m, &apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
+	parties, err := hold.In(tx, m)
+	if err != nil {
+		return seat{}, err
+	}
+	if err := parties.Impartial(&apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
 		return seat{}, err
 	}
 	all, err := s.seats(ctx, tx, m, me)
@@ -163,62 +178,65 @@ func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	return seat{}, problem.Newf(problem.Invalid, "Say in which stage, and for whom.", "%s may decide on request %s in several places: %s", me.GetName(), m.GetName(), strings.Join(which, ", "))
 }
 
-// ListApprovals returns what waits for the caller: what is due first stands first.
+// mostLooked bounds how many requests a call looks at; it then says where the next one goes on.
+const mostLooked = 2000
+
+// ListApprovals returns what waits for the caller: what is due first stands first. A page may hold less than was asked for, and the
+// next one more.
 func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApprovalsRequest) (*apiv1.ListApprovalsResponse, error) {
-	var waiting []*apiv1.Request
-	due := map[string]time.Time{}
-	err := s.read(ctx, func(tx *state.Tx) error {
+	after, err := readAwaited(r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &apiv1.ListApprovalsResponse{}
+	size := min(int(cmp.Or(r.GetPageSize(), 100)), 1000)
+	err = s.read(ctx, func(tx *state.Tx) error {
 		callOf(ctx).Asked.note()
-		waiting = nil
+		out.Reset()
+		after := after
 		me, err := s.caller(ctx, tx)
 		if err != nil {
 			return err
 		}
-		for after := ""; ; {
-			open, err := tx.OpenRequests(after, 200)
-			if err != nil || len(open) == 0 {
+		reach, err := s.deciding(ctx, tx, me)
+		if err != nil {
+			return err
+		}
+		for looked := 0; looked < mostLooked; {
+			const few = 200
+			open, err := tx.AwaitedRequests(after, few)
+			if err != nil {
 				return err
 			}
 			for _, m := range open {
-				after = m.GetId()
-				seats, err := s.seats(ctx, tx, m, me)
-				if err != nil {
-					continue // one that cannot be judged does not hide the others
+				if len(out.GetRequests()) == size {
+					out.NextPageToken = awaitedText(after)
+					return nil
 				}
-				if len(seats) == 0 {
+				after = state.AwaitedOf(m)
+				if !panel.Reaches(reach, m) {
 					continue
 				}
-				at := m.GetSubmittedAt().AsTime().AddDate(100, 0, 0) // what is never due comes last, the oldest first
-				for _, h := range seats {
-					if t := h.stage.GetDueAt(); t != nil && t.AsTime().Before(at) {
-						at = t.AsTime()
-					}
+				seats, err := s.seats(ctx, tx, m, me)
+				if err == nil && len(seats) > 0 { // one that cannot be judged does not hide the others
+					out.Requests = append(out.Requests, m)
 				}
-				due[m.GetId()] = at
-				waiting = append(waiting, m)
+			}
+			if looked += len(open); len(open) < few {
+				return nil
 			}
 		}
+		out.NextPageToken = awaitedText(after)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(waiting, func(a, b *apiv1.Request) int {
-		return cmp.Or(due[a.GetId()].Compare(due[b.GetId()]), strings.Compare(a.GetId(), b.GetId()))
-	})
-	if i := slices.IndexFunc(waiting, func(m *apiv1.Request) bool { return m.GetId() == r.GetPageToken() }); i >= 0 {
-		waiting = waiting[i+1:]
-	}
-	out := &apiv1.ListApprovalsResponse{}
-	if size := min(int(cmp.Or(r.GetPageSize(), 100)), 1000); len(waiting) > size {
-		waiting = waiting[:size]
-		out.NextPageToken = waiting[size-1].GetId()
-	}
-	for _, m := range waiting {
+	for _, m := range out.GetRequests() {
 		if err := s.view(ctx, func(tx *state.Tx) error { return s.describe(ctx, tx, m) }); err != nil {
 			return nil, err
 		}
 	}
-	out.Requests = waiting
 	return out, nil
 }
 
@@ -237,6 +255,50 @@ func (s requestService) holds(tx *state.Tx, m *apiv1.Request) error {
 		m.Holds = append(m.Holds, r)
 	}
 	return nil
+}
+
+func awaitedText(a state.Awaited) string { return strconv.FormatUint(a.Due, 10) + "." + a.ID }
+
+func readAwaited(token string) (a state.Awaited, err error) {
+	if token == "" {
+		return a, nil
+	}
+	due, id, ok := strings.Cut(token, ".")
+	if a.ID = id; ok {
+		a.Due, err = strconv.ParseUint(due, 10, 63)
+	}
+	if !ok || err != nil {
+		return a, problem.New(problem.Invalid, "the page token is none that a list of approvals gave out", "Begin again, without a token.").With("page_token", "is no token")
+	}
+	return a, nil
+}
+
+// deciding is where the caller may decide, for themselves or in another's place.
+func (s *Service) deciding(ctx context.Context, tx *state.Tx, me *apiv1.User) (rights.Reach, error) {
+	edge, err := s.edge(ctx, callOf(ctx).ViaZoneID)
+	if err != nil {
+		return nil, err
+	}
+	delegations, err := tx.DelegationsTo(me.GetId(), time.Now().UnixMicro())
+	if err != nil {
+		return nil, err
+	}
+	holders := []auth.Principal{{Kind: auth.User, Name: me.GetName(), UserID: me.GetId()}}
+	for _, d := range delegations {
+		holders = append(holders, auth.Principal{Kind: auth.User, Name: d.GetFromUser(), UserID: d.GetFromUserId()})
+	}
+	var all rights.Reach
+	for _, h := range holders {
+		r, err := s.rightsAt(ctx, tx, h, edge)
+		if problem.Is(err, problem.Revoked) {
+			continue // who delegated is gone
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, panel.Reach(r)...)
+	}
+	return all, nil
 }
 
 // describe writes into a request what is reckoned for who looks at it: who may decide, and what the caller may do.

@@ -48,22 +48,22 @@ var spoken = []problem.Code{
 }
 
 // Disclose takes out of an answer, or of a problem that stands in its place, what may not cross to the edge of a zone: the
-// sender's duty, since a broker only lets through or refuses. A problem may tell of the zones that the call is about.
+// sender's duty, since a broker only lets through or refuses. A problem, in place of an answer or in one that names no zone, may
+// tell of the zones that the call is about.
 func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Message) error {
 	book, err := s.zonesNow(ctx)
 	if err != nil {
 		return err
 	}
 	at := book.byID[zoneID]
-	if p, ok := answer.(*apiv1.Problem); ok {
+	unplaced := func(p *apiv1.Problem) {
 		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, func(z *apiv1.Zone) bool {
 			return callOf(ctx).Asked.isAbout(book, z)
 		}).All() {
 			rights.RedactProblem(p)
 		}
-		return nil
 	}
-	rights.Redact(answer, func(zone string) rights.Shown { return rights.Crosses(book.byName[zone], at) })
+	rights.Redact(answer, func(zone string) rights.Shown { return rights.Crosses(book.byName[zone], at) }, unplaced)
 	return nil
 }
 

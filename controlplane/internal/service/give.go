@@ -54,15 +54,37 @@ func (s *Service) mayGiveAll(ctx context.Context, tx *state.Tx, scope state.Scop
 	return nil
 }
 
-// mayActAs refuses to take over a user who has rights that the caller does not have.
+// mayActAs refuses to take over a user who has rights that the caller does not have, or who decides in the place of one who has.
 func (s *Service) mayActAs(ctx context.Context, tx *state.Tx, user *apiv1.User) error {
 	if user.GetId() == callOf(ctx).Principal.UserID {
 		return nil
 	}
-	if err := s.mayGiveAll(ctx, tx, state.Scope{"user_id": user.GetId()}); err != nil {
+	if err := s.mayGiveAllOf(ctx, tx, user.GetId()); err != nil {
 		return err
 	}
-	groups, err := tx.GroupsOf(user.GetId())
+	var holders []string // collected first: a snapshot runs one statement of a kind at a time
+	for d, err := range tx.Delegations.All(state.Scope{"to_user_id": user.GetId()}) {
+		if err != nil {
+			return err
+		}
+		if holder := d.GetFromUserId(); d.GetEndsAt().AsTime().After(time.Now()) && holder != callOf(ctx).Principal.UserID {
+			holders = append(holders, holder)
+		}
+	}
+	for _, holder := range holders {
+		if err := s.mayGiveAllOf(ctx, tx, holder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayGiveAllOf is mayGiveAll of what a user has, with what their groups have.
+func (s *Service) mayGiveAllOf(ctx context.Context, tx *state.Tx, userID string) error {
+	if err := s.mayGiveAll(ctx, tx, state.Scope{"user_id": userID}); err != nil {
+		return err
+	}
+	groups, err := tx.GroupsOf(userID)
 	if err != nil {
 		return err
 	}

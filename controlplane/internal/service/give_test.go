@@ -47,7 +47,7 @@ var things = []string{"vm", "snapshot", "host", "cluster", "flavor", "image", "o
 type prize struct {
 	*servicetest.World
 	site          *servicetest.Site
-	mallory, boss *apiv1.User
+	mallory, boss *apiv1.User // deputy decides in boss's place
 	bot           *apiv1.User
 }
 
@@ -87,6 +87,9 @@ func newPrize(t *testing.T) *prize {
 		check(a.Organizations.CreateOrganization(ctx, &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: name}}))
 	}
 	check(a.Organizations.CreateOrganization(ctx, &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: "bureau", Parent: "theirs"}}))
+	w.User("deputy", apiv1.User_PERSON)
+	check(w.As(p.boss).Delegations.CreateDelegation(ctx, &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{
+		ToUser: "deputy", EndsAt: timestamppb.New(time.Now().Add(time.Hour)), Reason: "holiday"}}))
 	w.Bind("b-mine", rights.ProjectOperator, p.mallory, apiv1.RoleBinding_ORGANIZATION, "mine")
 	return p
 }
@@ -119,6 +122,9 @@ func attempts(t *testing.T) map[string]attempt {
 		}},
 		"a password of a member of a group that may do more": {"user.reset-password", func(ctx context.Context, c *client.Services, _ *prize) error {
 			return of(c.Users.ResetPassword(ctx, &apiv1.ResetPasswordRequest{User: "member", ReplyKey: reply}))
+		}},
+		"a password of somebody who decides in the place of one who may do more": {"user.reset-password", func(ctx context.Context, c *client.Services, _ *prize) error {
+			return of(c.Users.ResetPassword(ctx, &apiv1.ResetPasswordRequest{User: "deputy", ReplyKey: reply}))
 		}},
 		"somebody who was put out": {"user.enable", func(ctx context.Context, c *client.Services, _ *prize) error {
 			return of(c.Users.EnableUser(ctx, &apiv1.EnableUserRequest{User: "lost", Reason: "x"}))

@@ -259,6 +259,7 @@ func TestWhereTheLastOneWhoCouldApproveIsGoneItIsShownAndEscalated(t *testing.T)
 		Name: "review", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY,
 		DueHours: 8, OnDue: apiv1.StageTemplate_ESCALATE, EscalateTo: &apiv1.Eligibility{Users: []string{"dan"}},
 	})
+	o.Bind("b-dan", "approver", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
 	if _, err := o.submit("ann", ask()); err != nil {
 		t.Fatal(err)
 	}
@@ -364,6 +365,7 @@ func TestAFileIsSeenByWhoSeesItsRequestAndByNobodyElse(t *testing.T) {
 // TestAChangedPolicyChangesNoRequestThatIsPending, and who changed it does not come by it to a decision on their own.
 func TestAChangedPolicyChangesNoRequestThatIsPending(t *testing.T) {
 	o := newOffice(t)
+	o.Bind("b-dan", "approver", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
 	if _, err := o.submit("ann", ask()); err != nil {
 		t.Fatal(err)
 	}

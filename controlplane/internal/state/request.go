@@ -38,13 +38,15 @@ func requests() *spec[*apiv1.Request] {
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
 			flag("open", open).asHidden(),
+			flag("deciding", func(m *apiv1.Request) bool { return dueOf(m) > 0 }).asHidden(),
+			hidden("due", dueOf),
 			moment("submitted_at", (*apiv1.Request).GetSubmittedAt),
 			moment("decided_at", (*apiv1.Request).GetDecidedAt),
 			moment("fulfilled_at", (*apiv1.Request).GetFulfilledAt),
 			moment("created_at", (*apiv1.Request).GetCreatedAt).asFixed(),
 		},
-		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id)", "(on_behalf_of_id)", "(project_id)",
-			"(open, id) WHERE open=1"},
+		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)", "(on_behalf_of_id)",
+			"(project_id, approval)", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1"},
 	}
 }
 
@@ -65,6 +67,27 @@ func open(m *apiv1.Request) bool {
 		return m.GetFulfilment() < apiv1.Request_EXECUTING || m.GetFulfilment() == apiv1.Request_FAILED && m.GetCarryOutBy() != nil
 	}
 	return false
+}
+
+// neverDue is later than whatever is due, in microseconds.
+const neverDue = 100 * 366 * 24 * 3600 * 1_000_000
+
+// dueOf is when the first of a request's open stages is due, in microseconds since 1970; what is never due comes after all that is,
+// as it was submitted. 0: no stage is open.
+func dueOf(m *apiv1.Request) (due uint64) {
+	for _, s := range m.GetStages() {
+		if s.GetState() != apiv1.Stage_OPEN {
+			continue
+		}
+		at := uint64(Micros(m.GetSubmittedAt())) + neverDue
+		if s.GetDueAt() != nil {
+			at = uint64(Micros(s.GetDueAt()))
+		}
+		if due == 0 || at < due {
+			due = at
+		}
+	}
+	return due
 }
 
 func delegations() *spec[*apiv1.Delegation] {
@@ -117,6 +140,53 @@ func (tx *Tx) OpenRequests(after string, limit int) (out []*apiv1.Request, err e
 		return err
 	}, after, limit)
 	return out, err
+}
+
+// Awaited is where a request stands among those that somebody decides on: what is due first stands first.
+type Awaited struct {
+	Due uint64
+	ID  string
+}
+
+// AwaitedOf returns where a request stands.
+func AwaitedOf(m *apiv1.Request) Awaited { return Awaited{dueOf(m), m.GetId()} }
+
+// AwaitedRequests returns requests with a stage that is open, what is due first before the others: at most limit, behind the place
+// after.
+func (tx *Tx) AwaitedRequests(after Awaited, limit int) (out []*apiv1.Request, err error) {
+	t := tx.Requests
+	err = tx.query(t.spec.text.all+" WHERE deciding=1 AND (due, id) > (?, ?) ORDER BY due, id"+atMost, func(s *sqlite.Stmt) error {
+		m, err := t.decode(s)
+		out = append(out, m)
+		return err
+	}, int64(after.Due), after.ID, limit)
+	return out, err
+}
+
+// Standing is how many requests are being written, and how many are asked for and not decided on.
+type Standing struct{ Written, Asked int }
+
+// RequestsOf counts what stands of a requester.
+func (tx *Tx) RequestsOf(requesterID string) (Standing, error) {
+	return tx.standing("requester_id", requesterID)
+}
+
+// RequestsIn counts what stands of a project.
+func (tx *Tx) RequestsIn(projectID string) (Standing, error) {
+	return tx.standing("project_id", projectID)
+}
+
+func (tx *Tx) standing(column, id string) (n Standing, err error) {
+	err = tx.query("SELECT approval, count(*) FROM requests WHERE "+column+"=? AND approval IN (?, ?, ?, ?) GROUP BY approval", func(s *sqlite.Stmt) error {
+		switch apiv1.Request_Approval(s.ColumnInt(0)) {
+		case apiv1.Request_DRAFT, apiv1.Request_RETURNED:
+			n.Written += s.ColumnInt(1)
+		default:
+			n.Asked += s.ColumnInt(1)
+		}
+		return nil
+	}, id, int(apiv1.Request_DRAFT), int(apiv1.Request_RETURNED), int(apiv1.Request_SUBMITTED), int(apiv1.Request_IN_REVIEW))
+	return n, err
 }
 
 // PutRequestWork notes which request an operation works for.

@@ -42,8 +42,10 @@ type Administrator struct {
 	// Also the ETag: "epoch-index".
 	Revision string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The person who it is, by name; empty: nobody knows, so they decide on no request.
-	User          string `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`
-	UserId        string `protobuf:"bytes,10,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	User   string `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`
+	UserId string `protobuf:"bytes,10,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Ids of those by whose word it has its certificates.
+	MakerIds      []string `protobuf:"bytes,11,rep,name=maker_ids,json=makerIds,proto3" json:"maker_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +148,13 @@ func (x *Administrator) GetUserId() string {
 		return x.UserId
 	}
 	return ""
+}
+
+func (x *Administrator) GetMakerIds() []string {
+	if x != nil {
+		return x.MakerIds
+	}
+	return nil
 }
 
 type CreateAdministratorRequest struct {
@@ -694,7 +703,7 @@ var File_naru_api_v1_administrator_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_administrator_proto_rawDesc = "" +
 	"\n" +
-	"\x1fnaru/api/v1/administrator.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\x83\x04\n" +
+	"\x1fnaru/api/v1/administrator.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\"\xb6\x04\n" +
 	"\rAdministrator\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12-\n" +
@@ -710,7 +719,9 @@ const file_naru_api_v1_administrator_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12\x1f\n" +
 	"\x04user\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04user\x12$\n" +
 	"\auser_id\x18\n" +
-	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\"\xbb\x01\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x121\n" +
+	"\tmaker_ids\x18\v \x03(\tB\x14\xbaH\r\x92\x01\n" +
+	"\x10@\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x05R\bmakerIds\"\xbb\x01\n" +
 	"\x1aCreateAdministratorRequest\x12H\n" +
 	"\radministrator\x18\x01 \x01(\v2\x1a.naru.api.v1.AdministratorB\x06\xbaH\x03\xc8\x01\x01R\radministrator\x12\x1c\n" +
 	"\x03csr\x18\x02 \x01(\fB\n" +

@@ -357,9 +357,10 @@ type ApprovalPolicy struct {
 	// Unset: people decide every time.
 	Automatic *AutomaticApproval `protobuf:"bytes,10,opt,name=automatic,proto3" json:"automatic,omitempty"`
 	// An emergency change is carried out at once, and these stages review it afterwards.
-	Emergency bool                   `protobuf:"varint,11,opt,name=emergency,proto3" json:"emergency,omitempty"`
-	CreatedBy string                 `protobuf:"bytes,12,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Emergency   bool                   `protobuf:"varint,11,opt,name=emergency,proto3" json:"emergency,omitempty"`
+	CreatedBy   string                 `protobuf:"bytes,12,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedById string                 `protobuf:"bytes,15,opt,name=created_by_id,json=createdById,proto3" json:"created_by_id,omitempty"`
+	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
 	Revision      string `protobuf:"bytes,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -476,6 +477,13 @@ func (x *ApprovalPolicy) GetEmergency() bool {
 func (x *ApprovalPolicy) GetCreatedBy() string {
 	if x != nil {
 		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *ApprovalPolicy) GetCreatedById() string {
+	if x != nil {
+		return x.CreatedById
 	}
 	return ""
 }
@@ -2283,7 +2291,7 @@ var File_naru_api_v1_approval_policy_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
-	"!naru/api/v1/approval_policy.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x16naru/api/v1/user.proto\x1a\x16naru/api/v1/zone.proto\"\xaf\x05\n" +
+	"!naru/api/v1/approval_policy.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x16naru/api/v1/user.proto\x1a\x16naru/api/v1/zone.proto\"\xe0\x05\n" +
 	"\x0eApprovalPolicy\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12-\n" +
@@ -2298,7 +2306,8 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	" \x01(\v2\x1e.naru.api.v1.AutomaticApprovalB\x04\xa0\xbb\x18\x01R\tautomatic\x12\"\n" +
 	"\temergency\x18\v \x01(\bB\x04\xa0\xbb\x18\x01R\temergency\x12+\n" +
 	"\n" +
-	"created_by\x18\f \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\tcreatedBy\x12?\n" +
+	"created_by\x18\f \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\tcreatedBy\x12/\n" +
+	"\rcreated_by_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\vcreatedById\x12?\n" +
 	"\n" +
 	"created_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xb3\x01\n" +

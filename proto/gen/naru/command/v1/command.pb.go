@@ -2366,8 +2366,6 @@ type Origin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the user, administrator or access token.
 	ActorId string `protobuf:"bytes,1,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// For whom, where it is done on another's behalf.
-	ActingFor string `protobuf:"bytes,2,opt,name=acting_for,json=actingFor,proto3" json:"acting_for,omitempty"`
 	// The zone at whose edge it was asked for; empty: the control network.
 	ZoneId        string              `protobuf:"bytes,3,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
 	SessionId     string              `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
@@ -2409,13 +2407,6 @@ func (*Origin) Descriptor() ([]byte, []int) {
 func (x *Origin) GetActorId() string {
 	if x != nil {
 		return x.ActorId
-	}
-	return ""
-}
-
-func (x *Origin) GetActingFor() string {
-	if x != nil {
-		return x.ActingFor
 	}
 	return ""
 }
@@ -8338,11 +8329,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"pass_lease\x18\xc6\x02 \x01(\v2\x1a.naru.command.v1.PassLeaseH\x00R\tpassLease\x12E\n" +
 	"\rshorten_lease\x18\xc7\x02 \x01(\v2\x1d.naru.command.v1.ShortenLeaseH\x00R\fshortenLeaseB\r\n" +
-	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
+	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
 	"\x06Origin\x12\"\n" +
-	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
-	"\n" +
-	"acting_for\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tactingFor\x12 \n" +
+	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
 	"\azone_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12&\n" +
 	"\n" +
 	"session_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\tsessionId\x129\n" +

@@ -889,7 +889,10 @@ type Credentials struct {
 	// The newest last.
 	Devices []*Credentials_Device `protobuf:"bytes,10,rep,name=devices,proto3" json:"devices,omitempty"`
 	// The state's revision at the last change of password or authenticator.
-	Revision      string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Ids of those who gave the password, or took the authenticator away, since somebody else last gave one: whoever did may have
+	// logged in as the user, whatever the user has chosen since.
+	SetBy         []string `protobuf:"bytes,12,rep,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -999,6 +1002,13 @@ func (x *Credentials) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Credentials) GetSetBy() []string {
+	if x != nil {
+		return x.SetBy
+	}
+	return nil
 }
 
 // Shown is what a person has shown, as the proposer judged it.
@@ -1672,7 +1682,7 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\"+\n" +
 	"\fEnrollBroker\x12\x1b\n" +
-	"\tbroker_id\x18\x01 \x01(\tR\bbrokerId\"\xd8\x04\n" +
+	"\tbroker_id\x18\x01 \x01(\tR\bbrokerId\"\xef\x04\n" +
 	"\vCredentials\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x129\n" +
@@ -1686,7 +1696,8 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\x17new_authenticator_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x15newAuthenticatorUntil\x12=\n" +
 	"\adevices\x18\n" +
 	" \x03(\v2#.naru.command.v1.Credentials.DeviceR\adevices\x12\x1a\n" +
-	"\brevision\x18\v \x01(\tR\brevision\x1aQ\n" +
+	"\brevision\x18\v \x01(\tR\brevision\x12\x15\n" +
+	"\x06set_by\x18\f \x03(\tR\x05setBy\x1aQ\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x123\n" +
 	"\aused_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"b\n" +

@@ -1,0 +1,58 @@
+package fsm_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func draftOf(user, id string) *commandv1.Command {
+	return &commandv1.Command{Body: &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: &apiv1.Request{
+		Id: id, Requester: user, RequesterId: "u-" + user, Project: "shop", ProjectId: "p-shop", Zone: "business", ZoneId: "z-business"}}}}
+}
+
+// TestDraftsAreBoundedForEachRequesterAndProject, so that a program that runs wild fills neither the state nor the others' lists.
+func TestDraftsAreBoundedForEachRequesterAndProject(t *testing.T) {
+	p := staffed(t)
+	for i := range 100 {
+		p.accept(draftOf("ann", fmt.Sprint("ann-", i)))
+	}
+	if m := p.refuse(problem.TooMany, draftOf("ann", "more")); !strings.Contains(m.GetDetail(), "ann has 100 drafts") || !strings.Contains(m.GetNext(), "--filter approval=draft") {
+		t.Errorf("%v", m)
+	}
+	for n := range 9 {
+		name := fmt.Sprint("x", n)
+		p.accept(createUser(name))
+		for i := range 100 {
+			p.accept(draftOf(name, fmt.Sprint(name, "-", i)))
+		}
+	}
+	if m := p.refuse(problem.TooMany, draftOf("bob", "more")); !strings.Contains(m.GetDetail(), "project shop has 1000 drafts") {
+		t.Errorf("%v", m)
+	}
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "ann-0"}}})
+	p.accept(draftOf("ann", "more"))
+}
+
+func TestWhatWaitsForPeopleIsBoundedForEachRequester(t *testing.T) {
+	p := staffed(t)
+	for i := range 1000 {
+		p.submitted(fmt.Sprint("r", i), "review")
+	}
+	p.draft("more", nil)
+	if m := p.refuse(problem.TooMany, p.submission("more", "review")); !strings.Contains(m.GetDetail(), "ann has 1000 requests that wait for a decision") {
+		t.Errorf("%v", m)
+	}
+	p.approve("r0", "bob", "review")
+	p.accept(p.submission("more", "review"))
+	p.view(func(tx *state.Tx) {
+		if n, err := tx.RequestsIn("p-shop"); err != nil || n != (state.Standing{Asked: 1000}) {
+			t.Errorf("%v, %v", n, err)
+		}
+	})
+}

@@ -1,0 +1,61 @@
+package fsm
+
+import (
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// keepRequest stores a request, and frees the room of one that has come to nothing or went back.
+func (c *command) keepRequest(m *apiv1.Request) (*commandv1.Result, error) {
+	if !request.KeepsRoom(m) {
+		if err := c.freeRoom(m); err != nil {
+			return nil, err
+		}
+	}
+	return put(c.tx.Requests, m)
+}
+
+// freeRoom has a request's zone free the room that it keeps for it.
+func (c *command) freeRoom(m *apiv1.Request) error {
+	for _, id := range request.Rooms(m) {
+		if _, err := c.setReservation(&commandv1.SetReservation{ReservationId: id, Desired: apiv1.Reservation_RELEASED}); err != nil && !problem.Is(err, problem.NotFound) {
+			return err
+		}
+	}
+	request.Leave(m)
+	return nil
+}
+
+// reserveRequest asks a request's zone to keep room for the VMs that it is to make.
+func (c *command) reserveRequest(in *commandv1.ReserveRequest) (*commandv1.Result, error) {
+	if in.GetExpectedRevision() == "" {
+		return nil, invalid("room is reserved for a request at a revision")
+	}
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	each := make([]uint32, len(in.GetReservations()))
+	var ids []string
+	for _, i := range in.GetParts() {
+		if int(i) >= len(each) {
+			return nil, invalid("a part of request " + m.GetName() + " names no reservation")
+		}
+		each[i]++
+		ids = append(ids, in.GetReservations()[i].GetId())
+	}
+	if err := request.Reserve(m, ids, c.now); err != nil {
+		return nil, err
+	}
+	for i, r := range in.GetReservations() {
+		if r.GetProjectId() != m.GetProjectId() || r.GetZoneId() != m.GetZoneId() || r.GetQuantity() != each[i] {
+			return nil, invalid("a reservation is not what request " + m.GetName() + " takes")
+		}
+		if _, err := c.createReservation(&commandv1.CreateReservation{Reservation: r}); err != nil {
+			return nil, err
+		}
+	}
+	return put(c.tx.Requests, m)
+}

@@ -1,0 +1,140 @@
+// Package hold says who could have acted as somebody, on a snapshot of the state. Whoever gives another a password, takes their
+// authenticator away, makes a token of a service or a certificate of an administrator may have called in their name since. What the
+// record calls the deed of one may then be the deed of the other, and of four eyes two are the same.
+//
+// It is about requests alone: nobody decides on what those asked for, or helped write, whose accounts they have had hold of; nor do
+// those decide whose accounts somebody concerned has had hold of.
+package hold
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// Behind returns the ids of those who could have acted as somebody of whom the ids are given, and these ids themselves, in order. An
+// id is that of a user, an administrator or an access token.
+func Behind(tx *state.Tx, ids ...string) ([]string, error) {
+	var all []string
+	for next := slices.Clone(ids); len(next) > 0; {
+		id := next[0]
+		if next = next[1:]; id == "" || slices.Contains(all, id) {
+			continue
+		}
+		all = append(all, id)
+		more, err := holders(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		next = append(next, more...)
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// holders are those who have had hold of one account themselves.
+func holders(tx *state.Tx, id string) (ids []string, err error) {
+	user, err := tx.Users.Get(id)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return holdersOfCredential(tx, id)
+	case err != nil:
+		return nil, err
+	case user.GetKind() == apiv1.User_SERVICE:
+		for t, err := range tx.AccessTokens.All(state.Scope{"user_id": id}) {
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, t.GetCreatedById())
+		}
+		return ids, nil
+	}
+	kept, err := tx.Credentials(id)
+	return kept.GetSetBy(), present(err)
+}
+
+// holdersOfCredential are who made an administrator's certificates, and who that is; whoever made a token, and whose it is.
+func holdersOfCredential(tx *state.Tx, id string) ([]string, error) {
+	a, err := tx.Administrators.Get(id)
+	if err == nil {
+		return append([]string{a.GetUserId()}, a.GetMakerIds()...), nil
+	}
+	if err := present(err); err != nil {
+		return nil, err
+	}
+	t, err := tx.AccessTokens.Get(id)
+	return []string{t.GetCreatedById(), t.GetUserId()}, present(err)
+}
+
+func present(err error) error {
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Parties are those who have a part in a request, and those who could have had it in their name.
+type Parties struct {
+	tx   *state.Tx
+	r    *apiv1.Request
+	part []string
+}
+
+// In returns the parties of a request as it stands.
+func In(tx *state.Tx, r *apiv1.Request) (*Parties, error) {
+	ids, err := Behind(tx, append(request.Concerned(r), r.GetBehindIds()...)...)
+	return &Parties{tx, r, ids}, err
+}
+
+// Meets returns one of the parties who is somebody, or could have acted as them; empty where there is none.
+func (p *Parties) Meets(id string) (string, error) {
+	ids, err := Behind(p.tx, id)
+	if err != nil {
+		return "", err
+	}
+	if i := slices.IndexFunc(ids, func(id string) bool { return slices.Contains(p.part, id) }); i >= 0 {
+		return ids[i], nil
+	}
+	return "", nil
+}
+
+// Impartial refuses a decision of somebody who has a part in the request, has decided on it already, or could be the deed of somebody
+// who has a part, whether for themselves or in another's place.
+func (p *Parties) Impartial(d *apiv1.Decision) error {
+	if err := request.Impartial(p.r, d); err != nil {
+		return err
+	}
+	for _, who := range []request.Person{{ID: d.GetActorId(), Name: d.GetActor()}, {ID: d.GetActingForId(), Name: d.GetActingFor()}} {
+		if who.ID == "" {
+			continue
+		}
+		by, err := p.Meets(who.ID)
+		if err != nil {
+			return err
+		}
+		switch by {
+		case "":
+		case who.ID:
+			return problem.Newf(problem.Forbidden, "Somebody else has to decide.",
+				"%s could have asked for request %s, or helped write it, in the name of who did: by a password that they gave, or a token or certificate that they made", who.Name, p.r.GetName())
+		default:
+			return problem.Newf(problem.Forbidden, "Somebody else has to decide; or somebody who has no part in it gives "+who.Name+" another password: naru user reset-password "+who.Name+".",
+				"%s has had hold of the account of %s, by a password or a second factor, and has a part in request %s", p.name(by), who.Name, p.r.GetName())
+		}
+	}
+	return nil
+}
+
+func (p *Parties) name(id string) string {
+	if u, err := p.tx.Users.Get(id); err == nil {
+		return u.GetName()
+	}
+	if a, err := p.tx.Administrators.Get(id); err == nil {
+		return "administrator " + a.GetName()
+	}
+	return "somebody"
+}
