@@ -50,7 +50,7 @@ func BenchmarkS12(b *testing.B) {
 const (
 	manyRequests = 1000
 	pending      = 900 // fewer than are taken of one requester
-	clerks       = 64 // who work at once
+	clerks       = 64  // who work at once
 )
 
 // asked is what it took: requests a second until their VMs were placed, commits and CPU in µs a request.
