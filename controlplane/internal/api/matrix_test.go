@@ -385,7 +385,7 @@ func asked(t *testing.T, w *servicetest.World, vm *apiv1.VM) {
 	}
 	w.Do(&commandv1.Command{Body: &commandv1.Command_SubmitRequest{SubmitRequest: &commandv1.SubmitRequest{
 		Request: m, ExpectedRevision: revision, By: &commandv1.Person{Id: ann.GetId(), Name: ann.GetName()}}}})
-	c := &commandv1.Command{Origin: &commandv1.Origin{ActorId: bob.GetId()}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{Delegation: &apiv1.Delegation{
+	c := &commandv1.Command{Origin: &commandv1.Origin{ActorId: bob.GetId(), SessionId: w.Session(bob)}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{Delegation: &apiv1.Delegation{
 		Id: "d-spare", FromUser: bob.GetName(), FromUserId: bob.GetId(), ToUser: ann.GetName(), ToUserId: ann.GetId(), EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}}}}
 	w.Do(c)
 }

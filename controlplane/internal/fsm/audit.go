@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/action"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -61,7 +62,9 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 	if err != nil {
 		return err
 	}
-	a.describe(e, r)
+	if err := a.describe(e, r); err != nil {
+		return err
+	}
 	digest := sha256.Sum256(data)
 	e.Digest, e.Outcome = digest[:], apiv1.AuditEntry_DONE
 	if !refused {
@@ -265,14 +268,20 @@ func (a *audit) zoneName(id string) (string, error) {
 }
 
 // describe writes what the command is about, as its body and its result say.
-func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) {
+func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
 	m := a.in.ProtoReflect()
 	member := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
 	body := m.Get(member).Message()
-	e.Action, e.Message = actionOf(string(member.Name()), body), cut(textOf(body, "reason"))
+	e.Message = cut(textOf(body, "reason"))
+	if e.Action = textOf(body, "kind"); e.GetAction() == "" { // what the body calls itself goes before
+		e.Action = action.OfCommand(string(member.Name()))
+	}
+	if in := a.in.GetPassLease(); in != nil { // time does what the step says
+		e.Action = "lease." + strings.ReplaceAll(strings.ToLower(in.GetStep().String()), "_", "-")
+	}
 	op := r.GetOperation()
 	if noun := nounIn(body); noun != nil {
-		kind := kebab(string(noun.Descriptor().Name()))
+		kind := action.Kebab(string(noun.Descriptor().Name()))
 		e.Target = &apiv1.Reference{Kind: kind, Id: textOf(noun, "id"), Name: textOf(noun, "name")}
 		e.Project, e.ProjectId, e.Zone, e.ZoneId = textOf(noun, "project"), textOf(noun, "project_id"), textOf(noun, "zone"), textOf(noun, "zone_id")
 	} else if op.GetTarget() != nil {
@@ -292,57 +301,28 @@ func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) {
 	if e.GetZone() == "" {
 		e.Zone, e.ZoneId = op.GetZone(), op.GetZoneId()
 	}
+	return a.describeRequest(e)
 }
 
-// actionOf is noun.verb of a command: vm.create of create_vm; what the body calls itself goes before. Where a command's name says less
-// than the method by which it is asked for, it is the name of the permission: an action is called alike, done or refused.
-func actionOf(member string, body protoreflect.Message) string {
-	if kind := textOf(body, "kind"); kind != "" {
-		return kind
+// describeRequest says of what is done to a request, which its command names by id, which it is, of what project and zone, and of a
+// decision in whose place it was made.
+func (a *audit) describeRequest(e *apiv1.AuditEntry) error {
+	if d := a.in.GetDecideRequest().GetDecision(); d.GetActingFor() != "" {
+		e.ActingFor = "user:" + d.GetActingFor()
 	}
-	if member == "pass_lease" {
-		step := body.Descriptor().Fields().ByName("step")
-		return "lease." + kebab(strings.ToLower(string(step.Enum().Values().ByNumber(body.Get(step).Enum()).Name())))
+	if t := e.GetTarget(); t.GetKind() != "request" || t.GetName() != "" {
+		return nil
 	}
-	switch member {
-	case "bootstrap":
-		return "federation.found"
-	case "prune":
-		return "state.prune"
-	case "ask_to_join":
-		return "member.ask"
-	case "accept_join":
-		return "member.accept"
-	case "revoke":
-		return "member.revoke"
-	case "begin_session":
-		return "session.log-in"
-	case "step_up_session":
-		return "session.step-up"
-	case "revoke_sessions":
-		return "session.revoke"
-	case "reset_password":
-		return "user.reset-password"
-	case "change_password":
-		return "user.change-password"
-	case "enroll_authenticator":
-		return "user.enroll-authenticator"
-	case "confirm_authenticator":
-		return "user.confirm-authenticator"
-	case "remove_authenticator":
-		return "user.remove-authenticator"
-	case "add_group_member":
-		return "group.add-member"
-	case "remove_group_member":
-		return "group.remove-member"
-	case "carry_out_request":
-		return "request.carry-out"
+	m, err := a.tx.Requests.Get(e.GetTarget().GetId())
+	if missing(err) {
+		return nil
 	}
-	verb, noun, ok := strings.Cut(member, "_")
-	if !ok {
-		return verb
+	if err != nil {
+		return err
 	}
-	return strings.ReplaceAll(noun, "_", "-") + "." + verb
+	e.Target = &apiv1.Reference{Kind: "request", Id: m.GetId(), Name: m.GetName()}
+	e.Project, e.ProjectId, e.Zone, e.ZoneId = m.GetProject(), m.GetProjectId(), m.GetZone(), m.GetZoneId()
+	return nil
 }
 
 // nounIn is the noun that a body carries; nil where it carries none.
@@ -388,23 +368,6 @@ func textOf(m protoreflect.Message, name protoreflect.Name) string {
 		return ""
 	}
 	return m.Get(f).String()
-}
-
-// kebab writes AccessToken as access-token, and VM as vm.
-func kebab(name string) string {
-	var b strings.Builder
-	for i := range len(name) {
-		upper := name[i] >= 'A' && name[i] <= 'Z'
-		if upper && i > 0 && (name[i-1] < 'A' || name[i-1] > 'Z') {
-			b.WriteByte('-')
-		}
-		if upper {
-			b.WriteByte(name[i] - 'A' + 'a')
-		} else {
-			b.WriteByte(name[i])
-		}
-	}
-	return b.String()
 }
 
 // actorText is an actor as the record names it: admin:kim of spiffe://naru.example/admin/kim; token:ci and user:kim as they are;

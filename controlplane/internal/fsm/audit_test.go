@@ -284,3 +284,26 @@ func TestTheKeyOfTheAuditLogIsReplacedOnPurpose(t *testing.T) {
 		t.Errorf("people were told of %d keys", n)
 	}
 }
+
+// TestAnEntrySaysOnWhichRequestSomebodyDecidedAndInWhosePlace, done or refused.
+func TestAnEntrySaysOnWhichRequestSomebodyDecidedAndInWhosePlace(t *testing.T) {
+	p := staffed(t)
+	p.submitted("r", "review")
+	p.accept(p.delegation("g", "bob", "cho", time.Hour))
+	vote := p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+		in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
+	})
+	from := len(p.audit(0))
+	p.accept(vote)
+	p.refuse(problem.WrongState, vote)
+	all := p.audit(from)
+	if len(all) != 2 {
+		t.Fatalf("%v", all)
+	}
+	for _, e := range all {
+		if e.GetAction() != "request.decide" || e.GetTarget().GetId() != "r" || e.GetTarget().GetName() != "r-1" || e.GetProject() != "shop" || e.GetProjectId() != "p-shop" ||
+			e.GetZone() != "business" || e.GetZoneId() != "z-business" || e.GetActingFor() != "user:bob" {
+			t.Errorf("%v", e)
+		}
+	}
+}

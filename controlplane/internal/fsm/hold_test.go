@@ -114,7 +114,7 @@ func TestNobodyWhoseAccountAPartyHasHeldDecidesThroughADelegateEither(t *testing
 	p := staffed(t)
 	p.accept(reset("ann", "bob"))
 	p.submitted("r", "review")
-	p.accept(delegation("g", "bob", "cho", p.now, time.Hour))
+	p.accept(p.delegation("g", "bob", "cho", time.Hour))
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
 		in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
 	}))

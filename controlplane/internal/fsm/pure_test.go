@@ -22,6 +22,7 @@ var allowed = map[string]string{
 	"google.golang.org/protobuf/proto":                           "messages",
 	"google.golang.org/protobuf/reflect/protoreflect":            "what a command is about, by its descriptor",
 	"google.golang.org/protobuf/types/known/timestamppb":         "times that commands carry",
+	"github.com/naru-project/naru/controlplane/internal/action":  "what the record calls a command",
 	"github.com/naru-project/naru/controlplane/internal/hold":    "who could have acted as whom, by the transaction alone",
 	"github.com/naru-project/naru/controlplane/internal/quota":   "what quotas leave, by the transaction alone",
 	"github.com/naru-project/naru/controlplane/internal/request": "the rules of requests, which are pure",

@@ -308,6 +308,10 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	if err != nil {
 		return nil, err
 	}
+	session, err := c.ownSession(origin)
+	if err != nil {
+		return nil, err
+	}
 	principal := actor
 	if d.GetActingForId() != "" || d.GetActingFor() != "" || d.GetDelegation() != "" {
 		if principal, err = c.actingUser(&commandv1.Person{Id: d.GetActingForId(), Name: d.GetActingFor()}); err != nil {
@@ -335,12 +339,8 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 		return nil, err
 	}
 	d.Strength = origin.GetStrength()
-	fresh, err := c.steppedUp(origin)
-	if err != nil {
-		return nil, err
-	}
 	if err := request.Decide(m, request.Vote{
-		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: fresh,
+		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: session.GetSteppedUpUntil() != nil && later(session.GetSteppedUpUntil(), c.now),
 		Openings: openings(in.GetOpenings()), Now: c.now,
 	}); err != nil {
 		return nil, err
@@ -348,13 +348,16 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	return c.keepRequest(m)
 }
 
-// steppedUp reports whether whoever acts has just proved again, in this session, who they are.
-func (c *command) steppedUp(origin *commandv1.Origin) (bool, error) {
+// ownSession returns the session in which whoever acts does so: their own, which has not ended.
+func (c *command) ownSession(origin *commandv1.Origin) (*apiv1.Session, error) {
 	s, err := c.tx.Sessions.Get(origin.GetSessionId())
-	if missing(err) {
-		return false, nil
+	if err != nil && !missing(err) {
+		return nil, err
 	}
-	return err == nil && s.GetUserId() == origin.GetActorId() && s.GetSteppedUpUntil() != nil && later(s.GetSteppedUpUntil(), c.now), err
+	if err != nil || s.GetUserId() != origin.GetActorId() || !later(s.GetExpiresAt(), c.now) || s.GetMustChangePassword() {
+		return nil, problem.New(problem.TokenInvalid, "the session in which this was to be done has ended, or is another's", "Log in again: naru login.")
+	}
+	return s, nil
 }
 
 // delegated refuses a decision in another's place for which no delegation holds now.

@@ -82,6 +82,18 @@ func (p *plane) submitted(id string, stages ...string) {
 	p.accept(p.submission(id, stages...))
 }
 
+// inSession is a session of somebody, which lasts.
+func (p *plane) inSession(name string) string {
+	p.Helper()
+	id := "s-" + name
+	if err := p.db.Update(func(tx *state.Tx) error {
+		return tx.Sessions.Put(&apiv1.Session{Id: id, User: name, UserId: "u-" + name, SecretHash: digest(id), ExpiresAt: timestamppb.New(p.now.AddDate(1, 0, 0))})
+	}); err != nil {
+		p.Fatal(err)
+	}
+	return id
+}
+
 // vote is a decision of somebody on a request as it stands.
 func (p *plane) vote(id, name, stage string, v apiv1.Decision_Verdict, change func(*commandv1.DecideRequest)) *commandv1.Command {
 	p.Helper()
@@ -90,7 +102,7 @@ func (p *plane) vote(id, name, stage string, v apiv1.Decision_Verdict, change fu
 	if change != nil {
 		change(in)
 	}
-	return &commandv1.Command{Actor: "user:" + name, Origin: &commandv1.Origin{ActorId: "u-" + name, SessionId: "s", Strength: apiv1.Session_TWO_FACTORS},
+	return &commandv1.Command{Actor: "user:" + name, Origin: &commandv1.Origin{ActorId: "u-" + name, SessionId: p.inSession(name), Strength: apiv1.Session_TWO_FACTORS},
 		Body: &commandv1.Command_DecideRequest{DecideRequest: in}}
 }
 
@@ -221,7 +233,7 @@ func TestP6NobodyDecidesWhoMustNot(t *testing.T) {
 	p.accept(p.submission("r", "review"))
 	for _, name := range []string{"ann", "bob", "cho"} { // asked, gains, wrote
 		p.refuse(problem.Forbidden, p.vote("r", name, "review", apiv1.Decision_APPROVE, nil))
-		p.accept(delegation("g-"+name, name, "dan", p.now, time.Hour))
+		p.accept(p.delegation("g-"+name, name, "dan", time.Hour))
 		p.refuse(problem.Forbidden, p.vote("r", "dan", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
 			in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = name, "u-"+name, "g-"+name
 		}))
@@ -256,7 +268,7 @@ func TestP6WhomTheStageExcludesDecidesForNobodyAndNobodyForThem(t *testing.T) {
 	p.accept(in)
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, nil))
 	for _, d := range [][2]string{{"bob", "cho"}, {"cho", "dan"}} {
-		p.accept(delegation("g-"+d[0], d[0], d[1], p.now, time.Hour))
+		p.accept(p.delegation("g-"+d[0], d[0], d[1], time.Hour))
 		p.refuse(problem.Forbidden, p.vote("r", d[1], "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
 			in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = d[0], "u-"+d[0], "g-"+d[0]
 		}))
@@ -264,8 +276,10 @@ func TestP6WhomTheStageExcludesDecidesForNobodyAndNobodyForThem(t *testing.T) {
 	p.approve("r", "dan", "review")
 }
 
-func delegation(id, from, to string, now time.Time, length time.Duration) *commandv1.Command {
-	return &commandv1.Command{Actor: "user:" + from, Origin: &commandv1.Origin{ActorId: "u-" + from}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{
+func (p *plane) delegation(id, from, to string, length time.Duration) *commandv1.Command {
+	p.Helper()
+	now := p.now
+	return &commandv1.Command{Actor: "user:" + from, Origin: &commandv1.Origin{ActorId: "u-" + from, SessionId: p.inSession(from)}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{
 		Delegation: &apiv1.Delegation{Id: id, FromUser: from, FromUserId: "u-" + from, ToUser: to, ToUserId: "u-" + to, EndsAt: timestamppb.New(now.Add(length))}}}}
 }
 
@@ -276,10 +290,10 @@ func TestADelegateDecidesWhileTheDelegationHoldsAndBothAreShown(t *testing.T) {
 		in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
 	}
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, for2bob))
-	forged := delegation("g", "bob", "cho", p.now, time.Hour)
+	forged := p.delegation("g", "bob", "cho", time.Hour)
 	forged.Origin.ActorId = "u-cho" // nobody helps themselves to another's decisions
 	p.refuse(problem.Forbidden, forged)
-	later := delegation("g", "bob", "cho", p.now, 2*time.Hour)
+	later := p.delegation("g", "bob", "cho", 2*time.Hour)
 	later.GetCreateDelegation().GetDelegation().StartsAt = timestamppb.New(p.now.Add(time.Hour))
 	p.accept(later)
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, for2bob))
@@ -430,20 +444,23 @@ func TestAStepUpIsOfTheVerySessionAndFresh(t *testing.T) {
 	in := p.submission("r", "review")
 	in.GetSubmitRequest().GetRequest().GetStages()[0].StepUp = true
 	p.accept(in)
-	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	vote := p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil)
+	p.refuse(problem.Forbidden, vote)
 	session := func(user string, until time.Duration) {
 		if err := p.db.Update(func(tx *state.Tx) error {
-			return tx.Sessions.Put(&apiv1.Session{Id: "s", UserId: "u-" + user, SecretHash: []byte{1}, SteppedUpUntil: timestamppb.New(p.now.Add(until))})
+			return tx.Sessions.Put(&apiv1.Session{Id: "s", UserId: "u-" + user, SecretHash: []byte{1}, ExpiresAt: timestamppb.New(p.now.Add(24 * time.Hour)), SteppedUpUntil: timestamppb.New(p.now.Add(until))})
 		}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	session("cho", time.Hour)
-	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	p.refuse(problem.Forbidden, vote) // in another session of bob's
+	vote.Origin.SessionId = "s"
+	p.refuse(problem.TokenInvalid, vote)
 	session("bob", -time.Second)
-	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	p.refuse(problem.Forbidden, vote)
 	session("bob", time.Hour)
-	p.accept(p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	p.accept(vote)
 }
 
 func TestPowerByRequestIsDoneWhenTheZoneSaysSo(t *testing.T) {
@@ -464,5 +481,42 @@ func TestPowerByRequestIsDoneWhenTheZoneSaysSo(t *testing.T) {
 	p.end("op-a-0", apiv1.ResolveOperationRequest_SUCCEED)
 	if m := p.request("r"); m.GetFulfilment() != apiv1.Request_DONE {
 		t.Errorf("%v", m)
+	}
+}
+
+// TestP6ADecisionIsMadeInASessionThatHoldsThen: what was ended between the look and the deed decides nothing.
+func TestP6ADecisionIsMadeInASessionThatHoldsThen(t *testing.T) {
+	for about, end := range map[string]func(*plane){
+		"ended": func(p *plane) {
+			p.accept(&commandv1.Command{Body: &commandv1.Command_RevokeSessions{RevokeSessions: &commandv1.RevokeSessions{UserId: "u-bob"}}})
+		},
+		"of another user": func(p *plane) {
+			p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteSession{DeleteSession: &commandv1.DeleteNoun{Id: "s-bob"}}})
+		},
+		"over": func(p *plane) { p.now = p.now.AddDate(2, 0, 0) },
+		"of one who has to choose a password": func(p *plane) {
+			if err := p.db.Update(func(tx *state.Tx) error {
+				s := get(p, tx.Sessions, "s-bob")
+				s.MustChangePassword = true
+				return tx.Sessions.Put(s)
+			}); err != nil {
+				p.Fatal(err)
+			}
+		},
+	} {
+		t.Run(about, func(t *testing.T) {
+			p := staffed(t)
+			p.submitted("r", "review")
+			vote, give := p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil), p.delegation("g", "bob", "cho", 10*365*24*time.Hour)
+			give.GetCreateDelegation().GetDelegation().StartsAt = timestamppb.New(p.now.AddDate(9, 6, 0))
+			if end(p); about == "of another user" {
+				vote.Origin.SessionId, give.Origin.SessionId = p.inSession("cho"), "s-cho"
+			}
+			p.refuse(problem.TokenInvalid, vote)
+			p.refuse(problem.TokenInvalid, give)
+			if len(p.request("r").GetDecisions()) != 0 {
+				t.Error("it counts")
+			}
+		})
 	}
 }

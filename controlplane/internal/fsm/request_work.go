@@ -26,6 +26,9 @@ func (c *command) carryOutRequest(in *commandv1.CarryOutRequest) (*commandv1.Res
 	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
+	if _, err := c.actingUser(&commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}); err != nil {
+		return nil, err
+	}
 	if err := request.Begin(m, c.now); err != nil {
 		return nil, err
 	}

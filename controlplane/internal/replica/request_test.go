@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/controller/requests"
 	"github.com/naru-project/naru/controlplane/internal/fsm"
@@ -134,6 +135,32 @@ func (b *bureau) furnish() {
 		c.Actor = "test"
 		b.must(b.leader(), c)
 	}
+	b.logIn("bob", "cho")
+}
+
+// logIn lets people in, with passwords of their own.
+func (b *bureau) logIn(names ...string) {
+	b.t.Helper()
+	hash := func(of string) []byte { sum := sha256.Sum256([]byte(of)); return sum[:] }
+	day := timestamppb.New(time.Now().AddDate(0, 0, 1))
+	b.must(b.leader(), &commandv1.Command{Actor: "test", Body: &commandv1.Command_AddSealingKey{AddSealingKey: &commandv1.AddSealingKey{
+		SealingKey: &commandv1.SealingKey{Id: "key", PublicKey: make([]byte, 32), SealedKey: []byte("k")}}}})
+	for _, name := range names {
+		shown := func(seal string) *commandv1.Shown {
+			var revision string
+			check(b.t, b.databases[b.leader().id].View(b.t.Context(), func(tx *state.Tx) error {
+				kept, err := tx.Credentials("u-" + name)
+				revision = kept.GetRevision()
+				return err
+			}))
+			return &commandv1.Shown{KeyId: "key", Seal: hash(seal + name), Revision: revision}
+		}
+		b.must(b.leader(), &commandv1.Command{Actor: "test", Body: &commandv1.Command_ResetPassword{ResetPassword: &commandv1.ResetPassword{UserId: "u-" + name, Password: "$once$", Until: day}}})
+		b.must(b.leader(), &commandv1.Command{Actor: "test", Body: &commandv1.Command_BeginSession{BeginSession: &commandv1.BeginSession{Shown: shown("begin"),
+			Session: &apiv1.Session{Id: "s-" + name, UserId: "u-" + name, Strength: apiv1.Session_PASSWORD, SecretHash: hash("secret of " + name), ExpiresAt: day}}}})
+		b.must(b.leader(), &commandv1.Command{Actor: "test", Body: &commandv1.Command_ChangePassword{ChangePassword: &commandv1.ChangePassword{
+			UserId: "u-" + name, SessionId: "s-" + name, Shown: shown("change"), Password: "$own$"}}})
+	}
 }
 
 // submit has ann ask for two VMs, and bob or cho decide.
@@ -157,7 +184,7 @@ func (b *bureau) submit() {
 
 // approve has somebody decide at a server.
 func (b *bureau) approve(n *node, who string) error {
-	c := &commandv1.Command{Actor: "user:" + who, Origin: &commandv1.Origin{ActorId: "u-" + who}, Body: &commandv1.Command_DecideRequest{DecideRequest: &commandv1.DecideRequest{
+	c := &commandv1.Command{Actor: "user:" + who, Origin: &commandv1.Origin{ActorId: "u-" + who, SessionId: "s-" + who}, Body: &commandv1.Command_DecideRequest{DecideRequest: &commandv1.DecideRequest{
 		RequestId: "r", Decision: &apiv1.Decision{Id: uuid.NewString(), Stage: "approval", Actor: who, ActorId: "u-" + who, Verdict: apiv1.Decision_APPROVE, SeenHash: b.request(n).GetFrozenHash()}}}}
 	_, err := n.Propose(b.t.Context(), c)
 	return err

@@ -195,7 +195,11 @@ func (n noun[M]) narrowedTo(ctx context.Context, tx *state.Tx, permission string
 
 // mayMake refuses a noun that would lie where the caller may not make one; that it would be their own is no reason to.
 func (n noun[M]) mayMake(ctx context.Context, tx *state.Tx, m M) error {
-	permission := n.permission(ctx)
+	return n.mayMakeBy(ctx, tx, m, n.permission(ctx))
+}
+
+// mayMakeBy is mayMake by the permission to make one, of a call that needs another.
+func (n noun[M]) mayMakeBy(ctx context.Context, tx *state.Tx, m M, permission string) error {
 	reach, err := n.reach(ctx, tx, permission)
 	if err != nil {
 		return err
@@ -213,7 +217,9 @@ func (n noun[M]) mayMake(ctx context.Context, tx *state.Tx, m M) error {
 	if err != nil {
 		return err
 	}
-	return r.Missing(method(ctx), n.whereabouts(m))
+	lacks := method(ctx)
+	lacks.Permission = permission
+	return r.Missing(lacks, n.whereabouts(m))
 }
 
 // mayMove refuses to put a noun under an organization in which the caller may not do what the call does, or where it would be in

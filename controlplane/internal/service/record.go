@@ -3,12 +3,12 @@ package service
 import (
 	"context"
 	"crypto/sha256"
-	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/action"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -75,7 +75,7 @@ func (s *Service) record(ctx context.Context, e *apiv1.AuditEntry) error {
 
 // RecordRefusal writes that a call of a method (/naru.api.v1.VMService/GetVM) was refused.
 func (s *Service) RecordRefusal(ctx context.Context, method string, why error) error {
-	return s.Record(ctx, Deed{Action: actionOf(method), Outcome: apiv1.AuditEntry_REFUSED, Problem: why})
+	return s.Record(ctx, Deed{Action: action.OfMethod(method), Outcome: apiv1.AuditEntry_REFUSED, Problem: why})
 }
 
 // RecordRead writes that something sensitive is about to be shown, with the digest of the request.
@@ -85,7 +85,7 @@ func (s *Service) RecordRead(ctx context.Context, method string, req proto.Messa
 		return err
 	}
 	digest := sha256.Sum256(b)
-	return s.Record(ctx, Deed{Action: actionOf(method), Outcome: apiv1.AuditEntry_READ, Digest: digest[:]})
+	return s.Record(ctx, Deed{Action: action.OfMethod(method), Outcome: apiv1.AuditEntry_READ, Digest: digest[:]})
 }
 
 // origin is what the record says of a call beside its actor.
@@ -93,41 +93,6 @@ func (c Call) origin() *commandv1.Origin {
 	return &commandv1.Origin{
 		ActorId: c.Principal.ID, ZoneId: c.ViaZoneID, SessionId: c.Principal.SessionID, Strength: c.Principal.Strength,
 	}
-}
-
-// actionOf is noun.verb of a method: vm.list of /naru.api.v1.VMService/ListVMs, audit.list-entries of ListAuditEntries.
-func actionOf(method string) string {
-	path, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	noun := strings.TrimSuffix(path[strings.LastIndexByte(path, '.')+1:], "Service")
-	plural := noun + "s"
-	if stem, ok := strings.CutSuffix(noun, "y"); ok {
-		plural = stem + "ies"
-	}
-	verb := strings.Replace(name, plural, "", 1)
-	if verb == name {
-		verb = strings.Replace(name, noun, "", 1)
-	}
-	if verb == "" {
-		verb = name
-	}
-	return kebab(noun) + "." + kebab(verb)
-}
-
-func kebab(name string) string {
-	var b strings.Builder
-	for i := range len(name) {
-		if upper := name[i] >= 'A' && name[i] <= 'Z'; !upper {
-			b.WriteByte(name[i])
-			continue
-		}
-		before := i > 0 && (name[i-1] < 'A' || name[i-1] > 'Z')
-		after := i > 0 && i+1 < len(name) && name[i+1] >= 'a' && name[i+1] <= 'z'
-		if before || after {
-			b.WriteByte('-')
-		}
-		b.WriteByte(name[i] - 'A' + 'a')
-	}
-	return b.String()
 }
 
 const (

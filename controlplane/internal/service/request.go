@@ -509,6 +509,9 @@ func (s requestService) RetryRequest(ctx context.Context, r *apiv1.RetryRequestR
 		if err != nil {
 			return nil, err
 		}
+		if err := s.requests.mayMakeBy(ctx, tx, m, "request.create"); err != nil {
+			return nil, err // who has lost the project since has nothing done in it any more
+		}
 		c.Body = &commandv1.Command_RetryRequest{RetryRequest: &commandv1.RetryRequest{RequestId: m.GetId()}}
 		return nil, nil
 	})

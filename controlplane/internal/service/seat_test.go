@@ -231,3 +231,33 @@ func TestWhatWaitsIsListedInPages(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestWhatIsApprovedWaitsWhereWhoAskedIsNoLongerThere, and is not tried again by who has lost the project.
+func TestWhatIsApprovedWaitsWhereWhoAskedIsNoLongerThere(t *testing.T) {
+	one := &apiv1.StageTemplate{Name: "review", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY}
+	for why, leave := range map[string]*commandv1.Command{
+		"is disabled": {Body: &commandv1.Command_DisableUser{DisableUser: &commandv1.DisableUser{UserId: "u-ann", Reason: "left"}}},
+		"is gone":     {Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ann"}}},
+	} {
+		o := newOffice(t, one)
+		if _, err := o.submit("ann", ask()); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+			t.Fatal(err)
+		}
+		o.Do(leave)
+		o.turn()
+		if m := o.show("bob", "r-1"); m.GetFulfilment() != apiv1.Request_NONE || !strings.Contains(m.GetFulfilmentReason(), "ann, who asked for it, "+why) || len(o.vms()) != 0 {
+			t.Errorf("%v", m)
+		}
+	}
+	o := newOffice(t, one)
+	if _, err := o.submit("ann", ask()); err != nil {
+		t.Fatal(err)
+	}
+	o.Unbind("b-ann")
+	if _, err := o.As(o.users["ann"]).Requests.RetryRequest(t.Context(), &apiv1.RetryRequestRequest{Request: "r-1"}); !problem.Is(err, problem.Forbidden) {
+		t.Errorf("%v", err)
+	}
+}

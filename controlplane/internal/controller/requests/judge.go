@@ -1,6 +1,7 @@
 package requests
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -100,6 +101,15 @@ func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job,
 	wait := func(why string) job { return waiting(r, why) }
 	if start := r.GetDesiredStart(); start != nil && now.Before(start.AsTime()) {
 		return wait("it is not to begin before " + start.AsTime().UTC().Format(time.RFC3339)), nil
+	}
+	const anew = "; somebody else can ask for it anew: naru request copy "
+	switch u, err := tx.Users.Get(r.GetRequesterId()); {
+	case errors.Is(err, state.ErrNotFound):
+		return wait(r.GetRequester() + ", who asked for it, is gone" + anew + r.GetName()), nil
+	case err != nil:
+		return job{}, err
+	case u.GetDisabled():
+		return wait(r.GetRequester() + ", who asked for it, is disabled" + anew + r.GetName()), nil
 	}
 	zone, err := tx.Zones.Get(r.GetZoneId())
 	if err != nil {

@@ -2,10 +2,13 @@ package servicetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/rights"
@@ -35,7 +38,21 @@ func (w *World) User(name string, kind apiv1.User_Kind) *apiv1.User {
 	})
 	u := &apiv1.User{Id: "u-" + name, Name: name, Kind: kind, Organization: home.GetName(), OrganizationId: home.GetId()}
 	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: u}}})
+	w.Session(u)
 	return u
+}
+
+// Session gives a user the session in which they call.
+func (w *World) Session(u *apiv1.User) string {
+	w.Helper()
+	id := "s-" + u.GetId()
+	hash := sha256.Sum256([]byte(id))
+	if err := w.DB.Update(func(tx *state.Tx) error {
+		return tx.Sessions.Put(&apiv1.Session{Id: id, User: u.GetName(), UserId: u.GetId(), SecretHash: hash[:], ExpiresAt: timestamppb.New(time.Now().AddDate(1, 0, 0))})
+	}); err != nil {
+		w.Fatal(err)
+	}
+	return id
 }
 
 // Bind gives a user a role in a place, by name.
