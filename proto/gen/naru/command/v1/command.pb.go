@@ -240,6 +240,15 @@ type Command struct {
 	//	*Command_CreateQuota
 	//	*Command_UpdateQuota
 	//	*Command_DeleteQuota
+	//	*Command_CreateNotificationChannel
+	//	*Command_UpdateNotificationChannel
+	//	*Command_DeleteNotificationChannel
+	//	*Command_SetNotificationChannelSecret
+	//	*Command_AddressNotice
+	//	*Command_ReadNotifications
+	//	*Command_SettleDelivery
+	//	*Command_RetryDelivery
+	//	*Command_DropDelivery
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1449,6 +1458,87 @@ func (x *Command) GetDeleteQuota() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateNotificationChannel() *CreateNotificationChannel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateNotificationChannel); ok {
+			return x.CreateNotificationChannel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateNotificationChannel() *UpdateNotificationChannel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateNotificationChannel); ok {
+			return x.UpdateNotificationChannel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteNotificationChannel() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteNotificationChannel); ok {
+			return x.DeleteNotificationChannel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetNotificationChannelSecret() *SetNotificationChannelSecret {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetNotificationChannelSecret); ok {
+			return x.SetNotificationChannelSecret
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddressNotice() *AddressNotice {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddressNotice); ok {
+			return x.AddressNotice
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReadNotifications() *ReadNotifications {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReadNotifications); ok {
+			return x.ReadNotifications
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSettleDelivery() *SettleDelivery {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SettleDelivery); ok {
+			return x.SettleDelivery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetryDelivery() *RetryDelivery {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RetryDelivery); ok {
+			return x.RetryDelivery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropDelivery() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DropDelivery); ok {
+			return x.DropDelivery
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1978,6 +2068,43 @@ type Command_DeleteQuota struct {
 	DeleteQuota *DeleteNoun `protobuf:"bytes,322,opt,name=delete_quota,json=deleteQuota,proto3,oneof"`
 }
 
+type Command_CreateNotificationChannel struct {
+	CreateNotificationChannel *CreateNotificationChannel `protobuf:"bytes,350,opt,name=create_notification_channel,json=createNotificationChannel,proto3,oneof"`
+}
+
+type Command_UpdateNotificationChannel struct {
+	UpdateNotificationChannel *UpdateNotificationChannel `protobuf:"bytes,351,opt,name=update_notification_channel,json=updateNotificationChannel,proto3,oneof"`
+}
+
+type Command_DeleteNotificationChannel struct {
+	DeleteNotificationChannel *DeleteNoun `protobuf:"bytes,352,opt,name=delete_notification_channel,json=deleteNotificationChannel,proto3,oneof"`
+}
+
+type Command_SetNotificationChannelSecret struct {
+	SetNotificationChannelSecret *SetNotificationChannelSecret `protobuf:"bytes,353,opt,name=set_notification_channel_secret,json=setNotificationChannelSecret,proto3,oneof"`
+}
+
+type Command_AddressNotice struct {
+	// What was written with its cause is told to those whom it concerns.
+	AddressNotice *AddressNotice `protobuf:"bytes,354,opt,name=address_notice,json=addressNotice,proto3,oneof"`
+}
+
+type Command_ReadNotifications struct {
+	ReadNotifications *ReadNotifications `protobuf:"bytes,355,opt,name=read_notifications,json=readNotifications,proto3,oneof"`
+}
+
+type Command_SettleDelivery struct {
+	SettleDelivery *SettleDelivery `protobuf:"bytes,356,opt,name=settle_delivery,json=settleDelivery,proto3,oneof"`
+}
+
+type Command_RetryDelivery struct {
+	RetryDelivery *RetryDelivery `protobuf:"bytes,357,opt,name=retry_delivery,json=retryDelivery,proto3,oneof"`
+}
+
+type Command_DropDelivery struct {
+	DropDelivery *DeleteNoun `protobuf:"bytes,358,opt,name=drop_delivery,json=dropDelivery,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2227,6 +2354,24 @@ func (*Command_CreateQuota) isCommand_Body() {}
 func (*Command_UpdateQuota) isCommand_Body() {}
 
 func (*Command_DeleteQuota) isCommand_Body() {}
+
+func (*Command_CreateNotificationChannel) isCommand_Body() {}
+
+func (*Command_UpdateNotificationChannel) isCommand_Body() {}
+
+func (*Command_DeleteNotificationChannel) isCommand_Body() {}
+
+func (*Command_SetNotificationChannelSecret) isCommand_Body() {}
+
+func (*Command_AddressNotice) isCommand_Body() {}
+
+func (*Command_ReadNotifications) isCommand_Body() {}
+
+func (*Command_SettleDelivery) isCommand_Body() {}
+
+func (*Command_RetryDelivery) isCommand_Body() {}
+
+func (*Command_DropDelivery) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -7793,7 +7938,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xe1I\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x94P\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -7943,7 +8088,16 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11delete_delegation\x18\xb7\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x10deleteDelegation\x12B\n" +
 	"\fcreate_quota\x18\xc0\x02 \x01(\v2\x1c.naru.command.v1.CreateQuotaH\x00R\vcreateQuota\x12B\n" +
 	"\fupdate_quota\x18\xc1\x02 \x01(\v2\x1c.naru.command.v1.UpdateQuotaH\x00R\vupdateQuota\x12A\n" +
-	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuotaB\r\n" +
+	"\fdelete_quota\x18\xc2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\vdeleteQuota\x12m\n" +
+	"\x1bcreate_notification_channel\x18\xde\x02 \x01(\v2*.naru.command.v1.CreateNotificationChannelH\x00R\x19createNotificationChannel\x12m\n" +
+	"\x1bupdate_notification_channel\x18\xdf\x02 \x01(\v2*.naru.command.v1.UpdateNotificationChannelH\x00R\x19updateNotificationChannel\x12^\n" +
+	"\x1bdelete_notification_channel\x18\xe0\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x19deleteNotificationChannel\x12w\n" +
+	"\x1fset_notification_channel_secret\x18\xe1\x02 \x01(\v2-.naru.command.v1.SetNotificationChannelSecretH\x00R\x1csetNotificationChannelSecret\x12H\n" +
+	"\x0eaddress_notice\x18\xe2\x02 \x01(\v2\x1e.naru.command.v1.AddressNoticeH\x00R\raddressNotice\x12T\n" +
+	"\x12read_notifications\x18\xe3\x02 \x01(\v2\".naru.command.v1.ReadNotificationsH\x00R\x11readNotifications\x12K\n" +
+	"\x0fsettle_delivery\x18\xe4\x02 \x01(\v2\x1f.naru.command.v1.SettleDeliveryH\x00R\x0esettleDelivery\x12H\n" +
+	"\x0eretry_delivery\x18\xe5\x02 \x01(\v2\x1e.naru.command.v1.RetryDeliveryH\x00R\rretryDelivery\x12C\n" +
+	"\rdrop_delivery\x18\xe6\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdropDeliveryB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xda\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12'\n" +
@@ -8463,52 +8617,59 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*StepUpSession)(nil),                   // 113: naru.command.v1.StepUpSession
 	(*RevokeSessions)(nil),                  // 114: naru.command.v1.RevokeSessions
 	(*AddSealingKey)(nil),                   // 115: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 116: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 117: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 118: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 119: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 120: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 121: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 122: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 123: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 124: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 125: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 126: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 127: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 128: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 129: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 130: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 131: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 132: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 133: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 134: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 135: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 136: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 137: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 138: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 139: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 140: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 141: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 142: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 143: naru.api.v1.User
-	(*v1.Group)(nil),                        // 144: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 145: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 146: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 147: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 148: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 149: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 150: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 151: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 152: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 153: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 154: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 155: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 156: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 157: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 158: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 159: naru.api.v1.Quota
-	(*v1.Resources)(nil),                    // 160: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 161: naru.api.v1.Snapshot
+	(*CreateNotificationChannel)(nil),       // 116: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 117: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 118: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 119: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 120: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 121: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 122: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 123: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 124: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 125: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 126: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 127: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 128: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 129: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 130: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 131: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 132: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 133: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 134: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 135: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 136: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 137: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 138: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 139: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 140: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 141: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 142: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 143: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 144: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 145: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 146: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 147: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 148: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 149: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 150: naru.api.v1.User
+	(*v1.Group)(nil),                        // 151: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 152: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 153: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 154: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 155: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 156: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 157: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 158: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 159: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 160: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 161: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 162: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 163: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 164: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 165: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 166: naru.api.v1.Quota
+	(*v1.Resources)(nil),                    // 167: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 168: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	99,  // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -8639,120 +8800,129 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	89,  // 125: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
 	90,  // 126: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
 	16,  // 127: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	116, // 128: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	117, // 129: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	118, // 130: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	119, // 131: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	120, // 132: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	121, // 133: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	122, // 134: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	96,  // 135: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	99,  // 136: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	99,  // 137: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	99,  // 138: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	123, // 139: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	123, // 140: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	124, // 141: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	124, // 142: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	125, // 143: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	125, // 144: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	126, // 145: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	126, // 146: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	127, // 147: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	127, // 148: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	128, // 149: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	128, // 150: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	129, // 151: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	129, // 152: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	130, // 153: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	99,  // 154: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 155: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	131, // 156: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	130, // 157: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	132, // 158: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	99,  // 159: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 160: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	133, // 161: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	99,  // 162: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	134, // 163: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	99,  // 164: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	120, // 165: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	135, // 166: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	122, // 167: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	136, // 168: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	137, // 169: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	138, // 170: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	139, // 171: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	140, // 172: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	141, // 173: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	121, // 174: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	99,  // 175: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	142, // 176: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	142, // 177: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	143, // 178: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	143, // 179: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	144, // 180: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	144, // 181: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	145, // 182: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	146, // 183: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	147, // 184: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	148, // 185: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	148, // 186: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	148, // 187: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	149, // 188: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	30,  // 189: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	150, // 190: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	30,  // 191: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	151, // 192: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	99,  // 193: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	152, // 194: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 195: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	152, // 196: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 197: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	152, // 198: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	30,  // 199: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	153, // 200: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	153, // 201: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	154, // 202: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 203: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	154, // 204: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	30,  // 205: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	155, // 206: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	155, // 207: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	78,  // 208: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	155, // 209: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	78,  // 210: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	30,  // 211: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	97,  // 212: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	78,  // 213: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	156, // 214: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	97,  // 215: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	30,  // 216: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	157, // 217: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	98,  // 218: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	130, // 219: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	99,  // 220: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 221: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	0,   // 222: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	99,  // 223: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	158, // 224: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	159, // 225: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	159, // 226: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	160, // 227: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	99,  // 228: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	30,  // 229: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	99,  // 230: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	161, // 231: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	99,  // 232: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 233: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 234: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	99,  // 235: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	99,  // 236: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	237, // [237:237] is the sub-list for method output_type
-	237, // [237:237] is the sub-list for method input_type
-	237, // [237:237] is the sub-list for extension type_name
-	237, // [237:237] is the sub-list for extension extendee
-	0,   // [0:237] is the sub-list for field type_name
+	116, // 128: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	117, // 129: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	16,  // 130: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
+	118, // 131: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	119, // 132: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	120, // 133: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	121, // 134: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	122, // 135: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	16,  // 136: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
+	123, // 137: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	124, // 138: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	125, // 139: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	126, // 140: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	127, // 141: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	128, // 142: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	129, // 143: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	96,  // 144: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	99,  // 145: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	99,  // 146: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	99,  // 147: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	130, // 148: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	130, // 149: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	131, // 150: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	131, // 151: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	132, // 152: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	132, // 153: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	133, // 154: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	133, // 155: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	134, // 156: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	134, // 157: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	135, // 158: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	135, // 159: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	136, // 160: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	136, // 161: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	137, // 162: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	99,  // 163: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 164: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	138, // 165: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	137, // 166: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	139, // 167: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	99,  // 168: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 169: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	140, // 170: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	99,  // 171: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	141, // 172: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	99,  // 173: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	127, // 174: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	142, // 175: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	129, // 176: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	143, // 177: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	144, // 178: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	145, // 179: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	146, // 180: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	147, // 181: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	148, // 182: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	128, // 183: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	99,  // 184: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	149, // 185: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	149, // 186: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	150, // 187: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	150, // 188: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	151, // 189: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	151, // 190: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	152, // 191: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	153, // 192: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	154, // 193: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	155, // 194: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	155, // 195: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	155, // 196: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	156, // 197: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	30,  // 198: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	157, // 199: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	30,  // 200: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	158, // 201: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	99,  // 202: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	159, // 203: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 204: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	159, // 205: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 206: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	159, // 207: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	30,  // 208: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	160, // 209: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	160, // 210: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	161, // 211: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 212: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	161, // 213: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	30,  // 214: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	162, // 215: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	162, // 216: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	78,  // 217: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	162, // 218: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	78,  // 219: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	30,  // 220: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	97,  // 221: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	78,  // 222: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	163, // 223: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	97,  // 224: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	30,  // 225: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	164, // 226: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	98,  // 227: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	137, // 228: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	99,  // 229: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 230: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	0,   // 231: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	99,  // 232: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	165, // 233: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	166, // 234: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	166, // 235: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	167, // 236: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	99,  // 237: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	30,  // 238: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	99,  // 239: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	168, // 240: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	99,  // 241: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 242: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 243: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	99,  // 244: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	99,  // 245: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	246, // [246:246] is the sub-list for method output_type
+	246, // [246:246] is the sub-list for method input_type
+	246, // [246:246] is the sub-list for extension type_name
+	246, // [246:246] is the sub-list for extension extendee
+	0,   // [0:246] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -8761,6 +8931,7 @@ func file_naru_command_v1_command_proto_init() {
 		return
 	}
 	file_naru_command_v1_identity_proto_init()
+	file_naru_command_v1_notice_proto_init()
 	file_naru_command_v1_command_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_Bootstrap)(nil),
 		(*Command_Noop)(nil),
@@ -8887,6 +9058,15 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateQuota)(nil),
 		(*Command_UpdateQuota)(nil),
 		(*Command_DeleteQuota)(nil),
+		(*Command_CreateNotificationChannel)(nil),
+		(*Command_UpdateNotificationChannel)(nil),
+		(*Command_DeleteNotificationChannel)(nil),
+		(*Command_SetNotificationChannelSecret)(nil),
+		(*Command_AddressNotice)(nil),
+		(*Command_ReadNotifications)(nil),
+		(*Command_SettleDelivery)(nil),
+		(*Command_RetryDelivery)(nil),
+		(*Command_DropDelivery)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
