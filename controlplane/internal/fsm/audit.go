@@ -72,11 +72,11 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 }
 
 // unaudited commands change nothing that anybody decided: what moves the log along, what says how far a zone has come, what
-// happened to a server, and the checkpoints of the log itself.
+// happened to a server, the checkpoints of the log itself, and that what people are told has gone out to them.
 func unaudited(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
-		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit:
+		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
 		return true
 	}
 	return false
@@ -333,6 +333,10 @@ func actionOf(member string, body protoreflect.Message) string {
 		return "group.remove-member"
 	case "carry_out_request":
 		return "request.carry-out"
+	case "set_notification_channel_secret":
+		return "notification-channel.set-secret"
+	case "read_notifications":
+		return "notification.read"
 	}
 	verb, noun, ok := strings.Cut(member, "_")
 	if !ok {
@@ -418,11 +422,14 @@ func actorText(actor string) string {
 }
 
 // cut shortens a message to what an entry holds.
-func cut(s string) string {
-	if len(s) <= maxAuditMessage {
+func cut(s string) string { return cutTo(s, maxAuditMessage) }
+
+// cutTo shortens a text to so many bytes.
+func cutTo(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	end := maxAuditMessage
+	end := most
 	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}

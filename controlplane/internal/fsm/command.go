@@ -20,7 +20,9 @@ type command struct {
 	tx    *state.Tx
 	id    []byte
 	actor string
-	now   *timestamppb.Timestamp
+	// actorID is that of the user, administrator or token who asked; empty where nobody did.
+	actorID string
+	now     *timestamppb.Timestamp
 	// ids counts those derived from the command's own.
 	ids uint32
 	// cause is the id of the zone whose doing the command is; empty where nobody in a zone has a say in it.
@@ -34,7 +36,7 @@ func newCommand(tx *state.Tx, in *commandv1.Command) *command {
 	now := stampOf(meta, in)
 	meta.LastStamp = now.AsTime()
 	tx.SetMeta(meta)
-	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), now: now}
+	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), actorID: in.GetOrigin().GetActorId(), now: now}
 }
 
 // stampOf is the time of a command: the later of its stamp and the last one seen, in microseconds, so that a restored state goes
@@ -269,6 +271,25 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.updateQuota(b.UpdateQuota)
 	case *commandv1.Command_DeleteQuota:
 		return c.deleteQuota(b.DeleteQuota)
+
+	case *commandv1.Command_CreateNotificationChannel:
+		return c.createNotificationChannel(b.CreateNotificationChannel)
+	case *commandv1.Command_UpdateNotificationChannel:
+		return c.updateNotificationChannel(b.UpdateNotificationChannel)
+	case *commandv1.Command_DeleteNotificationChannel:
+		return c.deleteNotificationChannel(b.DeleteNotificationChannel)
+	case *commandv1.Command_SetNotificationChannelSecret:
+		return c.setNotificationChannelSecret(b.SetNotificationChannelSecret)
+	case *commandv1.Command_AddressNotice:
+		return c.addressNotice(b.AddressNotice)
+	case *commandv1.Command_ReadNotifications:
+		return c.readNotifications(b.ReadNotifications, in.GetOrigin())
+	case *commandv1.Command_SettleDelivery:
+		return c.settleDelivery(b.SettleDelivery)
+	case *commandv1.Command_RetryDelivery:
+		return c.retryDelivery(b.RetryDelivery)
+	case *commandv1.Command_DropDelivery:
+		return c.dropDelivery(b.DropDelivery)
 
 	case *commandv1.Command_CreateOffering:
 		return c.createOffering(b.CreateOffering)

@@ -50,6 +50,9 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, in.GetUntil(), false
 	kept.Devices = nil
+	if err := c.notifyUser("account.password-reset", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 
@@ -79,6 +82,9 @@ func (c *command) changePassword(in *commandv1.ChangePassword) (*commandv1.Resul
 		}
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, nil, false
+	if err := c.notifyUser("account.password-changed", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 
@@ -111,6 +117,9 @@ func (c *command) confirmAuthenticator(in *commandv1.ConfirmAuthenticator) (*com
 		return nil, err
 	}
 	kept.SealedAuthenticator, kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil = kept.GetSealedNewAuthenticator(), nil, nil
+	if err := c.notifyUser("account.authenticator-added", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 
@@ -136,6 +145,9 @@ func (c *command) removeAuthenticator(in *commandv1.RemoveAuthenticator) (*comma
 		}
 	}
 	kept.SealedAuthenticator, kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil, kept.Step = nil, nil, nil, 0
+	if err := c.notifyUser("account.authenticator-removed", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 

@@ -163,7 +163,7 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	}); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
@@ -186,7 +186,7 @@ func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Res
 	if err := request.Withdraw(m, person(by), in.GetReason(), c.now); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 // decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
@@ -235,7 +235,7 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	}); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 // steppedUp reports whether whoever acts has just proved again, in this session, who they are.
@@ -302,6 +302,9 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 	if err := c.tx.PutComment(m.GetId(), said, in.GetContent()); err != nil {
 		return nil, err
 	}
+	if err := c.tellComment(m, said); err != nil {
+		return nil, err
+	}
 	return made(said, nil)
 }
 
@@ -313,7 +316,7 @@ func (c *command) retryRequest(in *commandv1.RetryRequest) (*commandv1.Result, e
 	if err := request.Retry(m); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 // passRequest draws what time and the coming and going of people make of a request.
@@ -357,7 +360,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			return nil, err
 		}
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 // tellOfRequest stores an event about a request, which belongs to its project.
