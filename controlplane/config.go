@@ -3,9 +3,11 @@ package controlplane
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"time"
 
+	"github.com/naru-project/naru/controlplane/internal/outbound"
 	"github.com/naru-project/naru/controlplane/internal/replica"
 	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
@@ -25,9 +27,11 @@ type Config struct {
 	// A broker inside this process, for federations that have none of their own before some zone.
 	Broker BrokerConfig `yaml:"broker"`
 	// How long the link certificates live that this server issues to agents: 24h where it is not said, which is the most.
-	LinkLifetime time.Duration  `yaml:"link_lifetime"`
-	Raft         replica.Tuning `yaml:"raft"`
-	Log          obs.LogConfig  `yaml:"log"`
+	LinkLifetime time.Duration `yaml:"link_lifetime"`
+	// Where notification channels may lead.
+	Notifications NotificationsConfig `yaml:"notifications"`
+	Raft          replica.Tuning      `yaml:"raft"`
+	Log           obs.LogConfig       `yaml:"log"`
 }
 
 // APIConfig is where the API listens.
@@ -54,6 +58,23 @@ type BrokerConfig struct {
 	Address string `yaml:"address"`
 }
 
+// NotificationsConfig is where notification channels may lead.
+type NotificationsConfig struct {
+	// Networks, as 127.0.0.0/8, to which channels may lead although they are refused otherwise: this machine, link-local addresses,
+	// and those at which clouds answer with a machine's credentials.
+	Allow []string `yaml:"allow"`
+}
+
+// networks are those that are allowed; what is none LoadConfig has refused.
+func (c NotificationsConfig) networks() (out outbound.Networks) {
+	for _, text := range c.Allow {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
 // shortestLink leaves a holder the time to renew.
 const shortestLink = 10 * time.Second
 
@@ -71,6 +92,11 @@ func LoadConfig(path string) (*Config, error) {
 	for key, address := range map[string]string{"api.address": c.API.Address, "peer.address": c.Peer.Address, "broker.address": c.Broker.Address} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
+		}
+	}
+	for _, text := range c.Notifications.Allow {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			return nil, fmt.Errorf("configuration %s: key %q: %q is no network; write it as 127.0.0.0/8", path, "notifications.allow", text)
 		}
 	}
 	if c.LinkLifetime < shortestLink || c.LinkLifetime > pki.LinkTTL {

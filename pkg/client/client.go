@@ -26,11 +26,14 @@ import (
 // Services are those of the API, over one connection. Errors of their methods are gRPC statuses; problem.From turns them
 // into problems.
 type Services struct {
-	Offerings        apiv1.OfferingServiceClient
-	Calendars        apiv1.CalendarServiceClient
-	Quotas           apiv1.QuotaServiceClient
-	Leases           apiv1.LeaseServiceClient
-	ApprovalPolicies apiv1.ApprovalPolicyServiceClient
+	Offerings            apiv1.OfferingServiceClient
+	Calendars            apiv1.CalendarServiceClient
+	Quotas               apiv1.QuotaServiceClient
+	Leases               apiv1.LeaseServiceClient
+	Notifications        apiv1.NotificationServiceClient
+	NotificationChannels apiv1.NotificationChannelServiceClient
+	Deliveries           apiv1.DeliveryServiceClient
+	ApprovalPolicies     apiv1.ApprovalPolicyServiceClient
 
 	Zones          apiv1.ZoneServiceClient
 	Clusters       apiv1.ClusterServiceClient
@@ -62,11 +65,14 @@ type Services struct {
 // NewServices returns the services behind a connection.
 func NewServices(conn grpc.ClientConnInterface) *Services {
 	return &Services{
-		Offerings:        apiv1.NewOfferingServiceClient(conn),
-		Calendars:        apiv1.NewCalendarServiceClient(conn),
-		Quotas:           apiv1.NewQuotaServiceClient(conn),
-		Leases:           apiv1.NewLeaseServiceClient(conn),
-		ApprovalPolicies: apiv1.NewApprovalPolicyServiceClient(conn),
+		Offerings:            apiv1.NewOfferingServiceClient(conn),
+		Calendars:            apiv1.NewCalendarServiceClient(conn),
+		Quotas:               apiv1.NewQuotaServiceClient(conn),
+		Leases:               apiv1.NewLeaseServiceClient(conn),
+		Notifications:        apiv1.NewNotificationServiceClient(conn),
+		NotificationChannels: apiv1.NewNotificationChannelServiceClient(conn),
+		Deliveries:           apiv1.NewDeliveryServiceClient(conn),
+		ApprovalPolicies:     apiv1.NewApprovalPolicyServiceClient(conn),
 
 		Zones:          apiv1.NewZoneServiceClient(conn),
 		Clusters:       apiv1.NewClusterServiceClient(conn),

@@ -46,6 +46,7 @@ const (
 	Cancelled           Code = "CANCELLED"
 	DriverFailed        Code = "DRIVER_FAILED"
 	StorePressed        Code = "STORE_PRESSED"
+	NotDelivered        Code = "NOT_DELIVERED"
 	Internal            Code = "INTERNAL"
 )
 
@@ -104,6 +105,7 @@ var table = map[Code]entry{
 	Cancelled:           {"It was cancelled", 499, codes.Canceled, ExitTimeout},
 	DriverFailed:        {"The hypervisor refused", http.StatusBadGateway, codes.FailedPrecondition, ExitRefused},
 	StorePressed:        {"The zone's store is nearly full", http.StatusInsufficientStorage, codes.ResourceExhausted, ExitUnavailable},
+	NotDelivered:        {"It could not be delivered", http.StatusBadGateway, codes.FailedPrecondition, ExitRefused},
 	Internal:            {"Something went wrong inside", http.StatusInternalServerError, codes.Internal, ExitRefused},
 }
 

@@ -39,6 +39,10 @@ func OfCommand(member string) string {
 		return "group.remove-member"
 	case "carry_out_request":
 		return "request.carry-out"
+	case "set_notification_channel_secret":
+		return "notification-channel.set-secret"
+	case "read_notifications":
+		return "notification.read"
 	}
 	verb, noun, ok := strings.Cut(member, "_")
 	if !ok {

@@ -99,6 +99,18 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.LeaseService_CreateLease_FullMethodName:  &apiv1.CreateLeaseRequest{Lease: &apiv1.Lease{Vm: "web-1", Project: "web", Days: 9}},
 		apiv1.LeaseService_ShortenLease_FullMethodName: &apiv1.ShortenLeaseRequest{Lease: "l-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))},
 
+		apiv1.NotificationChannelService_ListNotificationChannels_FullMethodName:     &apiv1.ListNotificationChannelsRequest{},
+		apiv1.NotificationChannelService_GetNotificationChannel_FullMethodName:       &apiv1.GetNotificationChannelRequest{NotificationChannel: "spare"},
+		apiv1.NotificationChannelService_WatchNotificationChannels_FullMethodName:    &apiv1.WatchNotificationChannelsRequest{},
+		apiv1.NotificationChannelService_CreateNotificationChannel_FullMethodName:    &apiv1.CreateNotificationChannelRequest{NotificationChannel: &apiv1.NotificationChannel{Name: "other", Webhook: &apiv1.Webhook{Url: "https://example.org/"}}},
+		apiv1.NotificationChannelService_UpdateNotificationChannel_FullMethodName:    &apiv1.UpdateNotificationChannelRequest{NotificationChannel: &apiv1.NotificationChannel{Id: "spare", Topics: []string{"request.*"}}, UpdateMask: mask("topics")},
+		apiv1.NotificationChannelService_SetNotificationChannelSecret_FullMethodName: &apiv1.SetNotificationChannelSecretRequest{NotificationChannel: "spare", Secret: "0123456789abcdef"},
+		apiv1.NotificationChannelService_TestNotificationChannel_FullMethodName:      &apiv1.TestNotificationChannelRequest{NotificationChannel: "spare"},
+		apiv1.NotificationChannelService_DeleteNotificationChannel_FullMethodName:    &apiv1.DeleteNotificationChannelRequest{NotificationChannel: "spare"},
+
+		apiv1.DeliveryService_ListDeliveries_FullMethodName: &apiv1.ListDeliveriesRequest{},
+		apiv1.DeliveryService_GetDelivery_FullMethodName:    nil, apiv1.DeliveryService_RetryDelivery_FullMethodName: nil, apiv1.DeliveryService_DropDelivery_FullMethodName: nil, // see notInMatrix
+
 		apiv1.ApprovalPolicyService_ListApprovalPolicies_FullMethodName:       &apiv1.ListApprovalPoliciesRequest{},
 		apiv1.ApprovalPolicyService_GetApprovalPolicy_FullMethodName:          &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "spare"},
 		apiv1.ApprovalPolicyService_WatchApprovalPolicies_FullMethodName:      &apiv1.WatchApprovalPoliciesRequest{},
@@ -252,6 +264,10 @@ var notInMatrix = map[string]proto.Message{
 	apiv1.AuditService_GetAuditCheckpoint_FullMethodName: &apiv1.GetAuditCheckpointRequest{},
 	apiv1.AuditService_ExportAudit_FullMethodName:        &apiv1.ExportAuditRequest{},
 
+	apiv1.DeliveryService_GetDelivery_FullMethodName:   &apiv1.GetDeliveryRequest{Delivery: "nobodys"},
+	apiv1.DeliveryService_RetryDelivery_FullMethodName: &apiv1.RetryDeliveryRequest{Delivery: "nobodys"},
+	apiv1.DeliveryService_DropDelivery_FullMethodName:  &apiv1.DropDeliveryRequest{Delivery: "nobodys"},
+
 	apiv1.ZoneService_AcceptAgent_FullMethodName:    &apiv1.AcceptAgentRequest{Zone: "business", Agent: "a", Fingerprint: "SHA256:x"},
 	apiv1.ServerService_DeleteServer_FullMethodName: &apiv1.DeleteServerRequest{Server: "controlplane-1"},
 	apiv1.ZoneService_LiftQuarantine_FullMethodName: &apiv1.LiftQuarantineRequest{Zone: "business", Reason: "test"},
@@ -260,19 +276,23 @@ var notInMatrix = map[string]proto.Message{
 // ofUsers are requests that only users make: administrators by certificate and access tokens are refused, whatever they may do
 // else.
 var ofUsers = map[string]proto.Message{
-	apiv1.RequestService_CreateRequest_FullMethodName:       &apiv1.CreateRequestRequest{Request: stopWeb()},
-	apiv1.RequestService_UpdateRequest_FullMethodName:       &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: "r-1", Title: "x"}, UpdateMask: mask("title")},
-	apiv1.RequestService_DeleteRequest_FullMethodName:       &apiv1.DeleteRequestRequest{Request: "r-1"},
-	apiv1.RequestService_SubmitRequest_FullMethodName:       &apiv1.SubmitRequestRequest{Request: "r-1"},
-	apiv1.RequestService_WithdrawRequest_FullMethodName:     &apiv1.WithdrawRequestRequest{Request: "r-1"},
-	apiv1.RequestService_DecideRequest_FullMethodName:       &apiv1.DecideRequestRequest{Request: "r-1", Verdict: apiv1.Decision_APPROVE, SeenHash: make([]byte, 32)},
-	apiv1.RequestService_CommentRequest_FullMethodName:      &apiv1.CommentRequestRequest{Request: "r-1", Text: "x"},
-	apiv1.RequestService_AttachToRequest_FullMethodName:     &apiv1.AttachToRequestRequest{Request: "r-1", File: "x", Content: []byte("x")},
-	apiv1.RequestService_CopyRequest_FullMethodName:         &apiv1.CopyRequestRequest{Request: "r-1"},
-	apiv1.RequestService_RetryRequest_FullMethodName:        &apiv1.RetryRequestRequest{Request: "r-1"},
-	apiv1.RequestService_PreviewRequest_FullMethodName:      &apiv1.PreviewRequestRequest{Request: stopWeb()},
-	apiv1.RequestService_ListApprovals_FullMethodName:       &apiv1.ListApprovalsRequest{},
-	apiv1.DelegationService_CreateDelegation_FullMethodName: &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{ToUser: "choi", EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
+	apiv1.RequestService_CreateRequest_FullMethodName:   &apiv1.CreateRequestRequest{Request: stopWeb()},
+	apiv1.RequestService_UpdateRequest_FullMethodName:   &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: "r-1", Title: "x"}, UpdateMask: mask("title")},
+	apiv1.RequestService_DeleteRequest_FullMethodName:   &apiv1.DeleteRequestRequest{Request: "r-1"},
+	apiv1.RequestService_SubmitRequest_FullMethodName:   &apiv1.SubmitRequestRequest{Request: "r-1"},
+	apiv1.RequestService_WithdrawRequest_FullMethodName: &apiv1.WithdrawRequestRequest{Request: "r-1"},
+	apiv1.RequestService_DecideRequest_FullMethodName:   &apiv1.DecideRequestRequest{Request: "r-1", Verdict: apiv1.Decision_APPROVE, SeenHash: make([]byte, 32)},
+	apiv1.RequestService_CommentRequest_FullMethodName:  &apiv1.CommentRequestRequest{Request: "r-1", Text: "x"},
+	apiv1.RequestService_AttachToRequest_FullMethodName: &apiv1.AttachToRequestRequest{Request: "r-1", File: "x", Content: []byte("x")},
+	apiv1.RequestService_CopyRequest_FullMethodName:     &apiv1.CopyRequestRequest{Request: "r-1"},
+	apiv1.RequestService_RetryRequest_FullMethodName:    &apiv1.RetryRequestRequest{Request: "r-1"},
+	apiv1.RequestService_PreviewRequest_FullMethodName:  &apiv1.PreviewRequestRequest{Request: stopWeb()},
+	apiv1.RequestService_ListApprovals_FullMethodName:   &apiv1.ListApprovalsRequest{},
+
+	apiv1.NotificationService_ListNotifications_FullMethodName:  &apiv1.ListNotificationsRequest{},
+	apiv1.NotificationService_WatchNotifications_FullMethodName: &apiv1.WatchNotificationsRequest{},
+	apiv1.NotificationService_ReadNotifications_FullMethodName:  &apiv1.ReadNotificationsRequest{UpTo: "x"},
+	apiv1.DelegationService_CreateDelegation_FullMethodName:     &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{ToUser: "choi", EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
 }
 
 func stopWeb() *apiv1.Request {
@@ -324,6 +344,7 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.Users.CreateUser(ctx, &apiv1.CreateUserRequest{User: &apiv1.User{Name: "spare"}}))
 	check(a.Groups.CreateGroup(ctx, &apiv1.CreateGroupRequest{Group: &apiv1.Group{Name: "spare"}}))
 	check(a.Quotas.CreateQuota(ctx, &apiv1.CreateQuotaRequest{Quota: &apiv1.Quota{Project: "web", Limit: &apiv1.Amounts{Vms: proto.Uint32(1000)}}}))
+	check(a.NotificationChannels.CreateNotificationChannel(ctx, &apiv1.CreateNotificationChannelRequest{NotificationChannel: &apiv1.NotificationChannel{Name: "spare", Webhook: &apiv1.Webhook{Url: "https://example.org/"}}}))
 	check(a.Calendars.CreateCalendar(ctx, &apiv1.CreateCalendarRequest{Calendar: workdays("spare")}))
 	check(a.ApprovalPolicies.CreateApprovalPolicy(ctx, &apiv1.CreateApprovalPolicyRequest{ApprovalPolicy: anybodyDecides("spare")}))
 	for _, name := range []string{"spare", "draft"} {

@@ -75,11 +75,11 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 }
 
 // unaudited commands change nothing that anybody decided: what moves the log along, what says how far a zone has come, what
-// happened to a server, and the checkpoints of the log itself.
+// happened to a server, the checkpoints of the log itself, and that what people are told has gone out to them.
 func unaudited(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
-		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit:
+		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
 		return true
 	}
 	return false
@@ -385,11 +385,14 @@ func actorText(actor string) string {
 }
 
 // cut shortens a message to what an entry holds.
-func cut(s string) string {
-	if len(s) <= maxAuditMessage {
+func cut(s string) string { return cutTo(s, maxAuditMessage) }
+
+// cutTo shortens a text to so many bytes.
+func cutTo(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	end := maxAuditMessage
+	end := most
 	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}

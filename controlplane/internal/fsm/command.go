@@ -280,6 +280,25 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 	case *commandv1.Command_ShortenLease:
 		return c.shortenLease(b.ShortenLease)
 
+	case *commandv1.Command_CreateNotificationChannel:
+		return c.createNotificationChannel(b.CreateNotificationChannel)
+	case *commandv1.Command_UpdateNotificationChannel:
+		return c.updateNotificationChannel(b.UpdateNotificationChannel)
+	case *commandv1.Command_DeleteNotificationChannel:
+		return c.deleteNotificationChannel(b.DeleteNotificationChannel)
+	case *commandv1.Command_SetNotificationChannelSecret:
+		return c.setNotificationChannelSecret(b.SetNotificationChannelSecret)
+	case *commandv1.Command_AddressNotice:
+		return c.addressNotice(b.AddressNotice)
+	case *commandv1.Command_ReadNotifications:
+		return c.readNotifications(b.ReadNotifications, in.GetOrigin())
+	case *commandv1.Command_SettleDelivery:
+		return c.settleDelivery(b.SettleDelivery)
+	case *commandv1.Command_RetryDelivery:
+		return c.retryDelivery(b.RetryDelivery)
+	case *commandv1.Command_DropDelivery:
+		return c.dropDelivery(b.DropDelivery)
+
 	case *commandv1.Command_CreateOffering:
 		return c.createOffering(b.CreateOffering)
 	case *commandv1.Command_UpdateOffering:

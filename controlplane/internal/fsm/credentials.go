@@ -59,6 +59,9 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 	if err := c.heldBy(kept); err != nil {
 		return nil, err
 	}
+	if err := c.notifyUser("account.password-reset", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 
@@ -106,6 +109,9 @@ func (c *command) changePassword(in *commandv1.ChangePassword) (*commandv1.Resul
 		}
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, nil, false
+	if err := c.notifyUser("account.password-changed", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 
@@ -138,6 +144,9 @@ func (c *command) confirmAuthenticator(in *commandv1.ConfirmAuthenticator) (*com
 		return nil, err
 	}
 	kept.SealedAuthenticator, kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil = kept.GetSealedNewAuthenticator(), nil, nil
+	if err := c.notifyUser("account.authenticator-added", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 
@@ -166,6 +175,9 @@ func (c *command) removeAuthenticator(in *commandv1.RemoveAuthenticator) (*comma
 		return nil, err
 	}
 	kept.SealedAuthenticator, kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil, kept.Step = nil, nil, nil, 0
+	if err := c.notifyUser("account.authenticator-removed", user); err != nil {
+		return nil, err
+	}
 	return c.putCredentials(user, kept)
 }
 

@@ -65,6 +65,9 @@ func (c *command) createDelegation(in *commandv1.CreateDelegation, origin *comma
 	if err := c.tx.Delegations.Put(m); err != nil {
 		return nil, err
 	}
+	if err := c.notifyOfDelegation("delegation.created", m); err != nil {
+		return nil, err
+	}
 	op, err := c.done("delegation.create", delegationReference(m), where(m))
 	if err != nil {
 		return nil, err
@@ -93,6 +96,9 @@ func (c *command) deleteDelegation(in *commandv1.DeleteNoun) (*commandv1.Result,
 		return nil, problem.Newf(problem.Conflict, "Read it again.", "delegation %s is at revision %s, not %s", m.GetId(), m.GetRevision(), in.GetExpectedRevision())
 	}
 	if err := c.tx.Delegations.Delete(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.notifyOfDelegation("delegation.deleted", m); err != nil {
 		return nil, err
 	}
 	op, err := c.done("delegation.delete", delegationReference(m), where(m))

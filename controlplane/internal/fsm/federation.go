@@ -121,6 +121,15 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	if err := c.forgetReservations(events); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetNotifications(events, pruneAtOnce); err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetDeliveries(apiv1.Delivery_DELIVERED, before, pruneAtOnce); err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetDeliveries(apiv1.Delivery_DEAD, events, pruneAtOnce); err != nil {
+		return nil, err
+	}
 	return &commandv1.Result{}, c.tx.ForgetRejected(events, pruneAtOnce)
 }
 

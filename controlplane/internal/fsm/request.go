@@ -246,7 +246,7 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 			return nil, err
 		}
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 // disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
@@ -289,7 +289,7 @@ func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Res
 	if err := request.Withdraw(m, person(by), in.GetReason(), c.now); err != nil {
 		return nil, err
 	}
-	return c.keepRequest(m)
+	return c.putRequest(m)
 }
 
 // decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
@@ -345,7 +345,7 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	}); err != nil {
 		return nil, err
 	}
-	return c.keepRequest(m)
+	return c.putRequest(m)
 }
 
 // ownSession returns the session in which whoever acts does so: their own, which has not ended.
@@ -418,6 +418,9 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 	if err := c.tx.PutComment(m.GetId(), said, in.GetContent()); err != nil {
 		return nil, err
 	}
+	if err := c.tellComment(m, said); err != nil {
+		return nil, err
+	}
 	return made(said, nil)
 }
 
@@ -429,7 +432,7 @@ func (c *command) retryRequest(in *commandv1.RetryRequest) (*commandv1.Result, e
 	if err := request.Retry(m); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 // passRequest draws what time and the coming and going of people make of a request.
@@ -479,7 +482,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			return nil, err
 		}
 	}
-	return c.keepRequest(m)
+	return c.putRequest(m)
 }
 
 // tellOfRequest stores an event about a request, which belongs to its project.

@@ -7,16 +7,6 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// keepRequest stores a request, and frees the room of one that has come to nothing or went back.
-func (c *command) keepRequest(m *apiv1.Request) (*commandv1.Result, error) {
-	if !request.KeepsRoom(m) {
-		if err := c.freeRoom(m); err != nil {
-			return nil, err
-		}
-	}
-	return put(c.tx.Requests, m)
-}
-
 // freeRoom has a request's zone free the room that it keeps for it.
 func (c *command) freeRoom(m *apiv1.Request) error {
 	for _, id := range request.Rooms(m) {

@@ -75,7 +75,7 @@ func (c *command) carryOutRequest(in *commandv1.CarryOutRequest) (*commandv1.Res
 	for _, op := range ended {
 		request.Ended(m, op.GetId(), op.GetError(), c.now)
 	}
-	return put(c.tx.Requests, m)
+	return c.putRequest(m)
 }
 
 func addResult(m *apiv1.Request, target *apiv1.Reference) {
@@ -229,5 +229,6 @@ func (c *command) endPart(op *apiv1.Operation) error {
 			return err
 		}
 	}
-	return c.tx.Requests.Put(m)
+	_, err = c.putRequest(m)
+	return err
 }

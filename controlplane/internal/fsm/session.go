@@ -57,6 +57,11 @@ func (c *command) beginSession(in *commandv1.BeginSession) (*commandv1.Result, e
 		return nil, err
 	}
 	kept.Spent = kept.GetOneTimeUntil() != nil
+	if !knows(kept, in.GetDeviceHash()) {
+		if err := c.notifyUser("account.new-device", user, parameter("zone", m.GetZone())); err != nil {
+			return nil, err
+		}
+	}
 	c.remember(kept, in.GetDeviceHash())
 	if err := c.tx.PutCredentials(kept); err != nil {
 		return nil, err
@@ -66,6 +71,11 @@ func (c *command) beginSession(in *commandv1.BeginSession) (*commandv1.Result, e
 		return nil, err
 	}
 	return made(m, nil)
+}
+
+// knows reports whether a user has come from a machine before, or from none yet.
+func knows(kept *commandv1.Credentials, hash []byte) bool {
+	return len(kept.GetDevices()) == 0 || slices.ContainsFunc(kept.GetDevices(), func(d *commandv1.Credentials_Device) bool { return string(d.GetHash()) == string(hash) })
 }
 
 // remember notes the machine that a user came with.
@@ -165,6 +175,9 @@ func (c *command) revokeSessions(in *commandv1.RevokeSessions) (*commandv1.Resul
 	}
 	n, err := c.endSessions(user.GetId(), "")
 	if err != nil {
+		return nil, err
+	}
+	if err := c.notifyUser("account.sessions-revoked", user); err != nil {
 		return nil, err
 	}
 	return made(&apiv1.RevokeSessionsResponse{Sessions: n}, nil)

@@ -55,6 +55,9 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 		return nil, err
 	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
+	if err := c.notifyUser("account.disabled", m); err != nil {
+		return nil, err
+	}
 	return put(c.tx.Users, m)
 }
 
@@ -67,6 +70,9 @@ func (c *command) enableUser(in *commandv1.EnableUser) (*commandv1.Result, error
 		return nil, problem.Newf(problem.WrongState, "", "user %s is not disabled", m.GetName())
 	}
 	m.Disabled, m.DisabledReason = false, ""
+	if err := c.notifyUser("account.enabled", m); err != nil {
+		return nil, err
+	}
 	return put(c.tx.Users, m)
 }
 
@@ -89,6 +95,9 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 		return nil, err
 	}
 	if err := c.tx.ForgetMembershipsOf(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.tx.ForgetNotificationsOf(m.GetId()); err != nil {
 		return nil, err
 	}
 	if err := c.unbind(state.Scope{"user_id": m.GetId()}); err != nil {

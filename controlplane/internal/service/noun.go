@@ -28,6 +28,10 @@ type noun[M state.Noun] struct {
 	// own is the column that says which user's own it is; empty where it is nobody's. parent is the column that says under which
 	// organization a new one lies, where the column of organizations names itself.
 	own, parent string
+	// private nouns are seen by those whose own they are and by nobody else, whatever roles permit.
+	private bool
+	// veil, where set, leaves out of one what the caller may not see of it now.
+	veil func(context.Context, *state.Tx, M) error
 	// guard, where set, refuses to change or delete one that the caller has to leave alone.
 	guard func(context.Context, *state.Tx, M) error
 	// under, where set, says below which organization one stands, by id, and what in a binding names it with all in it.
@@ -159,6 +163,8 @@ func (n noun[M]) word() string {
 		return "administrator"
 	case "approval-policy":
 		return "approval policy"
+	case "notification-channel":
+		return "notification channel"
 	}
 	return n.kind
 }

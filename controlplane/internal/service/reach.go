@@ -129,6 +129,12 @@ func (n noun[M]) reach(ctx context.Context, tx *state.Tx, permission string) (ri
 
 // bounds writes a reach as bounds of the noun's table, beside what is the caller's own; nil where it leaves nothing out.
 func (n noun[M]) bounds(ctx context.Context, reach rights.Reach, permission string) *[]state.Bound {
+	if n.private {
+		if callOf(ctx).Principal.UserID == "" {
+			return &[]state.Bound{}
+		}
+		return &[]state.Bound{{{Column: n.own, Values: []string{callOf(ctx).Principal.UserID}}}}
+	}
 	out := n.placed(reach, permission)
 	if who := callOf(ctx).Principal.UserID; out != nil && n.own != "" && who != "" && method(ctx).Own {
 		*out = append(*out, state.Bound{{Column: n.own, Values: []string{who}}})

@@ -93,6 +93,7 @@ type Config struct {
 	JoinTokens   JoinTokens
 	Certificates Certificates
 	Secrets      Secrets
+	Outbound     Outbound
 }
 
 // Service is all use cases. Run has to be running for watches to go on.
@@ -127,6 +128,10 @@ type Service struct {
 
 	quotas noun[*apiv1.Quota]
 	leases noun[*apiv1.Lease]
+
+	notifications        noun[*apiv1.Notification]
+	notificationChannels noun[*apiv1.NotificationChannel]
+	deliveries           noun[*apiv1.Delivery]
 
 	refusals refusals
 
@@ -192,6 +197,11 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Quota] { return tx.Quotas }}.watched(quotaChange)
 	s.leases = noun[*apiv1.Lease]{Service: s, kind: "lease", topic: "leases", project: "project_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Lease] { return tx.Leases }}.watched(leaseChange)
+	s.notifications = noun[*apiv1.Notification]{Service: s, kind: "notification", topic: "notifications", own: "user_id", private: true, veil: s.veil,
+		table: func(tx *state.Tx) state.Table[*apiv1.Notification] { return tx.Notifications }}.watched(notificationChange)
+	s.notificationChannels = noun[*apiv1.NotificationChannel]{Service: s, kind: "notification-channel", topic: "notification_channels",
+		table: func(tx *state.Tx) state.Table[*apiv1.NotificationChannel] { return tx.NotificationChannels }}.watched(notificationChannelChange)
+	s.deliveries = noun[*apiv1.Delivery]{Service: s, kind: "delivery", table: func(tx *state.Tx) state.Table[*apiv1.Delivery] { return tx.Deliveries }}
 	s.snapshots = snapshotsOf(s)
 	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
@@ -227,4 +237,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterDelegationServiceServer(r, delegationService{Service: s})
 	apiv1.RegisterQuotaServiceServer(r, quotaService{Service: s})
 	apiv1.RegisterLeaseServiceServer(r, leaseService{Service: s})
+	apiv1.RegisterNotificationServiceServer(r, notificationService{Service: s})
+	apiv1.RegisterNotificationChannelServiceServer(r, notificationChannelService{Service: s})
+	apiv1.RegisterDeliveryServiceServer(r, deliveryService{Service: s})
 }

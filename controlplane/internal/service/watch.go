@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -158,6 +159,9 @@ func (w *watcher[M]) list(ctx context.Context, send bool) error {
 			}
 			if send {
 				schema.Strip(m)
+				if err := w.veil(ctx, m); err != nil {
+					return err
+				}
 				if err := w.stream.SendMsg(w.noun.wrap(apiv1.WatchType_PUT, state.RevisionText(w.epoch, 0), m)); err != nil {
 					return err
 				}
@@ -167,6 +171,14 @@ func (w *watcher[M]) list(ctx context.Context, send bool) error {
 			return nil
 		}
 	}
+}
+
+// veil leaves out of a noun what the reader may not see of it now.
+func (w *watcher[M]) veil(ctx context.Context, m M) error {
+	if w.noun.veil == nil {
+		return nil
+	}
+	return w.noun.view(ctx, func(tx *state.Tx) error { return w.noun.veil(ctx, tx, m) })
 }
 
 // follow tells changes until the reader goes.
@@ -240,6 +252,17 @@ func (w *watcher[M]) look(ctx context.Context) (glance[M], error) {
 func (w *watcher[M]) tell(e entry[M]) error {
 	if !e.at.within(w.at) || w.bounds != nil && !w.noun.holds(*w.bounds, e) {
 		return nil
+	}
+	if w.noun.veil != nil {
+		shown := proto.CloneOf(e.noun)
+		if err := w.veil(w.stream.Context(), shown); err != nil {
+			return err
+		}
+		kind := apiv1.WatchType_PUT
+		if e.deleted {
+			kind = apiv1.WatchType_DELETE
+		}
+		e.message = w.noun.wrap(kind, state.RevisionText(w.epoch, e.revision), shown)
 	}
 	if w.known == nil {
 		return w.stream.SendMsg(e.message)

@@ -23,15 +23,15 @@ func leases() *spec[*apiv1.Lease] {
 			moment("reclaim_at", (*apiv1.Lease).GetReclaimAt),
 			moment("ended_at", (*apiv1.Lease).GetEndedAt),
 			moment("created_at", (*apiv1.Lease).GetCreatedAt),
-			hidden("due", due),
+			hidden("due", leaseDue),
 		},
 		further: []string{"(vm_id)", "(due, id) WHERE due>0", "(ended_at) WHERE ended_at>0", "(project_id)"},
 	}
 }
 
-// due is when the next step of a lease is to be taken, in microseconds; 1 for one that waits for its VM, 0 where none is left to the
+// leaseDue is when the next step of a lease is to be taken, in microseconds; 1 for one that waits for its VM, 0 where none is left to the
 // clock.
-func due(m *apiv1.Lease) uint64 {
+func leaseDue(m *apiv1.Lease) uint64 {
 	switch m.GetState() {
 	case apiv1.Lease_PENDING:
 		return 1

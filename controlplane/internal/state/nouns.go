@@ -33,6 +33,10 @@ type nouns struct {
 	leases         *spec[*apiv1.Lease]
 	reservations   *spec[*apiv1.Reservation]
 	snapshots      *spec[*apiv1.Snapshot]
+
+	notifications        *spec[*apiv1.Notification]
+	notificationChannels *spec[*apiv1.NotificationChannel]
+	deliveries           *spec[*apiv1.Delivery]
 }
 
 func newNouns() *nouns {
@@ -46,6 +50,7 @@ func newNouns() *nouns {
 		roles: roles().build(), roleBindings: roleBindings().build(),
 		requests: requests().build(), delegations: delegations().build(), quotas: quotas().build(), leases: leases().build(),
 		reservations: reservations().build(), snapshots: vmSnapshots().build(),
+		notifications: notifications().build(), notificationChannels: notificationChannels().build(), deliveries: deliveries().build(),
 	}
 }
 
@@ -56,5 +61,6 @@ func (n *nouns) stores() []store {
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
 		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.quotas, n.leases,
+		n.notifications, n.notificationChannels, n.deliveries,
 	}, plainStores()...)
 }

@@ -206,6 +206,9 @@ func plainStores() []store {
 		plain{"charges", append(cols{text("noun"), text("id"), text("project_id"), text("zone_id"), number("grade")}, amounts()...), []string{"noun", "id"},
 			[]string{"(project_id, noun)"}},
 		plain{"sums", append(cols{text("owner_id"), text("zone_id"), number("grade")}, amounts()...), []string{"owner_id", "zone_id", "grade"}, nil},
+		// What is told, and of which it is still to be found out whom it concerns; what channels show to those whom they reach, sealed.
+		plain{"notices", cols{text("id"), number("time"), number("crc"), blob("message")}, []string{"id"}, []string{"(time)"}},
+		plain{"channel_secrets", cols{text("channel_id"), number("crc"), blob("message")}, []string{"channel_id"}, nil},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
 		// What was sealed to a key and has counted: SHA-256.
 		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},

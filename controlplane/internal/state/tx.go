@@ -42,6 +42,10 @@ type Tx struct {
 	Reservations Table[*apiv1.Reservation]
 	Snapshots    Table[*apiv1.Snapshot]
 
+	Notifications        Table[*apiv1.Notification]
+	NotificationChannels Table[*apiv1.NotificationChannel]
+	Deliveries           Table[*apiv1.Delivery]
+
 	conn     *sqlite.Conn
 	fail     func(error) error
 	meta     Meta
@@ -92,6 +96,9 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Leases = Table[*apiv1.Lease]{tx, c.leases}
 	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
 	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
+	tx.Notifications = Table[*apiv1.Notification]{tx, c.notifications}
+	tx.NotificationChannels = Table[*apiv1.NotificationChannel]{tx, c.notificationChannels}
+	tx.Deliveries = Table[*apiv1.Delivery]{tx, c.deliveries}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {

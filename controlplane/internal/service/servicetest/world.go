@@ -45,8 +45,10 @@ type World struct {
 	HostSamples []*apiv1.HostSample
 	VMSamples   []*apiv1.VMSample
 	Backup      []byte
+	Unseal      func(role string, sealed []byte) ([]byte, error)
 	Leaderless  atomic.Bool // no server leads
 	KeepLog     bool        // for RaftLog
+	Outbox      Outbox
 
 	machine  *fsm.Machine
 	proposed chan proposal
@@ -81,7 +83,8 @@ func New(t testing.TB) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys})
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox})
+	w.Unseal = keys.Unseal
 	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)

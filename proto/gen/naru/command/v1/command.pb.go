@@ -311,6 +311,15 @@ type Command struct {
 	//	*Command_CreateLease
 	//	*Command_PassLease
 	//	*Command_ShortenLease
+	//	*Command_CreateNotificationChannel
+	//	*Command_UpdateNotificationChannel
+	//	*Command_DeleteNotificationChannel
+	//	*Command_SetNotificationChannelSecret
+	//	*Command_AddressNotice
+	//	*Command_ReadNotifications
+	//	*Command_SettleDelivery
+	//	*Command_RetryDelivery
+	//	*Command_DropDelivery
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1556,6 +1565,87 @@ func (x *Command) GetShortenLease() *ShortenLease {
 	return nil
 }
 
+func (x *Command) GetCreateNotificationChannel() *CreateNotificationChannel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateNotificationChannel); ok {
+			return x.CreateNotificationChannel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateNotificationChannel() *UpdateNotificationChannel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateNotificationChannel); ok {
+			return x.UpdateNotificationChannel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteNotificationChannel() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteNotificationChannel); ok {
+			return x.DeleteNotificationChannel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetNotificationChannelSecret() *SetNotificationChannelSecret {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetNotificationChannelSecret); ok {
+			return x.SetNotificationChannelSecret
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddressNotice() *AddressNotice {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddressNotice); ok {
+			return x.AddressNotice
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReadNotifications() *ReadNotifications {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReadNotifications); ok {
+			return x.ReadNotifications
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSettleDelivery() *SettleDelivery {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SettleDelivery); ok {
+			return x.SettleDelivery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetryDelivery() *RetryDelivery {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RetryDelivery); ok {
+			return x.RetryDelivery
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropDelivery() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DropDelivery); ok {
+			return x.DropDelivery
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -2103,6 +2193,43 @@ type Command_ShortenLease struct {
 	ShortenLease *ShortenLease `protobuf:"bytes,327,opt,name=shorten_lease,json=shortenLease,proto3,oneof"`
 }
 
+type Command_CreateNotificationChannel struct {
+	CreateNotificationChannel *CreateNotificationChannel `protobuf:"bytes,350,opt,name=create_notification_channel,json=createNotificationChannel,proto3,oneof"`
+}
+
+type Command_UpdateNotificationChannel struct {
+	UpdateNotificationChannel *UpdateNotificationChannel `protobuf:"bytes,351,opt,name=update_notification_channel,json=updateNotificationChannel,proto3,oneof"`
+}
+
+type Command_DeleteNotificationChannel struct {
+	DeleteNotificationChannel *DeleteNoun `protobuf:"bytes,352,opt,name=delete_notification_channel,json=deleteNotificationChannel,proto3,oneof"`
+}
+
+type Command_SetNotificationChannelSecret struct {
+	SetNotificationChannelSecret *SetNotificationChannelSecret `protobuf:"bytes,353,opt,name=set_notification_channel_secret,json=setNotificationChannelSecret,proto3,oneof"`
+}
+
+type Command_AddressNotice struct {
+	// What was written with its cause is told to those whom it concerns.
+	AddressNotice *AddressNotice `protobuf:"bytes,354,opt,name=address_notice,json=addressNotice,proto3,oneof"`
+}
+
+type Command_ReadNotifications struct {
+	ReadNotifications *ReadNotifications `protobuf:"bytes,355,opt,name=read_notifications,json=readNotifications,proto3,oneof"`
+}
+
+type Command_SettleDelivery struct {
+	SettleDelivery *SettleDelivery `protobuf:"bytes,356,opt,name=settle_delivery,json=settleDelivery,proto3,oneof"`
+}
+
+type Command_RetryDelivery struct {
+	RetryDelivery *RetryDelivery `protobuf:"bytes,357,opt,name=retry_delivery,json=retryDelivery,proto3,oneof"`
+}
+
+type Command_DropDelivery struct {
+	DropDelivery *DeleteNoun `protobuf:"bytes,358,opt,name=drop_delivery,json=dropDelivery,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2360,6 +2487,24 @@ func (*Command_CreateLease) isCommand_Body() {}
 func (*Command_PassLease) isCommand_Body() {}
 
 func (*Command_ShortenLease) isCommand_Body() {}
+
+func (*Command_CreateNotificationChannel) isCommand_Body() {}
+
+func (*Command_UpdateNotificationChannel) isCommand_Body() {}
+
+func (*Command_DeleteNotificationChannel) isCommand_Body() {}
+
+func (*Command_SetNotificationChannelSecret) isCommand_Body() {}
+
+func (*Command_AddressNotice) isCommand_Body() {}
+
+func (*Command_ReadNotifications) isCommand_Body() {}
+
+func (*Command_SettleDelivery) isCommand_Body() {}
+
+func (*Command_RetryDelivery) isCommand_Body() {}
+
+func (*Command_DropDelivery) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -8173,7 +8318,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xf7K\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaR\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8328,7 +8473,16 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\fcreate_lease\x18\xc5\x02 \x01(\v2\x1c.naru.command.v1.CreateLeaseH\x00R\vcreateLease\x12<\n" +
 	"\n" +
 	"pass_lease\x18\xc6\x02 \x01(\v2\x1a.naru.command.v1.PassLeaseH\x00R\tpassLease\x12E\n" +
-	"\rshorten_lease\x18\xc7\x02 \x01(\v2\x1d.naru.command.v1.ShortenLeaseH\x00R\fshortenLeaseB\r\n" +
+	"\rshorten_lease\x18\xc7\x02 \x01(\v2\x1d.naru.command.v1.ShortenLeaseH\x00R\fshortenLease\x12m\n" +
+	"\x1bcreate_notification_channel\x18\xde\x02 \x01(\v2*.naru.command.v1.CreateNotificationChannelH\x00R\x19createNotificationChannel\x12m\n" +
+	"\x1bupdate_notification_channel\x18\xdf\x02 \x01(\v2*.naru.command.v1.UpdateNotificationChannelH\x00R\x19updateNotificationChannel\x12^\n" +
+	"\x1bdelete_notification_channel\x18\xe0\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x19deleteNotificationChannel\x12w\n" +
+	"\x1fset_notification_channel_secret\x18\xe1\x02 \x01(\v2-.naru.command.v1.SetNotificationChannelSecretH\x00R\x1csetNotificationChannelSecret\x12H\n" +
+	"\x0eaddress_notice\x18\xe2\x02 \x01(\v2\x1e.naru.command.v1.AddressNoticeH\x00R\raddressNotice\x12T\n" +
+	"\x12read_notifications\x18\xe3\x02 \x01(\v2\".naru.command.v1.ReadNotificationsH\x00R\x11readNotifications\x12K\n" +
+	"\x0fsettle_delivery\x18\xe4\x02 \x01(\v2\x1f.naru.command.v1.SettleDeliveryH\x00R\x0esettleDelivery\x12H\n" +
+	"\x0eretry_delivery\x18\xe5\x02 \x01(\v2\x1e.naru.command.v1.RetryDeliveryH\x00R\rretryDelivery\x12C\n" +
+	"\rdrop_delivery\x18\xe6\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdropDeliveryB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
@@ -8879,53 +9033,60 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*StepUpSession)(nil),                   // 118: naru.command.v1.StepUpSession
 	(*RevokeSessions)(nil),                  // 119: naru.command.v1.RevokeSessions
 	(*AddSealingKey)(nil),                   // 120: naru.command.v1.AddSealingKey
-	(v1.Session_Strength)(0),                // 121: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 122: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 123: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 124: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 125: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 126: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 127: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 128: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 129: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 130: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 131: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 132: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 133: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 134: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 135: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 136: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 137: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 138: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 139: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 140: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 141: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 142: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 143: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 144: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 145: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 146: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 147: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 148: naru.api.v1.User
-	(*v1.Group)(nil),                        // 149: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 150: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 151: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 152: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 153: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 154: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 155: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 156: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 157: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 158: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 159: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 160: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 161: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 162: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 163: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 164: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 165: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 166: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 167: naru.api.v1.Snapshot
+	(*CreateNotificationChannel)(nil),       // 121: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 122: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 123: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 124: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 125: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 126: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 127: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 128: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 129: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 130: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 131: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 132: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 133: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 134: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 135: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 136: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 137: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 138: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 139: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 140: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 141: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 142: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 143: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 144: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 145: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 146: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 147: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 148: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 149: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 150: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 151: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 152: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 153: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 154: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 155: naru.api.v1.User
+	(*v1.Group)(nil),                        // 156: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 157: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 158: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 159: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 160: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 161: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 162: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 163: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 164: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 165: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 166: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 167: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 168: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 169: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 170: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 171: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 172: naru.api.v1.Lease
+	(*v1.Resources)(nil),                    // 173: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 174: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	104, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -9060,125 +9221,134 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	93,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
 	94,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
 	95,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	121, // 132: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	122, // 133: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	123, // 134: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	124, // 135: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	125, // 136: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	126, // 137: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	127, // 138: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	101, // 139: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	104, // 140: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	104, // 141: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	104, // 142: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	128, // 143: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	128, // 144: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	129, // 145: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	129, // 146: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	130, // 147: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	130, // 148: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	131, // 149: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	131, // 150: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	132, // 151: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	132, // 152: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	133, // 153: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	133, // 154: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	134, // 155: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	134, // 156: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	135, // 157: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	104, // 158: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 159: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	136, // 160: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	135, // 161: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	137, // 162: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	104, // 163: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	104, // 164: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	138, // 165: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	104, // 166: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	139, // 167: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	104, // 168: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	125, // 169: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	140, // 170: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	127, // 171: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	141, // 172: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	142, // 173: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	143, // 174: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	144, // 175: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	145, // 176: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	146, // 177: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	126, // 178: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	104, // 179: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	147, // 180: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	147, // 181: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	148, // 182: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	148, // 183: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	149, // 184: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	149, // 185: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	150, // 186: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	151, // 187: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	152, // 188: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	153, // 189: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	153, // 190: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	153, // 191: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	154, // 192: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 193: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	155, // 194: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 195: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	156, // 196: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	104, // 197: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	157, // 198: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 199: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	157, // 200: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 201: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	157, // 202: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 203: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	158, // 204: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	158, // 205: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	159, // 206: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 207: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	159, // 208: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 209: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	160, // 210: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	160, // 211: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 212: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	160, // 213: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 214: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 215: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	102, // 216: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 217: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	161, // 218: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	102, // 219: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 220: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	162, // 221: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	103, // 222: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	135, // 223: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	104, // 224: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 225: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	155, // 226: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 227: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	104, // 228: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	163, // 229: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	164, // 230: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	164, // 231: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	165, // 232: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 233: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	104, // 234: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	104, // 235: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	166, // 236: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	104, // 237: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 238: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	104, // 239: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	167, // 240: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	104, // 241: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 242: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 243: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 244: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	104, // 245: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	246, // [246:246] is the sub-list for method output_type
-	246, // [246:246] is the sub-list for method input_type
-	246, // [246:246] is the sub-list for extension type_name
-	246, // [246:246] is the sub-list for extension extendee
-	0,   // [0:246] is the sub-list for field type_name
+	121, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	122, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	17,  // 134: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
+	123, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	124, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	125, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	126, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	127, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
+	128, // 141: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	129, // 142: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	130, // 143: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	131, // 144: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	132, // 145: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	133, // 146: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	134, // 147: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	101, // 148: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	104, // 149: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	104, // 150: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	104, // 151: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	135, // 152: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	135, // 153: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	136, // 154: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	136, // 155: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	137, // 156: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	137, // 157: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	138, // 158: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	138, // 159: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	139, // 160: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	139, // 161: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	140, // 162: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	140, // 163: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	141, // 164: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	141, // 165: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	142, // 166: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	104, // 167: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 168: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	143, // 169: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	142, // 170: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	144, // 171: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	104, // 172: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	104, // 173: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	145, // 174: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	104, // 175: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	146, // 176: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	104, // 177: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	132, // 178: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	147, // 179: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	134, // 180: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	148, // 181: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	149, // 182: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	150, // 183: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	151, // 184: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	152, // 185: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	153, // 186: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	133, // 187: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	104, // 188: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 189: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	154, // 190: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	155, // 191: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	155, // 192: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	156, // 193: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	156, // 194: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	157, // 195: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	158, // 196: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	159, // 197: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	160, // 198: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	160, // 199: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	160, // 200: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	161, // 201: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 202: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	162, // 203: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 204: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	163, // 205: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	104, // 206: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	164, // 207: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 208: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	164, // 209: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 210: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	164, // 211: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 212: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	165, // 213: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	165, // 214: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	166, // 215: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 216: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	166, // 217: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 218: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	167, // 219: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	167, // 220: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	79,  // 221: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	167, // 222: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	79,  // 223: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 224: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	102, // 225: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	79,  // 226: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	168, // 227: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	102, // 228: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 229: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	169, // 230: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	103, // 231: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	142, // 232: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	104, // 233: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 234: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	162, // 235: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 236: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	104, // 237: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	170, // 238: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	171, // 239: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	171, // 240: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	172, // 241: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 242: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	104, // 243: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	104, // 244: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	173, // 245: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	104, // 246: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 247: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	104, // 248: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	174, // 249: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	104, // 250: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 251: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 252: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 253: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	104, // 254: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	255, // [255:255] is the sub-list for method output_type
+	255, // [255:255] is the sub-list for method input_type
+	255, // [255:255] is the sub-list for extension type_name
+	255, // [255:255] is the sub-list for extension extendee
+	0,   // [0:255] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9187,6 +9357,7 @@ func file_naru_command_v1_command_proto_init() {
 		return
 	}
 	file_naru_command_v1_identity_proto_init()
+	file_naru_command_v1_notice_proto_init()
 	file_naru_command_v1_command_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_Bootstrap)(nil),
 		(*Command_Noop)(nil),
@@ -9317,6 +9488,15 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateLease)(nil),
 		(*Command_PassLease)(nil),
 		(*Command_ShortenLease)(nil),
+		(*Command_CreateNotificationChannel)(nil),
+		(*Command_UpdateNotificationChannel)(nil),
+		(*Command_DeleteNotificationChannel)(nil),
+		(*Command_SetNotificationChannelSecret)(nil),
+		(*Command_AddressNotice)(nil),
+		(*Command_ReadNotifications)(nil),
+		(*Command_SettleDelivery)(nil),
+		(*Command_RetryDelivery)(nil),
+		(*Command_DropDelivery)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
