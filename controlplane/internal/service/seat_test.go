@@ -294,3 +294,31 @@ func TestWhatIsMadeAnewUnderTheNameThatAStageNamesIsSomethingElse(t *testing.T) 
 		t.Errorf("of what is submitted now: %v, %v", m, err)
 	}
 }
+
+// TestP14NobodyLearnsWhoThereIsByAskingForThem.
+func TestP14NobodyLearnsWhoThereIsByAskingForThem(t *testing.T) {
+	o := newOffice(t)
+	refusal := func(name string) string {
+		m := ask()
+		m.OnBehalfOf = name
+		_, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m})
+		if !problem.Is(err, problem.NotFound) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return strings.ReplaceAll(err.Error(), name, "X")
+	}
+	if a, b := refusal("dan"), refusal("zzz"); a != b { // who has no role in the project, and who is nobody
+		t.Errorf("%q and %q", a, b)
+	}
+	m := ask()
+	m.OnBehalfOf = "bob"
+	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m}); err != nil {
+		t.Error(err)
+	}
+	for _, d := range []*apiv1.Delegation{{Project: "db"}, {Zone: "business"}} { // which dan sees nothing of
+		d.ToUser, d.EndsAt, d.Reason = "bob", timestamppb.New(time.Now().Add(time.Hour)), "holiday"
+		if _, err := o.As(o.users["dan"]).Delegations.CreateDelegation(t.Context(), &apiv1.CreateDelegationRequest{Delegation: d}); !problem.Is(err, problem.NotFound) {
+			t.Errorf("%v: %v", d, err)
+		}
+	}
+}
