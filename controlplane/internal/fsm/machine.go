@@ -99,9 +99,9 @@ func (m *Machine) applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.
 	if !errors.Is(err, state.ErrNotFound) {
 		return nil, err
 	}
-	outcome := &state.Outcome{ID: in.GetId(), Actor: in.GetActor()}
+	outcome := &state.Outcome{ID: in.GetId(), Actor: keyed(in.GetActor(), in.GetOrigin().GetActorId())}
 	if key := in.GetIdempotency().GetKey(); key != "" {
-		before, err := tx.OutcomeByKey(in.GetActor(), key)
+		before, err := tx.OutcomeByKey(outcome.Actor, key)
 		switch {
 		case err == nil && string(before.RequestHash) == string(in.GetIdempotency().GetRequestHash()):
 			return before.Result, nil
@@ -126,6 +126,14 @@ func (m *Machine) applyOne(tx *state.Tx, data []byte, guarded bool) (*commandv1.
 		outcome.Key, outcome.RequestHash = "", nil
 	}
 	return outcome.Result, tx.PutOutcome(outcome)
+}
+
+// keyed is whose an idempotency key is: that of whoever has the id, since a name may be given anew; of the name, where there is none.
+func keyed(actor, id string) string {
+	if id != "" {
+		return id
+	}
+	return actor
 }
 
 // carryOut runs a command; if it is refused, the state is as before.

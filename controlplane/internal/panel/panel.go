@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
 	"github.com/naru-project/naru/controlplane/internal/hold"
@@ -229,7 +230,9 @@ func (p *Panel) Member(userID string) (*Member, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.PolicyPerson.Groups = append(m.PolicyPerson.Groups, g.GetName())
+		if p.meant(g.GetCreatedAt()) {
+			m.PolicyPerson.Groups = append(m.PolicyPerson.Groups, g.GetName())
+		}
 	}
 	if err := p.grants(m); err != nil {
 		return nil, err
@@ -274,12 +277,18 @@ func (p *Panel) grants(m *Member) error {
 	for _, g := range who.Grants {
 		holds := r.Holds(g, decide())
 		for _, at := range p.covers(g.Binding) {
-			if holds.Contains(p.place(at), decide().Permission) {
+			if p.meant(g.Role.GetCreatedAt()) && holds.Contains(p.place(at), decide().Permission) {
 				m.Roles = append(m.Roles, &apiv1.HeldRole{Role: g.Binding.GetRole(), At: at})
 			}
 		}
 	}
 	return nil
+}
+
+// meant reports whether what was made then can be what the stages name: what is made anew under the name of what was deleted after
+// the submission is something else.
+func (p *Panel) meant(made *timestamppb.Timestamp) bool {
+	return p.r.GetSubmittedAt() == nil || request.Editable(p.r) || !made.AsTime().After(p.r.GetSubmittedAt().AsTime())
 }
 
 // covers says as what the place of a binding counts here; nothing where the binding has ended or is for another place.
@@ -332,6 +341,9 @@ func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
 	if !ok && stage.GetEscalatedAt() != nil {
 		ok, _ = s.EligibleOnceDue(m.PolicyPerson)
 		at = s.GetEscalateTo().GetAt()
+	}
+	if ok && !p.meant(m.GetUser().GetCreatedAt()) && slices.Contains(append(s.GetEligible().GetUsers(), s.GetEscalateTo().GetUsers()...), m.GetUser().GetName()) {
+		return false, "is not who was meant: there was no such user at the submission"
 	}
 	if ok && !m.reach.Contains(p.place(at), decide().Permission) {
 		return false, "has no role with " + decide().Permission + " for project " + p.r.GetProject() + " in that zone"

@@ -87,14 +87,14 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *apiv1.Create
 		}
 		m.ToUser, m.ToUserId = to.GetName(), to.GetId()
 		if m.GetProject() != "" {
-			project, err := s.projects.within(tx, m.GetProject(), nil)
+			project, err := s.projects.find(ctx, tx, m.GetProject(), place{})
 			if err != nil {
 				return nil, inField(err, "project")
 			}
 			m.Project, m.ProjectId = project.GetName(), project.GetId()
 		}
 		if m.GetZone() != "" {
-			zone, err := s.zones.within(tx, m.GetZone(), nil)
+			zone, err := s.zones.find(ctx, tx, m.GetZone(), place{})
 			if err != nil {
 				return nil, inField(err, "zone")
 			}

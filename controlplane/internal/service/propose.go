@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -31,7 +32,7 @@ func (s *Service) answered(ctx context.Context, tx *state.Tx, req proto.Message)
 	if key == nil || err != nil {
 		return nil, err
 	}
-	o, err := tx.OutcomeByKey(callOf(ctx).Principal.Actor, key.GetKey())
+	o, err := tx.OutcomeByKey(cmp.Or(callOf(ctx).Principal.ID, callOf(ctx).Principal.Actor), key.GetKey())
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		return nil, nil

@@ -204,14 +204,14 @@ func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request
 	}
 	m.Project, m.ProjectId, m.Organization, m.OrganizationId = project.GetName(), project.GetId(), project.GetOrganization(), project.GetOrganizationId()
 	if m.OnBehalfOfId = ""; m.GetOnBehalfOf() != "" {
-		u, err := s.users.within(tx, m.GetOnBehalfOf(), nil)
+		u, err := s.beneficiary(ctx, tx, m)
 		if err != nil {
 			return inField(err, "on_behalf_of")
 		}
 		m.OnBehalfOf, m.OnBehalfOfId = u.GetName(), u.GetId()
 	}
 	if m.ZoneId = ""; m.GetZone() != "" {
-		zone, err := s.zones.within(tx, m.GetZone(), nil)
+		zone, err := s.zones.find(ctx, tx, m.GetZone(), place{})
 		if err != nil {
 			return inField(err, "zone")
 		}
@@ -222,6 +222,33 @@ func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request
 		return cmp.Or(checkKeys(vm), checkGroups(vm))
 	}
 	return nil
+}
+
+// beneficiary is for whom something is asked: the caller, or somebody with a role in the project. That somebody else has none there, and
+// that there is nobody of the name, is one answer.
+func (s requestService) beneficiary(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*apiv1.User, error) {
+	none := problem.Newf(problem.NotFound, "Name somebody who has a role in the project: naru role-binding list.", "there is no user %s with a role in project %s", m.GetOnBehalfOf(), m.GetProject())
+	u, err := s.users.within(tx, m.GetOnBehalfOf(), nil)
+	if problem.Is(err, problem.NotFound) {
+		return nil, none
+	}
+	if err != nil || u.GetId() == callOf(ctx).Principal.UserID {
+		return u, err
+	}
+	above, err := tx.OrganizationsAbove(m.GetOrganizationId())
+	if err != nil {
+		return nil, err
+	}
+	for b, err := range tx.RoleBindingsOf(u.GetId()) {
+		if err != nil {
+			return nil, err
+		}
+		if b.GetScope() == apiv1.RoleBinding_PROJECT && b.GetPlaceId() == m.GetProjectId() ||
+			b.GetScope() == apiv1.RoleBinding_ORGANIZATION && slices.Contains(above, b.GetPlaceId()) {
+			return u, nil
+		}
+	}
+	return nil, none
 }
 
 // UpdateRequest changes a draft, or what was returned. Who changes it has helped write it.

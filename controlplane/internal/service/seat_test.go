@@ -132,6 +132,7 @@ func TestARightToDecideCountsWhereItsConditionHolds(t *testing.T) {
 // TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn, of the version that counts: people decide it.
 func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 	o := newOffice(t)
+	o.Bind("b-dan", "user", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
 	write := func(who string, emergency bool) {
 		t.Helper()
 		m := &apiv1.ApprovalPolicy{Id: "p-two-steps", Name: "two-steps", Enabled: true, Emergency: emergency, Stages: []*apiv1.StageTemplate{
@@ -259,5 +260,65 @@ func TestWhatIsApprovedWaitsWhereWhoAskedIsNoLongerThere(t *testing.T) {
 	o.Unbind("b-ann")
 	if _, err := o.As(o.users["ann"]).Requests.RetryRequest(t.Context(), &apiv1.RetryRequestRequest{Request: "r-1"}); !problem.Is(err, problem.Forbidden) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatIsMadeAnewUnderTheNameThatAStageNamesIsSomethingElse: its people do not come by a request that was submitted before.
+func TestWhatIsMadeAnewUnderTheNameThatAStageNamesIsSomethingElse(t *testing.T) {
+	s := leads("review")
+	s.Eligible.Users = []string{"bob"}
+	o := newOffice(t, s)
+	o.Bind("b-dan", "approver", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+	o.group("leads", "dan")
+	if _, err := o.submit("ann", ask()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Admin().Groups.DeleteGroup(t.Context(), &apiv1.DeleteGroupRequest{Group: "leads"}); err != nil {
+		t.Fatal(err)
+	}
+	o.group("leads", "dan")
+	o.Do(&commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-bob"}}})
+	bob := &apiv1.User{Id: "u-bob2", Name: "bob", Kind: apiv1.User_PERSON, Organization: o.users["ann"].GetOrganization(), OrganizationId: o.users["ann"].GetOrganizationId()}
+	o.Do(&commandv1.Command{Body: &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: bob}}})
+	o.Session(bob)
+	o.Bind("b-bob2", "approver", bob, apiv1.RoleBinding_PROJECT, "web")
+	o.users["bob"] = bob
+	for _, who := range []string{"dan", "bob"} {
+		if err := o.decide(who, "r-1", apiv1.Decision_APPROVE, nil); !problem.Is(err, problem.Forbidden) {
+			t.Errorf("%s decided: %v", who, err)
+		}
+	}
+	m := ask()
+	m.Specification.GetCreate().NamePattern = "db-##"
+	if m, err := o.submit("ann", m); err != nil || !slices.Equal(m.GetStages()[0].GetApprovers(), []string{"bob", "dan"}) {
+		t.Errorf("of what is submitted now: %v, %v", m, err)
+	}
+}
+
+// TestP14NobodyLearnsWhoThereIsByAskingForThem.
+func TestP14NobodyLearnsWhoThereIsByAskingForThem(t *testing.T) {
+	o := newOffice(t)
+	refusal := func(name string) string {
+		m := ask()
+		m.OnBehalfOf = name
+		_, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m})
+		if !problem.Is(err, problem.NotFound) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return strings.ReplaceAll(err.Error(), name, "X")
+	}
+	if a, b := refusal("dan"), refusal("zzz"); a != b { // who has no role in the project, and who is nobody
+		t.Errorf("%q and %q", a, b)
+	}
+	m := ask()
+	m.OnBehalfOf = "bob"
+	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m}); err != nil {
+		t.Error(err)
+	}
+	for _, d := range []*apiv1.Delegation{{Project: "db"}, {Zone: "business"}} { // which dan sees nothing of
+		d.ToUser, d.EndsAt, d.Reason = "bob", timestamppb.New(time.Now().Add(time.Hour)), "holiday"
+		if _, err := o.As(o.users["dan"]).Delegations.CreateDelegation(t.Context(), &apiv1.CreateDelegationRequest{Delegation: d}); !problem.Is(err, problem.NotFound) {
+			t.Errorf("%v: %v", d, err)
+		}
 	}
 }
