@@ -151,6 +151,18 @@ func (f *federation) token(name, project, zone string) string {
 	return r.GetSecret()
 }
 
+// tokenOf makes an access token of a service.
+func (f *federation) tokenOf(service *apiv1.User) string {
+	f.Helper()
+	r, err := f.Admin().AccessTokens.CreateAccessToken(context.Background(), &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
+		Name: "of-" + service.GetName(), User: service.GetName(), ExpiresAt: timestamppb.New(time.Now().Add(time.Hour)),
+	}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	return r.GetSecret()
+}
+
 // dial returns the services over gRPC.
 func (f *federation) dial(c *tls.Config, options ...grpc.DialOption) *client.Services {
 	f.Helper()

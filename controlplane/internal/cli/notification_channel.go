@@ -149,9 +149,10 @@ func (a *app) createChannel() *cobra.Command {
 	}
 	fill := a.channelFlags(cmd)
 	w.flags(cmd)
-	cmd.MarkFlagsMutuallyExclusive("server", "url")
-	cmd.MarkFlagsOneRequired("server", "url")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("server") == cmd.Flags().Changed("url") {
+			return usagef("a channel is mail or a webhook: give --server or --url")
+		}
 		m := &apiv1.NotificationChannel{Name: args[0]}
 		if _, err := fill(m); err != nil {
 			return err
