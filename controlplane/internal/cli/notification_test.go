@@ -82,7 +82,9 @@ func TestAChannelIsMadeGivenASecretTestedChangedAndItsDeadLettersAreRetried(t *t
 			t.Errorf("naru %s: %+v", line, r)
 		}
 	}
-	d.Outbox.Fail(func(context.Context, *apiv1.NotificationChannel, outbound.Message) error { return context.DeadlineExceeded })
+	d.Outbox.Fail(func(context.Context, *apiv1.NotificationChannel, outbound.Message) error {
+		return context.DeadlineExceeded
+	})
 	if r := d.naru("notification-channel test desk"); r.code != problem.ExitRefused || !strings.Contains(r.err, "could not be delivered") {
 		t.Errorf("%+v", r)
 	}
