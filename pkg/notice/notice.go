@@ -60,6 +60,12 @@ var topics = map[string]topic{
 	"request.lapsed":                {phrase{"Request {about} was approved and not carried out in time", "신청 {about} 건이 승인되었으나 기한 안에 처리되지 않았습니다"}, show},
 	"request.commented":             {phrase{"There is a new comment on request {about}", "신청 {about} 건에 새 의견이 있습니다"}, show},
 	"request.decided-for-you":       {phrase{"Somebody has decided on request {about} in your place", "신청 {about} 건이 대결되었습니다"}, show},
+	"lease.started":                 {phrase{"The lease of VM {about} runs until {until}", "가상 서버 {about} 이용 기간이 시작되었습니다. 종료: {until}"}, lease},
+	"lease.ends-soon":               {phrase{"The lease of VM {about} ends on {until}; ask for more time", "가상 서버 {about} 이용 기간이 곧 끝납니다. 종료: {until}"}, extend},
+	"lease.expired":                 {phrase{"The lease of VM {about} is over: it is stopped, and goes to the trash on {until}", "가상 서버 {about} 이용 기간이 끝나 정지되었습니다. 휴지통 이동: {until}"}, extend},
+	"lease.trashed":                 {phrase{"VM {about} is in the trash, and is deleted on {until}", "가상 서버 {about} 휴지통으로 옮겨졌습니다. 완전 삭제: {until}"}, untrash},
+	"lease.extended":                {phrase{"The lease of VM {about} is extended, until {until}", "가상 서버 {about} 이용 기간이 연장되었습니다. 종료: {until}"}, lease},
+	"lease.shortened":               {phrase{"The lease of VM {about} ends earlier, on {until}", "가상 서버 {about} 이용 기간이 단축되었습니다. 종료: {until}"}, lease},
 	"delegation.created":            {phrase{"You may decide in the place of {from}", "{from} 님의 결재를 위임받았습니다"}, "naru delegation list"},
 	"delegation.deleted":            {phrase{"You may no longer decide in the place of {from}", "{from} 님의 결재 위임이 끝났습니다"}, "naru delegation list"},
 	"account.password-reset":        {phrase{"An administrator has set another password for you", "관리자가 비밀번호를 다시 설정했습니다"}, ""},
@@ -76,6 +82,9 @@ var topics = map[string]topic{
 const (
 	show    = "naru request show {about}"
 	approve = "naru approve {about}"
+	lease   = "naru lease show {about}"
+	extend  = "naru lease extend {about} --days 30"
+	untrash = "naru request create --untrash --vm {about}"
 )
 
 // Topics returns the topics that can be said in words.

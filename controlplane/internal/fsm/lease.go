@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/problem"
@@ -126,14 +128,14 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 			m.LongestUntil = after(c.now, int64(longest)*day)
 		}
 		goesOn(m, c.now)
-		err = c.tellOfLease(apiv1.Event_INFO, "lease.started", m, "begins, and ends on "+dayOf(m.GetExpiresAt()))
+		err = c.tellOfLease(apiv1.Event_INFO, "lease.started", m, m.GetExpiresAt(), "begins, and ends on "+dayOf(m.GetExpiresAt()))
 	case commandv1.PassLease_WARN:
 		if m.GetState() != apiv1.Lease_ACTIVE || later(m.GetWarnAt(), c.now) {
 			return nil, notDue
 		}
 		span := m.GetExpiresAt().GetSeconds() - m.GetWarnAt().GetSeconds()
 		m.State, m.WarnedAt, m.ExpiresAt = apiv1.Lease_WARNED, c.now, latest(m.GetExpiresAt(), after(c.now, span))
-		err = c.tellOfLease(apiv1.Event_WARNING, "lease.ends-soon", m, "ends on "+dayOf(m.GetExpiresAt())+"; ask for more time: naru lease extend "+m.GetVm())
+		err = c.tellOfLease(apiv1.Event_WARNING, "lease.ends-soon", m, m.GetExpiresAt(), "ends on "+dayOf(m.GetExpiresAt())+"; ask for more time: naru lease extend "+m.GetVm())
 	case commandv1.PassLease_EXPIRE:
 		if m.GetState() != apiv1.Lease_WARNED || later(m.GetExpiresAt(), c.now) || setAside(vm) {
 			return nil, notDue
@@ -144,7 +146,7 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 			return nil, err
 		}
 		m.State, m.ReclaimAt = apiv1.Lease_EXPIRED, after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays))
-		err = c.tellOfLease(apiv1.Event_WARNING, "lease.expired", m, "is over: the VM is stopped, and goes to the trash on "+dayOf(m.GetReclaimAt()))
+		err = c.tellOfLease(apiv1.Event_WARNING, "lease.expired", m, m.GetReclaimAt(), "is over: the VM is stopped, and goes to the trash on "+dayOf(m.GetReclaimAt()))
 	case commandv1.PassLease_TRASH:
 		if m.GetState() != apiv1.Lease_EXPIRED || later(m.GetReclaimAt(), c.now) || setAside(vm) {
 			return nil, notDue
@@ -160,7 +162,7 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 			return nil, err
 		}
 		m.State = apiv1.Lease_TRASHED
-		err = c.tellOfLease(apiv1.Event_WARNING, "lease.trashed", m, "is over, and its grace too: the VM is in the trash, and is deleted on "+dayOf(m.GetDeleteAt()))
+		err = c.tellOfLease(apiv1.Event_WARNING, "lease.trashed", m, m.GetDeleteAt(), "is over, and its grace too: the VM is in the trash, and is deleted on "+dayOf(m.GetDeleteAt()))
 	default:
 		return nil, invalid("a lease passes by START, WARN, EXPIRE or TRASH")
 	}
@@ -202,8 +204,21 @@ func (c *command) keepLease(m *apiv1.Lease) error {
 
 func dayOf(t *timestamppb.Timestamp) string { return t.AsTime().Format("2006-01-02 15:04 UTC") }
 
-func (c *command) tellOfLease(severity apiv1.Event_Severity, kind string, m *apiv1.Lease, what string) error {
-	return c.tell(severity, kind, where(m), &apiv1.Reference{Kind: "vm", Id: m.GetVmId(), Name: m.GetVm()}, "the lease of VM "+m.GetVm()+" "+what)
+// tellOfLease stores an event about a VM's lease, and tells those who asked for the VM; until is when what follows does.
+func (c *command) tellOfLease(severity apiv1.Event_Severity, kind string, m *apiv1.Lease, until *timestamppb.Timestamp, what string) error {
+	vm := &apiv1.Reference{Kind: "vm", Id: m.GetVmId(), Name: m.GetVm()}
+	if err := c.tell(severity, kind, where(m), vm, "the lease of VM "+m.GetVm()+" "+what); err != nil {
+		return err
+	}
+	var people []string
+	if m.GetRequest() != "" {
+		r, err := c.tx.Requests.ByName(m.GetRequest(), nil)
+		if err != nil && !missing(err) {
+			return err
+		}
+		people = slices.DeleteFunc([]string{r.GetRequesterId(), r.GetOnBehalfOfId()}, func(id string) bool { return id == "" || id == c.by })
+	}
+	return c.notify(news{topic: kind, about: vm, at: where(m), parameters: []*apiv1.Notification_Parameter{parameter("until", dayOf(until))}}, people...)
 }
 
 // shortenLease makes a lease end earlier. People are warned of what is left.
@@ -222,7 +237,7 @@ func (c *command) shortenLease(in *commandv1.ShortenLease) (*commandv1.Result, e
 	}
 	m.ExpiresAt, m.Shortened = in.GetExpiresAt(), cut(in.GetReason())
 	goesOn(m, c.now)
-	if err := c.tellOfLease(apiv1.Event_WARNING, "lease.shortened", m, "ends earlier, on "+dayOf(m.GetExpiresAt())+": "+in.GetReason()); err != nil {
+	if err := c.tellOfLease(apiv1.Event_WARNING, "lease.shortened", m, m.GetExpiresAt(), "ends earlier, on "+dayOf(m.GetExpiresAt())+": "+in.GetReason()); err != nil {
 		return nil, err
 	}
 	if err := c.keepLease(m); err != nil {
@@ -253,7 +268,7 @@ func (c *command) beginExtend(r *apiv1.Request, ask *apiv1.ExtendLease, at *comm
 		m.Extensions = append(m.GetExtensions(), r.GetName())
 	}
 	goesOn(m, c.now)
-	if err := c.tellOfLease(apiv1.Event_INFO, "lease.extended", m, "is extended by request "+r.GetName()+", until "+dayOf(end)); err != nil {
+	if err := c.tellOfLease(apiv1.Event_INFO, "lease.extended", m, m.GetExpiresAt(), "is extended by request "+r.GetName()+", until "+dayOf(end)); err != nil {
 		return nil, err
 	}
 	if err := c.keepLease(m); err != nil {

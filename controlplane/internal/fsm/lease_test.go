@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,4 +196,39 @@ func TestAVMHasOneLeaseAndOneThatWasMadeDirectlyNone(t *testing.T) {
 			t.Errorf("VM 2 has a lease: %v", err)
 		}
 	})
+}
+
+func TestWhoAskedForAVMIsToldOfEachStepOfItsLease(t *testing.T) {
+	p := staffed(t)
+	p.draft("r", func(m *apiv1.Request) { m.OnBehalfOf, m.OnBehalfOfId = "bob", "u-bob" })
+	p.accept(createVM(1))
+	given := lease(30)
+	given.GetCreateLease().Lease.Request = p.request("r").GetName()
+	p.accept(given)
+	p.usable(1)
+	for i, step := range []commandv1.PassLease_Step{commandv1.PassLease_START, commandv1.PassLease_WARN, commandv1.PassLease_EXPIRE, commandv1.PassLease_TRASH} {
+		p.now = p.now.Add(days(30 * min(i, 1)))
+		p.accept(p.pass(step))
+	}
+	told := map[string][]string{}
+	p.view(func(tx *state.Tx) {
+		for m, err := range tx.Notifications.All(nil) {
+			if err != nil {
+				p.Fatal(err)
+			}
+			told[m.GetUserId()] = append(told[m.GetUserId()], m.GetTopic())
+			if m.GetAbout().GetName() != "web-1" || m.GetParameters()[0].GetValue() == "" {
+				t.Errorf("%v", m)
+			}
+		}
+	})
+	want := []string{"lease.started", "lease.ends-soon", "lease.expired", "lease.trashed"}
+	for _, who := range []string{"u-ann", "u-bob"} {
+		if !slices.Equal(told[who], want) {
+			t.Errorf("%s was told %v", who, told[who])
+		}
+	}
+	if len(told) != 2 {
+		t.Errorf("told were %v", told)
+	}
 }
