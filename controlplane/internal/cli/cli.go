@@ -217,7 +217,8 @@ func badFlag(cmd *cobra.Command, err error) error {
 	return usagef("%s\nSee %s.", text, cmd.CommandPath()+" --help")
 }
 
-// requiredFlags refuses a command line without a flag that must be there; cobra's own error would be told as one of the inside.
+// requiredFlags refuses a command line without a flag that must be there, or with two that do not go together; cobra's own error would be
+// told as one of the inside.
 func requiredFlags(cmd *cobra.Command) error {
 	var missing []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -225,6 +226,9 @@ func requiredFlags(cmd *cobra.Command) error {
 			missing = append(missing, "--"+f.Name)
 		}
 	})
+	if err := cmd.ValidateFlagGroups(); err != nil {
+		return usagef("%v\nSee %s --help.", err, cmd.CommandPath())
+	}
 	if len(missing) == 0 {
 		return nil
 	}

@@ -49,6 +49,8 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 		"operation resolve x --as fail":  "say with --reason why",
 		"zone maintain x":                "--reason is required\nSee naru zone maintain --help.",
 		"admin create x":                 "--csr is required",
+		"role-binding create user":       "at least one of the flags in the group [user group]",
+		"approve r-1 --yes --deny":       "if any flags in the group [yes deny return]",
 		"zone requests a b":              "one zone at most",
 		"server backup -":                "name a file, not -",
 		"vm create x --apart g --together h --together g": "--apart g and --together g do not go together",
