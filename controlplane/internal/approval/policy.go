@@ -230,7 +230,8 @@ func beyond(a *apiv1.AutomaticApproval, r *apiv1.RequestFacts) string {
 
 func costs(limit *apiv1.Money, r *apiv1.RequestFacts) string {
 	is := r.GetMonthlyCost()
-	if limit.GetAmount() != "" && is.GetAmount() == "" && r.GetKind() == apiv1.RequestKind_RESIZE {
+	prolongs := r.GetKind() == apiv1.RequestKind_RESIZE || r.GetKind() == apiv1.RequestKind_EXTEND || r.GetKind() == apiv1.RequestKind_RESTORE
+	if limit.GetAmount() != "" && is.GetAmount() == "" && prolongs {
 		return "what a month will cost is not known"
 	}
 	if limit.GetAmount() == "" || is.GetAmount() == "" || is.GetAmount() == "0" {

@@ -195,7 +195,7 @@ func roomOf(m *apiv1.Request) (said []string) {
 	}
 	for _, h := range m.GetHolds() {
 		if h.GetState() == apiv1.Reservation_HELD {
-			said = append(said, fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetLeft(), h.GetCluster(), local(h.GetHoldUntil())))
+			said = append(said, strings.ReplaceAll(fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetQuantity(), h.GetCluster(), local(h.GetHoldUntil())), " in cluster ,", ","))
 		}
 	}
 	return said

@@ -77,7 +77,8 @@ func TestNobodyDecidesByTheHandOfAnother(t *testing.T) {
 			p.accept(administratorOf("ann", "dan"))
 			p.accept(by("a-x", resetPassword("bob")))
 		}, true},
-		"bob gave ann's password": {func(p *plane) { p.accept(reset("bob", "ann")) }, true},
+		"cho, with no part in it, gave both their passwords": {before: func(p *plane) { p.accept(reset("cho", "bob")); p.accept(reset("cho", "ann")) }},
+		"bob gave ann's password":                            {func(p *plane) { p.accept(reset("bob", "ann")) }, true},
 	} {
 		t.Run(about, func(t *testing.T) {
 			p := staffed(t)

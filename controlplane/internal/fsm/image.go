@@ -12,7 +12,11 @@ func (c *command) createImage(in *commandv1.CreateImage) (*commandv1.Result, err
 		return nil, err
 	}
 	m.CreatedAt = c.now
-	return create(c, c.tx.Images, "image", m)
+	r, err := create(c, c.tx.Images, "image", m)
+	if err != nil {
+		return nil, err
+	}
+	return r, c.tx.Regrade("", m.GetName()) // VMs that were adopted may name it already
 }
 
 func (c *command) updateImage(in *commandv1.UpdateImage) (*commandv1.Result, error) {

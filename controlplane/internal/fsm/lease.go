@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -152,11 +153,11 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 			return nil, notDue
 		}
 		set := &commandv1.SetVMDesired{VmId: vm.GetId(), Desired: apiv1.VM_TRASHED, OperationId: in.GetOperationId(), Kind: "vm.trash", Deadline: in.GetDeadline()}
-		if vm.GetState() == apiv1.VM_RUNNING || vm.GetState() == apiv1.VM_STOPPED {
-			m.DeleteAt = after(c.now, orUsual(m.GetTerms().GetTrashDays(), usualTrashDays))
-		} else { // nothing of it can be kept
-			m.DeleteAt, set.Desired, set.Kind = c.now, apiv1.VM_DELETED, "vm.delete"
+		if vm.GetState() != apiv1.VM_RUNNING && vm.GetState() != apiv1.VM_STOPPED {
+			return nil, problem.Newf(problem.WrongState, "Repair it, or delete it: naru vm delete "+vm.GetName()+".",
+				"VM %s is %s, and the trash takes what runs or stands", vm.GetName(), strings.ToLower(vm.GetState().String()))
 		}
+		m.DeleteAt = after(c.now, orUsual(m.GetTerms().GetTrashDays(), usualTrashDays))
 		set.DeleteAt = m.GetDeleteAt()
 		if op, err = begun(c.setVMDesired(set)); err != nil {
 			return nil, err
@@ -299,8 +300,13 @@ func (c *command) leaseAllows(vm *apiv1.VM, in *commandv1.SetVMDesired) error {
 	switch {
 	case in.GetDesired() == apiv1.VM_RUNNING && m.GetState() == apiv1.Lease_EXPIRED:
 		return problem.Newf(problem.WrongState, "Ask for more time: naru lease extend "+vm.GetName()+".", "the lease of VM %s ended on %s", vm.GetName(), dayOf(m.GetExpiresAt()))
-	case in.GetUntrash() && m.GetState() == apiv1.Lease_TRASHED:
-		m.State, m.DeleteAt, m.ReclaimAt = apiv1.Lease_EXPIRED, nil, after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays))
+	case in.GetUntrash() && (m.GetState() == apiv1.Lease_TRASHED || m.GetState() == apiv1.Lease_EXPIRED):
+		m.State, m.DeleteAt = apiv1.Lease_EXPIRED, nil
+		m.ReclaimAt = latest(m.GetReclaimAt(), after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
+		return c.tx.Leases.Put(m)
+	case in.GetUntrash() && m.GetState() == apiv1.Lease_WARNED:
+		m.ExpiresAt = latest(m.GetExpiresAt(), after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
+		vm.ExpiresAt = m.GetExpiresAt()
 		return c.tx.Leases.Put(m)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -73,6 +74,15 @@ func (c *command) addressNotice(in *commandv1.AddressNotice) (*commandv1.Result,
 	}
 	if err := c.tx.ForgetNotice(in.GetNoticeId()); err != nil {
 		return nil, err
+	}
+	if slices.Contains(request.Asking, m.GetNotification().GetTopic()) { // it may have been decided since the addressees were found
+		r, err := c.tx.Requests.Get(m.GetNotification().GetAbout().GetId())
+		if err != nil && !missing(err) {
+			return nil, err
+		}
+		if err != nil || !waitsStill(r, m.GetNotification()) {
+			return &commandv1.Result{}, nil
+		}
 	}
 	return &commandv1.Result{}, c.spread(m.GetNotification(), m.GetOrganizationId(), in.GetAddressees())
 }

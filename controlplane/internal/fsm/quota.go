@@ -21,7 +21,7 @@ func (c *command) measured(in *commandv1.Command) (*commandv1.Result, error) {
 func takesNote(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Observe, *commandv1.Command_AppendJournal, *commandv1.Command_ConsumeWithheld, *commandv1.Command_ResolveOperation,
-		*commandv1.Command_ExpireOperations, *commandv1.Command_EmptyTrash, *commandv1.Command_PassRequest, *commandv1.Command_UpdateImage:
+		*commandv1.Command_ExpireOperations, *commandv1.Command_EmptyTrash, *commandv1.Command_PassRequest, *commandv1.Command_CreateImage, *commandv1.Command_UpdateImage:
 		return true
 	}
 	return false

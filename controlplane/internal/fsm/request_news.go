@@ -89,22 +89,22 @@ func (c *command) tellStages(was, is *apiv1.Request) error {
 
 // leaveQueues marks as read what said that a decision waits, where it no longer does.
 func (c *command) leaveQueues(m *apiv1.Request) error {
-	unread, err := c.tx.UnreadAbout(m.GetId(), 4*maxTold)
+	unread, err := c.tx.UnreadAbout(m.GetId(), request.Asking, 8*maxTold)
 	if err != nil {
 		return err
 	}
-	return c.markRead(slices.DeleteFunc(unread, func(n *apiv1.Notification) bool {
-		if !slices.Contains([]string{"request.waiting", "request.escalated", "request.reminded"}, n.GetTopic()) {
-			return true
+	return c.markRead(slices.DeleteFunc(unread, func(n *apiv1.Notification) bool { return waitsStill(m, n) }))
+}
+
+// waitsStill reports whether the stage of which a notification says that it waits for a decision does.
+func waitsStill(m *apiv1.Request, n *apiv1.Notification) bool {
+	stage := ""
+	for _, p := range n.GetParameters() {
+		if p.GetKey() == "stage" {
+			stage = p.GetValue()
 		}
-		stage := ""
-		for _, p := range n.GetParameters() {
-			if p.GetKey() == "stage" {
-				stage = p.GetValue()
-			}
-		}
-		return request.Deciding(m) && request.StageOf(m, stage).GetState() == apiv1.Stage_OPEN
-	}))
+	}
+	return request.Deciding(m) && request.StageOf(m, stage).GetState() == apiv1.Stage_OPEN
 }
 
 // tellDecisions tells those in whose place somebody has decided.

@@ -3,7 +3,8 @@
 // record calls the deed of one may then be the deed of the other, and of four eyes two are the same.
 //
 // It is about requests alone: nobody decides on what those asked for, or helped write, whose accounts they have had hold of; nor do
-// those decide whose accounts somebody concerned has had hold of.
+// those decide whose accounts somebody concerned has had hold of. Who has had hold of both, of who asks and of who decides, and is neither,
+// is not looked for: a help desk gives everybody their first password, and nobody could decide on anything.
 package hold
 
 import (
@@ -79,24 +80,30 @@ func present(err error) error {
 
 // Parties are those who have a part in a request, and those who could have had it in their name.
 type Parties struct {
-	tx   *state.Tx
-	r    *apiv1.Request
-	part []string
+	tx *state.Tx
+	r  *apiv1.Request
+	// own have a part themselves; part are these, and those who could have acted as them.
+	own, part []string
 }
 
 // In returns the parties of a request as it stands.
 func In(tx *state.Tx, r *apiv1.Request) (*Parties, error) {
-	ids, err := Behind(tx, append(request.Concerned(r), r.GetBehindIds()...)...)
-	return &Parties{tx, r, ids}, err
+	own := request.Concerned(r)
+	part, err := Behind(tx, append(slices.Clone(own), r.GetBehindIds()...)...)
+	return &Parties{tx, r, own, part}, err
 }
 
-// Meets returns one of the parties who is somebody, or could have acted as them; empty where there is none.
+// Meets returns who brings somebody together with the request: themselves, where they have a part in it or could have had it in the
+// name of one who has, or one who has a part and could have acted as them; empty for nobody.
 func (p *Parties) Meets(id string) (string, error) {
+	if slices.Contains(p.part, id) {
+		return id, nil
+	}
 	ids, err := Behind(p.tx, id)
 	if err != nil {
 		return "", err
 	}
-	if i := slices.IndexFunc(ids, func(id string) bool { return slices.Contains(p.part, id) }); i >= 0 {
+	if i := slices.IndexFunc(ids, func(id string) bool { return slices.Contains(p.own, id) }); i >= 0 {
 		return ids[i], nil
 	}
 	return "", nil

@@ -33,6 +33,9 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
+// Asking are the topics of what people are told of a request that waits for their decision.
+var Asking = []string{"request.waiting", "request.escalated", "request.reminded"}
+
 // Concerned returns the ids of those who may not decide on r: who asked, for whom, who helped write.
 func Concerned(r *apiv1.Request) []string {
 	all := append([]string{r.GetRequesterId(), r.GetOnBehalfOfId()}, r.GetContributorIds()...)

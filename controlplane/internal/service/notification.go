@@ -82,8 +82,11 @@ func (s notificationService) ReadNotifications(ctx context.Context, r *apiv1.Rea
 // veil leaves out of a notification what it is about, where the caller may not see that any more, or not here.
 func (s *Service) veil(ctx context.Context, tx *state.Tx, m *apiv1.Notification) error {
 	sees, err := s.sees(ctx, tx, m.GetAbout())
-	if err != nil || sees {
+	switch {
+	case err != nil && (ctx.Err() != nil || errors.Is(err, state.ErrRetry)):
 		return err
+	case sees: // of what cannot be judged nothing is told, and it hides no other
+		return nil
 	}
 	m.About, m.By, m.Parameters = nil, "", nil
 	m.Project, m.ProjectId, m.Zone, m.ZoneId = "", "", "", ""

@@ -41,10 +41,17 @@ func (tx *Tx) UnreadUpTo(userID, id string) ([]*apiv1.Notification, error) {
 	return t.collect(t.spec.text.all+" WHERE user_id=? AND read=0 AND id<=? ORDER BY id", userID, id)
 }
 
-// UnreadAbout returns the notifications about something that nobody has read, whosever they are: at most limit.
-func (tx *Tx) UnreadAbout(aboutID string, limit int) ([]*apiv1.Notification, error) {
+// UnreadAbout returns the notifications of some topics about something that nobody has read, whosever they are: at most limit.
+func (tx *Tx) UnreadAbout(aboutID string, topics []string, limit int) (out []*apiv1.Notification, err error) {
 	t := tx.Notifications
-	return t.collect(t.spec.text.all+" WHERE about_id=? AND read=0 ORDER BY id"+atMost, aboutID, limit)
+	for _, topic := range topics {
+		found, err := t.collect(t.spec.text.all+" WHERE about_id=? AND read=0 AND topic=? ORDER BY id"+atMost, aboutID, topic, limit)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return out, nil
 }
 
 // KeepNotifications forgets the oldest of a user's notifications, but for so many.

@@ -17,9 +17,7 @@ import (
 const maxAddressees = 256
 
 // asks reports whether a topic says that a decision waits.
-func asks(topic string) bool {
-	return topic == "request.waiting" || topic == "request.reminded" || topic == "request.escalated"
-}
+func asks(topic string) bool { return slices.Contains(request.Asking, topic) }
 
 // addressees finds out whom a notice concerns now: who may decide in a stage, in their own place or in that of one who has delegated
 // to them. Where nothing waits any more, that is nobody.
@@ -54,7 +52,7 @@ func addressees(tx *state.Tx, n *apiv1.Notification, now time.Time) ([]*commandv
 			continue
 		}
 		own = append(own, &commandv1.AddressNotice_Addressee{UserId: from.GetId()})
-		delegates, err := delegatesOf(tx, r, stage, from, now)
+		delegates, err := delegatesOf(tx, r, p, stage, from, now)
 		if err != nil {
 			return nil, err
 		}
@@ -77,14 +75,14 @@ func addressees(tx *state.Tx, n *apiv1.Notification, now time.Time) ([]*commandv
 }
 
 // delegatesOf returns the ids of those who may decide in somebody's place in a stage now.
-func delegatesOf(tx *state.Tx, r *apiv1.Request, stage *apiv1.Stage, from *apiv1.User, now time.Time) (ids []string, err error) {
+func delegatesOf(tx *state.Tx, r *apiv1.Request, p *panel.Panel, stage *apiv1.Stage, from *apiv1.User, now time.Time) (ids []string, err error) {
 	for d, err := range tx.Delegations.All(state.Scope{"from_user_id": from.GetId()}) {
 		if err != nil {
 			return nil, err
 		}
 		holds := !now.Before(d.GetStartsAt().AsTime()) && now.Before(d.GetEndsAt().AsTime()) &&
 			(d.GetProjectId() == "" || d.GetProjectId() == r.GetProjectId()) && (d.GetZoneId() == "" || d.GetZoneId() == r.GetZoneId())
-		impartial := request.Impartial(r, &apiv1.Decision{Stage: stage.GetName(), Actor: d.GetToUser(), ActorId: d.GetToUserId(), ActingFor: from.GetName(), ActingForId: from.GetId()}) == nil
+		impartial := p.Impartial(&apiv1.Decision{Stage: stage.GetName(), Actor: d.GetToUser(), ActorId: d.GetToUserId(), ActingFor: from.GetName(), ActingForId: from.GetId()}) == nil
 		if holds && impartial && !slices.Contains(stage.GetExcluded(), d.GetToUser()) {
 			ids = append(ids, d.GetToUserId())
 		}

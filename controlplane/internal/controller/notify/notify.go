@@ -79,13 +79,15 @@ type Controller struct {
 	mu sync.Mutex
 	// sending are the deliveries under way, by channel and id.
 	sending map[string]map[string]bool
+	// resting is until when a delivery is left alone of which it could not be noted what came of it.
+	resting map[string]time.Time
 	wake    chan struct{}
 	under   sync.WaitGroup
 }
 
 // New returns a controller that does nothing yet.
 func New(c Config) *Controller {
-	return &Controller{Config: c, later: map[string]time.Time{}, sending: map[string]map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &Controller{Config: c, later: map[string]time.Time{}, sending: map[string]map[string]bool{}, resting: map[string]time.Time{}, wake: make(chan struct{}, 1)}
 }
 
 // Run goes on until ctx ends, and returns when nothing is under way any more.
@@ -141,8 +143,13 @@ func (c *Controller) Address(ctx context.Context) error {
 		}
 		for _, in := range found {
 			delete(c.later, in.GetNoticeId())
-			if err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AddressNotice{AddressNotice: in}}); err != nil && !problem.Is(err, problem.NotFound) {
-				return err
+			err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AddressNotice{AddressNotice: in}})
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil && !problem.Is(err, problem.NotFound) {
+				c.later[in.GetNoticeId()] = now.Add(retryAfter)
+				c.Log.Warn("a notice was not addressed", "notice", in.GetNoticeId(), "error", err)
 			}
 		}
 		if last == "" {
@@ -174,7 +181,7 @@ func (c *Controller) Send(ctx context.Context) error {
 				return err
 			}
 			for _, d := range due {
-				if room := atOnce - len(busy); room > 0 && !busy[d.GetId()] {
+				if room := atOnce - len(busy); room > 0 && !busy[d.GetId()] && !c.rests(d.GetId()) {
 					busy[d.GetId()] = true
 					jobs = append(jobs, job{id, d.GetId()})
 				}
@@ -193,11 +200,15 @@ func (c *Controller) Send(ctx context.Context) error {
 		c.sending[j.channel][j.delivery] = true
 		c.mu.Unlock()
 		c.under.Go(func() {
-			if err := c.deliver(ctx, j.delivery); err != nil && ctx.Err() == nil {
+			err := c.deliver(ctx, j.delivery)
+			if err != nil && ctx.Err() == nil {
 				c.Log.Warn("what came of a delivery was not noted; it may be sent again", "delivery", j.delivery, "error", err)
 			}
 			c.mu.Lock()
 			delete(c.sending[j.channel], j.delivery)
+			if delete(c.resting, j.delivery); err != nil {
+				c.resting[j.delivery] = c.Now().Add(retryAfter)
+			}
 			c.mu.Unlock()
 			select {
 			case c.wake <- struct{}{}:
@@ -220,6 +231,13 @@ func (c *Controller) busy(channel string) map[string]bool {
 		out[id] = true
 	}
 	return out
+}
+
+// rests reports whether a delivery is left alone for now.
+func (c *Controller) rests(delivery string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Now().Before(c.resting[delivery])
 }
 
 // deliver sends one delivery, and notes what came of it.

@@ -57,12 +57,12 @@ func (c *Controller) prepare(ctx context.Context, id string) (*load, error) {
 	}
 	if l.channel.GetMail() != nil && !l.nobody {
 		sees, err := c.Rights.MaySee(ctx, l.delivery.GetNotification().GetUserId(), l.delivery.GetNotification().GetAbout())
-		if err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		l.nobody = !sees
+		l.nobody, l.failed = !sees && err == nil, err
 	}
-	if kept != nil && !l.nobody {
+	if kept != nil && !l.nobody && l.failed == nil {
 		l.secrets, l.failed = outbound.Secrets(kept, c.Unseal, c.Now())
 	}
 	return l, nil

@@ -59,6 +59,11 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 			return j, err
 		}
 	}
+	if approved && waits {
+		if j, stays, err := orphaned(tx, r); err != nil || stays {
+			return j, err
+		}
+	}
 	wants := request.WantsRoom(r, timestamppb.New(now))
 	if wants {
 		if j, err := c.room(tx, r, now); err != nil || !j.empty() {
@@ -96,20 +101,28 @@ func waiting(r *apiv1.Request, why string) job {
 	return passing(r, commandv1.PassRequest_WAIT, "", why)
 }
 
+// orphaned lets fail what nobody asks for any more, and keeps neither room nor work for one who is disabled; stays is true where
+// nothing else is to be done for the request then.
+func orphaned(tx *state.Tx, r *apiv1.Request) (j job, stays bool, err error) {
+	const anew = "; somebody else can ask for it anew: naru request copy "
+	switch u, err := tx.Users.Get(r.GetRequesterId()); {
+	case errors.Is(err, state.ErrNotFound):
+		return passing(r, commandv1.PassRequest_FAIL, "", r.GetRequester()+", who asked for it, is gone"+anew+r.GetName()), true, nil
+	case err != nil || !u.GetDisabled():
+		return job{}, false, err
+	}
+	why := r.GetRequester() + ", who asked for it, is disabled" + anew + r.GetName()
+	if len(request.Rooms(r)) > 0 {
+		return passing(r, commandv1.PassRequest_MISS, "", why), true, nil
+	}
+	return waiting(r, why), true, nil
+}
+
 // fulfil carries out what is approved, or shows what it waits for.
 func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job, error) {
 	wait := func(why string) job { return waiting(r, why) }
 	if start := r.GetDesiredStart(); start != nil && now.Before(start.AsTime()) {
 		return wait("it is not to begin before " + start.AsTime().UTC().Format(time.RFC3339)), nil
-	}
-	const anew = "; somebody else can ask for it anew: naru request copy "
-	switch u, err := tx.Users.Get(r.GetRequesterId()); {
-	case errors.Is(err, state.ErrNotFound):
-		return wait(r.GetRequester() + ", who asked for it, is gone" + anew + r.GetName()), nil
-	case err != nil:
-		return job{}, err
-	case u.GetDisabled():
-		return wait(r.GetRequester() + ", who asked for it, is disabled" + anew + r.GetName()), nil
 	}
 	zone, err := tx.Zones.Get(r.GetZoneId())
 	if err != nil {

@@ -32,8 +32,8 @@ const (
 	peopleEvery = time.Minute
 	// retryAfter is how long a request that could not be carried out is left alone.
 	retryAfter = 5 * time.Second
-	// askAgainAfter is how long a zone that keeps no room is not asked again.
-	askAgainAfter = time.Minute
+	// askAgainAfter is how long a zone that keeps no room is not asked again; twice as long each time, up to askAtLeast.
+	askAgainAfter, askAtLeast = time.Minute, time.Hour
 	// holdTime is how long a zone keeps room without further word, and holdAtLeast what is left of that when it is renewed.
 	holdTime, holdAtLeast = 24 * time.Hour, 12 * time.Hour
 	// carryTime is how long what is carried out may take.
@@ -81,6 +81,22 @@ type Controller struct {
 type delays struct {
 	mu    sync.Mutex
 	until map[string]time.Time
+	pause map[string]time.Duration // before the next one
+}
+
+// longer leaves a request alone for twice as long as the last time.
+func (d *delays) longer(id string, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pause[id] = min(askAtLeast, max(askAgainAfter, 2*d.pause[id]))
+	d.until[id] = now.Add(d.pause[id])
+}
+
+// shorter forgets how often a request was left alone.
+func (d *delays) shorter(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.pause, id)
 }
 
 func (d *delays) put(id string, until time.Time) {
@@ -102,7 +118,7 @@ func (d *delays) over(id string, now time.Time) bool {
 
 // New returns a controller that does nothing yet.
 func New(c Config) *Controller {
-	return &Controller{Config: c, later: delays{until: map[string]time.Time{}}}
+	return &Controller{Config: c, later: delays{until: map[string]time.Time{}, pause: map[string]time.Duration{}}}
 }
 
 // Run goes on until ctx ends. What fails is tried again at the next turn.
@@ -203,8 +219,11 @@ func (c *Controller) Turn(ctx context.Context) error {
 // do proposes what was found. It changes the request, so what follows is found at the next turn.
 func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
 	if j.pass != nil {
-		if j.pass.GetWhat() == commandv1.PassRequest_MISS {
-			c.later.put(j.id, now.Add(askAgainAfter))
+		switch j.pass.GetWhat() {
+		case commandv1.PassRequest_HOLD:
+			c.later.shorter(j.id)
+		case commandv1.PassRequest_MISS:
+			c.later.longer(j.id, now)
 		}
 		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}})
 		return err

@@ -890,7 +890,7 @@ var File_naru_api_v1_lease_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/lease.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\"\x9b\n" +
+	"\x17naru/api/v1/lease.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\"\x9f\n" +
 	"\n" +
 	"\x05Lease\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\"\n" +
@@ -919,8 +919,8 @@ const file_naru_api_v1_lease_proto_rawDesc = "" +
 	"extensions\x123\n" +
 	"\x05terms\x18\x11 \x01(\v2\x17.naru.api.v1.LeaseTermsB\x04\xa0\xbb\x18\x02R\x05terms\x12%\n" +
 	"\vwas_running\x18\x16 \x01(\bB\x04\xa0\xbb\x18\x03R\n" +
-	"wasRunning\x12*\n" +
-	"\tshortened\x18\x17 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\tshortened\x12;\n" +
+	"wasRunning\x12.\n" +
+	"\tshortened\x18\x17 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03Ȼ\x18\x04R\tshortened\x12;\n" +
 	"\bended_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\aendedAt\x12?\n" +
 	"\n" +
 	"created_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +

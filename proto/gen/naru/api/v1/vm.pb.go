@@ -2572,7 +2572,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb3\x1b\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb7\x1b\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -2651,12 +2651,12 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x06RESIZE\x10\x01\x12\f\n" +
 	"\bSNAPSHOT\x10\x02\x12\v\n" +
 	"\aRESTORE\x10\x03\x12\b\n" +
-	"\x04DROP\x10\x04\x1a\xf4\x01\n" +
+	"\x04DROP\x10\x04\x1a\xf8\x01\n" +
 	"\tSnapshots\x12B\n" +
-	"\x05items\x18\x01 \x03(\v2\x1e.naru.api.v1.VM.Snapshots.ItemB\f\xbaH\x05\x92\x01\x02\x10 \xa0\xbb\x18\x04R\x05items\x1a\xa2\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x1e.naru.api.v1.VM.Snapshots.ItemB\f\xbaH\x05\x92\x01\x02\x10 \xa0\xbb\x18\x04R\x05items\x1a\xa6\x01\n" +
 	"\x04Item\x12\x1b\n" +
-	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x02id\x12\x1f\n" +
-	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x04name\x12;\n" +
+	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x02id\x12#\n" +
+	"\x04name\x18\x02 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04Ȼ\x18\x01R\x04name\x12;\n" +
 	"\btaken_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\atakenAt\x12\x1f\n" +
 	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\"\x87\x01\n" +
 	"\x05State\x12\x15\n" +
