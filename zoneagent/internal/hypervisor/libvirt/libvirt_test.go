@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,14 +120,34 @@ func ready(o hypervisor.Observation) bool { return o.Power == apiv1.VM_ON && o.R
 // dial opens an SSH connection to a guest, as its owner would from the guest network.
 func (l *lab) dial(t *testing.T, m hypervisor.Machine) *ssh.Client {
 	t.Helper()
-	client, err := ssh.Dial("tcp", net.JoinHostPort(m.Address.Addr().String(), "22"), &ssh.ClientConfig{
+	client, err := l.tryDial(m)
+	ok(t, err)
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func (l *lab) tryDial(m hypervisor.Machine) (*ssh.Client, error) {
+	return ssh.Dial("tcp", net.JoinHostPort(m.Address.Addr().String(), "22"), &ssh.ClientConfig{
 		User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(l.key)},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // the guest makes its key as it starts
 		Timeout:         patience,
 	})
-	ok(t, err)
-	t.Cleanup(func() { client.Close() })
-	return client
+}
+
+// redial dials a guest whose host was just disturbed, until it answers. On a busy machine such a guest was once silent for longer than
+// the three seconds after which the kernel says that there is no route; a guest that stays so has lost its network.
+func (l *lab) redial(t *testing.T, m hypervisor.Machine) *ssh.Client {
+	t.Helper()
+	for began := time.Now(); ; {
+		client, err := l.tryDial(m)
+		switch {
+		case err == nil:
+			t.Cleanup(func() { client.Close() })
+			return client
+		case !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(began) > patience:
+			t.Fatalf("%v, after %v\n%s\n%s%s", err, time.Since(began), l.console(m), run(t, "ip", "-d", "link"), run(t, "ip", "neighbour"))
+		}
+	}
 }
 
 func hostname(t *testing.T, client *ssh.Client) string {
@@ -188,7 +209,7 @@ func TestAGuestOutlivesItsDaemon(t *testing.T) {
 	ok(t, s.lab.host.KillDaemon(t.Context()))
 	s.await(t, m, "ready", ready)
 	ok(t, s.host.EnsureStarted(t.Context(), m.VM.Id))
-	if got := hostname(t, s.dial(t, m)); got != m.VM.Name {
+	if got := hostname(t, s.redial(t, m)); got != m.VM.Name {
 		t.Errorf("the guest calls itself %q", got)
 	}
 }
