@@ -120,18 +120,22 @@ func ready(o hypervisor.Observation) bool { return o.Power == apiv1.VM_ON && o.R
 // dial opens an SSH connection to a guest, as its owner would from the guest network.
 func (l *lab) dial(t *testing.T, m hypervisor.Machine) *ssh.Client {
 	t.Helper()
-	client, err := l.tryDial(m)
+	client, err := l.tryDial(t, m)
 	ok(t, err)
-	t.Cleanup(func() { client.Close() })
 	return client
 }
 
-func (l *lab) tryDial(m hypervisor.Machine) (*ssh.Client, error) {
-	return ssh.Dial("tcp", net.JoinHostPort(m.Address.Addr().String(), "22"), &ssh.ClientConfig{
+// tryDial is one attempt; a connection is closed with the test.
+func (l *lab) tryDial(t *testing.T, m hypervisor.Machine) (*ssh.Client, error) {
+	client, err := ssh.Dial("tcp", net.JoinHostPort(m.Address.Addr().String(), "22"), &ssh.ClientConfig{
 		User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(l.key)},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // the guest makes its key as it starts
 		Timeout:         patience,
 	})
+	if err == nil {
+		t.Cleanup(func() { client.Close() })
+	}
+	return client, err
 }
 
 // redial dials a guest whose host was just disturbed, until it answers. On a busy machine such a guest was once silent for longer than
@@ -139,10 +143,9 @@ func (l *lab) tryDial(m hypervisor.Machine) (*ssh.Client, error) {
 func (l *lab) redial(t *testing.T, m hypervisor.Machine) *ssh.Client {
 	t.Helper()
 	for began := time.Now(); ; {
-		client, err := l.tryDial(m)
+		client, err := l.tryDial(t, m)
 		switch {
 		case err == nil:
-			t.Cleanup(func() { client.Close() })
 			return client
 		case !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(began) > patience:
 			t.Fatalf("%v, after %v\n%s\n%s%s", err, time.Since(began), l.console(m), run(t, "ip", "-d", "link"), run(t, "ip", "neighbour"))
