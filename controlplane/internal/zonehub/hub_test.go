@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/federation/dial"
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/pki"
@@ -291,7 +293,7 @@ func TestAZoneShowsWhyItsSessionEnded(t *testing.T) {
 		a := s.agent(s.Business, "agent-1")
 		ended := make(chan error, 1)
 		go func() { ended <- s.retry(ctx, a) }()
-		s.eventually("it is connected", s.connected)
+		s.eventually("it is connected", func() bool { return s.connected() && s.sessions(a) > 0 })
 		end()
 		<-ended
 		cancel()
@@ -300,6 +302,33 @@ func TestAZoneShowsWhyItsSessionEnded(t *testing.T) {
 			t.Errorf("after %s the zone shows %q", want, got)
 		}
 	}
+}
+
+// unanswered carries out what it is given, and does not say of a session's beginning that it did.
+type unanswered struct {
+	zonehub.Proposer
+	begun atomic.Int64
+}
+
+func (u *unanswered) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.Result, error) {
+	result, err := u.Proposer.Propose(ctx, c)
+	if err == nil && c.GetSetZoneSession().GetConnected() {
+		u.begun.Add(1)
+		return nil, problem.Newf(problem.Timeout, "", "it was not known in time")
+	}
+	return result, err
+}
+
+func TestASessionOfWhichItIsNotKnownWhetherItBeganEndsAllTheSame(t *testing.T) {
+	s := newSite(t)
+	s.stopHub()
+	u := &unanswered{Proposer: s.World}
+	s.proposer = u
+	s.startHub()
+	a := s.agent(s.Business, "agent-1").start()
+	s.eventually("it begins", func() bool { return u.begun.Load() > 0 })
+	a.stop()
+	s.eventually("the zone is not connected", func() bool { return !s.connected() })
 }
 
 // A zone that is cut off opens no new session in the place of the one that died with the server.

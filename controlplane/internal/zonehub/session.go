@@ -46,19 +46,19 @@ func newSession(h *Hub, zone *apiv1.Zone, agent, incarnation string, came bounda
 	return s
 }
 
-// opened writes down that the zone is connected, and sees to it that its end is written down too.
+// opened writes down that the zone is connected, and sees to it that its end is written down after that.
 func (s *session) opened(ctx context.Context, _ *link.Opened) error {
 	s.ctx, s.allowance = ctx, s.hub.allowanceOf(s.zone)
 	if err := s.allowance.wait(ctx, need{}); err != nil {
 		return err
 	}
+	s.hub.farewells.Add(1)
+	defer context.AfterFunc(ctx, func() { s.closed(context.Cause(ctx)) })
 	if err := s.record(ctx, true, nil, ""); err != nil {
-		return err
+		return err // it may be written down all the same
 	}
 	s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
 	s.hub.enter(s)
-	s.hub.farewells.Add(1)
-	context.AfterFunc(ctx, func() { s.closed(context.Cause(ctx)) })
 	// What has changed since it was admitted, nobody has judged.
 	over, err := s.judge(ctx)
 	if err == nil && over != nil {

@@ -42,6 +42,7 @@ type site struct {
 	hub             *zonehub.Brokers
 	stopHub         func()
 	budget          zonehub.Budget
+	proposer        zonehub.Proposer
 	leader          *leader
 }
 
@@ -55,7 +56,7 @@ func must[T any](v T, err error) T {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	w := servicetest.New(t)
-	s := &site{World: w, Site: w.NewSite(1), leader: newLeader(), budget: zonehub.DefaultBudget()}
+	s := &site{World: w, Site: w.NewSite(1), leader: newLeader(), budget: zonehub.DefaultBudget(), proposer: w}
 	born := time.Now().Add(-60 * 24 * time.Hour)
 	s.root = must(pki.NewAuthority(pki.AuthorityRoot, "naru.test", nil, born))
 	for role, a := range map[string]**pki.Authority{pki.AuthorityLinks: &s.links, pki.AuthorityBrokers: &s.brokers, pki.AuthorityServers: &s.servers} {
@@ -131,7 +132,7 @@ func (s *site) startBroker() (fingerprint string) {
 func (s *site) startHub() {
 	s.Helper()
 	h, err := zonehub.New(zonehub.Config{
-		Reader: s.DB, Proposer: s.World, ServerID: "server-1", Version: "test", Identity: link.IdentityOf(s.own),
+		Reader: s.DB, Proposer: s.proposer, ServerID: "server-1", Version: "test", Identity: link.IdentityOf(s.own),
 		Verify: func(chain [][]byte) (link.Peer, error) {
 			p, err := pki.Verify(chain, s.root.Certificate, time.Now(), pki.RoleAgent)
 			if err != nil {
