@@ -53,12 +53,15 @@ func (s *session) opened(ctx context.Context, _ *link.Opened) error {
 		return err
 	}
 	s.hub.farewells.Add(1)
-	defer context.AfterFunc(ctx, func() { s.closed(context.Cause(ctx)) })
-	if err := s.record(ctx, true, nil, ""); err != nil {
-		return err // it may be written down all the same
+	err := s.record(ctx, true, nil, "")
+	if err == nil {
+		s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
+		s.hub.enter(s)
 	}
-	s.hub.Log.Info("a zone's session began", "zone", s.zone.GetName(), "agent", s.agent)
-	s.hub.enter(s)
+	context.AfterFunc(ctx, func() { s.closed(context.Cause(ctx)) }) // in case of an error too: it may be written down all the same
+	if err != nil {
+		return err
+	}
 	// What has changed since it was admitted, nobody has judged.
 	over, err := s.judge(ctx)
 	if err == nil && over != nil {
