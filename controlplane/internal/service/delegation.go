@@ -2,11 +2,13 @@ package service
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -64,6 +66,31 @@ func (s delegationService) WatchDelegations(r *apiv1.WatchDelegationsRequest, st
 	return s.delegations.watch(r, place{}, stream)
 }
 
+// colleague returns the user of a name whom somebody may know: of an organization above or below their own, or one whom they may
+// read. Everybody else is not there.
+func (s delegationService) colleague(ctx context.Context, tx *state.Tx, me *apiv1.User, name string) (*apiv1.User, error) {
+	u, err := s.users.within(tx, name, nil)
+	if err != nil {
+		return nil, err
+	}
+	mine, err := tx.OrganizationsAbove(me.GetOrganizationId())
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := tx.OrganizationsAbove(u.GetOrganizationId())
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(mine, u.GetOrganizationId()) || slices.Contains(theirs, me.GetOrganizationId()) {
+		return u, nil
+	}
+	_, err = s.users.seen(ctx, tx, name, place{})
+	if problem.Is(err, problem.Forbidden) {
+		err = s.users.notThere(name)
+	}
+	return u, err
+}
+
 // CreateDelegation lets somebody else decide in the caller's place.
 func (s delegationService) CreateDelegation(ctx context.Context, r *apiv1.CreateDelegationRequest) (*apiv1.CreateDelegationResponse, error) {
 	callOf(ctx).Asked.note()
@@ -81,7 +108,7 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *apiv1.Create
 		}
 		m := proto.CloneOf(r.GetDelegation())
 		m.Id, m.FromUser, m.FromUserId = id, me.GetName(), me.GetId()
-		to, err := s.users.within(tx, m.GetToUser(), nil)
+		to, err := s.colleague(ctx, tx, me, m.GetToUser())
 		if err != nil {
 			return nil, inField(err, "to_user")
 		}

@@ -125,11 +125,18 @@ func (s roleService) explained(ctx context.Context, tx *state.Tx, r *apiv1.Expla
 	if r.GetUser() == "" {
 		return callOf(ctx).Principal, nil
 	}
-	user, err := s.users.within(tx, r.GetUser(), nil)
-	if err != nil {
-		return auth.Principal{}, inField(err, "user")
+	user, err := s.ownOrSeen(ctx, tx, r.GetUser())
+	return auth.Principal{Kind: auth.User, Name: user.GetName(), UserID: user.GetId()}, inField(err, "user")
+}
+
+// ownOrSeen returns the user of a name who is the caller, or whom the caller may read.
+func (s *Service) ownOrSeen(ctx context.Context, tx *state.Tx, name string) (*apiv1.User, error) {
+	if own := callOf(ctx).Principal.UserID; own != "" {
+		if u, err := s.users.within(tx, own, nil); err != nil || u.GetName() == name || u.GetId() == name {
+			return u, err
+		}
 	}
-	return auth.Principal{Kind: auth.User, Name: user.GetName(), UserID: user.GetId()}, nil
+	return s.users.seen(ctx, tx, name, place{})
 }
 
 // mayExplain refuses to tell of others where the caller may not ask for that.

@@ -317,6 +317,34 @@ func TestP14NobodyLearnsWhoThereIsByAskingForThem(t *testing.T) {
 	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m}); err != nil {
 		t.Error(err)
 	}
+	far, err := o.Admin().Organizations.CreateOrganization(t.Context(), &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: "far"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Admin().Users.CreateUser(t.Context(), &apiv1.CreateUserRequest{User: &apiv1.User{Name: "fay", Organization: far.GetOperation().GetTarget().GetName()}}); err != nil {
+		t.Fatal(err)
+	}
+	dan := o.As(o.users["dan"])
+	for what, ask := range map[string]func(name string) error{
+		"a delegate": func(name string) error {
+			_, err := dan.Delegations.CreateDelegation(t.Context(), &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{
+				ToUser: name, EndsAt: timestamppb.New(time.Now().Add(time.Hour)), Reason: "holiday"}})
+			return err
+		},
+		"sessions": func(name string) error {
+			_, err := dan.Sessions.ListSessions(t.Context(), &apiv1.ListSessionsRequest{User: name})
+			return err
+		},
+		"an explanation": func(name string) error {
+			_, err := dan.Roles.ExplainAccess(t.Context(), &apiv1.ExplainAccessRequest{Method: "VMService/CreateVM", User: name})
+			return err
+		},
+	} {
+		there, nobody := ask("fay"), ask("zzz")
+		if there == nil || nobody == nil || strings.ReplaceAll(there.Error(), "fay", "X") != strings.ReplaceAll(nobody.Error(), "zzz", "X") {
+			t.Errorf("%s: %v; of nobody %v", what, there, nobody)
+		}
+	}
 	for _, d := range []*apiv1.Delegation{{Project: "db"}, {Zone: "business"}} { // which dan sees nothing of
 		d.ToUser, d.EndsAt, d.Reason = "bob", timestamppb.New(time.Now().Add(time.Hour)), "holiday"
 		if _, err := o.As(o.users["dan"]).Delegations.CreateDelegation(t.Context(), &apiv1.CreateDelegationRequest{Delegation: d}); !problem.Is(err, problem.NotFound) {

@@ -46,7 +46,7 @@ func (s sessionService) ListSessions(ctx context.Context, r *apiv1.ListSessionsR
 			scope["user_id"] = own
 		}
 		if r.GetUser() != "" {
-			user, err := s.users.within(tx, r.GetUser(), nil)
+			user, err := s.ownOrSeen(ctx, tx, r.GetUser())
 			if err != nil {
 				return inField(err, "user")
 			}
