@@ -60,3 +60,38 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 		t.Errorf("of a VM in a classified zone is told: %q", got)
 	}
 }
+
+// A quota over all zones tells how much is used in zones that show no figures.
+func TestF6AFullQuotaTellsAnEdgeItsSumsWhereEveryZoneShowsFigures(t *testing.T) {
+	w := servicetest.New(t)
+	site := w.NewSite(1)
+	a := w.Admin()
+	w.Roles()
+	kim := w.User("kim", apiv1.User_PERSON)
+	w.Bind("b-kim", "federation-administrator", kim, apiv1.RoleBinding_FEDERATION, "")
+	w.Bind("b-kim-web", "project-operator", kim, apiv1.RoleBinding_PROJECT, "web")
+	if _, err := a.Quotas.CreateQuota(t.Context(), &apiv1.CreateQuotaRequest{Quota: &apiv1.Quota{Project: "web", Limit: &apiv1.Amounts{Vms: proto.Uint32(1)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")}); err != nil {
+		t.Fatal(err)
+	}
+	told := func() string {
+		t.Helper()
+		name := apiv1.VMService_CreateVM_FullMethodName
+		_, err := callFrom(t.Context(), w, site.Internet.GetId(), name, apiMethods()[name], &apiv1.CreateVMRequest{Vm: w.VM("web-2", "web")}, kim)
+		if !problem.Is(err, problem.QuotaExceeded) {
+			t.Fatal(err)
+		}
+		return problem.Of(err).GetDetail()
+	}
+	if got := told(); !strings.Contains(got, "1 held of 1") {
+		t.Errorf("where every zone shows what it has: %q", got)
+	}
+	if _, err := a.Zones.CreateZone(t.Context(), &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "vault", Grade: apiv1.Zone_CLASSIFIED}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); got != "" {
+		t.Errorf("where one does not: %q", got)
+	}
+}

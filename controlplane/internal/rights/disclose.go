@@ -69,8 +69,12 @@ func lets(z *apiv1.Zone, direction apiv1.Disclosure_Direction, grade apiv1.Zone_
 	return Shown{exact.GetNames(), exact.GetAddresses(), exact.GetFigures()}
 }
 
+// Everywhere stands for all zones: what is summed up over them tells of each.
+const Everywhere = "*"
+
 // Redact takes out of a message each field that tells of a zone what may not be shown: shown is asked with the zone's name. A
-// message tells of the zone that it names, or that the message around it does; what tells of none stays. A problem that stands in a
+// message tells of the zone that it names, or that the message around it does, and a quota that names none of Everywhere; what tells of
+// none stays. A problem that stands in a
 // message of no zone may tell of any: unplaced is called with it.
 func Redact(m proto.Message, shown func(zone string) Shown, unplaced func(*apiv1.Problem)) {
 	redact(m.ProtoReflect(), "", shown, unplaced)
@@ -92,6 +96,8 @@ func redact(m protoreflect.Message, zone string, shown func(string) Shown, unpla
 		zone = m.Get(d.zone).String()
 	case d.itself && m.Get(m.Descriptor().Fields().ByName("name")).String() != "":
 		zone = m.Get(m.Descriptor().Fields().ByName("name")).String()
+	case d.sums:
+		zone = Everywhere
 	}
 	if zone != "" && len(d.fields) > 0 {
 		may := shown(zone)
@@ -144,6 +150,7 @@ func tellOf(m protoreflect.Message, yield func(string)) {
 type disclosure struct {
 	zone   protoreflect.FieldDescriptor // names the zone
 	itself bool                         // the message is the zone
+	sums   bool                         // where it names no zone, it is of all
 	fields []disclosed
 	within []protoreflect.FieldDescriptor // messages
 }
@@ -159,7 +166,10 @@ func disclosing(d protoreflect.MessageDescriptor) *disclosure {
 	if known, ok := disclosures.Load(d.FullName()); ok {
 		return known.(*disclosure)
 	}
-	out := &disclosure{itself: d.FullName() == (&apiv1.Zone{}).ProtoReflect().Descriptor().FullName()}
+	out := &disclosure{
+		itself: d.FullName() == (&apiv1.Zone{}).ProtoReflect().Descriptor().FullName(),
+		sums:   d.FullName() == (&apiv1.Quota{}).ProtoReflect().Descriptor().FullName(),
+	}
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
 		if f.Name() == "zone" && f.Kind() == protoreflect.StringKind && !f.IsList() {

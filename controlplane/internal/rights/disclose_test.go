@@ -83,3 +83,15 @@ func TestWhatMayNotCrossIsLeftOut(t *testing.T) {
 		t.Errorf("by %v nothing may be looked for", got)
 	}
 }
+
+func TestF6WhatAQuotaOverAllZonesSumsUpTellsOfEach(t *testing.T) {
+	amounts := &apiv1.Amounts{Vms: proto.Uint32(3)}
+	of := func(zone string) *apiv1.Quota {
+		return &apiv1.Quota{Name: "shop", Zone: zone, Limit: amounts, Held: amounts, Used: amounts, Left: amounts}
+	}
+	answer := &apiv1.GetRequestResponse{Request: &apiv1.Request{Name: "r-1", Zone: "business", Quotas: []*apiv1.Quota{of(""), of("business")}}}
+	Redact(answer, func(zone string) Shown { return Shown{Names: true, Addresses: true, Figures: zone == "business"} }, nil)
+	if got := answer.GetRequest().GetQuotas(); got[0].Used != nil || got[0].Held != nil || got[0].Left != nil || got[0].Limit == nil || !proto.Equal(got[1], of("business")) {
+		t.Errorf("%v", got)
+	}
+}

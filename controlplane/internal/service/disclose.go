@@ -56,14 +56,22 @@ func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Mess
 		return err
 	}
 	at := book.byID[zoneID]
+	everywhere := func(*apiv1.Zone) bool { return true }
 	unplaced := func(p *apiv1.Problem) {
-		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, func(z *apiv1.Zone) bool {
-			return callOf(ctx).Asked.isAbout(book, z)
-		}).All() {
+		about := func(z *apiv1.Zone) bool { return callOf(ctx).Asked.isAbout(book, z) }
+		if problem.Code(p.GetCode()) == problem.QuotaExceeded { // which says what is used, of a quota that may be over all zones
+			about = everywhere
+		}
+		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, about).All() {
 			rights.RedactProblem(p)
 		}
 	}
-	rights.Redact(answer, func(zone string) rights.Shown { return rights.Crosses(book.byName[zone], at) }, unplaced)
+	rights.Redact(answer, func(zone string) rights.Shown {
+		if zone == rights.Everywhere {
+			return leastShown(book, at, everywhere)
+		}
+		return rights.Crosses(book.byName[zone], at)
+	}, unplaced)
 	return nil
 }
 
