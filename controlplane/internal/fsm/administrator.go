@@ -73,7 +73,7 @@ func (c *command) deleteAdministrator(in *commandv1.DeleteNoun) (*commandv1.Resu
 		if err != nil {
 			return nil, err
 		}
-		remains = remains || other.GetId() != m.GetId() && later(other.GetExpiresAt(), c.now)
+		remains = remains || other.GetId() != m.GetId() && later(other.GetExpiresAt(), c.clock)
 	}
 	if !remains {
 		return nil, problem.Newf(problem.InUse, "Make another administrator first: naru admin create.",

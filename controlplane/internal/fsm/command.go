@@ -21,8 +21,12 @@ type command struct {
 	id    []byte
 	actor string
 	// by is the id of who acts: a user, an administrator or an access token; empty where nobody does.
-	by  string
+	by string
+	// now is when: it never goes back, and stands still while the leader's clock is behind what was seen before.
 	now *timestamppb.Timestamp
+	// clock is what the leader's clock showed. What ends at a time that a clock showed is held against it, so that a clock that
+	// was ahead for a while, and was set right, ends nothing early.
+	clock *timestamppb.Timestamp
 	// ids counts those derived from the command's own.
 	ids uint32
 	// cause is the id of the zone whose doing the command is; empty where nobody in a zone has a say in it.
@@ -36,7 +40,11 @@ func newCommand(tx *state.Tx, in *commandv1.Command) *command {
 	now := stampOf(meta, in)
 	meta.LastStamp = now.AsTime()
 	tx.SetMeta(meta)
-	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), by: in.GetOrigin().GetActorId(), now: now}
+	clock := now
+	if in.GetStamp().IsValid() {
+		clock = in.GetStamp()
+	}
+	return &command{tx: tx, id: in.GetId(), actor: in.GetActor(), by: in.GetOrigin().GetActorId(), now: now, clock: clock}
 }
 
 // stampOf is the time of a command: the later of its stamp and the last one seen, in microseconds, so that a restored state goes

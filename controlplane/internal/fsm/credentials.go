@@ -124,7 +124,7 @@ func (c *command) enrollAuthenticator(in *commandv1.EnrollAuthenticator) (*comma
 	if len(kept.GetSealedAuthenticator()) > 0 {
 		return nil, problem.Newf(problem.WrongState, "Remove it first: naru user remove-authenticator.", "user %s has an authenticator", user.GetName())
 	}
-	if len(in.GetSealedAuthenticator()) == 0 || !later(in.GetUntil(), c.now) {
+	if len(in.GetSealedAuthenticator()) == 0 || !later(in.GetUntil(), c.clock) {
 		return nil, invalid("an authenticator has a secret, and an end of its enrolment")
 	}
 	kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil = in.GetSealedAuthenticator(), in.GetUntil()
@@ -137,7 +137,7 @@ func (c *command) confirmAuthenticator(in *commandv1.ConfirmAuthenticator) (*com
 	if err != nil {
 		return nil, err
 	}
-	if len(kept.GetSealedNewAuthenticator()) == 0 || !later(kept.GetNewAuthenticatorUntil(), c.now) {
+	if len(kept.GetSealedNewAuthenticator()) == 0 || !later(kept.GetNewAuthenticatorUntil(), c.clock) {
 		return nil, problem.New(problem.WrongState, "no authenticator is being enrolled, or it took longer than ten minutes", "Begin again: naru user enroll.")
 	}
 	if err := c.count(kept, in.GetShown()); err != nil {

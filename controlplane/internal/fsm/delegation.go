@@ -46,7 +46,7 @@ func (c *command) createDelegation(in *commandv1.CreateDelegation, origin *comma
 		m.StartsAt = c.now
 	}
 	switch {
-	case !later(m.GetEndsAt(), c.now) || !later(m.GetEndsAt(), m.GetStartsAt()):
+	case !later(m.GetEndsAt(), c.clock) || !later(m.GetEndsAt(), m.GetStartsAt()):
 		return nil, problem.New(problem.Invalid, "the delegation would have ended before it began", "Give an end that lies ahead, after its start.").With("ends_at", "lies before its start, or before now")
 	case later(m.GetEndsAt(), &timestamppb.Timestamp{Seconds: m.GetStartsAt().GetSeconds() + longestDelegation}):
 		return nil, problem.New(problem.Invalid, "a delegation lasts a year at most", "Give an earlier end.").With("ends_at", "is more than a year after its start")

@@ -76,7 +76,7 @@ func (c *command) retryDelivery(in *commandv1.RetryDelivery) (*commandv1.Result,
 		return nil, err
 	}
 	m.State, m.Attempts, m.EndedAt = apiv1.Delivery_WAITING, 0, nil
-	m.NextAttemptAt, m.GiveUpAt = c.now, after(c.now, giveUpAfter)
+	m.NextAttemptAt, m.GiveUpAt = c.clock, after(c.clock, giveUpAfter)
 	return put1(c.tx.Deliveries.Put(m), m)
 }
 

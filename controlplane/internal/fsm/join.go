@@ -50,7 +50,7 @@ func (c *command) askToJoin(in *commandv1.AskToJoin) (*commandv1.Result, error) 
 		return nil, invalid("who asks to join has a name and a key")
 	case len(t.GetUsedBy()) > 0 && string(t.GetUsedBy()) != string(in.GetKey()):
 		return nil, problem.New(problem.TokenUsed, "the join token was used by another key", "Ask an administrator for a new one; if you did not use it, say so.")
-	case (len(t.GetUsedBy()) == 0 || t.GetRole() == "server") && !later(t.GetExpiresAt(), c.now):
+	case (len(t.GetUsedBy()) == 0 || t.GetRole() == "server") && !later(t.GetExpiresAt(), c.clock):
 		return nil, problem.New(problem.TokenExpired, "the join token has expired", "Ask an administrator for a new one.")
 	}
 	member, err := c.askingMember(t, in)

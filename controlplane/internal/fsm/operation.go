@@ -196,7 +196,7 @@ func (c *command) expireOperations(in *commandv1.ExpireOperations) (*commandv1.R
 		if err != nil {
 			return nil, err
 		}
-		if op.GetDone() || op.GetDeadline() == nil || later(op.GetDeadline(), c.now) {
+		if op.GetDone() || op.GetDeadline() == nil || later(op.GetDeadline(), c.clock) {
 			continue
 		}
 		failed := problem.New(problem.Timeout, "it was not done before its deadline; what it did so far stays",

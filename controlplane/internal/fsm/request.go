@@ -340,7 +340,7 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	}
 	d.Strength = origin.GetStrength()
 	if err := request.Decide(m, request.Vote{
-		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: session.GetSteppedUpUntil() != nil && later(session.GetSteppedUpUntil(), c.now),
+		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: session.GetSteppedUpUntil() != nil && later(session.GetSteppedUpUntil(), c.clock),
 		Openings: openings(in.GetOpenings()), Now: c.now,
 	}); err != nil {
 		return nil, err
@@ -354,7 +354,7 @@ func (c *command) ownSession(origin *commandv1.Origin) (*apiv1.Session, error) {
 	if err != nil && !missing(err) {
 		return nil, err
 	}
-	if err != nil || s.GetUserId() != origin.GetActorId() || !later(s.GetExpiresAt(), c.now) || s.GetMustChangePassword() {
+	if err != nil || s.GetUserId() != origin.GetActorId() || !later(s.GetExpiresAt(), c.clock) || s.GetMustChangePassword() {
 		return nil, problem.New(problem.TokenInvalid, "the session in which this was to be done has ended, or is another's", "Log in again: naru login.")
 	}
 	return s, nil
@@ -367,7 +367,7 @@ func (c *command) delegated(m *apiv1.Request, d *apiv1.Decision) error {
 		return err
 	}
 	holds := err == nil && g.GetFromUserId() == d.GetActingForId() && g.GetToUserId() == d.GetActorId() &&
-		!later(g.GetStartsAt(), c.now) && later(g.GetEndsAt(), c.now) &&
+		!later(g.GetStartsAt(), c.clock) && later(g.GetEndsAt(), c.clock) &&
 		(g.GetProjectId() == "" || g.GetProjectId() == m.GetProjectId()) && (g.GetZoneId() == "" || g.GetZoneId() == m.GetZoneId())
 	if !holds {
 		return problem.Newf(problem.Forbidden, "naru delegation list shows which hold.", "%s has not delegated this decision to %s now", d.GetActingFor(), d.GetActor())

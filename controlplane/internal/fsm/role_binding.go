@@ -39,7 +39,7 @@ func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1
 	if err := c.placeExists(m); err != nil {
 		return nil, err
 	}
-	if end := m.GetExpiresAt(); end != nil && !later(end, c.now) {
+	if end := m.GetExpiresAt(); end != nil && !later(end, c.clock) {
 		return nil, problem.New(problem.Invalid, "the binding would have ended already", "Give a time that lies ahead.").With("expires_at", "must lie ahead")
 	}
 	same := state.Scope{"role_id": m.GetRoleId(), "user_id": m.GetUserId(), "group_id": m.GetGroupId(), "place_id": m.GetPlaceId()}
@@ -47,7 +47,7 @@ func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1
 		if err != nil {
 			return nil, err
 		}
-		if other.GetScope() == m.GetScope() && (other.GetExpiresAt() == nil || later(other.GetExpiresAt(), c.now)) && !outlives(m, other) {
+		if other.GetScope() == m.GetScope() && (other.GetExpiresAt() == nil || later(other.GetExpiresAt(), c.clock)) && !outlives(m, other) {
 			return nil, problem.Newf(problem.NameTaken, "Nothing is left to do; or give it for longer.",
 				"%s has the role %s there already: binding %s", m.GetUser()+m.GetGroup(), m.GetRole(), other.GetId())
 		}

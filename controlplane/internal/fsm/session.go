@@ -25,9 +25,9 @@ func (c *command) beginSession(in *commandv1.BeginSession) (*commandv1.Result, e
 		return nil, err
 	}
 	switch {
-	case m.GetId() == "" || len(m.GetSecretHash()) != 32 || m.GetStrength() == apiv1.Session_STRENGTH_UNSPECIFIED || !later(m.GetExpiresAt(), c.now):
+	case m.GetId() == "" || len(m.GetSecretHash()) != 32 || m.GetStrength() == apiv1.Session_STRENGTH_UNSPECIFIED || !later(m.GetExpiresAt(), c.clock):
 		return nil, invalid("a session has an id, the SHA-256 of a secret, a strength and an end")
-	case kept.GetSpent() || kept.GetOneTimeUntil() != nil && !later(kept.GetOneTimeUntil(), c.now):
+	case kept.GetSpent() || kept.GetOneTimeUntil() != nil && !later(kept.GetOneTimeUntil(), c.clock):
 		return nil, problem.New(problem.Unauthenticated, "the password was for one login, and that has been or has come too late", "Ask an administrator for another: naru user reset-password.")
 	}
 	if _, err := c.tx.Sessions.Get(m.GetId()); !missing(err) {

@@ -111,6 +111,28 @@ func TestAPasswordForOneLoginEnds(t *testing.T) {
 	p.refuse(problem.Unauthenticated, late)
 }
 
+// TestP21AClockThatWasAheadAndWasSetRightLocksNobodyOut: what was seen of it stays, and ends nothing early.
+func TestP21AClockThatWasAheadAndWasSetRightLocksNobodyOut(t *testing.T) {
+	p := furnished(t)
+	p.accept(createUser("kim"))
+	p.accept(sealingKey("key-1", ""))
+	p.accept(resetPassword("kim"))
+	p.accept(createChannel(&apiv1.NotificationChannel{Id: "ch", Name: "desk", Webhook: &apiv1.Webhook{Url: "https://example.org"}}))
+	p.accept(&commandv1.Command{Stamp: timestamppb.New(start.AddDate(10, 0, 0)), Body: &commandv1.Command_Noop{Noop: &commandv1.Noop{}}})
+	p.accept(p.logIn("kim", "one"))
+	p.accept(p.changePassword("kim", "one"))
+	p.accept(p.logIn("kim", "two"))
+	p.accept(able("kim", true))
+	for _, d := range p.deliveries() {
+		if d.GetNextAttemptAt().AsTime().After(p.now) {
+			t.Errorf("%s is delivered %v from now", d.GetNotification().GetTopic(), d.GetNextAttemptAt().AsTime().Sub(p.now))
+		}
+	}
+	if len(p.deliveries()) == 0 {
+		t.Error("there is nothing to deliver")
+	}
+}
+
 func TestWhatWasSealedCountsOnce(t *testing.T) {
 	p := loggedIn(t)
 	first := p.logIn("kim", "two")

@@ -25,7 +25,7 @@ func (c *command) toTrash(m *apiv1.VM, in *commandv1.SetVMDesired) error {
 	case in.GetDesired() != apiv1.VM_TRASHED:
 		m.TrashedAt, m.DeleteAt = nil, nil
 		return nil
-	case in.GetDeleteAt() == nil || !later(in.GetDeleteAt(), c.now):
+	case in.GetDeleteAt() == nil || !later(in.GetDeleteAt(), c.clock):
 		return invalid("a VM is put into the trash until a time that is to come")
 	case !trashed && m.GetState() != apiv1.VM_RUNNING && m.GetState() != apiv1.VM_STOPPED:
 		return problem.Newf(problem.WrongState, "Delete it: naru vm delete "+m.GetName()+".", "VM %s is neither running nor stopped, and has nothing to be kept", m.GetName())
@@ -55,7 +55,7 @@ func (c *command) emptyTrash(in *commandv1.EmptyTrash) (*commandv1.Result, error
 	}
 	for _, id := range in.GetVmIds() {
 		m, err := c.tx.VMs.Get(id)
-		if missing(err) || err == nil && (m.GetDesiredState() != apiv1.VM_TRASHED || later(m.GetDeleteAt(), c.now)) {
+		if missing(err) || err == nil && (m.GetDesiredState() != apiv1.VM_TRASHED || later(m.GetDeleteAt(), c.clock)) {
 			continue // it was taken out, or is to stay longer
 		}
 		if err != nil {
