@@ -2,15 +2,23 @@ package fsm
 
 import (
 	"github.com/naru-project/naru/controlplane/internal/request"
-	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// freeRoom has a request's zone free the room that it keeps for it.
+// freeRoom has a request's zone free the room that it keeps for it, and forgets what the zone refused: there may be one an hour.
 func (c *command) freeRoom(m *apiv1.Request) error {
 	for _, id := range request.Rooms(m) {
-		if _, err := c.setReservation(&commandv1.SetReservation{ReservationId: id, Desired: apiv1.Reservation_RELEASED}); err != nil && !problem.Is(err, problem.NotFound) {
+		r, err := c.tx.Reservations.Get(id)
+		switch {
+		case missing(err):
+			continue
+		case err == nil && r.GetState() == apiv1.Reservation_REFUSED:
+			err = c.forgetReservation(r)
+		case err == nil:
+			_, err = c.setReservation(&commandv1.SetReservation{ReservationId: id, Desired: apiv1.Reservation_RELEASED})
+		}
+		if err != nil {
 			return err
 		}
 	}

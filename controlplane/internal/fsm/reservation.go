@@ -45,7 +45,7 @@ func (c *command) mayReserve(m *apiv1.Reservation) error {
 	if n := m.GetQuantity(); n == 0 || n > maxReserved {
 		return problem.Newf(problem.Invalid, "Ask for fewer at once.", "a reservation is for 1 to %d VMs, not for %d", maxReserved, n)
 	}
-	if m.GetHoldUntil() == nil || !later(m.GetHoldUntil(), c.now) {
+	if m.GetHoldUntil() == nil || !later(m.GetHoldUntil(), c.clock) {
 		return invalid("a reservation that ends before it begins cannot be made")
 	}
 	if err := c.projectExists(m.GetProjectId(), m.GetProject()); err != nil {
@@ -88,7 +88,7 @@ func (c *command) setReservation(in *commandv1.SetReservation) (*commandv1.Resul
 			return nil, problem.Newf(problem.WrongState, "Make another one.", "reservation %s is over and is not held again", m.GetId())
 		}
 		if until := in.GetHoldUntil(); until != nil {
-			if !later(until, c.now) {
+			if !later(until, c.clock) {
 				return nil, invalid("a reservation cannot end in the past")
 			}
 			m.HoldUntil = until
@@ -122,7 +122,7 @@ func (c *command) giveReserved(vm *apiv1.VM) error {
 	switch {
 	case m.GetProjectId() != vm.GetProjectId(), m.GetZoneId() != vm.GetZoneId(), m.GetClusterId() != vm.GetClusterId(), !proto.Equal(m.GetSize(), vm.GetSize()):
 		return refused("Name one that is for this VM, or none.", "is for another project, place or size")
-	case over(m), !later(m.GetHoldUntil(), c.now):
+	case over(m), !later(m.GetHoldUntil(), c.clock):
 		return refused("Ask for another one.", "is over")
 	case m.GetState() == apiv1.Reservation_REFUSED:
 		return refused("Ask for another one.", "was refused by its zone")
@@ -180,21 +180,25 @@ func (c *command) forgetReservations(before int64) error {
 		return err
 	}
 	for _, m := range past {
-		if err := c.tx.Reservations.Delete(m.GetId()); err != nil {
-			return err
-		}
-		zone, err := c.tx.Zones.Get(m.GetZoneId())
-		if missing(err) || err == nil && zone.GetState() == apiv1.Zone_RETIRED {
-			continue // nobody is there who would hear it
-		}
-		if err == nil {
-			err = c.tx.DesireGone(m.GetZoneId(), referenceReservation(m))
-		}
-		if err != nil {
+		if err := c.forgetReservation(m); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (c *command) forgetReservation(m *apiv1.Reservation) error {
+	if err := c.tx.Reservations.Delete(m.GetId()); err != nil {
+		return err
+	}
+	zone, err := c.tx.Zones.Get(m.GetZoneId())
+	if missing(err) || err == nil && zone.GetState() == apiv1.Zone_RETIRED {
+		return nil // nobody is there who would hear it
+	}
+	if err != nil {
+		return err
+	}
+	return c.tx.DesireGone(m.GetZoneId(), referenceReservation(m))
 }
 
 // reserved says what still waits for VMs within scope: "2 reservations", or "" for none.
@@ -204,7 +208,7 @@ func (c *command) reserved(scope state.Scope) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if !over(m) && m.GetState() != apiv1.Reservation_REFUSED && later(m.GetHoldUntil(), c.now) {
+		if !over(m) && m.GetState() != apiv1.Reservation_REFUSED && later(m.GetHoldUntil(), c.clock) {
 			n++
 		}
 	}

@@ -144,8 +144,8 @@ func TestF9AnApprovalStandsWhereThereIsNoRoomAndRoomIsAskedForAgain(t *testing.T
 	o.finally(apiv1.Decision_APPROVE)
 	o.turn()
 	o.turn()
-	if m := o.show("ann", "r-1"); m.GetApproval() != apiv1.Request_APPROVED || m.GetFulfilment() != apiv1.Request_RESERVING || len(o.vms()) != 0 || len(o.reservations()) != 1 {
-		t.Fatalf("it is %v and %v, %d VMs, asked %d times", m.GetApproval(), m.GetFulfilment(), len(o.vms()), len(o.reservations()))
+	if m := o.show("ann", "r-1"); m.GetApproval() != apiv1.Request_APPROVED || m.GetFulfilment() != apiv1.Request_RESERVING || len(o.vms()) != 0 || len(o.reservations()) != 0 {
+		t.Fatalf("it is %v and %v, %d VMs, %d reservations", m.GetApproval(), m.GetFulfilment(), len(o.vms()), len(o.reservations()))
 	}
 	o.now = o.now.Add(2 * time.Minute)
 	o.turn()
@@ -154,6 +154,9 @@ func TestF9AnApprovalStandsWhereThereIsNoRoomAndRoomIsAskedForAgain(t *testing.T
 	o.turn()
 	if m := o.show("ann", "r-1"); m.GetFulfilment() != apiv1.Request_EXECUTING || len(o.vms()) != 2 {
 		t.Errorf("it is %v, and there are %d VMs", m.GetFulfilment(), len(o.vms()))
+	}
+	if all := o.reservations(); len(all) != 1 || all[0].GetState() == apiv1.Reservation_REFUSED {
+		t.Errorf("what was refused is kept: %v", all)
 	}
 }
 
