@@ -121,7 +121,7 @@ func (c *command) spread(told *apiv1.Notification, organizationID string, to []*
 	if err != nil {
 		return err
 	}
-	channels, err := c.channels()
+	channels, err := c.tx.Channels()
 	for _, ch := range channels {
 		if err == nil && wants(ch, told, owners) {
 			err = c.dispatch(ch, told, people, own)
@@ -140,19 +140,6 @@ func (c *command) ownersOf(told *apiv1.Notification, organizationID string) ([]s
 		organizationID = p.GetOrganizationId()
 	}
 	return c.tx.OrganizationsAbove(organizationID)
-}
-
-// channels returns those that are not disabled.
-func (c *command) channels() (out []*apiv1.NotificationChannel, err error) {
-	for ch, err := range c.tx.NotificationChannels.All(nil) {
-		if err != nil {
-			return nil, err
-		}
-		if !ch.GetDisabled() {
-			out = append(out, ch)
-		}
-	}
-	return out, nil
 }
 
 // wants reports whether a channel is for what is told.
@@ -175,7 +162,7 @@ func (c *command) dispatch(ch *apiv1.NotificationChannel, told *apiv1.Notificati
 		m.Revision = ""
 		return &apiv1.Delivery{
 			Id: c.nextID(), Channel: ch.GetName(), ChannelId: ch.GetId(), State: apiv1.Delivery_WAITING, Notification: m, Recipients: recipients,
-			CreatedAt: c.now, NextAttemptAt: c.now, GiveUpAt: after(c.now, giveUpAfter),
+			CreatedAt: c.now, NextAttemptAt: c.clock, GiveUpAt: after(c.clock, giveUpAfter),
 		}
 	}
 	var all []*apiv1.Delivery
@@ -197,8 +184,7 @@ func (c *command) dispatch(ch *apiv1.NotificationChannel, told *apiv1.Notificati
 	}
 	for i, m := range all {
 		if waiting+uint32(i) >= maxWaiting {
-			ch.Dropped += uint32(len(all) - i)
-			return c.tx.NotificationChannels.Put(ch)
+			return c.tx.Drop(ch.GetId(), len(all)-i)
 		}
 		if err := c.tx.Deliveries.Put(m); err != nil {
 			return err

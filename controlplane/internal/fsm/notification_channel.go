@@ -74,6 +74,9 @@ func (c *command) deleteNotificationChannel(in *commandv1.DeleteNoun) (*commandv
 	if err := c.tx.ForgetDeliveriesOf(m.GetId()); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetDropped(m.GetId()); err != nil {
+		return nil, err
+	}
 	return remove(c, c.tx.NotificationChannels, "notification-channel", m)
 }
 

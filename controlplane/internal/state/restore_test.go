@@ -78,7 +78,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Reservations.Put(&apiv1.Reservation{Id: "re", ZoneId: "z1"}), tx.Snapshots.Put(&apiv1.Snapshot{Id: "sn", Name: "before", VmId: "v", ProjectId: "p", State: apiv1.Snapshot_READY}),
 			tx.Quotas.Put(&apiv1.Quota{Id: "q", Name: "project.web"}), tx.Leases.Put(&apiv1.Lease{Id: "l", VmId: "v"}),
 			tx.Notifications.Put(&apiv1.Notification{Id: "no", UserId: "u"}), tx.PutNotice(&commandv1.Notice{Notification: &apiv1.Notification{Id: "nc"}}),
-			tx.NotificationChannels.Put(&apiv1.NotificationChannel{Id: "ch", Name: "mail"}), tx.PutChannelSecrets(&commandv1.ChannelSecrets{ChannelId: "ch"}),
+			tx.NotificationChannels.Put(&apiv1.NotificationChannel{Id: "ch", Name: "mail"}), tx.PutChannelSecrets(&commandv1.ChannelSecrets{ChannelId: "ch"}), tx.Drop("ch", 1),
 			tx.Deliveries.Put(&apiv1.Delivery{Id: "de", ChannelId: "ch"}),
 			tx.AppendAudit(auditEntry(1)), tx.AppendAudit(auditEntry(2)), tx.PutCheckpoint(2, &apiv1.AuditCheckpoint{Size: "2"}),
 			tx.PutReports("z1", state.Reports{Since: 1, Count: 2, Digest: []byte{1}}), tx.PutRefusals(state.Refusals{Actor: "user:kim", Action: "vm.create"}),

@@ -208,6 +208,7 @@ func plainStores() []store {
 		plain{"sums", append(cols{text("owner_id"), text("zone_id"), number("grade")}, amounts()...), []string{"owner_id", "zone_id", "grade"}, nil},
 		// What is told, and of which it is still to be found out whom it concerns; what channels show to those whom they reach, sealed.
 		plain{"notices", cols{text("id"), number("time"), number("crc"), blob("message")}, []string{"id"}, []string{"(time)"}},
+		plain{"dropped", cols{text("channel_id"), number("number")}, []string{"channel_id"}, nil},
 		plain{"channel_secrets", cols{text("channel_id"), number("crc"), blob("message")}, []string{"channel_id"}, nil},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
 		// What was sealed to a key and has counted: SHA-256.
