@@ -35,10 +35,19 @@ func (g guard) check(a netip.Addr) error {
 	if g.allowed.contain(a) {
 		return nil
 	}
-	if !a.IsGlobalUnicast() || refused.contain(a) {
+	if !a.IsGlobalUnicast() || refused.contain(a) || own(a) {
 		return fmt.Errorf("%s is no address that channels may lead to; the configuration of the servers allows others: notifications.allow", a)
 	}
 	return nil
+}
+
+// own reports whether an address is one of this machine's. Where that cannot be found out, it is.
+func own(a netip.Addr) bool {
+	all, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(all, func(of net.Addr) bool {
+		p, err := netip.ParsePrefix(of.String())
+		return err == nil && p.Addr().Unmap().WithZone("") == a
+	})
 }
 
 // dial connects to HOST:PORT, and cuts the connection when ctx ends.

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -152,6 +153,15 @@ func TestP16ChannelsLeadNeitherToThisMachineNorToWhatOnlyMachinesBesideItShouldR
 	} {
 		if err := g.check(netip.MustParseAddr(address)); err == nil {
 			t.Errorf("%s may be reached", address)
+		}
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%v %v", all, err)
+	}
+	for _, own := range all {
+		if err := g.check(netip.MustParsePrefix(own.String()).Addr()); err == nil {
+			t.Errorf("%s, which is this machine's, may be reached", own)
 		}
 	}
 	for _, address := range []string{"10.1.2.3", "192.168.1.1", "203.0.113.7", "2001:db8::1", "fd12::1"} {
