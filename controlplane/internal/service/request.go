@@ -243,6 +243,9 @@ func (s requestService) beneficiary(ctx context.Context, tx *state.Tx, m *apiv1.
 		if err != nil {
 			return nil, err
 		}
+		if b.GetExpiresAt() != nil && !b.GetExpiresAt().AsTime().After(time.Now()) {
+			continue
+		}
 		if b.GetScope() == apiv1.RoleBinding_PROJECT && b.GetPlaceId() == m.GetProjectId() ||
 			b.GetScope() == apiv1.RoleBinding_ORGANIZATION && slices.Contains(above, b.GetPlaceId()) {
 			return u, nil
