@@ -91,14 +91,18 @@ func (s snapshotService) CreateSnapshot(ctx context.Context, r *apiv1.CreateSnap
 		if err != nil {
 			return nil, inField(err, "vm")
 		}
+		m := proto.CloneOf(sent)
+		m.Id, m.VmId, m.Vm = id, vm.GetId(), vm.GetName()
+		m.Project, m.ProjectId, m.Zone, m.ZoneId = vm.GetProject(), vm.GetProjectId(), vm.GetZone(), vm.GetZoneId()
+		if err := s.snapshots.mayMake(ctx, tx, m); err != nil {
+			return nil, err
+		}
 		if err := mayTouchDisk(tx, vm, r.GetMayStop(), "a snapshot is taken"); err != nil {
 			return nil, err
 		}
 		if err := roomToGrow(tx, vm, state.Amounts{Snapshots: 1}); err != nil {
 			return nil, err
 		}
-		m := proto.CloneOf(sent)
-		m.Id, m.VmId, m.Vm = id, vm.GetId(), vm.GetName()
 		if err := s.snapshots.nameIsFree(tx, m, state.Scope{"vm_id": vm.GetId()}); err != nil {
 			return nil, err
 		}
