@@ -57,6 +57,7 @@ type Services struct {
 	RoleBindings   apiv1.RoleBindingServiceClient
 	Requests       apiv1.RequestServiceClient
 	Delegations    apiv1.DelegationServiceClient
+	Crossings      apiv1.CrossingServiceClient
 	Audit          apiv1.AuditServiceClient
 
 	pin string // of the federation's root
@@ -96,6 +97,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		RoleBindings:   apiv1.NewRoleBindingServiceClient(conn),
 		Requests:       apiv1.NewRequestServiceClient(conn),
 		Delegations:    apiv1.NewDelegationServiceClient(conn),
+		Crossings:      apiv1.NewCrossingServiceClient(conn),
 		Audit:          apiv1.NewAuditServiceClient(conn),
 	}
 }

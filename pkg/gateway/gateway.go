@@ -101,6 +101,7 @@ func (g *gateway) register() error {
 		apiv1.RegisterProjectServiceHandlerClient(ctx, g.mux, apiv1.NewProjectServiceClient(g.conn)),
 		apiv1.RegisterRoleBindingServiceHandlerClient(ctx, g.mux, apiv1.NewRoleBindingServiceClient(g.conn)),
 		apiv1.RegisterRequestServiceHandlerClient(ctx, g.mux, apiv1.NewRequestServiceClient(g.conn)),
+		apiv1.RegisterCrossingServiceHandlerClient(ctx, g.mux, apiv1.NewCrossingServiceClient(g.conn)),
 		apiv1.RegisterDelegationServiceHandlerClient(ctx, g.mux, apiv1.NewDelegationServiceClient(g.conn)),
 		apiv1.RegisterRoleServiceHandlerClient(ctx, g.mux, apiv1.NewRoleServiceClient(g.conn)),
 		apiv1.RegisterServerServiceHandlerClient(ctx, g.mux, apiv1.NewServerServiceClient(g.conn)),

@@ -21,6 +21,7 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 	kim := w.User("kim", apiv1.User_PERSON)
 	w.Bind("b-kim", "federation-administrator", kim, apiv1.RoleBinding_FEDERATION, "")
 	w.Bind("b-kim-web", "project-operator", kim, apiv1.RoleBinding_PROJECT, "web")
+	w.Cross("web", "internet", "business", "vm.*")
 	if _, err := a.VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: w.VM("web-1", "web")}); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +71,7 @@ func TestF6AFullQuotaTellsAnEdgeItsSumsWhereEveryZoneShowsFigures(t *testing.T) 
 	kim := w.User("kim", apiv1.User_PERSON)
 	w.Bind("b-kim", "federation-administrator", kim, apiv1.RoleBinding_FEDERATION, "")
 	w.Bind("b-kim-web", "project-operator", kim, apiv1.RoleBinding_PROJECT, "web")
+	w.Cross("web", "internet", "business", "vm.*")
 	if _, err := a.Quotas.CreateQuota(t.Context(), &apiv1.CreateQuotaRequest{Quota: &apiv1.Quota{Project: "web", Limit: &apiv1.Amounts{Vms: proto.Uint32(1)}}}); err != nil {
 		t.Fatal(err)
 	}

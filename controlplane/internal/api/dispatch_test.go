@@ -44,6 +44,7 @@ func (f *federation) dispatch(c api.LinkCall, into proto.Message) error {
 
 func TestAZonesUserCallsThroughTheLink(t *testing.T) {
 	f := newFederation(t, 1)
+	f.Cross("web", "internet", "business", "vm.create")
 	token := f.token("ci", "web", "internet")
 	made := &apiv1.CreateVMResponse{}
 	err := f.dispatch(api.LinkCall{

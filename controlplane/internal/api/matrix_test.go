@@ -210,11 +210,18 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.SessionService_RevokeSessions_FullMethodName: &apiv1.RevokeSessionsRequest{User: "spare"},
 		apiv1.AuditService_ExportAudit_FullMethodName:      nil,
 
-		apiv1.RequestService_ListRequests_FullMethodName:        &apiv1.ListRequestsRequest{},
-		apiv1.RequestService_WatchRequests_FullMethodName:       &apiv1.WatchRequestsRequest{},
-		apiv1.RequestService_GetRequest_FullMethodName:          &apiv1.GetRequestRequest{Request: "r-1"},
-		apiv1.RequestService_ListComments_FullMethodName:        &apiv1.ListCommentsRequest{Request: "r-1"},
-		apiv1.RequestService_GetAttachment_FullMethodName:       &apiv1.GetAttachmentRequest{Request: "r-1", Comment: "plan"},
+		apiv1.RequestService_ListRequests_FullMethodName:    &apiv1.ListRequestsRequest{},
+		apiv1.RequestService_WatchRequests_FullMethodName:   &apiv1.WatchRequestsRequest{},
+		apiv1.RequestService_GetRequest_FullMethodName:      &apiv1.GetRequestRequest{Request: "r-1"},
+		apiv1.RequestService_ListComments_FullMethodName:    &apiv1.ListCommentsRequest{Request: "r-1"},
+		apiv1.RequestService_GetAttachment_FullMethodName:   &apiv1.GetAttachmentRequest{Request: "r-1", Comment: "plan"},
+		apiv1.CrossingService_ListCrossings_FullMethodName:  &apiv1.ListCrossingsRequest{},
+		apiv1.CrossingService_WatchCrossings_FullMethodName: &apiv1.WatchCrossingsRequest{},
+		apiv1.CrossingService_GetCrossing_FullMethodName:    &apiv1.GetCrossingRequest{Crossing: "cr-spare"},
+		apiv1.CrossingService_CreateCrossing_FullMethodName: &apiv1.CreateCrossingRequest{Crossing: &apiv1.Crossing{
+			Project: "web", SourceZone: "internet", Zone: "business", Permissions: []string{"vm.start"}, EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
+		apiv1.CrossingService_DeleteCrossing_FullMethodName: &apiv1.DeleteCrossingRequest{Crossing: "cr-spare"},
+
 		apiv1.DelegationService_ListDelegations_FullMethodName:  &apiv1.ListDelegationsRequest{},
 		apiv1.DelegationService_WatchDelegations_FullMethodName: &apiv1.WatchDelegationsRequest{},
 		apiv1.DelegationService_GetDelegation_FullMethodName:    &apiv1.GetDelegationRequest{Delegation: "d-spare"},
@@ -409,6 +416,9 @@ func asked(t *testing.T, w *servicetest.World, vm *apiv1.VM) {
 	c := &commandv1.Command{Origin: &commandv1.Origin{ActorId: bob.GetId(), SessionId: w.Session(bob)}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{Delegation: &apiv1.Delegation{
 		Id: "d-spare", FromUser: bob.GetName(), FromUserId: bob.GetId(), ToUser: ann.GetName(), ToUserId: ann.GetId(), EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}}}}
 	w.Do(c)
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateCrossing{CreateCrossing: &commandv1.CreateCrossing{Crossing: &apiv1.Crossing{
+		Id: "cr-spare", Project: vm.GetProject(), ProjectId: vm.GetProjectId(), SourceZone: "internet", SourceZoneId: w.Zone("internet").GetId(),
+		Zone: vm.GetZone(), ZoneId: vm.GetZoneId(), Permissions: []string{"snapshot.delete"}, EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}}}})
 }
 
 // people makes the built-in roles, roles spare and unbound, an organization bureau with nobody in it, a user choi, and a binding of the two.

@@ -74,6 +74,8 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 	switch service {
 	case "VMService", "SnapshotService", "RequestService", "LeaseService":
 		return "web", "business", false
+	case "CrossingService":
+		return "web", "business", false
 	case "UserService":
 		return "home", "", false // in organization default, as projects are
 	case "OrganizationService":
@@ -179,9 +181,15 @@ func TestP14EveryMethodForEveryRoleInEveryPlaceByEveryWayIn(t *testing.T) {
 				if rights.Common(m.Permission) && c.place.scope != apiv1.RoleBinding_ZONE {
 					inReach = true // what belongs to nobody
 				}
+				if strings.HasPrefix(name, "/naru.api.v1.CrossingService/") && c.place == (bound{apiv1.RoleBinding_ZONE, "internet"}) {
+					inReach = true // a crossing is of both its zones
+				}
 				may = may || has && inReach
+				if about, verb, _ := strings.Cut(m.Permission, "."); way == "internet" && !list && verb != "read" && slices.Contains([]string{"vm", "snapshot", "lease"}, about) {
+					may = may && m.Permission == "snapshot.delete" // which a crossing of project web permits
+				}
 				switch name {
-				case apiv1.VMService_CreateVM_FullMethodName, apiv1.RequestService_CreateRequest_FullMethodName, apiv1.RequestService_PreviewRequest_FullMethodName,
+				case apiv1.VMService_CreateVM_FullMethodName, apiv1.CrossingService_CreateCrossing_FullMethodName, apiv1.RequestService_CreateRequest_FullMethodName, apiv1.RequestService_PreviewRequest_FullMethodName,
 					apiv1.RequestService_CopyRequest_FullMethodName, apiv1.RequestService_UpdateRequest_FullMethodName:
 					may = may && c.place.scope != apiv1.RoleBinding_ZONE // who has a role in a zone only cannot see the project in which to make it
 				case apiv1.RequestService_DeleteRequest_FullMethodName:

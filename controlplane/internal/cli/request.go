@@ -116,7 +116,10 @@ type draftFlags struct {
 	file, title, reason, onBehalfOf, offering, flavor, cluster, name, start, power, snapshot, restore, roleCluster, changeType string
 	quantity, lease, keepDays                                                                                                  uint32
 	keys, form, without, vms                                                                                                   []string
-	force, draft, resize, untrash, reclaim, mayStop                                                                            bool
+	force, draft, resize, untrash, reclaim, mayStop, crossing, inZone                                                          bool
+	access, from                                                                                                               string
+	permissions                                                                                                                []string
+	days                                                                                                                       uint32
 	scope
 }
 
@@ -151,6 +154,8 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
   naru request create --restore before-update --vm web-1 --may-stop
   naru request create --reclaim --vm web-1 --vm web-2 --keep-days 14
   naru request create --untrash --vm web-1
+  naru request create --access project-operator --days 3 --reason 'on call this weekend'
+  naru request create --crossing --from internet --zone business --permission vm.start --permission vm.stop --days 30
   naru request create -f request.yaml`,
 	}
 	a.scopeFlags(cmd, []string{"project", "zone"}, &d.scope)
@@ -165,6 +170,12 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
 	f.BoolVar(&d.reclaim, "reclaim", false, "put VMs into the trash")
 	f.Uint32Var(&d.keepDays, "keep-days", 0, "with --reclaim: how long they stay there; 0: 7")
 	f.BoolVar(&d.untrash, "untrash", false, "take a VM out of the trash")
+	f.StringVar(&d.access, "access", "", "have this `role` in the project for --days")
+	f.BoolVar(&d.inZone, "in-zone", false, "with --access: in the --zone instead")
+	f.BoolVar(&d.crossing, "crossing", false, "let the project's people change things in --zone from another zone for --days")
+	f.StringVar(&d.from, "from", "", "with --crossing: that other `zone`; at its edge it can be left out")
+	f.StringArrayVar(&d.permissions, "permission", nil, "with --crossing: vm.start, snapshot.*; may be given again")
+	f.Uint32Var(&d.days, "days", 0, "with --access and --crossing: how long, 366 at most")
 	mayStopFlag(cmd, &d.mayStop)
 	f.BoolVar(&d.force, "force", false, "with --power: cut the power at once")
 	f.StringVar(&d.roleCluster, "role-cluster", "", "whom the change concerns: infrastructure, operations, partner, release, security, service, support")
@@ -172,7 +183,9 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
 	f.BoolVar(&d.draft, "draft", false, "keep it as a draft")
 	w.flags(cmd)
 	cmd.MarkFlagsMutuallyExclusive("draft", "wait")
-	cmd.MarkFlagsMutuallyExclusive("offering", "power", "resize", "snapshot", "restore", "reclaim", "untrash")
+	cmd.MarkFlagsMutuallyExclusive("offering", "power", "resize", "snapshot", "restore", "reclaim", "untrash", "access", "crossing")
+	a.completeNames(cmd, "access", "role")
+	a.completeNames(cmd, "from", "zone")
 	a.completeNames(cmd, "vm", "vm")
 	a.completeWith(cmd, "power", []string{"start", "stop", "reboot"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -226,7 +239,20 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 	if m.DesiredStart, err = timeOf(d.start); err != nil {
 		return nil, err
 	}
-	if d.offering == "" {
+	switch {
+	case d.access != "":
+		ask := &apiv1.AccessForTime{Role: d.access, Days: d.days, Scope: apiv1.RoleBinding_PROJECT}
+		if d.inZone {
+			ask.Scope = apiv1.RoleBinding_ZONE
+		} else {
+			m.Zone = ""
+		}
+		m.Specification = &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_AccessForTime{AccessForTime: ask}}
+		return m, nil
+	case d.crossing:
+		m.Specification = &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_CrossZone{CrossZone: &apiv1.CrossZone{SourceZone: d.from, Permissions: d.permissions, Days: d.days}}}
+		return m, nil
+	case d.offering == "":
 		m.Zone = "" // that of the VMs
 		m.Specification, err = d.ofVMs()
 		return m, err
@@ -245,7 +271,7 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 
 // isOpen reports whether something is left open of a request for VMs of an offering.
 func (d *draftFlags) isOpen() bool {
-	ofVMs := d.power != "" || d.resize || d.snapshot != "" || d.restore != "" || d.reclaim || d.untrash
+	ofVMs := d.power != "" || d.resize || d.snapshot != "" || d.restore != "" || d.reclaim || d.untrash || d.access != "" || d.crossing
 	return d.file == "" && !ofVMs && (d.offering == "" || d.name == "" || d.reason == "")
 }
 
@@ -278,7 +304,7 @@ func (d *draftFlags) ofVMs() (*apiv1.RequestSpecification, error) {
 	case d.restore != "" || d.untrash:
 		what.What = &apiv1.RequestSpecification_Restore{Restore: &apiv1.RestoreVM{Vm: vm, Snapshot: d.restore, MayStop: d.mayStop}}
 	default:
-		return nil, usagef("say what to ask for: --offering; or --power, --resize, --snapshot, --restore, --reclaim or --untrash, with --vm")
+		return nil, usagef("say what to ask for: --offering; or --power, --resize, --snapshot, --restore, --reclaim or --untrash, with --vm; or --access or --crossing")
 	}
 	if len(d.vms) != 1 {
 		return nil, usagef("say of which VM: --vm, once")

@@ -270,6 +270,10 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.carryOutRequest(b.CarryOutRequest)
 	case *commandv1.Command_PassRequest:
 		return c.passRequest(b.PassRequest)
+	case *commandv1.Command_CreateCrossing:
+		return c.createCrossing(b.CreateCrossing)
+	case *commandv1.Command_DeleteCrossing:
+		return c.deleteCrossing(b.DeleteCrossing)
 	case *commandv1.Command_CreateDelegation:
 		return c.createDelegation(b.CreateDelegation, in.GetOrigin())
 	case *commandv1.Command_DeleteDelegation:

@@ -115,6 +115,9 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	if err := c.tx.ForgetRoleBindings(in.GetEventsBefore(), pruneAtOnce); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetCrossings(events, pruneAtOnce); err != nil {
+		return nil, err
+	}
 	if err := c.tx.ForgetLeases(events, pruneAtOnce); err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func (c *command) createOffering(in *commandv1.CreateOffering) (*commandv1.Resul
 func drafted(m, of *apiv1.Offering, version uint32) {
 	m.State, m.Version, m.NextVersion = apiv1.Offering_DRAFT, version, 0
 	m.CreatedBy, m.CreatedAt = of.GetCreatedBy(), of.GetCreatedAt()
-	m.PublishedBy, m.PublishedAt = "", nil
+	m.PublishedBy, m.PublishedById, m.PublishedAt = "", "", nil
 }
 
 // updateOffering writes the version that is being written; it never touches one that was published. It answers with what it
@@ -89,7 +89,7 @@ func (c *command) publishOffering(in *commandv1.PublishOffering) (*commandv1.Res
 		}
 	}
 	drafted(m, head, version)
-	m.State, m.PublishedBy, m.PublishedAt = apiv1.Offering_PUBLISHED, c.actor, c.now
+	m.State, m.PublishedBy, m.PublishedById, m.PublishedAt = apiv1.Offering_PUBLISHED, c.actor, c.by, c.now
 	if err := c.tx.Offerings.PutVersion(m, version); err != nil {
 		return nil, err
 	}

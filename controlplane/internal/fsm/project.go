@@ -58,6 +58,9 @@ func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	if err := c.dropQuotas(state.Scope{"project_id": m.GetId()}); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetCrossingsOf(m.GetId()); err != nil {
+		return nil, err
+	}
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}

@@ -172,6 +172,7 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	m.Title, m.Reason, m.RoleCluster, m.ChangeType = is.GetTitle(), is.GetReason(), is.GetRoleCluster(), is.GetChangeType()
 	m.OnBehalfOf, m.OnBehalfOfId = is.GetOnBehalfOf(), is.GetOnBehalfOfId()
 	m.Project, m.ProjectId, m.Organization, m.OrganizationId = is.GetProject(), is.GetProjectId(), is.GetOrganization(), is.GetOrganizationId()
+	m.SourceZone, m.SourceZoneId = is.GetSourceZone(), is.GetSourceZoneId()
 	m.Zone, m.ZoneId, m.Kind, m.Specification = is.GetZone(), is.GetZoneId(), is.GetKind(), is.GetSpecification()
 	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
 	if err := c.concerns(m); err != nil {
@@ -262,9 +263,9 @@ func (c *command) disinterested(m *apiv1.Request) error {
 	if err != nil {
 		return err
 	}
-	by, err := parties.Meets(policy.GetCreatedById())
-	if err == nil && by != "" {
-		err = problem.Newf(problem.Conflict, "Try again.", "whoever wrote version %d of approval policy %s has a part in request %s, so people decide", policy.GetVersion(), policy.GetName(), m.GetName())
+	wrote, err := parties.Author(policy)
+	if err == nil && wrote != "" {
+		err = problem.Newf(problem.Conflict, "Try again.", "whoever wrote %s has a part in request %s, so people decide", wrote, m.GetName())
 	}
 	return err
 }

@@ -96,6 +96,10 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 		return c.beginPower(what.Power, at, in.GetDeadline())
 	case *apiv1.RequestSpecification_Extend:
 		return c.beginExtend(m, what.Extend, at, in.GetDeadline())
+	case *apiv1.RequestSpecification_AccessForTime:
+		return c.beginAccess(m, what.AccessForTime)
+	case *apiv1.RequestSpecification_CrossZone:
+		return c.beginCrossing(m, what.CrossZone)
 	case *apiv1.RequestSpecification_Resize:
 		return begun(c.resizeVM(&commandv1.ResizeVM{VmId: p.GetVmId(), Flavor: what.Resize.GetFlavor(), Size: what.Resize.GetSize(), MayStop: what.Resize.GetMayStop(),
 			OperationId: at.GetOperationId(), Deadline: in.GetDeadline()}))

@@ -187,6 +187,9 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.Revoke(m.GetId(), ""); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetCrossingsOf(m.GetId()); err != nil {
+		return nil, err
+	}
 	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ package hold
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/naru-project/naru/controlplane/internal/request"
@@ -107,6 +108,30 @@ func (p *Parties) Meets(id string) (string, error) {
 		return ids[i], nil
 	}
 	return "", nil
+}
+
+// Author finds who has a part in a request and wrote what is to let it through without people, or before them: the policy, or the
+// offering that names it. wrote says which; it is empty where nobody has.
+func (p *Parties) Author(policy *apiv1.ApprovalPolicy) (wrote string, err error) {
+	if by, err := p.Meets(policy.GetCreatedById()); err != nil || by != "" {
+		return fmt.Sprintf("version %d of approval policy %s", policy.GetVersion(), policy.GetName()), err
+	}
+	ask := p.r.GetSpecification().GetCreate()
+	if ask.GetOfferingId() == "" {
+		return "", nil
+	}
+	o, err := p.tx.Offerings.Version(ask.GetOfferingId(), ask.GetOfferingVersion())
+	if errors.Is(err, state.ErrNotFound) || err == nil && o.GetApprovalPolicy() != policy.GetName() {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	by, err := p.Meets(o.GetPublishedById())
+	if by == "" {
+		return "", err
+	}
+	return fmt.Sprintf("version %d of offering %s", o.GetVersion(), o.GetName()), err
 }
 
 // Impartial refuses a decision of somebody who has a part in the request, has decided on it already, or could be the deed of somebody

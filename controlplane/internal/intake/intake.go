@@ -4,7 +4,6 @@ package intake
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,6 +39,10 @@ func KindOf(s *apiv1.RequestSpecification) apiv1.RequestKind_Value {
 		return apiv1.RequestKind_RESTORE
 	case *apiv1.RequestSpecification_Reclaim:
 		return apiv1.RequestKind_RECLAIM
+	case *apiv1.RequestSpecification_AccessForTime:
+		return apiv1.RequestKind_ACCESS
+	case *apiv1.RequestSpecification_CrossZone:
+		return apiv1.RequestKind_CROSS_ZONE
 	}
 	return apiv1.RequestKind_VALUE_UNSPECIFIED
 }
@@ -56,9 +59,13 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 		r.ChangeType = apiv1.ChangeType_NORMAL
 	}
 	r.MonthlyCost, r.Amount, r.Parts = nil, nil, nil
-	switch r.GetSpecification().GetWhat().(type) {
+	switch ask := r.GetSpecification().GetWhat().(type) {
 	case *apiv1.RequestSpecification_Create:
 		return resolveCreate(tx, r, project)
+	case *apiv1.RequestSpecification_AccessForTime:
+		return resolveAccess(tx, r, ask.AccessForTime, project)
+	case *apiv1.RequestSpecification_CrossZone:
+		return resolveCrossing(tx, r, ask.CrossZone, project)
 	case nil:
 	default:
 		return resolveVMs(tx, r, project)
@@ -79,12 +86,9 @@ func resolveCreate(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*c
 	if err != nil {
 		return nil, err
 	}
-	zone, err := tx.Zones.Get(r.GetZoneId())
-	if r.GetZoneId() == "" {
-		return nil, problem.New(problem.Invalid, "the request does not say in which zone", "Name a zone.").With("zone", "is required")
-	}
+	zone, err := zoneOf(tx, r)
 	if err != nil {
-		return nil, gone(err, "zone", r.GetZone())
+		return nil, err
 	}
 	image, err := tx.Images.Get(o.GetImageId())
 	if err != nil {
@@ -212,7 +216,7 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 	if plan.Automatic {
 		out.Automatic = plan.Reason
 	}
-	if request.Crosses(r) {
+	if request.Crosses(r) || r.GetKind() == apiv1.RequestKind_ACCESS {
 		out.Automatic, out.AtOnce = "", false
 	}
 	if out.Automatic != "" || out.AtOnce {
@@ -220,16 +224,16 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		if err != nil {
 			return nil, err
 		}
-		by, err := parties.Meets(policy.GetCreatedById())
+		wrote, err := parties.Author(policy.ApprovalPolicy)
 		switch {
 		case err != nil:
 			return nil, err
-		case by != "" && len(plan.Stages) == 0:
-			return nil, problem.Newf(problem.WrongState, "Ask somebody else who looks after the policies to look at it, and to make the next version: naru approval-policy update.",
-				"policy %s asks nobody about this request, and whoever wrote its version %d has a part in the request", policy.GetName(), policy.GetVersion())
-		case by != "":
+		case wrote != "" && len(plan.Stages) == 0:
+			return nil, problem.Newf(problem.WrongState, "Ask somebody else who looks after the policies and the catalogue to look at it, and to make the next version: naru approval-policy update, naru catalog update.",
+				"policy %s asks nobody about this request, and whoever wrote %s has a part in it", policy.GetName(), wrote)
+		case wrote != "":
 			out.Automatic, out.AtOnce = "", false
-			plan.Trace = append(plan.Trace, fmt.Sprintf("people decide first: whoever wrote version %d of the policy has a part in the request", policy.GetVersion()))
+			plan.Trace = append(plan.Trace, "people decide first: whoever wrote "+wrote+" has a part in the request")
 		}
 	}
 	r.PolicyTrace = append(trace, plan.Trace...)
@@ -255,6 +259,11 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		n.Needed = plan.Stages[i].Needed(len(people))
 		s.Needed = uint32(n.Needed)
 		needs = append(needs, n)
+	}
+	if r.GetKind() == apiv1.RequestKind_ACCESS {
+		if err := grantable(tx, r, p, needs, now); err != nil {
+			return nil, err
+		}
 	}
 	if out.Automatic == "" {
 		if err := request.Satisfiable(needs, request.Concerned(r)); err != nil {

@@ -70,12 +70,14 @@ type Member struct {
 	Reads  []*commandv1.Read
 	Groups []string
 	reach  rights.Reach // of deciding
+	rights *rights.Rights
 }
 
 // Case is what policies see of a request. What is gone since is seen by its name.
 func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
 	c := &apiv1.PolicyCase{Request: &apiv1.RequestFacts{
 		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: max(r.GetSpecification().GetCreate().GetQuantity(), uint32(len(r.GetParts())), 1), Amount: r.GetAmount(),
+		Role: r.GetSpecification().GetAccessForTime().GetRole(), Permissions: slices.Concat(r.GetSpecification().GetAccessForTime().GetPermissions(), r.GetSpecification().GetCrossZone().GetPermissions()),
 		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(),
 	}}
 	var err error
@@ -273,7 +275,7 @@ func (p *Panel) grants(m *Member) error {
 			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role", Id: role.GetId(), Name: role.GetName()}, Revision: role.GetRevision()})
 	}
 	r := rights.New(who)
-	m.reach = r.Reach(decide().Permission, decide())
+	m.reach, m.rights = r.Reach(decide().Permission, decide()), r
 	for _, g := range who.Grants {
 		holds := r.Holds(g, decide())
 		for _, at := range p.covers(g.Binding) {
@@ -283,6 +285,21 @@ func (p *Panel) grants(m *Member) error {
 		}
 	}
 	return nil
+}
+
+// give is what giving roles needs.
+var give = sync.OnceValue(func() rights.Method {
+	m, _ := rights.MethodOf(apiv1.RoleBindingService_CreateRoleBinding_FullMethodName)
+	return m
+})
+
+// MayGive reports whether a member may give a role until a time: in the project of the request, or in its zone.
+func (p *Panel) MayGive(m *Member, role *apiv1.Role, scope apiv1.RoleBinding_Scope, until time.Time) bool {
+	at, id := rights.Place{ProjectID: p.places.project}, p.places.project
+	if scope == apiv1.RoleBinding_ZONE {
+		at, id = rights.Place{ZoneID: p.places.zone}, p.places.zone
+	}
+	return m.rights.Reach(give().Permission, give()).Contains(at, give().Permission) && m.rights.MayGive(role, scope, id, "", until, give()) == nil
 }
 
 // meant reports whether what was made then can be what the stages name: what is made anew under the name of what was deleted after

@@ -67,6 +67,11 @@ func Crosses(r *apiv1.Request) bool {
 	return r.GetSourceZoneId() != "" && r.GetZoneId() != "" && r.GetSourceZoneId() != r.GetZoneId()
 }
 
+// InZone reports whether a zone carries r out; what none does is written in the control plane alone.
+func InZone(r *apiv1.Request) bool {
+	return r.GetSpecification().GetAccessForTime() == nil && r.GetSpecification().GetCrossZone() == nil
+}
+
 // Freeze writes down what approvers decide on: all of r but what becomes of it. It is called once a round, by who proposes
 // the submission.
 func Freeze(r *apiv1.Request) error {

@@ -183,6 +183,12 @@ func Copy(r *apiv1.Request) *apiv1.Request {
 	switch what := out.GetSpecification().GetWhat().(type) {
 	case nil, *apiv1.RequestSpecification_Create:
 		return out
+	case *apiv1.RequestSpecification_AccessForTime:
+		what.AccessForTime.RoleId, what.AccessForTime.Permissions = "", nil
+		return out
+	case *apiv1.RequestSpecification_CrossZone:
+		what.CrossZone.SourceZoneId = ""
+		return out
 	case *apiv1.RequestSpecification_Resize:
 		what.Resize.VmId, what.Resize.Size, what.Resize.SizeBefore = "", nil, nil
 	case *apiv1.RequestSpecification_Extend:

@@ -72,5 +72,8 @@ func (r *Rights) weigh(g Grant, m Method, p Place, what string) (bool, string) {
 		}
 		return false, "the role's policy does not permit it"
 	}
+	if !r.Reach(m.Permission, m).Contains(p, m.Permission) {
+		return false, "the role has " + m.Permission + ", and " + what + " is in another zone, into which no crossing leads from zone " + r.subject.Edge.Zone
+	}
 	return true, "the role has " + m.Permission + ", and " + what + " is in the place where it is bound"
 }

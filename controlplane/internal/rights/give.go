@@ -40,7 +40,7 @@ func (r *Rights) lacks(role *apiv1.Role, scope apiv1.RoleBinding_Scope, id strin
 	}
 	var missing []string
 	for _, p := range Expand(role.GetPermissions()) {
-		reach := giver.Reach(p, m)
+		reach := giver.granted(p, m)
 		if zone, owner := Asks(role); zone || owner {
 			// The same role's condition holds for both; it is the place of the giver's own binding that has to be wider.
 			reach = giver.unconditional(p, m)

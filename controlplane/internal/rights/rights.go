@@ -87,6 +87,8 @@ type Subject struct {
 	Only *Project
 	// Zones are all, where a condition asks for them.
 	Zones []Zone
+	// Crossings are what may be changed from the edge in other zones, beside what the grants say.
+	Crossings []Crossing
 	// Until is when the first of the grants ends; zero: none does.
 	Until time.Time
 }
@@ -150,9 +152,16 @@ func (r *Rights) Missing(m Method, where string) error {
 	} else {
 		where = "in " + where
 	}
+	crosses := r.subject.Edge.ZoneID != "" && CanCross(m.Permission) && len(r.granted(m.Permission, m)) > 0
+	if crosses {
+		where += " outside zone " + r.subject.Edge.Zone
+	}
 	next := "No role that comes with Naru has it; ask an administrator of the federation."
 	if roles := RolesWith(m.Permission); len(roles) > 0 {
 		next = "Ask for one of the roles " + strings.Join(roles, ", ") + "; naru auth explain says who can give it."
+	}
+	if crosses {
+		next = "What is in another zone is asked for, and approved on both sides: naru request create. naru crossing list shows what may be done from this zone without that."
 	}
 	return problem.Newf(problem.Forbidden, next, "%s does not have the permission %s %s", r.subject.Name, m.Permission, where)
 }
@@ -191,8 +200,18 @@ func (r *Rights) refuses(m Method) string {
 	return why
 }
 
-// Reach returns where the subject has a permission, when it calls a method. It is shared and read-only.
+// Reach returns where the subject has a permission, when it calls a method: of what can cross, at an edge, in the edge's own zone, and
+// where a crossing leads. It is shared and read-only.
 func (r *Rights) Reach(permission string, m Method) Reach {
+	reach := r.granted(permission, m)
+	if r.subject.Edge.ZoneID == "" || !CanCross(permission) {
+		return reach
+	}
+	return reach.from(r.subject.Edge, r.subject.Crossings, permission)
+}
+
+// granted is where grants give the subject a permission, whichever zone's edge it calls at.
+func (r *Rights) granted(permission string, m Method) Reach {
 	key := permission + " " + m.Name
 	r.mu.Lock()
 	known, ok := r.reaches[key]

@@ -71,7 +71,7 @@ func TestANewEditionIsCountedWithEachChange(t *testing.T) {
 		}
 		h.Write(b)
 	}
-	const edition, sum = 3, "5c14adbe860b4ceb"
+	const edition, sum = 4, "42d1af101dd2a34f"
 	if got := hex.EncodeToString(h.Sum(nil))[:16]; Edition != edition || got != sum {
 		t.Fatalf("the built-in roles are edition %d with the sum %s: count Edition up, and write both here", Edition, got)
 	}
@@ -353,6 +353,10 @@ func TestP14AReachIsWhatTheEngineSaysOfEachPlace(t *testing.T) {
 		s.Disabled = rapid.IntRange(0, 9).Draw(rt, "disabled") == 0
 		if rapid.Bool().Draw(rt, "edge") {
 			s.Edge = Edge{Zone: "internet", ZoneID: "z-in"}
+			for i := range rapid.IntRange(0, 2).Draw(rt, "crossings") {
+				s.Crossings = append(s.Crossings, Crossing{Project: []Ref{web.Ref, db.Ref}[i], Zone: rapid.SampledFrom(zones).Draw(rt, "into").Ref,
+					Permissions: []string{rapid.SampledFrom([]string{"vm.start", "vm.stop"}).Draw(rt, "crosses")}})
+			}
 		}
 		reach := New(s).Reach("vm.start", m)
 		for _, p := range []Project{web, db} {
@@ -368,6 +372,11 @@ func TestP14AReachIsWhatTheEngineSaysOfEachPlace(t *testing.T) {
 					a := policy.ask(question{who: &s, permission: "vm.start", shown: true,
 						of: attributes{project: p.Name, organization: p.Organization, zone: z.Name, zoneKind: z.Kind, zoneGrade: int64(z.Grade)}})
 					want = want || there && a.permitted && a.forbids == ""
+				}
+				if s.Edge.ZoneID != "" && z.ID != s.Edge.ZoneID {
+					want = want && slices.ContainsFunc(s.Crossings, func(c Crossing) bool {
+						return c.Project.ID == p.ID && c.Zone.ID == z.ID && c.Permissions[0] == "vm.start"
+					})
 				}
 				if got := reach.Contains(Place{ProjectID: p.ID, ZoneID: z.ID}, "vm.start"); got != want {
 					rt.Fatalf("%s in %s: the reach %v says %v, the engine %v", p.Name, z.Name, reach, got, want)

@@ -40,7 +40,7 @@ var harmless = map[string]string{
 
 // things are nouns that are no principals: whoever changes one changes that, where they may.
 var things = []string{"vm", "snapshot", "host", "cluster", "flavor", "image", "offering", "calendar", "approval-policy", "broker", "operation", "event", "audit",
-	"request", "quota", "lease", "notification", "notification-channel", "delivery", "reservation", "delegation"}
+	"request", "quota", "lease", "notification", "notification-channel", "delivery", "reservation", "delegation", "crossing"}
 
 // prize is a site in which there is something to get hold of: root administers the federation, bot operates project web for ever, ops
 // is a group of zone operators, and half is a role that its holders have on a condition.

@@ -25,6 +25,8 @@ type noun[M state.Noun] struct {
 	// The columns that say whose and where a noun is; empty where it is nobody's, or nowhere. A column of ids ends in _id,
 	// the others hold names.
 	project, organization, zone, cluster string
+	// source is the column of the zone at the other side of what leads from one to another: it is of both.
+	source string
 	// own is the column that says which user's own it is; empty where it is nobody's. parent is the column that says under which
 	// organization a new one lies, where the column of organizations names itself.
 	own, parent string

@@ -149,6 +149,11 @@ func (n noun[M]) placed(reach rights.Reach, permission string) *[]state.Bound {
 	}
 	out := []state.Bound{}
 	common := rights.Common(permission)
+	if n.source != "" {
+		other := n
+		other.zone, other.source = n.source, ""
+		out = *other.placed(reach, permission)
+	}
 	for _, g := range reach {
 		where := []state.In{}
 		switch {

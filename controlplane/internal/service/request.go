@@ -217,10 +217,32 @@ func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request
 		}
 		m.Zone, m.ZoneId = zone.GetName(), zone.GetId()
 	}
+	if ask := m.GetSpecification().GetCrossZone(); ask != nil {
+		if err := s.source(ctx, tx, m, ask); err != nil {
+			return inField(err, "specification.cross_zone.source_zone")
+		}
+	}
 	if keys := m.GetSpecification().GetCreate(); keys != nil {
 		vm := &apiv1.VM{SshKeys: keys.GetSshKeys(), Affinities: keys.GetAffinities()}
 		return cmp.Or(checkKeys(vm), checkGroups(vm))
 	}
+	return nil
+}
+
+// source finds from which zone something is to cross. At an edge it is that one.
+func (s requestService) source(ctx context.Context, tx *state.Tx, m *apiv1.Request, ask *apiv1.CrossZone) error {
+	name := cmp.Or(ask.GetSourceZone(), callOf(ctx).ViaZoneID)
+	if name == "" {
+		return problem.New(problem.Invalid, "the request does not say from which zone", "Name a zone.").With("source_zone", "is required")
+	}
+	zone, err := s.zones.find(ctx, tx, name, place{})
+	if err != nil {
+		return err
+	}
+	if via := callOf(ctx).ViaZoneID; via != "" && via != zone.GetId() {
+		return problem.Newf(problem.Invalid, "Leave it out; or ask there.", "at the edge of a zone it is asked what may cross from that zone, and not from %s", zone.GetName()).With("source_zone", "is another zone")
+	}
+	ask.SourceZone, ask.SourceZoneId, m.SourceZone, m.SourceZoneId = zone.GetName(), zone.GetId(), zone.GetName(), zone.GetId()
 	return nil
 }
 

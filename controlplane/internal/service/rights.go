@@ -18,7 +18,7 @@ import (
 
 // rightsTopics are the tables that what somebody may do rests on. What zones are like is not among them: rights that rest on it
 // are not kept.
-var rightsTopics = []string{"roles", "role_bindings", "users", "groups", state.TopicMembers, "organizations", "projects"}
+var rightsTopics = []string{"roles", "role_bindings", "crossings", "users", "groups", state.TopicMembers, "organizations", "projects"}
 
 // Authorize decides whether a call may be carried out at all. What it then reaches is decided where the objects are.
 func (s *Service) Authorize(ctx context.Context, c Call) error {
@@ -68,7 +68,12 @@ func (s *Service) rightsAt(ctx context.Context, tx *state.Tx, p auth.Principal, 
 		return r, nil
 	}
 	subject := rights.Subject{Edge: edge}
-	load := func(tx *state.Tx) error { return load(tx, p, now, &subject) }
+	load := func(tx *state.Tx) error {
+		if err := load(tx, p, now, &subject); err != nil {
+			return err
+		}
+		return loadCrossings(tx, now, &subject)
+	}
 	var err error
 	if tx != nil {
 		err = load(tx)
@@ -109,6 +114,23 @@ func load(tx *state.Tx, p auth.Principal, now time.Time, s *rights.Subject) erro
 		return nil
 	}
 	return loadUser(tx, p.UserID, now, s)
+}
+
+// loadCrossings reads what may be changed from the edge in other zones.
+func loadCrossings(tx *state.Tx, now time.Time, s *rights.Subject) error {
+	if s.Edge.ZoneID == "" {
+		return nil
+	}
+	all, err := tx.CrossingsFrom(s.Edge.ZoneID, timestamppb.New(now))
+	for _, m := range all {
+		s.Crossings = append(s.Crossings, rights.Crossing{
+			Project: rights.Ref{ID: m.GetProjectId(), Name: m.GetProject()}, Zone: rights.Ref{ID: m.GetZoneId(), Name: m.GetZone()}, Permissions: m.GetPermissions(),
+		})
+		if end := m.GetEndsAt().AsTime(); s.Until.IsZero() || end.Before(s.Until) {
+			s.Until = end
+		}
+	}
+	return err
 }
 
 func loadUser(tx *state.Tx, id string, now time.Time, s *rights.Subject) error {

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -143,6 +144,14 @@ func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who}, Body: &commandv1.Command_UpdateApprovalPolicy{
 			UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: m}}})
 	}
+	publish := func(who, policy string) {
+		t.Helper()
+		var m *apiv1.Offering
+		o.View(func(tx *state.Tx) (err error) { m, err = tx.Offerings.ByName("web-server", nil); return err })
+		m.ApprovalPolicy = policy
+		o.Do(&commandv1.Command{Body: &commandv1.Command_UpdateOffering{UpdateOffering: &commandv1.UpdateOffering{Offering: m}}})
+		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who}, Body: &commandv1.Command_PublishOffering{PublishOffering: &commandv1.PublishOffering{Offering: m}}})
+	}
 	asked := 0
 	approval := func(change apiv1.ChangeType_Value, about func(*apiv1.Request)) apiv1.Request_Approval {
 		t.Helper()
@@ -175,6 +184,9 @@ func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 			o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-ann"}, Body: &commandv1.Command_ResetPassword{ResetPassword: &commandv1.ResetPassword{
 				UserId: "u-dan", Password: "$one-time$", Until: timestamppb.New(time.Now().Add(time.Hour))}}})
 		}, want: waits},
+		{author: "cho", before: func() { publish("ann", "two-steps") }, want: waits},
+		{author: "cho", before: func() { publish("ann", "") }, want: through}, // the offering has no part in the choice
+		{author: "cho", before: func() { publish("cho", "two-steps") }, want: through},
 	} {
 		if c.before != nil {
 			c.before()

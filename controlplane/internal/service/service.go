@@ -125,6 +125,7 @@ type Service struct {
 	roleBindings   noun[*apiv1.RoleBinding]
 	requests       noun[*apiv1.Request]
 	delegations    noun[*apiv1.Delegation]
+	crossings      noun[*apiv1.Crossing]
 
 	quotas noun[*apiv1.Quota]
 	leases noun[*apiv1.Lease]
@@ -193,6 +194,8 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.Request] { return tx.Requests }}.watched(requestChange)
 	s.delegations = noun[*apiv1.Delegation]{Service: s, kind: "delegation", topic: "delegations", own: "from_user_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Delegation] { return tx.Delegations }}.watched(delegationChange)
+	s.crossings = noun[*apiv1.Crossing]{Service: s, kind: "crossing", topic: "crossings", project: "project_id", zone: "zone_id", source: "source_zone_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.Crossing] { return tx.Crossings }}.watched(crossingChange)
 	s.quotas = noun[*apiv1.Quota]{Service: s, kind: "quota", topic: "quotas", project: "project_id", organization: "organization_id", zone: "zone_id",
 		table: func(tx *state.Tx) state.Table[*apiv1.Quota] { return tx.Quotas }}.watched(quotaChange)
 	s.leases = noun[*apiv1.Lease]{Service: s, kind: "lease", topic: "leases", project: "project_id", zone: "zone_id",
@@ -235,6 +238,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterRoleBindingServiceServer(r, roleBindingService{Service: s})
 	apiv1.RegisterRequestServiceServer(r, requestService{Service: s})
 	apiv1.RegisterDelegationServiceServer(r, delegationService{Service: s})
+	apiv1.RegisterCrossingServiceServer(r, crossingService{Service: s})
 	apiv1.RegisterQuotaServiceServer(r, quotaService{Service: s})
 	apiv1.RegisterLeaseServiceServer(r, leaseService{Service: s})
 	apiv1.RegisterNotificationServiceServer(r, notificationService{Service: s})

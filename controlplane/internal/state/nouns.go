@@ -29,6 +29,7 @@ type nouns struct {
 	roleBindings   *spec[*apiv1.RoleBinding]
 	requests       *spec[*apiv1.Request]
 	delegations    *spec[*apiv1.Delegation]
+	crossings      *spec[*apiv1.Crossing]
 	quotas         *spec[*apiv1.Quota]
 	leases         *spec[*apiv1.Lease]
 	reservations   *spec[*apiv1.Reservation]
@@ -48,7 +49,7 @@ func newNouns() *nouns {
 		accessTokens: accessTokens().build(), administrators: administrators().build(),
 		organizations: organizations().build(), users: users().build(), groups: groups().build(), sessions: sessions().build(),
 		roles: roles().build(), roleBindings: roleBindings().build(),
-		requests: requests().build(), delegations: delegations().build(), quotas: quotas().build(), leases: leases().build(),
+		requests: requests().build(), delegations: delegations().build(), crossings: crossings().build(), quotas: quotas().build(), leases: leases().build(),
 		reservations: reservations().build(), snapshots: vmSnapshots().build(),
 		notifications: notifications().build(), notificationChannels: notificationChannels().build(), deliveries: deliveries().build(),
 	}
@@ -60,7 +61,7 @@ func (n *nouns) stores() []store {
 		n.offerings, n.calendars, n.approvalPolicies,
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
-		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.quotas, n.leases,
+		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.crossings, n.quotas, n.leases,
 		n.notifications, n.notificationChannels, n.deliveries,
 	}, plainStores()...)
 }

@@ -76,7 +76,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Calendars.Put(&apiv1.Calendar{Id: "ca", Name: "office"}), tx.ApprovalPolicies.Put(&apiv1.ApprovalPolicy{Id: "ap", Name: "two-steps"}),
 			tx.Roles.Put(&apiv1.Role{Id: "r", Name: "user"}), tx.RoleBindings.Put(&apiv1.RoleBinding{Id: "rb", Role: "user", UserId: "u"}),
 			tx.Reservations.Put(&apiv1.Reservation{Id: "re", ZoneId: "z1"}), tx.Snapshots.Put(&apiv1.Snapshot{Id: "sn", Name: "before", VmId: "v", ProjectId: "p", State: apiv1.Snapshot_READY}),
-			tx.Quotas.Put(&apiv1.Quota{Id: "q", Name: "project.web"}), tx.Leases.Put(&apiv1.Lease{Id: "l", VmId: "v"}),
+			tx.Quotas.Put(&apiv1.Quota{Id: "q", Name: "project.web"}), tx.Crossings.Put(&apiv1.Crossing{Id: "cr"}), tx.Leases.Put(&apiv1.Lease{Id: "l", VmId: "v"}),
 			tx.Notifications.Put(&apiv1.Notification{Id: "no", UserId: "u"}), tx.PutNotice(&commandv1.Notice{Notification: &apiv1.Notification{Id: "nc"}}),
 			tx.NotificationChannels.Put(&apiv1.NotificationChannel{Id: "ch", Name: "mail"}), tx.PutChannelSecrets(&commandv1.ChannelSecrets{ChannelId: "ch"}), tx.Drop("ch", 1),
 			tx.Deliveries.Put(&apiv1.Delivery{Id: "de", ChannelId: "ch"}),

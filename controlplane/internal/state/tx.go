@@ -36,6 +36,7 @@ type Tx struct {
 	RoleBindings   Table[*apiv1.RoleBinding]
 	Requests       Table[*apiv1.Request]
 	Delegations    Table[*apiv1.Delegation]
+	Crossings      Table[*apiv1.Crossing]
 	Quotas         Table[*apiv1.Quota]
 	Leases         Table[*apiv1.Lease]
 
@@ -92,6 +93,7 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.RoleBindings = Table[*apiv1.RoleBinding]{tx, c.roleBindings}
 	tx.Requests = Table[*apiv1.Request]{tx, c.requests}
 	tx.Delegations = Table[*apiv1.Delegation]{tx, c.delegations}
+	tx.Crossings = Table[*apiv1.Crossing]{tx, c.crossings}
 	tx.Quotas = Table[*apiv1.Quota]{tx, c.quotas}
 	tx.Leases = Table[*apiv1.Lease]{tx, c.leases}
 	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}

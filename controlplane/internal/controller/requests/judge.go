@@ -124,14 +124,16 @@ func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job,
 	if start := r.GetDesiredStart(); start != nil && now.Before(start.AsTime()) {
 		return wait("it is not to begin before " + start.AsTime().UTC().Format(time.RFC3339)), nil
 	}
-	zone, err := tx.Zones.Get(r.GetZoneId())
-	if err != nil {
-		return wait("zone " + r.GetZone() + " is gone"), nil
+	if request.InZone(r) {
+		zone, err := tx.Zones.Get(r.GetZoneId())
+		if err != nil {
+			return wait("zone " + r.GetZone() + " is gone"), nil
+		}
+		if zone.GetFreshness() != apiv1.Freshness_LIVE {
+			return wait("zone " + zone.GetName() + " is out of reach"), nil
+		}
 	}
-	if zone.GetFreshness() != apiv1.Freshness_LIVE {
-		return wait("zone " + zone.GetName() + " is out of reach"), nil
-	}
-	j, err := c.carry(tx, r)
+	j, err := c.carry(tx, r, now)
 	if err != nil {
 		// It was approved as it is, so what is missing is somebody else's to mend: it is shown, and tried again.
 		return wait(problem.Of(err).GetDetail()), nil

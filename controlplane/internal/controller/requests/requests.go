@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -323,7 +324,7 @@ func (c *Controller) choose(ctx context.Context, j job) ([]*apiv1.Cluster, error
 }
 
 // carry makes the command that carries out what is left of a request.
-func (c *Controller) carry(tx *state.Tx, r *apiv1.Request) (j job, err error) {
+func (c *Controller) carry(tx *state.Tx, r *apiv1.Request, now time.Time) (j job, err error) {
 	in := &commandv1.CarryOutRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision()}
 	j = newJob(tx, r)
 	if r.GetSpecification().GetCreate() != nil {
@@ -332,10 +333,14 @@ func (c *Controller) carry(tx *state.Tx, r *apiv1.Request) (j job, err error) {
 		}
 	}
 	j.carry = in
-	if in.GetVm() == nil {
-		if j.grown, err = possible(tx, r); err != nil {
-			return j, err
-		}
+	switch {
+	case r.GetSpecification().GetAccessForTime() != nil:
+		in.Reads, err = intake.Grant(tx, r, now)
+	case in.GetVm() == nil && request.InZone(r):
+		j.grown, err = possible(tx, r)
+	}
+	if err != nil {
+		return j, err
 	}
 	for i, p := range r.GetParts() {
 		if p.GetDone() {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -59,6 +62,16 @@ func (w *World) NewSite(hosts int) *Site {
 		}
 	}
 	return site
+}
+
+// Cross lets a project's people change from one zone what the project has in another, for a day.
+func (w *World) Cross(project, from, to string, permissions ...string) {
+	w.Helper()
+	if _, err := w.Admin().Crossings.CreateCrossing(context.Background(), &apiv1.CreateCrossingRequest{Crossing: &apiv1.Crossing{
+		Project: project, SourceZone: from, Zone: to, Permissions: permissions, EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1)),
+	}}); err != nil {
+		w.Fatal(err)
+	}
 }
 
 // Zone returns a zone as it is now.

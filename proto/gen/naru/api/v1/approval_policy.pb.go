@@ -1615,8 +1615,12 @@ type RequestFacts struct {
 	// 0: no end.
 	LeaseDays uint32 `protobuf:"varint,7,opt,name=lease_days,json=leaseDays,proto3" json:"lease_days,omitempty"`
 	// It was asked for in another zone than the one it concerns.
-	Crosses       bool   `protobuf:"varint,8,opt,name=crosses,proto3" json:"crosses,omitempty"`
-	ExternalRef   string `protobuf:"bytes,9,opt,name=external_ref,json=externalRef,proto3" json:"external_ref,omitempty"`
+	Crosses     bool   `protobuf:"varint,8,opt,name=crosses,proto3" json:"crosses,omitempty"`
+	ExternalRef string `protobuf:"bytes,9,opt,name=external_ref,json=externalRef,proto3" json:"external_ref,omitempty"`
+	// The role that is asked for.
+	Role string `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
+	// What is to be permitted: by the role, or across zones.
+	Permissions   []string `protobuf:"bytes,11,rep,name=permissions,proto3" json:"permissions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1712,6 +1716,20 @@ func (x *RequestFacts) GetExternalRef() string {
 		return x.ExternalRef
 	}
 	return ""
+}
+
+func (x *RequestFacts) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RequestFacts) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
 }
 
 // PolicyCase is all that a policy sees. Its fields are the variables of the policies' expressions.
@@ -2404,7 +2422,7 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\bSTANDARD\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\r\n" +
-	"\tEMERGENCY\x10\x03\"\xe6\x03\n" +
+	"\tEMERGENCY\x10\x03\"\xbe\x04\n" +
 	"\fRequestFacts\x12@\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.naru.api.v1.RequestKind.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x04kind\x12L\n" +
 	"\vchange_type\x18\x02 \x01(\x0e2\x1d.naru.api.v1.ChangeType.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\n" +
@@ -2416,7 +2434,10 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
 	"lease_days\x18\a \x01(\rB\x04\xa0\xbb\x18\x01R\tleaseDays\x12\x1e\n" +
 	"\acrosses\x18\b \x01(\bB\x04\xa0\xbb\x18\x01R\acrosses\x12/\n" +
-	"\fexternal_ref\x18\t \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x01R\vexternalRef\"\xd4\x03\n" +
+	"\fexternal_ref\x18\t \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x01R\vexternalRef\x12\x1f\n" +
+	"\x04role\x18\n" +
+	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04role\x125\n" +
+	"\vpermissions\x18\v \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x01R\vpermissions\"\xd4\x03\n" +
 	"\n" +
 	"PolicyCase\x129\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.naru.api.v1.RequestFactsB\x04\xa0\xbb\x18\x01R\arequest\x125\n" +

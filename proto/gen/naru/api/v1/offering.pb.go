@@ -125,6 +125,8 @@ type Offering struct {
 	// Who published this version, and when.
 	PublishedBy string                 `protobuf:"bytes,24,opt,name=published_by,json=publishedBy,proto3" json:"published_by,omitempty"`
 	PublishedAt *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	// Who published this version.
+	PublishedById string `protobuf:"bytes,27,opt,name=published_by_id,json=publishedById,proto3" json:"published_by_id,omitempty"`
 	// Also the ETag: "epoch-index".
 	Revision      string `protobuf:"bytes,26,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -334,6 +336,13 @@ func (x *Offering) GetPublishedAt() *timestamppb.Timestamp {
 		return x.PublishedAt
 	}
 	return nil
+}
+
+func (x *Offering) GetPublishedById() string {
+	if x != nil {
+		return x.PublishedById
+	}
+	return ""
 }
 
 func (x *Offering) GetRevision() string {
@@ -1673,7 +1682,7 @@ var File_naru_api_v1_offering_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_offering_proto_rawDesc = "" +
 	"\n" +
-	"\x1anaru/api/v1/offering.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xbc\v\n" +
+	"\x1anaru/api/v1/offering.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xf1\v\n" +
 	"\bOffering\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12-\n" +
@@ -1704,7 +1713,8 @@ const file_naru_api_v1_offering_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12/\n" +
 	"\fpublished_by\x18\x18 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\vpublishedBy\x12C\n" +
-	"\fpublished_at\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\vpublishedAt\x12'\n" +
+	"\fpublished_at\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\vpublishedAt\x123\n" +
+	"\x0fpublished_by_id\x18\x1b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\rpublishedById\x12'\n" +
 	"\brevision\x18\x1a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"E\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +

@@ -330,7 +330,7 @@ func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerVM_Verb.Descriptor instead.
 func (PowerVM_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type Stage_State int32
@@ -398,7 +398,7 @@ func (x Stage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage_State.Descriptor instead.
 func (Stage_State) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Decision_Verdict int32
@@ -451,7 +451,7 @@ func (x Decision_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision_Verdict.Descriptor instead.
 func (Decision_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Request is what a person asks for, from the draft to what came of it. Its two axes are never folded into one. It outlives
@@ -1119,6 +1119,8 @@ type RequestSpecification struct {
 	//	*RequestSpecification_Snapshot
 	//	*RequestSpecification_Restore
 	//	*RequestSpecification_Reclaim
+	//	*RequestSpecification_AccessForTime
+	//	*RequestSpecification_CrossZone
 	What          isRequestSpecification_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1224,6 +1226,24 @@ func (x *RequestSpecification) GetReclaim() *ReclaimVMs {
 	return nil
 }
 
+func (x *RequestSpecification) GetAccessForTime() *AccessForTime {
+	if x != nil {
+		if x, ok := x.What.(*RequestSpecification_AccessForTime); ok {
+			return x.AccessForTime
+		}
+	}
+	return nil
+}
+
+func (x *RequestSpecification) GetCrossZone() *CrossZone {
+	if x != nil {
+		if x, ok := x.What.(*RequestSpecification_CrossZone); ok {
+			return x.CrossZone
+		}
+	}
+	return nil
+}
+
 type isRequestSpecification_What interface {
 	isRequestSpecification_What()
 }
@@ -1256,6 +1276,14 @@ type RequestSpecification_Reclaim struct {
 	Reclaim *ReclaimVMs `protobuf:"bytes,106,opt,name=reclaim,proto3,oneof"`
 }
 
+type RequestSpecification_AccessForTime struct {
+	AccessForTime *AccessForTime `protobuf:"bytes,107,opt,name=access_for_time,json=accessForTime,proto3,oneof"`
+}
+
+type RequestSpecification_CrossZone struct {
+	CrossZone *CrossZone `protobuf:"bytes,108,opt,name=cross_zone,json=crossZone,proto3,oneof"`
+}
+
 func (*RequestSpecification_Create) isRequestSpecification_What() {}
 
 func (*RequestSpecification_Resize) isRequestSpecification_What() {}
@@ -1269,6 +1297,10 @@ func (*RequestSpecification_Snapshot) isRequestSpecification_What() {}
 func (*RequestSpecification_Restore) isRequestSpecification_What() {}
 
 func (*RequestSpecification_Reclaim) isRequestSpecification_What() {}
+
+func (*RequestSpecification_AccessForTime) isRequestSpecification_What() {}
+
+func (*RequestSpecification_CrossZone) isRequestSpecification_What() {}
 
 // CreateVMs asks for VMs of an offering.
 type CreateVMs struct {
@@ -1483,6 +1515,159 @@ func (x *ExtendLease) GetDays() uint32 {
 	return 0
 }
 
+// AccessForTime asks for a role, for whom the request is: in the project, or in the zone of the request.
+type AccessForTime struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name.
+	Role   string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	RoleId string `protobuf:"bytes,2,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
+	// PROJECT or ZONE; PROJECT where none is given.
+	Scope RoleBinding_Scope `protobuf:"varint,3,opt,name=scope,proto3,enum=naru.api.v1.RoleBinding_Scope" json:"scope,omitempty"`
+	// From when it is given; a year at most.
+	Days uint32 `protobuf:"varint,4,opt,name=days,proto3" json:"days,omitempty"`
+	// What the role permits now.
+	Permissions   []string `protobuf:"bytes,5,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessForTime) Reset() {
+	*x = AccessForTime{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessForTime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessForTime) ProtoMessage() {}
+
+func (x *AccessForTime) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessForTime.ProtoReflect.Descriptor instead.
+func (*AccessForTime) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AccessForTime) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AccessForTime) GetRoleId() string {
+	if x != nil {
+		return x.RoleId
+	}
+	return ""
+}
+
+func (x *AccessForTime) GetScope() RoleBinding_Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return RoleBinding_SCOPE_UNSPECIFIED
+}
+
+func (x *AccessForTime) GetDays() uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *AccessForTime) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+// CrossZone asks that people of the project may change, from the edge of one zone, what the project has in the request's zone.
+type CrossZone struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At whose edge; where the request comes from an edge, that is the one.
+	SourceZone   string `protobuf:"bytes,1,opt,name=source_zone,json=sourceZone,proto3" json:"source_zone,omitempty"`
+	SourceZoneId string `protobuf:"bytes,2,opt,name=source_zone_id,json=sourceZoneId,proto3" json:"source_zone_id,omitempty"`
+	// vm.start, snapshot.*; what may be permitted is said where it is refused.
+	Permissions []string `protobuf:"bytes,3,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	// From when it is approved; a year at most.
+	Days          uint32 `protobuf:"varint,4,opt,name=days,proto3" json:"days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CrossZone) Reset() {
+	*x = CrossZone{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CrossZone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CrossZone) ProtoMessage() {}
+
+func (x *CrossZone) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CrossZone.ProtoReflect.Descriptor instead.
+func (*CrossZone) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CrossZone) GetSourceZone() string {
+	if x != nil {
+		return x.SourceZone
+	}
+	return ""
+}
+
+func (x *CrossZone) GetSourceZoneId() string {
+	if x != nil {
+		return x.SourceZoneId
+	}
+	return ""
+}
+
+func (x *CrossZone) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+func (x *CrossZone) GetDays() uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
 // PowerVM asks for another power state.
 type PowerVM struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1498,7 +1683,7 @@ type PowerVM struct {
 
 func (x *PowerVM) Reset() {
 	*x = PowerVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1695,7 @@ func (x *PowerVM) String() string {
 func (*PowerVM) ProtoMessage() {}
 
 func (x *PowerVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1708,7 @@ func (x *PowerVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerVM.ProtoReflect.Descriptor instead.
 func (*PowerVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PowerVM) GetVm() string {
@@ -1572,7 +1757,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1769,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1782,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResizeVM) GetVm() string {
@@ -1660,7 +1845,7 @@ type SnapshotVM struct {
 
 func (x *SnapshotVM) Reset() {
 	*x = SnapshotVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1857,7 @@ func (x *SnapshotVM) String() string {
 func (*SnapshotVM) ProtoMessage() {}
 
 func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1870,7 @@ func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVM.ProtoReflect.Descriptor instead.
 func (*SnapshotVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SnapshotVM) GetVm() string {
@@ -1747,7 +1932,7 @@ type RestoreVM struct {
 
 func (x *RestoreVM) Reset() {
 	*x = RestoreVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1944,7 @@ func (x *RestoreVM) String() string {
 func (*RestoreVM) ProtoMessage() {}
 
 func (x *RestoreVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1957,7 @@ func (x *RestoreVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVM.ProtoReflect.Descriptor instead.
 func (*RestoreVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RestoreVM) GetVm() string {
@@ -1824,7 +2009,7 @@ type ReclaimVMs struct {
 
 func (x *ReclaimVMs) Reset() {
 	*x = ReclaimVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2021,7 @@ func (x *ReclaimVMs) String() string {
 func (*ReclaimVMs) ProtoMessage() {}
 
 func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2034,7 @@ func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVMs.ProtoReflect.Descriptor instead.
 func (*ReclaimVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReclaimVMs) GetVms() []string {
@@ -1916,7 +2101,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2113,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2126,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Stage) GetName() string {
@@ -2144,7 +2329,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2341,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2354,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Decision) GetId() string {
@@ -2305,7 +2490,7 @@ type Comment struct {
 
 func (x *Comment) Reset() {
 	*x = Comment{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2502,7 @@ func (x *Comment) String() string {
 func (*Comment) ProtoMessage() {}
 
 func (x *Comment) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2515,7 @@ func (x *Comment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comment.ProtoReflect.Descriptor instead.
 func (*Comment) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Comment) GetId() string {
@@ -2414,7 +2599,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2611,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2624,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListRequestsRequest) GetFilter() string {
@@ -2495,7 +2680,7 @@ type ListRequestsResponse struct {
 
 func (x *ListRequestsResponse) Reset() {
 	*x = ListRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2692,7 @@ func (x *ListRequestsResponse) String() string {
 func (*ListRequestsResponse) ProtoMessage() {}
 
 func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2705,7 @@ func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequestsResponse) GetRequests() []*Request {
@@ -2547,7 +2732,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2744,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2757,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetRequestRequest) GetRequest() string {
@@ -2591,7 +2776,7 @@ type GetRequestResponse struct {
 
 func (x *GetRequestResponse) Reset() {
 	*x = GetRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2788,7 @@ func (x *GetRequestResponse) String() string {
 func (*GetRequestResponse) ProtoMessage() {}
 
 func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2801,7 @@ func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestResponse.ProtoReflect.Descriptor instead.
 func (*GetRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetRequestResponse) GetRequest() *Request {
@@ -2637,7 +2822,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2834,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2847,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateRequestRequest) GetRequest() *Request {
@@ -2688,7 +2873,7 @@ type CreateRequestResponse struct {
 
 func (x *CreateRequestResponse) Reset() {
 	*x = CreateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2885,7 @@ func (x *CreateRequestResponse) String() string {
 func (*CreateRequestResponse) ProtoMessage() {}
 
 func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2898,7 @@ func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateRequestResponse) GetRequest() *Request {
@@ -2735,7 +2920,7 @@ type UpdateRequestRequest struct {
 
 func (x *UpdateRequestRequest) Reset() {
 	*x = UpdateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2932,7 @@ func (x *UpdateRequestRequest) String() string {
 func (*UpdateRequestRequest) ProtoMessage() {}
 
 func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2945,7 @@ func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateRequestRequest) GetRequest() *Request {
@@ -2786,7 +2971,7 @@ type UpdateRequestResponse struct {
 
 func (x *UpdateRequestResponse) Reset() {
 	*x = UpdateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +2983,7 @@ func (x *UpdateRequestResponse) String() string {
 func (*UpdateRequestResponse) ProtoMessage() {}
 
 func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +2996,7 @@ func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestResponse.ProtoReflect.Descriptor instead.
 func (*UpdateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateRequestResponse) GetRequest() *Request {
@@ -2831,7 +3016,7 @@ type DeleteRequestRequest struct {
 
 func (x *DeleteRequestRequest) Reset() {
 	*x = DeleteRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +3028,7 @@ func (x *DeleteRequestRequest) String() string {
 func (*DeleteRequestRequest) ProtoMessage() {}
 
 func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +3041,7 @@ func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteRequestRequest) GetRequest() string {
@@ -2875,7 +3060,7 @@ type DeleteRequestResponse struct {
 
 func (x *DeleteRequestResponse) Reset() {
 	*x = DeleteRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2887,7 +3072,7 @@ func (x *DeleteRequestResponse) String() string {
 func (*DeleteRequestResponse) ProtoMessage() {}
 
 func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +3085,7 @@ func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteRequestResponse) GetOperation() *Operation {
@@ -2922,7 +3107,7 @@ type WatchRequestsRequest struct {
 
 func (x *WatchRequestsRequest) Reset() {
 	*x = WatchRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3119,7 @@ func (x *WatchRequestsRequest) String() string {
 func (*WatchRequestsRequest) ProtoMessage() {}
 
 func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3132,7 @@ func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchRequestsRequest) GetAfter() string {
@@ -2982,7 +3167,7 @@ type WatchRequestsResponse struct {
 
 func (x *WatchRequestsResponse) Reset() {
 	*x = WatchRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3179,7 @@ func (x *WatchRequestsResponse) String() string {
 func (*WatchRequestsResponse) ProtoMessage() {}
 
 func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3192,7 @@ func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchRequestsResponse) GetType() WatchType_Value {
@@ -3041,7 +3226,7 @@ type SubmitRequestRequest struct {
 
 func (x *SubmitRequestRequest) Reset() {
 	*x = SubmitRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3053,7 +3238,7 @@ func (x *SubmitRequestRequest) String() string {
 func (*SubmitRequestRequest) ProtoMessage() {}
 
 func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3066,7 +3251,7 @@ func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubmitRequestRequest) GetRequest() string {
@@ -3085,7 +3270,7 @@ type SubmitRequestResponse struct {
 
 func (x *SubmitRequestResponse) Reset() {
 	*x = SubmitRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3282,7 @@ func (x *SubmitRequestResponse) String() string {
 func (*SubmitRequestResponse) ProtoMessage() {}
 
 func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3295,7 @@ func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubmitRequestResponse) GetRequest() *Request {
@@ -3131,7 +3316,7 @@ type WithdrawRequestRequest struct {
 
 func (x *WithdrawRequestRequest) Reset() {
 	*x = WithdrawRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3328,7 @@ func (x *WithdrawRequestRequest) String() string {
 func (*WithdrawRequestRequest) ProtoMessage() {}
 
 func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3341,7 @@ func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WithdrawRequestRequest) GetRequest() string {
@@ -3182,7 +3367,7 @@ type WithdrawRequestResponse struct {
 
 func (x *WithdrawRequestResponse) Reset() {
 	*x = WithdrawRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3379,7 @@ func (x *WithdrawRequestResponse) String() string {
 func (*WithdrawRequestResponse) ProtoMessage() {}
 
 func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3392,7 @@ func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WithdrawRequestResponse) GetRequest() *Request {
@@ -3235,7 +3420,7 @@ type DecideRequestRequest struct {
 
 func (x *DecideRequestRequest) Reset() {
 	*x = DecideRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3432,7 @@ func (x *DecideRequestRequest) String() string {
 func (*DecideRequestRequest) ProtoMessage() {}
 
 func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3445,7 @@ func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DecideRequestRequest) GetRequest() string {
@@ -3314,7 +3499,7 @@ type DecideRequestResponse struct {
 
 func (x *DecideRequestResponse) Reset() {
 	*x = DecideRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3326,7 +3511,7 @@ func (x *DecideRequestResponse) String() string {
 func (*DecideRequestResponse) ProtoMessage() {}
 
 func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3339,7 +3524,7 @@ func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestResponse.ProtoReflect.Descriptor instead.
 func (*DecideRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DecideRequestResponse) GetRequest() *Request {
@@ -3360,7 +3545,7 @@ type CommentRequestRequest struct {
 
 func (x *CommentRequestRequest) Reset() {
 	*x = CommentRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3372,7 +3557,7 @@ func (x *CommentRequestRequest) String() string {
 func (*CommentRequestRequest) ProtoMessage() {}
 
 func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3385,7 +3570,7 @@ func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CommentRequestRequest) GetRequest() string {
@@ -3411,7 +3596,7 @@ type CommentRequestResponse struct {
 
 func (x *CommentRequestResponse) Reset() {
 	*x = CommentRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3608,7 @@ func (x *CommentRequestResponse) String() string {
 func (*CommentRequestResponse) ProtoMessage() {}
 
 func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +3621,7 @@ func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestResponse.ProtoReflect.Descriptor instead.
 func (*CommentRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CommentRequestResponse) GetComment() *Comment {
@@ -3463,7 +3648,7 @@ type AttachToRequestRequest struct {
 
 func (x *AttachToRequestRequest) Reset() {
 	*x = AttachToRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3660,7 @@ func (x *AttachToRequestRequest) String() string {
 func (*AttachToRequestRequest) ProtoMessage() {}
 
 func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3673,7 @@ func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestRequest.ProtoReflect.Descriptor instead.
 func (*AttachToRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AttachToRequestRequest) GetRequest() string {
@@ -3535,7 +3720,7 @@ type AttachToRequestResponse struct {
 
 func (x *AttachToRequestResponse) Reset() {
 	*x = AttachToRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3732,7 @@ func (x *AttachToRequestResponse) String() string {
 func (*AttachToRequestResponse) ProtoMessage() {}
 
 func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3745,7 @@ func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestResponse.ProtoReflect.Descriptor instead.
 func (*AttachToRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AttachToRequestResponse) GetComment() *Comment {
@@ -3580,7 +3765,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3777,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3790,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -3624,7 +3809,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3821,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3834,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -3669,7 +3854,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +3866,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +3879,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -3713,7 +3898,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3910,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3923,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -3761,7 +3946,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +3958,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +3971,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -3821,7 +4006,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +4018,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +4031,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -3875,7 +4060,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4072,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4085,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -3927,7 +4112,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +4124,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +4137,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -3978,7 +4163,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4175,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4188,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -4025,7 +4210,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4222,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4235,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -4078,7 +4263,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +4275,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4288,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4131,7 +4316,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4143,7 +4328,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4156,7 +4341,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4177,7 +4362,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa1\x1d\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa1\x1d\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4302,7 +4487,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\toperation\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\toperation\x12\x18\n" +
 	"\x04done\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x03R\x04done\x120\n" +
 	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\x12-\n" +
-	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xb4\x03\n" +
+	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xbf\x04\n" +
 	"\x14RequestSpecification\x126\n" +
 	"\x06create\x18d \x01(\v2\x16.naru.api.v1.CreateVMsB\x04\xa0\xbb\x18\x01H\x00R\x06create\x125\n" +
 	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x128\n" +
@@ -4310,7 +4495,10 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x05power\x18g \x01(\v2\x14.naru.api.v1.PowerVMB\x04\xa0\xbb\x18\x01H\x00R\x05power\x12;\n" +
 	"\bsnapshot\x18h \x01(\v2\x17.naru.api.v1.SnapshotVMB\x04\xa0\xbb\x18\x01H\x00R\bsnapshot\x128\n" +
 	"\arestore\x18i \x01(\v2\x16.naru.api.v1.RestoreVMB\x04\xa0\xbb\x18\x01H\x00R\arestore\x129\n" +
-	"\areclaim\x18j \x01(\v2\x17.naru.api.v1.ReclaimVMsB\x04\xa0\xbb\x18\x01H\x00R\areclaimB\r\n" +
+	"\areclaim\x18j \x01(\v2\x17.naru.api.v1.ReclaimVMsB\x04\xa0\xbb\x18\x01H\x00R\areclaim\x12J\n" +
+	"\x0faccess_for_time\x18k \x01(\v2\x1a.naru.api.v1.AccessForTimeB\x04\xa0\xbb\x18\x01H\x00R\raccessForTime\x12=\n" +
+	"\n" +
+	"cross_zone\x18l \x01(\v2\x16.naru.api.v1.CrossZoneB\x04\xa0\xbb\x18\x01H\x00R\tcrossZoneB\r\n" +
 	"\x04what\x12\x05\xbaH\x02\b\x01\"\xfc\x04\n" +
 	"\tCreateVMs\x12*\n" +
 	"\boffering\x18\x01 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\boffering\x12,\n" +
@@ -4335,7 +4523,20 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\vExtendLease\x12\"\n" +
 	"\x02vm\x18\x01 \x01(\tB\x12\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01Ȼ\x18\x01R\x02vm\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12#\n" +
-	"\x04days\x18\x03 \x01(\rB\x0f\xbaH\b*\x06\x18\x94\x9d\x02(\x01\xa0\xbb\x18\x01R\x04days\"\xe9\x01\n" +
+	"\x04days\x18\x03 \x01(\rB\x0f\xbaH\b*\x06\x18\x94\x9d\x02(\x01\xa0\xbb\x18\x01R\x04days\"\xfd\x01\n" +
+	"\rAccessForTime\x12\"\n" +
+	"\x04role\x18\x01 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04role\x12$\n" +
+	"\arole_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06roleId\x12F\n" +
+	"\x05scope\x18\x03 \x01(\x0e2\x1e.naru.api.v1.RoleBinding.ScopeB\x10\xbaH\t\x82\x01\x06\x18\x00\x18\x03\x18\x04\xa0\xbb\x18\x01R\x05scope\x12#\n" +
+	"\x04days\x18\x04 \x01(\rB\x0f\xe0A\x02\xbaH\x05*\x03\x18\xee\x02\xa0\xbb\x18\x01R\x04days\x125\n" +
+	"\vpermissions\x18\x05 \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x03R\vpermissions\"\xcc\x01\n" +
+	"\tCrossZone\x12,\n" +
+	"\vsource_zone\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\n" +
+	"sourceZone\x121\n" +
+	"\x0esource_zone_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\fsourceZoneId\x129\n" +
+	"\vpermissions\x18\x03 \x03(\tB\x17\xe0A\x02\xbaH\r\x92\x01\n" +
+	"\b\x01\x10@\"\x04r\x02\x18@\xa0\xbb\x18\x01R\vpermissions\x12#\n" +
+	"\x04days\x18\x04 \x01(\rB\x0f\xe0A\x02\xbaH\x05*\x03\x18\xee\x02\xa0\xbb\x18\x01R\x04days\"\xe9\x01\n" +
 	"\aPowerVM\x12\"\n" +
 	"\x02vm\x18\x01 \x01(\tB\x12\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01Ȼ\x18\x01R\x02vm\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12=\n" +
@@ -4594,7 +4795,7 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_naru_api_v1_request_proto_goTypes = []any{
 	(Request_Intake)(0),             // 0: naru.api.v1.Request.Intake
 	(Request_RoleCluster)(0),        // 1: naru.api.v1.Request.RoleCluster
@@ -4608,185 +4809,191 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*RequestSpecification)(nil),    // 9: naru.api.v1.RequestSpecification
 	(*CreateVMs)(nil),               // 10: naru.api.v1.CreateVMs
 	(*ExtendLease)(nil),             // 11: naru.api.v1.ExtendLease
-	(*PowerVM)(nil),                 // 12: naru.api.v1.PowerVM
-	(*ResizeVM)(nil),                // 13: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),              // 14: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),               // 15: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),              // 16: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                   // 17: naru.api.v1.Stage
-	(*Decision)(nil),                // 18: naru.api.v1.Decision
-	(*Comment)(nil),                 // 19: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),     // 20: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),    // 21: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),       // 22: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),      // 23: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),    // 24: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),   // 25: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),    // 26: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),   // 27: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),    // 28: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),   // 29: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),    // 30: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),   // 31: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),    // 32: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),   // 33: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),  // 34: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil), // 35: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),    // 36: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),   // 37: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),   // 38: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),  // 39: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),  // 40: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil), // 41: naru.api.v1.AttachToRequestResponse
-	(*CopyRequestRequest)(nil),      // 42: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),     // 43: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),     // 44: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),    // 45: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),     // 46: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),    // 47: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),    // 48: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),   // 49: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),   // 50: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),  // 51: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),    // 52: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),   // 53: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),          // 54: naru.api.v1.RequestKind.Value
-	(ChangeType_Value)(0),           // 55: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                 // 56: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),   // 57: google.protobuf.Timestamp
-	(*Money)(nil),                   // 58: naru.api.v1.Money
-	(*Resources)(nil),               // 59: naru.api.v1.Resources
-	(*Reference)(nil),               // 60: naru.api.v1.Reference
-	(*Amounts)(nil),                 // 61: naru.api.v1.Amounts
-	(*Quota)(nil),                   // 62: naru.api.v1.Quota
-	(*Reservation)(nil),             // 63: naru.api.v1.Reservation
-	(*Problem)(nil),                 // 64: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 65: naru.api.v1.VM.Affinity
-	(*Text)(nil),                    // 66: naru.api.v1.Text
-	(*Eligibility)(nil),             // 67: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 68: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 69: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 70: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 71: google.protobuf.FieldMask
-	(*Operation)(nil),               // 72: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 73: naru.api.v1.WatchType.Value
+	(*AccessForTime)(nil),           // 12: naru.api.v1.AccessForTime
+	(*CrossZone)(nil),               // 13: naru.api.v1.CrossZone
+	(*PowerVM)(nil),                 // 14: naru.api.v1.PowerVM
+	(*ResizeVM)(nil),                // 15: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),              // 16: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),               // 17: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),              // 18: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                   // 19: naru.api.v1.Stage
+	(*Decision)(nil),                // 20: naru.api.v1.Decision
+	(*Comment)(nil),                 // 21: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),     // 22: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),    // 23: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),       // 24: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),      // 25: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),    // 26: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),   // 27: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),    // 28: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),   // 29: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),    // 30: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),   // 31: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),    // 32: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),   // 33: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),    // 34: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),   // 35: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),  // 36: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil), // 37: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),    // 38: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),   // 39: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),   // 40: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),  // 41: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),  // 42: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil), // 43: naru.api.v1.AttachToRequestResponse
+	(*CopyRequestRequest)(nil),      // 44: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),     // 45: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),     // 46: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),    // 47: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),     // 48: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),    // 49: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),    // 50: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),   // 51: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),   // 52: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),  // 53: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),    // 54: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),   // 55: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),          // 56: naru.api.v1.RequestKind.Value
+	(ChangeType_Value)(0),           // 57: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                 // 58: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),   // 59: google.protobuf.Timestamp
+	(*Money)(nil),                   // 60: naru.api.v1.Money
+	(*Resources)(nil),               // 61: naru.api.v1.Resources
+	(*Reference)(nil),               // 62: naru.api.v1.Reference
+	(*Amounts)(nil),                 // 63: naru.api.v1.Amounts
+	(*Quota)(nil),                   // 64: naru.api.v1.Quota
+	(*Reservation)(nil),             // 65: naru.api.v1.Reservation
+	(*Problem)(nil),                 // 66: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 67: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),          // 68: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                    // 69: naru.api.v1.Text
+	(*Eligibility)(nil),             // 70: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 71: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 72: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 73: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 74: google.protobuf.FieldMask
+	(*Operation)(nil),               // 75: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 76: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	54, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	56, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
 	0,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Request.Intake
 	1,  // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	55, // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	56, // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	57, // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	58, // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
 	9,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	57, // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	57, // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	57, // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	58, // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	59, // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	17, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	18, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	59, // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	59, // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	59, // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	60, // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	61, // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	19, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	20, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
 	2,  // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	3,  // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	60, // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	57, // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	57, // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	57, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	57, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	62, // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	59, // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	59, // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	59, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	59, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	8,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	19, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	61, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	56, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	62, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	63, // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	64, // 26: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	21, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	63, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	58, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	64, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	65, // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	66, // 26: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
 	10, // 27: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	13, // 28: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	15, // 28: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
 	11, // 29: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	12, // 30: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	14, // 31: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	15, // 32: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	16, // 33: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	65, // 34: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	4,  // 35: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	59, // 36: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	59, // 37: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	66, // 38: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	67, // 39: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	68, // 40: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,  // 41: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	57, // 42: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	57, // 43: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	57, // 44: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	69, // 45: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	67, // 46: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	57, // 47: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,  // 48: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	70, // 49: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	57, // 50: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	57, // 51: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,  // 52: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,  // 53: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 54: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 55: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 56: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	71, // 57: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 58: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	72, // 59: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	73, // 60: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,  // 61: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,  // 62: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 63: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 64: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,  // 65: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	19, // 66: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	19, // 67: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 68: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 69: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	19, // 70: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	19, // 71: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 72: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 73: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	64, // 74: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,  // 75: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	20, // 76: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	22, // 77: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	24, // 78: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	26, // 79: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	28, // 80: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	30, // 81: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	32, // 82: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	34, // 83: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	36, // 84: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	38, // 85: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	40, // 86: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	42, // 87: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	44, // 88: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	46, // 89: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	48, // 90: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	50, // 91: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	52, // 92: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	21, // 93: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	23, // 94: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	25, // 95: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	27, // 96: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	29, // 97: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	31, // 98: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	33, // 99: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	35, // 100: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	37, // 101: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	39, // 102: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	41, // 103: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	43, // 104: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	45, // 105: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	47, // 106: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	49, // 107: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	51, // 108: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	53, // 109: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	93, // [93:110] is the sub-list for method output_type
-	76, // [76:93] is the sub-list for method input_type
-	76, // [76:76] is the sub-list for extension type_name
-	76, // [76:76] is the sub-list for extension extendee
-	0,  // [0:76] is the sub-list for field type_name
+	14, // 30: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	16, // 31: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	17, // 32: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	18, // 33: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	12, // 34: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	13, // 35: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	67, // 36: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	68, // 37: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,  // 38: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	61, // 39: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	61, // 40: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	69, // 41: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	70, // 42: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	71, // 43: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,  // 44: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	59, // 45: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	59, // 46: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	59, // 47: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	72, // 48: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	70, // 49: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	59, // 50: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,  // 51: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	73, // 52: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	59, // 53: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	59, // 54: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	7,  // 55: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,  // 56: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 57: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 58: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 59: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	74, // 60: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 61: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	75, // 62: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	76, // 63: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,  // 64: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,  // 65: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 66: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 67: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,  // 68: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	21, // 69: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	21, // 70: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 71: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 72: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	21, // 73: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	21, // 74: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 75: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 76: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	66, // 77: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,  // 78: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	22, // 79: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	24, // 80: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	26, // 81: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	28, // 82: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	30, // 83: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	32, // 84: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	34, // 85: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	36, // 86: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	38, // 87: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	40, // 88: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	42, // 89: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	44, // 90: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	46, // 91: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	48, // 92: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	50, // 93: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	52, // 94: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	54, // 95: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	23, // 96: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	25, // 97: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	27, // 98: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	29, // 99: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	31, // 100: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	33, // 101: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	35, // 102: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	37, // 103: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	39, // 104: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	41, // 105: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	43, // 106: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	45, // 107: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	47, // 108: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	49, // 109: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	51, // 110: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	53, // 111: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	55, // 112: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	96, // [96:113] is the sub-list for method output_type
+	79, // [79:96] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -4801,6 +5008,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_operation_proto_init()
 	file_naru_api_v1_quota_proto_init()
 	file_naru_api_v1_reservation_proto_init()
+	file_naru_api_v1_role_binding_proto_init()
 	file_naru_api_v1_session_proto_init()
 	file_naru_api_v1_vm_proto_init()
 	file_naru_api_v1_zone_proto_init()
@@ -4812,6 +5020,8 @@ func file_naru_api_v1_request_proto_init() {
 		(*RequestSpecification_Snapshot)(nil),
 		(*RequestSpecification_Restore)(nil),
 		(*RequestSpecification_Reclaim)(nil),
+		(*RequestSpecification_AccessForTime)(nil),
+		(*RequestSpecification_CrossZone)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4819,7 +5029,7 @@ func file_naru_api_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -160,7 +160,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -320,6 +320,8 @@ type Command struct {
 	//	*Command_SettleDelivery
 	//	*Command_RetryDelivery
 	//	*Command_DropDelivery
+	//	*Command_CreateCrossing
+	//	*Command_DeleteCrossing
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1646,6 +1648,24 @@ func (x *Command) GetDropDelivery() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateCrossing() *CreateCrossing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateCrossing); ok {
+			return x.CreateCrossing
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteCrossing() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteCrossing); ok {
+			return x.DeleteCrossing
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -2230,6 +2250,14 @@ type Command_DropDelivery struct {
 	DropDelivery *DeleteNoun `protobuf:"bytes,358,opt,name=drop_delivery,json=dropDelivery,proto3,oneof"`
 }
 
+type Command_CreateCrossing struct {
+	CreateCrossing *CreateCrossing `protobuf:"bytes,400,opt,name=create_crossing,json=createCrossing,proto3,oneof"`
+}
+
+type Command_DeleteCrossing struct {
+	DeleteCrossing *DeleteNoun `protobuf:"bytes,401,opt,name=delete_crossing,json=deleteCrossing,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2505,6 +2533,10 @@ func (*Command_SettleDelivery) isCommand_Body() {}
 func (*Command_RetryDelivery) isCommand_Body() {}
 
 func (*Command_DropDelivery) isCommand_Body() {}
+
+func (*Command_CreateCrossing) isCommand_Body() {}
+
+func (*Command_DeleteCrossing) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -7481,6 +7513,50 @@ func (x *CreateDelegation) GetDelegation() *v1.Delegation {
 	return nil
 }
 
+type CreateCrossing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Crossing      *v1.Crossing           `protobuf:"bytes,1,opt,name=crossing,proto3" json:"crossing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateCrossing) Reset() {
+	*x = CreateCrossing{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateCrossing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateCrossing) ProtoMessage() {}
+
+func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateCrossing.ProtoReflect.Descriptor instead.
+func (*CreateCrossing) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *CreateCrossing) GetCrossing() *v1.Crossing {
+	if x != nil {
+		return x.Crossing
+	}
+	return nil
+}
+
 type CreateQuota struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Quota         *v1.Quota              `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"`
@@ -7490,7 +7566,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7502,7 +7578,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7515,7 +7591,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7535,7 +7611,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7547,7 +7623,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7560,7 +7636,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -7587,7 +7663,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7599,7 +7675,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7612,7 +7688,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -7637,7 +7713,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7649,7 +7725,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7662,7 +7738,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -7712,7 +7788,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7724,7 +7800,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7737,7 +7813,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -7779,7 +7855,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7791,7 +7867,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7804,7 +7880,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7874,7 +7950,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7886,7 +7962,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7899,7 +7975,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -7929,7 +8005,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7941,7 +8017,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7954,7 +8030,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -7997,7 +8073,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8009,7 +8085,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8022,7 +8098,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8066,7 +8142,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8078,7 +8154,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8091,7 +8167,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8132,7 +8208,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8144,7 +8220,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8186,7 +8262,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8198,7 +8274,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8251,7 +8327,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8263,7 +8339,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8318,7 +8394,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaR\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xc0S\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8482,7 +8558,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x12read_notifications\x18\xe3\x02 \x01(\v2\".naru.command.v1.ReadNotificationsH\x00R\x11readNotifications\x12K\n" +
 	"\x0fsettle_delivery\x18\xe4\x02 \x01(\v2\x1f.naru.command.v1.SettleDeliveryH\x00R\x0esettleDelivery\x12H\n" +
 	"\x0eretry_delivery\x18\xe5\x02 \x01(\v2\x1e.naru.command.v1.RetryDeliveryH\x00R\rretryDelivery\x12C\n" +
-	"\rdrop_delivery\x18\xe6\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdropDeliveryB\r\n" +
+	"\rdrop_delivery\x18\xe6\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdropDelivery\x12K\n" +
+	"\x0fcreate_crossing\x18\x90\x03 \x01(\v2\x1f.naru.command.v1.CreateCrossingH\x00R\x0ecreateCrossing\x12G\n" +
+	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossingB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
@@ -8840,7 +8918,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x10CreateDelegation\x127\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
-	"delegation\"7\n" +
+	"delegation\"C\n" +
+	"\x0eCreateCrossing\x121\n" +
+	"\bcrossing\x18\x01 \x01(\v2\x15.naru.api.v1.CrossingR\bcrossing\"7\n" +
 	"\vCreateQuota\x12(\n" +
 	"\x05quota\x18\x01 \x01(\v2\x12.naru.api.v1.QuotaR\x05quota\"d\n" +
 	"\vUpdateQuota\x12(\n" +
@@ -8910,7 +8990,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -9003,93 +9083,95 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*ReserveRequest)(nil),                  // 88: naru.command.v1.ReserveRequest
 	(*PassRequest)(nil),                     // 89: naru.command.v1.PassRequest
 	(*CreateDelegation)(nil),                // 90: naru.command.v1.CreateDelegation
-	(*CreateQuota)(nil),                     // 91: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 92: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 93: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 94: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 95: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 96: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 97: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 98: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 99: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 100: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 101: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 102: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 103: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 104: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 105: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 106: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 107: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 108: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 109: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 110: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 111: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 112: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 113: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 114: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 115: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 116: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 117: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 118: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 119: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 120: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 121: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 122: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 123: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotice)(nil),                   // 124: naru.command.v1.AddressNotice
-	(*ReadNotifications)(nil),               // 125: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 126: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 127: naru.command.v1.RetryDelivery
-	(v1.Session_Strength)(0),                // 128: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 129: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 130: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 131: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 132: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 133: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 134: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 135: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 136: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 137: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 138: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 139: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 140: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 141: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 142: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 143: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 144: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 145: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 146: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 147: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 148: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 149: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 150: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 151: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 152: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 153: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 154: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 155: naru.api.v1.User
-	(*v1.Group)(nil),                        // 156: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 157: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 158: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 159: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 160: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 161: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 162: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 163: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 164: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 165: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 166: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 167: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 168: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 169: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 170: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 171: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 172: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 173: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 174: naru.api.v1.Snapshot
+	(*CreateCrossing)(nil),                  // 91: naru.command.v1.CreateCrossing
+	(*CreateQuota)(nil),                     // 92: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 93: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 94: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 95: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 96: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 97: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 98: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 99: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 100: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 101: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 102: naru.command.v1.ReportDivergence.Server
+	(*DecideRequest_Opening)(nil),           // 103: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 104: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 105: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 106: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 107: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 108: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 109: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 110: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 111: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 112: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 113: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 114: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 115: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 116: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 117: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 118: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 119: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 120: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 121: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 122: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 123: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 124: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 125: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 126: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 127: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 128: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 129: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 130: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 131: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 132: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 133: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 134: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 135: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 136: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 137: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 138: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 139: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 140: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 141: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 142: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 143: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 144: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 145: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 146: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 147: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 148: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 149: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 150: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 151: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 152: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 153: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 154: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 155: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 156: naru.api.v1.User
+	(*v1.Group)(nil),                        // 157: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 158: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 159: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 160: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 161: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 162: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 163: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 164: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 165: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 166: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 167: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 168: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 169: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 170: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 171: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 172: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 173: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 174: naru.api.v1.Lease
+	(*v1.Resources)(nil),                    // 175: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 176: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	104, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	105, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -9133,13 +9215,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	48,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	105, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	106, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	107, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	108, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	109, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	110, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	111, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	106, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	107, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	108, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	109, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	110, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	111, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	112, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	49,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	50,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -9154,11 +9236,11 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	47,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	68,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	69,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	96,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	97,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	98,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	99,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	100, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	97,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	98,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	99,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	100, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	101, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	61,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	62,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
 	63,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
@@ -9175,16 +9257,16 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	59,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	60,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	112, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	113, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	114, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	115, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	116, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	117, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	118, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	113, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	114, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	115, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	116, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	117, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	118, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	119, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	119, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	120, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	120, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	121, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
 	64,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
 	65,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
@@ -9215,140 +9297,143 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	90,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
 	88,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	91,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	92,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	92,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	93,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
 	17,  // 128: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	93,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	94,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	95,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	121, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	122, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	94,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	95,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	96,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	122, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	123, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
 	17,  // 134: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	123, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	124, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
-	125, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	126, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	127, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	124, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	125, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	126, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	127, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	128, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
 	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	128, // 141: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	129, // 142: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	130, // 143: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	131, // 144: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	132, // 145: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	133, // 146: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	134, // 147: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	101, // 148: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	104, // 149: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	104, // 150: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	104, // 151: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	135, // 152: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	135, // 153: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	136, // 154: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	136, // 155: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	137, // 156: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	137, // 157: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	138, // 158: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	138, // 159: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	139, // 160: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	139, // 161: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	140, // 162: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	140, // 163: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	141, // 164: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	141, // 165: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	142, // 166: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	104, // 167: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 168: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	143, // 169: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	142, // 170: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	144, // 171: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	104, // 172: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	104, // 173: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	145, // 174: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	104, // 175: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	146, // 176: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	104, // 177: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	132, // 178: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	147, // 179: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	134, // 180: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	148, // 181: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	149, // 182: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	150, // 183: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	151, // 184: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	152, // 185: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	153, // 186: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	133, // 187: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	104, // 188: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	154, // 189: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	154, // 190: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	155, // 191: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	155, // 192: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	156, // 193: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	156, // 194: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	157, // 195: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	158, // 196: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	159, // 197: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	160, // 198: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	160, // 199: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	160, // 200: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	161, // 201: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 202: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	162, // 203: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 204: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	163, // 205: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	104, // 206: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	164, // 207: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 208: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 209: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 210: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 211: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 212: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	165, // 213: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	165, // 214: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	166, // 215: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 216: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	166, // 217: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 218: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	167, // 219: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	167, // 220: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 221: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	167, // 222: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 223: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 224: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	102, // 225: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 226: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	168, // 227: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	102, // 228: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 229: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	169, // 230: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	103, // 231: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	142, // 232: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	104, // 233: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 234: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	162, // 235: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 236: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	104, // 237: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	170, // 238: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	171, // 239: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	171, // 240: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	172, // 241: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 242: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	104, // 243: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	104, // 244: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	173, // 245: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	104, // 246: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 247: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	104, // 248: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	174, // 249: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	104, // 250: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 251: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 252: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 253: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	104, // 254: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	255, // [255:255] is the sub-list for method output_type
-	255, // [255:255] is the sub-list for method input_type
-	255, // [255:255] is the sub-list for extension type_name
-	255, // [255:255] is the sub-list for extension extendee
-	0,   // [0:255] is the sub-list for field type_name
+	91,  // 141: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
+	17,  // 142: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
+	129, // 143: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	130, // 144: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	131, // 145: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	132, // 146: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	133, // 147: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	134, // 148: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	135, // 149: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	102, // 150: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	105, // 151: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	105, // 152: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	105, // 153: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	136, // 154: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	136, // 155: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	137, // 156: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	137, // 157: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	138, // 158: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	138, // 159: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	139, // 160: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	139, // 161: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	140, // 162: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	140, // 163: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	141, // 164: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	141, // 165: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	142, // 166: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	142, // 167: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	143, // 168: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	105, // 169: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 170: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	144, // 171: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	143, // 172: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	145, // 173: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	105, // 174: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	105, // 175: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	146, // 176: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	105, // 177: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	147, // 178: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	105, // 179: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	133, // 180: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	148, // 181: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	135, // 182: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	149, // 183: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	150, // 184: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	151, // 185: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	152, // 186: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	153, // 187: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	154, // 188: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	134, // 189: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	105, // 190: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	155, // 191: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	155, // 192: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	156, // 193: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	156, // 194: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	157, // 195: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	157, // 196: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	158, // 197: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	159, // 198: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	160, // 199: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	161, // 200: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	161, // 201: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	161, // 202: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	162, // 203: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 204: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	163, // 205: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 206: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	164, // 207: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	105, // 208: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	165, // 209: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 210: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	165, // 211: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 212: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	165, // 213: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 214: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	166, // 215: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	166, // 216: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	167, // 217: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 218: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	167, // 219: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 220: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	168, // 221: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	168, // 222: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	79,  // 223: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	168, // 224: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	79,  // 225: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 226: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	103, // 227: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	79,  // 228: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	169, // 229: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	103, // 230: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 231: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	170, // 232: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	104, // 233: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	143, // 234: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	105, // 235: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 236: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	163, // 237: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 238: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	105, // 239: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	171, // 240: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	172, // 241: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	173, // 242: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	173, // 243: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	174, // 244: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 245: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	105, // 246: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	105, // 247: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	175, // 248: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	105, // 249: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 250: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	105, // 251: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	176, // 252: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	105, // 253: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	105, // 254: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	105, // 255: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	105, // 256: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	105, // 257: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	258, // [258:258] is the sub-list for method output_type
+	258, // [258:258] is the sub-list for method input_type
+	258, // [258:258] is the sub-list for extension type_name
+	258, // [258:258] is the sub-list for extension extendee
+	0,   // [0:258] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9497,6 +9582,8 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_SettleDelivery)(nil),
 		(*Command_RetryDelivery)(nil),
 		(*Command_DropDelivery)(nil),
+		(*Command_CreateCrossing)(nil),
+		(*Command_DeleteCrossing)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -9504,7 +9591,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   102,
+			NumMessages:   103,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

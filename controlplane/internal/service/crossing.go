@@ -1,0 +1,89 @@
+package service
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+type crossingService struct {
+	apiv1.UnimplementedCrossingServiceServer
+	*Service
+}
+
+func crossingChange(kind apiv1.WatchType_Value, revision string, m *apiv1.Crossing) proto.Message {
+	return &apiv1.WatchCrossingsResponse{Type: kind, Revision: revision, Crossing: m}
+}
+
+func (s crossingService) ListCrossings(ctx context.Context, r *apiv1.ListCrossingsRequest) (*apiv1.ListCrossingsResponse, error) {
+	items, next, err := s.crossings.list(ctx, r, place{})
+	return &apiv1.ListCrossingsResponse{Crossings: items, NextPageToken: next}, err
+}
+
+func (s crossingService) GetCrossing(ctx context.Context, r *apiv1.GetCrossingRequest) (*apiv1.GetCrossingResponse, error) {
+	m, err := s.crossings.get(ctx, r.GetCrossing(), place{})
+	return &apiv1.GetCrossingResponse{Crossing: m}, err
+}
+
+func (s crossingService) WatchCrossings(r *apiv1.WatchCrossingsRequest, stream grpc.ServerStreamingServer[apiv1.WatchCrossingsResponse]) error {
+	return s.crossings.watch(r, place{}, stream)
+}
+
+// CreateCrossing makes one by an administrator's word, without a request.
+func (s crossingService) CreateCrossing(ctx context.Context, r *apiv1.CreateCrossingRequest) (*apiv1.CreateCrossingResponse, error) {
+	result, err := s.crossings.create(ctx, r, r.GetCrossing(), func(tx *state.Tx, m *apiv1.Crossing) (state.Scope, error) {
+		project, err := s.projects.find(ctx, tx, m.GetProject(), place{})
+		if err != nil {
+			return nil, inField(err, "project")
+		}
+		source, err := s.zones.find(ctx, tx, m.GetSourceZone(), place{})
+		if err != nil {
+			return nil, inField(err, "source_zone")
+		}
+		zone, err := s.zones.find(ctx, tx, m.GetZone(), place{})
+		if err != nil {
+			return nil, inField(err, "zone")
+		}
+		m.Project, m.ProjectId = project.GetName(), project.GetId()
+		m.SourceZone, m.SourceZoneId, m.Zone, m.ZoneId = source.GetName(), source.GetId(), zone.GetName(), zone.GetId()
+		m.Permissions, err = intake.Crossable(m.GetPermissions())
+		return nil, err
+	}, func(c *commandv1.Command, m *apiv1.Crossing) {
+		c.Body = &commandv1.Command_CreateCrossing{CreateCrossing: &commandv1.CreateCrossing{Crossing: m}}
+	})
+	m, e := s.crossings.decode(result)
+	if err == nil {
+		err = e
+	}
+	op, err := s.ended(ctx, "crossing.create", crossingReference(m), result, err)
+	return &apiv1.CreateCrossingResponse{Operation: op}, err
+}
+
+// DeleteCrossing ends one: people of either side may.
+func (s crossingService) DeleteCrossing(ctx context.Context, r *apiv1.DeleteCrossingRequest) (*apiv1.DeleteCrossingResponse, error) {
+	target := &apiv1.Reference{Kind: "crossing"}
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := s.crossings.find(ctx, tx, r.GetCrossing(), place{})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.crossings.matches(ctx, m); err != nil {
+			return nil, err
+		}
+		target = crossingReference(m)
+		c.Body = &commandv1.Command_DeleteCrossing{DeleteCrossing: &commandv1.DeleteNoun{Id: m.GetId(), ExpectedRevision: m.GetRevision()}}
+		return nil, nil
+	})
+	op, err := s.ended(ctx, "crossing.delete", target, result, err)
+	return &apiv1.DeleteCrossingResponse{Operation: op}, err
+}
+
+func crossingReference(m *apiv1.Crossing) *apiv1.Reference {
+	return &apiv1.Reference{Kind: "crossing", Id: m.GetId(), Name: m.GetProject() + "/" + m.GetSourceZone() + "/" + m.GetZone()}
+}
