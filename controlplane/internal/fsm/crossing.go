@@ -70,12 +70,9 @@ func (c *command) openCrossing(m *apiv1.Crossing) (*apiv1.Operation, error) {
 }
 
 func (c *command) deleteCrossing(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
-	m, err := c.tx.Crossings.Get(in.GetId())
+	m, err := stored(c.tx.Crossings, "crossing", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
-		return nil, orNotFound(err, "crossing", in.GetId())
-	}
-	if in.GetExpectedRevision() != "" && m.GetRevision() != in.GetExpectedRevision() {
-		return nil, problem.Newf(problem.Conflict, "Read it again.", "crossing %s is at revision %s, not %s", m.GetId(), m.GetRevision(), in.GetExpectedRevision())
+		return nil, err
 	}
 	if err := c.tx.Crossings.Delete(m.GetId()); err != nil {
 		return nil, err

@@ -88,12 +88,9 @@ func (c *command) delegationPlace(m *apiv1.Delegation) error {
 }
 
 func (c *command) deleteDelegation(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
-	m, err := c.tx.Delegations.Get(in.GetId())
+	m, err := stored(c.tx.Delegations, "delegation", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
-		return nil, orNotFound(err, "delegation", in.GetId())
-	}
-	if in.GetExpectedRevision() != "" && m.GetRevision() != in.GetExpectedRevision() {
-		return nil, problem.Newf(problem.Conflict, "Read it again.", "delegation %s is at revision %s, not %s", m.GetId(), m.GetRevision(), in.GetExpectedRevision())
+		return nil, err
 	}
 	if err := c.tx.Delegations.Delete(m.GetId()); err != nil {
 		return nil, err

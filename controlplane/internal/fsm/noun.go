@@ -70,22 +70,21 @@ func nameFree[M named](t state.Table[M], kind, name string, scope state.Scope) e
 	return nil
 }
 
-// stored returns the noun that a command updates or deletes, at the revision that it expects.
-func stored[M named](t state.Table[M], kind, id, expected string) (M, error) {
+// stored returns the noun that a command updates or deletes, at the revision that it expects; an empty one expects nothing.
+func stored[M state.Noun](t state.Table[M], kind, id, expected string) (M, error) {
 	m, err := t.Get(id)
 	if err != nil {
 		return m, orNotFound(err, kind, id)
 	}
-	return m, unchanged(kind, m, expected)
-}
-
-// unchanged compares a revision; an empty one expects nothing.
-func unchanged[M named](kind string, m M, expected string) error {
 	if expected != "" && m.GetRevision() != expected {
-		return problem.Newf(problem.Conflict, "Read it again, and repeat the change if it still makes sense.",
-			"%s %s is at revision %s, not %s", kind, m.GetName(), m.GetRevision(), expected)
+		name := id
+		if n, ok := any(m).(interface{ GetName() string }); ok {
+			name = n.GetName()
+		}
+		return m, problem.Newf(problem.Conflict, "Read it again, and repeat the change if it still makes sense.",
+			"%s %s is at revision %s, not %s", kind, name, m.GetRevision(), expected)
 	}
-	return nil
+	return m, nil
 }
 
 // mayRename refuses a noun whose name is not the stored one: names never change.

@@ -102,12 +102,9 @@ func exists[M named](t state.Table[M], kind, id, name string) error {
 }
 
 func (c *command) deleteRoleBinding(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
-	m, err := c.tx.RoleBindings.Get(in.GetId())
+	m, err := stored(c.tx.RoleBindings, "role binding", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
-		return nil, orNotFound(err, "role binding", in.GetId())
-	}
-	if in.GetExpectedRevision() != "" && m.GetRevision() != in.GetExpectedRevision() {
-		return nil, problem.Newf(problem.Conflict, "Read it again.", "role binding %s is at revision %s, not %s", m.GetId(), m.GetRevision(), in.GetExpectedRevision())
+		return nil, err
 	}
 	if err := c.staysAdministered(taken{binding: m.GetId()}); err != nil {
 		return nil, err
