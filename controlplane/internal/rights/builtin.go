@@ -8,7 +8,7 @@ import (
 
 // Edition is that of the built-in roles here. It grows by one with each change of them, so that a server of an older version
 // does not put the older ones back. A test holds that.
-const Edition = 3
+const Edition = 4
 
 // Names of built-in roles that Naru itself relies on.
 const (
@@ -20,7 +20,7 @@ const (
 
 var (
 	catalogue = []string{"zone.read", "cluster.read", "flavor.read", "image.read", "offering.read", "calendar.read", "role.read"}
-	reading   = append([]string{"project.read", "vm.read", "snapshot.read", "operation.read", "event.read", "request.read", "quota.read", "lease.read"}, catalogue...)
+	reading   = append([]string{"project.read", "vm.read", "snapshot.read", "operation.read", "event.read", "request.read", "quota.read", "lease.read", "usage.read"}, catalogue...)
 )
 
 func of(lists ...[]string) []string { return slices.Concat(lists...) }
@@ -62,7 +62,7 @@ func BuiltIn() []*apiv1.Role {
 			Description: "Sets up a zone: its agents, clusters and hosts, what it shows, and who may work in it.",
 			Permissions: of(zoneOperator, []string{
 				"zone.update", "zone.create-join-token", "zone.list-join-requests", "zone.accept-agent", "zone.quarantine", "zone.lift-quarantine",
-				"cluster.*", "host.*", "lease.read", "lease.shorten", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
+				"cluster.*", "host.*", "lease.read", "lease.shorten", "usage.read", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
 			}),
 		},
 		{

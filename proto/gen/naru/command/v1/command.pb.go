@@ -101,7 +101,7 @@ func (x PassRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassRequest_What.Descriptor instead.
 func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88, 0}
 }
 
 type PassLease_Step int32
@@ -160,7 +160,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -4788,6 +4788,136 @@ func (x *AppendJournal) GetBatch() *v11.JournalBatch {
 	return nil
 }
 
+// UsageHead is how far the use of a VM has been counted, and what goes on. It is kept as long as more may come.
+type UsageHead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose and where the VM is or was: the fields that say so, and no others.
+	Of *v1.UsageRecord `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	// The newest link: the life of the zone's store, number and clock, and its own word of when.
+	IncarnationId string `protobuf:"bytes,2,opt,name=incarnation_id,json=incarnationId,proto3" json:"incarnation_id,omitempty"`
+	Number        uint32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	ClockId       string `protobuf:"bytes,4,opt,name=clock_id,json=clockId,proto3" json:"clock_id,omitempty"`
+	At            int64  `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
+	// Up to where was counted. It differs from at where the zone's clock and the control plane's cannot both be right.
+	Counted int64 `protobuf:"varint,6,opt,name=counted,proto3" json:"counted,omitempty"`
+	// What goes on from there; none where nothing does.
+	State v1.VM_State   `protobuf:"varint,7,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
+	Size  *v1.Resources `protobuf:"bytes,8,opt,name=size,proto3" json:"size,omitempty"`
+	Ended bool          `protobuf:"varint,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	// When the control plane saw the VM gone: what goes on does so no longer. 0: it is there.
+	Gone          int64            `protobuf:"varint,10,opt,name=gone,proto3" json:"gone,omitempty"`
+	Gaps          []*UsageHead_Gap `protobuf:"bytes,11,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageHead) Reset() {
+	*x = UsageHead{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageHead) ProtoMessage() {}
+
+func (x *UsageHead) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageHead.ProtoReflect.Descriptor instead.
+func (*UsageHead) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *UsageHead) GetOf() *v1.UsageRecord {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *UsageHead) GetIncarnationId() string {
+	if x != nil {
+		return x.IncarnationId
+	}
+	return ""
+}
+
+func (x *UsageHead) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *UsageHead) GetClockId() string {
+	if x != nil {
+		return x.ClockId
+	}
+	return ""
+}
+
+func (x *UsageHead) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *UsageHead) GetCounted() int64 {
+	if x != nil {
+		return x.Counted
+	}
+	return 0
+}
+
+func (x *UsageHead) GetState() v1.VM_State {
+	if x != nil {
+		return x.State
+	}
+	return v1.VM_State(0)
+}
+
+func (x *UsageHead) GetSize() *v1.Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *UsageHead) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *UsageHead) GetGone() int64 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
+func (x *UsageHead) GetGaps() []*UsageHead_Gap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
 type AcknowledgeJournal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
@@ -4798,7 +4928,7 @@ type AcknowledgeJournal struct {
 
 func (x *AcknowledgeJournal) Reset() {
 	*x = AcknowledgeJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4810,7 +4940,7 @@ func (x *AcknowledgeJournal) String() string {
 func (*AcknowledgeJournal) ProtoMessage() {}
 
 func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4823,7 +4953,7 @@ func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeJournal.ProtoReflect.Descriptor instead.
 func (*AcknowledgeJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AcknowledgeJournal) GetZoneId() string {
@@ -4852,7 +4982,7 @@ type DeclareHost struct {
 
 func (x *DeclareHost) Reset() {
 	*x = DeclareHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4864,7 +4994,7 @@ func (x *DeclareHost) String() string {
 func (*DeclareHost) ProtoMessage() {}
 
 func (x *DeclareHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4877,7 +5007,7 @@ func (x *DeclareHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
 func (*DeclareHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeclareHost) GetHostId() string {
@@ -4911,7 +5041,7 @@ type LiftQuarantine struct {
 
 func (x *LiftQuarantine) Reset() {
 	*x = LiftQuarantine{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4923,7 +5053,7 @@ func (x *LiftQuarantine) String() string {
 func (*LiftQuarantine) ProtoMessage() {}
 
 func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4936,7 +5066,7 @@ func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
 func (*LiftQuarantine) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LiftQuarantine) GetZoneId() string {
@@ -4963,7 +5093,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4975,7 +5105,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4988,7 +5118,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -5016,7 +5146,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5158,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5171,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -5067,7 +5197,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5079,7 +5209,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5092,7 +5222,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -5111,7 +5241,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[47]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5123,7 +5253,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[47]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5136,7 +5266,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -5161,7 +5291,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5173,7 +5303,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5186,7 +5316,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -5233,7 +5363,7 @@ type CreateOrganization struct {
 
 func (x *CreateOrganization) Reset() {
 	*x = CreateOrganization{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5245,7 +5375,7 @@ func (x *CreateOrganization) String() string {
 func (*CreateOrganization) ProtoMessage() {}
 
 func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5258,7 +5388,7 @@ func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOrganization.ProtoReflect.Descriptor instead.
 func (*CreateOrganization) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateOrganization) GetOrganization() *v1.Organization {
@@ -5278,7 +5408,7 @@ type UpdateOrganization struct {
 
 func (x *UpdateOrganization) Reset() {
 	*x = UpdateOrganization{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5290,7 +5420,7 @@ func (x *UpdateOrganization) String() string {
 func (*UpdateOrganization) ProtoMessage() {}
 
 func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5303,7 +5433,7 @@ func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOrganization.ProtoReflect.Descriptor instead.
 func (*UpdateOrganization) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpdateOrganization) GetOrganization() *v1.Organization {
@@ -5329,7 +5459,7 @@ type CreateUser struct {
 
 func (x *CreateUser) Reset() {
 	*x = CreateUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5341,7 +5471,7 @@ func (x *CreateUser) String() string {
 func (*CreateUser) ProtoMessage() {}
 
 func (x *CreateUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5354,7 +5484,7 @@ func (x *CreateUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUser.ProtoReflect.Descriptor instead.
 func (*CreateUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateUser) GetUser() *v1.User {
@@ -5375,7 +5505,7 @@ type UpdateUser struct {
 
 func (x *UpdateUser) Reset() {
 	*x = UpdateUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5387,7 +5517,7 @@ func (x *UpdateUser) String() string {
 func (*UpdateUser) ProtoMessage() {}
 
 func (x *UpdateUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5400,7 +5530,7 @@ func (x *UpdateUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUser.ProtoReflect.Descriptor instead.
 func (*UpdateUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UpdateUser) GetUser() *v1.User {
@@ -5427,7 +5557,7 @@ type DisableUser struct {
 
 func (x *DisableUser) Reset() {
 	*x = DisableUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5439,7 +5569,7 @@ func (x *DisableUser) String() string {
 func (*DisableUser) ProtoMessage() {}
 
 func (x *DisableUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5452,7 +5582,7 @@ func (x *DisableUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableUser.ProtoReflect.Descriptor instead.
 func (*DisableUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DisableUser) GetUserId() string {
@@ -5479,7 +5609,7 @@ type EnableUser struct {
 
 func (x *EnableUser) Reset() {
 	*x = EnableUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5491,7 +5621,7 @@ func (x *EnableUser) String() string {
 func (*EnableUser) ProtoMessage() {}
 
 func (x *EnableUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5504,7 +5634,7 @@ func (x *EnableUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableUser.ProtoReflect.Descriptor instead.
 func (*EnableUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *EnableUser) GetUserId() string {
@@ -5530,7 +5660,7 @@ type CreateGroup struct {
 
 func (x *CreateGroup) Reset() {
 	*x = CreateGroup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5542,7 +5672,7 @@ func (x *CreateGroup) String() string {
 func (*CreateGroup) ProtoMessage() {}
 
 func (x *CreateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5555,7 +5685,7 @@ func (x *CreateGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroup.ProtoReflect.Descriptor instead.
 func (*CreateGroup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateGroup) GetGroup() *v1.Group {
@@ -5575,7 +5705,7 @@ type UpdateGroup struct {
 
 func (x *UpdateGroup) Reset() {
 	*x = UpdateGroup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5587,7 +5717,7 @@ func (x *UpdateGroup) String() string {
 func (*UpdateGroup) ProtoMessage() {}
 
 func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5600,7 +5730,7 @@ func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGroup.ProtoReflect.Descriptor instead.
 func (*UpdateGroup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *UpdateGroup) GetGroup() *v1.Group {
@@ -5627,7 +5757,7 @@ type AddGroupMember struct {
 
 func (x *AddGroupMember) Reset() {
 	*x = AddGroupMember{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5639,7 +5769,7 @@ func (x *AddGroupMember) String() string {
 func (*AddGroupMember) ProtoMessage() {}
 
 func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5652,7 +5782,7 @@ func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGroupMember.ProtoReflect.Descriptor instead.
 func (*AddGroupMember) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AddGroupMember) GetGroupId() string {
@@ -5679,7 +5809,7 @@ type RemoveGroupMember struct {
 
 func (x *RemoveGroupMember) Reset() {
 	*x = RemoveGroupMember{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[58]
+	mi := &file_naru_command_v1_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5691,7 +5821,7 @@ func (x *RemoveGroupMember) String() string {
 func (*RemoveGroupMember) ProtoMessage() {}
 
 func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[58]
+	mi := &file_naru_command_v1_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5704,7 +5834,7 @@ func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupMember.ProtoReflect.Descriptor instead.
 func (*RemoveGroupMember) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{58}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveGroupMember) GetGroupId() string {
@@ -5732,7 +5862,7 @@ type RecordAudit struct {
 
 func (x *RecordAudit) Reset() {
 	*x = RecordAudit{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[59]
+	mi := &file_naru_command_v1_command_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5744,7 +5874,7 @@ func (x *RecordAudit) String() string {
 func (*RecordAudit) ProtoMessage() {}
 
 func (x *RecordAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[59]
+	mi := &file_naru_command_v1_command_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5757,7 +5887,7 @@ func (x *RecordAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordAudit.ProtoReflect.Descriptor instead.
 func (*RecordAudit) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{59}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RecordAudit) GetEntry() *v1.AuditEntry {
@@ -5777,7 +5907,7 @@ type SignAudit struct {
 
 func (x *SignAudit) Reset() {
 	*x = SignAudit{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[60]
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +5919,7 @@ func (x *SignAudit) String() string {
 func (*SignAudit) ProtoMessage() {}
 
 func (x *SignAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[60]
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +5932,7 @@ func (x *SignAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignAudit.ProtoReflect.Descriptor instead.
 func (*SignAudit) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{60}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SignAudit) GetCheckpoint() *v1.AuditCheckpoint {
@@ -5824,7 +5954,7 @@ type AddAuditKey struct {
 
 func (x *AddAuditKey) Reset() {
 	*x = AddAuditKey{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5836,7 +5966,7 @@ func (x *AddAuditKey) String() string {
 func (*AddAuditKey) ProtoMessage() {}
 
 func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5849,7 +5979,7 @@ func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAuditKey.ProtoReflect.Descriptor instead.
 func (*AddAuditKey) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddAuditKey) GetKey() *AuditKey {
@@ -5875,7 +6005,7 @@ type CreateRole struct {
 
 func (x *CreateRole) Reset() {
 	*x = CreateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5887,7 +6017,7 @@ func (x *CreateRole) String() string {
 func (*CreateRole) ProtoMessage() {}
 
 func (x *CreateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5900,7 +6030,7 @@ func (x *CreateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRole.ProtoReflect.Descriptor instead.
 func (*CreateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateRole) GetRole() *v1.Role {
@@ -5920,7 +6050,7 @@ type UpdateRole struct {
 
 func (x *UpdateRole) Reset() {
 	*x = UpdateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5932,7 +6062,7 @@ func (x *UpdateRole) String() string {
 func (*UpdateRole) ProtoMessage() {}
 
 func (x *UpdateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5945,7 +6075,7 @@ func (x *UpdateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRole.ProtoReflect.Descriptor instead.
 func (*UpdateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *UpdateRole) GetRole() *v1.Role {
@@ -5974,7 +6104,7 @@ type SetBuiltInRoles struct {
 
 func (x *SetBuiltInRoles) Reset() {
 	*x = SetBuiltInRoles{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5986,7 +6116,7 @@ func (x *SetBuiltInRoles) String() string {
 func (*SetBuiltInRoles) ProtoMessage() {}
 
 func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5999,7 +6129,7 @@ func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBuiltInRoles.ProtoReflect.Descriptor instead.
 func (*SetBuiltInRoles) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SetBuiltInRoles) GetEdition() uint32 {
@@ -6027,7 +6157,7 @@ type CreateRoleBinding struct {
 
 func (x *CreateRoleBinding) Reset() {
 	*x = CreateRoleBinding{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6039,7 +6169,7 @@ func (x *CreateRoleBinding) String() string {
 func (*CreateRoleBinding) ProtoMessage() {}
 
 func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6052,7 +6182,7 @@ func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRoleBinding.ProtoReflect.Descriptor instead.
 func (*CreateRoleBinding) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateRoleBinding) GetRoleBinding() *v1.RoleBinding {
@@ -6081,7 +6211,7 @@ type CreateReservation struct {
 
 func (x *CreateReservation) Reset() {
 	*x = CreateReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6093,7 +6223,7 @@ func (x *CreateReservation) String() string {
 func (*CreateReservation) ProtoMessage() {}
 
 func (x *CreateReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6106,7 +6236,7 @@ func (x *CreateReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReservation.ProtoReflect.Descriptor instead.
 func (*CreateReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateReservation) GetReservation() *v1.Reservation {
@@ -6137,7 +6267,7 @@ type SetReservation struct {
 
 func (x *SetReservation) Reset() {
 	*x = SetReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6149,7 +6279,7 @@ func (x *SetReservation) String() string {
 func (*SetReservation) ProtoMessage() {}
 
 func (x *SetReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6162,7 +6292,7 @@ func (x *SetReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetReservation.ProtoReflect.Descriptor instead.
 func (*SetReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SetReservation) GetReservationId() string {
@@ -6196,7 +6326,7 @@ type CreateOffering struct {
 
 func (x *CreateOffering) Reset() {
 	*x = CreateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6208,7 +6338,7 @@ func (x *CreateOffering) String() string {
 func (*CreateOffering) ProtoMessage() {}
 
 func (x *CreateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6221,7 +6351,7 @@ func (x *CreateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOffering.ProtoReflect.Descriptor instead.
 func (*CreateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CreateOffering) GetOffering() *v1.Offering {
@@ -6250,7 +6380,7 @@ type UpdateOffering struct {
 
 func (x *UpdateOffering) Reset() {
 	*x = UpdateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6262,7 +6392,7 @@ func (x *UpdateOffering) String() string {
 func (*UpdateOffering) ProtoMessage() {}
 
 func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6275,7 +6405,7 @@ func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOffering.ProtoReflect.Descriptor instead.
 func (*UpdateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UpdateOffering) GetOffering() *v1.Offering {
@@ -6311,7 +6441,7 @@ type DeleteOffering struct {
 
 func (x *DeleteOffering) Reset() {
 	*x = DeleteOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6323,7 +6453,7 @@ func (x *DeleteOffering) String() string {
 func (*DeleteOffering) ProtoMessage() {}
 
 func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6336,7 +6466,7 @@ func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOffering.ProtoReflect.Descriptor instead.
 func (*DeleteOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DeleteOffering) GetId() string {
@@ -6372,7 +6502,7 @@ type PublishOffering struct {
 
 func (x *PublishOffering) Reset() {
 	*x = PublishOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6384,7 +6514,7 @@ func (x *PublishOffering) String() string {
 func (*PublishOffering) ProtoMessage() {}
 
 func (x *PublishOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6397,7 +6527,7 @@ func (x *PublishOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishOffering.ProtoReflect.Descriptor instead.
 func (*PublishOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PublishOffering) GetOffering() *v1.Offering {
@@ -6431,7 +6561,7 @@ type RetireOffering struct {
 
 func (x *RetireOffering) Reset() {
 	*x = RetireOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6443,7 +6573,7 @@ func (x *RetireOffering) String() string {
 func (*RetireOffering) ProtoMessage() {}
 
 func (x *RetireOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6456,7 +6586,7 @@ func (x *RetireOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireOffering.ProtoReflect.Descriptor instead.
 func (*RetireOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RetireOffering) GetId() string {
@@ -6482,7 +6612,7 @@ type CreateCalendar struct {
 
 func (x *CreateCalendar) Reset() {
 	*x = CreateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6494,7 +6624,7 @@ func (x *CreateCalendar) String() string {
 func (*CreateCalendar) ProtoMessage() {}
 
 func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6507,7 +6637,7 @@ func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCalendar.ProtoReflect.Descriptor instead.
 func (*CreateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateCalendar) GetCalendar() *v1.Calendar {
@@ -6527,7 +6657,7 @@ type UpdateCalendar struct {
 
 func (x *UpdateCalendar) Reset() {
 	*x = UpdateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6539,7 +6669,7 @@ func (x *UpdateCalendar) String() string {
 func (*UpdateCalendar) ProtoMessage() {}
 
 func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6552,7 +6682,7 @@ func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCalendar.ProtoReflect.Descriptor instead.
 func (*UpdateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *UpdateCalendar) GetCalendar() *v1.Calendar {
@@ -6579,7 +6709,7 @@ type CreateApprovalPolicy struct {
 
 func (x *CreateApprovalPolicy) Reset() {
 	*x = CreateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6591,7 +6721,7 @@ func (x *CreateApprovalPolicy) String() string {
 func (*CreateApprovalPolicy) ProtoMessage() {}
 
 func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6604,7 +6734,7 @@ func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*CreateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6633,7 +6763,7 @@ type UpdateApprovalPolicy struct {
 
 func (x *UpdateApprovalPolicy) Reset() {
 	*x = UpdateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6645,7 +6775,7 @@ func (x *UpdateApprovalPolicy) String() string {
 func (*UpdateApprovalPolicy) ProtoMessage() {}
 
 func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6658,7 +6788,7 @@ func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*UpdateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UpdateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6693,7 +6823,7 @@ type Person struct {
 
 func (x *Person) Reset() {
 	*x = Person{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6705,7 +6835,7 @@ func (x *Person) String() string {
 func (*Person) ProtoMessage() {}
 
 func (x *Person) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6718,7 +6848,7 @@ func (x *Person) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person.ProtoReflect.Descriptor instead.
 func (*Person) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Person) GetId() string {
@@ -6746,7 +6876,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6758,7 +6888,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6771,7 +6901,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreateRequest) GetRequest() *v1.Request {
@@ -6794,7 +6924,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6806,7 +6936,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6819,7 +6949,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *UpdateRequest) GetRequest() *v1.Request {
@@ -6862,7 +6992,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6874,7 +7004,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6887,7 +7017,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SubmitRequest) GetRequest() *v1.Request {
@@ -6950,7 +7080,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6962,7 +7092,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6975,7 +7105,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -7018,7 +7148,7 @@ type DecideRequest struct {
 
 func (x *DecideRequest) Reset() {
 	*x = DecideRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7030,7 +7160,7 @@ func (x *DecideRequest) String() string {
 func (*DecideRequest) ProtoMessage() {}
 
 func (x *DecideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7043,7 +7173,7 @@ func (x *DecideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DecideRequest) GetRequestId() string {
@@ -7101,7 +7231,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7113,7 +7243,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7126,7 +7256,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CommentRequest) GetRequestId() string {
@@ -7159,7 +7289,7 @@ type RetryRequest struct {
 
 func (x *RetryRequest) Reset() {
 	*x = RetryRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7171,7 +7301,7 @@ func (x *RetryRequest) String() string {
 func (*RetryRequest) ProtoMessage() {}
 
 func (x *RetryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7184,7 +7314,7 @@ func (x *RetryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RetryRequest) GetRequestId() string {
@@ -7210,7 +7340,7 @@ type CarryOutRequest struct {
 
 func (x *CarryOutRequest) Reset() {
 	*x = CarryOutRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7222,7 +7352,7 @@ func (x *CarryOutRequest) String() string {
 func (*CarryOutRequest) ProtoMessage() {}
 
 func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7235,7 +7365,7 @@ func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CarryOutRequest) GetRequestId() string {
@@ -7296,7 +7426,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7308,7 +7438,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7321,7 +7451,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ReserveRequest) GetRequestId() string {
@@ -7367,7 +7497,7 @@ type PassRequest struct {
 
 func (x *PassRequest) Reset() {
 	*x = PassRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7379,7 +7509,7 @@ func (x *PassRequest) String() string {
 func (*PassRequest) ProtoMessage() {}
 
 func (x *PassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7392,7 +7522,7 @@ func (x *PassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
 func (*PassRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PassRequest) GetRequestId() string {
@@ -7446,7 +7576,7 @@ type CreateDelegation struct {
 
 func (x *CreateDelegation) Reset() {
 	*x = CreateDelegation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7458,7 +7588,7 @@ func (x *CreateDelegation) String() string {
 func (*CreateDelegation) ProtoMessage() {}
 
 func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7471,7 +7601,7 @@ func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
 func (*CreateDelegation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CreateDelegation) GetDelegation() *v1.Delegation {
@@ -7490,7 +7620,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7502,7 +7632,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7515,7 +7645,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7535,7 +7665,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7547,7 +7677,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7560,7 +7690,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -7587,7 +7717,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7599,7 +7729,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7612,7 +7742,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -7637,7 +7767,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7649,7 +7779,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7662,7 +7792,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -7712,7 +7842,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7724,7 +7854,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7737,7 +7867,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -7779,7 +7909,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7791,7 +7921,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7804,7 +7934,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7874,7 +8004,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7886,7 +8016,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7899,7 +8029,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -7929,7 +8059,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7941,7 +8071,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7954,7 +8084,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -7997,7 +8127,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8009,7 +8139,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8022,7 +8152,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8066,7 +8196,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8078,7 +8208,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8091,7 +8221,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8132,7 +8262,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8144,7 +8274,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8174,6 +8304,93 @@ func (x *ReportDivergence_Server) GetSum() []byte {
 	return nil
 }
 
+// Gap are links that have not come: what is counted in their place, if anything, is taken away when they do.
+type UsageHead_Gap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	First uint32                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  uint32                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Seconds since 1970, as the next three.
+	From  int64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	Until int64 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	// Counted there; none where nothing is.
+	State         v1.VM_State   `protobuf:"varint,5,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
+	Size          *v1.Resources `protobuf:"bytes,6,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageHead_Gap) Reset() {
+	*x = UsageHead_Gap{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageHead_Gap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageHead_Gap) ProtoMessage() {}
+
+func (x *UsageHead_Gap) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageHead_Gap.ProtoReflect.Descriptor instead.
+func (*UsageHead_Gap) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41, 0}
+}
+
+func (x *UsageHead_Gap) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetState() v1.VM_State {
+	if x != nil {
+		return x.State
+	}
+	return v1.VM_State(0)
+}
+
+func (x *UsageHead_Gap) GetSize() *v1.Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
 // When a stage would be due if it were opened now.
 type DecideRequest_Opening struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8186,7 +8403,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8198,7 +8415,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8211,7 +8428,7 @@ func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
 func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83, 0}
 }
 
 func (x *DecideRequest_Opening) GetStage() string {
@@ -8251,7 +8468,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8263,7 +8480,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8276,7 +8493,7 @@ func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
 }
 
 func (x *CarryOutRequest_Part) GetIndex() uint32 {
@@ -8318,7 +8535,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaR\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaR\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8635,7 +8852,27 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05chunk\x18\x02 \x01(\v2\x18.naru.link.v1.StateChunkR\x05chunk\"Z\n" +
 	"\rAppendJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x120\n" +
-	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"Y\n" +
+	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"\xa5\x04\n" +
+	"\tUsageHead\x12(\n" +
+	"\x02of\x18\x01 \x01(\v2\x18.naru.api.v1.UsageRecordR\x02of\x12%\n" +
+	"\x0eincarnation_id\x18\x02 \x01(\tR\rincarnationId\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\rR\x06number\x12\x19\n" +
+	"\bclock_id\x18\x04 \x01(\tR\aclockId\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x18\n" +
+	"\acounted\x18\x06 \x01(\x03R\acounted\x12+\n" +
+	"\x05state\x18\a \x01(\x0e2\x15.naru.api.v1.VM.StateR\x05state\x12*\n" +
+	"\x04size\x18\b \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\x12\x14\n" +
+	"\x05ended\x18\t \x01(\bR\x05ended\x12\x12\n" +
+	"\x04gone\x18\n" +
+	" \x01(\x03R\x04gone\x122\n" +
+	"\x04gaps\x18\v \x03(\v2\x1e.naru.command.v1.UsageHead.GapR\x04gaps\x1a\xb2\x01\n" +
+	"\x03Gap\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\x12+\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x15.naru.api.v1.VM.StateR\x05state\x12*\n" +
+	"\x04size\x18\x06 \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\"Y\n" +
 	"\x12AcknowledgeJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x18.naru.link.v1.JournalAckR\x03ack\"R\n" +
@@ -8910,7 +9147,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 104)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -8955,141 +9192,144 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*AcknowledgeDesired)(nil),              // 40: naru.command.v1.AcknowledgeDesired
 	(*Observe)(nil),                         // 41: naru.command.v1.Observe
 	(*AppendJournal)(nil),                   // 42: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 43: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 44: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 45: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 46: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 47: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 48: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 49: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 50: naru.command.v1.RenewAdministrator
-	(*CreateOrganization)(nil),              // 51: naru.command.v1.CreateOrganization
-	(*UpdateOrganization)(nil),              // 52: naru.command.v1.UpdateOrganization
-	(*CreateUser)(nil),                      // 53: naru.command.v1.CreateUser
-	(*UpdateUser)(nil),                      // 54: naru.command.v1.UpdateUser
-	(*DisableUser)(nil),                     // 55: naru.command.v1.DisableUser
-	(*EnableUser)(nil),                      // 56: naru.command.v1.EnableUser
-	(*CreateGroup)(nil),                     // 57: naru.command.v1.CreateGroup
-	(*UpdateGroup)(nil),                     // 58: naru.command.v1.UpdateGroup
-	(*AddGroupMember)(nil),                  // 59: naru.command.v1.AddGroupMember
-	(*RemoveGroupMember)(nil),               // 60: naru.command.v1.RemoveGroupMember
-	(*RecordAudit)(nil),                     // 61: naru.command.v1.RecordAudit
-	(*SignAudit)(nil),                       // 62: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 63: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 64: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 65: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 66: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 67: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 68: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 69: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 70: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 71: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 72: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 73: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 74: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 75: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 76: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 77: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 78: naru.command.v1.UpdateApprovalPolicy
-	(*Person)(nil),                          // 79: naru.command.v1.Person
-	(*CreateRequest)(nil),                   // 80: naru.command.v1.CreateRequest
-	(*UpdateRequest)(nil),                   // 81: naru.command.v1.UpdateRequest
-	(*SubmitRequest)(nil),                   // 82: naru.command.v1.SubmitRequest
-	(*WithdrawRequest)(nil),                 // 83: naru.command.v1.WithdrawRequest
-	(*DecideRequest)(nil),                   // 84: naru.command.v1.DecideRequest
-	(*CommentRequest)(nil),                  // 85: naru.command.v1.CommentRequest
-	(*RetryRequest)(nil),                    // 86: naru.command.v1.RetryRequest
-	(*CarryOutRequest)(nil),                 // 87: naru.command.v1.CarryOutRequest
-	(*ReserveRequest)(nil),                  // 88: naru.command.v1.ReserveRequest
-	(*PassRequest)(nil),                     // 89: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 90: naru.command.v1.CreateDelegation
-	(*CreateQuota)(nil),                     // 91: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 92: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 93: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 94: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 95: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 96: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 97: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 98: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 99: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 100: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 101: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 102: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 103: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 104: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 105: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 106: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 107: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 108: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 109: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 110: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 111: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 112: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 113: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 114: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 115: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 116: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 117: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 118: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 119: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 120: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 121: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 122: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 123: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotice)(nil),                   // 124: naru.command.v1.AddressNotice
-	(*ReadNotifications)(nil),               // 125: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 126: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 127: naru.command.v1.RetryDelivery
-	(v1.Session_Strength)(0),                // 128: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 129: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 130: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 131: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 132: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 133: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 134: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 135: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 136: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 137: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 138: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 139: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 140: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 141: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 142: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 143: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 144: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 145: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 146: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 147: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 148: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 149: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 150: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 151: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 152: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 153: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 154: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 155: naru.api.v1.User
-	(*v1.Group)(nil),                        // 156: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 157: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 158: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 159: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 160: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 161: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 162: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 163: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 164: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 165: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 166: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 167: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 168: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 169: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 170: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 171: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 172: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 173: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 174: naru.api.v1.Snapshot
+	(*UsageHead)(nil),                       // 43: naru.command.v1.UsageHead
+	(*AcknowledgeJournal)(nil),              // 44: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 45: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 46: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 47: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 48: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 49: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 50: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 51: naru.command.v1.RenewAdministrator
+	(*CreateOrganization)(nil),              // 52: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 53: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 54: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 55: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 56: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 57: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 58: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 59: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 60: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 61: naru.command.v1.RemoveGroupMember
+	(*RecordAudit)(nil),                     // 62: naru.command.v1.RecordAudit
+	(*SignAudit)(nil),                       // 63: naru.command.v1.SignAudit
+	(*AddAuditKey)(nil),                     // 64: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 65: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 66: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 67: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 68: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 69: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 70: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 71: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 72: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 73: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 74: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 75: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 76: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 77: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 78: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 79: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 80: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 81: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 82: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 83: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 84: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 85: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 86: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 87: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 88: naru.command.v1.CarryOutRequest
+	(*ReserveRequest)(nil),                  // 89: naru.command.v1.ReserveRequest
+	(*PassRequest)(nil),                     // 90: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 91: naru.command.v1.CreateDelegation
+	(*CreateQuota)(nil),                     // 92: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 93: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 94: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 95: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 96: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 97: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 98: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 99: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 100: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 101: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 102: naru.command.v1.ReportDivergence.Server
+	(*UsageHead_Gap)(nil),                   // 103: naru.command.v1.UsageHead.Gap
+	(*DecideRequest_Opening)(nil),           // 104: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 105: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 106: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 107: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 108: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 109: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 110: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 111: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 112: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 113: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 114: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 115: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 116: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 117: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 118: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 119: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 120: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 121: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 122: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 123: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 124: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 125: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 126: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 127: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 128: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 129: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 130: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 131: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 132: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 133: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 134: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 135: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 136: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 137: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 138: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 139: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 140: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 141: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 142: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 143: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 144: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 145: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 146: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 147: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 148: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 149: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 150: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 151: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 152: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 153: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 154: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 155: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 156: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 157: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 158: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 159: naru.api.v1.User
+	(*v1.Group)(nil),                        // 160: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 161: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 162: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 163: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 164: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 165: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 166: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 167: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 168: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 169: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 170: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 171: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 172: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 173: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 174: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 175: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 176: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 177: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	104, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	106, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -9110,7 +9350,7 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	20,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
 	21,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
 	17,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	44,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	45,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
 	22,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
 	23,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
 	17,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
@@ -9131,224 +9371,230 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	36,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
 	37,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	48,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	49,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	105, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	106, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	107, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	108, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	109, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	110, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	111, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	49,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	50,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	107, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	108, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	109, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	110, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	111, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	112, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	113, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	50,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	51,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
 	39,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
 	40,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
 	41,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
 	42,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	43,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	46,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	45,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	44,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	47,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	46,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
 	38,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	47,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	68,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	69,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	96,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	97,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	98,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	99,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	100, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
-	61,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	62,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	63,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	51,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	52,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	48,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	69,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	70,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	97,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	98,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	99,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	100, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	101, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	62,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	63,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	64,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	52,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	53,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
 	17,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	53,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	54,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	54,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	55,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
 	17,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	55,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	56,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	57,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	58,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	56,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	57,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	58,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	59,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
 	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	59,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	60,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	112, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	113, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	114, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	115, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	116, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	117, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	118, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	60,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	61,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	114, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	115, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	116, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	117, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	118, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	119, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	120, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	119, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	120, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	64,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	65,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	121, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	122, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	65,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	66,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	66,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	67,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	67,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	68,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
 	17,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	70,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	71,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	72,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	73,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	74,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	75,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	76,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	71,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	72,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	73,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	74,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	75,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	76,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	77,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
 	17,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	77,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	78,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	78,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	79,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
 	17,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	80,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
-	81,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	81,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	82,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
 	17,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
-	82,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	83,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	84,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	85,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	86,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	87,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	89,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	90,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	83,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	84,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	85,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	86,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	87,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	88,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	90,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	91,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	88,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	91,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	92,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	89,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
+	92,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	93,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
 	17,  // 128: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	93,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	94,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	95,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	121, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	122, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	94,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	95,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	96,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	123, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	124, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
 	17,  // 134: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	123, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	124, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
-	125, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	126, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	127, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	125, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	126, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	127, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	128, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	129, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
 	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	128, // 141: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	129, // 142: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	130, // 143: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	131, // 144: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	132, // 145: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	133, // 146: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	134, // 147: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	101, // 148: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	104, // 149: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	104, // 150: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	104, // 151: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	135, // 152: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	135, // 153: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	136, // 154: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	136, // 155: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	137, // 156: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	137, // 157: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	138, // 158: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	138, // 159: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	139, // 160: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	139, // 161: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	140, // 162: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	140, // 163: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	141, // 164: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	141, // 165: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	142, // 166: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	104, // 167: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	130, // 141: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	131, // 142: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	132, // 143: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	133, // 144: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	134, // 145: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	135, // 146: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	136, // 147: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	102, // 148: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	106, // 149: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	106, // 150: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	106, // 151: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	137, // 152: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	137, // 153: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	138, // 154: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	138, // 155: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	139, // 156: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	139, // 157: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	140, // 158: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	140, // 159: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	141, // 160: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	141, // 161: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	142, // 162: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	142, // 163: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	143, // 164: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	143, // 165: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	144, // 166: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	106, // 167: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
 	31,  // 168: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	143, // 169: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	142, // 170: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	144, // 171: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	104, // 172: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	104, // 173: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	145, // 174: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	104, // 175: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	146, // 176: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	104, // 177: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	132, // 178: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	147, // 179: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	134, // 180: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	148, // 181: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	149, // 182: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	150, // 183: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	151, // 184: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	152, // 185: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	153, // 186: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	133, // 187: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	104, // 188: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	154, // 189: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	154, // 190: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	155, // 191: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	155, // 192: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	156, // 193: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	156, // 194: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	157, // 195: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	158, // 196: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	159, // 197: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	160, // 198: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	160, // 199: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	160, // 200: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	161, // 201: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 202: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	162, // 203: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 204: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	163, // 205: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	104, // 206: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	164, // 207: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 208: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 209: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 210: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 211: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 212: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	165, // 213: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	165, // 214: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	166, // 215: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 216: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	166, // 217: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 218: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	167, // 219: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	167, // 220: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 221: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	167, // 222: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 223: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 224: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	102, // 225: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 226: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	168, // 227: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	102, // 228: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 229: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	169, // 230: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	103, // 231: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	142, // 232: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	104, // 233: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 234: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	162, // 235: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 236: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	104, // 237: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	170, // 238: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	171, // 239: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	171, // 240: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	172, // 241: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 242: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	104, // 243: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	104, // 244: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	173, // 245: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	104, // 246: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 247: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	104, // 248: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	174, // 249: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	104, // 250: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 251: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 252: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 253: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	104, // 254: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	255, // [255:255] is the sub-list for method output_type
-	255, // [255:255] is the sub-list for method input_type
-	255, // [255:255] is the sub-list for extension type_name
-	255, // [255:255] is the sub-list for extension extendee
-	0,   // [0:255] is the sub-list for field type_name
+	145, // 169: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	144, // 170: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	146, // 171: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	106, // 172: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	106, // 173: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	147, // 174: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	106, // 175: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	148, // 176: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	106, // 177: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	134, // 178: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	149, // 179: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	136, // 180: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	150, // 181: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	151, // 182: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	152, // 183: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	153, // 184: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	146, // 185: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	154, // 186: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	103, // 187: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	155, // 188: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	156, // 189: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	157, // 190: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	135, // 191: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	106, // 192: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	158, // 193: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	158, // 194: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	159, // 195: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	159, // 196: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	160, // 197: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	160, // 198: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	161, // 199: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	162, // 200: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	163, // 201: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	164, // 202: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	164, // 203: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	164, // 204: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	165, // 205: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 206: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	166, // 207: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 208: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	167, // 209: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	106, // 210: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	168, // 211: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 212: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	168, // 213: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 214: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	168, // 215: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 216: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	169, // 217: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	169, // 218: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	170, // 219: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 220: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	170, // 221: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 222: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	171, // 223: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	171, // 224: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	80,  // 225: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	171, // 226: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	80,  // 227: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 228: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	104, // 229: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	80,  // 230: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	172, // 231: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	104, // 232: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 233: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	173, // 234: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	105, // 235: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	144, // 236: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	106, // 237: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 238: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	166, // 239: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 240: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	106, // 241: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	174, // 242: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	175, // 243: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	175, // 244: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	176, // 245: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 246: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	106, // 247: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	106, // 248: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 249: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	106, // 250: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 251: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	106, // 252: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	177, // 253: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	106, // 254: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	106, // 255: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	106, // 256: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	146, // 257: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	154, // 258: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	106, // 259: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	106, // 260: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	261, // [261:261] is the sub-list for method output_type
+	261, // [261:261] is the sub-list for method input_type
+	261, // [261:261] is the sub-list for extension type_name
+	261, // [261:261] is the sub-list for extension extendee
+	0,   // [0:261] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9504,7 +9750,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   102,
+			NumMessages:   104,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
