@@ -11,6 +11,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore/member"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
@@ -19,6 +22,7 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/identity"
 	"github.com/naru-project/naru/zoneagent/internal/peer"
 	"github.com/naru-project/naru/zoneagent/internal/schedule"
+	"github.com/naru-project/naru/zoneagent/internal/usageclock"
 	"github.com/naru-project/naru/zoneagent/internal/worker"
 )
 
@@ -100,8 +104,12 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	clock, err := a.usageClock()
+	if err != nil {
+		return nil, err
+	}
 	return worker.New(worker.Config{
-		Agent: a.config.Name, Zone: a.identity.ZoneID(),
+		Agent: a.config.Name, Zone: a.identity.ZoneID(), Clock: clock.Now,
 		Drivers: map[string]hypervisor.Driver{
 			"sim": fleet,
 			"libvirt": libvirt.New(libvirt.Options{
@@ -118,6 +126,22 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 		Limits: worker.Limits{ObserveEvery: a.config.ObserveEvery},
 		Logger: a.log.With("part", "worker"), Metrics: worker.NewMetrics(a.registry),
 	})
+}
+
+// usageClock is the time by which use is metered.
+func (a *Agent) usageClock() (*usageclock.Clock, error) {
+	machine, err := usageclock.ThisMachine()
+	if err != nil {
+		return nil, err
+	}
+	clock, err := usageclock.Open(filepath.Join(a.config.Data, "usage-clock.json"), machine, a.log)
+	if err != nil {
+		return nil, err
+	}
+	promauto.With(a.registry).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "naru_agent_usage_clock_offset_seconds", Help: "By how much the machine's time is ahead of the clock by which use is metered: it was set since.",
+	}, func() float64 { return clock.Offset().Seconds() })
+	return clock, nil
 }
 
 // roots are the authorities that hosts' certificates come from: the zone's own.

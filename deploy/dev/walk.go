@@ -87,6 +87,9 @@ func (s *Site) DoWalk(ctx context.Context, o Options) error {
 	if err := s.leaseBegins(ctx, kim); err != nil {
 		return err
 	}
+	if err := s.usageBegins(ctx, person("choi"), request); err != nil {
+		return err
+	}
 	if err := s.verifyAudit(ctx); err != nil {
 		return err
 	}
@@ -117,6 +120,39 @@ func (s *Site) leaseBegins(ctx context.Context, kim Person) error {
 		return err
 	}
 	s.say.Tell("its lease runs, until %s", m.ExpiresAt.Local().Format(time.DateTime))
+	return nil
+}
+
+// usageBegins waits until the VM's use is metered, which it is from when the VM can be used, and shows it where the VM stands.
+func (s *Site) usageBegins(ctx context.Context, who Person, request string) error {
+	var records []struct {
+		Kind, Request, Offering string
+		EndsAt                  time.Time `json:"ends_at"`
+		NextSize                struct {
+			Cores     int
+			MemoryMiB int `json:"memory_mib"`
+			DiskGiB   int `json:"disk_gib"`
+		} `json:"next_size"`
+	}
+	err := s.until(ctx, "waiting until the use is metered", nil, func(ctx context.Context) error {
+		var out bytes.Buffer
+		if err := s.does(ctx, who, &out, "usage", "list", "--vm", "web-1", "--filter", "kind=begun", "-o", "json"); err != nil {
+			return err
+		}
+		if err := json.Unmarshal(out.Bytes(), &records); err != nil {
+			return err
+		}
+		if len(records) != 1 || records[0].Request != request {
+			return fmt.Errorf("there are %d records of its beginning", len(records))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	m := records[0]
+	s.say.Tell("its use is metered since %s, from offering %s: cores %d, memory %d MiB, disk %d GiB", m.EndsAt.Local().Format(time.DateTime), m.Offering,
+		m.NextSize.Cores, m.NextSize.MemoryMiB, m.NextSize.DiskGiB)
 	return nil
 }
 

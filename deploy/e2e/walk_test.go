@@ -69,7 +69,7 @@ func TestTheMainJobIsDoneAndNothingIsLeft(t *testing.T) {
 	if !s.Walk.OK || s.Walk.Zone != "business" || s.Walk.Host != "kvm-1" || !strings.HasPrefix(s.Walk.Address, "10.91.2.") || s.Walk.Request != "r-1" {
 		t.Fatalf("the walk: %+v", s.Walk)
 	}
-	for _, said := range []string{"review: approved by lee", "source: approved by park", "destination: approved by choi", "web-1 is done", "calls itself web-1", "is whole"} {
+	for _, said := range []string{"review: approved by lee", "source: approved by park", "destination: approved by choi", "web-1 is done", "calls itself web-1", "its lease runs", "its use is metered since", "is whole"} {
 		if !strings.Contains(story.String(), said) {
 			t.Errorf("the story does not say %q", said)
 		}

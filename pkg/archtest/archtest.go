@@ -55,6 +55,10 @@ func Rules() []Rule {
 			Reason: "an export is verified without a server, years later: by its bytes and by nothing else",
 		},
 		{
+			Of: []string{"controlplane/internal/metering"}, Only: []string{"proto/gen/naru/api/v1", "proto/gen/naru/command/v1", "proto/gen/naru/link/v1", "google.golang.org/protobuf/..."},
+			Reason: "what a chain of links comes to is a function of what it says: the state machine rests on it, and a bill years later",
+		},
+		{
 			Of:     []string{"controlplane/internal/calendar", "controlplane/internal/catalog", "controlplane/internal/approval"},
 			Only:   []string{"proto/gen/naru/api/v1", "pkg/problem", "pkg/grade", "controlplane/internal/calendar", "google.golang.org/protobuf/...", "golang.org/x/text/...", "cel.dev/cel-go/...", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
 			Reason: "what is judged of an offering, a policy or a calendar is a function of what it says: it is tested without a state, and says the same on every server",

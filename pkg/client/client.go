@@ -33,6 +33,7 @@ type Services struct {
 	Notifications        apiv1.NotificationServiceClient
 	NotificationChannels apiv1.NotificationChannelServiceClient
 	Deliveries           apiv1.DeliveryServiceClient
+	Usage                apiv1.UsageServiceClient
 	ApprovalPolicies     apiv1.ApprovalPolicyServiceClient
 
 	Zones          apiv1.ZoneServiceClient
@@ -73,6 +74,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Notifications:        apiv1.NewNotificationServiceClient(conn),
 		NotificationChannels: apiv1.NewNotificationChannelServiceClient(conn),
 		Deliveries:           apiv1.NewDeliveryServiceClient(conn),
+		Usage:                apiv1.NewUsageServiceClient(conn),
 		ApprovalPolicies:     apiv1.NewApprovalPolicyServiceClient(conn),
 
 		Zones:          apiv1.NewZoneServiceClient(conn),
@@ -224,7 +226,7 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 // isWrite reports whether a method changes anything, by its verb.
 func isWrite(method string) bool {
 	verb := method[strings.LastIndexByte(method, '/')+1:]
-	for _, read := range []string{"Get", "List", "Watch", "Top", "WhoAmI", "Explain", "BackUp", "Export"} {
+	for _, read := range []string{"Get", "List", "Watch", "Top", "Summarize", "WhoAmI", "Explain", "BackUp", "Export"} {
 		if strings.HasPrefix(verb, read) {
 			return false
 		}

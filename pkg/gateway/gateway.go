@@ -93,6 +93,7 @@ func (g *gateway) register() error {
 		apiv1.RegisterNotificationServiceHandlerClient(ctx, g.mux, apiv1.NewNotificationServiceClient(g.conn)),
 		apiv1.RegisterNotificationChannelServiceHandlerClient(ctx, g.mux, apiv1.NewNotificationChannelServiceClient(g.conn)),
 		apiv1.RegisterDeliveryServiceHandlerClient(ctx, g.mux, apiv1.NewDeliveryServiceClient(g.conn)),
+		apiv1.RegisterUsageServiceHandlerClient(ctx, g.mux, apiv1.NewUsageServiceClient(g.conn)),
 		apiv1.RegisterApprovalPolicyServiceHandlerClient(ctx, g.mux, apiv1.NewApprovalPolicyServiceClient(g.conn)),
 		apiv1.RegisterFlavorServiceHandlerClient(ctx, g.mux, apiv1.NewFlavorServiceClient(g.conn)),
 		apiv1.RegisterHostServiceHandlerClient(ctx, g.mux, apiv1.NewHostServiceClient(g.conn)),

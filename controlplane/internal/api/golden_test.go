@@ -42,6 +42,7 @@ func TestTheShapeOfAnswersIsKept(t *testing.T) {
 		{"image.json", "GET", "/v1/images/tiny", ""},
 		{"project.json", "GET", "/v1/projects/web", ""},
 		{"server-list.json", "GET", "/v1/servers", ""},
+		{"usage-sum.json", "GET", "/v1/usage-records:summarize?project=web&until=2026-01-01T00:00:00Z", ""},
 		{"whoami.json", "GET", "/v1/whoami", ""},
 		{"no-host-fits.json", "POST", "/v1/vms", `{"name":"web-2","project":"web","zone":"business","cluster":"kvm","flavor":"huge","image":"tiny"}`},
 		{"not-found.json", "GET", "/v1/vms/web-9?project=web", ""},

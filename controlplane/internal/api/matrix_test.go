@@ -26,6 +26,7 @@ import (
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 // requests has for every method of the API a request that succeeds for an administrator, about project web's VM web-1
@@ -98,6 +99,10 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.LeaseService_WatchLeases_FullMethodName:  &apiv1.WatchLeasesRequest{},
 		apiv1.LeaseService_CreateLease_FullMethodName:  &apiv1.CreateLeaseRequest{Lease: &apiv1.Lease{Vm: "web-1", Project: "web", Days: 9}},
 		apiv1.LeaseService_ShortenLease_FullMethodName: &apiv1.ShortenLeaseRequest{Lease: "l-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))},
+
+		apiv1.UsageService_ListUsageRecords_FullMethodName: &apiv1.ListUsageRecordsRequest{},
+		apiv1.UsageService_GetUsageRecord_FullMethodName:   &apiv1.GetUsageRecordRequest{UsageRecord: usedRecord(w)},
+		apiv1.UsageService_SummarizeUsage_FullMethodName:   &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_VM},
 
 		apiv1.NotificationChannelService_ListNotificationChannels_FullMethodName:     &apiv1.ListNotificationChannelsRequest{},
 		apiv1.NotificationChannelService_GetNotificationChannel_FullMethodName:       &apiv1.GetNotificationChannelRequest{NotificationChannel: "spare"},
@@ -376,6 +381,9 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 		Id: vm.GetId(), Name: vm.GetName(), State: apiv1.VM_RUNNING, Power: apiv1.VM_ON, Host: "kvm-1", HostId: site.Hosts[0].GetId(), Reached: vm.GetGeneration(),
 		Snapshots: &apiv1.VM_Snapshots{Items: []*apiv1.VM_Snapshots_Item{{Id: "s-before", Name: "before"}}},
 	})
+	w.Do(&commandv1.Command{Body: &commandv1.Command_AppendJournal{AppendJournal: &commandv1.AppendJournal{ZoneId: site.Business.GetId(), Batch: &linkv1.JournalBatch{
+		Origin: "life", Stream: "kvm", Entries: []*linkv1.JournalEntry{{Sequence: 1, Body: &linkv1.JournalEntry_Usage{Usage: &linkv1.Usage{
+			VmId: vm.GetId(), State: apiv1.VM_RUNNING, Size: vm.GetSize(), Number: 1, At: timestamppb.Now()}}}}}}}})
 	trashed, err := a.VMs.CreateVM(ctx, &apiv1.CreateVMRequest{Vm: w.VM("web-trashed", "web")})
 	check(trashed, err)
 	id, step := trashed.GetOperation().GetTarget().GetId(), ""
@@ -390,6 +398,19 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.VMs.TrashVM(ctx, &apiv1.TrashVMRequest{Vm: "web-trashed", Project: "web"}))
 	asked(t, w, vm)
 	return made.GetOperation().GetId()
+}
+
+// usedRecord is the id of the record that VM web-1 has begun to be used.
+func usedRecord(w *servicetest.World) (id string) {
+	w.View(func(tx *state.Tx) error {
+		for m, err := range tx.UsageRecords.All(nil) {
+			if id = m.GetId(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return id
 }
 
 // asked makes request r-1 of project web, which waits for an approver of it and has a file, and a delegation; whoever has part in

@@ -61,7 +61,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 	if call == "ListComments" {
 		return "web", "business", false
 	}
-	if strings.HasPrefix(call, "List") || strings.HasPrefix(call, "Watch") || strings.HasPrefix(call, "Top") {
+	if strings.HasPrefix(call, "List") || strings.HasPrefix(call, "Watch") || strings.HasPrefix(call, "Top") || strings.HasPrefix(call, "Summarize") {
 		return "", "", call != "ListAuditEntries" && call != "ListGroupMembers" && call != "ListApprovalPolicyVersions"
 	}
 	text := func(field string) string {
@@ -72,7 +72,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 		return request.ProtoReflect().Get(f).String()
 	}
 	switch service {
-	case "VMService", "SnapshotService", "RequestService", "LeaseService":
+	case "VMService", "SnapshotService", "RequestService", "LeaseService", "UsageService":
 		return "web", "business", false
 	case "CrossingService":
 		return "web", "business", false
@@ -192,6 +192,8 @@ func TestP14EveryMethodForEveryRoleInEveryPlaceByEveryWayIn(t *testing.T) {
 				case apiv1.VMService_CreateVM_FullMethodName, apiv1.CrossingService_CreateCrossing_FullMethodName, apiv1.RequestService_CreateRequest_FullMethodName, apiv1.RequestService_PreviewRequest_FullMethodName,
 					apiv1.RequestService_CopyRequest_FullMethodName, apiv1.RequestService_UpdateRequest_FullMethodName:
 					may = may && c.place.scope != apiv1.RoleBinding_ZONE // who has a role in a zone only cannot see the project in which to make it
+				case apiv1.UsageService_GetUsageRecord_FullMethodName:
+					may = may && way != "internet" // where the VM does not stand
 				case apiv1.RequestService_DeleteRequest_FullMethodName:
 					may = false // only who made it
 				case apiv1.RequestService_DecideRequest_FullMethodName:
@@ -275,7 +277,7 @@ func outside(t *testing.T, where string, answer proto.Message, place bound, comm
 				project = text("name")
 			case "Zone":
 				zone = text("name")
-			case "VM", "Operation", "Event", "AccessToken", "Host", "Cluster", "VMSample", "HostSample":
+			case "VM", "Operation", "Event", "AccessToken", "Host", "Cluster", "VMSample", "HostSample", "UsageRecord", "UsageSum":
 			default:
 				continue
 			}

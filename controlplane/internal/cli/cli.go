@@ -173,7 +173,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 	root.AddCommand(a.catalog(), a.calendar(), a.approvalPolicy())
 	root.AddCommand(
 		a.request(), a.approve(), a.delegation(), a.crossing(), a.notification(), a.notificationChannel(), a.delivery(),
-		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.quota(), a.lease(), a.broker(), a.vm(), a.snapshot(),
+		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.quota(), a.lease(), a.usage(), a.broker(), a.vm(), a.snapshot(),
 		a.operation(), a.event(), a.server(), a.administrator(), a.audit(), a.token(), a.whoami(), a.contexts(), a.version(),
 		a.role(), a.roleBinding(), a.auth(),
 		a.organization(), a.user(), a.group(), a.session(), a.login(), a.logout(), a.passwd(),

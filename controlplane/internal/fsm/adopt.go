@@ -148,6 +148,9 @@ func (o *observation) adopt(reported *apiv1.VM, project *apiv1.Project) error {
 	if err := o.takeSnapshots(m); err != nil {
 		return err
 	}
+	if err := o.attributeUsage(m, o.zone); err != nil {
+		return err
+	}
 	return o.tellOfVM(apiv1.Event_WARNING, "vm.adopted", o.zone, m, message)
 }
 

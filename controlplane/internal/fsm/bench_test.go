@@ -88,6 +88,33 @@ func BenchmarkApplyObserve(b *testing.B) {
 	})
 }
 
+// BenchmarkApplyUsage: links of the use of VMs, 256 in a batch as a zone sends them.
+func BenchmarkApplyUsage(b *testing.B) {
+	const vms = 256
+	p := furnished(b)
+	meters := make([]*meter, vms)
+	for i := range meters {
+		p.accept(createVM(i))
+		meters[i] = &meter{vm: fmt.Sprintf("vm-%d", i)}
+	}
+	var log []fsm.Entry
+	for n := 0; n < b.N; n += vms {
+		var entries []*linkv1.JournalEntry
+		for _, m := range meters {
+			entries = append(entries, m.to("i", int64(n), []apiv1.VM_State{apiv1.VM_RUNNING, apiv1.VM_STOPPED}[n/vms%2], 1))
+		}
+		log = append(log, p.entry(journal("i", "c-kvm", numbered(uint64(n), entries...)...)))
+	}
+	b.ReportAllocs()
+	measure(b, "link", func() {
+		for _, e := range log {
+			if results, err := p.machine.Apply([]fsm.Entry{e}); err != nil || results[0].GetProblem() != nil {
+				b.Fatal(results, err)
+			}
+		}
+	})
+}
+
 // BenchmarkRestore: a state of 20,000 VMs from its snapshot.
 func BenchmarkRestore(b *testing.B) {
 	const vms = 20_000

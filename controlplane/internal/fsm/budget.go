@@ -128,38 +128,3 @@ func (c *command) askLeftOut(zone *apiv1.Zone) error {
 	}
 	return c.askAll(zone)
 }
-
-// mayUse returns why usage of a VM is not a zone's to report; empty when it is. The VM may be gone: its last usage often
-// comes behind its tombstone. One that a restored backup may have forgotten is believed, within a bound.
-func (c *command) mayUse(zone *apiv1.Zone, vmID string) (why string, err error) {
-	vm, err := c.tx.VMs.Get(vmID)
-	switch {
-	case err == nil && vm.GetZoneId() != zone.GetId():
-		return "VM " + vmID + " is not in zone " + zone.GetName(), nil
-	case err == nil && !whole(vm):
-		n, err := c.tx.UsageCount(vmID)
-		if n >= maxHeldUsage {
-			return "VM " + vmID + " is held, and of its usage " + strconv.Itoa(n) + " entries are kept", err
-		}
-		return "", err
-	case err == nil || !missing(err):
-		return "", err
-	}
-	former, err := c.tx.FormerVM(vmID)
-	switch {
-	case err != nil || former == zone.GetId():
-		return "", err
-	case former != "":
-		return "VM " + vmID + " was not in zone " + zone.GetName(), nil
-	case c.tx.Meta().EpochBegan == 0:
-		return "there never was a VM " + vmID + " in zone " + zone.GetName(), nil
-	}
-	n, err := c.tx.Tally(zone.GetId(), tallyUsage)
-	if err != nil {
-		return "", err
-	}
-	if n >= maxForgottenUsage {
-		return "no VM " + vmID + " is known in zone " + zone.GetName() + ", nor can more be believed to be forgotten", nil
-	}
-	return "", c.tx.AddTally(zone.GetId(), tallyUsage, 1)
-}

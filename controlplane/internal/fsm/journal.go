@@ -97,7 +97,7 @@ func (c *command) accept(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEnt
 	case *linkv1.JournalEntry_Event:
 		return c.acceptEvent(zone, b.Event)
 	case *linkv1.JournalEntry_Usage:
-		return c.acceptUsage(zone, j, e, b.Usage)
+		return c.acceptUsage(zone, j.Origin, b.Usage)
 	case *linkv1.JournalEntry_Order:
 		return "orders go down, not up", nil
 	}
@@ -168,18 +168,6 @@ func (c *command) acceptEvent(zone *apiv1.Zone, m *apiv1.Event) (string, error) 
 		return "", err
 	}
 	return "", c.tx.Told(zone.GetId(), sourceReported, m.GetId(), keepReported)
-}
-
-// acceptUsage keeps usage for ever, of VMs that are or were the zone's.
-func (c *command) acceptUsage(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEntry, u *linkv1.Usage) (string, error) {
-	if u.GetVmId() == "" {
-		return "the usage names no VM", nil
-	}
-	why, err := c.mayUse(zone, u.GetVmId())
-	if err != nil || why != "" {
-		return why, err
-	}
-	return "", c.tx.PutUsage(j, e)
 }
 
 // acknowledgeJournal drops what the zone has of the journals to it, and fails the operations whose orders it rejected.

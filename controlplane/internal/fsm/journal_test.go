@@ -24,7 +24,7 @@ func report(seq uint64, op string, change func(*linkv1.OperationReport)) *linkv1
 
 func used(seq uint64, vm string, at time.Time) *linkv1.JournalEntry {
 	return &linkv1.JournalEntry{Sequence: seq, Time: timestamppb.New(at), Body: &linkv1.JournalEntry_Usage{Usage: &linkv1.Usage{
-		VmId: vm, State: apiv1.VM_RUNNING, Size: &apiv1.Resources{Cores: 1}}}}
+		VmId: vm, State: apiv1.VM_RUNNING, Size: &apiv1.Resources{Cores: 1}, Number: 1, At: timestamppb.New(at), ClockId: "clock"}}}
 }
 
 func (p *plane) received(origin, stream string) (sequence uint64) {
@@ -141,10 +141,10 @@ func TestWhatCannotBeAcceptedIsConsumedAndRecorded(t *testing.T) {
 				t.Errorf("entry %v was rejected without a reason", r.GetEntry())
 			}
 		}
-		if usage, err := tx.Usage("vm-none"); len(usage) != 0 || err != nil {
+		if usage, err := tx.UsageOf("vm-none"); len(usage) != 0 || err != nil {
 			t.Errorf("usage of a VM that never was: %v, %v", usage, err)
 		}
-		if usage, err := tx.Usage("vm-1"); len(usage) != 0 || err != nil {
+		if usage, err := tx.UsageOf("vm-1"); len(usage) != 0 || err != nil {
 			t.Errorf("another zone reported usage: %v, %v", usage, err)
 		}
 		if m := get(t, tx.Events, "e6"); m.GetZone() != "internet" || m.GetProject() != "" {
@@ -162,8 +162,8 @@ func TestWhatCannotBeAcceptedIsConsumedAndRecorded(t *testing.T) {
 		if m := get(t, tx.Events, "mine"); m.GetProject() != "shop" || m.GetZone() != "business" {
 			t.Errorf("an event of a VM belongs to %q in %q, not to the VM's project", m.GetProject(), m.GetZone())
 		}
-		usage, err := tx.Usage("vm-1")
-		if err != nil || len(usage) != 2 || usage[0].GetSequence() != 3 {
+		usage, err := tx.UsageOf("vm-1")
+		if err != nil || len(usage) != 2 || !usage[0].GetEndsAt().AsTime().Equal(start) {
 			t.Errorf("usage by time: %v, %v", usage, err)
 		}
 	})

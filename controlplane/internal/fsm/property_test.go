@@ -70,7 +70,7 @@ func drawCommand(rt *rapid.T) *commandv1.Command {
 		seq := number.Draw(rt, "sequence")
 		c = journal("inc-1", "zone", happened(seq, fmt.Sprint("e", seq)), report(seq+1, op.Draw(rt, "operation"), func(r *linkv1.OperationReport) {
 			r.Done = rapid.Bool().Draw(rt, "done")
-		}))
+		}), drawLink(rt, seq+2, vm.Draw(rt, "used")))
 	case 10:
 		c = session(byte(number.Draw(rt, "session")), rapid.Bool().Draw(rt, "connected"))
 	case 11:
@@ -103,6 +103,18 @@ func drawCommand(rt *rapid.T) *commandv1.Command {
 		c.Idempotency = &commandv1.Idempotency{Key: rapid.SampledFrom([]string{"k1", "k2"}).Draw(rt, "key"), RequestHash: []byte{byte(vm.Draw(rt, "hash"))}}
 	}
 	return c
+}
+
+// drawLink is what a zone says of a VM's use, true or not.
+func drawLink(rt *rapid.T, seq uint64, vm int) *linkv1.JournalEntry {
+	e := used(seq, fmt.Sprint("vm-", vm), start.Add(time.Duration(rapid.IntRange(0, 400).Draw(rt, "at"))*time.Second))
+	u := e.GetUsage()
+	u.Number = rapid.Uint32Range(1, 5).Draw(rt, "number")
+	u.State = rapid.SampledFrom([]apiv1.VM_State{apiv1.VM_RUNNING, apiv1.VM_STOPPED, apiv1.VM_DELETED}).Draw(rt, "uses")
+	if u.GetNumber() > 1 && rapid.Bool().Draw(rt, "was") {
+		u.Was = &apiv1.VM_Usage{Number: u.GetNumber() - 1, IncarnationId: "inc-1", ClockId: "clock", At: timestamppb.New(start.Add(time.Minute)), State: apiv1.VM_RUNNING, Size: u.GetSize()}
+	}
+	return e
 }
 
 // fresh returns a plane that has the log and has applied nothing.

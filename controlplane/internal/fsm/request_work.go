@@ -127,6 +127,8 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 	}
 	vm.Id, vm.Name, vm.Cluster, vm.ClusterId, vm.Reservation = at.GetVmId(), p.GetName(), at.GetCluster(), at.GetClusterId(), p.GetReservation()
 	p.Reservation = "" // the VM has it now
+	ask := m.GetSpecification().GetCreate()
+	vm.Offering, vm.OfferingId, vm.OfferingVersion, vm.Request = ask.GetOffering(), ask.GetOfferingId(), ask.GetOfferingVersion(), m.GetName()
 	op, err := c.addVM(vm, at.GetOperationId(), in.GetDeadline())
 	if err != nil {
 		return nil, err

@@ -324,9 +324,12 @@ func (c *command) leaveTrace(m *apiv1.VM, zone *apiv1.Zone) error {
 		if err := c.tx.PutFormerVM(zone.GetId(), m.GetId()); err != nil {
 			return err
 		}
+		if err := c.usageGone(m, zone); err != nil {
+			return err
+		}
 		return c.tx.DesireGone(zone.GetId(), reference("vm", m))
 	}
-	if err := c.tx.ForgetUsage(m.GetId()); err != nil {
+	if err := c.dropHeldUsage(m, zone); err != nil {
 		return err
 	}
 	if m.GetGeneration() != nil {

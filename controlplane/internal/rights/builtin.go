@@ -20,7 +20,7 @@ const (
 
 var (
 	catalogue = []string{"zone.read", "cluster.read", "flavor.read", "image.read", "offering.read", "calendar.read", "role.read"}
-	reading   = append([]string{"project.read", "vm.read", "snapshot.read", "operation.read", "event.read", "request.read", "quota.read", "lease.read", "crossing.read"}, catalogue...)
+	reading   = append([]string{"project.read", "vm.read", "snapshot.read", "operation.read", "event.read", "request.read", "quota.read", "lease.read", "crossing.read", "usage.read"}, catalogue...)
 )
 
 func of(lists ...[]string) []string { return slices.Concat(lists...) }
@@ -62,7 +62,7 @@ func BuiltIn() []*apiv1.Role {
 			Description: "Sets up a zone: its agents, clusters and hosts, what it shows, and who may work in it.",
 			Permissions: of(zoneOperator, []string{
 				"zone.update", "zone.create-join-token", "zone.list-join-requests", "zone.accept-agent", "zone.quarantine", "zone.lift-quarantine",
-				"cluster.*", "host.*", "crossing.read", "crossing.delete", "lease.read", "lease.shorten", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
+				"cluster.*", "host.*", "crossing.read", "crossing.delete", "lease.read", "lease.shorten", "usage.read", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
 			}),
 		},
 		{

@@ -20,6 +20,7 @@ var everywhereKnown = map[string]string{
 		Request.name Request.organization Request.policy Request.project Request.source_zone Request.zone Session.user Session.zone Snapshot.project Snapshot.zone
 		VM.project VM.zone VMSample.project VMSample.zone WhoAmIResponse.name WhoAmIResponse.project WhoAmIResponse.user WhoAmIResponse.zone Zone.broker Zone.name Zone.parent
 		GetLoginOptionsResponse.zone Lease.project Lease.zone Lease.request Lease.extensions Notification.project Notification.zone Reservation.project Reservation.zone CreateVMs.flavor CreateVMs.offering CreateVMs.without_software ResizeVM.flavor Stage.calendar Stage.name VM.flavor VM.image VM.image_sha256
+		VM.offering VM.request UsageRecord.offering UsageRecord.organization UsageRecord.project UsageRecord.request UsageRecord.zone UsageSum.organization UsageSum.project UsageSum.zone
 		Eligibility.groups Eligibility.roles Eligibility.users Stage.excluded Stage.approvers`,
 	"who did or does something": `
 		AccessToken.created_by Notification.by Comment.author Decision.acting_for Decision.actor Loss.by Operation.created_by Request.contributors Request.on_behalf_of Request.requester Session.client Crossing.created_by`,

@@ -167,6 +167,8 @@ func (n noun[M]) word() string {
 		return "approval policy"
 	case "notification-channel":
 		return "notification channel"
+	case "usage":
+		return "usage record"
 	}
 	return n.kind
 }

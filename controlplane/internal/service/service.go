@@ -141,7 +141,8 @@ type Service struct {
 	passwords *credential.Passwords
 	doors     *credential.Doors
 
-	snapshots noun[*apiv1.Snapshot]
+	snapshots    noun[*apiv1.Snapshot]
+	usageRecords noun[*apiv1.UsageRecord]
 
 	tokens *cache[apiv1.AccessToken]   // by id
 	people *cache[apiv1.Administrator] // by name
@@ -206,6 +207,8 @@ func New(c Config) *Service {
 		table: func(tx *state.Tx) state.Table[*apiv1.NotificationChannel] { return tx.NotificationChannels }}.watched(notificationChannelChange)
 	s.deliveries = noun[*apiv1.Delivery]{Service: s, kind: "delivery", table: func(tx *state.Tx) state.Table[*apiv1.Delivery] { return tx.Deliveries }}
 	s.snapshots = snapshotsOf(s)
+	s.usageRecords = noun[*apiv1.UsageRecord]{Service: s, kind: "usage", project: "project_id", zone: "zone_id",
+		table: func(tx *state.Tx) state.Table[*apiv1.UsageRecord] { return tx.UsageRecords }}
 	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
 }
@@ -244,4 +247,5 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterNotificationServiceServer(r, notificationService{Service: s})
 	apiv1.RegisterNotificationChannelServiceServer(r, notificationChannelService{Service: s})
 	apiv1.RegisterDeliveryServiceServer(r, deliveryService{Service: s})
+	apiv1.RegisterUsageServiceServer(r, usageService{Service: s})
 }

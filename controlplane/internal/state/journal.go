@@ -207,39 +207,3 @@ func (tx *Tx) OrderJournals(zoneID string) (points []*linkv1.JournalPoint, err e
 	}, zoneID)
 	return points, err
 }
-
-// PutUsage keeps an entry of usage under the name it has for ever: its journal and sequence. What has that name stays.
-func (tx *Tx) PutUsage(j Journal, e *linkv1.JournalEntry) error {
-	b, err := encode(e)
-	if err != nil {
-		return err
-	}
-	tx.touch("usage")
-	return tx.write("INSERT INTO usage (zone_id, origin, stream, sequence, vm_id, time, crc, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		j.ZoneID, j.Origin, j.Stream, e.GetSequence(), e.GetUsage().GetVmId(), Micros(e.GetTime()), checksum(b), b)
-}
-
-// UsageCount returns how many entries of usage are kept of a VM.
-func (tx *Tx) UsageCount(vmID string) (n int, err error) {
-	err = tx.query("SELECT count(*) FROM usage WHERE vm_id=?", func(s *sqlite.Stmt) error {
-		n = s.ColumnInt(0)
-		return nil
-	}, vmID)
-	return n, err
-}
-
-// ForgetUsage removes the usage of a VM.
-func (tx *Tx) ForgetUsage(vmID string) error {
-	tx.touch("usage")
-	return tx.write("DELETE FROM usage WHERE vm_id=?", vmID)
-}
-
-// Usage returns a VM's usage in order of time, whether the VM still exists or not.
-func (tx *Tx) Usage(vmID string) (entries []*linkv1.JournalEntry, err error) {
-	err = tx.query("SELECT message, crc FROM usage WHERE vm_id=? ORDER BY time, zone_id, origin, stream, sequence", func(s *sqlite.Stmt) error {
-		e := &linkv1.JournalEntry{}
-		entries = append(entries, e)
-		return decodeInto(s, e, "usage")
-	}, vmID)
-	return entries, err
-}

@@ -34,6 +34,7 @@ type nouns struct {
 	leases         *spec[*apiv1.Lease]
 	reservations   *spec[*apiv1.Reservation]
 	snapshots      *spec[*apiv1.Snapshot]
+	usageRecords   *spec[*apiv1.UsageRecord]
 
 	notifications        *spec[*apiv1.Notification]
 	notificationChannels *spec[*apiv1.NotificationChannel]
@@ -50,7 +51,7 @@ func newNouns() *nouns {
 		organizations: organizations().build(), users: users().build(), groups: groups().build(), sessions: sessions().build(),
 		roles: roles().build(), roleBindings: roleBindings().build(),
 		requests: requests().build(), delegations: delegations().build(), crossings: crossings().build(), quotas: quotas().build(), leases: leases().build(),
-		reservations: reservations().build(), snapshots: vmSnapshots().build(),
+		reservations: reservations().build(), snapshots: vmSnapshots().build(), usageRecords: usageRecords().build(),
 		notifications: notifications().build(), notificationChannels: notificationChannels().build(), deliveries: deliveries().build(),
 	}
 }
@@ -62,6 +63,6 @@ func (n *nouns) stores() []store {
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
 		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.crossings, n.quotas, n.leases,
-		n.notifications, n.notificationChannels, n.deliveries,
+		n.notifications, n.notificationChannels, n.deliveries, n.usageRecords,
 	}, plainStores()...)
 }

@@ -69,7 +69,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Desire("z1", &apiv1.Reference{Kind: "zone", Id: "z1"}), tx.DesireGone("z1", ref),
 			tx.AcknowledgeDesired("z1", &apiv1.Generation{Epoch: 7}),
 			tx.SetObservedCursor("z1", state.ObservedCursor{Incarnation: "inc", Revision: 9, Syncing: true}), tx.MarkObserved("z1", "v"),
-			tx.SetJournalPoint(j, 4), tx.BeginBackup("b"), tx.Reject(j, 3, "why", 10), tx.Told("z", "reported", "e", 10), tx.AddTally("z", "usage", 1), tx.PutFormerVM("z", "v"), tx.AppendOrder(j, entry(0)), tx.PutUsage(j, entry(2)),
+			tx.SetJournalPoint(j, 4), tx.BeginBackup("b"), tx.Reject(j, 3, "why", 10), tx.Told("z", "reported", "e", 10), tx.AddTally("z", "usage", 1), tx.PutFormerVM("z", "v"), tx.AppendOrder(j, entry(0)), tx.UsageRecords.Put(&apiv1.UsageRecord{Id: "u", VmId: "v"}), tx.PutUsageHead(&commandv1.UsageHead{Of: &apiv1.UsageRecord{VmId: "v"}, State: apiv1.VM_RUNNING}),
 			tx.PutZoneSession("z1", state.ZoneSession{ID: []byte{1}, Agent: "a", Connected: true}),
 			tx.PutKeyring(&commandv1.Keyring{}), tx.PutJoinToken(&commandv1.JoinToken{Id: "t"}), tx.PutMember(&commandv1.Member{ZoneId: "z1", Agent: "a"}),
 			tx.Offerings.Put(&apiv1.Offering{Id: "of", Name: "web"}), tx.Offerings.PutVersion(&apiv1.Offering{Id: "of", Version: 1}, 1),

@@ -184,8 +184,10 @@ func plainStores() []store {
 			[]string{"zone_id", "origin", "stream", "sequence"}, nil},
 		plain{"zone_sessions", cols{text("zone_id"), blob("session"), text("agent"), text("server_id"), text("incarnation"), number("connected")},
 			[]string{"zone_id"}, nil},
-		plain{"usage", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), text("vm_id"), number("time"), number("crc"), blob("message")},
-			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(vm_id, time)"}},
+		// How far the use of each VM is counted, and what goes on: in seconds since 1970. Columns that usage_records has are called as there.
+		plain{"usage_heads", cols{text("vm_id"), text("vm"), text("project_id"), text("project"), text("organization_id"), text("organization"), text("zone_id"), text("zone"),
+			number("state"), number("cores"), number("memory_mib"), number("disk_gib"), number("counted"), number("gone"), number("crc"), blob("message")},
+			[]string{"vm_id"}, []string{"(gone) WHERE gone>0", "(project_id) WHERE state<>0", "(zone_id) WHERE state<>0"}},
 		// The newest backup, while it is not confirmed.
 		plain{"backups", cols{number("one"), text("id"), number("revision")}, []string{"one"}, nil},
 		plain{"keyring", cols{number("one"), number("crc"), blob("message")}, []string{"one"}, nil},

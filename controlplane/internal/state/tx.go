@@ -42,6 +42,7 @@ type Tx struct {
 
 	Reservations Table[*apiv1.Reservation]
 	Snapshots    Table[*apiv1.Snapshot]
+	UsageRecords Table[*apiv1.UsageRecord]
 
 	Notifications        Table[*apiv1.Notification]
 	NotificationChannels Table[*apiv1.NotificationChannel]
@@ -98,6 +99,7 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Leases = Table[*apiv1.Lease]{tx, c.leases}
 	tx.Reservations = Table[*apiv1.Reservation]{tx, c.reservations}
 	tx.Snapshots = Table[*apiv1.Snapshot]{tx, c.snapshots}
+	tx.UsageRecords = Table[*apiv1.UsageRecord]{tx, c.usageRecords}
 	tx.Notifications = Table[*apiv1.Notification]{tx, c.notifications}
 	tx.NotificationChannels = Table[*apiv1.NotificationChannel]{tx, c.notificationChannels}
 	tx.Deliveries = Table[*apiv1.Delivery]{tx, c.deliveries}

@@ -52,7 +52,6 @@ func (t *Term) finish(m *machine, v view, d deed) {
 		step, message = e.name, errandDone(v)
 		r.entries = append(r.entries, t.eventOf(m, "vm."+errandWords[v.wanted.GetErrand().GetKind()], apiv1.Event_INFO, message))
 	}
-	r.entries = append(r.entries, t.usage(m, vm, was)...)
 	r.entries = append(r.entries, reportEnd(v.work.GetOperationId(), step, message, nil)...)
 	t.w.metrics.finished.WithLabelValues(step).Inc()
 	t.write(m, r)
@@ -65,9 +64,7 @@ var errandWords = map[apiv1.VM_Errand_Kind]string{
 
 // departing is what is told of a VM that departs because that is wanted.
 func (t *Term) departing(m *machine, v view, how string) []*linkv1.JournalEntry {
-	gone := proto.CloneOf(v.is)
-	gone.State = apiv1.VM_DELETED
-	return append(t.usage(m, gone, v.is.GetState()), reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
+	return append(t.ending(m), reportEnd(v.work.GetOperationId(), stepGone, how, nil)...)
 }
 
 // depart ends a VM of which its host has nothing any more, or which is given up with it. The control plane tells of it.
@@ -104,7 +101,6 @@ func (t *Term) failLate(m *machine, last error) {
 func (t *Term) fail(m *machine, why *apiv1.Problem) {
 	t.givePlace(m)
 	vm := proto.CloneOf(m.is)
-	was := vm.GetState()
 	if m.sighted {
 		setPower(vm, m.seen.Power)
 	}
@@ -123,7 +119,7 @@ func (t *Term) fail(m *machine, why *apiv1.Problem) {
 		vm.Actual, vm.Snapshots = nil, nil // how far it came is looked at before anything rests on it
 	}
 	r := &record{noun: vm, done: true, then: m.renew}
-	r.entries = append(t.usage(m, vm, was), t.eventOf(m, "vm.failed", apiv1.Event_ERROR, why.GetDetail()))
+	r.entries = append(r.entries, t.eventOf(m, "vm.failed", apiv1.Event_ERROR, why.GetDetail()))
 	r.entries = append(r.entries, reportEnd(m.work.GetOperationId(), m.work.GetLastStep(), "", why)...)
 	t.w.metrics.gaveUp.WithLabelValues(why.GetCode()).Inc()
 	t.log.Warn("work on a VM has failed", "vm", m.id, "operation", m.work.GetOperationId(), "problem", why.GetCode(), "detail", why.GetDetail())

@@ -53,6 +53,7 @@ type site struct {
 	fleet  *sim.Fleet
 	limits Limits
 	others Others
+	clock  func() (time.Time, string)
 	sink   *samples
 	log    *slog.Logger
 	agents map[string]*agent // by cluster
@@ -176,7 +177,7 @@ func (s *site) own(cluster string) *agent {
 	a := &agent{site: s, owner: s.zone.Own(cluster, 365*24*time.Hour), ended: make(chan error, 2)}
 	w, err := New(Config{
 		Agent: "agent-1", Zone: "business", Drivers: map[string]hypervisor.Driver{"sim": &watched{s.fleet, a}},
-		Images: bitsStore{}, Others: s.others, Samples: s.sink, Limits: s.limits, Logger: s.log,
+		Images: bitsStore{}, Others: s.others, Samples: s.sink, Limits: s.limits, Logger: s.log, Clock: s.clock,
 		Network: func(string) Network {
 			return Network{CIDR: netip.MustParsePrefix("10.91.2.0/24"), Gateway: netip.MustParseAddr("10.91.2.1")}
 		},

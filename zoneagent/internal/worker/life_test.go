@@ -32,6 +32,7 @@ func TestAWantedVMIsBuiltStepByStepUntilItCanBeUsed(t *testing.T) {
 			Address: "10.91.2.2", HostFreshness: apiv1.Freshness_LIVE, Reached: &apiv1.Generation{Epoch: 1, Index: 1},
 			UsableAt: vm.GetUsableAt(), PowerChangedAt: vm.GetPowerChangedAt(),
 			Actual: s.vm("kvm", "web-1").Size, Allocated: s.vm("kvm", "web-1").Size, Snapshots: &apiv1.VM_Snapshots{},
+			Usage: &apiv1.VM_Usage{Number: 1, IncarnationId: "life-1", ClockId: "machine", State: apiv1.VM_RUNNING, Size: s.vm("kvm", "web-1").Size, At: vm.GetUsage().GetAt()},
 		}
 		if !proto.Equal(vm, want) || vm.UsableAt == nil || vm.PowerChangedAt == nil {
 			t.Errorf("observed %v", vm)

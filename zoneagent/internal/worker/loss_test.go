@@ -39,7 +39,7 @@ func TestVMsOnALostHostCanBeDeleted(t *testing.T) {
 		s.equal("the deletion, once the host is lost", s.outcome(waits), "done")
 		s.equal("the VM", s.zone.VM("web-1"), (*apiv1.VM)(nil))
 		s.equal("the room", s.zone.Host("kvm-1").GetAllocated().GetCores(), uint32(0))
-		s.equal("usage", s.usage("web-1"), "[RUNNING DELETED]")
+		s.equal("usage", s.usage("web-1"), "[RUNNING ERROR DELETED]")
 	})
 }
 

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
-	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
 )
 
@@ -286,23 +285,6 @@ func (t *Term) drift(m *machine, vm *apiv1.VM, r *record) {
 		vm.State, vm.Error = apiv1.VM_ERROR, lostProblem(vm)
 		tell("vm.missing", apiv1.Event_ERROR, "host "+host+" does not know it any more")
 	}
-	r.entries = append(r.entries, t.usage(m, vm, was)...)
-}
-
-// usage tells that a VM began or ended to be used, or is used with another size.
-func (t *Term) usage(m *machine, vm *apiv1.VM, was apiv1.VM_State) []*linkv1.JournalEntry {
-	is, size := vm.GetState(), vm.GetActual()
-	counts := is == apiv1.VM_RUNNING || is == apiv1.VM_STOPPED || is == apiv1.VM_TRASHED || is == apiv1.VM_DELETED || was == apiv1.VM_RUNNING
-	resized := size != nil && m.is.GetActual() != nil && !proto.Equal(size, m.is.GetActual())
-	if was == is && !resized || !counts {
-		return nil
-	}
-	if size == nil {
-		size = m.wanted.GetSize()
-	}
-	return []*linkv1.JournalEntry{{Time: stamp(time.Now()), Body: &linkv1.JournalEntry_Usage{Usage: &linkv1.Usage{
-		VmId: m.id, State: is, Size: size,
-	}}}}
 }
 
 func setPower(vm *apiv1.VM, power apiv1.VM_Power) {

@@ -21,6 +21,7 @@ type record struct {
 	done     bool         // there is no more work
 	consumed *order
 	entries  []*linkv1.JournalEntry
+	metered  bool // entries tell already of what the VM uses
 	// then is run by the loop when it is durable.
 	then func()
 }
@@ -29,6 +30,9 @@ type record struct {
 // moved, the VM is looked at anew once the store has told what.
 func (t *Term) write(m *machine, r *record) {
 	m.busy, m.unwritten = true, nil
+	if r.noun != nil && !r.metered {
+		r.metered, r.entries = true, append(t.meter(m, r.noun, r.done || m.work == nil), r.entries...)
+	}
 	expected := m.revision
 	if m.is == nil {
 		expected = 0

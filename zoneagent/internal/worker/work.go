@@ -29,9 +29,10 @@ func (t *Term) consider(m *machine) {
 	case m.ended || m.is == nil || !t.mine(m):
 		t.refuseStrayOrders(m)
 	case t.vanished(m):
-		t.depart(m, cmp.Or(m.wanted, m.is))
+		t.depart(m, cmp.Or(m.wanted, m.is), t.ending(m)...)
 	case t.absorb(m):
 	case t.zone.behind: // the end of the sync has all looked at again
+	case t.meters(m):
 	case rebooting:
 		t.goOnRebooting(m)
 	case m.works():
@@ -63,11 +64,7 @@ func (t *Term) findOut(m *machine) {
 			}
 			vm := proto.CloneOf(m.is)
 			has(vm, size, kept)
-			r := &record{noun: vm}
-			if m.wanted.GetErrand().GetKind() == apiv1.VM_Errand_RESIZE {
-				r.entries = t.usage(m, vm, apiv1.VM_STATE_UNSPECIFIED) // whether its size has changed nobody has told
-			}
-			t.write(m, r)
+			t.write(m, &record{noun: vm})
 		}
 	})
 }

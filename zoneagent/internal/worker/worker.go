@@ -126,6 +126,8 @@ type Config struct {
 	Others Others
 	// Samples may be nil.
 	Samples SampleSink
+	// Clock is the time by which use is metered, and which clock that is; nil means the machine's.
+	Clock func() (at time.Time, id string)
 	// Network returns the guest network of a cluster, by its name; nil means the driver's default, with DHCP.
 	Network func(cluster string) Network
 	Limits  Limits
@@ -207,6 +209,9 @@ func New(c Config) (*Worker, error) {
 	}
 	if c.Network == nil {
 		c.Network = func(string) Network { return Network{} }
+	}
+	if c.Clock == nil {
+		c.Clock = func() (time.Time, string) { return time.Now(), "machine" }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -404,7 +404,15 @@ type VM struct {
 	// Unset where they are not known.
 	Snapshots *VM_Snapshots `protobuf:"bytes,48,opt,name=snapshots,proto3" json:"snapshots,omitempty"`
 	// When its lease ends; unset where it has none, or it has not begun.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,49,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,49,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Unset until it is there for the first time.
+	Usage *VM_Usage `protobuf:"bytes,60,opt,name=usage,proto3" json:"usage,omitempty"`
+	// What it was got from, and the version of it; empty where it was made directly.
+	Offering        string `protobuf:"bytes,61,opt,name=offering,proto3" json:"offering,omitempty"`
+	OfferingId      string `protobuf:"bytes,62,opt,name=offering_id,json=offeringId,proto3" json:"offering_id,omitempty"`
+	OfferingVersion uint32 `protobuf:"varint,63,opt,name=offering_version,json=offeringVersion,proto3" json:"offering_version,omitempty"`
+	// Name of the request that it comes from; empty where it was made directly.
+	Request       string `protobuf:"bytes,64,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -759,6 +767,41 @@ func (x *VM) GetExpiresAt() *timestamppb.Timestamp {
 		return x.ExpiresAt
 	}
 	return nil
+}
+
+func (x *VM) GetUsage() *VM_Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *VM) GetOffering() string {
+	if x != nil {
+		return x.Offering
+	}
+	return ""
+}
+
+func (x *VM) GetOfferingId() string {
+	if x != nil {
+		return x.OfferingId
+	}
+	return ""
+}
+
+func (x *VM) GetOfferingVersion() uint32 {
+	if x != nil {
+		return x.OfferingVersion
+	}
+	return 0
+}
+
+func (x *VM) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
 }
 
 type StartVMRequest struct {
@@ -2500,6 +2543,96 @@ func (x *VM_Snapshots) GetItems() []*VM_Snapshots_Item {
 	return nil
 }
 
+// Usage is the newest link of the chain by which a VM's use is metered: what it uses, and since when.
+type VM_Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1, dense.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Life of the zone's store in which it was written.
+	IncarnationId string `protobuf:"bytes,2,opt,name=incarnation_id,json=incarnationId,proto3" json:"incarnation_id,omitempty"`
+	// The clock that tells the time: one for each start of each agent's machine.
+	ClockId string `protobuf:"bytes,3,opt,name=clock_id,json=clockId,proto3" json:"clock_id,omitempty"`
+	// Whole seconds. By the same clock, differences are exact however the machine's time was set meanwhile.
+	At *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	// RUNNING, STOPPED, TRASHED, ERROR where it is broken, DELETED where it is gone.
+	State         VM_State   `protobuf:"varint,5,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
+	Size          *Resources `protobuf:"bytes,6,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VM_Usage) Reset() {
+	*x = VM_Usage{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VM_Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VM_Usage) ProtoMessage() {}
+
+func (x *VM_Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VM_Usage.ProtoReflect.Descriptor instead.
+func (*VM_Usage) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 3}
+}
+
+func (x *VM_Usage) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *VM_Usage) GetIncarnationId() string {
+	if x != nil {
+		return x.IncarnationId
+	}
+	return ""
+}
+
+func (x *VM_Usage) GetClockId() string {
+	if x != nil {
+		return x.ClockId
+	}
+	return ""
+}
+
+func (x *VM_Usage) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *VM_Usage) GetState() VM_State {
+	if x != nil {
+		return x.State
+	}
+	return VM_STATE_UNSPECIFIED
+}
+
+func (x *VM_Usage) GetSize() *Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
 type VM_Snapshots_Item struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2512,7 +2645,7 @@ type VM_Snapshots_Item struct {
 
 func (x *VM_Snapshots_Item) Reset() {
 	*x = VM_Snapshots_Item{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2657,7 @@ func (x *VM_Snapshots_Item) String() string {
 func (*VM_Snapshots_Item) ProtoMessage() {}
 
 func (x *VM_Snapshots_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2705,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb7\x1b\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb4\x1f\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -2631,7 +2764,13 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\tdelete_at\x18/ \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\bdeleteAt\x12=\n" +
 	"\tsnapshots\x180 \x01(\v2\x19.naru.api.v1.VM.SnapshotsB\x04\xa0\xbb\x18\x04R\tsnapshots\x12?\n" +
 	"\n" +
-	"expires_at\x181 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\texpiresAt\x1a\xa9\x01\n" +
+	"expires_at\x181 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\texpiresAt\x121\n" +
+	"\x05usage\x18< \x01(\v2\x15.naru.api.v1.VM.UsageB\x04\xa0\xbb\x18\x04R\x05usage\x12'\n" +
+	"\boffering\x18= \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\boffering\x12,\n" +
+	"\voffering_id\x18> \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\n" +
+	"offeringId\x12/\n" +
+	"\x10offering_version\x18? \x01(\rB\x04\xa0\xbb\x18\x03R\x0fofferingVersion\x12%\n" +
+	"\arequest\x18@ \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\arequest\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +
@@ -2658,7 +2797,14 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x02id\x12#\n" +
 	"\x04name\x18\x02 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04Ȼ\x18\x01R\x04name\x12;\n" +
 	"\btaken_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\atakenAt\x12\x1f\n" +
-	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\"\x87\x01\n" +
+	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\x1a\x98\x02\n" +
+	"\x05Usage\x12\x1c\n" +
+	"\x06number\x18\x01 \x01(\rB\x04\xa0\xbb\x18\x04R\x06number\x122\n" +
+	"\x0eincarnation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\rincarnationId\x12&\n" +
+	"\bclock_id\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\aclockId\x120\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\x02at\x121\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x15.naru.api.v1.VM.StateB\x04\xa0\xbb\x18\x04R\x05state\x120\n" +
+	"\x04size\x18\x06 \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x04R\x04size\"\x87\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\f\n" +
@@ -2817,7 +2963,7 @@ func file_naru_api_v1_vm_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_vm_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_naru_api_v1_vm_proto_goTypes = []any{
 	(VM_State)(0),                 // 0: naru.api.v1.VM.State
 	(VM_Task)(0),                  // 1: naru.api.v1.VM.Task
@@ -2855,98 +3001,103 @@ var file_naru_api_v1_vm_proto_goTypes = []any{
 	(*VM_Affinity)(nil),           // 33: naru.api.v1.VM.Affinity
 	(*VM_Errand)(nil),             // 34: naru.api.v1.VM.Errand
 	(*VM_Snapshots)(nil),          // 35: naru.api.v1.VM.Snapshots
-	(*VM_Snapshots_Item)(nil),     // 36: naru.api.v1.VM.Snapshots.Item
-	(*Resources)(nil),             // 37: naru.api.v1.Resources
-	(Image_Format)(0),             // 38: naru.api.v1.Image.Format
-	(Freshness_Level)(0),          // 39: naru.api.v1.Freshness.Level
-	(*Generation)(nil),            // 40: naru.api.v1.Generation
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
-	(*Problem)(nil),               // 42: naru.api.v1.Problem
-	(Zone_Grade)(0),               // 43: naru.api.v1.Zone.Grade
-	(*Operation)(nil),             // 44: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 45: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 46: naru.api.v1.WatchType.Value
+	(*VM_Usage)(nil),              // 36: naru.api.v1.VM.Usage
+	(*VM_Snapshots_Item)(nil),     // 37: naru.api.v1.VM.Snapshots.Item
+	(*Resources)(nil),             // 38: naru.api.v1.Resources
+	(Image_Format)(0),             // 39: naru.api.v1.Image.Format
+	(Freshness_Level)(0),          // 40: naru.api.v1.Freshness.Level
+	(*Generation)(nil),            // 41: naru.api.v1.Generation
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*Problem)(nil),               // 43: naru.api.v1.Problem
+	(Zone_Grade)(0),               // 44: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 45: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 46: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 47: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_vm_proto_depIdxs = []int32{
-	37, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
-	38, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
+	38, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
+	39, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
 	33, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
 	0,  // 3: naru.api.v1.VM.desired_state:type_name -> naru.api.v1.VM.State
-	39, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
-	40, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
+	40, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
+	41, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
 	0,  // 6: naru.api.v1.VM.state:type_name -> naru.api.v1.VM.State
 	1,  // 7: naru.api.v1.VM.task:type_name -> naru.api.v1.VM.Task
 	2,  // 8: naru.api.v1.VM.power:type_name -> naru.api.v1.VM.Power
-	41, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
-	42, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
-	41, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
-	39, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
-	40, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
-	41, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	43, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
-	37, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
-	37, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
+	42, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
+	43, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
+	42, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
+	40, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
+	41, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
+	42, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	44, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
+	38, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
+	38, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
 	34, // 18: naru.api.v1.VM.errand:type_name -> naru.api.v1.VM.Errand
-	37, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
-	41, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
-	41, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
+	38, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
+	42, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
+	42, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
 	35, // 22: naru.api.v1.VM.snapshots:type_name -> naru.api.v1.VM.Snapshots
-	41, // 23: naru.api.v1.VM.expires_at:type_name -> google.protobuf.Timestamp
-	44, // 24: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 25: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 26: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 27: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 28: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
-	44, // 29: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
-	41, // 30: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	39, // 31: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	41, // 32: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
-	18, // 33: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	5,  // 34: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	5,  // 35: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	5,  // 36: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	44, // 37: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 38: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
-	45, // 39: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 40: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
-	44, // 41: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	46, // 42: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	5,  // 43: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 44: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	4,  // 45: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
-	36, // 46: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
-	41, // 47: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
-	21, // 48: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	23, // 49: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	25, // 50: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	27, // 51: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
-	29, // 52: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	31, // 53: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	6,  // 54: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	8,  // 55: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	10, // 56: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 57: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
-	14, // 58: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
-	16, // 59: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
-	19, // 60: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	22, // 61: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	24, // 62: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	26, // 63: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	28, // 64: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
-	30, // 65: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	32, // 66: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	7,  // 67: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	9,  // 68: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	11, // 69: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 70: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
-	15, // 71: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
-	17, // 72: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
-	20, // 73: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	61, // [61:74] is the sub-list for method output_type
-	48, // [48:61] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	42, // 23: naru.api.v1.VM.expires_at:type_name -> google.protobuf.Timestamp
+	36, // 24: naru.api.v1.VM.usage:type_name -> naru.api.v1.VM.Usage
+	45, // 25: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	45, // 26: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	45, // 27: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	45, // 28: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
+	45, // 29: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	45, // 30: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	42, // 31: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	40, // 32: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	42, // 33: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	18, // 34: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	5,  // 35: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	5,  // 36: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	5,  // 37: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	45, // 38: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 39: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	46, // 40: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 41: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	45, // 42: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	47, // 43: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	5,  // 44: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 45: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	4,  // 46: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
+	37, // 47: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
+	42, // 48: naru.api.v1.VM.Usage.at:type_name -> google.protobuf.Timestamp
+	0,  // 49: naru.api.v1.VM.Usage.state:type_name -> naru.api.v1.VM.State
+	38, // 50: naru.api.v1.VM.Usage.size:type_name -> naru.api.v1.Resources
+	42, // 51: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
+	21, // 52: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	23, // 53: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	25, // 54: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	27, // 55: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	29, // 56: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	31, // 57: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	6,  // 58: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	8,  // 59: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	10, // 60: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 61: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
+	14, // 62: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
+	16, // 63: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
+	19, // 64: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	22, // 65: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	24, // 66: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	26, // 67: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	28, // 68: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	30, // 69: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	32, // 70: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	7,  // 71: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	9,  // 72: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	11, // 73: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 74: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
+	15, // 75: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
+	17, // 76: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
+	20, // 77: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	65, // [65:78] is the sub-list for method output_type
+	52, // [52:65] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }
@@ -2965,7 +3116,7 @@ func file_naru_api_v1_vm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_vm_proto_rawDesc), len(file_naru_api_v1_vm_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -101,7 +101,7 @@ func (x PassRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassRequest_What.Descriptor instead.
 func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88, 0}
 }
 
 type PassLease_Step int32
@@ -160,7 +160,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -4820,6 +4820,136 @@ func (x *AppendJournal) GetBatch() *v11.JournalBatch {
 	return nil
 }
 
+// UsageHead is how far the use of a VM has been counted, and what goes on. It is kept as long as more may come.
+type UsageHead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose and where the VM is or was: the fields that say so, and no others.
+	Of *v1.UsageRecord `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	// The newest link: the life of the zone's store, number and clock, and its own word of when.
+	IncarnationId string `protobuf:"bytes,2,opt,name=incarnation_id,json=incarnationId,proto3" json:"incarnation_id,omitempty"`
+	Number        uint32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	ClockId       string `protobuf:"bytes,4,opt,name=clock_id,json=clockId,proto3" json:"clock_id,omitempty"`
+	At            int64  `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
+	// Up to where was counted. It differs from at where the zone's clock and the control plane's cannot both be right.
+	Counted int64 `protobuf:"varint,6,opt,name=counted,proto3" json:"counted,omitempty"`
+	// What goes on from there; none where nothing does.
+	State v1.VM_State   `protobuf:"varint,7,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
+	Size  *v1.Resources `protobuf:"bytes,8,opt,name=size,proto3" json:"size,omitempty"`
+	Ended bool          `protobuf:"varint,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	// When the control plane saw the VM gone: what goes on does so no longer. 0: it is there.
+	Gone          int64            `protobuf:"varint,10,opt,name=gone,proto3" json:"gone,omitempty"`
+	Gaps          []*UsageHead_Gap `protobuf:"bytes,11,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageHead) Reset() {
+	*x = UsageHead{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageHead) ProtoMessage() {}
+
+func (x *UsageHead) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageHead.ProtoReflect.Descriptor instead.
+func (*UsageHead) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *UsageHead) GetOf() *v1.UsageRecord {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *UsageHead) GetIncarnationId() string {
+	if x != nil {
+		return x.IncarnationId
+	}
+	return ""
+}
+
+func (x *UsageHead) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *UsageHead) GetClockId() string {
+	if x != nil {
+		return x.ClockId
+	}
+	return ""
+}
+
+func (x *UsageHead) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *UsageHead) GetCounted() int64 {
+	if x != nil {
+		return x.Counted
+	}
+	return 0
+}
+
+func (x *UsageHead) GetState() v1.VM_State {
+	if x != nil {
+		return x.State
+	}
+	return v1.VM_State(0)
+}
+
+func (x *UsageHead) GetSize() *v1.Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *UsageHead) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *UsageHead) GetGone() int64 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
+func (x *UsageHead) GetGaps() []*UsageHead_Gap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
 type AcknowledgeJournal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
@@ -4830,7 +4960,7 @@ type AcknowledgeJournal struct {
 
 func (x *AcknowledgeJournal) Reset() {
 	*x = AcknowledgeJournal{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4842,7 +4972,7 @@ func (x *AcknowledgeJournal) String() string {
 func (*AcknowledgeJournal) ProtoMessage() {}
 
 func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[41]
+	mi := &file_naru_command_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4855,7 +4985,7 @@ func (x *AcknowledgeJournal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeJournal.ProtoReflect.Descriptor instead.
 func (*AcknowledgeJournal) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AcknowledgeJournal) GetZoneId() string {
@@ -4884,7 +5014,7 @@ type DeclareHost struct {
 
 func (x *DeclareHost) Reset() {
 	*x = DeclareHost{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4896,7 +5026,7 @@ func (x *DeclareHost) String() string {
 func (*DeclareHost) ProtoMessage() {}
 
 func (x *DeclareHost) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[42]
+	mi := &file_naru_command_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4909,7 +5039,7 @@ func (x *DeclareHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareHost.ProtoReflect.Descriptor instead.
 func (*DeclareHost) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{42}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeclareHost) GetHostId() string {
@@ -4943,7 +5073,7 @@ type LiftQuarantine struct {
 
 func (x *LiftQuarantine) Reset() {
 	*x = LiftQuarantine{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4955,7 +5085,7 @@ func (x *LiftQuarantine) String() string {
 func (*LiftQuarantine) ProtoMessage() {}
 
 func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[43]
+	mi := &file_naru_command_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4968,7 +5098,7 @@ func (x *LiftQuarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftQuarantine.ProtoReflect.Descriptor instead.
 func (*LiftQuarantine) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{43}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LiftQuarantine) GetZoneId() string {
@@ -4995,7 +5125,7 @@ type QuarantineZone struct {
 
 func (x *QuarantineZone) Reset() {
 	*x = QuarantineZone{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5137,7 @@ func (x *QuarantineZone) String() string {
 func (*QuarantineZone) ProtoMessage() {}
 
 func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[44]
+	mi := &file_naru_command_v1_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5150,7 @@ func (x *QuarantineZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineZone.ProtoReflect.Descriptor instead.
 func (*QuarantineZone) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{44}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *QuarantineZone) GetZoneId() string {
@@ -5048,7 +5178,7 @@ type ConsumeWithheld struct {
 
 func (x *ConsumeWithheld) Reset() {
 	*x = ConsumeWithheld{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5060,7 +5190,7 @@ func (x *ConsumeWithheld) String() string {
 func (*ConsumeWithheld) ProtoMessage() {}
 
 func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[45]
+	mi := &file_naru_command_v1_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5073,7 +5203,7 @@ func (x *ConsumeWithheld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeWithheld.ProtoReflect.Descriptor instead.
 func (*ConsumeWithheld) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{45}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConsumeWithheld) GetZoneId() string {
@@ -5099,7 +5229,7 @@ type CreateAccessToken struct {
 
 func (x *CreateAccessToken) Reset() {
 	*x = CreateAccessToken{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5111,7 +5241,7 @@ func (x *CreateAccessToken) String() string {
 func (*CreateAccessToken) ProtoMessage() {}
 
 func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[46]
+	mi := &file_naru_command_v1_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5124,7 +5254,7 @@ func (x *CreateAccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessToken.ProtoReflect.Descriptor instead.
 func (*CreateAccessToken) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{46}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateAccessToken) GetAccessToken() *v1.AccessToken {
@@ -5143,7 +5273,7 @@ type CreateAdministrator struct {
 
 func (x *CreateAdministrator) Reset() {
 	*x = CreateAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[47]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5155,7 +5285,7 @@ func (x *CreateAdministrator) String() string {
 func (*CreateAdministrator) ProtoMessage() {}
 
 func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[47]
+	mi := &file_naru_command_v1_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5168,7 +5298,7 @@ func (x *CreateAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAdministrator.ProtoReflect.Descriptor instead.
 func (*CreateAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{47}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateAdministrator) GetAdministrator() *v1.Administrator {
@@ -5193,7 +5323,7 @@ type RenewAdministrator struct {
 
 func (x *RenewAdministrator) Reset() {
 	*x = RenewAdministrator{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5205,7 +5335,7 @@ func (x *RenewAdministrator) String() string {
 func (*RenewAdministrator) ProtoMessage() {}
 
 func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[48]
+	mi := &file_naru_command_v1_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5218,7 +5348,7 @@ func (x *RenewAdministrator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAdministrator.ProtoReflect.Descriptor instead.
 func (*RenewAdministrator) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{48}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RenewAdministrator) GetAdministratorId() string {
@@ -5265,7 +5395,7 @@ type CreateOrganization struct {
 
 func (x *CreateOrganization) Reset() {
 	*x = CreateOrganization{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5407,7 @@ func (x *CreateOrganization) String() string {
 func (*CreateOrganization) ProtoMessage() {}
 
 func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[49]
+	mi := &file_naru_command_v1_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5420,7 @@ func (x *CreateOrganization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOrganization.ProtoReflect.Descriptor instead.
 func (*CreateOrganization) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{49}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateOrganization) GetOrganization() *v1.Organization {
@@ -5310,7 +5440,7 @@ type UpdateOrganization struct {
 
 func (x *UpdateOrganization) Reset() {
 	*x = UpdateOrganization{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5322,7 +5452,7 @@ func (x *UpdateOrganization) String() string {
 func (*UpdateOrganization) ProtoMessage() {}
 
 func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[50]
+	mi := &file_naru_command_v1_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5335,7 +5465,7 @@ func (x *UpdateOrganization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOrganization.ProtoReflect.Descriptor instead.
 func (*UpdateOrganization) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{50}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpdateOrganization) GetOrganization() *v1.Organization {
@@ -5361,7 +5491,7 @@ type CreateUser struct {
 
 func (x *CreateUser) Reset() {
 	*x = CreateUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5373,7 +5503,7 @@ func (x *CreateUser) String() string {
 func (*CreateUser) ProtoMessage() {}
 
 func (x *CreateUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[51]
+	mi := &file_naru_command_v1_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5386,7 +5516,7 @@ func (x *CreateUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUser.ProtoReflect.Descriptor instead.
 func (*CreateUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{51}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateUser) GetUser() *v1.User {
@@ -5407,7 +5537,7 @@ type UpdateUser struct {
 
 func (x *UpdateUser) Reset() {
 	*x = UpdateUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5419,7 +5549,7 @@ func (x *UpdateUser) String() string {
 func (*UpdateUser) ProtoMessage() {}
 
 func (x *UpdateUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[52]
+	mi := &file_naru_command_v1_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5432,7 +5562,7 @@ func (x *UpdateUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUser.ProtoReflect.Descriptor instead.
 func (*UpdateUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{52}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UpdateUser) GetUser() *v1.User {
@@ -5459,7 +5589,7 @@ type DisableUser struct {
 
 func (x *DisableUser) Reset() {
 	*x = DisableUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5471,7 +5601,7 @@ func (x *DisableUser) String() string {
 func (*DisableUser) ProtoMessage() {}
 
 func (x *DisableUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[53]
+	mi := &file_naru_command_v1_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5484,7 +5614,7 @@ func (x *DisableUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableUser.ProtoReflect.Descriptor instead.
 func (*DisableUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{53}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DisableUser) GetUserId() string {
@@ -5511,7 +5641,7 @@ type EnableUser struct {
 
 func (x *EnableUser) Reset() {
 	*x = EnableUser{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5523,7 +5653,7 @@ func (x *EnableUser) String() string {
 func (*EnableUser) ProtoMessage() {}
 
 func (x *EnableUser) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[54]
+	mi := &file_naru_command_v1_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5536,7 +5666,7 @@ func (x *EnableUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableUser.ProtoReflect.Descriptor instead.
 func (*EnableUser) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{54}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *EnableUser) GetUserId() string {
@@ -5562,7 +5692,7 @@ type CreateGroup struct {
 
 func (x *CreateGroup) Reset() {
 	*x = CreateGroup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5574,7 +5704,7 @@ func (x *CreateGroup) String() string {
 func (*CreateGroup) ProtoMessage() {}
 
 func (x *CreateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[55]
+	mi := &file_naru_command_v1_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5587,7 +5717,7 @@ func (x *CreateGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroup.ProtoReflect.Descriptor instead.
 func (*CreateGroup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{55}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateGroup) GetGroup() *v1.Group {
@@ -5607,7 +5737,7 @@ type UpdateGroup struct {
 
 func (x *UpdateGroup) Reset() {
 	*x = UpdateGroup{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5619,7 +5749,7 @@ func (x *UpdateGroup) String() string {
 func (*UpdateGroup) ProtoMessage() {}
 
 func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[56]
+	mi := &file_naru_command_v1_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5632,7 +5762,7 @@ func (x *UpdateGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGroup.ProtoReflect.Descriptor instead.
 func (*UpdateGroup) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{56}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *UpdateGroup) GetGroup() *v1.Group {
@@ -5659,7 +5789,7 @@ type AddGroupMember struct {
 
 func (x *AddGroupMember) Reset() {
 	*x = AddGroupMember{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5671,7 +5801,7 @@ func (x *AddGroupMember) String() string {
 func (*AddGroupMember) ProtoMessage() {}
 
 func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[57]
+	mi := &file_naru_command_v1_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5684,7 +5814,7 @@ func (x *AddGroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGroupMember.ProtoReflect.Descriptor instead.
 func (*AddGroupMember) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{57}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AddGroupMember) GetGroupId() string {
@@ -5711,7 +5841,7 @@ type RemoveGroupMember struct {
 
 func (x *RemoveGroupMember) Reset() {
 	*x = RemoveGroupMember{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[58]
+	mi := &file_naru_command_v1_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5723,7 +5853,7 @@ func (x *RemoveGroupMember) String() string {
 func (*RemoveGroupMember) ProtoMessage() {}
 
 func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[58]
+	mi := &file_naru_command_v1_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5736,7 +5866,7 @@ func (x *RemoveGroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupMember.ProtoReflect.Descriptor instead.
 func (*RemoveGroupMember) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{58}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveGroupMember) GetGroupId() string {
@@ -5764,7 +5894,7 @@ type RecordAudit struct {
 
 func (x *RecordAudit) Reset() {
 	*x = RecordAudit{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[59]
+	mi := &file_naru_command_v1_command_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5776,7 +5906,7 @@ func (x *RecordAudit) String() string {
 func (*RecordAudit) ProtoMessage() {}
 
 func (x *RecordAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[59]
+	mi := &file_naru_command_v1_command_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5789,7 +5919,7 @@ func (x *RecordAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordAudit.ProtoReflect.Descriptor instead.
 func (*RecordAudit) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{59}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RecordAudit) GetEntry() *v1.AuditEntry {
@@ -5809,7 +5939,7 @@ type SignAudit struct {
 
 func (x *SignAudit) Reset() {
 	*x = SignAudit{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[60]
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5821,7 +5951,7 @@ func (x *SignAudit) String() string {
 func (*SignAudit) ProtoMessage() {}
 
 func (x *SignAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[60]
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5834,7 +5964,7 @@ func (x *SignAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignAudit.ProtoReflect.Descriptor instead.
 func (*SignAudit) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{60}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SignAudit) GetCheckpoint() *v1.AuditCheckpoint {
@@ -5856,7 +5986,7 @@ type AddAuditKey struct {
 
 func (x *AddAuditKey) Reset() {
 	*x = AddAuditKey{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5868,7 +5998,7 @@ func (x *AddAuditKey) String() string {
 func (*AddAuditKey) ProtoMessage() {}
 
 func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5881,7 +6011,7 @@ func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAuditKey.ProtoReflect.Descriptor instead.
 func (*AddAuditKey) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddAuditKey) GetKey() *AuditKey {
@@ -5907,7 +6037,7 @@ type CreateRole struct {
 
 func (x *CreateRole) Reset() {
 	*x = CreateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5919,7 +6049,7 @@ func (x *CreateRole) String() string {
 func (*CreateRole) ProtoMessage() {}
 
 func (x *CreateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5932,7 +6062,7 @@ func (x *CreateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRole.ProtoReflect.Descriptor instead.
 func (*CreateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateRole) GetRole() *v1.Role {
@@ -5952,7 +6082,7 @@ type UpdateRole struct {
 
 func (x *UpdateRole) Reset() {
 	*x = UpdateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5964,7 +6094,7 @@ func (x *UpdateRole) String() string {
 func (*UpdateRole) ProtoMessage() {}
 
 func (x *UpdateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5977,7 +6107,7 @@ func (x *UpdateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRole.ProtoReflect.Descriptor instead.
 func (*UpdateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *UpdateRole) GetRole() *v1.Role {
@@ -6006,7 +6136,7 @@ type SetBuiltInRoles struct {
 
 func (x *SetBuiltInRoles) Reset() {
 	*x = SetBuiltInRoles{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6018,7 +6148,7 @@ func (x *SetBuiltInRoles) String() string {
 func (*SetBuiltInRoles) ProtoMessage() {}
 
 func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6031,7 +6161,7 @@ func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBuiltInRoles.ProtoReflect.Descriptor instead.
 func (*SetBuiltInRoles) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SetBuiltInRoles) GetEdition() uint32 {
@@ -6059,7 +6189,7 @@ type CreateRoleBinding struct {
 
 func (x *CreateRoleBinding) Reset() {
 	*x = CreateRoleBinding{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6071,7 +6201,7 @@ func (x *CreateRoleBinding) String() string {
 func (*CreateRoleBinding) ProtoMessage() {}
 
 func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6084,7 +6214,7 @@ func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRoleBinding.ProtoReflect.Descriptor instead.
 func (*CreateRoleBinding) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateRoleBinding) GetRoleBinding() *v1.RoleBinding {
@@ -6113,7 +6243,7 @@ type CreateReservation struct {
 
 func (x *CreateReservation) Reset() {
 	*x = CreateReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6125,7 +6255,7 @@ func (x *CreateReservation) String() string {
 func (*CreateReservation) ProtoMessage() {}
 
 func (x *CreateReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6138,7 +6268,7 @@ func (x *CreateReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReservation.ProtoReflect.Descriptor instead.
 func (*CreateReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateReservation) GetReservation() *v1.Reservation {
@@ -6169,7 +6299,7 @@ type SetReservation struct {
 
 func (x *SetReservation) Reset() {
 	*x = SetReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6181,7 +6311,7 @@ func (x *SetReservation) String() string {
 func (*SetReservation) ProtoMessage() {}
 
 func (x *SetReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6194,7 +6324,7 @@ func (x *SetReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetReservation.ProtoReflect.Descriptor instead.
 func (*SetReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SetReservation) GetReservationId() string {
@@ -6228,7 +6358,7 @@ type CreateOffering struct {
 
 func (x *CreateOffering) Reset() {
 	*x = CreateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6240,7 +6370,7 @@ func (x *CreateOffering) String() string {
 func (*CreateOffering) ProtoMessage() {}
 
 func (x *CreateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6253,7 +6383,7 @@ func (x *CreateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOffering.ProtoReflect.Descriptor instead.
 func (*CreateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CreateOffering) GetOffering() *v1.Offering {
@@ -6282,7 +6412,7 @@ type UpdateOffering struct {
 
 func (x *UpdateOffering) Reset() {
 	*x = UpdateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6294,7 +6424,7 @@ func (x *UpdateOffering) String() string {
 func (*UpdateOffering) ProtoMessage() {}
 
 func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6307,7 +6437,7 @@ func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOffering.ProtoReflect.Descriptor instead.
 func (*UpdateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UpdateOffering) GetOffering() *v1.Offering {
@@ -6343,7 +6473,7 @@ type DeleteOffering struct {
 
 func (x *DeleteOffering) Reset() {
 	*x = DeleteOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6355,7 +6485,7 @@ func (x *DeleteOffering) String() string {
 func (*DeleteOffering) ProtoMessage() {}
 
 func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6368,7 +6498,7 @@ func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOffering.ProtoReflect.Descriptor instead.
 func (*DeleteOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DeleteOffering) GetId() string {
@@ -6404,7 +6534,7 @@ type PublishOffering struct {
 
 func (x *PublishOffering) Reset() {
 	*x = PublishOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6416,7 +6546,7 @@ func (x *PublishOffering) String() string {
 func (*PublishOffering) ProtoMessage() {}
 
 func (x *PublishOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6429,7 +6559,7 @@ func (x *PublishOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishOffering.ProtoReflect.Descriptor instead.
 func (*PublishOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PublishOffering) GetOffering() *v1.Offering {
@@ -6463,7 +6593,7 @@ type RetireOffering struct {
 
 func (x *RetireOffering) Reset() {
 	*x = RetireOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6475,7 +6605,7 @@ func (x *RetireOffering) String() string {
 func (*RetireOffering) ProtoMessage() {}
 
 func (x *RetireOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6488,7 +6618,7 @@ func (x *RetireOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireOffering.ProtoReflect.Descriptor instead.
 func (*RetireOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RetireOffering) GetId() string {
@@ -6514,7 +6644,7 @@ type CreateCalendar struct {
 
 func (x *CreateCalendar) Reset() {
 	*x = CreateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6526,7 +6656,7 @@ func (x *CreateCalendar) String() string {
 func (*CreateCalendar) ProtoMessage() {}
 
 func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6539,7 +6669,7 @@ func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCalendar.ProtoReflect.Descriptor instead.
 func (*CreateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateCalendar) GetCalendar() *v1.Calendar {
@@ -6559,7 +6689,7 @@ type UpdateCalendar struct {
 
 func (x *UpdateCalendar) Reset() {
 	*x = UpdateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6571,7 +6701,7 @@ func (x *UpdateCalendar) String() string {
 func (*UpdateCalendar) ProtoMessage() {}
 
 func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6584,7 +6714,7 @@ func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCalendar.ProtoReflect.Descriptor instead.
 func (*UpdateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *UpdateCalendar) GetCalendar() *v1.Calendar {
@@ -6611,7 +6741,7 @@ type CreateApprovalPolicy struct {
 
 func (x *CreateApprovalPolicy) Reset() {
 	*x = CreateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6623,7 +6753,7 @@ func (x *CreateApprovalPolicy) String() string {
 func (*CreateApprovalPolicy) ProtoMessage() {}
 
 func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6636,7 +6766,7 @@ func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*CreateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6665,7 +6795,7 @@ type UpdateApprovalPolicy struct {
 
 func (x *UpdateApprovalPolicy) Reset() {
 	*x = UpdateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6677,7 +6807,7 @@ func (x *UpdateApprovalPolicy) String() string {
 func (*UpdateApprovalPolicy) ProtoMessage() {}
 
 func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6690,7 +6820,7 @@ func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*UpdateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UpdateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6725,7 +6855,7 @@ type Person struct {
 
 func (x *Person) Reset() {
 	*x = Person{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6737,7 +6867,7 @@ func (x *Person) String() string {
 func (*Person) ProtoMessage() {}
 
 func (x *Person) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6750,7 +6880,7 @@ func (x *Person) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person.ProtoReflect.Descriptor instead.
 func (*Person) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Person) GetId() string {
@@ -6778,7 +6908,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6790,7 +6920,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6803,7 +6933,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreateRequest) GetRequest() *v1.Request {
@@ -6826,7 +6956,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6838,7 +6968,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6851,7 +6981,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *UpdateRequest) GetRequest() *v1.Request {
@@ -6894,7 +7024,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6906,7 +7036,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6919,7 +7049,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SubmitRequest) GetRequest() *v1.Request {
@@ -6982,7 +7112,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6994,7 +7124,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7007,7 +7137,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -7050,7 +7180,7 @@ type DecideRequest struct {
 
 func (x *DecideRequest) Reset() {
 	*x = DecideRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7062,7 +7192,7 @@ func (x *DecideRequest) String() string {
 func (*DecideRequest) ProtoMessage() {}
 
 func (x *DecideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7075,7 +7205,7 @@ func (x *DecideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DecideRequest) GetRequestId() string {
@@ -7133,7 +7263,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7145,7 +7275,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7158,7 +7288,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CommentRequest) GetRequestId() string {
@@ -7191,7 +7321,7 @@ type RetryRequest struct {
 
 func (x *RetryRequest) Reset() {
 	*x = RetryRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7203,7 +7333,7 @@ func (x *RetryRequest) String() string {
 func (*RetryRequest) ProtoMessage() {}
 
 func (x *RetryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7216,7 +7346,7 @@ func (x *RetryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RetryRequest) GetRequestId() string {
@@ -7242,7 +7372,7 @@ type CarryOutRequest struct {
 
 func (x *CarryOutRequest) Reset() {
 	*x = CarryOutRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7254,7 +7384,7 @@ func (x *CarryOutRequest) String() string {
 func (*CarryOutRequest) ProtoMessage() {}
 
 func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7267,7 +7397,7 @@ func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CarryOutRequest) GetRequestId() string {
@@ -7328,7 +7458,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7340,7 +7470,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7353,7 +7483,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ReserveRequest) GetRequestId() string {
@@ -7399,7 +7529,7 @@ type PassRequest struct {
 
 func (x *PassRequest) Reset() {
 	*x = PassRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7411,7 +7541,7 @@ func (x *PassRequest) String() string {
 func (*PassRequest) ProtoMessage() {}
 
 func (x *PassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7424,7 +7554,7 @@ func (x *PassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
 func (*PassRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PassRequest) GetRequestId() string {
@@ -7478,7 +7608,7 @@ type CreateDelegation struct {
 
 func (x *CreateDelegation) Reset() {
 	*x = CreateDelegation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7490,7 +7620,7 @@ func (x *CreateDelegation) String() string {
 func (*CreateDelegation) ProtoMessage() {}
 
 func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7503,7 +7633,7 @@ func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
 func (*CreateDelegation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CreateDelegation) GetDelegation() *v1.Delegation {
@@ -7522,7 +7652,7 @@ type CreateCrossing struct {
 
 func (x *CreateCrossing) Reset() {
 	*x = CreateCrossing{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7534,7 +7664,7 @@ func (x *CreateCrossing) String() string {
 func (*CreateCrossing) ProtoMessage() {}
 
 func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7547,7 +7677,7 @@ func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCrossing.ProtoReflect.Descriptor instead.
 func (*CreateCrossing) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateCrossing) GetCrossing() *v1.Crossing {
@@ -7566,7 +7696,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7578,7 +7708,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7591,7 +7721,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7611,7 +7741,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7623,7 +7753,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7636,7 +7766,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -7663,7 +7793,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7675,7 +7805,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7688,7 +7818,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -7713,7 +7843,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7725,7 +7855,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7738,7 +7868,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -7788,7 +7918,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7800,7 +7930,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7813,7 +7943,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -7855,7 +7985,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7867,7 +7997,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7880,7 +8010,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7950,7 +8080,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7962,7 +8092,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7975,7 +8105,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -8005,7 +8135,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8017,7 +8147,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8030,7 +8160,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -8073,7 +8203,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8085,7 +8215,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8098,7 +8228,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8142,7 +8272,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8154,7 +8284,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8167,7 +8297,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8208,7 +8338,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8220,7 +8350,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8250,6 +8380,93 @@ func (x *ReportDivergence_Server) GetSum() []byte {
 	return nil
 }
 
+// Gap are links that have not come: what is counted in their place, if anything, is taken away when they do.
+type UsageHead_Gap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	First uint32                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  uint32                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Seconds since 1970, as the next three.
+	From  int64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	Until int64 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	// Counted there; none where nothing is.
+	State         v1.VM_State   `protobuf:"varint,5,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
+	Size          *v1.Resources `protobuf:"bytes,6,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageHead_Gap) Reset() {
+	*x = UsageHead_Gap{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageHead_Gap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageHead_Gap) ProtoMessage() {}
+
+func (x *UsageHead_Gap) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageHead_Gap.ProtoReflect.Descriptor instead.
+func (*UsageHead_Gap) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{41, 0}
+}
+
+func (x *UsageHead_Gap) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *UsageHead_Gap) GetState() v1.VM_State {
+	if x != nil {
+		return x.State
+	}
+	return v1.VM_State(0)
+}
+
+func (x *UsageHead_Gap) GetSize() *v1.Resources {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
 // When a stage would be due if it were opened now.
 type DecideRequest_Opening struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8262,7 +8479,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8274,7 +8491,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8287,7 +8504,7 @@ func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
 func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83, 0}
 }
 
 func (x *DecideRequest_Opening) GetStage() string {
@@ -8327,7 +8544,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8339,7 +8556,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8352,7 +8569,7 @@ func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
 }
 
 func (x *CarryOutRequest_Part) GetIndex() uint32 {
@@ -8394,7 +8611,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xc0S\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xc0S\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8713,7 +8930,27 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05chunk\x18\x02 \x01(\v2\x18.naru.link.v1.StateChunkR\x05chunk\"Z\n" +
 	"\rAppendJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x120\n" +
-	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"Y\n" +
+	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"\xa5\x04\n" +
+	"\tUsageHead\x12(\n" +
+	"\x02of\x18\x01 \x01(\v2\x18.naru.api.v1.UsageRecordR\x02of\x12%\n" +
+	"\x0eincarnation_id\x18\x02 \x01(\tR\rincarnationId\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\rR\x06number\x12\x19\n" +
+	"\bclock_id\x18\x04 \x01(\tR\aclockId\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x18\n" +
+	"\acounted\x18\x06 \x01(\x03R\acounted\x12+\n" +
+	"\x05state\x18\a \x01(\x0e2\x15.naru.api.v1.VM.StateR\x05state\x12*\n" +
+	"\x04size\x18\b \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\x12\x14\n" +
+	"\x05ended\x18\t \x01(\bR\x05ended\x12\x12\n" +
+	"\x04gone\x18\n" +
+	" \x01(\x03R\x04gone\x122\n" +
+	"\x04gaps\x18\v \x03(\v2\x1e.naru.command.v1.UsageHead.GapR\x04gaps\x1a\xb2\x01\n" +
+	"\x03Gap\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\x12+\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x15.naru.api.v1.VM.StateR\x05state\x12*\n" +
+	"\x04size\x18\x06 \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\"Y\n" +
 	"\x12AcknowledgeJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x18.naru.link.v1.JournalAckR\x03ack\"R\n" +
@@ -8990,7 +9227,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 105)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -9035,143 +9272,146 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*AcknowledgeDesired)(nil),              // 40: naru.command.v1.AcknowledgeDesired
 	(*Observe)(nil),                         // 41: naru.command.v1.Observe
 	(*AppendJournal)(nil),                   // 42: naru.command.v1.AppendJournal
-	(*AcknowledgeJournal)(nil),              // 43: naru.command.v1.AcknowledgeJournal
-	(*DeclareHost)(nil),                     // 44: naru.command.v1.DeclareHost
-	(*LiftQuarantine)(nil),                  // 45: naru.command.v1.LiftQuarantine
-	(*QuarantineZone)(nil),                  // 46: naru.command.v1.QuarantineZone
-	(*ConsumeWithheld)(nil),                 // 47: naru.command.v1.ConsumeWithheld
-	(*CreateAccessToken)(nil),               // 48: naru.command.v1.CreateAccessToken
-	(*CreateAdministrator)(nil),             // 49: naru.command.v1.CreateAdministrator
-	(*RenewAdministrator)(nil),              // 50: naru.command.v1.RenewAdministrator
-	(*CreateOrganization)(nil),              // 51: naru.command.v1.CreateOrganization
-	(*UpdateOrganization)(nil),              // 52: naru.command.v1.UpdateOrganization
-	(*CreateUser)(nil),                      // 53: naru.command.v1.CreateUser
-	(*UpdateUser)(nil),                      // 54: naru.command.v1.UpdateUser
-	(*DisableUser)(nil),                     // 55: naru.command.v1.DisableUser
-	(*EnableUser)(nil),                      // 56: naru.command.v1.EnableUser
-	(*CreateGroup)(nil),                     // 57: naru.command.v1.CreateGroup
-	(*UpdateGroup)(nil),                     // 58: naru.command.v1.UpdateGroup
-	(*AddGroupMember)(nil),                  // 59: naru.command.v1.AddGroupMember
-	(*RemoveGroupMember)(nil),               // 60: naru.command.v1.RemoveGroupMember
-	(*RecordAudit)(nil),                     // 61: naru.command.v1.RecordAudit
-	(*SignAudit)(nil),                       // 62: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 63: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 64: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 65: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 66: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 67: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 68: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 69: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 70: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 71: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 72: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 73: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 74: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 75: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 76: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 77: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 78: naru.command.v1.UpdateApprovalPolicy
-	(*Person)(nil),                          // 79: naru.command.v1.Person
-	(*CreateRequest)(nil),                   // 80: naru.command.v1.CreateRequest
-	(*UpdateRequest)(nil),                   // 81: naru.command.v1.UpdateRequest
-	(*SubmitRequest)(nil),                   // 82: naru.command.v1.SubmitRequest
-	(*WithdrawRequest)(nil),                 // 83: naru.command.v1.WithdrawRequest
-	(*DecideRequest)(nil),                   // 84: naru.command.v1.DecideRequest
-	(*CommentRequest)(nil),                  // 85: naru.command.v1.CommentRequest
-	(*RetryRequest)(nil),                    // 86: naru.command.v1.RetryRequest
-	(*CarryOutRequest)(nil),                 // 87: naru.command.v1.CarryOutRequest
-	(*ReserveRequest)(nil),                  // 88: naru.command.v1.ReserveRequest
-	(*PassRequest)(nil),                     // 89: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 90: naru.command.v1.CreateDelegation
-	(*CreateCrossing)(nil),                  // 91: naru.command.v1.CreateCrossing
-	(*CreateQuota)(nil),                     // 92: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 93: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 94: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 95: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 96: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 97: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 98: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 99: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 100: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 101: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 102: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 103: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 104: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 105: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 106: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 107: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 108: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 109: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 110: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 111: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 112: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 113: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 114: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 115: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 116: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 117: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 118: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 119: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 120: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 121: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 122: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 123: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 124: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotice)(nil),                   // 125: naru.command.v1.AddressNotice
-	(*ReadNotifications)(nil),               // 126: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 127: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 128: naru.command.v1.RetryDelivery
-	(v1.Session_Strength)(0),                // 129: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 130: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 131: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 132: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 133: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 134: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 135: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 136: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 137: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 138: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 139: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 140: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 141: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 142: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 143: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 144: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 145: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 146: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 147: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 148: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 149: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 150: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 151: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 152: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 153: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 154: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 155: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 156: naru.api.v1.User
-	(*v1.Group)(nil),                        // 157: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 158: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 159: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 160: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 161: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 162: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 163: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 164: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 165: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 166: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 167: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 168: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 169: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 170: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 171: naru.api.v1.Delegation
-	(*v1.Crossing)(nil),                     // 172: naru.api.v1.Crossing
-	(*v1.Quota)(nil),                        // 173: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 174: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 175: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 176: naru.api.v1.Snapshot
+	(*UsageHead)(nil),                       // 43: naru.command.v1.UsageHead
+	(*AcknowledgeJournal)(nil),              // 44: naru.command.v1.AcknowledgeJournal
+	(*DeclareHost)(nil),                     // 45: naru.command.v1.DeclareHost
+	(*LiftQuarantine)(nil),                  // 46: naru.command.v1.LiftQuarantine
+	(*QuarantineZone)(nil),                  // 47: naru.command.v1.QuarantineZone
+	(*ConsumeWithheld)(nil),                 // 48: naru.command.v1.ConsumeWithheld
+	(*CreateAccessToken)(nil),               // 49: naru.command.v1.CreateAccessToken
+	(*CreateAdministrator)(nil),             // 50: naru.command.v1.CreateAdministrator
+	(*RenewAdministrator)(nil),              // 51: naru.command.v1.RenewAdministrator
+	(*CreateOrganization)(nil),              // 52: naru.command.v1.CreateOrganization
+	(*UpdateOrganization)(nil),              // 53: naru.command.v1.UpdateOrganization
+	(*CreateUser)(nil),                      // 54: naru.command.v1.CreateUser
+	(*UpdateUser)(nil),                      // 55: naru.command.v1.UpdateUser
+	(*DisableUser)(nil),                     // 56: naru.command.v1.DisableUser
+	(*EnableUser)(nil),                      // 57: naru.command.v1.EnableUser
+	(*CreateGroup)(nil),                     // 58: naru.command.v1.CreateGroup
+	(*UpdateGroup)(nil),                     // 59: naru.command.v1.UpdateGroup
+	(*AddGroupMember)(nil),                  // 60: naru.command.v1.AddGroupMember
+	(*RemoveGroupMember)(nil),               // 61: naru.command.v1.RemoveGroupMember
+	(*RecordAudit)(nil),                     // 62: naru.command.v1.RecordAudit
+	(*SignAudit)(nil),                       // 63: naru.command.v1.SignAudit
+	(*AddAuditKey)(nil),                     // 64: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 65: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 66: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 67: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 68: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 69: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 70: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 71: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 72: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 73: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 74: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 75: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 76: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 77: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 78: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 79: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 80: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 81: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 82: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 83: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 84: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 85: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 86: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 87: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 88: naru.command.v1.CarryOutRequest
+	(*ReserveRequest)(nil),                  // 89: naru.command.v1.ReserveRequest
+	(*PassRequest)(nil),                     // 90: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 91: naru.command.v1.CreateDelegation
+	(*CreateCrossing)(nil),                  // 92: naru.command.v1.CreateCrossing
+	(*CreateQuota)(nil),                     // 93: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 94: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 95: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 96: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 97: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 98: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 99: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 100: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 101: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 102: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 103: naru.command.v1.ReportDivergence.Server
+	(*UsageHead_Gap)(nil),                   // 104: naru.command.v1.UsageHead.Gap
+	(*DecideRequest_Opening)(nil),           // 105: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 106: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 107: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 108: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 109: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 110: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 111: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 112: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 113: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 114: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 115: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 116: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 117: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 118: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 119: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 120: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 121: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 122: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 123: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 124: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 125: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 126: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 127: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 128: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 129: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 130: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 131: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 132: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 133: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 134: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 135: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 136: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 137: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 138: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 139: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 140: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 141: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 142: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 143: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 144: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 145: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 146: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 147: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 148: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 149: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 150: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 151: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 152: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 153: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 154: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 155: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 156: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 157: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 158: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 159: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 160: naru.api.v1.User
+	(*v1.Group)(nil),                        // 161: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 162: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 163: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 164: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 165: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 166: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 167: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 168: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 169: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 170: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 171: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 172: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 173: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 174: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 175: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 176: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 177: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 178: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 179: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	105, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	107, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -9192,7 +9432,7 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	20,  // 18: naru.command.v1.Command.create_host:type_name -> naru.command.v1.CreateHost
 	21,  // 19: naru.command.v1.Command.update_host:type_name -> naru.command.v1.UpdateHost
 	17,  // 20: naru.command.v1.Command.delete_host:type_name -> naru.command.v1.DeleteNoun
-	44,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
+	45,  // 21: naru.command.v1.Command.declare_host:type_name -> naru.command.v1.DeclareHost
 	22,  // 22: naru.command.v1.Command.create_flavor:type_name -> naru.command.v1.CreateFlavor
 	23,  // 23: naru.command.v1.Command.update_flavor:type_name -> naru.command.v1.UpdateFlavor
 	17,  // 24: naru.command.v1.Command.delete_flavor:type_name -> naru.command.v1.DeleteNoun
@@ -9213,227 +9453,233 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	36,  // 39: naru.command.v1.Command.expire_operations:type_name -> naru.command.v1.ExpireOperations
 	37,  // 40: naru.command.v1.Command.put_server:type_name -> naru.command.v1.PutServer
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
-	48,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
+	49,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	106, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	107, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	108, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	109, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	110, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	111, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	112, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
-	49,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
-	50,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
+	108, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	109, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	110, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	111, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	112, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	113, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	114, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	50,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
+	51,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
 	39,  // 54: naru.command.v1.Command.set_zone_session:type_name -> naru.command.v1.SetZoneSession
 	40,  // 55: naru.command.v1.Command.acknowledge_desired:type_name -> naru.command.v1.AcknowledgeDesired
 	41,  // 56: naru.command.v1.Command.observe:type_name -> naru.command.v1.Observe
 	42,  // 57: naru.command.v1.Command.append_journal:type_name -> naru.command.v1.AppendJournal
-	43,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
-	46,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
-	45,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
+	44,  // 58: naru.command.v1.Command.acknowledge_journal:type_name -> naru.command.v1.AcknowledgeJournal
+	47,  // 59: naru.command.v1.Command.quarantine_zone:type_name -> naru.command.v1.QuarantineZone
+	46,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
 	38,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
-	47,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	68,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	69,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	97,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	98,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	99,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	100, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	101, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
-	61,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
-	62,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	63,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	51,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	52,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	48,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
+	69,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	70,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	98,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	99,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	100, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	101, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	102, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	62,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
+	63,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
+	64,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	52,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	53,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
 	17,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	53,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	54,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	54,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	55,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
 	17,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	55,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	56,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	57,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	58,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	56,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	57,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	58,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	59,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
 	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	59,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	60,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	113, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	114, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	115, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	116, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	117, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	118, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	119, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	60,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	61,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	115, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	116, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	117, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	118, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	119, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	120, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	121, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	120, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	121, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	64,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	65,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	122, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	123, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	65,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	66,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	66,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	67,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	67,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	68,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
 	17,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	70,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	71,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	72,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	73,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	74,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	75,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	76,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	71,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	72,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	73,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	74,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	75,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	76,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	77,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
 	17,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	77,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	78,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	78,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	79,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
 	17,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	80,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
-	81,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	81,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	82,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
 	17,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
-	82,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	83,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	84,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	85,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	86,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	87,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	89,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	90,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	83,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	84,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	85,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	86,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	87,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	88,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	90,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	91,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	88,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	92,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	93,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	89,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
+	93,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	94,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
 	17,  // 128: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	94,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	95,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	96,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	122, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	123, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	95,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	96,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	97,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	124, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	125, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
 	17,  // 134: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	124, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	125, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
-	126, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	127, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	128, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	126, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	127, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	128, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	129, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	130, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
 	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	91,  // 141: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
+	92,  // 141: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
 	17,  // 142: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
-	129, // 143: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	130, // 144: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	131, // 145: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	132, // 146: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	133, // 147: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	134, // 148: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	135, // 149: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	102, // 150: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	105, // 151: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	105, // 152: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	105, // 153: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	136, // 154: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	136, // 155: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	137, // 156: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	137, // 157: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	138, // 158: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	138, // 159: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	139, // 160: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	139, // 161: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	140, // 162: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	140, // 163: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	141, // 164: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	141, // 165: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	142, // 166: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	142, // 167: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	143, // 168: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	105, // 169: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	131, // 143: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	132, // 144: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	133, // 145: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	134, // 146: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	135, // 147: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	136, // 148: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	137, // 149: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	103, // 150: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	107, // 151: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	107, // 152: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	107, // 153: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	138, // 154: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	138, // 155: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	139, // 156: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	139, // 157: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	140, // 158: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	140, // 159: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	141, // 160: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	141, // 161: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	142, // 162: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	142, // 163: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	143, // 164: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	143, // 165: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	144, // 166: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	144, // 167: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	145, // 168: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	107, // 169: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
 	31,  // 170: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	144, // 171: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	143, // 172: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	145, // 173: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	105, // 174: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	105, // 175: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	146, // 176: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	105, // 177: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	147, // 178: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	105, // 179: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	133, // 180: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	148, // 181: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	135, // 182: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	149, // 183: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	150, // 184: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	151, // 185: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	152, // 186: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	153, // 187: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	154, // 188: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	134, // 189: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	105, // 190: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	155, // 191: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	155, // 192: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	156, // 193: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	156, // 194: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	157, // 195: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	157, // 196: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	158, // 197: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	159, // 198: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	160, // 199: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	161, // 200: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	161, // 201: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	161, // 202: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	162, // 203: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 204: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	163, // 205: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 206: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	164, // 207: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	105, // 208: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	165, // 209: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 210: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	165, // 211: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 212: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	165, // 213: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 214: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	166, // 215: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	166, // 216: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	167, // 217: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 218: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	167, // 219: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 220: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	168, // 221: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	168, // 222: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 223: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	168, // 224: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 225: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 226: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	103, // 227: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 228: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	169, // 229: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	103, // 230: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 231: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	170, // 232: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	104, // 233: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	143, // 234: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	105, // 235: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 236: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	163, // 237: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 238: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	105, // 239: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	171, // 240: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	172, // 241: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	173, // 242: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	173, // 243: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	174, // 244: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 245: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	105, // 246: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	105, // 247: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	175, // 248: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	105, // 249: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 250: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	105, // 251: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	176, // 252: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	105, // 253: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	105, // 254: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	105, // 255: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	105, // 256: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	105, // 257: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	258, // [258:258] is the sub-list for method output_type
-	258, // [258:258] is the sub-list for method input_type
-	258, // [258:258] is the sub-list for extension type_name
-	258, // [258:258] is the sub-list for extension extendee
-	0,   // [0:258] is the sub-list for field type_name
+	146, // 171: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	145, // 172: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	147, // 173: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	107, // 174: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	107, // 175: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	148, // 176: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	107, // 177: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	149, // 178: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	107, // 179: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	135, // 180: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	150, // 181: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	137, // 182: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	151, // 183: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	152, // 184: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	153, // 185: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	154, // 186: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	147, // 187: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	155, // 188: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	104, // 189: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	156, // 190: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	157, // 191: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	158, // 192: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	136, // 193: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	107, // 194: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	159, // 195: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	159, // 196: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	160, // 197: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	160, // 198: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	161, // 199: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	161, // 200: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	162, // 201: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	163, // 202: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	164, // 203: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	165, // 204: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	165, // 205: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	165, // 206: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	166, // 207: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 208: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	167, // 209: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 210: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	168, // 211: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	107, // 212: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	169, // 213: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 214: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	169, // 215: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 216: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	169, // 217: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 218: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	170, // 219: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	170, // 220: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	171, // 221: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 222: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	171, // 223: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 224: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	172, // 225: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	172, // 226: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	80,  // 227: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	172, // 228: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	80,  // 229: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 230: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	105, // 231: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	80,  // 232: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	173, // 233: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	105, // 234: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 235: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	174, // 236: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	106, // 237: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	145, // 238: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	107, // 239: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 240: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	167, // 241: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 242: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	107, // 243: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	175, // 244: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	176, // 245: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	177, // 246: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	177, // 247: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	178, // 248: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 249: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	107, // 250: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	107, // 251: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	155, // 252: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	107, // 253: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 254: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	107, // 255: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	179, // 256: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	107, // 257: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	107, // 258: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	107, // 259: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	147, // 260: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	155, // 261: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	107, // 262: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	107, // 263: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	264, // [264:264] is the sub-list for method output_type
+	264, // [264:264] is the sub-list for method input_type
+	264, // [264:264] is the sub-list for extension type_name
+	264, // [264:264] is the sub-list for extension extendee
+	0,   // [0:264] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9591,7 +9837,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   103,
+			NumMessages:   105,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

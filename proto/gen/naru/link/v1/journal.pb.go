@@ -189,7 +189,7 @@ type JournalEntry_Event struct {
 }
 
 type JournalEntry_Usage struct {
-	// Up: a VM began or ended to be used.
+	// Up: what a VM uses has changed.
 	Usage *Usage `protobuf:"bytes,102,opt,name=usage,proto3,oneof"`
 }
 
@@ -453,12 +453,20 @@ func (x *OperationReport) GetError() *v1.Problem {
 	return nil
 }
 
-// Usage is a change in what a VM uses, made from the state transition itself.
+// Usage is a link of the chain by which a VM's use is metered, made from the state transition itself, in its transaction.
 type Usage struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
-	State         v1.VM_State            `protobuf:"varint,2,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
-	Size          *v1.Resources          `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	VmId  string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	// What it uses from then on: RUNNING, STOPPED, TRASHED, ERROR where it is broken, DELETED where it is gone.
+	State v1.VM_State   `protobuf:"varint,2,opt,name=state,proto3,enum=naru.api.v1.VM_State" json:"state,omitempty"`
+	Size  *v1.Resources `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Dense, from 1, in the VM's life; it is no new one when another agent owns its cluster.
+	Number uint32 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
+	// When: whole seconds of the clock.
+	At      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	ClockId string                 `protobuf:"bytes,6,opt,name=clock_id,json=clockId,proto3" json:"clock_id,omitempty"`
+	// The link before: what it used until then. Unset in the first one, and where the zone's store knows of none.
+	Was           *v1.VM_Usage `protobuf:"bytes,7,opt,name=was,proto3" json:"was,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +518,34 @@ func (x *Usage) GetState() v1.VM_State {
 func (x *Usage) GetSize() *v1.Resources {
 	if x != nil {
 		return x.Size
+	}
+	return nil
+}
+
+func (x *Usage) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Usage) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Usage) GetClockId() string {
+	if x != nil {
+		return x.ClockId
+	}
+	return ""
+}
+
+func (x *Usage) GetWas() *v1.VM_Usage {
+	if x != nil {
+		return x.Was
 	}
 	return nil
 }
@@ -620,11 +656,15 @@ const file_naru_link_v1_journal_proto_rawDesc = "" +
 	"\x04step\x18\x02 \x01(\v2\x1b.naru.api.v1.Operation.StepR\x04step\x12#\n" +
 	"\bprogress\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18dR\bprogress\x12\x12\n" +
 	"\x04done\x18\x04 \x01(\bR\x04done\x12*\n" +
-	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemR\x05error\"\x80\x01\n" +
+	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemR\x05error\"\x91\x02\n" +
 	"\x05Usage\x12\x1e\n" +
 	"\x05vm_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04vmId\x12+\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x15.naru.api.v1.VM.StateR\x05state\x12*\n" +
-	"\x04size\x18\x03 \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\"\x87\x02\n" +
+	"\x04size\x18\x03 \x01(\v2\x16.naru.api.v1.ResourcesR\x04size\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\rR\x06number\x12*\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\"\n" +
+	"\bclock_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\aclockId\x12'\n" +
+	"\x03was\x18\a \x01(\v2\x15.naru.api.v1.VM.UsageR\x03was\"\x87\x02\n" +
 	"\x05Order\x12,\n" +
 	"\foperation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\voperationId\x128\n" +
 	"\x04verb\x18\x02 \x01(\x0e2\x18.naru.link.v1.Order.VerbB\n" +
@@ -667,6 +707,7 @@ var file_naru_link_v1_journal_proto_goTypes = []any{
 	(*v1.Problem)(nil),            // 12: naru.api.v1.Problem
 	(v1.VM_State)(0),              // 13: naru.api.v1.VM.State
 	(*v1.Resources)(nil),          // 14: naru.api.v1.Resources
+	(*v1.VM_Usage)(nil),           // 15: naru.api.v1.VM.Usage
 }
 var file_naru_link_v1_journal_proto_depIdxs = []int32{
 	8,  // 0: naru.link.v1.JournalEntry.time:type_name -> google.protobuf.Timestamp
@@ -682,13 +723,15 @@ var file_naru_link_v1_journal_proto_depIdxs = []int32{
 	12, // 10: naru.link.v1.OperationReport.error:type_name -> naru.api.v1.Problem
 	13, // 11: naru.link.v1.Usage.state:type_name -> naru.api.v1.VM.State
 	14, // 12: naru.link.v1.Usage.size:type_name -> naru.api.v1.Resources
-	0,  // 13: naru.link.v1.Order.verb:type_name -> naru.link.v1.Order.Verb
-	8,  // 14: naru.link.v1.Order.deadline:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	8,  // 13: naru.link.v1.Usage.at:type_name -> google.protobuf.Timestamp
+	15, // 14: naru.link.v1.Usage.was:type_name -> naru.api.v1.VM.Usage
+	0,  // 15: naru.link.v1.Order.verb:type_name -> naru.link.v1.Order.Verb
+	8,  // 16: naru.link.v1.Order.deadline:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_naru_link_v1_journal_proto_init() }
