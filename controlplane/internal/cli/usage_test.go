@@ -22,7 +22,7 @@ func TestUseIsListedShownAndSummedUp(t *testing.T) {
 		vm, err = tx.VMs.ByName("web-1", nil)
 		return err
 	})
-	since := time.Now().Add(-time.Hour).Truncate(time.Second)
+	since := time.Now().Add(-3 * time.Minute).Truncate(time.Second)
 	d.Do(&commandv1.Command{Body: &commandv1.Command_AppendJournal{AppendJournal: &commandv1.AppendJournal{ZoneId: vm.GetZoneId(), Batch: &linkv1.JournalBatch{
 		Origin: "life", Stream: "kvm", Entries: []*linkv1.JournalEntry{
 			{Sequence: 1, Body: &linkv1.JournalEntry_Usage{Usage: &linkv1.Usage{VmId: vm.GetId(), State: apiv1.VM_RUNNING, Size: vm.GetSize(), Number: 1, At: timestamppb.New(since)}}},

@@ -27,6 +27,8 @@ var vmColumns = []column[*apiv1.VM]{
 	{head: "FLAVOR", value: (*apiv1.VM).GetFlavor, wide: true},
 	{head: "IMAGE", value: (*apiv1.VM).GetImage, wide: true},
 	{head: "GRADE", value: func(m *apiv1.VM) string { return lower(m.GetGrade()) }, wide: true},
+	{head: "OFFERING", value: (*apiv1.VM).GetOffering, wide: true},
+	{head: "REQUEST", value: (*apiv1.VM).GetRequest, wide: true},
 	{head: "AGE", value: func(m *apiv1.VM) string { return age(m.GetCreatedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.VM).GetId, wide: true},
 	{head: "DESCRIPTION", value: (*apiv1.VM).GetDescription, text: true, wide: true},

@@ -30,7 +30,7 @@ func (c *command) acceptUsage(zone *apiv1.Zone, origin string, u *linkv1.Usage) 
 	if err := c.placeUsage(h, zone, vm, u.GetVmId()); err != nil {
 		return "", err
 	}
-	out := metering.Take(h, origin, u, c.now.GetSeconds())
+	out := metering.Take(h, origin, u, vm.GetCreatedAt().GetSeconds(), c.now.GetSeconds())
 	if vm != nil && !h.GetEnded() {
 		h.Gone = 0 // it is made anew
 	}

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// tolerance is by how much a zone's clock may be ahead of the control plane's, in seconds, before it is not believed.
+	// tolerance is by how much a zone's clock may differ from the control plane's, in seconds, before it is not believed.
 	tolerance = 300
 	// maxGaps bounds how many gaps of a VM's chain may still be filled.
 	maxGaps = 16
@@ -105,8 +105,9 @@ func Fault(u *linkv1.Usage) string {
 func sane(at int64) bool { return at >= 0 && at < 253402300800 }
 
 // Take takes a well-formed link into a VM's head, which is changed; origin is the life of the zone's store in which the link was
-// written, now the control plane's time.
-func Take(h *commandv1.UsageHead, origin string, u *linkv1.Usage, now int64) Outcome {
+// written. By the control plane's clock, made is when the VM was asked for, before which it was not used (0: that is not known), and now
+// is now.
+func Take(h *commandv1.UsageHead, origin string, u *linkv1.Usage, made, now int64) Outcome {
 	out := Outcome{Kind: kindOf(h, u), Span: said(u)}
 	was, at := u.GetWas(), u.GetAt().GetSeconds()
 	if was != nil && was.GetClockId() != u.GetClockId() {
@@ -118,7 +119,7 @@ func Take(h *commandv1.UsageHead, origin string, u *linkv1.Usage, now int64) Out
 	follows := was != nil && u.GetNumber() > h.GetNumber()
 	switch {
 	case h.GetNumber() == 0:
-		takeFirst(h, u, &out, now)
+		takeFirst(h, u, &out, made, now)
 	case fill(h, u, &out):
 		return out
 	case h.GetEnded() && was == nil && u.GetState() != apiv1.VM_DELETED:
@@ -177,21 +178,24 @@ func reach(h *commandv1.UsageHead, u *linkv1.Usage, out *Outcome, now int64) int
 }
 
 // takeFirst takes the first link that is known of a VM.
-func takeFirst(h *commandv1.UsageHead, u *linkv1.Usage, out *Outcome, now int64) {
-	until := u.GetAt().GetSeconds()
+func takeFirst(h *commandv1.UsageHead, u *linkv1.Usage, out *Outcome, made, now int64) {
+	from, until := out.From, u.GetAt().GetSeconds()
 	if until > now+tolerance {
 		out.mark(apiv1.UsageRecord_AHEAD)
 		until = now
 	}
+	if from < made-tolerance {
+		out.mark(apiv1.UsageRecord_BEHIND)
+		from, until = made, max(made, until)
+	}
+	from = min(from, until)
 	h.Counted = until
 	if u.GetWas() == nil {
 		return
 	}
 	out.mark(apiv1.UsageRecord_GAP)
-	fits := out.Span
-	fits.From, fits.Until = min(fits.From, until), until
-	out.count(fits)
-	h.Gaps = append(h.Gaps, &commandv1.UsageHead_Gap{First: 1, Last: u.GetWas().GetNumber(), Until: fits.From})
+	out.count(Span{from, until, out.State, out.Size})
+	h.Gaps = append(h.Gaps, &commandv1.UsageHead_Gap{First: 1, Last: u.GetWas().GetNumber(), From: min(max(made-tolerance, 0), from), Until: from})
 }
 
 // takeNext takes a link that follows on the newest one, or on links that have not come: until these begin, what was known goes on.

@@ -81,7 +81,7 @@ func (s sent) into(t interface{ Fatalf(string, ...any) }, h *commandv1.UsageHead
 	if why := Fault(s.link); why != "" {
 		t.Fatalf("%v: %s", s.link, why)
 	}
-	return Take(h, s.origin, proto.CloneOf(s.link), now)
+	return Take(h, s.origin, proto.CloneOf(s.link), 0, now)
 }
 
 var (
@@ -269,6 +269,22 @@ func TestP21AWrongClockOfAZoneIsNotBelieved(t *testing.T) {
 	}
 	if got, want := say(c.to(60, apiv1.VM_DELETED, nil).into(t, h, 450)), "ENDED 10-60 [] -RUNNING 10-60 +RUNNING 300-350"; got != want {
 		t.Errorf("by one clock the span is right: %s, not %s", got, want)
+	}
+}
+
+// A zone cannot say that a VM was used before anybody asked for it.
+func TestNothingIsUsedBeforeItWasAskedFor(t *testing.T) {
+	c, h := &chain{origin: "a", clock: "c"}, &commandv1.UsageHead{}
+	if got := say(Take(h, "a", c.to(10, apiv1.VM_RUNNING, cores(1)).link, 1000, 2000)); got != "BEGUN 10-10 [BEHIND]" || h.GetCounted() != 1000 {
+		t.Errorf("%s, counted up to %d", got, h.GetCounted())
+	}
+	if got := say(c.to(70, apiv1.VM_STOPPED, cores(1)).into(t, h, 2000)); got != "STOPPED 10-70 [] -RUNNING 10-70 +RUNNING 1000-1060" {
+		t.Errorf("and by its clock %s", got)
+	}
+	c, h = &chain{origin: "a", clock: "c"}, &commandv1.UsageHead{}
+	c.to(10, apiv1.VM_RUNNING, cores(1))
+	if got := say(Take(h, "a", c.to(1500, apiv1.VM_STOPPED, cores(1)).link, 1000, 2000)); got != "STOPPED 10-1500 [BEHIND GAP] -RUNNING 10-1500 +RUNNING 1000-1500" {
+		t.Errorf("the second came first: %s", got)
 	}
 }
 

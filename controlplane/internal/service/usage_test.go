@@ -32,10 +32,10 @@ func TestUseIsListedAndSummedUpForWhomItIsAndWhereItWas(t *testing.T) {
 	w := servicetest.New(t)
 	site := w.NewSite(1)
 	w.Roles()
-	begin := time.Now().Add(-2 * time.Hour).Truncate(time.Second)
+	begin := time.Now().Add(-2 * time.Minute).Truncate(time.Second)
 	for i, name := range []string{"web", "db"} {
 		create(t, w.In(name), w.VM(name+"-1", name))
-		uses(w, site.Business, show(t, w.In(name), name+"-1", ""), begin, begin.Add(time.Duration(i+1)*time.Hour))
+		uses(w, site.Business, show(t, w.In(name), name+"-1", ""), begin, begin.Add(time.Duration(i+1)*time.Minute))
 	}
 	bill, kim := w.User("bill", apiv1.User_PERSON), w.User("kim", apiv1.User_PERSON)
 	w.Bind("b-1", "billing", bill, apiv1.RoleBinding_FEDERATION, "")
@@ -64,7 +64,7 @@ func TestUseIsListedAndSummedUpForWhomItIsAndWhereItWas(t *testing.T) {
 		"of a VM by its id":                  {w.Admin(), &apiv1.ListUsageRecordsRequest{Vm: vm.GetId(), OrderBy: "ends_at"}, "web-1 BEGUN, web-1 STOPPED"},
 		"of a VM by its name":                {w.Admin(), &apiv1.ListUsageRecordsRequest{Vm: "db-1", Filter: "kind=BEGUN"}, "db-1 BEGUN"},
 		"of an organization and those below": {w.Admin(), &apiv1.ListUsageRecordsRequest{Organization: "default", Project: "web", Filter: "kind=BEGUN"}, "web-1 BEGUN"},
-		"of a time":                          {w.Admin(), &apiv1.ListUsageRecordsRequest{From: timestamppb.New(begin.Add(90 * time.Minute))}, "db-1 STOPPED"},
+		"of a time":                          {w.Admin(), &apiv1.ListUsageRecordsRequest{From: timestamppb.New(begin.Add(90 * time.Second))}, "db-1 STOPPED"},
 		"before a time":                      {w.Admin(), &apiv1.ListUsageRecordsRequest{Until: timestamppb.New(begin)}, ""},
 		"at the edge of the zone":            {w.AtEdge(site.Business, kim), &apiv1.ListUsageRecordsRequest{Filter: "kind=BEGUN"}, "web-1 BEGUN"},
 		"at the edge of another zone":        {w.AtEdge(site.Internet, kim), &apiv1.ListUsageRecordsRequest{}, ""},
@@ -91,17 +91,17 @@ func TestUseIsListedAndSummedUpForWhomItIsAndWhereItWas(t *testing.T) {
 	say := func(vm, project, zone string, run, allocated int64, goOn int) string {
 		return fmt.Sprintf("%s/%s/%s: %d run, %d core, %d MiB, %d GiB, %d go on", vm, project, zone, run, run*int64(size.GetCores()), run*int64(size.GetMemoryMib()), allocated*int64(size.GetDiskGib()), goOn)
 	}
-	from, until := timestamppb.New(begin.Add(30*time.Minute)), timestamppb.New(begin.Add(100*time.Minute))
+	from, until := timestamppb.New(begin.Add(30*time.Second)), timestamppb.New(begin.Add(100*time.Second))
 	for what, c := range map[string]struct {
 		as   *client.Services
 		ask  *apiv1.SummarizeUsageRequest
 		want string
 	}{
 		"by VM": {w.As(bill), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_VM, From: from, Until: until},
-			say("db-1", "db", "business", 70*60, 70*60, 0) + "; " + say("web-1", "web", "business", 30*60, 70*60, 1)},
-		"of all":                      {w.As(bill), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("", "", "business", 100*60, 140*60, 1)},
-		"a project's own":             {w.As(kim), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_PROJECT, From: from, Until: until}, say("web-1", "web", "business", 30*60, 70*60, 1)},
-		"at the edge of the zone":     {w.AtEdge(site.Business, kim), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("web-1", "web", "business", 30*60, 70*60, 1)},
+			say("db-1", "db", "business", 70, 70, 0) + "; " + say("web-1", "web", "business", 30, 70, 1)},
+		"of all":                      {w.As(bill), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("", "", "business", 100, 140, 1)},
+		"a project's own":             {w.As(kim), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_PROJECT, From: from, Until: until}, say("web-1", "web", "business", 30, 70, 1)},
+		"at the edge of the zone":     {w.AtEdge(site.Business, kim), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("web-1", "web", "business", 30, 70, 1)},
 		"at the edge of another zone": {w.AtEdge(site.Internet, kim), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("", "", "internet", 0, 0, 0)},
 		"before it began":             {w.As(bill), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_VM, Until: timestamppb.New(begin.Add(-time.Second))}, ""},
 	} {

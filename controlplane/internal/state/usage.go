@@ -166,7 +166,7 @@ func SumUsage(t Table[*apiv1.UsageRecord], q UsageQuery) (sums []*UsageSum, err 
 	}
 	// Of spans and heads the same columns say whose and where they are, so that the same conditions narrow both.
 	sql := `SELECT key, state, cores, memory_mib, disk_gib, sum(seconds), sum(going_on), sum(marked), ` + strings.Join(common, ", ") + ` FROM (
-		SELECT ` + key + ` AS key, state, cores, memory_mib, disk_gib, marked, 0 AS going_on, ` + names + `,
+		SELECT ` + key + ` AS key, state, cores, memory_mib, disk_gib, marked AND ends_at>=? AND ends_at<? AS marked, 0 AS going_on, ` + names + `,
 			CASE subtracts WHEN 0 THEN 1 ELSE -1 END * max(0, min(ends_at/1000000, ?) - max(starts_at/1000000, ?)) AS seconds
 			FROM usage_records WHERE starts_at<=? AND ends_at>=?` + and(where) + `
 		UNION ALL
@@ -174,7 +174,8 @@ func SumUsage(t Table[*apiv1.UsageRecord], q UsageQuery) (sums []*UsageSum, err 
 			max(0, min(CASE gone WHEN 0 THEN ? ELSE gone END, ?) - max(counted, ?))
 			FROM usage_heads WHERE state<>0 AND counted<?` + and(where) + `
 	) GROUP BY key, state, cores, memory_mib, disk_gib ORDER BY key, state, cores, memory_mib, disk_gib`
-	args := append([]any{q.Until, q.From, q.Until * 1e6, q.From * 1e6}, in...)
+	from, until := q.From*1e6, q.Until*1e6
+	args := append([]any{from, until, q.Until, q.From, until, from}, in...)
 	args = append(append(args, q.Until, q.Until, q.From, q.Until), in...)
 	err = t.tx.queryOnce(sql, func(s *sqlite.Stmt) error {
 		var last *UsageSum
