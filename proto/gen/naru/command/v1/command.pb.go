@@ -101,7 +101,7 @@ func (x PassRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassRequest_What.Descriptor instead.
 func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88, 0}
 }
 
 type PassLease_Step int32
@@ -160,7 +160,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -252,6 +252,7 @@ type Command struct {
 	//	*Command_RecordAudit
 	//	*Command_SignAudit
 	//	*Command_AddAuditKey
+	//	*Command_OfferAudit
 	//	*Command_CreateOrganization
 	//	*Command_UpdateOrganization
 	//	*Command_DeleteOrganization
@@ -1029,6 +1030,15 @@ func (x *Command) GetAddAuditKey() *AddAuditKey {
 	if x != nil {
 		if x, ok := x.Body.(*Command_AddAuditKey); ok {
 			return x.AddAuditKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetOfferAudit() *OfferAudit {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OfferAudit); ok {
+			return x.OfferAudit
 		}
 	}
 	return nil
@@ -1951,6 +1961,10 @@ type Command_AddAuditKey struct {
 	AddAuditKey *AddAuditKey `protobuf:"bytes,202,opt,name=add_audit_key,json=addAuditKey,proto3,oneof"`
 }
 
+type Command_OfferAudit struct {
+	OfferAudit *OfferAudit `protobuf:"bytes,390,opt,name=offer_audit,json=offerAudit,proto3,oneof"`
+}
+
 type Command_CreateOrganization struct {
 	CreateOrganization *CreateOrganization `protobuf:"bytes,220,opt,name=create_organization,json=createOrganization,proto3,oneof"`
 }
@@ -2369,6 +2383,8 @@ func (*Command_RecordAudit) isCommand_Body() {}
 func (*Command_SignAudit) isCommand_Body() {}
 
 func (*Command_AddAuditKey) isCommand_Body() {}
+
+func (*Command_OfferAudit) isCommand_Body() {}
 
 func (*Command_CreateOrganization) isCommand_Body() {}
 
@@ -4737,9 +4753,10 @@ func (x *Observe) GetChunk() *v11.StateChunk {
 }
 
 type AppendJournal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
-	Batch         *v11.JournalBatch      `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	ZoneId        string                   `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	Batch         *v11.JournalBatch        `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	Refused       []*AppendJournal_Refused `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4784,6 +4801,13 @@ func (x *AppendJournal) GetZoneId() string {
 func (x *AppendJournal) GetBatch() *v11.JournalBatch {
 	if x != nil {
 		return x.Batch
+	}
+	return nil
+}
+
+func (x *AppendJournal) GetRefused() []*AppendJournal_Refused {
+	if x != nil {
+		return x.Refused
 	}
 	return nil
 }
@@ -5812,6 +5836,51 @@ func (x *SignAudit) GetCheckpoint() *v1.AuditCheckpoint {
 	return nil
 }
 
+// OfferAudit shows zones the newest checkpoint of the record, to be countersigned.
+type OfferAudit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ZoneIds       []string               `protobuf:"bytes,1,rep,name=zone_ids,json=zoneIds,proto3" json:"zone_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OfferAudit) Reset() {
+	*x = OfferAudit{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OfferAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OfferAudit) ProtoMessage() {}
+
+func (x *OfferAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OfferAudit.ProtoReflect.Descriptor instead.
+func (*OfferAudit) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *OfferAudit) GetZoneIds() []string {
+	if x != nil {
+		return x.ZoneIds
+	}
+	return nil
+}
+
 // AddAuditKey makes a key the one that signs checkpoints.
 type AddAuditKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5824,7 +5893,7 @@ type AddAuditKey struct {
 
 func (x *AddAuditKey) Reset() {
 	*x = AddAuditKey{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5836,7 +5905,7 @@ func (x *AddAuditKey) String() string {
 func (*AddAuditKey) ProtoMessage() {}
 
 func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[61]
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5849,7 +5918,7 @@ func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAuditKey.ProtoReflect.Descriptor instead.
 func (*AddAuditKey) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{61}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddAuditKey) GetKey() *AuditKey {
@@ -5875,7 +5944,7 @@ type CreateRole struct {
 
 func (x *CreateRole) Reset() {
 	*x = CreateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5887,7 +5956,7 @@ func (x *CreateRole) String() string {
 func (*CreateRole) ProtoMessage() {}
 
 func (x *CreateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5900,7 +5969,7 @@ func (x *CreateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRole.ProtoReflect.Descriptor instead.
 func (*CreateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateRole) GetRole() *v1.Role {
@@ -5920,7 +5989,7 @@ type UpdateRole struct {
 
 func (x *UpdateRole) Reset() {
 	*x = UpdateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5932,7 +6001,7 @@ func (x *UpdateRole) String() string {
 func (*UpdateRole) ProtoMessage() {}
 
 func (x *UpdateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5945,7 +6014,7 @@ func (x *UpdateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRole.ProtoReflect.Descriptor instead.
 func (*UpdateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *UpdateRole) GetRole() *v1.Role {
@@ -5974,7 +6043,7 @@ type SetBuiltInRoles struct {
 
 func (x *SetBuiltInRoles) Reset() {
 	*x = SetBuiltInRoles{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5986,7 +6055,7 @@ func (x *SetBuiltInRoles) String() string {
 func (*SetBuiltInRoles) ProtoMessage() {}
 
 func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5999,7 +6068,7 @@ func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBuiltInRoles.ProtoReflect.Descriptor instead.
 func (*SetBuiltInRoles) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SetBuiltInRoles) GetEdition() uint32 {
@@ -6027,7 +6096,7 @@ type CreateRoleBinding struct {
 
 func (x *CreateRoleBinding) Reset() {
 	*x = CreateRoleBinding{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6039,7 +6108,7 @@ func (x *CreateRoleBinding) String() string {
 func (*CreateRoleBinding) ProtoMessage() {}
 
 func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6052,7 +6121,7 @@ func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRoleBinding.ProtoReflect.Descriptor instead.
 func (*CreateRoleBinding) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateRoleBinding) GetRoleBinding() *v1.RoleBinding {
@@ -6081,7 +6150,7 @@ type CreateReservation struct {
 
 func (x *CreateReservation) Reset() {
 	*x = CreateReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6093,7 +6162,7 @@ func (x *CreateReservation) String() string {
 func (*CreateReservation) ProtoMessage() {}
 
 func (x *CreateReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6106,7 +6175,7 @@ func (x *CreateReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReservation.ProtoReflect.Descriptor instead.
 func (*CreateReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateReservation) GetReservation() *v1.Reservation {
@@ -6137,7 +6206,7 @@ type SetReservation struct {
 
 func (x *SetReservation) Reset() {
 	*x = SetReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6149,7 +6218,7 @@ func (x *SetReservation) String() string {
 func (*SetReservation) ProtoMessage() {}
 
 func (x *SetReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6162,7 +6231,7 @@ func (x *SetReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetReservation.ProtoReflect.Descriptor instead.
 func (*SetReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SetReservation) GetReservationId() string {
@@ -6196,7 +6265,7 @@ type CreateOffering struct {
 
 func (x *CreateOffering) Reset() {
 	*x = CreateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6208,7 +6277,7 @@ func (x *CreateOffering) String() string {
 func (*CreateOffering) ProtoMessage() {}
 
 func (x *CreateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6221,7 +6290,7 @@ func (x *CreateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOffering.ProtoReflect.Descriptor instead.
 func (*CreateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CreateOffering) GetOffering() *v1.Offering {
@@ -6250,7 +6319,7 @@ type UpdateOffering struct {
 
 func (x *UpdateOffering) Reset() {
 	*x = UpdateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6262,7 +6331,7 @@ func (x *UpdateOffering) String() string {
 func (*UpdateOffering) ProtoMessage() {}
 
 func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6275,7 +6344,7 @@ func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOffering.ProtoReflect.Descriptor instead.
 func (*UpdateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UpdateOffering) GetOffering() *v1.Offering {
@@ -6311,7 +6380,7 @@ type DeleteOffering struct {
 
 func (x *DeleteOffering) Reset() {
 	*x = DeleteOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6323,7 +6392,7 @@ func (x *DeleteOffering) String() string {
 func (*DeleteOffering) ProtoMessage() {}
 
 func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6336,7 +6405,7 @@ func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOffering.ProtoReflect.Descriptor instead.
 func (*DeleteOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DeleteOffering) GetId() string {
@@ -6372,7 +6441,7 @@ type PublishOffering struct {
 
 func (x *PublishOffering) Reset() {
 	*x = PublishOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6384,7 +6453,7 @@ func (x *PublishOffering) String() string {
 func (*PublishOffering) ProtoMessage() {}
 
 func (x *PublishOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6397,7 +6466,7 @@ func (x *PublishOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishOffering.ProtoReflect.Descriptor instead.
 func (*PublishOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PublishOffering) GetOffering() *v1.Offering {
@@ -6431,7 +6500,7 @@ type RetireOffering struct {
 
 func (x *RetireOffering) Reset() {
 	*x = RetireOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6443,7 +6512,7 @@ func (x *RetireOffering) String() string {
 func (*RetireOffering) ProtoMessage() {}
 
 func (x *RetireOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6456,7 +6525,7 @@ func (x *RetireOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireOffering.ProtoReflect.Descriptor instead.
 func (*RetireOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RetireOffering) GetId() string {
@@ -6482,7 +6551,7 @@ type CreateCalendar struct {
 
 func (x *CreateCalendar) Reset() {
 	*x = CreateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6494,7 +6563,7 @@ func (x *CreateCalendar) String() string {
 func (*CreateCalendar) ProtoMessage() {}
 
 func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6507,7 +6576,7 @@ func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCalendar.ProtoReflect.Descriptor instead.
 func (*CreateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateCalendar) GetCalendar() *v1.Calendar {
@@ -6527,7 +6596,7 @@ type UpdateCalendar struct {
 
 func (x *UpdateCalendar) Reset() {
 	*x = UpdateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6539,7 +6608,7 @@ func (x *UpdateCalendar) String() string {
 func (*UpdateCalendar) ProtoMessage() {}
 
 func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6552,7 +6621,7 @@ func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCalendar.ProtoReflect.Descriptor instead.
 func (*UpdateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *UpdateCalendar) GetCalendar() *v1.Calendar {
@@ -6579,7 +6648,7 @@ type CreateApprovalPolicy struct {
 
 func (x *CreateApprovalPolicy) Reset() {
 	*x = CreateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6591,7 +6660,7 @@ func (x *CreateApprovalPolicy) String() string {
 func (*CreateApprovalPolicy) ProtoMessage() {}
 
 func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6604,7 +6673,7 @@ func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*CreateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6633,7 +6702,7 @@ type UpdateApprovalPolicy struct {
 
 func (x *UpdateApprovalPolicy) Reset() {
 	*x = UpdateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6645,7 +6714,7 @@ func (x *UpdateApprovalPolicy) String() string {
 func (*UpdateApprovalPolicy) ProtoMessage() {}
 
 func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6658,7 +6727,7 @@ func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*UpdateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UpdateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6693,7 +6762,7 @@ type Person struct {
 
 func (x *Person) Reset() {
 	*x = Person{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6705,7 +6774,7 @@ func (x *Person) String() string {
 func (*Person) ProtoMessage() {}
 
 func (x *Person) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6718,7 +6787,7 @@ func (x *Person) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person.ProtoReflect.Descriptor instead.
 func (*Person) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Person) GetId() string {
@@ -6746,7 +6815,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6758,7 +6827,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6771,7 +6840,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreateRequest) GetRequest() *v1.Request {
@@ -6794,7 +6863,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6806,7 +6875,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6819,7 +6888,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *UpdateRequest) GetRequest() *v1.Request {
@@ -6862,7 +6931,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6874,7 +6943,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6887,7 +6956,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SubmitRequest) GetRequest() *v1.Request {
@@ -6950,7 +7019,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6962,7 +7031,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6975,7 +7044,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -7018,7 +7087,7 @@ type DecideRequest struct {
 
 func (x *DecideRequest) Reset() {
 	*x = DecideRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7030,7 +7099,7 @@ func (x *DecideRequest) String() string {
 func (*DecideRequest) ProtoMessage() {}
 
 func (x *DecideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7043,7 +7112,7 @@ func (x *DecideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DecideRequest) GetRequestId() string {
@@ -7101,7 +7170,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7113,7 +7182,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7126,7 +7195,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CommentRequest) GetRequestId() string {
@@ -7159,7 +7228,7 @@ type RetryRequest struct {
 
 func (x *RetryRequest) Reset() {
 	*x = RetryRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7171,7 +7240,7 @@ func (x *RetryRequest) String() string {
 func (*RetryRequest) ProtoMessage() {}
 
 func (x *RetryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7184,7 +7253,7 @@ func (x *RetryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RetryRequest) GetRequestId() string {
@@ -7210,7 +7279,7 @@ type CarryOutRequest struct {
 
 func (x *CarryOutRequest) Reset() {
 	*x = CarryOutRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7222,7 +7291,7 @@ func (x *CarryOutRequest) String() string {
 func (*CarryOutRequest) ProtoMessage() {}
 
 func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7235,7 +7304,7 @@ func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CarryOutRequest) GetRequestId() string {
@@ -7296,7 +7365,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7308,7 +7377,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7321,7 +7390,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ReserveRequest) GetRequestId() string {
@@ -7367,7 +7436,7 @@ type PassRequest struct {
 
 func (x *PassRequest) Reset() {
 	*x = PassRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7379,7 +7448,7 @@ func (x *PassRequest) String() string {
 func (*PassRequest) ProtoMessage() {}
 
 func (x *PassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7392,7 +7461,7 @@ func (x *PassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
 func (*PassRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PassRequest) GetRequestId() string {
@@ -7446,7 +7515,7 @@ type CreateDelegation struct {
 
 func (x *CreateDelegation) Reset() {
 	*x = CreateDelegation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7458,7 +7527,7 @@ func (x *CreateDelegation) String() string {
 func (*CreateDelegation) ProtoMessage() {}
 
 func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7471,7 +7540,7 @@ func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
 func (*CreateDelegation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CreateDelegation) GetDelegation() *v1.Delegation {
@@ -7490,7 +7559,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7502,7 +7571,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7515,7 +7584,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7535,7 +7604,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7547,7 +7616,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7560,7 +7629,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -7587,7 +7656,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7599,7 +7668,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7612,7 +7681,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -7637,7 +7706,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7649,7 +7718,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7662,7 +7731,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -7712,7 +7781,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7724,7 +7793,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7737,7 +7806,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -7779,7 +7848,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7791,7 +7860,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7804,7 +7873,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -7874,7 +7943,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7886,7 +7955,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7899,7 +7968,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -7929,7 +7998,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7941,7 +8010,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7954,7 +8023,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -7997,7 +8066,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8009,7 +8078,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8022,7 +8091,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8066,7 +8135,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8078,7 +8147,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8091,7 +8160,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8132,7 +8201,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8144,7 +8213,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8174,6 +8243,59 @@ func (x *ReportDivergence_Server) GetSum() []byte {
 	return nil
 }
 
+// Refused is an entry that the proposer has judged, and that is consumed and not accepted.
+type AppendJournal_Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendJournal_Refused) Reset() {
+	*x = AppendJournal_Refused{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendJournal_Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendJournal_Refused) ProtoMessage() {}
+
+func (x *AppendJournal_Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendJournal_Refused.ProtoReflect.Descriptor instead.
+func (*AppendJournal_Refused) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40, 0}
+}
+
+func (x *AppendJournal_Refused) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AppendJournal_Refused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // When a stage would be due if it were opened now.
 type DecideRequest_Opening struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8186,7 +8308,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8198,7 +8320,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8211,7 +8333,7 @@ func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
 func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83, 0}
 }
 
 func (x *DecideRequest_Opening) GetStage() string {
@@ -8251,7 +8373,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8263,7 +8385,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8276,7 +8398,7 @@ func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
 }
 
 func (x *CarryOutRequest_Part) GetIndex() uint32 {
@@ -8318,7 +8440,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaR\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xebR\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8406,7 +8528,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\frecord_audit\x18\xc8\x01 \x01(\v2\x1c.naru.command.v1.RecordAuditH\x00R\vrecordAudit\x12<\n" +
 	"\n" +
 	"sign_audit\x18\xc9\x01 \x01(\v2\x1a.naru.command.v1.SignAuditH\x00R\tsignAudit\x12C\n" +
-	"\radd_audit_key\x18\xca\x01 \x01(\v2\x1c.naru.command.v1.AddAuditKeyH\x00R\vaddAuditKey\x12W\n" +
+	"\radd_audit_key\x18\xca\x01 \x01(\v2\x1c.naru.command.v1.AddAuditKeyH\x00R\vaddAuditKey\x12?\n" +
+	"\voffer_audit\x18\x86\x03 \x01(\v2\x1b.naru.command.v1.OfferAuditH\x00R\n" +
+	"offerAudit\x12W\n" +
 	"\x13create_organization\x18\xdc\x01 \x01(\v2#.naru.command.v1.CreateOrganizationH\x00R\x12createOrganization\x12W\n" +
 	"\x13update_organization\x18\xdd\x01 \x01(\v2#.naru.command.v1.UpdateOrganizationH\x00R\x12updateOrganization\x12O\n" +
 	"\x13delete_organization\x18\xde\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x12deleteOrganization\x12?\n" +
@@ -8632,10 +8756,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\athrough\x18\x02 \x01(\v2\x17.naru.api.v1.GenerationR\athrough\"R\n" +
 	"\aObserve\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12.\n" +
-	"\x05chunk\x18\x02 \x01(\v2\x18.naru.link.v1.StateChunkR\x05chunk\"Z\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.naru.link.v1.StateChunkR\x05chunk\"\xdb\x01\n" +
 	"\rAppendJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x120\n" +
-	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"Y\n" +
+	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\x12@\n" +
+	"\arefused\x18\x03 \x03(\v2&.naru.command.v1.AppendJournal.RefusedR\arefused\x1a=\n" +
+	"\aRefused\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"Y\n" +
 	"\x12AcknowledgeJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x18.naru.link.v1.JournalAckR\x03ack\"R\n" +
@@ -8698,7 +8826,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\tSignAudit\x12<\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
-	"checkpoint\"P\n" +
+	"checkpoint\"'\n" +
+	"\n" +
+	"OfferAudit\x12\x19\n" +
+	"\bzone_ids\x18\x01 \x03(\tR\azoneIds\"P\n" +
 	"\vAddAuditKey\x12+\n" +
 	"\x03key\x18\x01 \x01(\v2\x19.naru.command.v1.AuditKeyR\x03key\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\"3\n" +
@@ -8910,7 +9041,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 104)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -8975,121 +9106,123 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*RemoveGroupMember)(nil),               // 60: naru.command.v1.RemoveGroupMember
 	(*RecordAudit)(nil),                     // 61: naru.command.v1.RecordAudit
 	(*SignAudit)(nil),                       // 62: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 63: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 64: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 65: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 66: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 67: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 68: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 69: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 70: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 71: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 72: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 73: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 74: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 75: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 76: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 77: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 78: naru.command.v1.UpdateApprovalPolicy
-	(*Person)(nil),                          // 79: naru.command.v1.Person
-	(*CreateRequest)(nil),                   // 80: naru.command.v1.CreateRequest
-	(*UpdateRequest)(nil),                   // 81: naru.command.v1.UpdateRequest
-	(*SubmitRequest)(nil),                   // 82: naru.command.v1.SubmitRequest
-	(*WithdrawRequest)(nil),                 // 83: naru.command.v1.WithdrawRequest
-	(*DecideRequest)(nil),                   // 84: naru.command.v1.DecideRequest
-	(*CommentRequest)(nil),                  // 85: naru.command.v1.CommentRequest
-	(*RetryRequest)(nil),                    // 86: naru.command.v1.RetryRequest
-	(*CarryOutRequest)(nil),                 // 87: naru.command.v1.CarryOutRequest
-	(*ReserveRequest)(nil),                  // 88: naru.command.v1.ReserveRequest
-	(*PassRequest)(nil),                     // 89: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 90: naru.command.v1.CreateDelegation
-	(*CreateQuota)(nil),                     // 91: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 92: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 93: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 94: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 95: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 96: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 97: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 98: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 99: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 100: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 101: naru.command.v1.ReportDivergence.Server
-	(*DecideRequest_Opening)(nil),           // 102: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 103: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 104: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 105: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 106: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 107: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 108: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 109: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 110: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 111: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 112: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 113: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 114: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 115: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 116: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 117: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 118: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 119: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 120: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 121: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 122: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 123: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotice)(nil),                   // 124: naru.command.v1.AddressNotice
-	(*ReadNotifications)(nil),               // 125: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 126: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 127: naru.command.v1.RetryDelivery
-	(v1.Session_Strength)(0),                // 128: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 129: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 130: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 131: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 132: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 133: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 134: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 135: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 136: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 137: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 138: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 139: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 140: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 141: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 142: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 143: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 144: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 145: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 146: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 147: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 148: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 149: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 150: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 151: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 152: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 153: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 154: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 155: naru.api.v1.User
-	(*v1.Group)(nil),                        // 156: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 157: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 158: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 159: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 160: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 161: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 162: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 163: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 164: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 165: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 166: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 167: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 168: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 169: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 170: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 171: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 172: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 173: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 174: naru.api.v1.Snapshot
+	(*OfferAudit)(nil),                      // 63: naru.command.v1.OfferAudit
+	(*AddAuditKey)(nil),                     // 64: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 65: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 66: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 67: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 68: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 69: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 70: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 71: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 72: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 73: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 74: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 75: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 76: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 77: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 78: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 79: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 80: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 81: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 82: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 83: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 84: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 85: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 86: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 87: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 88: naru.command.v1.CarryOutRequest
+	(*ReserveRequest)(nil),                  // 89: naru.command.v1.ReserveRequest
+	(*PassRequest)(nil),                     // 90: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 91: naru.command.v1.CreateDelegation
+	(*CreateQuota)(nil),                     // 92: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 93: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 94: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 95: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 96: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 97: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 98: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 99: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 100: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 101: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 102: naru.command.v1.ReportDivergence.Server
+	(*AppendJournal_Refused)(nil),           // 103: naru.command.v1.AppendJournal.Refused
+	(*DecideRequest_Opening)(nil),           // 104: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 105: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 106: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 107: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 108: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 109: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 110: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 111: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 112: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 113: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 114: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 115: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 116: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 117: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 118: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 119: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 120: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 121: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 122: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 123: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 124: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 125: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 126: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 127: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 128: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 129: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 130: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 131: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 132: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 133: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 134: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 135: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 136: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 137: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 138: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 139: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 140: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 141: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 142: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 143: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 144: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 145: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 146: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 147: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 148: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 149: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 150: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 151: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 152: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 153: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 154: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 155: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 156: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 157: naru.api.v1.User
+	(*v1.Group)(nil),                        // 158: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 159: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 160: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 161: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 162: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 163: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 164: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 165: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 166: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 167: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 168: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 169: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 170: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 171: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 172: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 173: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 174: naru.api.v1.Lease
+	(*v1.Resources)(nil),                    // 175: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 176: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	104, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	106, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -9133,13 +9266,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	48,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	105, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	106, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	107, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	108, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	109, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	110, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	111, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	107, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	108, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	109, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	110, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	111, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	112, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	113, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	49,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	50,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -9152,203 +9285,205 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	45,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
 	38,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
 	47,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	68,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	69,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	96,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	97,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	98,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	99,  // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	100, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	69,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	70,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	97,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	98,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	99,  // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	100, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	101, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	61,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	62,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	63,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	51,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	52,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	17,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	53,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	54,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	17,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	55,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	56,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	57,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	58,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	59,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	60,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	112, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	113, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	114, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	115, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	116, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	117, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	118, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	119, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	120, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	64,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	65,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	66,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	67,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	17,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	70,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	71,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	72,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	73,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	74,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	75,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	76,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	17,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	77,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	78,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	17,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	80,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
-	81,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
-	17,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
-	82,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	83,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	84,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	85,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	86,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	87,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	89,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	90,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
-	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	88,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	91,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	92,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
-	17,  // 128: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	93,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	94,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	95,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	121, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	122, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
-	17,  // 134: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	123, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	124, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
-	125, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	126, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	127, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
-	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	128, // 141: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	129, // 142: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	130, // 143: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	131, // 144: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	132, // 145: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	133, // 146: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	134, // 147: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	101, // 148: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	104, // 149: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	104, // 150: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	104, // 151: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	135, // 152: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	135, // 153: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	136, // 154: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	136, // 155: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	137, // 156: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	137, // 157: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	138, // 158: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	138, // 159: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	139, // 160: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	139, // 161: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	140, // 162: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	140, // 163: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	141, // 164: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	141, // 165: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	142, // 166: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	104, // 167: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 168: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	143, // 169: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	142, // 170: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	144, // 171: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	104, // 172: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	104, // 173: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	145, // 174: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	104, // 175: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	146, // 176: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	104, // 177: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	132, // 178: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	147, // 179: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	134, // 180: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	148, // 181: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	149, // 182: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	150, // 183: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	151, // 184: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	152, // 185: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	153, // 186: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	133, // 187: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	104, // 188: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	154, // 189: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	154, // 190: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	155, // 191: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	155, // 192: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	156, // 193: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	156, // 194: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	157, // 195: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	158, // 196: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	159, // 197: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	160, // 198: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	160, // 199: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	160, // 200: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	161, // 201: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 202: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	162, // 203: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 204: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	163, // 205: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	104, // 206: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	164, // 207: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 208: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 209: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 210: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 211: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 212: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	165, // 213: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	165, // 214: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	166, // 215: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 216: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	166, // 217: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 218: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	167, // 219: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	167, // 220: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 221: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	167, // 222: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 223: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 224: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	102, // 225: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 226: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	168, // 227: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	102, // 228: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 229: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	169, // 230: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	103, // 231: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	142, // 232: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	104, // 233: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 234: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	162, // 235: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 236: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	104, // 237: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	170, // 238: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	171, // 239: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	171, // 240: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	172, // 241: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 242: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	104, // 243: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	104, // 244: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	173, // 245: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	104, // 246: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 247: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	104, // 248: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	174, // 249: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	104, // 250: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 251: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 252: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 253: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	104, // 254: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	255, // [255:255] is the sub-list for method output_type
-	255, // [255:255] is the sub-list for method input_type
-	255, // [255:255] is the sub-list for extension type_name
-	255, // [255:255] is the sub-list for extension extendee
-	0,   // [0:255] is the sub-list for field type_name
+	64,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	63,  // 73: naru.command.v1.Command.offer_audit:type_name -> naru.command.v1.OfferAudit
+	51,  // 74: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	52,  // 75: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	17,  // 76: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	53,  // 77: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	54,  // 78: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	17,  // 79: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	55,  // 80: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	56,  // 81: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	57,  // 82: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	58,  // 83: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	17,  // 84: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	59,  // 85: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	60,  // 86: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	114, // 87: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	115, // 88: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	116, // 89: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	117, // 90: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	118, // 91: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	119, // 92: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	120, // 93: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	17,  // 94: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	121, // 95: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	122, // 96: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	65,  // 97: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	66,  // 98: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	17,  // 99: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	67,  // 100: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	68,  // 101: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	17,  // 102: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	71,  // 103: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	72,  // 104: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	73,  // 105: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	74,  // 106: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	75,  // 107: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	76,  // 108: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	77,  // 109: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	17,  // 110: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	78,  // 111: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	79,  // 112: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	17,  // 113: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	81,  // 114: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	82,  // 115: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	17,  // 116: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	83,  // 117: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	84,  // 118: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	85,  // 119: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	86,  // 120: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	87,  // 121: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	88,  // 122: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	90,  // 123: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	91,  // 124: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	17,  // 125: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
+	89,  // 126: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
+	92,  // 127: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	93,  // 128: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	17,  // 129: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
+	94,  // 130: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	95,  // 131: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	96,  // 132: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	123, // 133: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	124, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	17,  // 135: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
+	125, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	126, // 137: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	127, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	128, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	129, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	17,  // 141: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
+	130, // 142: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	131, // 143: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	132, // 144: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	133, // 145: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	134, // 146: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	135, // 147: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	136, // 148: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	102, // 149: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	106, // 150: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	106, // 151: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	106, // 152: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	137, // 153: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	137, // 154: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	138, // 155: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	138, // 156: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	139, // 157: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	139, // 158: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	140, // 159: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	140, // 160: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	141, // 161: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	141, // 162: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	142, // 163: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	142, // 164: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	143, // 165: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	143, // 166: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	144, // 167: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	106, // 168: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 169: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	145, // 170: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	144, // 171: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	146, // 172: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	106, // 173: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	106, // 174: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	147, // 175: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	106, // 176: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	148, // 177: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	106, // 178: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	134, // 179: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	149, // 180: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	136, // 181: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	150, // 182: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	151, // 183: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	152, // 184: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	103, // 185: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	153, // 186: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	154, // 187: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	155, // 188: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	135, // 189: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	106, // 190: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	156, // 191: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	156, // 192: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	157, // 193: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	157, // 194: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	158, // 195: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	158, // 196: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	159, // 197: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	160, // 198: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	161, // 199: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	162, // 200: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	162, // 201: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	162, // 202: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	163, // 203: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 204: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	164, // 205: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 206: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	165, // 207: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	106, // 208: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	166, // 209: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 210: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	166, // 211: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 212: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	166, // 213: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 214: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	167, // 215: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	167, // 216: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	168, // 217: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 218: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	168, // 219: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 220: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	169, // 221: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	169, // 222: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	80,  // 223: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	169, // 224: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	80,  // 225: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 226: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	104, // 227: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	80,  // 228: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	170, // 229: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	104, // 230: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 231: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	171, // 232: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	105, // 233: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	144, // 234: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	106, // 235: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 236: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	164, // 237: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 238: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	106, // 239: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	172, // 240: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	173, // 241: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	173, // 242: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	174, // 243: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 244: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	106, // 245: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	106, // 246: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	175, // 247: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	106, // 248: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 249: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	106, // 250: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	176, // 251: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	106, // 252: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	106, // 253: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	106, // 254: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	106, // 255: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	106, // 256: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	257, // [257:257] is the sub-list for method output_type
+	257, // [257:257] is the sub-list for method input_type
+	257, // [257:257] is the sub-list for extension type_name
+	257, // [257:257] is the sub-list for extension extendee
+	0,   // [0:257] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9429,6 +9564,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_RecordAudit)(nil),
 		(*Command_SignAudit)(nil),
 		(*Command_AddAuditKey)(nil),
+		(*Command_OfferAudit)(nil),
 		(*Command_CreateOrganization)(nil),
 		(*Command_UpdateOrganization)(nil),
 		(*Command_DeleteOrganization)(nil),
@@ -9504,7 +9640,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   102,
+			NumMessages:   104,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
