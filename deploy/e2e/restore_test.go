@@ -93,6 +93,9 @@ func planeRestored(t *testing.T, s *standing) {
 	s.naru(t, "internet", "vm", "delete", "known-deleted", "--wait")
 	later := s.vm(t, "later-runs", "runs", running)
 	before := s.machines(t, zone)
+	signed := s.checkpoint(t) // more than the backup has
+	s.countersigns(t, zone, signed.Size, signed.Epoch)
+	keys := s.keepKeys(t)
 
 	for _, server := range []string{"controlplane-1", "controlplane-2", "controlplane-3"} {
 		s.dev(t, "kill", server)
@@ -133,5 +136,10 @@ func planeRestored(t *testing.T, s *standing) {
 	s.naru(t, "internet", "vm", "stop", "later-runs", "--wait") // what was adopted is whole
 	s.event(t, "type=zone.vms-absent AND zone="+zone)
 	s.naru(t, "internet", "vm", "delete", "known-deleted", "--wait") // which the backup wants, and nobody made anew
+	s.event(t, "type=audit.lost AND zone="+zone)
+	s.event(t, "type=zone.audit-restored AND zone="+zone)
+	anew := s.checkpoint(t)
+	s.countersigns(t, zone, anew.Size, anew.Epoch)
+	says(t, s.verified(t, keys, zone), "is whole and as it was signed", "an older backup was restored since", "zone/"+zone+" has countersigned up to")
 	s.noOrphans(t, zone)
 }

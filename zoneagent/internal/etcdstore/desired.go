@@ -268,6 +268,8 @@ func nounOf(o *linkv1.Object) proto.Message {
 		return n.Vm
 	case *linkv1.Object_Reservation:
 		return n.Reservation
+	case *linkv1.Object_Checkpoint:
+		return n.Checkpoint
 	}
 	return nil
 }
