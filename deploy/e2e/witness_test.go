@@ -12,32 +12,35 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// checkpoint is how far the audit log is signed now, and in which epoch.
-func (s *standing) checkpoint(t testing.TB) audit.Checkpoint {
+// entries is how many the audit log has now; looking is one more.
+func (s *standing) entries(t testing.TB) uint64 {
 	t.Helper()
-	r, err := s.admin.Audit.GetAuditCheckpoint(t.Context(), &apiv1.GetAuditCheckpointRequest{})
+	r, err := s.admin.Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{PageSize: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return must(audit.Read(r.GetCheckpoint().GetNote()))
+	return must(strconv.ParseUint(r.GetAuditEntries()[0].GetSequence(), 10, 64)) + 1
 }
 
-// countersigns waits until a zone has countersigned so many entries of the log, in an epoch.
-func (s *standing) countersigns(t testing.TB, zone string, entries, epoch uint64) {
+// countersigns waits until a zone has countersigned so many entries of the log as it is in this epoch.
+func (s *standing) countersigns(t testing.TB, zone string, entries uint64) {
 	t.Helper()
 	s.until(t, "zone "+zone+" has countersigned "+strconv.FormatUint(entries, 10)+" entries", func(ctx context.Context) (bool, error) {
 		r, err := s.admin.Audit.GetAuditCheckpoint(ctx, &apiv1.GetAuditCheckpointRequest{})
-		for _, w := range r.GetWitnesses() {
-			if w.GetZone() != zone || w.GetNote() == "" {
-				continue
-			}
-			c, err := audit.Read(w.GetNote())
-			if o := w.GetObjection(); o != nil {
-				t.Errorf("zone %s objects to the audit log: %v", zone, o)
-			}
-			return c.Size >= entries && c.Epoch == epoch, err
+		if err != nil {
+			return false, err
 		}
-		return false, err
+		now := must(audit.Read(r.GetCheckpoint().GetNote()))
+		for _, w := range r.GetWitnesses() {
+			if o := w.GetObjection(); o != nil {
+				t.Errorf("zone %s objects to the audit log: %v", w.GetZone(), o)
+			}
+			if w.GetZone() == zone && w.GetNote() != "" {
+				c := must(audit.Read(w.GetNote()))
+				return c.Size >= entries && c.Epoch == now.Epoch, nil
+			}
+		}
+		return false, nil
 	})
 }
 
