@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/controlplane/internal/zonehub"
 	"github.com/naru-project/naru/pkg/audit"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -87,4 +88,24 @@ func TestAZoneIsShownTheLogAndItsCountersignatureIsCheckedBeforeItIsProposed(t *
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// TestP15ManyCountersignaturesAreMadeToWait: each costs the checking of signatures.
+func TestP15ManyCountersignaturesAreMadeToWait(t *testing.T) {
+	s := newSite(t)
+	s.stopHub()
+	s.budget.Entries = zonehub.Pace{PerSecond: 1, Burst: 1000}
+	s.budget.Tell = time.Millisecond
+	s.startHub()
+	a := s.agent(s.Zone("business"), "agent-1").start()
+	s.eventually("a session", s.connected)
+	more := func() {
+		for range 10 {
+			a.countersign(&linkv1.Countersignature{Note: "note", Size: 1, Root: make([]byte, 32), Epoch: 1, Key: "key", Line: "line"})
+		}
+	}
+	more()
+	s.eventually("the first are heard", func() bool { return a.heard() > 0 })
+	more()
+	s.eventually("people are told", func() bool { return s.condition("business", "SLOWED").GetReason() == "ENTRIES" })
 }
