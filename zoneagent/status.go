@@ -62,6 +62,8 @@ type StoreStatus struct {
 type AuditStatus struct {
 	Entries uint64 `json:"entries"`
 	Epoch   uint64 `json:"epoch"`
+	// Lost is how many states that it had countersigned restores of the control plane have lost.
+	Lost int `json:"lost,omitempty"`
 	// Objection is why it does not countersign the log as it was last shown to it, empty where it does.
 	Objection string `json:"objection,omitempty"`
 }
@@ -126,7 +128,7 @@ func (a *Agent) askStore(ctx context.Context, s *Status) error {
 	if err != nil {
 		return err
 	}
-	s.Audit.Entries, s.Audit.Epoch = w.GetSeen().GetSize(), w.GetSeen().GetEpoch()
+	s.Audit.Entries, s.Audit.Epoch, s.Audit.Lost = w.GetSeen().GetSize(), w.GetSeen().GetEpoch(), len(w.GetLost())
 	if o := w.GetObjection(); o != nil {
 		s.Audit.Objection = o.GetReason() + ": " + o.GetMessage()
 	}

@@ -78,7 +78,10 @@ func witnesses(tx *state.Tx, newest *apiv1.AuditCheckpoint) (all []*apiv1.AuditW
 			return nil, err
 		}
 		zone, err := tx.Zones.Get(w.GetZoneId())
-		if err != nil && !errors.Is(err, state.ErrNotFound) {
+		if errors.Is(err, state.ErrNotFound) || err == nil && zone.GetState() == apiv1.Zone_RETIRED {
+			continue // its keys are still those of what it has signed
+		}
+		if err != nil {
 			return nil, err
 		}
 		w.Behind, w.Objection = strconv.FormatUint(signed-min(size, signed), 10), zone.GetAuditObjection()

@@ -70,6 +70,9 @@ func printStatus(to io.Writer, s *zoneagent.Status) error {
 	} else {
 		line("audit log", "%d entries countersigned", s.Audit.Entries)
 	}
+	if s.Audit.Lost > 0 {
+		line("audit log", "restores of the control plane have lost what was countersigned, %d times", s.Audit.Lost)
+	}
 	for _, c := range s.Certificates {
 		line("certificate", "of the %s, until %s", c.For, at(c.Ends))
 	}

@@ -22,7 +22,7 @@ func TestTheStatusIsWrittenForPeople(t *testing.T) {
 			Membership: etcdstore.Membership{Members: 3, Voters: 2, Here: true}, SizeBytes: 5 << 20, QuotaBytes: 2 << 30,
 			Incarnation: "i-1", Begun: when, Reason: "the first", Behind: true,
 		},
-		Audit:        zoneagent.AuditStatus{Entries: 1207, Epoch: 7},
+		Audit:        zoneagent.AuditStatus{Entries: 1207, Epoch: 7, Lost: 1},
 		Certificates: []zoneagent.CertificateStatus{{For: "link", Ends: when}},
 	}
 	const want = `agent              agent-1, version v1
@@ -37,6 +37,7 @@ store's members    3, of which 2 vote; one of them here
 store's size       5 of 2048 MiB
 incarnation        i-1 since 2026-11-21T10:00:00Z (the first)
 audit log          1207 entries countersigned
+audit log          restores of the control plane have lost what was countersigned, 1 times
 certificate        of the link, until 2026-11-21T10:00:00Z
 `
 	if got := written(t, s); got != want {

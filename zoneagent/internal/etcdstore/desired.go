@@ -467,6 +467,9 @@ func (in *intake) unnamed(ctx context.Context, began int64) (out []*apiv1.Refere
 		if err != nil {
 			return nil, err
 		}
+		if c.Kind == "checkpoint" {
+			continue // it is shown again in time, and is nothing that the zone holds
+		}
 		if ok && !in.unclaimed[s.keys.of(Unclaimed, c.Kind, c.ID)] {
 			out = append(out, &apiv1.Reference{Kind: c.Kind, Id: c.ID, Name: nameOf(c.Message)})
 		}

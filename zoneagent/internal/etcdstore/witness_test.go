@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"errors"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -64,5 +65,12 @@ func TestTheZoneIsShownTheNewestStateOfTheLogAndNoOlder(t *testing.T) {
 	eventually(t, "the picture has it", func() bool { return shown() != "" && shown() != "four" })
 	if shown() != "six" {
 		t.Errorf("it is shown %q", shown())
+	}
+	// A full sync that does not name it says nothing of it.
+	if err := sink.Commit(t.Context(), &linkv1.StateChunk{Epoch: 10, Through: 9, Full: true, End: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Get(t.Context(), Unclaimed, "checkpoint", "audit"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it is unclaimed: %v", err)
 	}
 }
