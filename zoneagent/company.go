@@ -87,15 +87,20 @@ func (c *company) close() {
 	}
 }
 
-// keepHouse is what the owner of the zone's link does besides: it records the zone's agents, and moves etcd's membership
-// one step towards what they allow.
+// keepHouse is what the owner of the zone's link does besides: it countersigns the control plane's audit log, records the zone's
+// agents, and moves etcd's membership along.
+func (a *Agent) keepHouse(ctx context.Context, own *etcdstore.Ownership) error {
+	return errors.Join(a.witness.Look(ctx, own), a.company.keepHouse(ctx, own))
+}
+
+// keepHouse records the zone's agents, and moves etcd's membership one step towards what they allow.
 func (c *company) keepHouse(ctx context.Context, own *etcdstore.Ownership) error {
 	all := c.members.Members()
 	owners, err := c.agent.store.Owners(ctx)
 	if err != nil {
 		return err
 	}
-	zone := &apiv1.Zone{Id: c.agent.identity.ZoneID()}
+	zone := &apiv1.Zone{Id: c.agent.identity.ZoneID(), AuditObjection: c.agent.witness.Objection()}
 	var agents []etcdstore.Agent
 	for _, m := range all {
 		recorded := &apiv1.Agent{Name: m.Name, Version: m.Version, Alive: m.Alive, Uplink: owners[etcdstore.UplinkName] == m.Name}

@@ -30,6 +30,8 @@ type Status struct {
 	Clusters []string      `json:"clusters"`
 	Agents   []AgentStatus `json:"agents"`
 	Store    StoreStatus   `json:"store"`
+	// Audit is how far the zone has countersigned the control plane's audit log.
+	Audit AuditStatus `json:"audit"`
 	// Certificates of this agent, by what they are for.
 	Certificates []CertificateStatus `json:"certificates"`
 }
@@ -54,6 +56,16 @@ type StoreStatus struct {
 	Behind bool `json:"behind"`
 	// Problem is why the store does not answer, empty while it does.
 	Problem string `json:"problem,omitempty"`
+}
+
+// AuditStatus is what the zone has countersigned of the control plane's audit log.
+type AuditStatus struct {
+	Entries uint64 `json:"entries"`
+	Epoch   uint64 `json:"epoch"`
+	// Lost is how many states that it had countersigned restores of the control plane have lost.
+	Lost int `json:"lost,omitempty"`
+	// Objection is why it does not countersign the log as it was last shown to it, empty where it does.
+	Objection string `json:"objection,omitempty"`
 }
 
 // CertificateStatus is one of the agent's certificates.
@@ -112,6 +124,14 @@ func (a *Agent) askStore(ctx context.Context, s *Status) error {
 		}
 	}
 	slices.Sort(s.Clusters)
+	w, err := a.store.Witness(ctx)
+	if err != nil {
+		return err
+	}
+	s.Audit.Entries, s.Audit.Epoch, s.Audit.Lost = w.GetSeen().GetSize(), w.GetSeen().GetEpoch(), len(w.GetLost())
+	if o := w.GetObjection(); o != nil {
+		s.Audit.Objection = o.GetReason() + ": " + o.GetMessage()
+	}
 	s.Store.Membership, err = a.store.Membership(ctx)
 	return err
 }

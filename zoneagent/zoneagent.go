@@ -25,6 +25,7 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/peer"
 	"github.com/naru-project/naru/zoneagent/internal/schedule"
 	"github.com/naru-project/naru/zoneagent/internal/uplink"
+	"github.com/naru-project/naru/zoneagent/internal/witness"
 	"github.com/naru-project/naru/zoneagent/internal/worker"
 )
 
@@ -42,6 +43,7 @@ type Agent struct {
 	worker   *worker.Worker
 	schedule *schedule.Metrics
 	uplink   *uplink.Uplink
+	witness  *witness.Witness
 	central  *uplink.Central
 	local    *edge.Local
 	edge     *edge.Conn
@@ -94,9 +96,13 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 	if a.worker, err = a.newWorker(); err != nil {
 		return nil, err
 	}
+	a.witness = witness.New(witness.Config{
+		Store: a.store, Picture: a.store.Picture(), ZoneID: a.identity.ZoneID(), Federation: a.identity.Federation(),
+		Seed: a.identity.WitnessSeed(), Now: time.Now, Log: log.With("part", "witness"), Registerer: a.registry,
+	})
 	a.uplink = uplink.New(uplink.Config{
 		Store: a.store, Dialer: connector{a.dialer}, Link: a.identity.Link, Samples: a.samples, Version: version.Version,
-		Housekeeping: a.company.keepHouse, Log: log.With("part", "uplink"), Metrics: linkMetrics, Registerer: a.registry,
+		Housekeeping: a.keepHouse, Log: log.With("part", "uplink"), Metrics: linkMetrics, Registerer: a.registry,
 	})
 	a.central = a.uplink.Central(a.company)
 	a.local = edge.NewLocal(a.store.Picture())

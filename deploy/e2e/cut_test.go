@@ -44,6 +44,8 @@ func linkCut(t *testing.T, s *standing) {
 		t.Errorf("the hosts have %+v; before the link was cut they had %+v", meanwhile, before)
 	}
 
+	entries := s.entries(t) // of which the zone has not seen the last
+
 	s.dev(t, "heal", zone)
 	began = time.Now()
 	s.zone(t, zone, "is online again", func(z *apiv1.Zone) bool { return z.GetState() == apiv1.Zone_ONLINE })
@@ -74,6 +76,8 @@ func linkCut(t *testing.T, s *standing) {
 		t.Errorf("while the link was cut cut-falls was found off, then on; told was %q", got)
 	}
 	shows(t, s.naru(t, "control", "vm", "list", "--project", "web", "--zone", zone), "cut-keeps", "running", "live")
+	s.countersigns(t, zone, entries)
+	says(t, s.verified(t, s.keepKeys(t), zone), "is whole and as it was signed", "zone/"+zone+" has countersigned up to")
 }
 
 func running(vm *apiv1.VM) bool { return vm.GetState() == apiv1.VM_RUNNING && vm.GetUsableAt() != nil }

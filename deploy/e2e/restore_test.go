@@ -89,10 +89,13 @@ func planeRestored(t *testing.T, s *standing) {
 	backup := filepath.Join(t.TempDir(), "federation.backup")
 	s.naru(t, "control", "server", "backup", backup)
 	create("later-runs") // the first command that the backup lacks
+	had := s.entries(t)  // and not fewer
 	s.naru(t, "internet", "vm", "stop", "known-stopped", "--wait")
 	s.naru(t, "internet", "vm", "delete", "known-deleted", "--wait")
 	later := s.vm(t, "later-runs", "runs", running)
 	before := s.machines(t, zone)
+	s.countersigns(t, zone, had+1)
+	keys := s.keepKeys(t)
 
 	for _, server := range []string{"controlplane-1", "controlplane-2", "controlplane-3"} {
 		s.dev(t, "kill", server)
@@ -133,5 +136,9 @@ func planeRestored(t *testing.T, s *standing) {
 	s.naru(t, "internet", "vm", "stop", "later-runs", "--wait") // what was adopted is whole
 	s.event(t, "type=zone.vms-absent AND zone="+zone)
 	s.naru(t, "internet", "vm", "delete", "known-deleted", "--wait") // which the backup wants, and nobody made anew
+	s.event(t, "type=audit.lost AND zone="+zone)
+	s.event(t, "type=zone.audit-restored AND zone="+zone)
+	s.countersigns(t, zone, s.entries(t))
+	says(t, s.verified(t, keys, zone), "is whole and as it was signed", "an older backup was restored since", "zone/"+zone+" has countersigned up to")
 	s.noOrphans(t, zone)
 }

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -27,9 +26,6 @@ type Checkpoint struct {
 
 // Origin is the name of a federation's log, and of the keys that sign it.
 func Origin(federation string) string { return federation + "/audit" }
-
-// WitnessName is the name of the key with which a zone countersigns.
-func WitnessName(federation, zone string) string { return federation + "/zone/" + zone }
 
 // NewKey makes a key of a name: both parts as signed notes have them.
 func NewKey(name string) (private, public string, err error) {
@@ -74,41 +70,33 @@ func Sign(c Checkpoint, private string) (string, error) {
 	return string(b), err
 }
 
-// Countersign returns the line with which a private key signs what a note says.
-func Countersign(signed, private string) (line string, err error) {
-	text, _, ok := strings.Cut(signed, "\n\n")
-	if !ok {
-		return "", errForm
-	}
-	signer, err := note.NewSigner(private)
-	if err != nil {
-		return "", err
-	}
-	b, err := note.Sign(&note.Note{Text: text + "\n"}, signer)
-	if err != nil {
-		return "", err
-	}
-	return string(b[len(text)+2:]), nil
-}
-
-// Attach adds the line of a countersignature to a note, once its key (public) has verified it. What the key had signed there already
-// is left as it is.
+// Attach adds the line of a countersignature to a note, once its key (public) has verified it. Where the key has signed already, the
+// note is left as it is.
 func Attach(signed, line, public string) (string, error) {
-	v, err := note.NewVerifier(public)
+	v, err := newVerifier(public)
 	if err != nil {
 		return "", err
 	}
-	text, signatures, ok := strings.Cut(signed, "\n\n")
+	text, _, ok := strings.Cut(signed, "\n\n")
 	if !ok {
 		return "", errForm
 	}
 	if _, err := note.Open([]byte(text+"\n\n"+line), note.VerifierList(v)); err != nil {
 		return "", err
 	}
-	if bytes.Contains([]byte(signatures), []byte(line)) {
+	if _, err := note.Open([]byte(signed), note.VerifierList(v)); err == nil {
 		return signed, nil
 	}
 	return signed + line, nil
+}
+
+// Read reads what a note says, whoever has signed it.
+func Read(signed string) (Checkpoint, error) {
+	text, _, ok := strings.Cut(signed, "\n\n")
+	if !ok {
+		return Checkpoint{}, errForm
+	}
+	return parseText(text + "\n")
 }
 
 // Open reads a note that keys (public) have signed: each signature has to be of one of them and valid, and the log's own key has to
@@ -116,7 +104,7 @@ func Attach(signed, line, public string) (string, error) {
 func Open(signed string, keys []string) (c Checkpoint, signers []string, err error) {
 	var verifiers []note.Verifier
 	for _, k := range keys {
-		v, err := note.NewVerifier(k)
+		v, err := newVerifier(k)
 		if err != nil {
 			return c, nil, fmt.Errorf("the key %q cannot be read: %w", k, err)
 		}

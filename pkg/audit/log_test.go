@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"strconv"
 	"testing"
@@ -19,27 +20,31 @@ var start = time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 
 // log is an audit log in memory, with the keys of the control plane and of a zone.
 type log struct {
-	private, public         string
-	zonePrivate, zonePublic string
-	entries                 []*apiv1.AuditEntry
-	stored                  []tlog.Hash
-	leaves                  [][]byte
-	checkpoints             []*apiv1.AuditCheckpoint
-	pieceSize               int
+	private, public string
+	zoneSeed        []byte
+	zonePublic      string
+	entries         []*apiv1.AuditEntry
+	stored          []tlog.Hash
+	leaves          [][]byte
+	checkpoints     []*apiv1.AuditCheckpoint
+	pieceSize       int
+	epoch           uint64
 }
 
 func newLog(t testing.TB) *log {
 	t.Helper()
-	l := &log{pieceSize: 7}
+	l := &log{pieceSize: 7, epoch: 7}
 	var err error
 	if l.private, l.public, err = audit.NewKey(audit.Origin("naru.test")); err != nil {
 		t.Fatal(err)
 	}
-	if l.zonePrivate, l.zonePublic, err = audit.NewKey(audit.WitnessName("naru.test", "business")); err != nil {
-		t.Fatal(err)
-	}
+	l.zoneSeed = make([]byte, audit.SeedSize)
+	rand.Read(l.zoneSeed)
+	l.zonePublic = audit.WitnessKey(zoneName, l.zoneSeed)
 	return l
 }
+
+var zoneName = audit.WitnessName("naru.test", "business")
 
 // grown is a log with entries, signed now and then, and at its end.
 func grown(t testing.TB, entries int) *log {
@@ -96,13 +101,13 @@ func (l *log) root(t testing.TB, size int) tlog.Hash {
 func (l *log) sign(t testing.TB, witnessed bool) {
 	t.Helper()
 	size := len(l.leaves)
-	c := audit.Checkpoint{Origin: audit.Origin("naru.test"), Size: uint64(size), Root: l.root(t, size), Epoch: 7, Time: start.Add(time.Duration(size) * time.Second)}
+	c := audit.Checkpoint{Origin: audit.Origin("naru.test"), Size: uint64(size), Root: l.root(t, size), Epoch: l.epoch, Time: start.Add(time.Duration(size) * time.Second)}
 	note, err := audit.Sign(c, l.private)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if witnessed {
-		line, err := audit.Countersign(note, l.zonePrivate)
+		line, err := audit.Countersign(note, zoneName, l.zoneSeed, c.Time)
 		if err != nil {
 			t.Fatal(err)
 		}

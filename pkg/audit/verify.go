@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +19,14 @@ import (
 
 // Trust is what whoever verifies knows from elsewhere.
 type Trust struct {
-	// Keys are public keys that were kept: the log's own, and zones'. Each has to have signed something. Without the log's own, the
-	// one in the export is believed, and then the export proves only that it is whole.
+	// Keys are public keys that were kept: the log's own, each of which has to have signed something, and zones'. Without the log's
+	// own, the one in the export is believed, and then the export proves only that it is whole.
 	Keys []string
+	// Witnesses is how many zones, of those whose keys were kept, have to have countersigned a checkpoint that is at most Lag older
+	// than the newest; Named are zones that have to be among them.
+	Witnesses int
+	Named     []string
+	Lag       time.Duration
 	// Known are notes that were kept from before; the export has to hold what they say. They are checked with all keys.
 	Known []string
 }
@@ -57,6 +63,14 @@ type Report struct {
 	// Known is how many notes of before the export bears out; Unproved are sizes of those that end before it begins.
 	Known    int
 	Unproved []uint64
+	// Lost are states of earlier epochs that zones have countersigned and the log does not hold: an older backup was restored.
+	Lost []Lost
+}
+
+// Lost is a state that a log no longer holds, and who has countersigned it.
+type Lost struct {
+	Checkpoint
+	By []string
 }
 
 // Verify reads an export to its end. The error is a *Fault where the export was read and is not what was signed.
@@ -98,7 +112,9 @@ type verifier struct {
 	size, checked, to uint64
 	edge              [64]tlog.Hash
 	last              time.Time
-	signed            map[string]bool // by key
+	signed            map[string]bool      // by key
+	witnessed         map[string]time.Time // of the newest checkpoint that was countersigned, by key
+	lost              []Lost
 }
 
 func (v *verifier) fault(what string, args ...any) *Fault {
@@ -127,7 +143,7 @@ func (v *verifier) begin(e *apiv1.AuditExport) error {
 	}
 	v.size, v.checked, v.to = from, from, from+count
 	v.report.From, v.report.To, v.report.Witnesses = from, v.to, map[string]uint64{}
-	v.signed = map[string]bool{}
+	v.signed, v.witnessed = map[string]bool{}, map[string]time.Time{}
 	next := 0
 	for level := 63; level >= 0; level-- {
 		if from>>level&1 == 0 {
@@ -166,6 +182,13 @@ func (v *verifier) begin(e *apiv1.AuditExport) error {
 			return &Fault{v.to, c.Size, fmt.Sprintf("the export ends before them, and they were signed at %s", c.Time.Format(time.RFC3339))}
 		}
 		v.known = append(v.known, c)
+	}
+	for _, note := range e.GetLost() {
+		c, signers, err := Open(note, v.keys)
+		if err != nil || len(signers) < 2 {
+			return &Fault{What: "a checkpoint that is said to be lost is not signed and countersigned as it should be"}
+		}
+		v.lost = append(v.lost, Lost{c, slices.DeleteFunc(signers, func(name string) bool { return name == c.Origin })})
 	}
 	slices.SortFunc(v.known, func(a, b Checkpoint) int { return int(int64(a.Size) - int64(b.Size)) })
 	return v.borneOut()
@@ -252,6 +275,18 @@ func (v *verifier) borneOut() error {
 		v.report.Known++
 		v.known = v.known[1:]
 	}
+	for _, l := range v.lost {
+		if l.Size != v.size {
+			continue
+		}
+		root, err := tlog.TreeHash(int64(v.size), v.edges())
+		if err != nil {
+			return err
+		}
+		if root == l.Root {
+			return v.fault("a checkpoint of this size that is said to be lost is not")
+		}
+	}
 	return nil
 }
 
@@ -279,7 +314,7 @@ func (v *verifier) checkpoint(c *apiv1.AuditCheckpoint) error {
 	for _, name := range signers {
 		v.signed[name] = true
 		if name != signed.Origin {
-			v.report.Witnesses[name] = v.size
+			v.report.Witnesses[name], v.witnessed[name] = v.size, signed.Time
 		}
 	}
 	return nil
@@ -292,12 +327,47 @@ func (v *verifier) end() (*Report, error) {
 	case v.checked != v.size || v.report.Checkpoints == 0:
 		return nil, &Fault{v.checked, v.size, "no checkpoint covers them"}
 	}
+	var kept []string // zones whose keys were
 	for _, k := range v.trust.Keys {
-		if !v.signed[nameOf(k)] {
-			return nil, v.fault("%s, whose key was kept, has signed nothing in it", nameOf(k))
+		name := nameOf(k)
+		if ZoneOf(name) != "" {
+			kept = append(kept, name)
+		} else if !v.signed[name] {
+			return nil, v.fault("%s, whose key was kept, has signed nothing in it", name)
 		}
-		v.report.Pinned = v.report.Pinned || nameOf(k) == v.report.Newest.Origin
+		v.report.Pinned = v.report.Pinned || name == v.report.Newest.Origin
 	}
 	v.report.Keys = v.keys
+	if err := v.countersigned(slices.Compact(slices.Sorted(slices.Values(kept)))); err != nil {
+		return nil, err
+	}
+	for _, l := range v.lost {
+		if l.Epoch >= v.report.Newest.Epoch {
+			return nil, v.fault("%s has countersigned another log of the same epoch, with %d entries: the log was forked", strings.Join(l.By, ", "), l.Size)
+		}
+	}
+	v.report.Lost = v.lost
 	return &v.report, nil
+}
+
+// countersigned checks that as many zones as are asked for, of those whose keys were kept, have seen nearly all of it.
+func (v *verifier) countersigned(kept []string) error {
+	var fresh []string
+	upTo := v.report.From // nobody has countersigned more
+	for _, name := range kept {
+		upTo = max(upTo, v.report.Witnesses[name])
+		if at, ok := v.witnessed[name]; ok && v.report.Newest.Time.Sub(at) <= v.trust.Lag {
+			fresh = append(fresh, name)
+		}
+	}
+	for _, zone := range v.trust.Named {
+		if !slices.ContainsFunc(fresh, func(name string) bool { return ZoneOf(name) == zone }) {
+			return &Fault{upTo, v.size, fmt.Sprintf("zone %s has not countersigned them, with a key that was kept", zone)}
+		}
+	}
+	if len(fresh) < v.trust.Witnesses {
+		return &Fault{upTo, v.size, fmt.Sprintf("%d zones have to have countersigned them, with keys that were kept, and %d have: %s",
+			v.trust.Witnesses, len(fresh), cmp.Or(strings.Join(fresh, ", "), "none"))}
+	}
+	return nil
 }

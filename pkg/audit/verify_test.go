@@ -84,8 +84,11 @@ func TestAFaultSaysWhichEntry(t *testing.T) {
 func TestAKeyThatWasKeptHasToHaveSigned(t *testing.T) {
 	l, other := grown(t, 30), newLog(t)
 	for name, trust := range map[string]audit.Trust{
-		"another key of the log":  {Keys: []string{other.public}},
-		"another key of the zone": {Keys: []string{l.public, other.zonePublic}},
+		"another key of the log":        {Keys: []string{other.public}},
+		"another key of the zone":       {Keys: []string{l.public, other.zonePublic}},
+		"a zone whose key was not kept": {Keys: []string{l.public}, Witnesses: 1},
+		"a zone of another name":        {Keys: []string{l.public, l.zonePublic}, Named: []string{"internet"}},
+		"more zones than have":          {Keys: []string{l.public, l.zonePublic}, Witnesses: 2},
 	} {
 		if _, err := audit.Verify(bytes.NewReader(written(t, l.export(t, 0))), trust); err == nil {
 			t.Errorf("%s is no fault", name)
@@ -96,9 +99,69 @@ func TestAKeyThatWasKeptHasToHaveSigned(t *testing.T) {
 		bare.append(t, entry(n))
 	}
 	bare.sign(t, false)
-	_, err := audit.Verify(bytes.NewReader(written(t, bare.export(t, 0))), audit.Trust{Keys: []string{bare.public, bare.zonePublic}})
-	if err == nil || !strings.Contains(err.Error(), "has signed nothing") {
-		t.Errorf("a log that no zone has seen: %v", err)
+	kept := []string{bare.public, bare.zonePublic}
+	for _, trust := range []audit.Trust{{Keys: kept, Witnesses: 1}, {Keys: kept, Named: []string{"business"}}} {
+		_, err := audit.Verify(bytes.NewReader(written(t, bare.export(t, 0))), trust)
+		var f *audit.Fault
+		if !errors.As(err, &f) || f.From != 0 || f.To != 30 || !strings.Contains(f.What, "countersigned") {
+			t.Errorf("a log that no zone has seen: %v", err)
+		}
+	}
+}
+
+// TestZonesHaveToHaveSeenNearlyAllOfIt: what was countersigned long before the newest checkpoint vouches for nothing since.
+func TestZonesHaveToHaveSeenNearlyAllOfIt(t *testing.T) {
+	l := grown(t, 30)
+	l.append(t, entry(30))
+	l.sign(t, false) // a second later
+	for lag, good := range map[time.Duration]bool{0: false, time.Second: true} {
+		trust := audit.Trust{Keys: []string{l.public, l.zonePublic}, Witnesses: 1, Named: []string{"business"}, Lag: lag}
+		r, err := audit.Verify(bytes.NewReader(written(t, l.export(t, 0))), trust)
+		if (err == nil) != good {
+			t.Fatalf("with a lag of %v: %v", lag, err)
+		}
+		var f *audit.Fault
+		if good && r.Witnesses[zoneName] != 30 || !good && (!errors.As(err, &f) || f.From != 30 || f.To != 31) {
+			t.Errorf("with a lag of %v: %+v, %v", lag, r, err)
+		}
+	}
+}
+
+// TestWhatARestoreHasLostIsTold, and that of the same epoch is a fork.
+func TestWhatARestoreHasLostIsTold(t *testing.T) {
+	l := grown(t, 30)
+	lost := func(entries int, epoch uint64) string {
+		other := *l
+		other.entries, other.stored, other.leaves, other.checkpoints = nil, nil, nil, nil
+		for n := range entries {
+			other.append(t, entry(n+1)) // another
+		}
+		other.epoch = epoch
+		other.sign(t, true)
+		return other.checkpoints[0].GetNote()
+	}
+	verify := func(note string) (*audit.Report, error) {
+		pieces := clone(l.export(t, 0))
+		pieces[0].Export.Lost = []string{note}
+		return audit.Verify(bytes.NewReader(written(t, pieces)), l.trust())
+	}
+	for _, entries := range []int{20, 40} { // within the log, and beyond its end
+		r, err := verify(lost(entries, 6))
+		if err != nil || len(r.Lost) != 1 || r.Lost[0].Size != uint64(entries) || !slices.Equal(r.Lost[0].By, []string{zoneName}) {
+			t.Errorf("%d entries of an earlier epoch: %+v, %v", entries, r, err)
+		}
+		if _, err := verify(lost(entries, 7)); err == nil || !strings.Contains(err.Error(), "forked") {
+			t.Errorf("%d entries of the same epoch: %v", entries, err)
+		}
+	}
+	if _, err := verify(l.checkpoints[0].GetNote()); err == nil || !strings.Contains(err.Error(), "is not") {
+		t.Errorf("what the log holds is said to be lost: %v", err)
+	}
+	bare := newLog(t)
+	bare.append(t, entry(0))
+	bare.sign(t, false)
+	if _, err := verify(bare.checkpoints[0].GetNote()); err == nil {
+		t.Error("what nobody has signed is believed to be lost")
 	}
 }
 
@@ -111,8 +174,9 @@ func TestASignatureHasOneForm(t *testing.T) {
 		if !bytes.HasPrefix(line, []byte("—")) {
 			continue
 		}
-		at := bytes.Index(note, line) + len(line) - 3 // the letter before "=\n"
-		for bit := range 2 {
+		padding := bytes.Count(line, []byte("="))
+		at := bytes.Index(note, line) + len(line) - padding - 2 // the last letter
+		for bit := range 2 * padding {
 			changed := bytes.Clone(note)
 			changed[at] = flipSpare(changed[at], bit)
 			if _, _, err := audit.Open(string(changed), []string{l.public, l.zonePublic}); err == nil {
@@ -121,12 +185,12 @@ func TestASignatureHasOneForm(t *testing.T) {
 			seen++
 		}
 	}
-	if seen != 4 {
+	if seen != 2+4 {
 		t.Fatalf("%d bits were tried", seen)
 	}
 }
 
-// flipSpare flips one of the two lowest bits of a letter of base64.
+// flipSpare flips one of the lowest bits of a letter of base64.
 func flipSpare(letter byte, bit int) byte {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	return letters[strings.IndexByte(letters, letter)^1<<bit]
@@ -134,7 +198,7 @@ func flipSpare(letter byte, bit int) byte {
 
 func TestACountersignatureOfSomethingElseIsNotAttached(t *testing.T) {
 	a, b := grown(t, 30), grown(t, 31)
-	line, err := audit.Countersign(b.checkpoints[len(b.checkpoints)-1].GetNote(), a.zonePrivate)
+	line, err := audit.Countersign(b.checkpoints[len(b.checkpoints)-1].GetNote(), zoneName, a.zoneSeed, start)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,10 +114,21 @@ func saveExport(path string, next func() (*apiv1.ExportAuditResponse, error)) (*
 	return report, syncFolder(filepath.Dir(path))
 }
 
+var witnessColumns = []column[*apiv1.AuditWitness]{
+	{head: "ZONE", value: (*apiv1.AuditWitness).GetZone},
+	{head: "ENTRIES", value: (*apiv1.AuditWitness).GetSize},
+	{head: "BEHIND", value: (*apiv1.AuditWitness).GetBehind},
+	{head: "SINCE", value: func(m *apiv1.AuditWitness) string { return age(m.GetTime()) }},
+	{head: "OBJECTION", value: func(m *apiv1.AuditWitness) string { return m.GetObjection().GetReason() }, state: true},
+	{head: "LOST", value: func(m *apiv1.AuditWitness) string { return strconv.Itoa(len(m.GetLost())) }},
+	{head: "WHY", value: func(m *apiv1.AuditWitness) string { return m.GetObjection().GetMessage() }, text: true, wide: true},
+	{head: "KEYS", value: func(m *apiv1.AuditWitness) string { return strings.Join(m.GetKeys(), ",") }, wide: true},
+}
+
 func (a *app) auditCheckpoint() *cobra.Command {
-	var keys bool
+	var keys, witnesses bool
 	cmd := &cobra.Command{
-		Use: "checkpoint", Short: "Show the newest signed checkpoint, to be kept outside; with --keys the keys instead", Args: cobra.NoArgs,
+		Use: "checkpoint", Short: "Show the newest signed checkpoint, to be kept outside, and who countersigns", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 				r, err := c.Audit.GetAuditCheckpoint(ctx, &apiv1.GetAuditCheckpointRequest{})
@@ -128,27 +140,48 @@ func (a *app) auditCheckpoint() *cobra.Command {
 					return a.document(r)
 				case keys:
 					fmt.Fprintln(a.out, strings.Join(r.GetKeys(), "\n"))
+				case witnesses:
+					return printList(a, witnessColumns, r.GetWitnesses())
 				default:
 					fmt.Fprint(a.out, r.GetCheckpoint().GetNote())
+					a.tellWitnesses(r.GetWitnesses())
 				}
 				return nil
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&keys, "keys", false, "show the public keys that checkpoints are checked with, one a line")
+	cmd.Flags().BoolVar(&witnesses, "witnesses", false, "show how far each zone has countersigned the log, and how far it is behind")
+	cmd.MarkFlagsMutuallyExclusive("keys", "witnesses")
 	return cmd
+}
+
+// tellWitnesses says beside a checkpoint who has countersigned the log, and how far.
+func (a *app) tellWitnesses(all []*apiv1.AuditWitness) {
+	for _, w := range all {
+		switch o := w.GetObjection(); {
+		case o != nil:
+			fmt.Fprintf(a.err, "Zone %s does not countersign the log (%s): %s\n", w.GetZone(), o.GetReason(), o.GetMessage())
+		case w.GetSize() == "0":
+			fmt.Fprintf(a.err, "Zone %s has not countersigned yet.\n", w.GetZone())
+		default:
+			fmt.Fprintf(a.err, "Zone %s has countersigned %s entries, %s fewer than these, %s.\n", w.GetZone(), w.GetSize(), w.GetBehind(), ago(w.GetTime()))
+		}
+	}
 }
 
 func (a *app) verifyAudit() *cobra.Command {
 	var keys, known []string
+	var required audit.Trust
 	cmd := &cobra.Command{
 		Use: "verify FILE", Short: "Verify an export; asks no server", Args: oneArgument,
 		Long: `Verify that an export is whole, in order, and as it was signed, and say where it is not.
 
 An export proves by itself that it is whole; whose it is, it proves with keys that were kept (--key); and that nothing of what was
-signed before is missing or another, with checkpoints that were kept (--known), as naru audit checkpoint shows them.`,
+signed before is missing or another, with checkpoints that were kept (--known), as naru audit checkpoint shows them, or by zones that have
+countersigned it (--witnesses, --witness). Of zones only those count whose keys are given with --key.`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			trust := audit.Trust{}
+			trust := required
 			for _, k := range keys {
 				text, err := a.argument(k)
 				if err != nil {
@@ -162,6 +195,12 @@ signed before is missing or another, with checkpoints that were kept (--known), 
 					return usagef("the checkpoint %s cannot be read: %v", path, causeOf(err))
 				}
 				trust.Known = append(trust.Known, string(text))
+			}
+			if trust.Witnesses < 0 || trust.Lag < 0 {
+				return usagef("--witnesses and --lag cannot be below zero")
+			}
+			if (trust.Witnesses > 0 || len(trust.Named) > 0) && len(trust.Keys) == 0 {
+				return usagef("--witnesses and --witness need the keys of zones, as they were kept, with --key")
 			}
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -178,6 +217,9 @@ signed before is missing or another, with checkpoints that were kept (--known), 
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key that was kept, or @FILE with one a line; may be repeated")
 	cmd.Flags().StringArrayVar(&known, "known", nil, "file with a checkpoint that was kept; may be repeated")
+	cmd.Flags().IntVar(&required.Witnesses, "witnesses", 0, "how many zones, at least, have to have countersigned it")
+	cmd.Flags().StringArrayVar(&required.Named, "witness", nil, "`zone` that has to have countersigned it; may be repeated")
+	cmd.Flags().DurationVar(&required.Lag, "lag", time.Hour, "how much older than the newest checkpoint the countersigned one may be")
 	return cmd
 }
 
@@ -198,6 +240,10 @@ func (a *app) tellVerified(path string, r *audit.Report) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Witnesses)) {
 		fmt.Fprintf(a.out, "%s has countersigned up to entry %d.\n", name, r.Witnesses[name]-1)
+	}
+	for _, l := range r.Lost {
+		fmt.Fprintf(a.out, "%s countersigned %d entries in epoch %d, at %s, which the log does not hold as they were: an older backup was restored since.\n",
+			strings.Join(l.By, " and "), l.Size, l.Epoch, l.Time.Format(time.RFC3339))
 	}
 	for _, size := range r.Unproved {
 		fmt.Fprintf(a.out, "The checkpoint of %d entries is not borne out: the export begins behind it.\n", size)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 // sign signs the audit log as it is, as the leader does every minute; with a new key where none is given.
@@ -86,5 +88,61 @@ func TestAnExportIsVerifiedWithoutAServer(t *testing.T) {
 	r := d.naru("audit verify " + file)
 	if r.code != problem.ExitConflict || !strings.Contains(r.err, "is not what was signed: entry ") || !strings.Contains(r.err, "it was changed") {
 		t.Errorf("a changed one: %+v", r)
+	}
+}
+
+// TestWhoHasCountersignedTheLogIsShownAndAskedForInAnExport.
+func TestWhoHasCountersignedTheLogIsShownAndAskedForInAnExport(t *testing.T) {
+	d := newDesk(t)
+	key := d.sign("")
+	shown := d.must("audit checkpoint")
+	seed, name, zone := bytes.Repeat([]byte{3}, audit.SeedSize), audit.WitnessName("naru.test", "business"), d.Zone("business")
+	c, err := audit.Read(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := audit.Countersign(shown, name, seed, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Do(&commandv1.Command{Body: &commandv1.Command_AppendJournal{AppendJournal: &commandv1.AppendJournal{ZoneId: zone.GetId(),
+		Batch: &linkv1.JournalBatch{Origin: "i", Stream: "zone", Entries: []*linkv1.JournalEntry{{Sequence: 1, Time: timestamppb.Now(),
+			Body: &linkv1.JournalEntry_Countersignature{Countersignature: &linkv1.Countersignature{
+				Note: shown, Size: c.Size, Root: c.Root[:], Epoch: c.Epoch, Key: audit.WitnessKey(name, seed), Line: line}}}}}}}})
+	d.must("project create more")
+	d.sign(key)
+	r := d.naru("audit checkpoint")
+	if !strings.Contains(r.err, "Zone business has countersigned") || strings.Contains(r.out, "Zone") {
+		t.Errorf("beside the checkpoint stands %q", r.err)
+	}
+	table := d.must("audit checkpoint --witnesses")
+	if size := strconv.FormatUint(c.Size, 10); !strings.Contains(table, "ZONE") || !strings.Contains(table, "business") || !strings.Contains(table, size) {
+		t.Errorf("the table is\n%s", table)
+	}
+	folder := t.TempDir()
+	file, keys := filepath.Join(folder, "audit.log"), filepath.Join(folder, "keys")
+	d.must("audit export " + file)
+	if err := os.WriteFile(keys, []byte(d.must("audit checkpoint --keys")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := d.must("audit verify " + file + " --key @" + keys + " --witnesses 1 --witness business"); !strings.Contains(out, name+" has countersigned up to") {
+		t.Errorf("it is verified: %s", out)
+	}
+	for args, want := range map[string]string{
+		"--key @" + keys + " --witnesses 2":      "2 zones have to have countersigned them",
+		"--key @" + keys + " --witness internet": "zone internet has not countersigned them",
+		"--witnesses 1":                          "need the keys of zones",
+		"--witnesses -1 --key @" + keys:          "cannot be below zero",
+	} {
+		if r := d.naru("audit verify " + file + " " + args); r.code == 0 || !strings.Contains(r.err, want) {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	d.Observe(zone.GetId(), &apiv1.Zone{Id: zone.GetId(), AuditObjection: &apiv1.AuditObjection{Reason: audit.Fork, Message: "its entries are others", Since: timestamppb.Now()}})
+	if r := d.naru("audit checkpoint"); !strings.Contains(r.err, "Zone business does not countersign the log (FORK): its entries are others") {
+		t.Errorf("an objection is told as %q", r.err)
+	}
+	if out := d.must("zone list -o wide"); !strings.Contains(out, "AUDIT=FORK") {
+		t.Errorf("the list of zones is\n%s", out)
 	}
 }

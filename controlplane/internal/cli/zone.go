@@ -234,5 +234,8 @@ func conditions(z *apiv1.Zone) string {
 	for _, c := range z.GetConditions() {
 		all = append(all, c.GetType()+"="+c.GetReason())
 	}
+	if o := z.GetAuditObjection(); o != nil {
+		all = append(all, "AUDIT="+o.GetReason())
+	}
 	return strings.Join(all, ",")
 }

@@ -43,6 +43,9 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 	case *commandv1.Command_Observe:
 		return a.report(b.Observe.GetZoneId(), data, refused)
 	case *commandv1.Command_AppendJournal:
+		if onlyCountersigns(b.AppendJournal) {
+			return nil
+		}
 		return a.report(b.AppendJournal.GetZoneId(), data, refused)
 	case *commandv1.Command_ConsumeWithheld:
 		return a.report(b.ConsumeWithheld.GetZoneId(), data, refused)
@@ -75,14 +78,24 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 }
 
 // unaudited commands change nothing that anybody decided: what moves the log along, what says how far a zone has come, what
-// happened to a server, the checkpoints of the log itself, and that what people are told has gone out to them.
+// happened to a server, the checkpoints of the log itself and who is shown them, and that what people are told has gone out to them.
 func unaudited(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
-		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
+		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_OfferAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
 		return true
 	}
 	return false
+}
+
+// onlyCountersigns: a zone says nothing but how far it has countersigned the log. An entry of that would make the next one due.
+func onlyCountersigns(in *commandv1.AppendJournal) bool {
+	for _, e := range in.GetBatch().GetEntries() {
+		if e.GetCountersignature() == nil {
+			return false
+		}
+	}
+	return len(in.GetBatch().GetEntries()) > 0
 }
 
 // audit is the record of one command being written.

@@ -245,6 +245,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.recordAudit(b.RecordAudit)
 	case *commandv1.Command_SignAudit:
 		return c.signAudit(b.SignAudit)
+	case *commandv1.Command_OfferAudit:
+		return c.offerAudit(b.OfferAudit)
 	case *commandv1.Command_AddAuditKey:
 		return c.addAuditKey(b.AddAuditKey)
 

@@ -54,6 +54,9 @@ func (c *command) beginEpoch(in *commandv1.BeginEpoch) (*commandv1.Result, error
 	}
 	meta.Epoch, meta.EpochID, meta.EpochBegan = in.GetEpoch(), in.GetEpochId(), began
 	c.tx.SetMeta(meta)
+	if err := c.tx.AuditEpochBegins(meta.Epoch); err != nil { // with the entry that this command leaves
+		return nil, err
+	}
 	if err := c.tx.EndZoneSessions(); err != nil {
 		return nil, err
 	}

@@ -51,9 +51,11 @@ func (c *command) appendJournal(in *commandv1.AppendJournal) (*commandv1.Result,
 		if e.GetSequence() <= point {
 			continue
 		}
-		reason, err := c.accept(zone, j, e)
-		if err != nil {
-			return nil, err
+		reason := refusedBy(in, e.GetSequence())
+		if reason == "" {
+			if reason, err = c.accept(zone, j, e); err != nil {
+				return nil, err
+			}
 		}
 		if reason != "" {
 			if err := c.tx.Reject(j, e.GetSequence(), reason, keepRejected); err != nil {
@@ -63,6 +65,16 @@ func (c *command) appendJournal(in *commandv1.AppendJournal) (*commandv1.Result,
 		point = e.GetSequence()
 	}
 	return &commandv1.Result{}, c.tx.SetJournalPoint(j, point)
+}
+
+// refusedBy is why the proposer has found that an entry is not to be accepted; empty where it has not.
+func refusedBy(in *commandv1.AppendJournal, sequence uint64) string {
+	for _, r := range in.GetRefused() {
+		if r.GetSequence() == sequence {
+			return r.GetReason()
+		}
+	}
+	return ""
 }
 
 // follows checks, before anything is written, that a batch leaves no gap behind point. One exception: what was
@@ -98,6 +110,8 @@ func (c *command) accept(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEnt
 		return c.acceptEvent(zone, b.Event)
 	case *linkv1.JournalEntry_Usage:
 		return c.acceptUsage(zone, j.Origin, b.Usage)
+	case *linkv1.JournalEntry_Countersignature:
+		return c.acceptCountersignature(zone, b.Countersignature)
 	case *linkv1.JournalEntry_Order:
 		return "orders go down, not up", nil
 	}

@@ -31,7 +31,7 @@ var everywhereKnown = map[string]string{
 		Zone.admin_reason Zone.description Zone.kind Cluster.purpose ZonePolicy.methods`,
 	"a word of a fixed list, or a version of a program": `
 		AccessForTime.permissions CrossZone.permissions Crossing.permissions Notification.topic Notification.Parameter.key Agent.version Cluster.hypervisor Event.type Host.hypervisor_version Operation.Step.name Operation.kind Problem.code Problem.title Reference.kind Request.actions
-		WhoAmIResponse.kind Zone.Condition.reason Zone.Condition.type`,
+		WhoAmIResponse.kind AuditObjection.reason Zone.Condition.reason Zone.Condition.type`,
 	"a hash, a key, an id or a number": `
 		Decision.delegation Decision.hash Decision.previous_hash Decision.seen_hash Decision.stage GetLoginOptionsResponse.sealing_chain GetLoginOptionsResponse.sealing_key
 		GetLoginOptionsResponse.sealing_signature JoinRequest.agent JoinRequest.fingerprint Money.amount Money.currency Part.operation Part.reservation Request.frozen_hash Request.operations
@@ -40,7 +40,7 @@ var everywhereKnown = map[string]string{
 		Eligibility.condition Request.policy_trace Text.en Text.ko`,
 	"the record, which is read in the control network": `
 		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.message AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
-		AuditEntry.via_zone AuditEntry.zone`,
+		AuditEntry.via_zone AuditEntry.zone AuditWitness.behind AuditWitness.keys AuditWitness.lost AuditWitness.note AuditWitness.size AuditWitness.zone`,
 }
 
 // TestEveryTextInWhatTellsOfAZoneHasAClass, or a reason why it needs none: F6. A new field fails here until somebody has thought of it.

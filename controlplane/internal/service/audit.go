@@ -53,10 +53,41 @@ func (s auditService) GetAuditCheckpoint(ctx context.Context, _ *apiv1.GetAuditC
 		if out.Checkpoint, err = newestCheckpoint(tx); err != nil {
 			return err
 		}
-		out.Keys, err = auditKeys(tx)
+		if out.Keys, err = auditKeys(tx); err != nil {
+			return err
+		}
+		out.Witnesses, err = witnesses(tx, out.GetCheckpoint())
 		return err
 	})
 	return out, err
+}
+
+// witnesses are the zones that countersign, each with how far it is behind a checkpoint.
+func witnesses(tx *state.Tx, newest *apiv1.AuditCheckpoint) (all []*apiv1.AuditWitness, err error) {
+	signed, err := strconv.ParseUint(newest.GetSize(), 10, 63)
+	if err != nil {
+		return nil, err
+	}
+	known, err := tx.Witnesses()
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range known {
+		size, err := strconv.ParseUint(w.GetSize(), 10, 63)
+		if err != nil {
+			return nil, err
+		}
+		zone, err := tx.Zones.Get(w.GetZoneId())
+		if errors.Is(err, state.ErrNotFound) || err == nil && zone.GetState() == apiv1.Zone_RETIRED {
+			continue // its keys are still those of what it has signed
+		}
+		if err != nil {
+			return nil, err
+		}
+		w.Behind, w.Objection = strconv.FormatUint(signed-min(size, signed), 10), zone.GetAuditObjection()
+		all = append(all, w.AuditWitness)
+	}
+	return all, nil
 }
 
 func newestCheckpoint(tx *state.Tx) (*apiv1.AuditCheckpoint, error) {
@@ -67,13 +98,29 @@ func newestCheckpoint(tx *state.Tx) (*apiv1.AuditCheckpoint, error) {
 	return c, err
 }
 
-// auditKeys are the public keys with which checkpoints are checked.
+// auditKeys are the public keys with which checkpoints are checked: the log's own, then those of zones.
 func auditKeys(tx *state.Tx) (keys []string, err error) {
 	ring, err := tx.Keyring()
+	if err != nil {
+		return nil, err
+	}
 	for _, k := range ring.GetAuditKeys() {
 		keys = append(keys, k.GetPublicKey())
 	}
+	known, err := tx.Witnesses()
+	for _, w := range known {
+		keys = append(keys, w.GetKeys()...)
+	}
 	return keys, err
+}
+
+// lostCheckpoints are those that zones have countersigned and the log does not hold.
+func lostCheckpoints(tx *state.Tx) (lost []string, err error) {
+	known, err := tx.Witnesses()
+	for _, w := range known {
+		lost = append(lost, w.GetLost()...)
+	}
+	return lost, err
 }
 
 // ExportAudit sends what has been signed. Entries never change, so each piece is read on a snapshot of its own.
@@ -99,7 +146,10 @@ func (s auditService) ExportAudit(r *apiv1.ExportAuditRequest, stream grpc.Serve
 		if head.Before, err = before(tx, from); err != nil {
 			return err
 		}
-		head.Keys, err = auditKeys(tx)
+		if head.Keys, err = auditKeys(tx); err != nil {
+			return err
+		}
+		head.Lost, err = lostCheckpoints(tx)
 		return err
 	})
 	if err != nil {

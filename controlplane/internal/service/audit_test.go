@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 // signed gives the world's log a key, if it has none, and signs it as it is. It returns the private key.
@@ -130,4 +132,76 @@ func TestWhoLooksIntoTheLogIsInIt(t *testing.T) {
 	if _, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Filter: "colour=red"}); !strings.Contains(problem.FromStatus(err).Error(), "colour") {
 		t.Error(err)
 	}
+}
+
+// TestAnExportSaysWhoHasCountersignedItAndWhatARestoreHasLost.
+func TestAnExportSaysWhoHasCountersignedItAndWhatARestoreHasLost(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	private, public := newKey(t, w)
+	signed(t, w, private, public)
+	seed, name, zone := bytes.Repeat([]byte{3}, audit.SeedSize), audit.WitnessName("naru.test", "business"), w.Zone("business")
+	shown, err := w.Admin().Audit.GetAuditCheckpoint(t.Context(), &apiv1.GetAuditCheckpointRequest{})
+	if err != nil || len(shown.GetWitnesses()) != 0 {
+		t.Fatal(shown, err)
+	}
+	sequence := uint64(0)
+	countersign := func(note string) {
+		c, err := audit.Read(note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := audit.Countersign(note, name, seed, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sequence++
+		w.Do(&commandv1.Command{Body: &commandv1.Command_AppendJournal{AppendJournal: &commandv1.AppendJournal{ZoneId: zone.GetId(),
+			Batch: &linkv1.JournalBatch{Origin: "i", Stream: "zone", Entries: []*linkv1.JournalEntry{{Sequence: sequence, Time: timestamppb.Now(),
+				Body: &linkv1.JournalEntry_Countersignature{Countersignature: &linkv1.Countersignature{
+					Note: note, Size: c.Size, Root: c.Root[:], Epoch: c.Epoch, Key: audit.WitnessKey(name, seed), Line: line}}}}}}}})
+	}
+	countersign(shown.GetCheckpoint().GetNote())
+	lost, err := audit.Sign(audit.Checkpoint{Origin: audit.Origin("naru.test"), Size: 900, Epoch: 1, Time: time.Now().UTC().Truncate(time.Second)}, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	countersign(lost)
+	for _, n := range []string{"more", "still-more"} {
+		if _, err := w.Admin().Projects.CreateProject(t.Context(), &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: n}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed(t, w, private, public)
+	is, err := w.Admin().Audit.GetAuditCheckpoint(t.Context(), &apiv1.GetAuditCheckpointRequest{})
+	if err != nil || len(is.GetWitnesses()) != 1 || !slices.Equal(is.GetKeys(), []string{public, audit.WitnessKey(name, seed)}) {
+		t.Fatal(is, err)
+	}
+	was, now := shown.GetCheckpoint().GetSize(), is.GetCheckpoint().GetSize()
+	if z := is.GetWitnesses()[0]; z.GetZone() != "business" || z.GetSize() != was || z.GetBehind() != minus(t, now, was) || len(z.GetLost()) != 1 || z.GetObjection() != nil {
+		t.Errorf("business is known as %v, of %s and %s entries", z, was, now)
+	}
+	file, err := export(t, w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := audit.Verify(bytes.NewReader(file), audit.Trust{Keys: is.GetKeys(), Witnesses: 1, Named: []string{"business"}, Lag: time.Minute})
+	if err != nil || len(r.Lost) != 1 || r.Lost[0].Size != 900 || strconv.FormatUint(r.Witnesses[name], 10) != was {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w.Observe(zone.GetId(), &apiv1.Zone{Id: zone.GetId(), AuditObjection: &apiv1.AuditObjection{Reason: audit.Fork, Message: "why", Since: timestamppb.Now()}})
+	is, err = w.Admin().Audit.GetAuditCheckpoint(t.Context(), &apiv1.GetAuditCheckpointRequest{})
+	if err != nil || is.GetWitnesses()[0].GetObjection().GetReason() != audit.Fork {
+		t.Errorf("the zone's objection is not shown: %v, %v", is.GetWitnesses(), err)
+	}
+}
+
+func minus(t *testing.T, a, b string) string {
+	t.Helper()
+	x, err := strconv.Atoi(a)
+	y, err2 := strconv.Atoi(b)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(x - y)
 }

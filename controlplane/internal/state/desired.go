@@ -19,7 +19,7 @@ type desired struct {
 }
 
 // DesiredSince returns what of a zone's objects was wished anew after a revision, in ascending order: its Zone, Clusters,
-// Hosts, VMs and Reservations as schema.Desired copies, and tombstones that it has not acknowledged. Having committed them, the zone
+// Hosts, VMs and Reservations as schema.Desired copies, the checkpoint that it is shown, and tombstones that it has not acknowledged. Having committed them, the zone
 // stands at through. A revision is never cut in two, so more than limit may come where one revision wrote more than that
 // (Apply writes at most 128 at one).
 func (tx *Tx) DesiredSince(zoneID string, after uint64, limit int) (objects []*linkv1.Object, through uint64, more bool, err error) {
@@ -39,7 +39,7 @@ func (tx *Tx) DesiredSince(zoneID string, after uint64, limit int) (objects []*l
 		}
 	}
 	for _, d := range found {
-		o, err := tx.desiredObject(d)
+		o, err := tx.desiredObject(zoneID, d)
 		if err != nil {
 			return nil, 0, false, err
 		}
@@ -84,7 +84,7 @@ func (tx *Tx) desiredAfter(zoneID string, after uint64, limit int) (found []desi
 	return found[:min(limit+1, len(found))], err
 }
 
-func (tx *Tx) desiredObject(d desired) (*linkv1.Object, error) {
+func (tx *Tx) desiredObject(zoneID string, d desired) (*linkv1.Object, error) {
 	o := &linkv1.Object{Revision: d.revision}
 	if d.gone {
 		o.Noun = &linkv1.Object_Tombstone{Tombstone: &linkv1.Tombstone{
@@ -118,6 +118,12 @@ func (tx *Tx) desiredObject(d desired) (*linkv1.Object, error) {
 			return nil, err
 		}
 		o.Noun = &linkv1.Object_Reservation{Reservation: schema.Desired(m)}
+	case "checkpoint":
+		m, err := tx.shown(zoneID, d)
+		if err != nil {
+			return nil, err
+		}
+		o.Noun = &linkv1.Object_Checkpoint{Checkpoint: m}
 	default:
 		m, err := tx.VMs.Get(d.id)
 		if err != nil {

@@ -155,8 +155,8 @@ func plainStores() []store {
 		plain{"tombstones", cols{text("noun"), number("revision"), text("id"), number("crc"), blob("message")},
 			[]string{"noun", "revision", "id"}, nil},
 		plain{"floors", cols{text("noun"), number("floor"), number("kept")}, []string{"noun"}, nil},
-		// What a zone should hold and whose row has no generation: the zone itself, and what is gone (gone = 1) until the
-		// zone has acknowledged that. Clusters, hosts and VMs are found by the generation in their own rows.
+		// What a zone should hold and whose row has no generation: the zone itself, the checkpoint of the audit log that it is
+		// shown (its name is its size), and what is gone (gone = 1) until the zone has acknowledged that. Clusters, hosts and VMs are found by the generation in their own rows.
 		plain{"desired", cols{text("zone_id"), text("noun"), text("id"), text("name"), number("epoch"), number("revision"), number("gone")},
 			[]string{"zone_id", "noun", "id"}, []string{"(zone_id, revision)"}},
 		plain{"desired_points", cols{text("zone_id"), number("epoch"), number("revision")}, []string{"zone_id"}, nil},
@@ -217,6 +217,10 @@ func plainStores() []store {
 		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},
 		newAuditLog(),
 		plain{"audit_checkpoints", cols{number("size"), number("time"), number("crc"), blob("message")}, []string{"size"}, nil},
+		// The zones that countersign it; and which of its entries begin an epoch.
+		plain{"audit_witnesses", cols{text("zone_id"), number("base"), number("restored"), number("offered"), number("offered_at"), number("crc"),
+			blob("message")}, []string{"zone_id"}, nil},
+		plain{"audit_epochs", cols{number("epoch"), number("begun")}, []string{"epoch"}, nil},
 		// What was taken in of a zone since its last entry in the audit log, and refusals that are counted instead of written.
 		plain{"audit_reports", cols{text("zone_id"), number("since"), number("count"), blob("digest")}, []string{"zone_id"}, nil},
 		plain{"audit_refusals", cols{text("via_zone_id"), text("actor"), text("action"), text("code"), number("since"), number("count")},

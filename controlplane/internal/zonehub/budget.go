@@ -57,6 +57,10 @@ const countVMsEvery = 30 * time.Second
 // that an honest one, too, comes to the budget of commands. Made to wait, it says more with each.
 const paced = "COMMANDS"
 
+// countersigning is how many entries a countersignature counts for besides: its signatures are checked before it is proposed. An honest
+// zone sends one a minute.
+const countersigning = 127
+
 // need is what one command takes of a budget.
 type need struct{ entries, usage, bytes int }
 
@@ -65,6 +69,9 @@ func needOf(b *linkv1.JournalBatch) need {
 	for _, e := range b.GetEntries() {
 		if e.GetUsage() != nil {
 			n.usage++
+		}
+		if e.GetCountersignature() != nil {
+			n.entries += countersigning
 		}
 	}
 	return n

@@ -8,6 +8,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/audit"
 	"github.com/naru-project/naru/pkg/problem"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -28,14 +29,56 @@ func (r *results) Commit(ctx context.Context, batch *linkv1.JournalBatch) (*link
 	if err := r.allowance.wait(ctx, needOf(batch)); err != nil {
 		return nil, err
 	}
-	err := r.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AppendJournal{
-		AppendJournal: &commandv1.AppendJournal{ZoneId: r.zone.GetId(), Batch: batch},
+	refused, err := r.unsigned(ctx, batch)
+	if err != nil {
+		return nil, err
+	}
+	err = r.hub.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AppendJournal{
+		AppendJournal: &commandv1.AppendJournal{ZoneId: r.zone.GetId(), Batch: batch, Refused: refused},
 	}})
 	if err != nil {
 		return nil, gap(err)
 	}
 	entries := batch.GetEntries()
 	return r.acknowledge(ctx, batch.GetOrigin(), batch.GetStream(), entries[0].GetSequence(), entries[len(entries)-1].GetSequence())
+}
+
+// unsigned are the countersignatures of a batch that are not what they say: the state machine, which interprets nothing, is told.
+func (r *results) unsigned(ctx context.Context, batch *linkv1.JournalBatch) (refused []*commandv1.AppendJournal_Refused, err error) {
+	var keys []string
+	for _, e := range batch.GetEntries() {
+		s := e.GetCountersignature()
+		if s == nil {
+			continue
+		}
+		if keys == nil {
+			if keys, err = r.auditKeys(ctx); err != nil {
+				return nil, err
+			}
+		}
+		says, err := audit.Countersigned(s.GetNote(), s.GetLine(), s.GetKey(), keys)
+		if err == nil && (says.Size != s.GetSize() || says.Epoch != s.GetEpoch() || string(says.Root[:]) != string(s.GetRoot())) {
+			err = errors.New("what stands beside the note is not what it says")
+		}
+		if err != nil {
+			r.hub.Log.Warn("a zone's countersignature is not good", "zone", r.zone.GetName(), "error", err)
+			refused = append(refused, &commandv1.AppendJournal_Refused{Sequence: e.GetSequence(), Reason: "the countersignature is not good: " + err.Error()})
+		}
+	}
+	return refused, nil
+}
+
+// auditKeys are the keys of the audit log.
+func (r *results) auditKeys(ctx context.Context) (keys []string, err error) {
+	err = r.hub.view(ctx, func(tx *state.Tx) error {
+		ring, err := tx.Keyring()
+		keys = []string{}
+		for _, k := range ring.GetAuditKeys() {
+			keys = append(keys, k.GetPublicKey())
+		}
+		return err
+	})
+	return keys, err
 }
 
 func (r *results) Withheld(ctx context.Context, w *linkv1.Withheld) (*linkv1.JournalAck, error) {

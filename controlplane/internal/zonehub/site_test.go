@@ -245,7 +245,9 @@ type agent struct {
 	mu      sync.Mutex
 	holds   map[string]int // times that an object came, by kind and name
 	point   *linkv1.StateAckPoint
-	events  []string // the journal
+	events  []string                         // the journal
+	signed  map[int]*linkv1.Countersignature // in place of the event there
+	shown   *linkv1.Checkpoint
 	acked   uint64
 	covered uint64 // by a backup, as the acknowledgements say
 	opened  []*link.Opened
@@ -331,6 +333,17 @@ func (a *agent) last() (int, error) {
 	return len(a.ends), a.ends[len(a.ends)-1]
 }
 
+// countersign writes a countersignature into the zone's journal.
+func (a *agent) countersign(c *linkv1.Countersignature) {
+	a.mu.Lock()
+	if a.signed == nil {
+		a.signed = map[int]*linkv1.Countersignature{}
+	}
+	a.signed[len(a.events)] = c
+	a.mu.Unlock()
+	a.tell("")
+}
+
 // tell writes an event into the zone's journal.
 func (a *agent) tell(message string) {
 	a.mu.Lock()
@@ -356,6 +369,9 @@ func (s sink) Commit(_ context.Context, chunk *linkv1.StateChunk) error {
 	defer s.mu.Unlock()
 	for _, o := range chunk.GetObjects() {
 		s.holds[nameOf(o)]++
+		if o.GetCheckpoint() != nil {
+			s.shown = o.GetCheckpoint()
+		}
 	}
 	s.point = &linkv1.StateAckPoint{Epoch: chunk.GetEpoch(), Revision: chunk.GetThrough()}
 	return nil
@@ -401,6 +417,9 @@ func (s source) After(_ context.Context, p *linkv1.JournalPoint, most int) (*lin
 				Type: "test.told", Message: s.events[i],
 			}},
 		})
+		if c := s.signed[int(i)]; c != nil {
+			b.Entries[len(b.Entries)-1].Body = &linkv1.JournalEntry_Countersignature{Countersignature: c}
+		}
 	}
 	if len(b.Entries) == 0 {
 		return nil, nil

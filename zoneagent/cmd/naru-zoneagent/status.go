@@ -65,6 +65,14 @@ func printStatus(to io.Writer, s *zoneagent.Status) error {
 		line("store's size", "%d of %d MiB", s.Store.SizeBytes>>20, s.Store.QuotaBytes>>20)
 	}
 	line("incarnation", "%s since %s%s", s.Store.Incarnation, at(s.Store.Begun), because(s.Store.Reason))
+	if s.Audit.Objection != "" {
+		line("audit log", "not countersigned beyond entry %d%s", s.Audit.Entries, because(s.Audit.Objection))
+	} else {
+		line("audit log", "%d entries countersigned", s.Audit.Entries)
+	}
+	if s.Audit.Lost > 0 {
+		line("audit log", "restores of the control plane have lost what was countersigned, %d times", s.Audit.Lost)
+	}
 	for _, c := range s.Certificates {
 		line("certificate", "of the %s, until %s", c.For, at(c.Ends))
 	}

@@ -22,6 +22,7 @@ func TestTheStatusIsWrittenForPeople(t *testing.T) {
 			Membership: etcdstore.Membership{Members: 3, Voters: 2, Here: true}, SizeBytes: 5 << 20, QuotaBytes: 2 << 30,
 			Incarnation: "i-1", Begun: when, Reason: "the first", Behind: true,
 		},
+		Audit:        zoneagent.AuditStatus{Entries: 1207, Epoch: 7, Lost: 1},
 		Certificates: []zoneagent.CertificateStatus{{For: "link", Ends: when}},
 	}
 	const want = `agent              agent-1, version v1
@@ -35,13 +36,15 @@ store              behind: nothing is done to VMs before the control plane has t
 store's members    3, of which 2 vote; one of them here
 store's size       5 of 2048 MiB
 incarnation        i-1 since 2026-11-21T10:00:00Z (the first)
+audit log          1207 entries countersigned
+audit log          restores of the control plane have lost what was countersigned, 1 times
 certificate        of the link, until 2026-11-21T10:00:00Z
 `
 	if got := written(t, s); got != want {
 		t.Errorf("got\n%s", got)
 	}
-	s.Store.Problem, s.Clusters, s.LinkOwner = "no quorum", nil, ""
-	for _, line := range []string{"store              does not answer (no quorum)\n", "owns clusters      none\n", "owner of the link  none\n"} {
+	s.Store.Problem, s.Clusters, s.LinkOwner, s.Audit.Objection = "no quorum", nil, "", "FORK: why"
+	for _, line := range []string{"audit log          not countersigned beyond entry 1207 (FORK: why)\n", "store              does not answer (no quorum)\n", "owns clusters      none\n", "owner of the link  none\n"} {
 		if got := written(t, s); !strings.Contains(got, line) {
 			t.Errorf("%q is not in\n%s", line, got)
 		}

@@ -268,6 +268,8 @@ func nounOf(o *linkv1.Object) proto.Message {
 		return n.Vm
 	case *linkv1.Object_Reservation:
 		return n.Reservation
+	case *linkv1.Object_Checkpoint:
+		return n.Checkpoint
 	}
 	return nil
 }
@@ -464,6 +466,9 @@ func (in *intake) unnamed(ctx context.Context, began int64) (out []*apiv1.Refere
 		c, ok, err := s.keys.change(kv)
 		if err != nil {
 			return nil, err
+		}
+		if c.Kind == "checkpoint" {
+			continue // it is shown again in time, and is nothing that the zone holds
 		}
 		if ok && !in.unclaimed[s.keys.of(Unclaimed, c.Kind, c.ID)] {
 			out = append(out, &apiv1.Reference{Kind: c.Kind, Id: c.ID, Name: nameOf(c.Message)})

@@ -37,6 +37,8 @@ const (
 	// Cursor is where the zone stands in the control plane's state: zonev1.Cursor. While syncing is set, absence and
 	// presence of desired objects mean nothing yet.
 	Cursor Space = "cursor"
+	// Witness is what the zone remembers of the control plane's audit log: zonev1.Witness.
+	Witness Space = "witness"
 )
 
 // Spaces of the package's own.
@@ -78,6 +80,7 @@ var kinds = map[string]func() proto.Message{
 	"vm":      func() proto.Message { return new(apiv1.VM) },
 
 	"reservation": func() proto.Message { return new(apiv1.Reservation) },
+	"checkpoint":  func() proto.Message { return new(linkv1.Checkpoint) },
 }
 
 // values are the messages of the spaces that hold one kind only.
@@ -88,6 +91,7 @@ var values = map[Space]func() proto.Message{
 	Order:        func() proto.Message { return new(linkv1.JournalEntry) },
 	Unclaimed:    func() proto.Message { return new(apiv1.Reference) },
 	Cursor:       func() proto.Message { return new(zonev1.Cursor) },
+	Witness:      func() proto.Message { return new(zonev1.Witness) },
 	tombstones:   func() proto.Message { return new(linkv1.Tombstone) },
 	journals:     func() proto.Message { return new(linkv1.JournalEntry) },
 	journalHead:  func() proto.Message { return new(zonev1.JournalHead) },
@@ -101,7 +105,8 @@ var values = map[Space]func() proto.Message{
 	elections:    func() proto.Message { return new(apiv1.Reference) },
 }
 
-// KindOf is the word for a noun in keys and references: "zone", "cluster", "host", "vm" or "reservation"; "" for anything else.
+// KindOf is the word for a noun in keys and references: "zone", "cluster", "host", "vm", "reservation" or "checkpoint"; "" for anything
+// else.
 func KindOf(noun proto.Message) string {
 	switch noun.(type) {
 	case *apiv1.Zone:
@@ -114,6 +119,8 @@ func KindOf(noun proto.Message) string {
 		return "vm"
 	case *apiv1.Reservation:
 		return "reservation"
+	case *linkv1.Checkpoint:
+		return "checkpoint"
 	}
 	return ""
 }
@@ -211,7 +218,7 @@ func (k keyspace) named(s Space, kind, id string) string {
 	switch s {
 	case Desired, Observed, Unclaimed, tombstones:
 		return k.of(s, kind, id)
-	case Cursor, syncing, incarnation:
+	case Cursor, Witness, syncing, incarnation:
 		return k.of(s)
 	}
 	return k.of(s, id)

@@ -5,6 +5,7 @@ package identity
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -133,6 +134,9 @@ func (i *Identity) HolderFiles(name string) (certificate, key string) {
 // GossipKey encrypts what agents of the zone tell one another: 32 bytes.
 func (i *Identity) GossipKey() []byte { return i.zone.Load().gossip }
 
+// WitnessSeed is that of the key with which the zone countersigns the control plane's audit log.
+func (i *Identity) WitnessSeed() []byte { return i.zone.Load().witness }
+
 // EtcdName is the DNS name in the certificate of every agent of the zone, and of nobody else's.
 func (i *Identity) EtcdName() string {
 	return "agents." + pki.ZoneDomain(i.Federation(), i.ZoneID())
@@ -144,9 +148,10 @@ func (i *Identity) Found() error {
 	if err != nil {
 		return err
 	}
-	gossip := make([]byte, 32)
+	gossip, witness := make([]byte, 32), make([]byte, ed25519.SeedSize)
 	rand.Read(gossip)
-	return i.hold(&zone{authorities: []authority{{Authority: a}}, gossip: gossip})
+	rand.Read(witness)
+	return i.hold(&zone{authorities: []authority{{Authority: a}}, gossip: gossip, witness: witness})
 }
 
 // hold takes the zone's secrets for the first time, and issues this agent its certificates.

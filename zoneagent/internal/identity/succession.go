@@ -30,7 +30,7 @@ func (i *Identity) Replace(issuesIn, oldTrustedFor time.Duration) error {
 	if err != nil {
 		return err
 	}
-	z := &zone{gossip: was.gossip}
+	z := &zone{gossip: was.gossip, witness: was.witness}
 	for _, a := range was.authorities {
 		z.authorities = append(z.authorities, authority{a.Authority, a.from, now.Add(issuesIn + oldTrustedFor)})
 	}

@@ -22,6 +22,7 @@ import (
 type zone struct {
 	authorities []authority // oldest first, at least one
 	gossip      []byte
+	witness     []byte // seed of the key that countersigns the control plane's audit log
 }
 
 // authority is one of a zone's: it issues from a time on, until the next one does, and is believed for some time beyond.
@@ -55,7 +56,7 @@ func (z *zone) roots(now time.Time) []*x509.Certificate {
 // merge joins what two agents know. Of a time that differs the earlier counts, so that all come to the same, in whatever order
 // they hear of it; what is not believed any more is left out.
 func (z *zone) merge(other *zone, now time.Time) *zone {
-	merged := &zone{gossip: z.gossip}
+	merged := &zone{gossip: z.gossip, witness: z.witness}
 	for _, a := range slices.Concat(z.authorities, other.authorities) {
 		at := slices.IndexFunc(merged.authorities, func(b authority) bool { return b.Certificate.Equal(a.Certificate) })
 		if at < 0 {
@@ -87,7 +88,7 @@ func (z *zone) equal(other *zone) bool {
 
 // secrets is the zone as it is written down and handed over.
 func (z *zone) secrets() (*zonev1.Secrets, error) {
-	s := &zonev1.Secrets{GossipKey: z.gossip}
+	s := &zonev1.Secrets{GossipKey: z.gossip, WitnessSeed: z.witness}
 	for _, a := range z.authorities {
 		key, err := a.MarshalKey()
 		if err != nil {
@@ -105,7 +106,7 @@ func (z *zone) secrets() (*zonev1.Secrets, error) {
 
 // zoneOf reads secrets back. first is the certificate of the only authority where they list none.
 func zoneOf(s *zonev1.Secrets, first []byte) (*zone, error) {
-	z := &zone{gossip: s.GetGossipKey()}
+	z := &zone{gossip: s.GetGossipKey(), witness: s.GetWitnessSeed()}
 	listed := s.GetAuthorities()
 	if len(listed) == 0 {
 		listed = []*zonev1.Authority{{Certificate: first, Key: s.GetCaKey()}}

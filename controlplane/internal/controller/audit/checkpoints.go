@@ -1,8 +1,10 @@
-// Package audit is the leader's care for the audit log: it signs a checkpoint of it every ten seconds in which it has grown.
+// Package audit is the leader's care for the audit log: it signs a checkpoint of it every ten seconds in which it has grown, and shows
+// the newest to each zone once a minute, to be countersigned.
 package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -57,13 +59,15 @@ type Checkpoints struct{ Config }
 // New returns one that does nothing yet.
 func New(c Config) *Checkpoints { return &Checkpoints{c} }
 
-// Run signs at once what is not signed, and then every ten seconds, until ctx ends. What fails is tried again at the next turn.
+// Run signs and shows at once what is not signed and shown, and then every ten seconds, until ctx ends. What fails is tried again at the next turn.
 func (c *Checkpoints) Run(ctx context.Context) error {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		if err := c.turn(ctx); err != nil && ctx.Err() == nil {
 			c.Log.Warn("the audit log could not be signed", "error", err, "again_in", every)
+		} else if err := c.offer(ctx); err != nil && ctx.Err() == nil {
+			c.Log.Warn("zones could not be shown the audit log", "error", err, "again_in", every)
 		}
 		select {
 		case <-ctx.Done():
@@ -126,6 +130,46 @@ func (c *Checkpoints) begin(ctx context.Context, federation string) error {
 	}
 	c.Log.Info("the audit log has a key that signs its checkpoints", "key", key.GetKey().GetPublicKey())
 	return c.turn(ctx)
+}
+
+// offerAtOnce bounds to how many zones one command shows a checkpoint.
+const offerAtOnce = 1000
+
+// offer shows the newest checkpoint to the zones whose turn it is. What was signed before a restore is not shown: it may be less
+// than a zone has seen in its epoch.
+func (c *Checkpoints) offer(ctx context.Context) error {
+	var due []string
+	err := c.Reader.View(ctx, func(tx *state.Tx) error {
+		newest, err := tx.Checkpoint()
+		if errors.Is(err, state.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		says, err := audit.Read(newest.GetNote())
+		if err != nil || says.Epoch != tx.Meta().Epoch {
+			return err
+		}
+		for zone, err := range tx.Zones.All(nil) {
+			if err != nil {
+				return err
+			}
+			w, err := tx.Witness(zone.GetId())
+			if err != nil && !errors.Is(err, state.ErrNotFound) {
+				return err
+			}
+			gone := zone.GetState() == apiv1.Zone_RETIRED || zone.GetState() == apiv1.Zone_JOINING
+			if !gone && len(due) < offerAtOnce && w.Due(says.Size, c.Now().UnixMicro()) {
+				due = append(due, zone.GetId())
+			}
+		}
+		return nil
+	})
+	if err != nil || len(due) == 0 {
+		return err
+	}
+	return c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_OfferAudit{OfferAudit: &commandv1.OfferAudit{ZoneIds: due}}})
 }
 
 func (c *Checkpoints) propose(ctx context.Context, next *commandv1.Command) error {

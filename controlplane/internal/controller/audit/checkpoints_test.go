@@ -3,7 +3,10 @@ package audit
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,3 +117,65 @@ func TestItIsLookedAtEveryTenSeconds(t *testing.T) {
 type counting struct{ looks *int }
 
 func (c counting) View(context.Context, func(*state.Tx) error) error { *c.looks++; return nil }
+
+// TestZonesAreShownWhatIsSigned, each once a minute, and what has not changed not again.
+func TestZonesAreShownWhatIsSigned(t *testing.T) {
+	s := newSigning(t)
+	offered := func() (all []string) {
+		if err := s.DB.View(t.Context(), func(tx *state.Tx) error {
+			known, err := tx.Witnesses()
+			for _, w := range known {
+				all = append(all, w.GetZone()+" "+strconv.FormatUint(w.Offered, 10))
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	for _, zone := range []string{"internet", "business"} {
+		s.Connect(s.Zone(zone).GetId(), true)
+	}
+	if err := s.offer(t.Context()); err != nil || offered() != nil {
+		t.Fatalf("before anything is signed %v are shown something, %v", offered(), err)
+	}
+	if err := errors.Join(s.turn(t.Context()), s.offer(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	first, size := s.newest(t)
+	if want := []string{"business " + first.GetSize(), "internet " + first.GetSize()}; !slices.Equal(offered(), want) {
+		t.Fatalf("%q are shown it, want %q", offered(), want)
+	}
+	proposed := s.Proposes()
+	for _, later := range []time.Duration{0, 2 * time.Minute} { // at once, and when there is nothing new
+		s.now = s.now.Add(later)
+		if err := s.offer(t.Context()); err != nil || s.Proposes() != proposed {
+			t.Errorf("%d more were proposed, %v", s.Proposes()-proposed, err)
+		}
+	}
+	if _, is := s.newest(t); is != size {
+		t.Errorf("showing it made the log grow by %d", is-size)
+	}
+}
+
+// TestWhatWasSignedBeforeARestoreIsNotShown: a zone may have seen more of that epoch.
+func TestWhatWasSignedBeforeARestoreIsNotShown(t *testing.T) {
+	s := newSigning(t)
+	s.Connect(s.Zone("business").GetId(), true)
+	if err := s.turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var epoch uint64
+	if err := s.DB.View(t.Context(), func(tx *state.Tx) error { epoch = tx.Meta().Epoch; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	s.Do(&commandv1.Command{Body: &commandv1.Command_BeginEpoch{BeginEpoch: &commandv1.BeginEpoch{Epoch: epoch + 1, EpochId: make([]byte, 16), Reason: "restored"}}})
+	proposed := s.Proposes()
+	if err := s.offer(t.Context()); err != nil || s.Proposes() != proposed {
+		t.Errorf("it is shown, %v", err)
+	}
+	s.now = s.now.Add(time.Minute)
+	if err := errors.Join(s.turn(t.Context()), s.offer(t.Context())); err != nil || s.Proposes() != proposed+2 {
+		t.Errorf("what is signed after it is not, %v", err)
+	}
+}

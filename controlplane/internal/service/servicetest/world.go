@@ -244,6 +244,8 @@ func (w *World) Observe(zoneID string, nouns ...proto.Message) {
 		after++
 		o := &linkv1.Object{Revision: after}
 		switch m := m.(type) {
+		case *apiv1.Zone:
+			o.Noun = &linkv1.Object_Zone{Zone: m}
 		case *apiv1.Host:
 			o.Noun = &linkv1.Object_Host{Host: m}
 		case *apiv1.VM:

@@ -361,6 +361,186 @@ func (x *AuditCheckpoint) GetNote() string {
 	return ""
 }
 
+// AuditObjection is why a zone does not countersign the record as it was last shown to it.
+type AuditObjection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// FORK: it does not follow on what the zone has countersigned. ROLLBACK: it is shorter than that, or of an epoch before.
+	// KEY, SIGNATURE: it is not signed with the key that the zone knows. UNPROVEN: it was shown again and again without proof.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For people.
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditObjection) Reset() {
+	*x = AuditObjection{}
+	mi := &file_naru_api_v1_audit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditObjection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditObjection) ProtoMessage() {}
+
+func (x *AuditObjection) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_audit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditObjection.ProtoReflect.Descriptor instead.
+func (*AuditObjection) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AuditObjection) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditObjection) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *AuditObjection) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// AuditWitness is a zone that countersigns the record.
+type AuditWitness struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Zone   string                 `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	ZoneId string                 `protobuf:"bytes,2,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	// Its public keys as signed notes have them (C2SP tlog-cosignature), older first.
+	Keys []string `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Entries that it has countersigned.
+	Size string `protobuf:"bytes,4,opt,name=size,proto3" json:"size,omitempty"`
+	// When that was heard.
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// How many entries the newest checkpoint has beyond that.
+	Behind string `protobuf:"bytes,6,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Unset: it has none.
+	Objection *AuditObjection `protobuf:"bytes,7,opt,name=objection,proto3" json:"objection,omitempty"`
+	// The newest checkpoint that it has countersigned, with the control plane's signature and its own.
+	Note string `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
+	// Checkpoints that it has countersigned and that the record does not hold, because an older backup was restored.
+	Lost          []string `protobuf:"bytes,9,rep,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditWitness) Reset() {
+	*x = AuditWitness{}
+	mi := &file_naru_api_v1_audit_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditWitness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditWitness) ProtoMessage() {}
+
+func (x *AuditWitness) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_audit_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditWitness.ProtoReflect.Descriptor instead.
+func (*AuditWitness) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AuditWitness) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *AuditWitness) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *AuditWitness) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *AuditWitness) GetSize() string {
+	if x != nil {
+		return x.Size
+	}
+	return ""
+}
+
+func (x *AuditWitness) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditWitness) GetBehind() string {
+	if x != nil {
+		return x.Behind
+	}
+	return ""
+}
+
+func (x *AuditWitness) GetObjection() *AuditObjection {
+	if x != nil {
+		return x.Objection
+	}
+	return nil
+}
+
+func (x *AuditWitness) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *AuditWitness) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 type ListAuditEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Terms joined by AND: action=vm.create AND actor=user:kim; ~ means contains.
@@ -379,7 +559,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[2]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +571,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[2]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +584,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListAuditEntriesRequest) GetFilter() string {
@@ -460,7 +640,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[3]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +652,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[3]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +665,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListAuditEntriesResponse) GetAuditEntries() []*AuditEntry {
@@ -512,7 +692,7 @@ type ExportAuditRequest struct {
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +704,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +717,7 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExportAuditRequest) GetFrom() string {
@@ -563,7 +743,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +755,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +768,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExportAuditResponse) GetExport() *AuditExport {
@@ -628,14 +808,16 @@ type AuditExport struct {
 	// Roots of the whole trees that the entries before the first make up, the largest first.
 	Before [][]byte `protobuf:"bytes,3,rep,name=before,proto3" json:"before,omitempty"`
 	// The public keys with which the checkpoints are checked, as signed notes have them.
-	Keys          []string `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []string `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Checkpoints that zones have countersigned and that the record does not hold, because an older backup was restored.
+	Lost          []string `protobuf:"bytes,5,rep,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuditExport) Reset() {
 	*x = AuditExport{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +829,7 @@ func (x *AuditExport) String() string {
 func (*AuditExport) ProtoMessage() {}
 
 func (x *AuditExport) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +842,7 @@ func (x *AuditExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditExport.ProtoReflect.Descriptor instead.
 func (*AuditExport) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AuditExport) GetFrom() string {
@@ -691,6 +873,13 @@ func (x *AuditExport) GetKeys() []string {
 	return nil
 }
 
+func (x *AuditExport) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 type GetAuditCheckpointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -699,7 +888,7 @@ type GetAuditCheckpointRequest struct {
 
 func (x *GetAuditCheckpointRequest) Reset() {
 	*x = GetAuditCheckpointRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +900,7 @@ func (x *GetAuditCheckpointRequest) String() string {
 func (*GetAuditCheckpointRequest) ProtoMessage() {}
 
 func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,22 +913,24 @@ func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetAuditCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{9}
 }
 
 type GetAuditCheckpointResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The newest.
 	Checkpoint *AuditCheckpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
-	// The public keys with which it is checked, as signed notes have them.
-	Keys          []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The public keys with which it is checked, as signed notes have them: the record's own, then the zones'.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The zones that countersign, by name.
+	Witnesses     []*AuditWitness `protobuf:"bytes,3,rep,name=witnesses,proto3" json:"witnesses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetAuditCheckpointResponse) Reset() {
 	*x = GetAuditCheckpointResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +942,7 @@ func (x *GetAuditCheckpointResponse) String() string {
 func (*GetAuditCheckpointResponse) ProtoMessage() {}
 
 func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +955,7 @@ func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetAuditCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetAuditCheckpointResponse) GetCheckpoint() *AuditCheckpoint {
@@ -777,6 +968,13 @@ func (x *GetAuditCheckpointResponse) GetCheckpoint() *AuditCheckpoint {
 func (x *GetAuditCheckpointResponse) GetKeys() []string {
 	if x != nil {
 		return x.Keys
+	}
+	return nil
+}
+
+func (x *GetAuditCheckpointResponse) GetWitnesses() []*AuditWitness {
+	if x != nil {
+		return x.Witnesses
 	}
 	return nil
 }
@@ -821,7 +1019,21 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\x04size\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04size\x12\x1b\n" +
 	"\x04root\x18\x02 \x01(\fB\a\xbaH\x04z\x02\x18 R\x04root\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
-	"\x04note\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x04note\"\xef\x01\n" +
+	"\x04note\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x04note\"\x99\x01\n" +
+	"\x0eAuditObjection\x12#\n" +
+	"\x06reason\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x06reason\x12*\n" +
+	"\amessage\x18\x02 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x04Ȼ\x18\x04R\amessage\x126\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\x05since\"\xd0\x02\n" +
+	"\fAuditWitness\x12\x1b\n" +
+	"\x04zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\x12 \n" +
+	"\azone_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12\x1c\n" +
+	"\x04keys\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x04keys\x12\x1b\n" +
+	"\x04size\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04size\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
+	"\x06behind\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x06behind\x129\n" +
+	"\tobjection\x18\a \x01(\v2\x1b.naru.api.v1.AuditObjectionR\tobjection\x12\x1c\n" +
+	"\x04note\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04note\x12\x1c\n" +
+	"\x04lost\x18\t \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x04lost\"\xef\x01\n" +
 	"\x17ListAuditEntriesRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -839,18 +1051,20 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\x06export\x18\x01 \x01(\v2\x18.naru.api.v1.AuditExportR\x06export\x12!\n" +
 	"\x06leaves\x18\x02 \x03(\fB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06leaves\x12!\n" +
 	"\x06hashes\x18\x03 \x03(\fB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06hashes\x12I\n" +
-	"\vcheckpoints\x18\x04 \x03(\v2\x1c.naru.api.v1.AuditCheckpointB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\vcheckpoints\"\x8a\x01\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2\x1c.naru.api.v1.AuditCheckpointB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\vcheckpoints\"\xa9\x01\n" +
 	"\vAuditExport\x12\x1b\n" +
 	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04from\x12\x1d\n" +
 	"\x05count\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x05count\x12 \n" +
 	"\x06before\x18\x03 \x03(\fB\b\xbaH\x05\x92\x01\x02\x10@R\x06before\x12\x1d\n" +
-	"\x04keys\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x04keys\"\x1b\n" +
-	"\x19GetAuditCheckpointRequest\"n\n" +
+	"\x04keys\x18\x04 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x04keys\x12\x1d\n" +
+	"\x04lost\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x04lost\"\x1b\n" +
+	"\x19GetAuditCheckpointRequest\"\xa7\x01\n" +
 	"\x1aGetAuditCheckpointResponse\x12<\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
 	"checkpoint\x12\x12\n" +
-	"\x04keys\x18\x02 \x03(\tR\x04keys2\xc4\x03\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x127\n" +
+	"\twitnesses\x18\x03 \x03(\v2\x19.naru.api.v1.AuditWitnessR\twitnesses2\xc4\x03\n" +
 	"\fAuditService\x12\x8c\x01\n" +
 	"\x10ListAuditEntries\x12$.naru.api.v1.ListAuditEntriesRequest\x1a%.naru.api.v1.ListAuditEntriesResponse\"+\xb2\xbb\x18\n" +
 	"audit.read\xb8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/audit-entries\x12\x88\x01\n" +
@@ -871,43 +1085,49 @@ func file_naru_api_v1_audit_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_naru_api_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_naru_api_v1_audit_proto_goTypes = []any{
 	(AuditEntry_Outcome)(0),            // 0: naru.api.v1.AuditEntry.Outcome
 	(*AuditEntry)(nil),                 // 1: naru.api.v1.AuditEntry
 	(*AuditCheckpoint)(nil),            // 2: naru.api.v1.AuditCheckpoint
-	(*ListAuditEntriesRequest)(nil),    // 3: naru.api.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),   // 4: naru.api.v1.ListAuditEntriesResponse
-	(*ExportAuditRequest)(nil),         // 5: naru.api.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),        // 6: naru.api.v1.ExportAuditResponse
-	(*AuditExport)(nil),                // 7: naru.api.v1.AuditExport
-	(*GetAuditCheckpointRequest)(nil),  // 8: naru.api.v1.GetAuditCheckpointRequest
-	(*GetAuditCheckpointResponse)(nil), // 9: naru.api.v1.GetAuditCheckpointResponse
-	(*timestamppb.Timestamp)(nil),      // 10: google.protobuf.Timestamp
-	(*Reference)(nil),                  // 11: naru.api.v1.Reference
-	(Session_Strength)(0),              // 12: naru.api.v1.Session.Strength
+	(*AuditObjection)(nil),             // 3: naru.api.v1.AuditObjection
+	(*AuditWitness)(nil),               // 4: naru.api.v1.AuditWitness
+	(*ListAuditEntriesRequest)(nil),    // 5: naru.api.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),   // 6: naru.api.v1.ListAuditEntriesResponse
+	(*ExportAuditRequest)(nil),         // 7: naru.api.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 8: naru.api.v1.ExportAuditResponse
+	(*AuditExport)(nil),                // 9: naru.api.v1.AuditExport
+	(*GetAuditCheckpointRequest)(nil),  // 10: naru.api.v1.GetAuditCheckpointRequest
+	(*GetAuditCheckpointResponse)(nil), // 11: naru.api.v1.GetAuditCheckpointResponse
+	(*timestamppb.Timestamp)(nil),      // 12: google.protobuf.Timestamp
+	(*Reference)(nil),                  // 13: naru.api.v1.Reference
+	(Session_Strength)(0),              // 14: naru.api.v1.Session.Strength
 }
 var file_naru_api_v1_audit_proto_depIdxs = []int32{
-	10, // 0: naru.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	11, // 1: naru.api.v1.AuditEntry.target:type_name -> naru.api.v1.Reference
+	12, // 0: naru.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	13, // 1: naru.api.v1.AuditEntry.target:type_name -> naru.api.v1.Reference
 	0,  // 2: naru.api.v1.AuditEntry.outcome:type_name -> naru.api.v1.AuditEntry.Outcome
-	12, // 3: naru.api.v1.AuditEntry.strength:type_name -> naru.api.v1.Session.Strength
-	10, // 4: naru.api.v1.AuditCheckpoint.time:type_name -> google.protobuf.Timestamp
-	1,  // 5: naru.api.v1.ListAuditEntriesResponse.audit_entries:type_name -> naru.api.v1.AuditEntry
-	7,  // 6: naru.api.v1.ExportAuditResponse.export:type_name -> naru.api.v1.AuditExport
-	2,  // 7: naru.api.v1.ExportAuditResponse.checkpoints:type_name -> naru.api.v1.AuditCheckpoint
-	2,  // 8: naru.api.v1.GetAuditCheckpointResponse.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	3,  // 9: naru.api.v1.AuditService.ListAuditEntries:input_type -> naru.api.v1.ListAuditEntriesRequest
-	5,  // 10: naru.api.v1.AuditService.ExportAudit:input_type -> naru.api.v1.ExportAuditRequest
-	8,  // 11: naru.api.v1.AuditService.GetAuditCheckpoint:input_type -> naru.api.v1.GetAuditCheckpointRequest
-	4,  // 12: naru.api.v1.AuditService.ListAuditEntries:output_type -> naru.api.v1.ListAuditEntriesResponse
-	6,  // 13: naru.api.v1.AuditService.ExportAudit:output_type -> naru.api.v1.ExportAuditResponse
-	9,  // 14: naru.api.v1.AuditService.GetAuditCheckpoint:output_type -> naru.api.v1.GetAuditCheckpointResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	14, // 3: naru.api.v1.AuditEntry.strength:type_name -> naru.api.v1.Session.Strength
+	12, // 4: naru.api.v1.AuditCheckpoint.time:type_name -> google.protobuf.Timestamp
+	12, // 5: naru.api.v1.AuditObjection.since:type_name -> google.protobuf.Timestamp
+	12, // 6: naru.api.v1.AuditWitness.time:type_name -> google.protobuf.Timestamp
+	3,  // 7: naru.api.v1.AuditWitness.objection:type_name -> naru.api.v1.AuditObjection
+	1,  // 8: naru.api.v1.ListAuditEntriesResponse.audit_entries:type_name -> naru.api.v1.AuditEntry
+	9,  // 9: naru.api.v1.ExportAuditResponse.export:type_name -> naru.api.v1.AuditExport
+	2,  // 10: naru.api.v1.ExportAuditResponse.checkpoints:type_name -> naru.api.v1.AuditCheckpoint
+	2,  // 11: naru.api.v1.GetAuditCheckpointResponse.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	4,  // 12: naru.api.v1.GetAuditCheckpointResponse.witnesses:type_name -> naru.api.v1.AuditWitness
+	5,  // 13: naru.api.v1.AuditService.ListAuditEntries:input_type -> naru.api.v1.ListAuditEntriesRequest
+	7,  // 14: naru.api.v1.AuditService.ExportAudit:input_type -> naru.api.v1.ExportAuditRequest
+	10, // 15: naru.api.v1.AuditService.GetAuditCheckpoint:input_type -> naru.api.v1.GetAuditCheckpointRequest
+	6,  // 16: naru.api.v1.AuditService.ListAuditEntries:output_type -> naru.api.v1.ListAuditEntriesResponse
+	8,  // 17: naru.api.v1.AuditService.ExportAudit:output_type -> naru.api.v1.ExportAuditResponse
+	11, // 18: naru.api.v1.AuditService.GetAuditCheckpoint:output_type -> naru.api.v1.GetAuditCheckpointResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_audit_proto_init() }
@@ -924,7 +1144,7 @@ func file_naru_api_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_audit_proto_rawDesc), len(file_naru_api_v1_audit_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

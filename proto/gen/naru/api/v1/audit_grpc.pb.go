@@ -34,7 +34,7 @@ type AuditServiceClient interface {
 	ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error)
 	// ExportAudit sends the entries up to the newest checkpoint, with what is needed to verify them without a server.
 	ExportAudit(ctx context.Context, in *ExportAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditResponse], error)
-	// GetAuditCheckpoint returns the newest signed state of the record.
+	// GetAuditCheckpoint returns the newest signed state of the record, and how far zones have countersigned it.
 	GetAuditCheckpoint(ctx context.Context, in *GetAuditCheckpointRequest, opts ...grpc.CallOption) (*GetAuditCheckpointResponse, error)
 }
 
@@ -95,7 +95,7 @@ type AuditServiceServer interface {
 	ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error)
 	// ExportAudit sends the entries up to the newest checkpoint, with what is needed to verify them without a server.
 	ExportAudit(*ExportAuditRequest, grpc.ServerStreamingServer[ExportAuditResponse]) error
-	// GetAuditCheckpoint returns the newest signed state of the record.
+	// GetAuditCheckpoint returns the newest signed state of the record, and how far zones have countersigned it.
 	GetAuditCheckpoint(context.Context, *GetAuditCheckpointRequest) (*GetAuditCheckpointResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }

@@ -280,9 +280,11 @@ type Zone struct {
 	Conditions []*Zone_Condition `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// What may be called at its edge, and what crosses between it and the edges of others. Unset: all that the API serves at
 	// edges, and everything but what a classified zone has, which crosses to classified zones only.
-	Policy        *ZonePolicy `protobuf:"bytes,21,opt,name=policy,proto3" json:"policy,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Policy *ZonePolicy `protobuf:"bytes,21,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Why it does not countersign the record as it was last shown to it; unset: it has no objection.
+	AuditObjection *AuditObjection `protobuf:"bytes,22,opt,name=audit_objection,json=auditObjection,proto3" json:"audit_objection,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Zone) Reset() {
@@ -451,6 +453,13 @@ func (x *Zone) GetConditions() []*Zone_Condition {
 func (x *Zone) GetPolicy() *ZonePolicy {
 	if x != nil {
 		return x.Policy
+	}
+	return nil
+}
+
+func (x *Zone) GetAuditObjection() *AuditObjection {
+	if x != nil {
+		return x.AuditObjection
 	}
 	return nil
 }
@@ -2024,7 +2033,7 @@ var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x8c\f\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xd8\f\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
@@ -2050,7 +2059,8 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x14 \x03(\v2\x1b.naru.api.v1.Zone.ConditionB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x03R\n" +
 	"conditions\x125\n" +
-	"\x06policy\x18\x15 \x01(\v2\x17.naru.api.v1.ZonePolicyB\x04\xa0\xbb\x18\x01R\x06policy\x1a\xb5\x01\n" +
+	"\x06policy\x18\x15 \x01(\v2\x17.naru.api.v1.ZonePolicyB\x04\xa0\xbb\x18\x01R\x06policy\x12J\n" +
+	"\x0faudit_objection\x18\x16 \x01(\v2\x1b.naru.api.v1.AuditObjectionB\x04\xa0\xbb\x18\x04R\x0eauditObjection\x1a\xb5\x01\n" +
 	"\tCondition\x12\x1f\n" +
 	"\x04type\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04type\x12#\n" +
 	"\x06reason\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06reason\x12*\n" +
@@ -2243,9 +2253,10 @@ var file_naru_api_v1_zone_proto_goTypes = []any{
 	(*Zone_Condition)(nil),           // 33: naru.api.v1.Zone.Condition
 	(Freshness_Level)(0),             // 34: naru.api.v1.Freshness.Level
 	(*timestamppb.Timestamp)(nil),    // 35: google.protobuf.Timestamp
-	(*Operation)(nil),                // 36: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),    // 37: google.protobuf.FieldMask
-	(WatchType_Value)(0),             // 38: naru.api.v1.WatchType.Value
+	(*AuditObjection)(nil),           // 36: naru.api.v1.AuditObjection
+	(*Operation)(nil),                // 37: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),    // 38: google.protobuf.FieldMask
+	(WatchType_Value)(0),             // 39: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_zone_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Zone.grade:type_name -> naru.api.v1.Zone.Grade
@@ -2257,56 +2268,57 @@ var file_naru_api_v1_zone_proto_depIdxs = []int32{
 	2,  // 6: naru.api.v1.Zone.admin_state:type_name -> naru.api.v1.Zone.AdminState
 	33, // 7: naru.api.v1.Zone.conditions:type_name -> naru.api.v1.Zone.Condition
 	5,  // 8: naru.api.v1.Zone.policy:type_name -> naru.api.v1.ZonePolicy
-	6,  // 9: naru.api.v1.ZonePolicy.disclosures:type_name -> naru.api.v1.Disclosure
-	3,  // 10: naru.api.v1.Disclosure.direction:type_name -> naru.api.v1.Disclosure.Direction
-	0,  // 11: naru.api.v1.Disclosure.grade:type_name -> naru.api.v1.Zone.Grade
-	35, // 12: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
-	35, // 13: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	8,  // 14: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
-	36, // 15: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
-	36, // 16: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
-	4,  // 17: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
-	4,  // 18: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
-	4,  // 19: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	36, // 20: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
-	4,  // 21: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
-	37, // 22: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 23: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
-	36, // 24: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
-	38, // 25: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 26: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
-	4,  // 27: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
-	4,  // 28: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
-	35, // 29: naru.api.v1.Zone.Condition.since:type_name -> google.protobuf.Timestamp
-	17, // 30: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
-	19, // 31: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
-	21, // 32: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
-	23, // 33: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
-	25, // 34: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
-	27, // 35: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
-	9,  // 36: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
-	11, // 37: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
-	13, // 38: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
-	15, // 39: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
-	29, // 40: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
-	31, // 41: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
-	18, // 42: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
-	20, // 43: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
-	22, // 44: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
-	24, // 45: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
-	26, // 46: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
-	28, // 47: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
-	10, // 48: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
-	12, // 49: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
-	14, // 50: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
-	16, // 51: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
-	30, // 52: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
-	32, // 53: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
-	42, // [42:54] is the sub-list for method output_type
-	30, // [30:42] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	36, // 9: naru.api.v1.Zone.audit_objection:type_name -> naru.api.v1.AuditObjection
+	6,  // 10: naru.api.v1.ZonePolicy.disclosures:type_name -> naru.api.v1.Disclosure
+	3,  // 11: naru.api.v1.Disclosure.direction:type_name -> naru.api.v1.Disclosure.Direction
+	0,  // 12: naru.api.v1.Disclosure.grade:type_name -> naru.api.v1.Zone.Grade
+	35, // 13: naru.api.v1.JoinRequest.asked_at:type_name -> google.protobuf.Timestamp
+	35, // 14: naru.api.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	8,  // 15: naru.api.v1.ListJoinRequestsResponse.join_requests:type_name -> naru.api.v1.JoinRequest
+	37, // 16: naru.api.v1.AcceptAgentResponse.operation:type_name -> naru.api.v1.Operation
+	37, // 17: naru.api.v1.RevokeZoneResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 18: naru.api.v1.ListZonesResponse.zones:type_name -> naru.api.v1.Zone
+	4,  // 19: naru.api.v1.GetZoneResponse.zone:type_name -> naru.api.v1.Zone
+	4,  // 20: naru.api.v1.CreateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	37, // 21: naru.api.v1.CreateZoneResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 22: naru.api.v1.UpdateZoneRequest.zone:type_name -> naru.api.v1.Zone
+	38, // 23: naru.api.v1.UpdateZoneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 24: naru.api.v1.UpdateZoneResponse.zone:type_name -> naru.api.v1.Zone
+	37, // 25: naru.api.v1.DeleteZoneResponse.operation:type_name -> naru.api.v1.Operation
+	39, // 26: naru.api.v1.WatchZonesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 27: naru.api.v1.WatchZonesResponse.zone:type_name -> naru.api.v1.Zone
+	4,  // 28: naru.api.v1.QuarantineZoneResponse.zone:type_name -> naru.api.v1.Zone
+	4,  // 29: naru.api.v1.LiftQuarantineResponse.zone:type_name -> naru.api.v1.Zone
+	35, // 30: naru.api.v1.Zone.Condition.since:type_name -> google.protobuf.Timestamp
+	17, // 31: naru.api.v1.ZoneService.ListZones:input_type -> naru.api.v1.ListZonesRequest
+	19, // 32: naru.api.v1.ZoneService.GetZone:input_type -> naru.api.v1.GetZoneRequest
+	21, // 33: naru.api.v1.ZoneService.CreateZone:input_type -> naru.api.v1.CreateZoneRequest
+	23, // 34: naru.api.v1.ZoneService.UpdateZone:input_type -> naru.api.v1.UpdateZoneRequest
+	25, // 35: naru.api.v1.ZoneService.DeleteZone:input_type -> naru.api.v1.DeleteZoneRequest
+	27, // 36: naru.api.v1.ZoneService.WatchZones:input_type -> naru.api.v1.WatchZonesRequest
+	9,  // 37: naru.api.v1.ZoneService.CreateJoinToken:input_type -> naru.api.v1.CreateJoinTokenRequest
+	11, // 38: naru.api.v1.ZoneService.ListJoinRequests:input_type -> naru.api.v1.ListJoinRequestsRequest
+	13, // 39: naru.api.v1.ZoneService.AcceptAgent:input_type -> naru.api.v1.AcceptAgentRequest
+	15, // 40: naru.api.v1.ZoneService.RevokeZone:input_type -> naru.api.v1.RevokeZoneRequest
+	29, // 41: naru.api.v1.ZoneService.QuarantineZone:input_type -> naru.api.v1.QuarantineZoneRequest
+	31, // 42: naru.api.v1.ZoneService.LiftQuarantine:input_type -> naru.api.v1.LiftQuarantineRequest
+	18, // 43: naru.api.v1.ZoneService.ListZones:output_type -> naru.api.v1.ListZonesResponse
+	20, // 44: naru.api.v1.ZoneService.GetZone:output_type -> naru.api.v1.GetZoneResponse
+	22, // 45: naru.api.v1.ZoneService.CreateZone:output_type -> naru.api.v1.CreateZoneResponse
+	24, // 46: naru.api.v1.ZoneService.UpdateZone:output_type -> naru.api.v1.UpdateZoneResponse
+	26, // 47: naru.api.v1.ZoneService.DeleteZone:output_type -> naru.api.v1.DeleteZoneResponse
+	28, // 48: naru.api.v1.ZoneService.WatchZones:output_type -> naru.api.v1.WatchZonesResponse
+	10, // 49: naru.api.v1.ZoneService.CreateJoinToken:output_type -> naru.api.v1.CreateJoinTokenResponse
+	12, // 50: naru.api.v1.ZoneService.ListJoinRequests:output_type -> naru.api.v1.ListJoinRequestsResponse
+	14, // 51: naru.api.v1.ZoneService.AcceptAgent:output_type -> naru.api.v1.AcceptAgentResponse
+	16, // 52: naru.api.v1.ZoneService.RevokeZone:output_type -> naru.api.v1.RevokeZoneResponse
+	30, // 53: naru.api.v1.ZoneService.QuarantineZone:output_type -> naru.api.v1.QuarantineZoneResponse
+	32, // 54: naru.api.v1.ZoneService.LiftQuarantine:output_type -> naru.api.v1.LiftQuarantineResponse
+	43, // [43:55] is the sub-list for method output_type
+	31, // [31:43] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_zone_proto_init() }
@@ -2315,6 +2327,7 @@ func file_naru_api_v1_zone_proto_init() {
 		return
 	}
 	file_naru_api_v1_annotations_proto_init()
+	file_naru_api_v1_audit_proto_init()
 	file_naru_api_v1_common_proto_init()
 	file_naru_api_v1_operation_proto_init()
 	type x struct{}

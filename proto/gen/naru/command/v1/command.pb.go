@@ -101,7 +101,7 @@ func (x PassRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassRequest_What.Descriptor instead.
 func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89, 0}
 }
 
 type PassLease_Step int32
@@ -160,7 +160,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -252,6 +252,7 @@ type Command struct {
 	//	*Command_RecordAudit
 	//	*Command_SignAudit
 	//	*Command_AddAuditKey
+	//	*Command_OfferAudit
 	//	*Command_CreateOrganization
 	//	*Command_UpdateOrganization
 	//	*Command_DeleteOrganization
@@ -1031,6 +1032,15 @@ func (x *Command) GetAddAuditKey() *AddAuditKey {
 	if x != nil {
 		if x, ok := x.Body.(*Command_AddAuditKey); ok {
 			return x.AddAuditKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetOfferAudit() *OfferAudit {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OfferAudit); ok {
+			return x.OfferAudit
 		}
 	}
 	return nil
@@ -1971,6 +1981,10 @@ type Command_AddAuditKey struct {
 	AddAuditKey *AddAuditKey `protobuf:"bytes,202,opt,name=add_audit_key,json=addAuditKey,proto3,oneof"`
 }
 
+type Command_OfferAudit struct {
+	OfferAudit *OfferAudit `protobuf:"bytes,390,opt,name=offer_audit,json=offerAudit,proto3,oneof"`
+}
+
 type Command_CreateOrganization struct {
 	CreateOrganization *CreateOrganization `protobuf:"bytes,220,opt,name=create_organization,json=createOrganization,proto3,oneof"`
 }
@@ -2397,6 +2411,8 @@ func (*Command_RecordAudit) isCommand_Body() {}
 func (*Command_SignAudit) isCommand_Body() {}
 
 func (*Command_AddAuditKey) isCommand_Body() {}
+
+func (*Command_OfferAudit) isCommand_Body() {}
 
 func (*Command_CreateOrganization) isCommand_Body() {}
 
@@ -4769,9 +4785,10 @@ func (x *Observe) GetChunk() *v11.StateChunk {
 }
 
 type AppendJournal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ZoneId        string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
-	Batch         *v11.JournalBatch      `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	ZoneId        string                   `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	Batch         *v11.JournalBatch        `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	Refused       []*AppendJournal_Refused `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4816,6 +4833,13 @@ func (x *AppendJournal) GetZoneId() string {
 func (x *AppendJournal) GetBatch() *v11.JournalBatch {
 	if x != nil {
 		return x.Batch
+	}
+	return nil
+}
+
+func (x *AppendJournal) GetRefused() []*AppendJournal_Refused {
+	if x != nil {
+		return x.Refused
 	}
 	return nil
 }
@@ -5974,6 +5998,51 @@ func (x *SignAudit) GetCheckpoint() *v1.AuditCheckpoint {
 	return nil
 }
 
+// OfferAudit shows zones the newest checkpoint of the record, to be countersigned.
+type OfferAudit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ZoneIds       []string               `protobuf:"bytes,1,rep,name=zone_ids,json=zoneIds,proto3" json:"zone_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OfferAudit) Reset() {
+	*x = OfferAudit{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OfferAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OfferAudit) ProtoMessage() {}
+
+func (x *OfferAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OfferAudit.ProtoReflect.Descriptor instead.
+func (*OfferAudit) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *OfferAudit) GetZoneIds() []string {
+	if x != nil {
+		return x.ZoneIds
+	}
+	return nil
+}
+
 // AddAuditKey makes a key the one that signs checkpoints.
 type AddAuditKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5986,7 +6055,7 @@ type AddAuditKey struct {
 
 func (x *AddAuditKey) Reset() {
 	*x = AddAuditKey{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5998,7 +6067,7 @@ func (x *AddAuditKey) String() string {
 func (*AddAuditKey) ProtoMessage() {}
 
 func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[62]
+	mi := &file_naru_command_v1_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6011,7 +6080,7 @@ func (x *AddAuditKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAuditKey.ProtoReflect.Descriptor instead.
 func (*AddAuditKey) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{62}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AddAuditKey) GetKey() *AuditKey {
@@ -6037,7 +6106,7 @@ type CreateRole struct {
 
 func (x *CreateRole) Reset() {
 	*x = CreateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6049,7 +6118,7 @@ func (x *CreateRole) String() string {
 func (*CreateRole) ProtoMessage() {}
 
 func (x *CreateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[63]
+	mi := &file_naru_command_v1_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6062,7 +6131,7 @@ func (x *CreateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRole.ProtoReflect.Descriptor instead.
 func (*CreateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{63}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateRole) GetRole() *v1.Role {
@@ -6082,7 +6151,7 @@ type UpdateRole struct {
 
 func (x *UpdateRole) Reset() {
 	*x = UpdateRole{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6094,7 +6163,7 @@ func (x *UpdateRole) String() string {
 func (*UpdateRole) ProtoMessage() {}
 
 func (x *UpdateRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[64]
+	mi := &file_naru_command_v1_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6107,7 +6176,7 @@ func (x *UpdateRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRole.ProtoReflect.Descriptor instead.
 func (*UpdateRole) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{64}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *UpdateRole) GetRole() *v1.Role {
@@ -6136,7 +6205,7 @@ type SetBuiltInRoles struct {
 
 func (x *SetBuiltInRoles) Reset() {
 	*x = SetBuiltInRoles{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6148,7 +6217,7 @@ func (x *SetBuiltInRoles) String() string {
 func (*SetBuiltInRoles) ProtoMessage() {}
 
 func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[65]
+	mi := &file_naru_command_v1_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6161,7 +6230,7 @@ func (x *SetBuiltInRoles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBuiltInRoles.ProtoReflect.Descriptor instead.
 func (*SetBuiltInRoles) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{65}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SetBuiltInRoles) GetEdition() uint32 {
@@ -6189,7 +6258,7 @@ type CreateRoleBinding struct {
 
 func (x *CreateRoleBinding) Reset() {
 	*x = CreateRoleBinding{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6201,7 +6270,7 @@ func (x *CreateRoleBinding) String() string {
 func (*CreateRoleBinding) ProtoMessage() {}
 
 func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[66]
+	mi := &file_naru_command_v1_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6214,7 +6283,7 @@ func (x *CreateRoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRoleBinding.ProtoReflect.Descriptor instead.
 func (*CreateRoleBinding) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{66}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateRoleBinding) GetRoleBinding() *v1.RoleBinding {
@@ -6243,7 +6312,7 @@ type CreateReservation struct {
 
 func (x *CreateReservation) Reset() {
 	*x = CreateReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6255,7 +6324,7 @@ func (x *CreateReservation) String() string {
 func (*CreateReservation) ProtoMessage() {}
 
 func (x *CreateReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[67]
+	mi := &file_naru_command_v1_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6268,7 +6337,7 @@ func (x *CreateReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReservation.ProtoReflect.Descriptor instead.
 func (*CreateReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{67}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CreateReservation) GetReservation() *v1.Reservation {
@@ -6299,7 +6368,7 @@ type SetReservation struct {
 
 func (x *SetReservation) Reset() {
 	*x = SetReservation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6311,7 +6380,7 @@ func (x *SetReservation) String() string {
 func (*SetReservation) ProtoMessage() {}
 
 func (x *SetReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[68]
+	mi := &file_naru_command_v1_command_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6324,7 +6393,7 @@ func (x *SetReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetReservation.ProtoReflect.Descriptor instead.
 func (*SetReservation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{68}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SetReservation) GetReservationId() string {
@@ -6358,7 +6427,7 @@ type CreateOffering struct {
 
 func (x *CreateOffering) Reset() {
 	*x = CreateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6370,7 +6439,7 @@ func (x *CreateOffering) String() string {
 func (*CreateOffering) ProtoMessage() {}
 
 func (x *CreateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[69]
+	mi := &file_naru_command_v1_command_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6383,7 +6452,7 @@ func (x *CreateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOffering.ProtoReflect.Descriptor instead.
 func (*CreateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{69}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *CreateOffering) GetOffering() *v1.Offering {
@@ -6412,7 +6481,7 @@ type UpdateOffering struct {
 
 func (x *UpdateOffering) Reset() {
 	*x = UpdateOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6424,7 +6493,7 @@ func (x *UpdateOffering) String() string {
 func (*UpdateOffering) ProtoMessage() {}
 
 func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[70]
+	mi := &file_naru_command_v1_command_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6437,7 +6506,7 @@ func (x *UpdateOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateOffering.ProtoReflect.Descriptor instead.
 func (*UpdateOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{70}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *UpdateOffering) GetOffering() *v1.Offering {
@@ -6473,7 +6542,7 @@ type DeleteOffering struct {
 
 func (x *DeleteOffering) Reset() {
 	*x = DeleteOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6485,7 +6554,7 @@ func (x *DeleteOffering) String() string {
 func (*DeleteOffering) ProtoMessage() {}
 
 func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[71]
+	mi := &file_naru_command_v1_command_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6498,7 +6567,7 @@ func (x *DeleteOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOffering.ProtoReflect.Descriptor instead.
 func (*DeleteOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{71}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DeleteOffering) GetId() string {
@@ -6534,7 +6603,7 @@ type PublishOffering struct {
 
 func (x *PublishOffering) Reset() {
 	*x = PublishOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6546,7 +6615,7 @@ func (x *PublishOffering) String() string {
 func (*PublishOffering) ProtoMessage() {}
 
 func (x *PublishOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[72]
+	mi := &file_naru_command_v1_command_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6559,7 +6628,7 @@ func (x *PublishOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishOffering.ProtoReflect.Descriptor instead.
 func (*PublishOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{72}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PublishOffering) GetOffering() *v1.Offering {
@@ -6593,7 +6662,7 @@ type RetireOffering struct {
 
 func (x *RetireOffering) Reset() {
 	*x = RetireOffering{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6605,7 +6674,7 @@ func (x *RetireOffering) String() string {
 func (*RetireOffering) ProtoMessage() {}
 
 func (x *RetireOffering) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[73]
+	mi := &file_naru_command_v1_command_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6618,7 +6687,7 @@ func (x *RetireOffering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireOffering.ProtoReflect.Descriptor instead.
 func (*RetireOffering) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{73}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RetireOffering) GetId() string {
@@ -6644,7 +6713,7 @@ type CreateCalendar struct {
 
 func (x *CreateCalendar) Reset() {
 	*x = CreateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6656,7 +6725,7 @@ func (x *CreateCalendar) String() string {
 func (*CreateCalendar) ProtoMessage() {}
 
 func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[74]
+	mi := &file_naru_command_v1_command_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6669,7 +6738,7 @@ func (x *CreateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCalendar.ProtoReflect.Descriptor instead.
 func (*CreateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{74}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *CreateCalendar) GetCalendar() *v1.Calendar {
@@ -6689,7 +6758,7 @@ type UpdateCalendar struct {
 
 func (x *UpdateCalendar) Reset() {
 	*x = UpdateCalendar{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6701,7 +6770,7 @@ func (x *UpdateCalendar) String() string {
 func (*UpdateCalendar) ProtoMessage() {}
 
 func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[75]
+	mi := &file_naru_command_v1_command_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6714,7 +6783,7 @@ func (x *UpdateCalendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCalendar.ProtoReflect.Descriptor instead.
 func (*UpdateCalendar) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{75}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *UpdateCalendar) GetCalendar() *v1.Calendar {
@@ -6741,7 +6810,7 @@ type CreateApprovalPolicy struct {
 
 func (x *CreateApprovalPolicy) Reset() {
 	*x = CreateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6753,7 +6822,7 @@ func (x *CreateApprovalPolicy) String() string {
 func (*CreateApprovalPolicy) ProtoMessage() {}
 
 func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[76]
+	mi := &file_naru_command_v1_command_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6766,7 +6835,7 @@ func (x *CreateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*CreateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{76}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *CreateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6795,7 +6864,7 @@ type UpdateApprovalPolicy struct {
 
 func (x *UpdateApprovalPolicy) Reset() {
 	*x = UpdateApprovalPolicy{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6807,7 +6876,7 @@ func (x *UpdateApprovalPolicy) String() string {
 func (*UpdateApprovalPolicy) ProtoMessage() {}
 
 func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[77]
+	mi := &file_naru_command_v1_command_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6820,7 +6889,7 @@ func (x *UpdateApprovalPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApprovalPolicy.ProtoReflect.Descriptor instead.
 func (*UpdateApprovalPolicy) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{77}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UpdateApprovalPolicy) GetApprovalPolicy() *v1.ApprovalPolicy {
@@ -6855,7 +6924,7 @@ type Person struct {
 
 func (x *Person) Reset() {
 	*x = Person{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6867,7 +6936,7 @@ func (x *Person) String() string {
 func (*Person) ProtoMessage() {}
 
 func (x *Person) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[78]
+	mi := &file_naru_command_v1_command_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6880,7 +6949,7 @@ func (x *Person) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person.ProtoReflect.Descriptor instead.
 func (*Person) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{78}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Person) GetId() string {
@@ -6908,7 +6977,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6920,7 +6989,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[79]
+	mi := &file_naru_command_v1_command_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6933,7 +7002,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{79}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateRequest) GetRequest() *v1.Request {
@@ -6956,7 +7025,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6968,7 +7037,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[80]
+	mi := &file_naru_command_v1_command_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6981,7 +7050,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{80}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *UpdateRequest) GetRequest() *v1.Request {
@@ -7024,7 +7093,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7036,7 +7105,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[81]
+	mi := &file_naru_command_v1_command_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7049,7 +7118,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{81}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *SubmitRequest) GetRequest() *v1.Request {
@@ -7112,7 +7181,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7124,7 +7193,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[82]
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7137,7 +7206,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{82}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -7180,7 +7249,7 @@ type DecideRequest struct {
 
 func (x *DecideRequest) Reset() {
 	*x = DecideRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7192,7 +7261,7 @@ func (x *DecideRequest) String() string {
 func (*DecideRequest) ProtoMessage() {}
 
 func (x *DecideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7205,7 +7274,7 @@ func (x *DecideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DecideRequest) GetRequestId() string {
@@ -7263,7 +7332,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7275,7 +7344,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7288,7 +7357,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CommentRequest) GetRequestId() string {
@@ -7321,7 +7390,7 @@ type RetryRequest struct {
 
 func (x *RetryRequest) Reset() {
 	*x = RetryRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7333,7 +7402,7 @@ func (x *RetryRequest) String() string {
 func (*RetryRequest) ProtoMessage() {}
 
 func (x *RetryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7346,7 +7415,7 @@ func (x *RetryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RetryRequest) GetRequestId() string {
@@ -7372,7 +7441,7 @@ type CarryOutRequest struct {
 
 func (x *CarryOutRequest) Reset() {
 	*x = CarryOutRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7384,7 +7453,7 @@ func (x *CarryOutRequest) String() string {
 func (*CarryOutRequest) ProtoMessage() {}
 
 func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7397,7 +7466,7 @@ func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *CarryOutRequest) GetRequestId() string {
@@ -7458,7 +7527,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7470,7 +7539,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7483,7 +7552,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ReserveRequest) GetRequestId() string {
@@ -7529,7 +7598,7 @@ type PassRequest struct {
 
 func (x *PassRequest) Reset() {
 	*x = PassRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7541,7 +7610,7 @@ func (x *PassRequest) String() string {
 func (*PassRequest) ProtoMessage() {}
 
 func (x *PassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7554,7 +7623,7 @@ func (x *PassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
 func (*PassRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PassRequest) GetRequestId() string {
@@ -7608,7 +7677,7 @@ type CreateDelegation struct {
 
 func (x *CreateDelegation) Reset() {
 	*x = CreateDelegation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7620,7 +7689,7 @@ func (x *CreateDelegation) String() string {
 func (*CreateDelegation) ProtoMessage() {}
 
 func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7633,7 +7702,7 @@ func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
 func (*CreateDelegation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateDelegation) GetDelegation() *v1.Delegation {
@@ -7652,7 +7721,7 @@ type CreateCrossing struct {
 
 func (x *CreateCrossing) Reset() {
 	*x = CreateCrossing{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7664,7 +7733,7 @@ func (x *CreateCrossing) String() string {
 func (*CreateCrossing) ProtoMessage() {}
 
 func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7677,7 +7746,7 @@ func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCrossing.ProtoReflect.Descriptor instead.
 func (*CreateCrossing) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CreateCrossing) GetCrossing() *v1.Crossing {
@@ -7696,7 +7765,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7708,7 +7777,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7721,7 +7790,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7741,7 +7810,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7753,7 +7822,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7766,7 +7835,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -7793,7 +7862,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7805,7 +7874,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7818,7 +7887,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -7843,7 +7912,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7855,7 +7924,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7868,7 +7937,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -7918,7 +7987,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7930,7 +7999,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7943,7 +8012,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -7985,7 +8054,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7997,7 +8066,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8010,7 +8079,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -8080,7 +8149,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8092,7 +8161,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8105,7 +8174,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -8135,7 +8204,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8147,7 +8216,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8160,7 +8229,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -8203,7 +8272,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8215,7 +8284,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8228,7 +8297,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8272,7 +8341,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8284,7 +8353,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8297,7 +8366,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8338,7 +8407,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8350,7 +8419,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8380,6 +8449,59 @@ func (x *ReportDivergence_Server) GetSum() []byte {
 	return nil
 }
 
+// Refused is an entry that the proposer has judged, and that is consumed and not accepted.
+type AppendJournal_Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendJournal_Refused) Reset() {
+	*x = AppendJournal_Refused{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendJournal_Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendJournal_Refused) ProtoMessage() {}
+
+func (x *AppendJournal_Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendJournal_Refused.ProtoReflect.Descriptor instead.
+func (*AppendJournal_Refused) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{40, 0}
+}
+
+func (x *AppendJournal_Refused) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AppendJournal_Refused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Gap are links that have not come: what is counted in their place, if anything, is taken away when they do.
 type UsageHead_Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8397,7 +8519,7 @@ type UsageHead_Gap struct {
 
 func (x *UsageHead_Gap) Reset() {
 	*x = UsageHead_Gap{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8409,7 +8531,7 @@ func (x *UsageHead_Gap) String() string {
 func (*UsageHead_Gap) ProtoMessage() {}
 
 func (x *UsageHead_Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8479,7 +8601,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	mi := &file_naru_command_v1_command_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8491,7 +8613,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	mi := &file_naru_command_v1_command_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8504,7 +8626,7 @@ func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
 func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84, 0}
 }
 
 func (x *DecideRequest_Opening) GetStage() string {
@@ -8544,7 +8666,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[104]
+	mi := &file_naru_command_v1_command_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8556,7 +8678,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[104]
+	mi := &file_naru_command_v1_command_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8569,7 +8691,7 @@ func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87, 0}
 }
 
 func (x *CarryOutRequest_Part) GetIndex() uint32 {
@@ -8611,7 +8733,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xc0S\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x81T\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8699,7 +8821,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\frecord_audit\x18\xc8\x01 \x01(\v2\x1c.naru.command.v1.RecordAuditH\x00R\vrecordAudit\x12<\n" +
 	"\n" +
 	"sign_audit\x18\xc9\x01 \x01(\v2\x1a.naru.command.v1.SignAuditH\x00R\tsignAudit\x12C\n" +
-	"\radd_audit_key\x18\xca\x01 \x01(\v2\x1c.naru.command.v1.AddAuditKeyH\x00R\vaddAuditKey\x12W\n" +
+	"\radd_audit_key\x18\xca\x01 \x01(\v2\x1c.naru.command.v1.AddAuditKeyH\x00R\vaddAuditKey\x12?\n" +
+	"\voffer_audit\x18\x86\x03 \x01(\v2\x1b.naru.command.v1.OfferAuditH\x00R\n" +
+	"offerAudit\x12W\n" +
 	"\x13create_organization\x18\xdc\x01 \x01(\v2#.naru.command.v1.CreateOrganizationH\x00R\x12createOrganization\x12W\n" +
 	"\x13update_organization\x18\xdd\x01 \x01(\v2#.naru.command.v1.UpdateOrganizationH\x00R\x12updateOrganization\x12O\n" +
 	"\x13delete_organization\x18\xde\x01 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x12deleteOrganization\x12?\n" +
@@ -8927,10 +9051,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\athrough\x18\x02 \x01(\v2\x17.naru.api.v1.GenerationR\athrough\"R\n" +
 	"\aObserve\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12.\n" +
-	"\x05chunk\x18\x02 \x01(\v2\x18.naru.link.v1.StateChunkR\x05chunk\"Z\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.naru.link.v1.StateChunkR\x05chunk\"\xdb\x01\n" +
 	"\rAppendJournal\x12\x17\n" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x120\n" +
-	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\"\xa5\x04\n" +
+	"\x05batch\x18\x02 \x01(\v2\x1a.naru.link.v1.JournalBatchR\x05batch\x12@\n" +
+	"\arefused\x18\x03 \x03(\v2&.naru.command.v1.AppendJournal.RefusedR\arefused\x1a=\n" +
+	"\aRefused\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa5\x04\n" +
 	"\tUsageHead\x12(\n" +
 	"\x02of\x18\x01 \x01(\v2\x18.naru.api.v1.UsageRecordR\x02of\x12%\n" +
 	"\x0eincarnation_id\x18\x02 \x01(\tR\rincarnationId\x12\x16\n" +
@@ -9013,7 +9141,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\tSignAudit\x12<\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
-	"checkpoint\"P\n" +
+	"checkpoint\"'\n" +
+	"\n" +
+	"OfferAudit\x12\x19\n" +
+	"\bzone_ids\x18\x01 \x03(\tR\azoneIds\"P\n" +
 	"\vAddAuditKey\x12+\n" +
 	"\x03key\x18\x01 \x01(\v2\x19.naru.command.v1.AuditKeyR\x03key\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\"3\n" +
@@ -9227,7 +9358,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 105)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 107)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -9293,125 +9424,127 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*RemoveGroupMember)(nil),               // 61: naru.command.v1.RemoveGroupMember
 	(*RecordAudit)(nil),                     // 62: naru.command.v1.RecordAudit
 	(*SignAudit)(nil),                       // 63: naru.command.v1.SignAudit
-	(*AddAuditKey)(nil),                     // 64: naru.command.v1.AddAuditKey
-	(*CreateRole)(nil),                      // 65: naru.command.v1.CreateRole
-	(*UpdateRole)(nil),                      // 66: naru.command.v1.UpdateRole
-	(*SetBuiltInRoles)(nil),                 // 67: naru.command.v1.SetBuiltInRoles
-	(*CreateRoleBinding)(nil),               // 68: naru.command.v1.CreateRoleBinding
-	(*CreateReservation)(nil),               // 69: naru.command.v1.CreateReservation
-	(*SetReservation)(nil),                  // 70: naru.command.v1.SetReservation
-	(*CreateOffering)(nil),                  // 71: naru.command.v1.CreateOffering
-	(*UpdateOffering)(nil),                  // 72: naru.command.v1.UpdateOffering
-	(*DeleteOffering)(nil),                  // 73: naru.command.v1.DeleteOffering
-	(*PublishOffering)(nil),                 // 74: naru.command.v1.PublishOffering
-	(*RetireOffering)(nil),                  // 75: naru.command.v1.RetireOffering
-	(*CreateCalendar)(nil),                  // 76: naru.command.v1.CreateCalendar
-	(*UpdateCalendar)(nil),                  // 77: naru.command.v1.UpdateCalendar
-	(*CreateApprovalPolicy)(nil),            // 78: naru.command.v1.CreateApprovalPolicy
-	(*UpdateApprovalPolicy)(nil),            // 79: naru.command.v1.UpdateApprovalPolicy
-	(*Person)(nil),                          // 80: naru.command.v1.Person
-	(*CreateRequest)(nil),                   // 81: naru.command.v1.CreateRequest
-	(*UpdateRequest)(nil),                   // 82: naru.command.v1.UpdateRequest
-	(*SubmitRequest)(nil),                   // 83: naru.command.v1.SubmitRequest
-	(*WithdrawRequest)(nil),                 // 84: naru.command.v1.WithdrawRequest
-	(*DecideRequest)(nil),                   // 85: naru.command.v1.DecideRequest
-	(*CommentRequest)(nil),                  // 86: naru.command.v1.CommentRequest
-	(*RetryRequest)(nil),                    // 87: naru.command.v1.RetryRequest
-	(*CarryOutRequest)(nil),                 // 88: naru.command.v1.CarryOutRequest
-	(*ReserveRequest)(nil),                  // 89: naru.command.v1.ReserveRequest
-	(*PassRequest)(nil),                     // 90: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 91: naru.command.v1.CreateDelegation
-	(*CreateCrossing)(nil),                  // 92: naru.command.v1.CreateCrossing
-	(*CreateQuota)(nil),                     // 93: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 94: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 95: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 96: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 97: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 98: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 99: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 100: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 101: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 102: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 103: naru.command.v1.ReportDivergence.Server
-	(*UsageHead_Gap)(nil),                   // 104: naru.command.v1.UsageHead.Gap
-	(*DecideRequest_Opening)(nil),           // 105: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 106: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 107: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 108: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 109: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 110: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 111: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 112: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 113: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 114: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 115: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 116: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 117: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 118: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 119: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 120: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 121: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 122: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 123: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 124: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 125: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 126: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotice)(nil),                   // 127: naru.command.v1.AddressNotice
-	(*ReadNotifications)(nil),               // 128: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 129: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 130: naru.command.v1.RetryDelivery
-	(v1.Session_Strength)(0),                // 131: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 132: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 133: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 134: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 135: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 136: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 137: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 138: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 139: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 140: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 141: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 142: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 143: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 144: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 145: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 146: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 147: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 148: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 149: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 150: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 151: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 152: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 153: naru.link.v1.JournalBatch
-	(*v1.UsageRecord)(nil),                  // 154: naru.api.v1.UsageRecord
-	(*v1.Resources)(nil),                    // 155: naru.api.v1.Resources
-	(*v11.JournalAck)(nil),                  // 156: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 157: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 158: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 159: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 160: naru.api.v1.User
-	(*v1.Group)(nil),                        // 161: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 162: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 163: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 164: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 165: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 166: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 167: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 168: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 169: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 170: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 171: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 172: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 173: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 174: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 175: naru.api.v1.Delegation
-	(*v1.Crossing)(nil),                     // 176: naru.api.v1.Crossing
-	(*v1.Quota)(nil),                        // 177: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 178: naru.api.v1.Lease
-	(*v1.Snapshot)(nil),                     // 179: naru.api.v1.Snapshot
+	(*OfferAudit)(nil),                      // 64: naru.command.v1.OfferAudit
+	(*AddAuditKey)(nil),                     // 65: naru.command.v1.AddAuditKey
+	(*CreateRole)(nil),                      // 66: naru.command.v1.CreateRole
+	(*UpdateRole)(nil),                      // 67: naru.command.v1.UpdateRole
+	(*SetBuiltInRoles)(nil),                 // 68: naru.command.v1.SetBuiltInRoles
+	(*CreateRoleBinding)(nil),               // 69: naru.command.v1.CreateRoleBinding
+	(*CreateReservation)(nil),               // 70: naru.command.v1.CreateReservation
+	(*SetReservation)(nil),                  // 71: naru.command.v1.SetReservation
+	(*CreateOffering)(nil),                  // 72: naru.command.v1.CreateOffering
+	(*UpdateOffering)(nil),                  // 73: naru.command.v1.UpdateOffering
+	(*DeleteOffering)(nil),                  // 74: naru.command.v1.DeleteOffering
+	(*PublishOffering)(nil),                 // 75: naru.command.v1.PublishOffering
+	(*RetireOffering)(nil),                  // 76: naru.command.v1.RetireOffering
+	(*CreateCalendar)(nil),                  // 77: naru.command.v1.CreateCalendar
+	(*UpdateCalendar)(nil),                  // 78: naru.command.v1.UpdateCalendar
+	(*CreateApprovalPolicy)(nil),            // 79: naru.command.v1.CreateApprovalPolicy
+	(*UpdateApprovalPolicy)(nil),            // 80: naru.command.v1.UpdateApprovalPolicy
+	(*Person)(nil),                          // 81: naru.command.v1.Person
+	(*CreateRequest)(nil),                   // 82: naru.command.v1.CreateRequest
+	(*UpdateRequest)(nil),                   // 83: naru.command.v1.UpdateRequest
+	(*SubmitRequest)(nil),                   // 84: naru.command.v1.SubmitRequest
+	(*WithdrawRequest)(nil),                 // 85: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 86: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 87: naru.command.v1.CommentRequest
+	(*RetryRequest)(nil),                    // 88: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 89: naru.command.v1.CarryOutRequest
+	(*ReserveRequest)(nil),                  // 90: naru.command.v1.ReserveRequest
+	(*PassRequest)(nil),                     // 91: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 92: naru.command.v1.CreateDelegation
+	(*CreateCrossing)(nil),                  // 93: naru.command.v1.CreateCrossing
+	(*CreateQuota)(nil),                     // 94: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 95: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 96: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 97: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 98: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 99: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 100: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 101: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 102: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 103: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 104: naru.command.v1.ReportDivergence.Server
+	(*AppendJournal_Refused)(nil),           // 105: naru.command.v1.AppendJournal.Refused
+	(*UsageHead_Gap)(nil),                   // 106: naru.command.v1.UsageHead.Gap
+	(*DecideRequest_Opening)(nil),           // 107: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 108: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 109: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 110: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 111: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 112: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 113: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 114: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 115: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 116: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 117: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 118: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 119: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 120: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 121: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 122: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 123: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 124: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 125: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 126: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 127: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 128: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotice)(nil),                   // 129: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),               // 130: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 131: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 132: naru.command.v1.RetryDelivery
+	(v1.Session_Strength)(0),                // 133: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 134: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 135: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 136: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 137: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 138: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 139: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 140: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 141: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 142: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 143: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 144: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 145: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 146: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 147: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 148: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 149: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 150: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 151: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 152: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 153: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 154: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 155: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 156: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 157: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 158: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 159: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 160: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 161: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 162: naru.api.v1.User
+	(*v1.Group)(nil),                        // 163: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 164: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 165: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 166: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 167: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 168: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 169: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 170: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 171: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 172: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 173: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 174: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 175: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 176: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 177: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 178: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 179: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 180: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 181: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	107, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	109, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -9455,13 +9588,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	49,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	108, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	109, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	110, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	111, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	112, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	113, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	114, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	110, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	111, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	112, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	113, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	114, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	115, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	116, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	50,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	51,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -9474,212 +9607,214 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	46,  // 60: naru.command.v1.Command.lift_quarantine:type_name -> naru.command.v1.LiftQuarantine
 	38,  // 61: naru.command.v1.Command.set_zone_condition:type_name -> naru.command.v1.SetZoneCondition
 	48,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
-	69,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
-	70,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	98,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	99,  // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	100, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	101, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	102, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	70,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
+	71,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
+	99,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	100, // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	101, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	102, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	103, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	62,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	63,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
-	64,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
-	52,  // 73: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
-	53,  // 74: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
-	17,  // 75: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
-	54,  // 76: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
-	55,  // 77: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
-	17,  // 78: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
-	56,  // 79: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
-	57,  // 80: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
-	58,  // 81: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
-	59,  // 82: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
-	17,  // 83: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
-	60,  // 84: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
-	61,  // 85: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	115, // 86: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	116, // 87: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	117, // 88: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	118, // 89: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	119, // 90: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	120, // 91: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	121, // 92: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
-	17,  // 93: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	122, // 94: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	123, // 95: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
-	65,  // 96: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
-	66,  // 97: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
-	17,  // 98: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
-	67,  // 99: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
-	68,  // 100: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
-	17,  // 101: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
-	71,  // 102: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
-	72,  // 103: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
-	73,  // 104: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
-	74,  // 105: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
-	75,  // 106: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
-	76,  // 107: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
-	77,  // 108: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
-	17,  // 109: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
-	78,  // 110: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
-	79,  // 111: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
-	17,  // 112: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
-	81,  // 113: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
-	82,  // 114: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
-	17,  // 115: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
-	83,  // 116: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	84,  // 117: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	85,  // 118: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	86,  // 119: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	87,  // 120: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	88,  // 121: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	90,  // 122: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	91,  // 123: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
-	17,  // 124: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	89,  // 125: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	93,  // 126: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	94,  // 127: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
-	17,  // 128: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	95,  // 129: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	96,  // 130: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	97,  // 131: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	124, // 132: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	125, // 133: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
-	17,  // 134: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	126, // 135: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	127, // 136: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
-	128, // 137: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	129, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	130, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
-	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	92,  // 141: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
-	17,  // 142: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
-	131, // 143: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	132, // 144: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	133, // 145: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	134, // 146: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	135, // 147: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	136, // 148: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	137, // 149: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	103, // 150: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	107, // 151: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	107, // 152: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	107, // 153: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	138, // 154: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	138, // 155: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	139, // 156: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	139, // 157: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	140, // 158: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	140, // 159: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	141, // 160: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	141, // 161: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	142, // 162: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	142, // 163: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	143, // 164: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	143, // 165: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	144, // 166: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	144, // 167: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	145, // 168: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	107, // 169: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 170: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	146, // 171: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	145, // 172: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	147, // 173: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	107, // 174: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	107, // 175: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	148, // 176: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	107, // 177: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	149, // 178: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	107, // 179: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	135, // 180: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	150, // 181: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	137, // 182: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	151, // 183: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	152, // 184: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	153, // 185: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	154, // 186: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
-	147, // 187: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
-	155, // 188: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
-	104, // 189: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
-	156, // 190: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	157, // 191: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	158, // 192: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	136, // 193: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	107, // 194: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	159, // 195: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	159, // 196: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	160, // 197: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	160, // 198: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	161, // 199: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	161, // 200: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	162, // 201: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	163, // 202: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	164, // 203: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	165, // 204: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	165, // 205: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	165, // 206: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	166, // 207: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 208: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	167, // 209: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 210: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	168, // 211: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	107, // 212: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	169, // 213: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 214: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	169, // 215: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 216: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	169, // 217: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 218: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	170, // 219: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	170, // 220: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	171, // 221: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 222: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	171, // 223: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 224: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	172, // 225: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	172, // 226: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	80,  // 227: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	172, // 228: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	80,  // 229: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 230: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	105, // 231: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	80,  // 232: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	173, // 233: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	105, // 234: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 235: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	174, // 236: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	106, // 237: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	145, // 238: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	107, // 239: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 240: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	167, // 241: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 242: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	107, // 243: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	175, // 244: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	176, // 245: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	177, // 246: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	177, // 247: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	178, // 248: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 249: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	107, // 250: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	107, // 251: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	155, // 252: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	107, // 253: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 254: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	107, // 255: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	179, // 256: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	107, // 257: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	107, // 258: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	107, // 259: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	147, // 260: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	155, // 261: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	107, // 262: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	107, // 263: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	264, // [264:264] is the sub-list for method output_type
-	264, // [264:264] is the sub-list for method input_type
-	264, // [264:264] is the sub-list for extension type_name
-	264, // [264:264] is the sub-list for extension extendee
-	0,   // [0:264] is the sub-list for field type_name
+	65,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
+	64,  // 73: naru.command.v1.Command.offer_audit:type_name -> naru.command.v1.OfferAudit
+	52,  // 74: naru.command.v1.Command.create_organization:type_name -> naru.command.v1.CreateOrganization
+	53,  // 75: naru.command.v1.Command.update_organization:type_name -> naru.command.v1.UpdateOrganization
+	17,  // 76: naru.command.v1.Command.delete_organization:type_name -> naru.command.v1.DeleteNoun
+	54,  // 77: naru.command.v1.Command.create_user:type_name -> naru.command.v1.CreateUser
+	55,  // 78: naru.command.v1.Command.update_user:type_name -> naru.command.v1.UpdateUser
+	17,  // 79: naru.command.v1.Command.delete_user:type_name -> naru.command.v1.DeleteNoun
+	56,  // 80: naru.command.v1.Command.disable_user:type_name -> naru.command.v1.DisableUser
+	57,  // 81: naru.command.v1.Command.enable_user:type_name -> naru.command.v1.EnableUser
+	58,  // 82: naru.command.v1.Command.create_group:type_name -> naru.command.v1.CreateGroup
+	59,  // 83: naru.command.v1.Command.update_group:type_name -> naru.command.v1.UpdateGroup
+	17,  // 84: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
+	60,  // 85: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
+	61,  // 86: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
+	117, // 87: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	118, // 88: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	119, // 89: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	120, // 90: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	121, // 91: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	122, // 92: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	123, // 93: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	17,  // 94: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
+	124, // 95: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	125, // 96: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	66,  // 97: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
+	67,  // 98: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
+	17,  // 99: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
+	68,  // 100: naru.command.v1.Command.set_built_in_roles:type_name -> naru.command.v1.SetBuiltInRoles
+	69,  // 101: naru.command.v1.Command.create_role_binding:type_name -> naru.command.v1.CreateRoleBinding
+	17,  // 102: naru.command.v1.Command.delete_role_binding:type_name -> naru.command.v1.DeleteNoun
+	72,  // 103: naru.command.v1.Command.create_offering:type_name -> naru.command.v1.CreateOffering
+	73,  // 104: naru.command.v1.Command.update_offering:type_name -> naru.command.v1.UpdateOffering
+	74,  // 105: naru.command.v1.Command.delete_offering:type_name -> naru.command.v1.DeleteOffering
+	75,  // 106: naru.command.v1.Command.publish_offering:type_name -> naru.command.v1.PublishOffering
+	76,  // 107: naru.command.v1.Command.retire_offering:type_name -> naru.command.v1.RetireOffering
+	77,  // 108: naru.command.v1.Command.create_calendar:type_name -> naru.command.v1.CreateCalendar
+	78,  // 109: naru.command.v1.Command.update_calendar:type_name -> naru.command.v1.UpdateCalendar
+	17,  // 110: naru.command.v1.Command.delete_calendar:type_name -> naru.command.v1.DeleteNoun
+	79,  // 111: naru.command.v1.Command.create_approval_policy:type_name -> naru.command.v1.CreateApprovalPolicy
+	80,  // 112: naru.command.v1.Command.update_approval_policy:type_name -> naru.command.v1.UpdateApprovalPolicy
+	17,  // 113: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
+	82,  // 114: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
+	83,  // 115: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
+	17,  // 116: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	84,  // 117: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
+	85,  // 118: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	86,  // 119: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	87,  // 120: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	88,  // 121: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	89,  // 122: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	91,  // 123: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	92,  // 124: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	17,  // 125: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
+	90,  // 126: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
+	94,  // 127: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	95,  // 128: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	17,  // 129: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
+	96,  // 130: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	97,  // 131: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	98,  // 132: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	126, // 133: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	127, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	17,  // 135: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
+	128, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	129, // 137: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	130, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	131, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	132, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	17,  // 141: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
+	93,  // 142: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
+	17,  // 143: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
+	133, // 144: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	134, // 145: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	135, // 146: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	136, // 147: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	137, // 148: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	138, // 149: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	139, // 150: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	104, // 151: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	109, // 152: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	109, // 153: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	109, // 154: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	140, // 155: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	140, // 156: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	141, // 157: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	141, // 158: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	142, // 159: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	142, // 160: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	143, // 161: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	143, // 162: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	144, // 163: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	144, // 164: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	145, // 165: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	145, // 166: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	146, // 167: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	146, // 168: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	147, // 169: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	109, // 170: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 171: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	148, // 172: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	147, // 173: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	149, // 174: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	109, // 175: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	109, // 176: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	150, // 177: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	109, // 178: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	151, // 179: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	109, // 180: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	137, // 181: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	152, // 182: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	139, // 183: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	153, // 184: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	154, // 185: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	155, // 186: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	105, // 187: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	156, // 188: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	149, // 189: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	157, // 190: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	106, // 191: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	158, // 192: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	159, // 193: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	160, // 194: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	138, // 195: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	109, // 196: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	161, // 197: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	161, // 198: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	162, // 199: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	162, // 200: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	163, // 201: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	163, // 202: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	164, // 203: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	165, // 204: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	166, // 205: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	167, // 206: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	167, // 207: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	167, // 208: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	168, // 209: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 210: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	169, // 211: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 212: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	170, // 213: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	109, // 214: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	171, // 215: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 216: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	171, // 217: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 218: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	171, // 219: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 220: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	172, // 221: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	172, // 222: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	173, // 223: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 224: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	173, // 225: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 226: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	174, // 227: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	174, // 228: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 229: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	174, // 230: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 231: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 232: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	107, // 233: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	81,  // 234: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	175, // 235: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	107, // 236: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 237: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	176, // 238: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	108, // 239: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	147, // 240: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	109, // 241: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 242: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	169, // 243: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 244: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	109, // 245: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	177, // 246: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	178, // 247: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	179, // 248: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	179, // 249: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	180, // 250: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 251: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	109, // 252: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	109, // 253: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	157, // 254: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	109, // 255: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 256: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	109, // 257: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	181, // 258: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	109, // 259: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 260: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 261: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	149, // 262: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	157, // 263: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	109, // 264: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	109, // 265: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	266, // [266:266] is the sub-list for method output_type
+	266, // [266:266] is the sub-list for method input_type
+	266, // [266:266] is the sub-list for extension type_name
+	266, // [266:266] is the sub-list for extension extendee
+	0,   // [0:266] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9760,6 +9895,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_RecordAudit)(nil),
 		(*Command_SignAudit)(nil),
 		(*Command_AddAuditKey)(nil),
+		(*Command_OfferAudit)(nil),
 		(*Command_CreateOrganization)(nil),
 		(*Command_UpdateOrganization)(nil),
 		(*Command_DeleteOrganization)(nil),
@@ -9837,7 +9973,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   105,
+			NumMessages:   107,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

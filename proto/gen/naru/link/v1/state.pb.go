@@ -35,6 +35,7 @@ type Object struct {
 	//	*Object_Host
 	//	*Object_Vm
 	//	*Object_Reservation
+	//	*Object_Checkpoint
 	//	*Object_Tombstone
 	Noun          isObject_Noun `protobuf_oneof:"noun"`
 	unknownFields protoimpl.UnknownFields
@@ -130,6 +131,15 @@ func (x *Object) GetReservation() *v1.Reservation {
 	return nil
 }
 
+func (x *Object) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		if x, ok := x.Noun.(*Object_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
 func (x *Object) GetTombstone() *Tombstone {
 	if x != nil {
 		if x, ok := x.Noun.(*Object_Tombstone); ok {
@@ -163,6 +173,11 @@ type Object_Reservation struct {
 	Reservation *v1.Reservation `protobuf:"bytes,104,opt,name=reservation,proto3,oneof"`
 }
 
+type Object_Checkpoint struct {
+	// Down only.
+	Checkpoint *Checkpoint `protobuf:"bytes,105,opt,name=checkpoint,proto3,oneof"`
+}
+
 type Object_Tombstone struct {
 	// The object is gone by decision. Only this deletes; absence never does.
 	Tombstone *Tombstone `protobuf:"bytes,110,opt,name=tombstone,proto3,oneof"`
@@ -177,6 +192,8 @@ func (*Object_Host) isObject_Noun() {}
 func (*Object_Vm) isObject_Noun() {}
 
 func (*Object_Reservation) isObject_Noun() {}
+
+func (*Object_Checkpoint) isObject_Noun() {}
 
 func (*Object_Tombstone) isObject_Noun() {}
 
@@ -424,14 +441,17 @@ var File_naru_link_v1_state_proto protoreflect.FileDescriptor
 
 const file_naru_link_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x18naru/link/v1/state.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x16naru/api/v1/host.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x18naru/link/v1/frame.proto\"\xd1\x02\n" +
+	"\x18naru/link/v1/state.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x16naru/api/v1/host.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/witness.proto\"\x8d\x03\n" +
 	"\x06Object\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12'\n" +
 	"\x04zone\x18d \x01(\v2\x11.naru.api.v1.ZoneH\x00R\x04zone\x120\n" +
 	"\acluster\x18e \x01(\v2\x14.naru.api.v1.ClusterH\x00R\acluster\x12'\n" +
 	"\x04host\x18f \x01(\v2\x11.naru.api.v1.HostH\x00R\x04host\x12!\n" +
 	"\x02vm\x18g \x01(\v2\x0f.naru.api.v1.VMH\x00R\x02vm\x12<\n" +
-	"\vreservation\x18h \x01(\v2\x18.naru.api.v1.ReservationH\x00R\vreservation\x127\n" +
+	"\vreservation\x18h \x01(\v2\x18.naru.api.v1.ReservationH\x00R\vreservation\x12:\n" +
+	"\n" +
+	"checkpoint\x18i \x01(\v2\x18.naru.link.v1.CheckpointH\x00R\n" +
+	"checkpoint\x127\n" +
 	"\ttombstone\x18n \x01(\v2\x17.naru.link.v1.TombstoneH\x00R\ttombstoneB\r\n" +
 	"\x04noun\x12\x05\xbaH\x02\b\x01\"x\n" +
 	"\tTombstone\x122\n" +
@@ -477,9 +497,10 @@ var file_naru_link_v1_state_proto_goTypes = []any{
 	(*v1.Host)(nil),        // 7: naru.api.v1.Host
 	(*v1.VM)(nil),          // 8: naru.api.v1.VM
 	(*v1.Reservation)(nil), // 9: naru.api.v1.Reservation
-	(*v1.Reference)(nil),   // 10: naru.api.v1.Reference
-	(*v1.Generation)(nil),  // 11: naru.api.v1.Generation
-	(*StateAckPoint)(nil),  // 12: naru.link.v1.StateAckPoint
+	(*Checkpoint)(nil),     // 10: naru.link.v1.Checkpoint
+	(*v1.Reference)(nil),   // 11: naru.api.v1.Reference
+	(*v1.Generation)(nil),  // 12: naru.api.v1.Generation
+	(*StateAckPoint)(nil),  // 13: naru.link.v1.StateAckPoint
 }
 var file_naru_link_v1_state_proto_depIdxs = []int32{
 	5,  // 0: naru.link.v1.Object.zone:type_name -> naru.api.v1.Zone
@@ -487,16 +508,17 @@ var file_naru_link_v1_state_proto_depIdxs = []int32{
 	7,  // 2: naru.link.v1.Object.host:type_name -> naru.api.v1.Host
 	8,  // 3: naru.link.v1.Object.vm:type_name -> naru.api.v1.VM
 	9,  // 4: naru.link.v1.Object.reservation:type_name -> naru.api.v1.Reservation
-	1,  // 5: naru.link.v1.Object.tombstone:type_name -> naru.link.v1.Tombstone
-	10, // 6: naru.link.v1.Tombstone.noun:type_name -> naru.api.v1.Reference
-	11, // 7: naru.link.v1.Tombstone.generation:type_name -> naru.api.v1.Generation
-	0,  // 8: naru.link.v1.StateChunk.objects:type_name -> naru.link.v1.Object
-	12, // 9: naru.link.v1.StateAck.point:type_name -> naru.link.v1.StateAckPoint
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 5: naru.link.v1.Object.checkpoint:type_name -> naru.link.v1.Checkpoint
+	1,  // 6: naru.link.v1.Object.tombstone:type_name -> naru.link.v1.Tombstone
+	11, // 7: naru.link.v1.Tombstone.noun:type_name -> naru.api.v1.Reference
+	12, // 8: naru.link.v1.Tombstone.generation:type_name -> naru.api.v1.Generation
+	0,  // 9: naru.link.v1.StateChunk.objects:type_name -> naru.link.v1.Object
+	13, // 10: naru.link.v1.StateAck.point:type_name -> naru.link.v1.StateAckPoint
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_naru_link_v1_state_proto_init() }
@@ -505,12 +527,14 @@ func file_naru_link_v1_state_proto_init() {
 		return
 	}
 	file_naru_link_v1_frame_proto_init()
+	file_naru_link_v1_witness_proto_init()
 	file_naru_link_v1_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Object_Zone)(nil),
 		(*Object_Cluster)(nil),
 		(*Object_Host)(nil),
 		(*Object_Vm)(nil),
 		(*Object_Reservation)(nil),
+		(*Object_Checkpoint)(nil),
 		(*Object_Tombstone)(nil),
 	}
 	type x struct{}

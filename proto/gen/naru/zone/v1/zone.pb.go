@@ -156,7 +156,9 @@ type Secrets struct {
 	// Gossip encryption key, 32 bytes.
 	GossipKey []byte `protobuf:"bytes,2,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
 	// All of the zone's CAs, once there has been more than the first; oldest first. ca_key is then that of the first.
-	Authorities   []*Authority `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Authorities []*Authority `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// Seed of the Ed25519 key with which the zone countersigns the control plane's audit log, 32 bytes.
+	WitnessSeed   []byte `protobuf:"bytes,4,opt,name=witness_seed,json=witnessSeed,proto3" json:"witness_seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,6 +210,13 @@ func (x *Secrets) GetGossipKey() []byte {
 func (x *Secrets) GetAuthorities() []*Authority {
 	if x != nil {
 		return x.Authorities
+	}
+	return nil
+}
+
+func (x *Secrets) GetWitnessSeed() []byte {
+	if x != nil {
+		return x.WitnessSeed
 	}
 	return nil
 }
@@ -1006,6 +1015,88 @@ func (x *JournalHead) GetTrimmed() uint64 {
 	return 0
 }
 
+// Witness is what the zone remembers of the control plane's audit log.
+type Witness struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The largest state that it has countersigned.
+	Seen *v1.Countersignature `protobuf:"bytes,1,opt,name=seen,proto3" json:"seen,omitempty"`
+	// The keys of the log as they were then, older first.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// States that it countersigned before, the oldest first, ever further apart.
+	Earlier []*v1.Countersignature `protobuf:"bytes,3,rep,name=earlier,proto3" json:"earlier,omitempty"`
+	// States that it has countersigned and the log no longer holds, since the control plane was restored; the newest last.
+	Lost []*v1.Countersignature `protobuf:"bytes,4,rep,name=lost,proto3" json:"lost,omitempty"`
+	// Why what was shown last was not countersigned.
+	Objection     *v11.AuditObjection `protobuf:"bytes,5,opt,name=objection,proto3" json:"objection,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Witness) Reset() {
+	*x = Witness{}
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Witness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Witness) ProtoMessage() {}
+
+func (x *Witness) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Witness.ProtoReflect.Descriptor instead.
+func (*Witness) Descriptor() ([]byte, []int) {
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Witness) GetSeen() *v1.Countersignature {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *Witness) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Witness) GetEarlier() []*v1.Countersignature {
+	if x != nil {
+		return x.Earlier
+	}
+	return nil
+}
+
+func (x *Witness) GetLost() []*v1.Countersignature {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *Witness) GetObjection() *v11.AuditObjection {
+	if x != nil {
+		return x.Objection
+	}
+	return nil
+}
+
 // Work is how far a VM's worker has come with a generation; its presence means there is something to do.
 type Work struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1023,7 +1114,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[16]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1126,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[16]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1139,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{16}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Work) GetVmId() string {
@@ -1104,7 +1195,7 @@ var File_naru_zone_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/zone/v1/zone.proto\x12\fnaru.zone.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18naru/api/v1/common.proto\x1a\x18naru/link/v1/frame.proto\"Q\n" +
+	"\x17naru/zone/v1/zone.proto\x12\fnaru.zone.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/common.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/witness.proto\"Q\n" +
 	"\fEnterRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x19\n" +
@@ -1112,12 +1203,13 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\rEnterResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12%\n" +
 	"\x0esealed_secrets\x18\x02 \x01(\fR\rsealedSecrets\x12%\n" +
-	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"z\n" +
+	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"\x9d\x01\n" +
 	"\aSecrets\x12\x15\n" +
 	"\x06ca_key\x18\x01 \x01(\fR\x05caKey\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\x02 \x01(\fR\tgossipKey\x129\n" +
-	"\vauthorities\x18\x03 \x03(\v2\x17.naru.zone.v1.AuthorityR\vauthorities\"\xbd\x01\n" +
+	"\vauthorities\x18\x03 \x03(\v2\x17.naru.zone.v1.AuthorityR\vauthorities\x12!\n" +
+	"\fwitness_seed\x18\x04 \x01(\fR\vwitnessSeed\"\xbd\x01\n" +
 	"\tAuthority\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +
@@ -1174,7 +1266,13 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\x12\"\n" +
 	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12\x18\n" +
 	"\acovered\x18\x03 \x01(\x04R\acovered\x12\x18\n" +
-	"\atrimmed\x18\x04 \x01(\x04R\atrimmed\"\x89\x02\n" +
+	"\atrimmed\x18\x04 \x01(\x04R\atrimmed\"\xfa\x01\n" +
+	"\aWitness\x122\n" +
+	"\x04seen\x18\x01 \x01(\v2\x1e.naru.link.v1.CountersignatureR\x04seen\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x128\n" +
+	"\aearlier\x18\x03 \x03(\v2\x1e.naru.link.v1.CountersignatureR\aearlier\x122\n" +
+	"\x04lost\x18\x04 \x03(\v2\x1e.naru.link.v1.CountersignatureR\x04lost\x129\n" +
+	"\tobjection\x18\x05 \x01(\v2\x1b.naru.api.v1.AuditObjectionR\tobjection\"\x89\x02\n" +
 	"\x04Work\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x127\n" +
 	"\n" +
@@ -1204,7 +1302,7 @@ func file_naru_zone_v1_zone_proto_rawDescGZIP() []byte {
 	return file_naru_zone_v1_zone_proto_rawDescData
 }
 
-var file_naru_zone_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_naru_zone_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_naru_zone_v1_zone_proto_goTypes = []any{
 	(*EnterRequest)(nil),          // 0: naru.zone.v1.EnterRequest
 	(*EnterResponse)(nil),         // 1: naru.zone.v1.EnterResponse
@@ -1222,34 +1320,41 @@ var file_naru_zone_v1_zone_proto_goTypes = []any{
 	(*Allocation)(nil),            // 13: naru.zone.v1.Allocation
 	(*AddressLease)(nil),          // 14: naru.zone.v1.AddressLease
 	(*JournalHead)(nil),           // 15: naru.zone.v1.JournalHead
-	(*Work)(nil),                  // 16: naru.zone.v1.Work
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*v1.StateAckPoint)(nil),      // 18: naru.link.v1.StateAckPoint
-	(*v11.Resources)(nil),         // 19: naru.api.v1.Resources
-	(*v11.Generation)(nil),        // 20: naru.api.v1.Generation
+	(*Witness)(nil),               // 16: naru.zone.v1.Witness
+	(*Work)(nil),                  // 17: naru.zone.v1.Work
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*v1.StateAckPoint)(nil),      // 19: naru.link.v1.StateAckPoint
+	(*v11.Resources)(nil),         // 20: naru.api.v1.Resources
+	(*v1.Countersignature)(nil),   // 21: naru.link.v1.Countersignature
+	(*v11.AuditObjection)(nil),    // 22: naru.api.v1.AuditObjection
+	(*v11.Generation)(nil),        // 23: naru.api.v1.Generation
 }
 var file_naru_zone_v1_zone_proto_depIdxs = []int32{
 	3,  // 0: naru.zone.v1.Secrets.authorities:type_name -> naru.zone.v1.Authority
-	17, // 1: naru.zone.v1.Authority.issues_from:type_name -> google.protobuf.Timestamp
-	17, // 2: naru.zone.v1.Authority.trusted_until:type_name -> google.protobuf.Timestamp
-	17, // 3: naru.zone.v1.Incarnation.minted_at:type_name -> google.protobuf.Timestamp
-	18, // 4: naru.zone.v1.Cursor.point:type_name -> naru.link.v1.StateAckPoint
-	19, // 5: naru.zone.v1.Allocation.used:type_name -> naru.api.v1.Resources
-	20, // 6: naru.zone.v1.Work.generation:type_name -> naru.api.v1.Generation
-	17, // 7: naru.zone.v1.Work.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 8: naru.zone.v1.AgentService.Enter:input_type -> naru.zone.v1.EnterRequest
-	4,  // 9: naru.zone.v1.AgentService.Authorities:input_type -> naru.zone.v1.AuthoritiesRequest
-	6,  // 10: naru.zone.v1.AgentService.Reach:input_type -> naru.zone.v1.ReachRequest
-	8,  // 11: naru.zone.v1.AgentService.Call:input_type -> naru.zone.v1.CallRequest
-	1,  // 12: naru.zone.v1.AgentService.Enter:output_type -> naru.zone.v1.EnterResponse
-	5,  // 13: naru.zone.v1.AgentService.Authorities:output_type -> naru.zone.v1.AuthoritiesResponse
-	7,  // 14: naru.zone.v1.AgentService.Reach:output_type -> naru.zone.v1.ReachResponse
-	9,  // 15: naru.zone.v1.AgentService.Call:output_type -> naru.zone.v1.CallResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	18, // 1: naru.zone.v1.Authority.issues_from:type_name -> google.protobuf.Timestamp
+	18, // 2: naru.zone.v1.Authority.trusted_until:type_name -> google.protobuf.Timestamp
+	18, // 3: naru.zone.v1.Incarnation.minted_at:type_name -> google.protobuf.Timestamp
+	19, // 4: naru.zone.v1.Cursor.point:type_name -> naru.link.v1.StateAckPoint
+	20, // 5: naru.zone.v1.Allocation.used:type_name -> naru.api.v1.Resources
+	21, // 6: naru.zone.v1.Witness.seen:type_name -> naru.link.v1.Countersignature
+	21, // 7: naru.zone.v1.Witness.earlier:type_name -> naru.link.v1.Countersignature
+	21, // 8: naru.zone.v1.Witness.lost:type_name -> naru.link.v1.Countersignature
+	22, // 9: naru.zone.v1.Witness.objection:type_name -> naru.api.v1.AuditObjection
+	23, // 10: naru.zone.v1.Work.generation:type_name -> naru.api.v1.Generation
+	18, // 11: naru.zone.v1.Work.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 12: naru.zone.v1.AgentService.Enter:input_type -> naru.zone.v1.EnterRequest
+	4,  // 13: naru.zone.v1.AgentService.Authorities:input_type -> naru.zone.v1.AuthoritiesRequest
+	6,  // 14: naru.zone.v1.AgentService.Reach:input_type -> naru.zone.v1.ReachRequest
+	8,  // 15: naru.zone.v1.AgentService.Call:input_type -> naru.zone.v1.CallRequest
+	1,  // 16: naru.zone.v1.AgentService.Enter:output_type -> naru.zone.v1.EnterResponse
+	5,  // 17: naru.zone.v1.AgentService.Authorities:output_type -> naru.zone.v1.AuthoritiesResponse
+	7,  // 18: naru.zone.v1.AgentService.Reach:output_type -> naru.zone.v1.ReachResponse
+	9,  // 19: naru.zone.v1.AgentService.Call:output_type -> naru.zone.v1.CallResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_naru_zone_v1_zone_proto_init() }
@@ -1263,7 +1368,7 @@ func file_naru_zone_v1_zone_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_zone_v1_zone_proto_rawDesc), len(file_naru_zone_v1_zone_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
