@@ -32,6 +32,7 @@ type Services struct {
 	Leases               apiv1.LeaseServiceClient
 	Notifications        apiv1.NotificationServiceClient
 	NotificationChannels apiv1.NotificationChannelServiceClient
+	IdentityProviders    apiv1.IdentityProviderServiceClient
 	Deliveries           apiv1.DeliveryServiceClient
 	Usage                apiv1.UsageServiceClient
 	ApprovalPolicies     apiv1.ApprovalPolicyServiceClient
@@ -76,6 +77,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		Deliveries:           apiv1.NewDeliveryServiceClient(conn),
 		Usage:                apiv1.NewUsageServiceClient(conn),
 		ApprovalPolicies:     apiv1.NewApprovalPolicyServiceClient(conn),
+		IdentityProviders:    apiv1.NewIdentityProviderServiceClient(conn),
 
 		Zones:          apiv1.NewZoneServiceClient(conn),
 		Clusters:       apiv1.NewClusterServiceClient(conn),

@@ -13,9 +13,14 @@ import (
 // Networks are parts of the network, as 127.0.0.0/8.
 type Networks []netip.Prefix
 
-// guard keeps whoever writes a channel from having a server of the control plane speak to itself, or to what only machines beside it
-// should reach. It looks at the address that is connected to, after names were resolved, so a name that changes does not help.
-type guard struct{ allowed Networks }
+// Guard keeps whoever writes where something leads from having a server of the control plane speak to itself, or to what only machines
+// beside it should reach. It looks at the address that is connected to, after names were resolved, so a name that changes does not help.
+type Guard struct {
+	// Allowed goes before what is refused.
+	Allowed Networks
+	// What may lead there, and Key of the configuration that says where to: for the sentence of a refusal.
+	What, Key string
+}
 
 // refused are networks beside those that the standard library knows as loopback, link-local, multicast and unspecified: where clouds
 // answer with the credentials of a machine, and where an IPv4 address hides in an IPv6 one.
@@ -30,13 +35,13 @@ func (n Networks) contain(a netip.Addr) bool {
 	return slices.ContainsFunc(n, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func (g guard) check(a netip.Addr) error {
+func (g Guard) check(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
-	if g.allowed.contain(a) {
+	if g.Allowed.contain(a) {
 		return nil
 	}
 	if !a.IsGlobalUnicast() || refused.contain(a) || own(a) {
-		return fmt.Errorf("%s is no address that channels may lead to; the configuration of the servers allows others: notifications.allow", a)
+		return fmt.Errorf("%s is no address that %s may lead to; the configuration of the servers allows others: %s", a, g.What, g.Key)
 	}
 	return nil
 }
@@ -50,8 +55,8 @@ func own(a netip.Addr) bool {
 	})
 }
 
-// dial connects to HOST:PORT, and cuts the connection when ctx ends.
-func (g guard) dial(ctx context.Context, network, address string) (net.Conn, error) {
+// Dial connects to HOST:PORT within ten seconds.
+func (g Guard) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: 10 * time.Second, ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {

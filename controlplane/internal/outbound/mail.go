@@ -78,7 +78,7 @@ func (s *Sender) client(ctx context.Context, c *apiv1.Mail, secrets [][]byte) (*
 	options := []mail.Option{
 		mail.WithPort(port), mail.WithTimeout(sendTime / 2), mail.WithTLSConfig(config), mail.WithTLSPolicy(mail.TLSMandatory), mail.WithHELO(domainOf(c.GetFrom())),
 		mail.WithDialContextFunc(func(dialing context.Context, network, address string) (net.Conn, error) {
-			conn, err := s.guard.dial(dialing, network, address)
+			conn, err := s.guard.Dial(dialing, network, address)
 			if err != nil {
 				return nil, err
 			}

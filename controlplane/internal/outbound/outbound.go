@@ -40,14 +40,14 @@ func (p *Permanent) Unwrap() error { return p.Err }
 // Sender sends. It is safe for concurrent use.
 type Sender struct {
 	federation string
-	guard      guard
+	guard      Guard
 	// patience is how long one message may take; a test has less.
 	patience time.Duration
 }
 
 // New returns a sender for a federation. allowed are networks with which it may connect although they are refused otherwise.
 func New(federation string, allowed Networks) *Sender {
-	return &Sender{federation: federation, guard: guard{allowed}, patience: sendTime}
+	return &Sender{federation: federation, guard: Guard{Allowed: allowed, What: "channels", Key: "notifications.allow"}, patience: sendTime}
 }
 
 // Send sends a message, signed or logged in with a channel's secrets, the newest first. An error tells nothing of these, and nothing
@@ -64,7 +64,7 @@ func (s *Sender) Send(ctx context.Context, ch *apiv1.NotificationChannel, secret
 	if err == nil {
 		return nil
 	}
-	told := errors.New(printable(err.Error()))
+	told := errors.New(Printable(err.Error()))
 	if permanent := (*Permanent)(nil); errors.As(err, &permanent) {
 		return &Permanent{told}
 	}
@@ -118,8 +118,8 @@ func tlsFor(host, ca string) (*tls.Config, error) {
 	return c, nil
 }
 
-// printable is a text of some length from elsewhere as it may be shown and logged.
-func printable(s string) string {
+// Printable is a text of some length from elsewhere as it may be shown and logged.
+func Printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
 			return ' '

@@ -80,7 +80,7 @@ func (s *Sender) webhook(ctx context.Context, c *apiv1.Webhook, secrets [][]byte
 		signatures = append(signatures, sign(secret, m.ID, now, body))
 	}
 	req.Header.Set(headerSignature, strings.Join(signatures, " "))
-	transport := &http.Transport{DialContext: s.guard.dial, TLSClientConfig: config, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10}
+	transport := &http.Transport{DialContext: s.guard.Dial, TLSClientConfig: config, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(req)
 	if err != nil {

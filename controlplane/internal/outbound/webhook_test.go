@@ -146,7 +146,7 @@ func TestP16ChannelsLeadNeitherToThisMachineNorToWhatOnlyMachinesBesideItShouldR
 	if err := r.send(t, nil); err == nil || !strings.Contains(err.Error(), "notifications.allow") {
 		t.Errorf("%v", err)
 	}
-	g := guard{}
+	g := Guard{}
 	for _, address := range []string{
 		"127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "fd00:ec2::254", "100.100.100.200",
 		"168.63.129.16", "224.0.0.1", "ff02::1", "255.255.255.255", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::127.0.0.1", "0.1.2.3",

@@ -169,6 +169,8 @@ func (n noun[M]) word() string {
 		return "notification channel"
 	case "usage":
 		return "usage record"
+	case "identity-provider":
+		return "identity provider"
 	}
 	return n.kind
 }
