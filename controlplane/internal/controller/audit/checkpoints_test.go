@@ -108,7 +108,8 @@ func TestItIsLookedAtEveryTenSeconds(t *testing.T) {
 		looks := 0
 		c := *s.Checkpoints
 		c.Reader = counting{&looks}
-		if err := c.Run(ctx); err != context.DeadlineExceeded || looks != 4 {
+		// Each turn looks for what is to be signed, and for whom it is to be shown to.
+		if err := c.Run(ctx); err != context.DeadlineExceeded || looks != 4*2 {
 			t.Errorf("%d looks, %v", looks, err)
 		}
 	})
