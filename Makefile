@@ -33,10 +33,10 @@ $(PROGRAMS:%=bin/%): bin/%:
 run: setup build ## the reference site on this machine, and the main job before your eyes
 	@bin/naru-dev run --state $(STATE)
 
-test: setup build ## everything: unit, component and end to end
+test: setup build $(TOOLS)/dex ## everything: unit, component and end to end
 	@deploy/test.sh ./...
 
-e2e: setup build ## end to end only
+e2e: setup build $(TOOLS)/dex ## end to end only
 	@deploy/test.sh ./deploy/e2e/...
 
 race: ## the race detector where it matters
@@ -63,6 +63,11 @@ $(TOOLS)/%: deploy/tools/go.mod deploy/tools/go.sum
 	@mkdir -p $(TOOL_CACHE) $(TOOLS)
 	@cd deploy/tools && for t in $$(go list tool) ./protoexport; do \
 	  b=$(TOOL_CACHE)/$${t##*/}; [ -x $$b ] || go build $(GOFLAGS_P) -o $$b $$t; cp $$b $(CURDIR)/$(TOOLS)/; done
+
+$(TOOLS)/dex: deploy/tools/dex/go.mod deploy/tools/dex/go.sum deploy/tools/dex/main.go
+	@mkdir -p $(TOOL_CACHE) $(TOOLS)
+	@cd deploy/tools/dex && b=$(TOOL_CACHE)/dex-$$(cat go.mod go.sum main.go | sha256sum | cut -c1-16); \
+	  [ -x $$b ] || CGO_ENABLED=0 go build $(GOFLAGS_P) -trimpath -ldflags '-s -w' -o $$b .; cp $$b $(CURDIR)/$@
 
 $(TOOLS)/buf:
 	@command -v npm >/dev/null || { echo "make generate needs npm, which brings buf; install nodejs and npm, or leave the generated code as it is." >&2; exit 1; }

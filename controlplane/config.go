@@ -30,8 +30,10 @@ type Config struct {
 	LinkLifetime time.Duration `yaml:"link_lifetime"`
 	// Where notification channels may lead.
 	Notifications NotificationsConfig `yaml:"notifications"`
-	Raft          replica.Tuning      `yaml:"raft"`
-	Log           obs.LogConfig       `yaml:"log"`
+	// Where identity providers may lead.
+	IdentityProviders ProvidersConfig `yaml:"identity_providers"`
+	Raft              replica.Tuning  `yaml:"raft"`
+	Log               obs.LogConfig   `yaml:"log"`
 }
 
 // APIConfig is where the API listens.
@@ -65,9 +67,15 @@ type NotificationsConfig struct {
 	Allow []string `yaml:"allow"`
 }
 
+// ProvidersConfig is where identity providers may lead.
+type ProvidersConfig struct {
+	// Networks, as 127.0.0.0/8, to which identity providers may lead although they are refused otherwise: as of notifications.
+	Allow []string `yaml:"allow"`
+}
+
 // networks are those that are allowed; what is none LoadConfig has refused.
-func (c NotificationsConfig) networks() (out outbound.Networks) {
-	for _, text := range c.Allow {
+func networks(allow []string) (out outbound.Networks) {
+	for _, text := range allow {
 		if p, err := netip.ParsePrefix(text); err == nil {
 			out = append(out, p.Masked())
 		}
@@ -94,9 +102,11 @@ func LoadConfig(path string) (*Config, error) {
 			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
 		}
 	}
-	for _, text := range c.Notifications.Allow {
-		if _, err := netip.ParsePrefix(text); err != nil {
-			return nil, fmt.Errorf("configuration %s: key %q: %q is no network; write it as 127.0.0.0/8", path, "notifications.allow", text)
+	for key, allow := range map[string][]string{"notifications.allow": c.Notifications.Allow, "identity_providers.allow": c.IdentityProviders.Allow} {
+		for _, text := range allow {
+			if _, err := netip.ParsePrefix(text); err != nil {
+				return nil, fmt.Errorf("configuration %s: key %q: %q is no network; write it as 127.0.0.0/8", path, key, text)
+			}
 		}
 	}
 	if c.LinkLifetime < shortestLink || c.LinkLifetime > pki.LinkTTL {

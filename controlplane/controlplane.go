@@ -17,6 +17,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/controller/audit"
 	"github.com/naru-project/naru/controlplane/internal/controller/lease"
+	"github.com/naru-project/naru/controlplane/internal/controller/leavers"
 	"github.com/naru-project/naru/controlplane/internal/controller/notify"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
 	"github.com/naru-project/naru/controlplane/internal/controller/requests"
@@ -25,6 +26,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/fsm"
 	"github.com/naru-project/naru/controlplane/internal/identity"
 	"github.com/naru-project/naru/controlplane/internal/outbound"
+	"github.com/naru-project/naru/controlplane/internal/provider"
 	"github.com/naru-project/naru/controlplane/internal/replica"
 	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -55,6 +57,7 @@ type Server struct {
 	asked   *requests.Controller
 	leases  *lease.Controller
 	told    *notify.Controller
+	leavers *leavers.Controller
 	// composed is closed when all of the above is set: peers may call before.
 	composed chan struct{}
 	heirs    *succession.Succession
@@ -94,10 +97,11 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 		return nil, err
 	}
 	s.chooser = placement.New(s.db, log.With("part", "placement"))
-	sender := outbound.New(peer.Federation, c.Notifications.networks())
+	sender := outbound.New(peer.Federation, networks(c.Notifications.Allow))
+	asker := provider.New(networks(c.IdentityProviders.Allow), s.replica.Now)
 	s.service = service.New(service.Config{
 		Reader: s.db, Proposer: s.replica, Servers: s.replica, Samples: &allSamples{s.replica},
-		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper, Secrets: s.keeper, Outbound: sender,
+		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper, Secrets: s.keeper, Outbound: sender, Providers: asker,
 	})
 	authenticator := auth.New(s.service, s.keeper.Root, s.replica.Now)
 	if s.api, err = api.New(api.Config{
@@ -113,6 +117,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	s.asked = requests.New(requests.Config{Reader: s.db, Proposer: s.replica, Chooser: s.chooser, Log: log.With("part", "requests"), Now: s.replica.Now})
 	s.leases = lease.New(lease.Config{Reader: s.db, Proposer: s.replica, Log: log.With("part", "leases"), Now: s.replica.Now})
 	s.told = notify.New(notify.Config{Reader: s.db, Proposer: s.replica, Sender: sender, Rights: s.service, Unseal: s.keeper.Unseal, Log: log.With("part", "notify"), Now: s.replica.Now})
+	s.leavers = leavers.New(leavers.Config{Reader: s.db, Proposer: s.replica, Providers: asker, Seal: s.keeper.Seal, Unseal: s.keeper.Unseal, Log: log.With("part", "leavers"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	s.signing = audit.New(audit.Config{Reader: s.db, Proposer: s.replica, Keeper: s.keeper, Log: log.With("part", "audit"), Now: s.replica.Now})
 	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
@@ -200,6 +205,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.asked.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.leases.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.told.Run)) })
+	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.leavers.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.heirs.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.signing.Run)) })
 	g.Go(func() error {

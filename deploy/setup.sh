@@ -20,6 +20,8 @@ needs=(
   kmod:/usr/sbin/modprobe
   uidmap:/usr/bin/newuidmap
   ca-certificates:/etc/ssl/certs/ca-certificates.crt
+  slapd:/usr/sbin/slapd
+  ldap-utils:/usr/bin/ldapmodify
   python3-aiosmtpd:/usr/lib/python3/dist-packages/aiosmtpd/smtp.py
 )
 # The checks of CI need more than running and testing do: npm brings buf, the race detector needs a C compiler.

@@ -32,6 +32,7 @@ type Services struct {
 	Leases               apiv1.LeaseServiceClient
 	Notifications        apiv1.NotificationServiceClient
 	NotificationChannels apiv1.NotificationChannelServiceClient
+	IdentityProviders    apiv1.IdentityProviderServiceClient
 	Deliveries           apiv1.DeliveryServiceClient
 	ApprovalPolicies     apiv1.ApprovalPolicyServiceClient
 
@@ -73,6 +74,7 @@ func NewServices(conn grpc.ClientConnInterface) *Services {
 		NotificationChannels: apiv1.NewNotificationChannelServiceClient(conn),
 		Deliveries:           apiv1.NewDeliveryServiceClient(conn),
 		ApprovalPolicies:     apiv1.NewApprovalPolicyServiceClient(conn),
+		IdentityProviders:    apiv1.NewIdentityProviderServiceClient(conn),
 
 		Zones:          apiv1.NewZoneServiceClient(conn),
 		Clusters:       apiv1.NewClusterServiceClient(conn),

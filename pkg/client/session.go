@@ -34,6 +34,20 @@ type Session struct {
 	ID        string    `json:"id"`
 	Secret    []byte    `json:"secret"`
 	ExpiresAt time.Time `json:"expires_at"`
+	// Provider is the name of the identity provider through which it was begun; empty where it was not.
+	Provider string `json:"provider,omitempty"`
+}
+
+// newSession makes the secret of a session that is to begin.
+func newSession(user string) *Session {
+	s := &Session{User: user, Secret: make([]byte, secretSize)}
+	rand.Read(s.Secret) // never fails
+	return s
+}
+
+// is takes in what the control plane says of the session that began.
+func (s *Session) is(m *apiv1.Session) {
+	s.ID, s.User, s.Zone, s.ExpiresAt, s.Provider = m.GetId(), m.GetUser(), m.GetZone(), m.GetExpiresAt().AsTime(), m.GetIdentityProvider()
 }
 
 // Token is what is sent to act in the session.
@@ -51,10 +65,10 @@ func (s *Session) For(method string) sealed.For {
 	return sealed.For{Method: method, User: s.User, SecretHash: hash[:]}
 }
 
-// LogIn begins a session. The secret of it is made here, and goes nowhere but into what is returned.
+// LogIn begins a session, through a directory where typed names one. The secret of it is made here, and goes nowhere but into what is
+// returned.
 func (s *Services) LogIn(ctx context.Context, user string, typed *apiv1.Secrets, client string) (*Session, *apiv1.Session, error) {
-	out := &Session{User: user, Secret: make([]byte, secretSize)}
-	rand.Read(out.Secret) // never fails
+	out := newSession(user)
 	is := out.For(apiv1.SessionService_LogIn_FullMethodName)
 	secrets, err := s.Seal(ctx, is, typed)
 	if err != nil {
@@ -64,9 +78,8 @@ func (s *Services) LogIn(ctx context.Context, user string, typed *apiv1.Secrets,
 	if err != nil {
 		return nil, nil, err
 	}
-	m := r.GetSession()
-	out.ID, out.Zone, out.ExpiresAt = m.GetId(), m.GetZone(), m.GetExpiresAt().AsTime()
-	return out, m, nil
+	out.is(r.GetSession())
+	return out, r.GetSession(), nil
 }
 
 // Seal seals what a person typed to the control plane's newest key. Errors: ErrNotVouched.

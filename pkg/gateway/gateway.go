@@ -92,6 +92,7 @@ func (g *gateway) register() error {
 		apiv1.RegisterLeaseServiceHandlerClient(ctx, g.mux, apiv1.NewLeaseServiceClient(g.conn)),
 		apiv1.RegisterNotificationServiceHandlerClient(ctx, g.mux, apiv1.NewNotificationServiceClient(g.conn)),
 		apiv1.RegisterNotificationChannelServiceHandlerClient(ctx, g.mux, apiv1.NewNotificationChannelServiceClient(g.conn)),
+		apiv1.RegisterIdentityProviderServiceHandlerClient(ctx, g.mux, apiv1.NewIdentityProviderServiceClient(g.conn)),
 		apiv1.RegisterDeliveryServiceHandlerClient(ctx, g.mux, apiv1.NewDeliveryServiceClient(g.conn)),
 		apiv1.RegisterApprovalPolicyServiceHandlerClient(ctx, g.mux, apiv1.NewApprovalPolicyServiceClient(g.conn)),
 		apiv1.RegisterFlavorServiceHandlerClient(ctx, g.mux, apiv1.NewFlavorServiceClient(g.conn)),

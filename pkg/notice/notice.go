@@ -74,6 +74,7 @@ var topics = map[string]topic{
 	"account.authenticator-removed": {phrase{"The authenticator was removed from your account", "계정에서 인증기가 해제되었습니다"}, ""},
 	"account.sessions-revoked":      {phrase{"All your sessions were ended", "모든 세션이 종료되었습니다"}, ""},
 	"account.new-device":            {phrase{"You were logged in from a machine that was not known", "알려지지 않은 기기에서 로그인했습니다"}, "naru session list"},
+	"account.identity-linked":       {phrase{"You can now log in through {provider}, and so can whoever is linked with you there", "이제 {provider} 계정으로 로그인할 수 있습니다. 연결된 계정이 본인의 것인지 확인하십시오"}, ""},
 	"account.disabled":              {phrase{"Your account was disabled", "계정이 비활성화되었습니다"}, ""},
 	"account.enabled":               {phrase{"Your account was enabled again", "계정이 다시 활성화되었습니다"}, ""},
 	"channel.test":                  {phrase{"This is a test of channel {about}", "채널 {about} 시험 메시지입니다"}, ""},

@@ -28,7 +28,7 @@ func TestEveryTopicIsSaidInBothLanguagesAndStandsInTheDocument(t *testing.T) {
 		}
 		said := map[string]bool{}
 		for _, language := range []string{notice.English, notice.Korean} {
-			sentence := notice.Sentence(language, about(topic, "r-1", "from", "kim", "until", "2026-12-31 09:00 UTC"))
+			sentence := notice.Sentence(language, about(topic, "r-1", "from", "kim", "until", "2026-12-31 09:00 UTC", "provider", "corp"))
 			if sentence == "" || strings.ContainsAny(sentence, "{}") {
 				t.Errorf("%s in %s: %q", topic, language, sentence)
 			}

@@ -17,7 +17,7 @@ func OfCommand(member string) string {
 		return "member.accept"
 	case "revoke":
 		return "member.revoke"
-	case "begin_session":
+	case "begin_session", "begin_provider_session":
 		return "session.log-in"
 	case "step_up_session":
 		return "session.step-up"
@@ -41,6 +41,8 @@ func OfCommand(member string) string {
 		return "request.carry-out"
 	case "set_notification_channel_secret":
 		return "notification-channel.set-secret"
+	case "set_identity_provider_secret":
+		return "identity-provider.set-secret"
 	case "read_notifications":
 		return "notification.read"
 	}

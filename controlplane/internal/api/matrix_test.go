@@ -106,10 +106,21 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.NotificationChannelService_UpdateNotificationChannel_FullMethodName:    &apiv1.UpdateNotificationChannelRequest{NotificationChannel: &apiv1.NotificationChannel{Id: "spare", Topics: []string{"request.*"}}, UpdateMask: mask("topics")},
 		apiv1.NotificationChannelService_SetNotificationChannelSecret_FullMethodName: &apiv1.SetNotificationChannelSecretRequest{NotificationChannel: "spare", Secret: "0123456789abcdef"},
 		apiv1.NotificationChannelService_TestNotificationChannel_FullMethodName:      &apiv1.TestNotificationChannelRequest{NotificationChannel: "spare"},
-		apiv1.NotificationChannelService_DeleteNotificationChannel_FullMethodName:    &apiv1.DeleteNotificationChannelRequest{NotificationChannel: "spare"},
+		apiv1.IdentityProviderService_ListIdentityProviders_FullMethodName:           &apiv1.ListIdentityProvidersRequest{},
+		apiv1.IdentityProviderService_GetIdentityProvider_FullMethodName:             &apiv1.GetIdentityProviderRequest{IdentityProvider: "spare"},
+		apiv1.IdentityProviderService_WatchIdentityProviders_FullMethodName:          &apiv1.WatchIdentityProvidersRequest{},
+		apiv1.IdentityProviderService_CreateIdentityProvider_FullMethodName:          &apiv1.CreateIdentityProviderRequest{IdentityProvider: directory("other")},
+		apiv1.IdentityProviderService_UpdateIdentityProvider_FullMethodName:          &apiv1.UpdateIdentityProviderRequest{IdentityProvider: &apiv1.IdentityProvider{Id: "spare", Title: "x"}, UpdateMask: mask("title")},
+		apiv1.IdentityProviderService_SetIdentityProviderSecret_FullMethodName:       &apiv1.SetIdentityProviderSecretRequest{IdentityProvider: "spare", Secret: "x"},
+		apiv1.IdentityProviderService_LinkIdentity_FullMethodName:                    &apiv1.LinkIdentityRequest{IdentityProvider: "spare", Subject: "7", User: "spare"},
+		apiv1.IdentityProviderService_ListIdentities_FullMethodName:                  &apiv1.ListIdentitiesRequest{},
+		apiv1.IdentityProviderService_DeleteIdentityProvider_FullMethodName:          &apiv1.DeleteIdentityProviderRequest{IdentityProvider: "spare"},
 
-		apiv1.DeliveryService_ListDeliveries_FullMethodName: &apiv1.ListDeliveriesRequest{},
-		apiv1.DeliveryService_GetDelivery_FullMethodName:    nil, apiv1.DeliveryService_RetryDelivery_FullMethodName: nil, apiv1.DeliveryService_DropDelivery_FullMethodName: nil, // see notInMatrix
+		apiv1.NotificationChannelService_DeleteNotificationChannel_FullMethodName: &apiv1.DeleteNotificationChannelRequest{NotificationChannel: "spare"},
+
+		apiv1.DeliveryService_ListDeliveries_FullMethodName:               &apiv1.ListDeliveriesRequest{},
+		apiv1.IdentityProviderService_TestIdentityProvider_FullMethodName: nil, apiv1.IdentityProviderService_UnlinkIdentity_FullMethodName: nil, // see notInMatrix
+		apiv1.DeliveryService_GetDelivery_FullMethodName: nil, apiv1.DeliveryService_RetryDelivery_FullMethodName: nil, apiv1.DeliveryService_DropDelivery_FullMethodName: nil, // see notInMatrix
 
 		apiv1.ApprovalPolicyService_ListApprovalPolicies_FullMethodName:       &apiv1.ListApprovalPoliciesRequest{},
 		apiv1.ApprovalPolicyService_GetApprovalPolicy_FullMethodName:          &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "spare"},
@@ -264,6 +275,9 @@ var notInMatrix = map[string]proto.Message{
 	apiv1.AuditService_GetAuditCheckpoint_FullMethodName: &apiv1.GetAuditCheckpointRequest{},
 	apiv1.AuditService_ExportAudit_FullMethodName:        &apiv1.ExportAuditRequest{},
 
+	apiv1.IdentityProviderService_TestIdentityProvider_FullMethodName: &apiv1.TestIdentityProviderRequest{IdentityProvider: "spare"},
+	apiv1.IdentityProviderService_UnlinkIdentity_FullMethodName:       &apiv1.UnlinkIdentityRequest{Identity: "nobodys"},
+
 	apiv1.DeliveryService_GetDelivery_FullMethodName:   &apiv1.GetDeliveryRequest{Delivery: "nobodys"},
 	apiv1.DeliveryService_RetryDelivery_FullMethodName: &apiv1.RetryDeliveryRequest{Delivery: "nobodys"},
 	apiv1.DeliveryService_DropDelivery_FullMethodName:  &apiv1.DropDeliveryRequest{Delivery: "nobodys"},
@@ -300,6 +314,10 @@ func stopWeb() *apiv1.Request {
 		Power: &apiv1.PowerVM{Vm: "web-1", Verb: apiv1.PowerVM_STOP}}}}
 }
 
+func directory(name string) *apiv1.IdentityProvider {
+	return &apiv1.IdentityProvider{Name: name, Ldap: &apiv1.Directory{Urls: []string{"ldaps://127.0.0.1:1"}, UserBase: "dc=example"}}
+}
+
 func workdays(name string) *apiv1.Calendar {
 	return &apiv1.Calendar{Name: name, TimeZone: "Asia/Seoul", Hours: []*apiv1.Hours{{Weekday: 1, From: "09:00", To: "18:00"}}}
 }
@@ -311,6 +329,7 @@ func anybodyDecides(name string) *apiv1.ApprovalPolicy {
 // inSessions are the methods by which somebody logs in, or that are for who has; login_test.go calls them.
 var inSessions = map[string]bool{
 	apiv1.SessionService_GetLoginOptions_FullMethodName: true, apiv1.SessionService_LogIn_FullMethodName: true,
+	apiv1.SessionService_BeginProviderLogin_FullMethodName: true, apiv1.SessionService_FinishProviderLogin_FullMethodName: true,
 	apiv1.SessionService_LogOut_FullMethodName: true, apiv1.SessionService_StepUp_FullMethodName: true,
 	apiv1.UserService_ChangePassword_FullMethodName: true, apiv1.UserService_EnrollAuthenticator_FullMethodName: true,
 	apiv1.UserService_ConfirmAuthenticator_FullMethodName: true,
@@ -345,6 +364,7 @@ func spare(t *testing.T, w *servicetest.World, site *servicetest.Site) (operatio
 	check(a.Groups.CreateGroup(ctx, &apiv1.CreateGroupRequest{Group: &apiv1.Group{Name: "spare"}}))
 	check(a.Quotas.CreateQuota(ctx, &apiv1.CreateQuotaRequest{Quota: &apiv1.Quota{Project: "web", Limit: &apiv1.Amounts{Vms: proto.Uint32(1000)}}}))
 	check(a.NotificationChannels.CreateNotificationChannel(ctx, &apiv1.CreateNotificationChannelRequest{NotificationChannel: &apiv1.NotificationChannel{Name: "spare", Webhook: &apiv1.Webhook{Url: "https://example.org/"}}}))
+	check(a.IdentityProviders.CreateIdentityProvider(ctx, &apiv1.CreateIdentityProviderRequest{IdentityProvider: directory("spare")}))
 	check(a.Calendars.CreateCalendar(ctx, &apiv1.CreateCalendarRequest{Calendar: workdays("spare")}))
 	check(a.ApprovalPolicies.CreateApprovalPolicy(ctx, &apiv1.CreateApprovalPolicyRequest{ApprovalPolicy: anybodyDecides("spare")}))
 	for _, name := range []string{"spare", "draft"} {

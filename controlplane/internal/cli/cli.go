@@ -176,7 +176,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 		a.zone(), a.cluster(), a.host(), a.flavor(), a.image(), a.project(), a.quota(), a.lease(), a.broker(), a.vm(), a.snapshot(),
 		a.operation(), a.event(), a.server(), a.administrator(), a.audit(), a.token(), a.whoami(), a.contexts(), a.version(),
 		a.role(), a.roleBinding(), a.auth(),
-		a.organization(), a.user(), a.group(), a.session(), a.login(), a.logout(), a.passwd(),
+		a.organization(), a.user(), a.group(), a.identityProvider(), a.session(), a.login(), a.logout(), a.passwd(),
 	)
 	root.InitDefaultCompletionCmd("completion")
 	refuseUnknownVerbs(root)

@@ -24,6 +24,7 @@ var memberColumns = []column[*apiv1.GroupMember]{
 	{head: "USER", value: (*apiv1.GroupMember).GetUser},
 	{head: "SINCE", value: func(m *apiv1.GroupMember) string { return local(m.GetAddedAt()) }},
 	{head: "BY", value: (*apiv1.GroupMember).GetAddedBy, text: true},
+	{head: "PROVIDER", value: (*apiv1.GroupMember).GetIdentityProvider, wide: true},
 	{head: "ID", value: (*apiv1.GroupMember).GetUserId, wide: true},
 }
 

@@ -24,13 +24,18 @@ import (
 const loginLimit = 5 * time.Minute
 
 func (a *app) login() *cobra.Command {
-	return &cobra.Command{
+	var provider string
+	var device bool
+	cmd := &cobra.Command{
 		Use: "login [USER]", Short: "Log in; you act as yourself until you log out, or for twelve hours",
 		Long: `Log in; you act as yourself until you log out, or for twelve hours.
 
 The password is asked for and not shown; where standard input is no terminal, it is read from there, a line each for what is
-asked. The session counts only where it was begun: at this zone's edge, or in the control network.`,
-		Args: cobra.MaximumNArgs(1),
+asked. The session counts only where it was begun: at this zone's edge, or in the control network.
+
+With --provider you log in through an identity provider: in your browser, which is opened where there is one, and whose address is
+printed; or with the name and the password of a directory. With --device you type a code in a browser on another machine.`,
+		Args: cobra.MaximumNArgs(1), Example: "  naru login kim\n  naru login --provider corp\n  naru login --provider corp --device",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.load(); err != nil {
 				return err
@@ -38,41 +43,53 @@ asked. The session counts only where it was begun: at this zone's edge, or in th
 			a.config.Token, a.config.TokenFile = "", "" // an old session says nothing of who logs in now
 			return a.run(cmd, loginLimit, func(ctx context.Context, c *client.Client) error {
 				user := strings.Join(args, "")
-				var err error
+				p, err := loginProvider(ctx, c, provider)
+				switch {
+				case err != nil:
+					return err
+				case p.GetKind() == apiv1.LoginProvider_OIDC && user != "":
+					return usagef("identity provider %s says who you are; leave out %s", provider, user)
+				case p.GetKind() == apiv1.LoginProvider_OIDC:
+					return a.logInAt(ctx, c, p, device)
+				case device:
+					return usagef("--device is for an identity provider to which one goes with a browser")
+				}
 				if user == "" {
 					if user, err = a.prompt(ctx, "User: "); err != nil {
 						return err
 					}
 				}
-				return a.logIn(ctx, c, user)
+				return a.logIn(ctx, c, user, provider)
 			})
 		},
 	}
+	cmd.Flags().StringVar(&provider, "provider", "", "log in through this identity provider")
+	cmd.Flags().BoolVar(&device, "device", false, "without a browser on this machine: type a code on another one")
+	a.completeFlag(cmd, "provider", func(cmd *cobra.Command) []string { return a.loginProviders(cmd) })
+	return cmd
 }
 
-func (a *app) logIn(ctx context.Context, c *client.Client, user string) error {
+func (a *app) logIn(ctx context.Context, c *client.Client, user, provider string) error {
 	device, err := client.Device()
 	if err != nil {
 		return usagef("%v", err)
 	}
-	typed := &apiv1.Secrets{Device: device}
+	typed := &apiv1.Secrets{Device: device, IdentityProvider: provider}
 	if typed.Password, err = a.prompt(ctx, "Password: "); err != nil {
 		return err
 	}
-	with := fmt.Sprintf("naru %s on %s", version.Version, runtime.GOOS)
-	s, m, err := c.LogIn(ctx, user, typed, with)
+	s, m, err := c.LogIn(ctx, user, typed, with())
 	if problem.Is(problem.FromStatus(err), problem.CodeNeeded) {
 		if typed.Code, err = a.prompt(ctx, "Code: "); err != nil {
 			return err
 		}
-		s, m, err = c.LogIn(ctx, user, typed, with)
+		s, m, err = c.LogIn(ctx, user, typed, with())
 	}
 	if err != nil {
 		return err
 	}
-	s.Server = a.config.Server
-	if err := s.Save(); err != nil {
-		return usagef("the session cannot be kept: %v", err)
+	if err := a.keep(s); err != nil {
+		return err
 	}
 	if m.GetMustChangePassword() {
 		fmt.Fprintln(a.err, "The password was set by somebody else. Choose your own: ten characters or more.")
@@ -80,12 +97,27 @@ func (a *app) logIn(ctx context.Context, c *client.Client, user string) error {
 			return err
 		}
 	}
+	a.greet(s)
+	return nil
+}
+
+// with says what logs in.
+func with() string { return fmt.Sprintf("naru %s on %s", version.Version, runtime.GOOS) }
+
+func (a *app) keep(s *client.Session) error {
+	s.Server = a.config.Server
+	if err := s.Save(); err != nil {
+		return usagef("the session cannot be kept: %v", err)
+	}
+	return nil
+}
+
+func (a *app) greet(s *client.Session) {
 	where := "in the control network"
 	if s.Zone != "" {
 		where = "at zone " + s.Zone
 	}
 	fmt.Fprintf(a.err, "You are logged in as %s %s until %s.\n", s.User, where, s.ExpiresAt.Local().Format(time.DateTime))
-	return nil
 }
 
 // changePassword asks for a new password until one is taken. It calls as the session's user, which the client that logged in does
@@ -169,7 +201,7 @@ func (a *app) asUser(cmd *cobra.Command, f func(ctx context.Context, c *client.C
 // showAgain seals what was typed, asking for the password where it is not there yet and for a code where one is needed, and does
 // what it is for.
 func (a *app) showAgain(ctx context.Context, c *client.Client, s *client.Session, method string, typed *apiv1.Secrets, do func(*apiv1.Sealed) error) (err error) {
-	if typed.GetPassword() == "" {
+	if typed.GetPassword() == "" && len(typed.GetTicket()) == 0 {
 		if typed.Password, err = a.prompt(ctx, "Password: "); err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ var sessionColumns = []column[*apiv1.Session]{
 	{head: "STRENGTH", value: func(m *apiv1.Session) string { return lower(m.GetStrength()) }},
 	{head: "SINCE", value: func(m *apiv1.Session) string { return local(m.GetCreatedAt()) }},
 	{head: "EXPIRES", value: func(m *apiv1.Session) string { return local(m.GetExpiresAt()) }},
+	{head: "PROVIDER", value: (*apiv1.Session).GetIdentityProvider, wide: true},
 	{head: "CLIENT", value: (*apiv1.Session).GetClient, text: true, wide: true},
 }
 
@@ -65,7 +66,15 @@ func (a *app) stepUp() *cobra.Command {
 		Use: "step-up", Short: "Show once more who you are, for ten minutes", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.asUser(cmd, func(ctx context.Context, c *client.Client, s *client.Session) error {
-				return a.showAgain(ctx, c, s, apiv1.SessionService_StepUp_FullMethodName, &apiv1.Secrets{}, func(secrets *apiv1.Sealed) error {
+				typed := &apiv1.Secrets{}
+				if p, err := loginProvider(ctx, c, s.Provider); err != nil {
+					return err
+				} else if p.GetKind() == apiv1.LoginProvider_OIDC {
+					if typed, err = a.atProviderAgain(ctx, c, s, p); err != nil {
+						return err
+					}
+				}
+				return a.showAgain(ctx, c, s, apiv1.SessionService_StepUp_FullMethodName, typed, func(secrets *apiv1.Sealed) error {
 					r, err := c.Sessions.StepUp(ctx, &apiv1.StepUpRequest{Secrets: secrets})
 					if err == nil {
 						fmt.Fprintf(a.err, "It lasts until %s.\n", r.GetSession().GetSteppedUpUntil().AsTime().Local().Format(time.DateTime))

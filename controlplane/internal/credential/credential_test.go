@@ -218,6 +218,30 @@ func TestManyTriesAtOnceAreNoWayRound(t *testing.T) {
 	}
 }
 
+// TestATryThatWasNotJudgedCountsNoMore, and takes none back that was.
+func TestATryThatWasNotJudgedCountsNoMore(t *testing.T) {
+	d := NewDoors(func() time.Time { return time.Unix(0, 0) })
+	w := Way{User: "kim"}
+	for range 3 * free {
+		if err := d.Knock(w); err != nil {
+			t.Fatalf("who was never judged has to wait: %v", err)
+		}
+		d.Undo(w)
+	}
+	for range free - 1 {
+		_ = d.Knock(w)
+	}
+	_ = d.Knock(w)
+	d.Undo(w)
+	if err := d.Knock(w); err != nil {
+		t.Errorf("the fifth that is judged: %v", err)
+	}
+	if err := d.Knock(w); !problem.Is(err, problem.TooMany) {
+		t.Errorf("the sixth: %v", err)
+	}
+	d.Undo(Way{User: "nobody"})
+}
+
 func TestWhatIsRememberedOfTriesIsBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	d := NewDoors(func() time.Time { return now })

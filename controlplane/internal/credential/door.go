@@ -64,9 +64,7 @@ func (d *Doors) Knock(w Way) error {
 	}
 	t.wrong++
 	t.last = now
-	if t.wrong >= free {
-		t.until = now.Add(min(longest, time.Second<<min(t.wrong-free, 20)))
-	}
+	t.until = t.closed()
 	return nil
 }
 
@@ -75,6 +73,29 @@ func (d *Doors) Open(w Way) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.kept, w)
+}
+
+// Undo says that a try was not judged: it counts no more than if it had not been made.
+func (d *Doors) Undo(w Way) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.kept[w]
+	if t == nil {
+		return
+	}
+	if t.wrong--; t.wrong <= 0 {
+		delete(d.kept, w)
+		return
+	}
+	t.until = t.closed()
+}
+
+// closed is until when nobody may try again.
+func (t *tries) closed() time.Time {
+	if t.wrong < free {
+		return time.Time{}
+	}
+	return t.last.Add(min(longest, time.Second<<min(t.wrong-free, 20)))
 }
 
 // makeRoom forgets what is old, and where that is not enough the oldest.

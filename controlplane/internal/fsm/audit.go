@@ -75,12 +75,15 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 }
 
 // unaudited commands change nothing that anybody decided: what moves the log along, what says how far a zone has come, what
-// happened to a server, the checkpoints of the log itself, and that what people are told has gone out to them.
+// happened to a server, the checkpoints of the log itself, that what people are told has gone out to them, and that a provider was asked
+// about somebody and said what it said before.
 func unaudited(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
 		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
 		return true
+	case *commandv1.Command_CheckIdentity: // nothing came of it but with what to ask the next time
+		return !in.GetCheckIdentity().GetGone() && in.GetCheckIdentity().GetGroupsUnknown()
 	}
 	return false
 }

@@ -288,6 +288,23 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.deleteNotificationChannel(b.DeleteNotificationChannel)
 	case *commandv1.Command_SetNotificationChannelSecret:
 		return c.setNotificationChannelSecret(b.SetNotificationChannelSecret)
+
+	case *commandv1.Command_CreateIdentityProvider:
+		return c.createIdentityProvider(b.CreateIdentityProvider)
+	case *commandv1.Command_UpdateIdentityProvider:
+		return c.updateIdentityProvider(b.UpdateIdentityProvider)
+	case *commandv1.Command_DeleteIdentityProvider:
+		return c.deleteIdentityProvider(b.DeleteIdentityProvider)
+	case *commandv1.Command_SetIdentityProviderSecret:
+		return c.setIdentityProviderSecret(b.SetIdentityProviderSecret)
+	case *commandv1.Command_LinkIdentity:
+		return c.linkIdentity(b.LinkIdentity)
+	case *commandv1.Command_UnlinkIdentity:
+		return c.unlinkIdentity(b.UnlinkIdentity)
+	case *commandv1.Command_BeginProviderSession:
+		return c.beginProviderSession(b.BeginProviderSession)
+	case *commandv1.Command_CheckIdentity:
+		return c.checkIdentity(b.CheckIdentity)
 	case *commandv1.Command_AddressNotice:
 		return c.addressNotice(b.AddressNotice)
 	case *commandv1.Command_ReadNotifications:

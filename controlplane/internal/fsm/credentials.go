@@ -71,16 +71,20 @@ const maxHolders = 256
 // heldBy notes that whoever acts could log in as the user from now on, and so could those who could have acted as them.
 func (c *command) heldBy(kept *commandv1.Credentials) error {
 	behind, err := hold.Behind(c.tx, c.by)
-	if err != nil {
-		return err
+	if err == nil {
+		kept.SetBy = withHolders(kept.GetSetBy(), behind, kept.GetUserId())
 	}
-	for _, id := range behind {
-		if id != kept.GetUserId() && !slices.Contains(kept.GetSetBy(), id) {
-			kept.SetBy = append(kept.GetSetBy(), id)
+	return err
+}
+
+// withHolders adds ids but one to those of who has had hold of something.
+func withHolders(held, ids []string, but string) []string {
+	for _, id := range ids {
+		if id != but && !slices.Contains(held, id) {
+			held = append(held, id)
 		}
 	}
-	kept.SetBy = kept.GetSetBy()[max(0, len(kept.GetSetBy())-maxHolders):]
-	return nil
+	return held[max(0, len(held)-maxHolders):]
 }
 
 // changePassword gives a person a password of their own; their other sessions end.
@@ -89,12 +93,15 @@ func (c *command) changePassword(in *commandv1.ChangePassword) (*commandv1.Resul
 	if err != nil {
 		return nil, orNotFound(err, "session", in.GetSessionId())
 	}
-	if session.GetUserId() != in.GetUserId() || in.GetPassword() == "" {
-		return nil, invalid("a session's user changes their own password")
+	if session.GetUserId() != in.GetUserId() || in.GetPassword() == "" || session.GetIdentityId() != "" {
+		return nil, invalid("a session's user changes their own password, in a session that they began with one")
 	}
 	user, kept, err := c.shown(in.GetUserId(), in.GetShown())
 	if err != nil {
 		return nil, err
+	}
+	if kept.GetPassword() == "" {
+		return nil, problem.Newf(problem.Conflict, "Ask an administrator: naru user reset-password.", "user %s has no password", user.GetName())
 	}
 	if err := c.count(kept, in.GetShown()); err != nil {
 		return nil, err

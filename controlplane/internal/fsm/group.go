@@ -1,9 +1,12 @@
 package fsm
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -39,6 +42,14 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	if err := c.staysAdministered(taken{membership: state.Membership{GroupID: m.GetId()}}); err != nil {
 		return nil, err
 	}
+	for p, err := range c.tx.IdentityProviders.All(nil) {
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(p.GetGroupMappings(), func(g *apiv1.GroupMapping) bool { return g.GetGroupId() == m.GetId() }) {
+			return nil, problem.Newf(problem.InUse, "Take it out of the mapping first: naru identity-provider update "+p.GetName()+" --file FILE.", "identity provider %s maps groups of its own to group %s", p.GetName(), m.GetName())
+		}
+	}
 	if err := c.tx.ForgetMembers(m.GetId()); err != nil {
 		return nil, err
 	}
@@ -48,7 +59,7 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	return remove(c, c.tx.Groups, "group", m)
 }
 
-// addGroupMember puts a user into a group; one who is in it stays as they are.
+// addGroupMember puts a user into a group; one whom somebody put there before stays as they are.
 func (c *command) addGroupMember(in *commandv1.AddGroupMember) (*commandv1.Result, error) {
 	if _, err := stored(c.tx.Groups, "group", in.GetGroupId(), ""); err != nil {
 		return nil, err
@@ -58,7 +69,7 @@ func (c *command) addGroupMember(in *commandv1.AddGroupMember) (*commandv1.Resul
 		return nil, err
 	}
 	m, err := c.tx.Membership(in.GetGroupId(), in.GetUserId())
-	if missing(err) {
+	if missing(err) || err == nil && m.ProviderID != "" { // from now on it is not the provider's to take away
 		m = state.Membership{GroupID: in.GetGroupId(), UserID: in.GetUserId(), AddedBy: c.actor, AddedAt: state.Micros(c.now)}
 		err = c.tx.PutMembership(m)
 	}

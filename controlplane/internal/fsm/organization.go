@@ -87,6 +87,7 @@ func (c *command) deleteOrganization(in *commandv1.DeleteNoun) (*commandv1.Resul
 	u.add(dependents(c.tx.Organizations, "organization", state.Scope{"parent_id": m.GetId()}))
 	u.add(dependents(c.tx.Projects, "project", state.Scope{"organization_id": m.GetId()}))
 	u.add(dependents(c.tx.Users, "user", state.Scope{"organization_id": m.GetId()}))
+	u.add(dependents(c.tx.IdentityProviders, "identity provider", state.Scope{"organization_id": m.GetId()}))
 	if err := u.refuse("organization", m.GetName()); err != nil {
 		return nil, err
 	}

@@ -25,25 +25,43 @@ func (c *command) beginSession(in *commandv1.BeginSession) (*commandv1.Result, e
 		return nil, err
 	}
 	switch {
-	case m.GetId() == "" || len(m.GetSecretHash()) != 32 || m.GetStrength() == apiv1.Session_STRENGTH_UNSPECIFIED || !later(m.GetExpiresAt(), c.now):
-		return nil, invalid("a session has an id, the SHA-256 of a secret, a strength and an end")
+	case kept.GetPassword() == "":
+		return nil, problem.Newf(problem.Conflict, "Ask an administrator: naru user reset-password.", "user %s has no password", user.GetName())
 	case kept.GetSpent() || kept.GetOneTimeUntil() != nil && !later(kept.GetOneTimeUntil(), c.now):
 		return nil, problem.New(problem.Unauthenticated, "the password was for one login, and that has been or has come too late", "Ask an administrator for another: naru user reset-password.")
 	}
+	if err := c.mayBegin(m); err != nil {
+		return nil, err
+	}
+	kept.Spent = kept.GetOneTimeUntil() != nil
+	m.MustChangePassword = user.GetMustChangePassword()
+	return c.letIn(m, user, kept, in.GetShown(), in.GetDeviceHash())
+}
+
+// mayBegin refuses a session that cannot be one.
+func (c *command) mayBegin(m *apiv1.Session) error {
+	if m.GetId() == "" || len(m.GetSecretHash()) != 32 || m.GetStrength() == apiv1.Session_STRENGTH_UNSPECIFIED || !later(m.GetExpiresAt(), c.now) {
+		return invalid("a session has an id, the SHA-256 of a secret, a strength and an end")
+	}
 	if _, err := c.tx.Sessions.Get(m.GetId()); !missing(err) {
-		return nil, invalid("the id " + m.GetId() + " is another session's")
+		return invalid("the id " + m.GetId() + " is another session's")
 	}
 	if has, err := c.tx.HasSessionOf(m.GetSecretHash()); err != nil || has {
 		if err == nil {
 			err = problem.New(problem.Conflict, "there is a session with this secret already", "Make another secret.")
 		}
-		return nil, err
+		return err
 	}
 	if m.GetZoneId() != "" {
 		if _, err := c.zoneOf(m.GetZoneId(), m.GetZone()); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	return nil
+}
+
+// letIn begins a session of a user who has shown who they are.
+func (c *command) letIn(m *apiv1.Session, user *apiv1.User, kept *commandv1.Credentials, shown *commandv1.Shown, device []byte) (*commandv1.Result, error) {
 	all, err := c.tx.SessionsOf(user.GetId())
 	if err != nil {
 		return nil, err
@@ -53,20 +71,19 @@ func (c *command) beginSession(in *commandv1.BeginSession) (*commandv1.Result, e
 			return nil, err
 		}
 	}
-	if err := c.count(kept, in.GetShown()); err != nil {
+	if err := c.count(kept, shown); err != nil {
 		return nil, err
 	}
-	kept.Spent = kept.GetOneTimeUntil() != nil
-	if !knows(kept, in.GetDeviceHash()) {
+	if !knows(kept, device) {
 		if err := c.notifyUser("account.new-device", user, parameter("zone", m.GetZone())); err != nil {
 			return nil, err
 		}
 	}
-	c.remember(kept, in.GetDeviceHash())
+	c.remember(kept, device)
 	if err := c.tx.PutCredentials(kept); err != nil {
 		return nil, err
 	}
-	m.User, m.CreatedAt, m.MustChangePassword = user.GetName(), c.now, user.GetMustChangePassword()
+	m.User, m.CreatedAt = user.GetName(), c.now
 	if err := c.tx.Sessions.Put(m); err != nil {
 		return nil, err
 	}
@@ -93,39 +110,41 @@ func (c *command) remember(kept *commandv1.Credentials, hash []byte) {
 // shown checks what a user has shown once more: it was held against what is kept now, and has not counted before. Who goes on
 // with it calls count.
 func (c *command) shown(userID string, in *commandv1.Shown) (*apiv1.User, *commandv1.Credentials, error) {
-	user, err := stored(c.tx.Users, "user", userID, "")
+	user, kept, err := c.credentials(userID)
 	if err != nil {
 		return nil, nil, err
 	}
-	if user.GetDisabled() {
-		return nil, nil, problem.Newf(problem.Forbidden, "Ask an administrator: naru user enable.", "user %s is disabled", user.GetName())
-	}
-	kept, err := c.tx.Credentials(userID)
+	return user, kept, c.counts(user, kept, in)
+}
+
+// counts refuses what a user has shown where it does not count, or no longer.
+func (c *command) counts(user *apiv1.User, kept *commandv1.Credentials, in *commandv1.Shown) error {
 	switch {
-	case missing(err):
-		return nil, nil, problem.Newf(problem.Conflict, "Ask an administrator: naru user reset-password.", "user %s has no password", user.GetName())
-	case err != nil:
-		return nil, nil, err
+	case user.GetDisabled():
+		return problem.Newf(problem.Forbidden, "Ask an administrator: naru user enable.", "user %s is disabled", user.GetName())
 	case kept.GetRevision() != in.GetRevision():
-		return nil, nil, problem.Newf(problem.Conflict, "Try again.", "the password or authenticator of %s was changed meanwhile", user.GetName())
+		return problem.Newf(problem.Conflict, "Try again.", "the password or authenticator of %s was changed meanwhile", user.GetName())
 	case len(in.GetSeal()) != 32:
-		return nil, nil, invalid("what was shown has the SHA-256 of what was sealed")
+		return invalid("what was shown has the SHA-256 of what was sealed")
 	case in.GetStep() != 0 && in.GetStep() <= kept.GetStep():
-		return nil, nil, problem.New(problem.Unauthenticated, "this code has been used", "Wait for the authenticator's next code.")
+		return problem.New(problem.Unauthenticated, "this code has been used", "Wait for the authenticator's next code.")
 	}
-	if ring, err := c.tx.Keyring(); err != nil || !slices.ContainsFunc(ring.GetSealingKeys(), func(k *commandv1.SealingKey) bool { return k.GetId() == in.GetKeyId() }) {
+	return c.unused(in.GetKeyId(), in.GetSeal())
+}
+
+// unused refuses what has counted under a key before, and whatever was sealed to one that is no longer good.
+func (c *command) unused(keyID string, seal []byte) error {
+	if ring, err := c.tx.Keyring(); err != nil || !slices.ContainsFunc(ring.GetSealingKeys(), func(k *commandv1.SealingKey) bool { return k.GetId() == keyID }) {
 		if err == nil {
 			err = problem.New(problem.Conflict, "the key to which it was sealed is no longer good", "Ask for the newest, and seal it anew.")
 		}
-		return nil, nil, err
+		return err
 	}
-	if used, err := c.tx.SealUsed(in.GetKeyId(), in.GetSeal()); used || err != nil {
-		if err == nil {
-			err = problem.New(problem.Unauthenticated, "what was sealed has counted before", "Seal it anew.")
-		}
-		return nil, nil, err
+	used, err := c.tx.SealUsed(keyID, seal)
+	if used && err == nil {
+		err = problem.New(problem.Unauthenticated, "what was sealed has counted before", "Seal it anew.")
 	}
-	return user, kept, nil
+	return err
 }
 
 // count notes that what a user has shown has counted; the caller writes what is kept.
@@ -144,6 +163,9 @@ func (c *command) stepUpSession(in *commandv1.StepUpSession) (*commandv1.Result,
 		return nil, err
 	}
 	if err := c.count(kept, in.GetShown()); err != nil {
+		return nil, err
+	}
+	if err := c.useTicket(in.GetShown().GetKeyId(), in.GetTicketHash()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.PutCredentials(kept); err != nil {

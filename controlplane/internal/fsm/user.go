@@ -94,6 +94,9 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.ForgetCredentials(m.GetId()); err != nil {
 		return nil, err
 	}
+	if err := c.forgetIdentities(m.GetId()); err != nil {
+		return nil, err
+	}
 	if err := c.tx.ForgetMembershipsOf(m.GetId()); err != nil {
 		return nil, err
 	}

@@ -65,6 +65,12 @@ func (k *Keeper) SealingKey(ctx context.Context) (key *sealed.Key, chain [][]byt
 	return key, k.holder.Chain(), signature, err
 }
 
+// VouchWay signs that a way to log in is the control plane's: the chain of this server, and its signature.
+func (k *Keeper) VouchWay(w sealed.Way) (chain [][]byte, signature []byte, err error) {
+	signature, err = w.Vouch(k.holder.Key())
+	return k.holder.Chain(), signature, err
+}
+
 // OpenSecrets opens what a person typed. Errors: problem CONFLICT where the key is no longer good, INVALID where it was sealed
 // for something else.
 func (k *Keeper) OpenSecrets(ctx context.Context, f sealed.For, s *apiv1.Sealed) (*apiv1.Secrets, error) {

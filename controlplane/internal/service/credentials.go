@@ -42,6 +42,12 @@ func (s userService) ResetPassword(ctx context.Context, r *apiv1.ResetPasswordRe
 
 // ChangePassword changes the caller's own password.
 func (s userService) ChangePassword(ctx context.Context, r *apiv1.ChangePasswordRequest) (*apiv1.ChangePasswordResponse, error) {
+	if by, err := s.providerOfCaller(ctx); err != nil || by != nil {
+		if err == nil {
+			err = problem.Newf(problem.WrongState, "Change it there.", "you are logged in through identity provider %s, whose password is not Naru's", by.GetName())
+		}
+		return nil, err
+	}
 	session, shown, err := s.showAgain(ctx, "user.change-password", apiv1.UserService_ChangePassword_FullMethodName, r.GetSecrets())
 	if err != nil {
 		return nil, err
@@ -68,6 +74,12 @@ func (s userService) ChangePassword(ctx context.Context, r *apiv1.ChangePassword
 // EnrollAuthenticator makes the secret of an authenticator, which only the caller can read.
 func (s userService) EnrollAuthenticator(ctx context.Context, r *apiv1.EnrollAuthenticatorRequest) (*apiv1.EnrollAuthenticatorResponse, error) {
 	if _, err := ownSession(ctx); err != nil {
+		return nil, err
+	}
+	if by, err := s.providerOfCaller(ctx); err != nil || by.GetOidc() != nil {
+		if err == nil {
+			err = problem.Newf(problem.WrongState, "Add one there.", "you are logged in through identity provider %s, which asks for a second factor itself", by.GetName())
+		}
 		return nil, err
 	}
 	p := callOf(ctx).Principal

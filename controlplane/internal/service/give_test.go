@@ -21,7 +21,8 @@ import (
 
 // registrar is a role with all that concerns who is who and who may do what, and nothing else: whoever has it tries to get hold of
 // what others may do.
-var registrar = []string{"user.*", "group.*", "role.*", "role-binding.*", "access-token.*", "administrator.*", "server.*", "session.*", "organization.*", "project.*", "zone.*"}
+var registrar = []string{"user.*", "group.*", "role.*", "role-binding.*", "access-token.*", "administrator.*", "server.*", "session.*", "organization.*", "project.*", "zone.*",
+	"identity-provider.*", "identity.*"}
 
 // harmless are the methods that change something and by which nobody gets hold of another's rights, by permission, each with the
 // reason. A permission of *.read gives none.
@@ -30,6 +31,7 @@ var harmless = map[string]string{
 	"group.update": "its name stays", "group.delete": "takes rights away", "group.remove-member": "takes rights away", "role.delete": "takes rights away",
 	"role.explain": "tells", "role-binding.delete": "takes rights away", "access-token.delete": "takes rights away", "administrator.delete": "takes rights away",
 	"server.delete": "takes a server away", "server.back-up": "what is in it is sealed or hashed, and is no credential",
+	"identity.unlink": "takes rights away", "identity-provider.test": "tells",
 	"session.delete": "takes rights away", "session.revoke": "takes rights away", "organization.create": "nothing is in it", "organization.delete": "nothing is in it",
 	"project.create": "nothing is in it", "project.delete": "nothing is in it", "zone.create": "nothing is in it", "zone.delete": "nothing is in it",
 	"zone.quarantine": "stops an exchange", "zone.lift-quarantine": "goes on as before", "zone.revoke": "takes a zone's certificates away",
@@ -69,6 +71,9 @@ func newPrize(t *testing.T) *prize {
 	w.Bind("b-root", rights.FederationAdministrator, w.User("root", apiv1.User_PERSON), apiv1.RoleBinding_FEDERATION, "")
 	w.Bind("b-lost", rights.FederationAdministrator, w.User("lost", apiv1.User_PERSON), apiv1.RoleBinding_FEDERATION, "")
 	w.Do(&commandv1.Command{Body: &commandv1.Command_DisableUser{DisableUser: &commandv1.DisableUser{UserId: "u-lost", Reason: "left"}}})
+	if _, err := w.Admin().IdentityProviders.CreateIdentityProvider(ctx, &apiv1.CreateIdentityProviderRequest{IdentityProvider: directory("corp")}); err != nil {
+		t.Fatal(err)
+	}
 	p.bot = w.User("bot", apiv1.User_SERVICE)
 	w.Bind("b-bot", rights.ProjectOperator, p.bot, apiv1.RoleBinding_PROJECT, "web")
 	a := w.Admin()
@@ -92,6 +97,10 @@ func newPrize(t *testing.T) *prize {
 		ToUser: "deputy", EndsAt: timestamppb.New(time.Now().Add(time.Hour)), Reason: "holiday"}}))
 	w.Bind("b-mine", rights.ProjectOperator, p.mallory, apiv1.RoleBinding_ORGANIZATION, "mine")
 	return p
+}
+
+func directory(name string) *apiv1.IdentityProvider {
+	return &apiv1.IdentityProvider{Name: name, Ldap: &apiv1.Directory{Urls: []string{"ldaps://" + name + ".example.org"}, UserBase: "dc=example"}}
 }
 
 // attempt is one way to get hold of what others may do.
@@ -125,6 +134,22 @@ func attempts(t *testing.T) map[string]attempt {
 		}},
 		"a password of somebody who decides in the place of one who may do more": {"user.reset-password", func(ctx context.Context, c *client.Services, _ *prize) error {
 			return of(c.Users.ResetPassword(ctx, &apiv1.ResetPasswordRequest{User: "deputy", ReplyKey: reply}))
+		}},
+		"a word on who anybody is": {"identity-provider.create", func(ctx context.Context, c *client.Services, _ *prize) error {
+			return of(c.IdentityProviders.CreateIdentityProvider(ctx, &apiv1.CreateIdentityProviderRequest{IdentityProvider: directory("mine")}))
+		}},
+		"another's word on who anybody is": {"identity-provider.update", func(ctx context.Context, c *client.Services, _ *prize) error {
+			return of(c.IdentityProviders.UpdateIdentityProvider(ctx, &apiv1.UpdateIdentityProviderRequest{
+				IdentityProvider: &apiv1.IdentityProvider{Id: "corp", Ldap: directory("mine").GetLdap()}, UpdateMask: paths("ldap")}))
+		}},
+		"an identity provider's secret": {"identity-provider.set-secret", func(ctx context.Context, c *client.Services, _ *prize) error {
+			return of(c.IdentityProviders.SetIdentityProviderSecret(ctx, &apiv1.SetIdentityProviderSecretRequest{IdentityProvider: "corp", Secret: "mine"}))
+		}},
+		"an identity provider": {"identity-provider.delete", func(ctx context.Context, c *client.Services, _ *prize) error {
+			return of(c.IdentityProviders.DeleteIdentityProvider(ctx, &apiv1.DeleteIdentityProviderRequest{IdentityProvider: "corp"}))
+		}},
+		"to be root at an identity provider": {"identity.link", func(ctx context.Context, c *client.Services, _ *prize) error {
+			return of(c.IdentityProviders.LinkIdentity(ctx, &apiv1.LinkIdentityRequest{IdentityProvider: "corp", Subject: "mallory", User: "root"}))
 		}},
 		"somebody who was put out": {"user.enable", func(ctx context.Context, c *client.Services, _ *prize) error {
 			return of(c.Users.EnableUser(ctx, &apiv1.EnableUserRequest{User: "lost", Reason: "x"}))

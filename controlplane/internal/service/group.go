@@ -76,10 +76,14 @@ func (s groupService) ListGroupMembers(ctx context.Context, r *apiv1.ListGroupMe
 		if err != nil {
 			return err
 		}
+		providers, err := namesOfProviders(tx)
+		if err != nil {
+			return err
+		}
 		out.Reset()
 		for i, m := range members[:min(size, len(members))] {
 			out.Members = append(out.Members, &apiv1.GroupMember{
-				User: names[i], UserId: m.UserID, AddedBy: m.AddedBy, AddedAt: timestamppb.New(time.UnixMicro(m.AddedAt)),
+				User: names[i], UserId: m.UserID, AddedBy: m.AddedBy, AddedAt: timestamppb.New(time.UnixMicro(m.AddedAt)), IdentityProvider: providers[m.ProviderID],
 			})
 		}
 		if len(members) > size {

@@ -12,9 +12,9 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/credential"
+	"github.com/naru-project/naru/controlplane/internal/provider"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
-	"github.com/naru-project/naru/pkg/schema"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -34,6 +34,8 @@ type Secrets interface {
 	// OpenSecrets opens what a person typed. Errors: problem CONFLICT where the key is no longer good, INVALID where it was
 	// sealed for something else.
 	OpenSecrets(context.Context, sealed.For, *apiv1.Sealed) (*apiv1.Secrets, error)
+	// VouchWay signs a way to log in, with the chain of this server.
+	VouchWay(sealed.Way) (chain [][]byte, signature []byte, err error)
 	// Seal encrypts a secret for the state; Unseal is its reverse. role says what it is.
 	Seal(role string, plain []byte) ([]byte, error)
 	Unseal(role string, sealed []byte) ([]byte, error)
@@ -45,8 +47,13 @@ func (s sessionService) GetLoginOptions(ctx context.Context, _ *apiv1.GetLoginOp
 		return nil, err
 	}
 	zone, err := s.zoneOfCall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	providers, err := s.loginProviders(ctx)
 	return &apiv1.GetLoginOptionsResponse{
 		SealingKey: key.Public, SealingKeyId: key.ID, SealingKeyUntil: timestamppb.New(key.Until), SealingChain: chain, SealingSignature: signature, Zone: zone.GetName(),
+		IdentityProviders: providers,
 	}, err
 }
 
@@ -63,19 +70,18 @@ func (s sessionService) LogIn(ctx context.Context, r *apiv1.LogInRequest) (*apiv
 	claim := claim{name: r.GetUser(), hash: r.GetSecretHash(), method: apiv1.SessionService_LogIn_FullMethodName, sealed: r.GetSecrets()}
 	shown, err := s.judge(ctx, claim)
 	if err != nil {
-		return nil, s.refused(ctx, "session.log-in", claim, shown, err)
+		return nil, s.refused(ctx, "session.log-in", shown, err)
+	}
+	if shown.person != nil {
+		m, err := s.beginByProvider(ctx, shown, r.GetSecretHash(), r.GetClient(), nil)
+		return &apiv1.LogInResponse{Session: m}, err
 	}
 	zone, err := s.zoneOfCall(ctx)
 	if err != nil {
 		return nil, err
 	}
 	id := newID()
-	call := callOf(ctx)
-	call.Principal = auth.Principal{
-		Kind: auth.User, Name: shown.user.GetName(), Actor: "user:" + shown.user.GetName(), ID: shown.user.GetId(), UserID: shown.user.GetId(),
-		SessionID: id, Strength: shown.strength,
-	}
-	result, err := s.propose(WithCall(ctx, call), nil, func(c *commandv1.Command) {
+	result, err := s.propose(asShown(ctx, shown, id), nil, func(c *commandv1.Command) {
 		c.Body = &commandv1.Command_BeginSession{BeginSession: &commandv1.BeginSession{
 			Session: &apiv1.Session{
 				Id: id, User: shown.user.GetName(), UserId: shown.user.GetId(), Zone: zone.GetName(), ZoneId: zone.GetId(), Strength: shown.strength,
@@ -92,6 +98,16 @@ func (s sessionService) LogIn(ctx context.Context, r *apiv1.LogInRequest) (*apiv
 	return &apiv1.LogInResponse{Session: m}, err
 }
 
+// asShown is a call of somebody who has shown who they are, and whose session begins with it.
+func asShown(ctx context.Context, shown *shown, sessionID string) context.Context {
+	call := callOf(ctx)
+	call.Principal = auth.Principal{
+		Kind: auth.User, Name: shown.user.GetName(), Actor: "user:" + shown.user.GetName(), ID: shown.user.GetId(), UserID: shown.user.GetId(),
+		SessionID: sessionID, Strength: shown.strength,
+	}
+	return WithCall(ctx, call)
+}
+
 // StepUp lets a user show once more who they are.
 func (s sessionService) StepUp(ctx context.Context, r *apiv1.StepUpRequest) (*apiv1.StepUpResponse, error) {
 	session, shown, err := s.showAgain(ctx, "session.step-up", apiv1.SessionService_StepUp_FullMethodName, r.GetSecrets())
@@ -100,7 +116,7 @@ func (s sessionService) StepUp(ctx context.Context, r *apiv1.StepUpRequest) (*ap
 	}
 	result, err := s.propose(ctx, r, func(c *commandv1.Command) {
 		c.Body = &commandv1.Command_StepUpSession{StepUpSession: &commandv1.StepUpSession{
-			SessionId: session.GetId(), Shown: shown.proof, Strength: shown.strength, Until: timestamppb.New(time.Now().Add(stepUpTime)),
+			SessionId: session.GetId(), Shown: shown.proof, Strength: shown.strength, Until: timestamppb.New(time.Now().Add(stepUpTime)), TicketHash: hashOf(shown.secrets.GetTicket()),
 		}}
 	})
 	if err != nil {
@@ -119,6 +135,8 @@ type claim struct {
 	sealed *apiv1.Sealed
 	// enrolling asks for a code of the authenticator that is being enrolled.
 	enrolling bool
+	// session is that of who shows it again; nil where one is to begin.
+	session *apiv1.Session
 }
 
 // shown is what came of a claim.
@@ -129,6 +147,13 @@ type shown struct {
 	strength apiv1.Session_Strength
 	proof    *commandv1.Shown
 	way      credential.Way
+
+	// Where a provider says who it is: what it says, and which identity that is, a new one where it is nobody's yet.
+	provider *apiv1.IdentityProvider
+	person   *provider.Person
+	identity *apiv1.Identity
+	// why it was refused, for the record alone.
+	why string
 }
 
 // showAgain judges what the user of a session shows once more.
@@ -141,10 +166,10 @@ func (s *Service) showAgain(ctx context.Context, action, method string, in *apiv
 	if err != nil {
 		return nil, nil, err
 	}
-	c := claim{name: session.GetUser(), hash: session.GetSecretHash(), method: method, sealed: in, enrolling: method == apiv1.UserService_ConfirmAuthenticator_FullMethodName}
+	c := claim{name: session.GetUser(), hash: session.GetSecretHash(), method: method, sealed: in, enrolling: method == apiv1.UserService_ConfirmAuthenticator_FullMethodName, session: session}
 	out, err := s.judge(ctx, c)
 	if err != nil {
-		return nil, nil, s.refused(ctx, action, c, out, err)
+		return nil, nil, s.refused(ctx, action, out, err)
 	}
 	return session, out, nil
 }
@@ -152,12 +177,12 @@ func (s *Service) showAgain(ctx context.Context, action, method string, in *apiv
 // judge holds a claim against what is kept. What it returns with an error says how far it came.
 func (s *Service) judge(ctx context.Context, c claim) (*shown, error) {
 	out := &shown{}
-	var err error
-	if out.secrets, err = s.Secrets.OpenSecrets(ctx, sealed.For{Method: c.method, User: c.name, SecretHash: c.hash}, c.sealed); err != nil {
+	err := s.opened(ctx, c, out)
+	if err != nil {
 		return out, err
 	}
-	if err := schema.Validate(out.secrets); err != nil {
-		return out, err
+	if c.session.GetIdentityId() != "" || c.session == nil && out.secrets.GetIdentityProvider() != "" {
+		return out, s.judgeByProvider(ctx, c, out)
 	}
 	err = s.read(ctx, func(tx *state.Tx) (err error) {
 		out.user, out.kept = nil, nil
@@ -201,9 +226,7 @@ func way(name, from string, s *shown) credential.Way {
 
 // judgeCode judges the code, where one is needed, and completes the proof.
 func (s *Service) judgeCode(c claim, out *shown) error {
-	seal := sha256.Sum256(c.sealed.GetCiphertext())
-	out.proof = &commandv1.Shown{Revision: out.kept.GetRevision(), Seal: seal[:], KeyId: c.sealed.GetKeyId()}
-	out.strength = apiv1.Session_PASSWORD
+	out.prove(c)
 	authenticator := out.kept.GetSealedAuthenticator()
 	if c.enrolling {
 		authenticator = out.kept.GetSealedNewAuthenticator()
@@ -226,6 +249,13 @@ func (s *Service) judgeCode(c claim, out *shown) error {
 	return nil
 }
 
+// prove completes the proof that something was shown, but for a code.
+func (s *shown) prove(c claim) {
+	seal := sha256.Sum256(c.sealed.GetCiphertext())
+	s.proof = &commandv1.Shown{Revision: s.kept.GetRevision(), Seal: seal[:], KeyId: c.sealed.GetKeyId()}
+	s.strength = apiv1.Session_PASSWORD
+}
+
 // wrong is one answer for a wrong name, a wrong password and a wrong code.
 func wrong() error {
 	return problem.New(problem.Unauthenticated, "the name, the password or the code is wrong", "Try again. A code counts once. Who has forgotten the password asks an administrator: naru user reset-password.")
@@ -233,9 +263,9 @@ func wrong() error {
 
 // refused writes into the record that a claim was refused, and returns why. Of a name that is nobody's nothing is written down:
 // it may be a password that was typed into the wrong field.
-func (s *Service) refused(ctx context.Context, action string, c claim, out *shown, why error) error {
-	d := Deed{Action: action, Outcome: apiv1.AuditEntry_REFUSED, Problem: why}
-	if out.user != nil {
+func (s *Service) refused(ctx context.Context, action string, out *shown, why error) error {
+	d := Deed{Action: action, Outcome: apiv1.AuditEntry_REFUSED, Problem: why, Message: out.why}
+	if out.user.GetCreatedAt() != nil {
 		d.Actor, d.ActorID = "user:"+out.user.GetName(), out.user.GetId()
 	}
 	if err := s.Record(ctx, d); err != nil {

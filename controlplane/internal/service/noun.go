@@ -165,6 +165,8 @@ func (n noun[M]) word() string {
 		return "approval policy"
 	case "notification-channel":
 		return "notification channel"
+	case "identity-provider":
+		return "identity provider"
 	}
 	return n.kind
 }

@@ -94,6 +94,7 @@ type Config struct {
 	Certificates Certificates
 	Secrets      Secrets
 	Outbound     Outbound
+	Providers    Providers
 }
 
 // Service is all use cases. Run has to be running for watches to go on.
@@ -132,6 +133,9 @@ type Service struct {
 	notifications        noun[*apiv1.Notification]
 	notificationChannels noun[*apiv1.NotificationChannel]
 	deliveries           noun[*apiv1.Delivery]
+
+	identityProviders noun[*apiv1.IdentityProvider]
+	identities        noun[*apiv1.Identity]
 
 	refusals refusals
 
@@ -202,6 +206,9 @@ func New(c Config) *Service {
 	s.notificationChannels = noun[*apiv1.NotificationChannel]{Service: s, kind: "notification-channel", topic: "notification_channels",
 		table: func(tx *state.Tx) state.Table[*apiv1.NotificationChannel] { return tx.NotificationChannels }}.watched(notificationChannelChange)
 	s.deliveries = noun[*apiv1.Delivery]{Service: s, kind: "delivery", table: func(tx *state.Tx) state.Table[*apiv1.Delivery] { return tx.Deliveries }}
+	s.identityProviders = noun[*apiv1.IdentityProvider]{Service: s, kind: "identity-provider", topic: "identity_providers", guard: s.mayMindProviders,
+		table: func(tx *state.Tx) state.Table[*apiv1.IdentityProvider] { return tx.IdentityProviders }}.watched(identityProviderChange)
+	s.identities = noun[*apiv1.Identity]{Service: s, kind: "identity", table: func(tx *state.Tx) state.Table[*apiv1.Identity] { return tx.Identities }}
 	s.snapshots = snapshotsOf(s)
 	s.sessions = noun[*apiv1.Session]{Service: s, kind: "session", own: "user_id", table: func(tx *state.Tx) state.Table[*apiv1.Session] { return tx.Sessions }}
 	return s
@@ -240,4 +247,5 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterNotificationServiceServer(r, notificationService{Service: s})
 	apiv1.RegisterNotificationChannelServiceServer(r, notificationChannelService{Service: s})
 	apiv1.RegisterDeliveryServiceServer(r, deliveryService{Service: s})
+	apiv1.RegisterIdentityProviderServiceServer(r, identityProviderService{Service: s})
 }

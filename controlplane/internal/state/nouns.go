@@ -37,6 +37,9 @@ type nouns struct {
 	notifications        *spec[*apiv1.Notification]
 	notificationChannels *spec[*apiv1.NotificationChannel]
 	deliveries           *spec[*apiv1.Delivery]
+
+	identityProviders *spec[*apiv1.IdentityProvider]
+	identities        *spec[*apiv1.Identity]
 }
 
 func newNouns() *nouns {
@@ -51,6 +54,7 @@ func newNouns() *nouns {
 		requests: requests().build(), delegations: delegations().build(), quotas: quotas().build(), leases: leases().build(),
 		reservations: reservations().build(), snapshots: vmSnapshots().build(),
 		notifications: notifications().build(), notificationChannels: notificationChannels().build(), deliveries: deliveries().build(),
+		identityProviders: identityProviders().build(), identities: identities().build(),
 	}
 }
 
@@ -61,6 +65,6 @@ func (n *nouns) stores() []store {
 		n.zones, n.clusters, n.hosts, n.flavors, n.images, n.projects, n.brokers, n.vms, n.operations, n.events,
 		n.servers, n.accessTokens, n.administrators, n.organizations, n.users, n.groups, n.sessions,
 		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.quotas, n.leases,
-		n.notifications, n.notificationChannels, n.deliveries,
+		n.notifications, n.notificationChannels, n.deliveries, n.identityProviders, n.identities,
 	}, plainStores()...)
 }

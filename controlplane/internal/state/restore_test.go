@@ -80,6 +80,8 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Notifications.Put(&apiv1.Notification{Id: "no", UserId: "u"}), tx.PutNotice(&commandv1.Notice{Notification: &apiv1.Notification{Id: "nc"}}),
 			tx.NotificationChannels.Put(&apiv1.NotificationChannel{Id: "ch", Name: "mail"}), tx.PutChannelSecrets(&commandv1.ChannelSecrets{ChannelId: "ch"}),
 			tx.Deliveries.Put(&apiv1.Delivery{Id: "de", ChannelId: "ch"}),
+			tx.IdentityProviders.Put(&apiv1.IdentityProvider{Id: "ip", Name: "corp"}), tx.PutProviderSecret(&commandv1.ProviderSecret{IdentityProviderId: "ip"}),
+			tx.Identities.Put(&apiv1.Identity{Id: "id", IdentityProviderId: "ip", Subject: "7", UserId: "u"}),
 			tx.AppendAudit(auditEntry(1)), tx.AppendAudit(auditEntry(2)), tx.PutCheckpoint(2, &apiv1.AuditCheckpoint{Size: "2"}),
 			tx.PutReports("z1", state.Reports{Since: 1, Count: 2, Digest: []byte{1}}), tx.PutRefusals(state.Refusals{Actor: "user:kim", Action: "vm.create"}),
 			tx.Revoke("z1", "b"), tx.PutOutcome(&state.Outcome{ID: []byte("0123456789abcdef"), Actor: "ann", Key: "k", RequestHash: []byte{2}, Result: &commandv1.Result{}}),

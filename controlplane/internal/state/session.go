@@ -21,10 +21,12 @@ func sessions() *spec[*apiv1.Session] {
 			enum("strength", (*apiv1.Session).GetStrength),
 			text("client", (*apiv1.Session).GetClient).asFixed(),
 			moment("expires_at", (*apiv1.Session).GetExpiresAt),
+			text("identity_provider", (*apiv1.Session).GetIdentityProvider).asFixed(),
+			text("identity_id", (*apiv1.Session).GetIdentityId).asFixed().asHidden(),
 			moment("created_at", (*apiv1.Session).GetCreatedAt),
 			text("secret_hash", func(m *apiv1.Session) string { return hex.EncodeToString(m.GetSecretHash()) }).asHidden(),
 		},
-		further: []string{"(user_id)", "(secret_hash)", "(expires_at)"},
+		further: []string{"(user_id)", "(secret_hash)", "(expires_at)", "(identity_id) WHERE identity_id<>''"},
 	}
 }
 

@@ -194,8 +194,8 @@ func plainStores() []store {
 		plain{"revoked", cols{text("name")}, []string{"name"}, nil},
 		// Versions of nouns that have them, beside the row that the noun has.
 		plain{"versions", cols{text("noun"), text("id"), number("version"), number("crc"), blob("message")}, []string{"noun", "id", "version"}, nil},
-		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at")}, []string{"group_id", "user_id"},
-			[]string{"(user_id)"}},
+		plain{"group_members", cols{text("group_id"), text("user_id"), text("added_by"), number("added_at"), text("provider_id")}, []string{"group_id", "user_id"},
+			[]string{"(user_id)", "(provider_id, user_id) WHERE provider_id<>''"}},
 		// The last number that a request was given; what an operation works for, while it goes on; what was said of requests, by its
 		// id, and the files that came with it.
 		plain{"request_numbers", cols{number("one"), number("last")}, []string{"one"}, nil},
@@ -209,6 +209,8 @@ func plainStores() []store {
 		// What is told, and of which it is still to be found out whom it concerns; what channels show to those whom they reach, sealed.
 		plain{"notices", cols{text("id"), number("time"), number("crc"), blob("message")}, []string{"id"}, []string{"(time)"}},
 		plain{"channel_secrets", cols{text("channel_id"), number("crc"), blob("message")}, []string{"channel_id"}, nil},
+		// What identity providers are shown by Naru itself, sealed.
+		plain{"provider_secrets", cols{text("provider_id"), number("crc"), blob("message")}, []string{"provider_id"}, nil},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
 		// What was sealed to a key and has counted: SHA-256.
 		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},

@@ -46,6 +46,9 @@ type Tx struct {
 	NotificationChannels Table[*apiv1.NotificationChannel]
 	Deliveries           Table[*apiv1.Delivery]
 
+	IdentityProviders Table[*apiv1.IdentityProvider]
+	Identities        Table[*apiv1.Identity]
+
 	conn     *sqlite.Conn
 	fail     func(error) error
 	meta     Meta
@@ -99,6 +102,8 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Notifications = Table[*apiv1.Notification]{tx, c.notifications}
 	tx.NotificationChannels = Table[*apiv1.NotificationChannel]{tx, c.notificationChannels}
 	tx.Deliveries = Table[*apiv1.Delivery]{tx, c.deliveries}
+	tx.IdentityProviders = Table[*apiv1.IdentityProvider]{tx, c.identityProviders}
+	tx.Identities = Table[*apiv1.Identity]{tx, c.identities}
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {

@@ -65,6 +65,11 @@ func (s secrets) SealingKey(context.Context) (*sealed.Key, [][]byte, []byte, err
 	return key, s.chain, signature, err
 }
 
+func (s secrets) VouchWay(w sealed.Way) ([][]byte, []byte, error) {
+	signature, err := w.Vouch(s.server)
+	return s.chain, signature, err
+}
+
 func (s secrets) OpenSecrets(_ context.Context, f sealed.For, in *apiv1.Sealed) (*apiv1.Secrets, error) {
 	if in.GetKeyId() != "key-1" {
 		return nil, problem.New(problem.Conflict, "the key to which it was sealed is no longer good", "")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -23,6 +24,8 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
 	"github.com/naru-project/naru/controlplane/internal/fsm"
+	"github.com/naru-project/naru/controlplane/internal/outbound"
+	"github.com/naru-project/naru/controlplane/internal/provider"
 	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -49,6 +52,8 @@ type World struct {
 	Leaderless  atomic.Bool // no server leads
 	KeepLog     bool        // for RaftLog
 	Outbox      Outbox
+	// Asker asks identity providers on this machine.
+	Asker *provider.Asker
 
 	machine  *fsm.Machine
 	proposed chan proposal
@@ -79,11 +84,12 @@ func New(t testing.TB) *World {
 	}
 	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
 	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
+	w.Asker = provider.New(outbound.Networks{netip.MustParsePrefix("127.0.0.0/8")}, time.Now)
 	keys, err := newSecrets()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox})
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox, Providers: w.Asker})
 	w.Unseal = keys.Unseal
 	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
 	if err != nil {

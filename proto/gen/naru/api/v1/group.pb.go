@@ -716,13 +716,15 @@ func (x *WatchGroupsResponse) GetGroup() *Group {
 
 // GroupMember is a user's place in a group.
 type GroupMember struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	UserId        string                 `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	AddedBy       string                 `protobuf:"bytes,3,opt,name=added_by,json=addedBy,proto3" json:"added_by,omitempty"`
-	AddedAt       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=added_at,json=addedAt,proto3" json:"added_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	User    string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	UserId  string                 `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	AddedBy string                 `protobuf:"bytes,3,opt,name=added_by,json=addedBy,proto3" json:"added_by,omitempty"`
+	AddedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=added_at,json=addedAt,proto3" json:"added_at,omitempty"`
+	// Name of the identity provider that says so, and anew at each login; empty where somebody put them there.
+	IdentityProvider string `protobuf:"bytes,5,opt,name=identity_provider,json=identityProvider,proto3" json:"identity_provider,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GroupMember) Reset() {
@@ -781,6 +783,13 @@ func (x *GroupMember) GetAddedAt() *timestamppb.Timestamp {
 		return x.AddedAt
 	}
 	return nil
+}
+
+func (x *GroupMember) GetIdentityProvider() string {
+	if x != nil {
+		return x.IdentityProvider
+	}
+	return ""
 }
 
 type ListGroupMembersRequest struct {
@@ -1132,12 +1141,13 @@ const file_naru_api_v1_group_proto_rawDesc = "" +
 	"\x13WatchGroupsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12(\n" +
-	"\x05group\x18\x03 \x01(\v2\x12.naru.api.v1.GroupR\x05group\"\x8c\x01\n" +
+	"\x05group\x18\x03 \x01(\v2\x12.naru.api.v1.GroupR\x05group\"\xb9\x01\n" +
 	"\vGroupMember\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x19\n" +
 	"\badded_by\x18\x03 \x01(\tR\aaddedBy\x125\n" +
-	"\badded_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aaddedAt\"\x8a\x01\n" +
+	"\badded_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aaddedAt\x12+\n" +
+	"\x11identity_provider\x18\x05 \x01(\tR\x10identityProvider\"\x8a\x01\n" +
 	"\x17ListGroupMembersRequest\x12\x1f\n" +
 	"\x05group\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05group\x12%\n" +
 	"\tpage_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12'\n" +

@@ -79,6 +79,57 @@ func (Session_Strength) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{0, 0}
 }
 
+type LoginProvider_Kind int32
+
+const (
+	LoginProvider_KIND_UNSPECIFIED LoginProvider_Kind = 0
+	// OIDC: one logs in there, with a browser: BeginProviderLogin.
+	LoginProvider_OIDC LoginProvider_Kind = 1
+	// LDAP: one types name and password here: LogIn, with the provider among the secrets.
+	LoginProvider_LDAP LoginProvider_Kind = 2
+)
+
+// Enum value maps for LoginProvider_Kind.
+var (
+	LoginProvider_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "OIDC",
+		2: "LDAP",
+	}
+	LoginProvider_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"OIDC":             1,
+		"LDAP":             2,
+	}
+)
+
+func (x LoginProvider_Kind) Enum() *LoginProvider_Kind {
+	p := new(LoginProvider_Kind)
+	*p = x
+	return p
+}
+
+func (x LoginProvider_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LoginProvider_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_session_proto_enumTypes[1].Descriptor()
+}
+
+func (LoginProvider_Kind) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_session_proto_enumTypes[1]
+}
+
+func (x LoginProvider_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LoginProvider_Kind.Descriptor instead.
+func (LoginProvider_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{7, 0}
+}
+
 // Session is a user's stay, from login to logout. Its secret is made by whoever logs in and never told; its hash names it.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -101,9 +152,14 @@ type Session struct {
 	SecretHash []byte                 `protobuf:"bytes,11,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
 	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,13,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revision string `protobuf:"bytes,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The provider through which it was begun; empty where a password of Naru's own was shown. What the user shows again, they show
+	// there.
+	IdentityProvider   string `protobuf:"bytes,14,opt,name=identity_provider,json=identityProvider,proto3" json:"identity_provider,omitempty"`
+	IdentityProviderId string `protobuf:"bytes,15,opt,name=identity_provider_id,json=identityProviderId,proto3" json:"identity_provider_id,omitempty"`
+	IdentityId         string `protobuf:"bytes,16,opt,name=identity_id,json=identityId,proto3" json:"identity_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
@@ -223,6 +279,27 @@ func (x *Session) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Session) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Session) GetIdentityProvider() string {
+	if x != nil {
+		return x.IdentityProvider
+	}
+	return ""
+}
+
+func (x *Session) GetIdentityProviderId() string {
+	if x != nil {
+		return x.IdentityProviderId
+	}
+	return ""
+}
+
+func (x *Session) GetIdentityId() string {
+	if x != nil {
+		return x.IdentityId
 	}
 	return ""
 }
@@ -499,8 +576,10 @@ type GetLoginOptionsResponse struct {
 	// signature of key, id and time. Who seals to a key without having verified them seals to whoever answered.
 	SealingChain     [][]byte `protobuf:"bytes,5,rep,name=sealing_chain,json=sealingChain,proto3" json:"sealing_chain,omitempty"`
 	SealingSignature []byte   `protobuf:"bytes,6,opt,name=sealing_signature,json=sealingSignature,proto3" json:"sealing_signature,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Through whom one can log in beside with a password of Naru's own, by name.
+	IdentityProviders []*LoginProvider `protobuf:"bytes,7,rep,name=identity_providers,json=identityProviders,proto3" json:"identity_providers,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GetLoginOptionsResponse) Reset() {
@@ -575,10 +654,88 @@ func (x *GetLoginOptionsResponse) GetSealingSignature() []byte {
 	return nil
 }
 
+func (x *GetLoginOptionsResponse) GetIdentityProviders() []*LoginProvider {
+	if x != nil {
+		return x.IdentityProviders
+	}
+	return nil
+}
+
+// LoginProvider is what whoever wants to log in needs to know of an identity provider.
+type LoginProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Title string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Kind  LoginProvider_Kind     `protobuf:"varint,3,opt,name=kind,proto3,enum=naru.api.v1.LoginProvider_Kind" json:"kind,omitempty"`
+	// Of OIDC: where it sends back who logs in on a machine of their own.
+	LoopbackRedirect string `protobuf:"bytes,4,opt,name=loopback_redirect,json=loopbackRedirect,proto3" json:"loopback_redirect,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *LoginProvider) Reset() {
+	*x = LoginProvider{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginProvider) ProtoMessage() {}
+
+func (x *LoginProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginProvider.ProtoReflect.Descriptor instead.
+func (*LoginProvider) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LoginProvider) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LoginProvider) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *LoginProvider) GetKind() LoginProvider_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return LoginProvider_KIND_UNSPECIFIED
+}
+
+func (x *LoginProvider) GetLoopbackRedirect() string {
+	if x != nil {
+		return x.LoopbackRedirect
+	}
+	return ""
+}
+
 type LogInRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Password, code where an authenticator is enrolled, and device.
+	// The user's name; through a directory, what one types there.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Password, code where an authenticator is enrolled, and device; identity_provider where it is a directory's password.
 	Secrets *Sealed `protobuf:"bytes,2,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	// SHA-256 of the session's secret, 32 random bytes that the caller keeps. With the session's id they are the bearer's
 	// token: naru_s_ and, in base64url, the 16 bytes of the id and those of the secret.
@@ -591,7 +748,7 @@ type LogInRequest struct {
 
 func (x *LogInRequest) Reset() {
 	*x = LogInRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[7]
+	mi := &file_naru_api_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +760,7 @@ func (x *LogInRequest) String() string {
 func (*LogInRequest) ProtoMessage() {}
 
 func (x *LogInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[7]
+	mi := &file_naru_api_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +773,7 @@ func (x *LogInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogInRequest.ProtoReflect.Descriptor instead.
 func (*LogInRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogInRequest) GetUser() string {
@@ -656,7 +813,7 @@ type LogInResponse struct {
 
 func (x *LogInResponse) Reset() {
 	*x = LogInResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[8]
+	mi := &file_naru_api_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +825,7 @@ func (x *LogInResponse) String() string {
 func (*LogInResponse) ProtoMessage() {}
 
 func (x *LogInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[8]
+	mi := &file_naru_api_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +838,7 @@ func (x *LogInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogInResponse.ProtoReflect.Descriptor instead.
 func (*LogInResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LogInResponse) GetSession() *Session {
@@ -691,9 +848,315 @@ func (x *LogInResponse) GetSession() *Session {
 	return nil
 }
 
+type BeginProviderLoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of an identity provider of kind OIDC.
+	IdentityProvider string `protobuf:"bytes,1,opt,name=identity_provider,json=identityProvider,proto3" json:"identity_provider,omitempty"`
+	// Where the provider is to send the person back: to the machine they sit at, http://127.0.0.1:PORT/…, or to one of the addresses
+	// that the provider's redirect_uris has. Empty with device.
+	RedirectUri string `protobuf:"bytes,2,opt,name=redirect_uri,json=redirectUri,proto3" json:"redirect_uri,omitempty"`
+	// SHA-256 of the secret of the session that is to begin, or that is to be stepped up.
+	SecretHash []byte `protobuf:"bytes,3,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// The person has a browser elsewhere: they type a code there (RFC 8628).
+	Device bool `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"`
+	// The person is to show anew who they are: for StepUp.
+	StepUp        bool `protobuf:"varint,5,opt,name=step_up,json=stepUp,proto3" json:"step_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginProviderLoginRequest) Reset() {
+	*x = BeginProviderLoginRequest{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginProviderLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginProviderLoginRequest) ProtoMessage() {}
+
+func (x *BeginProviderLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginProviderLoginRequest.ProtoReflect.Descriptor instead.
+func (*BeginProviderLoginRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BeginProviderLoginRequest) GetIdentityProvider() string {
+	if x != nil {
+		return x.IdentityProvider
+	}
+	return ""
+}
+
+func (x *BeginProviderLoginRequest) GetRedirectUri() string {
+	if x != nil {
+		return x.RedirectUri
+	}
+	return ""
+}
+
+func (x *BeginProviderLoginRequest) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *BeginProviderLoginRequest) GetDevice() bool {
+	if x != nil {
+		return x.Device
+	}
+	return false
+}
+
+func (x *BeginProviderLoginRequest) GetStepUp() bool {
+	if x != nil {
+		return x.StepUp
+	}
+	return false
+}
+
+type BeginProviderLoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the person's browser goes. With device: where they type user_code, unless that is in it.
+	Url      string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	UserCode string `protobuf:"bytes,2,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	// What the provider has to send back beside its code; another is somebody else's login.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// To be sent back by FinishProviderLogin. Only the control plane reads it.
+	Ticket    []byte                 `protobuf:"bytes,4,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// With device: how many seconds lie between two calls of FinishProviderLogin at least.
+	IntervalSeconds uint32 `protobuf:"varint,6,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`
+	// That the url is the control plane's: the certificates of one of its servers (DER, leaf first, root last), and its signature. Who
+	// goes there without having verified them may type a password where a zone's edge sends them.
+	Chain         [][]byte `protobuf:"bytes,7,rep,name=chain,proto3" json:"chain,omitempty"`
+	Signature     []byte   `protobuf:"bytes,8,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginProviderLoginResponse) Reset() {
+	*x = BeginProviderLoginResponse{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginProviderLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginProviderLoginResponse) ProtoMessage() {}
+
+func (x *BeginProviderLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginProviderLoginResponse.ProtoReflect.Descriptor instead.
+func (*BeginProviderLoginResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BeginProviderLoginResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *BeginProviderLoginResponse) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+func (x *BeginProviderLoginResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *BeginProviderLoginResponse) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
+func (x *BeginProviderLoginResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *BeginProviderLoginResponse) GetIntervalSeconds() uint32 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *BeginProviderLoginResponse) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *BeginProviderLoginResponse) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type FinishProviderLoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ticket, state and authorization_code; with device the ticket alone. And device, as of LogIn. The name of the user to which they are
+	// bound is empty.
+	Secrets *Sealed `protobuf:"bytes,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// As of LogIn, and the same as in BeginProviderLogin.
+	SecretHash []byte `protobuf:"bytes,2,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// What the user logs in with: naru 1.0 on linux.
+	Client        string `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishProviderLoginRequest) Reset() {
+	*x = FinishProviderLoginRequest{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishProviderLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishProviderLoginRequest) ProtoMessage() {}
+
+func (x *FinishProviderLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishProviderLoginRequest.ProtoReflect.Descriptor instead.
+func (*FinishProviderLoginRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FinishProviderLoginRequest) GetSecrets() *Sealed {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *FinishProviderLoginRequest) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *FinishProviderLoginRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+type FinishProviderLoginResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// With device: the person has not been there yet. Ask again, with the secrets sealed anew, after so many seconds.
+	WaitSeconds   uint32 `protobuf:"varint,2,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishProviderLoginResponse) Reset() {
+	*x = FinishProviderLoginResponse{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishProviderLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishProviderLoginResponse) ProtoMessage() {}
+
+func (x *FinishProviderLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishProviderLoginResponse.ProtoReflect.Descriptor instead.
+func (*FinishProviderLoginResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FinishProviderLoginResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *FinishProviderLoginResponse) GetWaitSeconds() uint32 {
+	if x != nil {
+		return x.WaitSeconds
+	}
+	return 0
+}
+
 type StepUpRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Password, and code where an authenticator is enrolled.
+	// Password, and code where an authenticator is enrolled; in a session that was begun through a provider of kind OIDC ticket, state
+	// and authorization_code.
 	Secrets       *Sealed `protobuf:"bytes,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -701,7 +1164,7 @@ type StepUpRequest struct {
 
 func (x *StepUpRequest) Reset() {
 	*x = StepUpRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[9]
+	mi := &file_naru_api_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +1176,7 @@ func (x *StepUpRequest) String() string {
 func (*StepUpRequest) ProtoMessage() {}
 
 func (x *StepUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[9]
+	mi := &file_naru_api_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1189,7 @@ func (x *StepUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepUpRequest.ProtoReflect.Descriptor instead.
 func (*StepUpRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StepUpRequest) GetSecrets() *Sealed {
@@ -745,7 +1208,7 @@ type StepUpResponse struct {
 
 func (x *StepUpResponse) Reset() {
 	*x = StepUpResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	mi := &file_naru_api_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +1220,7 @@ func (x *StepUpResponse) String() string {
 func (*StepUpResponse) ProtoMessage() {}
 
 func (x *StepUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	mi := &file_naru_api_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +1233,7 @@ func (x *StepUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepUpResponse.ProtoReflect.Descriptor instead.
 func (*StepUpResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StepUpResponse) GetSession() *Session {
@@ -788,7 +1251,7 @@ type LogOutRequest struct {
 
 func (x *LogOutRequest) Reset() {
 	*x = LogOutRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	mi := &file_naru_api_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +1263,7 @@ func (x *LogOutRequest) String() string {
 func (*LogOutRequest) ProtoMessage() {}
 
 func (x *LogOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	mi := &file_naru_api_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +1276,7 @@ func (x *LogOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOutRequest.ProtoReflect.Descriptor instead.
 func (*LogOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 type LogOutResponse struct {
@@ -824,7 +1287,7 @@ type LogOutResponse struct {
 
 func (x *LogOutResponse) Reset() {
 	*x = LogOutResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	mi := &file_naru_api_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +1299,7 @@ func (x *LogOutResponse) String() string {
 func (*LogOutResponse) ProtoMessage() {}
 
 func (x *LogOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	mi := &file_naru_api_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1312,7 @@ func (x *LogOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOutResponse.ProtoReflect.Descriptor instead.
 func (*LogOutResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 type RevokeSessionsRequest struct {
@@ -863,7 +1326,7 @@ type RevokeSessionsRequest struct {
 
 func (x *RevokeSessionsRequest) Reset() {
 	*x = RevokeSessionsRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	mi := &file_naru_api_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1338,7 @@ func (x *RevokeSessionsRequest) String() string {
 func (*RevokeSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	mi := &file_naru_api_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1351,7 @@ func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeSessionsRequest) GetUser() string {
@@ -915,7 +1378,7 @@ type RevokeSessionsResponse struct {
 
 func (x *RevokeSessionsResponse) Reset() {
 	*x = RevokeSessionsResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[14]
+	mi := &file_naru_api_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1390,7 @@ func (x *RevokeSessionsResponse) String() string {
 func (*RevokeSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[14]
+	mi := &file_naru_api_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1403,7 @@ func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeSessionsResponse) GetSessions() uint32 {
@@ -954,7 +1417,7 @@ var File_naru_api_v1_session_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/session.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/user.proto\"\xce\x05\n" +
+	"\x19naru/api/v1/session.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/user.proto\"\xf5\x06\n" +
 	"\aSession\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04user\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04user\x12$\n" +
@@ -972,7 +1435,11 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"secretHash\x12?\n" +
 	"\n" +
 	"created_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"T\n" +
+	"\brevision\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x128\n" +
+	"\x11identity_provider\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x10identityProvider\x12=\n" +
+	"\x14identity_provider_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x12identityProviderId\x12,\n" +
+	"\videntity_id\x18\x10 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\n" +
+	"identityId\"T\n" +
 	"\bStrength\x12\x18\n" +
 	"\x14STRENGTH_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bPASSWORD\x10\x01\x12\x0f\n" +
@@ -992,7 +1459,7 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\asession\"M\n" +
 	"\x15DeleteSessionResponse\x124\n" +
 	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x18\n" +
-	"\x16GetLoginOptionsRequest\"\x8e\x02\n" +
+	"\x16GetLoginOptionsRequest\"\xd9\x02\n" +
 	"\x17GetLoginOptionsResponse\x12\x1f\n" +
 	"\vsealing_key\x18\x01 \x01(\fR\n" +
 	"sealingKey\x12$\n" +
@@ -1000,15 +1467,51 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\x04zone\x18\x03 \x01(\tR\x04zone\x12F\n" +
 	"\x11sealing_key_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0fsealingKeyUntil\x12#\n" +
 	"\rsealing_chain\x18\x05 \x03(\fR\fsealingChain\x12+\n" +
-	"\x11sealing_signature\x18\x06 \x01(\fR\x10sealingSignature\"\xb0\x01\n" +
-	"\fLogInRequest\x12\x1d\n" +
-	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04user\x125\n" +
+	"\x11sealing_signature\x18\x06 \x01(\fR\x10sealingSignature\x12I\n" +
+	"\x12identity_providers\x18\a \x03(\v2\x1a.naru.api.v1.LoginProviderR\x11identityProviders\"\xcd\x01\n" +
+	"\rLoginProvider\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x123\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x1f.naru.api.v1.LoginProvider.KindR\x04kind\x12+\n" +
+	"\x11loopback_redirect\x18\x04 \x01(\tR\x10loopbackRedirect\"0\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04OIDC\x10\x01\x12\b\n" +
+	"\x04LDAP\x10\x02\"\xb1\x01\n" +
+	"\fLogInRequest\x12\x1e\n" +
+	"\x04user\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfe\x01R\x04user\x125\n" +
 	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\x12(\n" +
 	"\vsecret_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02h R\n" +
 	"secretHash\x12 \n" +
 	"\x06client\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"?\n" +
 	"\rLogInResponse\x12.\n" +
-	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\"F\n" +
+	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\"\xdb\x01\n" +
+	"\x19BeginProviderLoginRequest\x126\n" +
+	"\x11identity_provider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x10identityProvider\x12+\n" +
+	"\fredirect_uri\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vredirectUri\x12(\n" +
+	"\vsecret_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02h R\n" +
+	"secretHash\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\bR\x06device\x12\x17\n" +
+	"\astep_up\x18\x05 \x01(\bR\x06stepUp\"\x93\x02\n" +
+	"\x1aBeginProviderLoginResponse\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1b\n" +
+	"\tuser_code\x18\x02 \x01(\tR\buserCode\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06ticket\x18\x04 \x01(\fR\x06ticket\x129\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12)\n" +
+	"\x10interval_seconds\x18\x06 \x01(\rR\x0fintervalSeconds\x12\x14\n" +
+	"\x05chain\x18\a \x03(\fR\x05chain\x12\x1c\n" +
+	"\tsignature\x18\b \x01(\fR\tsignature\"\x9f\x01\n" +
+	"\x1aFinishProviderLoginRequest\x125\n" +
+	"\asecrets\x18\x01 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\x12(\n" +
+	"\vsecret_hash\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\n" +
+	"secretHash\x12 \n" +
+	"\x06client\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"p\n" +
+	"\x1bFinishProviderLoginResponse\x12.\n" +
+	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\x12!\n" +
+	"\fwait_seconds\x18\x02 \x01(\rR\vwaitSeconds\"F\n" +
 	"\rStepUpRequest\x125\n" +
 	"\asecrets\x18\x01 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\"@\n" +
 	"\x0eStepUpResponse\x12.\n" +
@@ -1019,12 +1522,14 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"4\n" +
 	"\x16RevokeSessionsResponse\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions2\x96\a\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions2\xde\t\n" +
 	"\x0eSessionService\x12\x81\x01\n" +
 	"\fListSessions\x12 .naru.api.v1.ListSessionsRequest\x1a!.naru.api.v1.ListSessionsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x12\x9b\x01\n" +
 	"\rDeleteSession\x12!.naru.api.v1.DeleteSessionRequest\x1a\".naru.api.v1.DeleteSessionResponse\"C\xa8\xbb\x18\x01\xb2\xbb\x18\x0esession.delete\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/sessions/{session}\x12\x88\x01\n" +
 	"\x0fGetLoginOptions\x12#.naru.api.v1.GetLoginOptionsRequest\x1a$.naru.api.v1.GetLoginOptionsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/sessions:options\x12k\n" +
-	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12m\n" +
+	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12\x9f\x01\n" +
+	"\x12BeginProviderLogin\x12&.naru.api.v1.BeginProviderLoginRequest\x1a'.naru.api.v1.BeginProviderLoginResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/sessions:beginProviderLogin\x12\xa3\x01\n" +
+	"\x13FinishProviderLogin\x12'.naru.api.v1.FinishProviderLoginRequest\x1a(.naru.api.v1.FinishProviderLoginResponse\"9\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02%:\x01*\" /v1/sessions:finishProviderLogin\x12m\n" +
 	"\x06StepUp\x12\x1a.naru.api.v1.StepUpRequest\x1a\x1b.naru.api.v1.StepUpResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:stepUp\x12m\n" +
 	"\x06LogOut\x12\x1a.naru.api.v1.LogOutRequest\x1a\x1b.naru.api.v1.LogOutResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:logOut\x12\x8b\x01\n" +
 	"\x0eRevokeSessions\x12\".naru.api.v1.RevokeSessionsRequest\x1a#.naru.api.v1.RevokeSessionsResponse\"0\xb2\xbb\x18\x0esession.revoke\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:revokeB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
@@ -1041,60 +1546,75 @@ func file_naru_api_v1_session_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_session_proto_rawDescData
 }
 
-var file_naru_api_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_naru_api_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_naru_api_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_naru_api_v1_session_proto_goTypes = []any{
-	(Session_Strength)(0),           // 0: naru.api.v1.Session.Strength
-	(*Session)(nil),                 // 1: naru.api.v1.Session
-	(*ListSessionsRequest)(nil),     // 2: naru.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),    // 3: naru.api.v1.ListSessionsResponse
-	(*DeleteSessionRequest)(nil),    // 4: naru.api.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),   // 5: naru.api.v1.DeleteSessionResponse
-	(*GetLoginOptionsRequest)(nil),  // 6: naru.api.v1.GetLoginOptionsRequest
-	(*GetLoginOptionsResponse)(nil), // 7: naru.api.v1.GetLoginOptionsResponse
-	(*LogInRequest)(nil),            // 8: naru.api.v1.LogInRequest
-	(*LogInResponse)(nil),           // 9: naru.api.v1.LogInResponse
-	(*StepUpRequest)(nil),           // 10: naru.api.v1.StepUpRequest
-	(*StepUpResponse)(nil),          // 11: naru.api.v1.StepUpResponse
-	(*LogOutRequest)(nil),           // 12: naru.api.v1.LogOutRequest
-	(*LogOutResponse)(nil),          // 13: naru.api.v1.LogOutResponse
-	(*RevokeSessionsRequest)(nil),   // 14: naru.api.v1.RevokeSessionsRequest
-	(*RevokeSessionsResponse)(nil),  // 15: naru.api.v1.RevokeSessionsResponse
-	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
-	(*Operation)(nil),               // 17: naru.api.v1.Operation
-	(*Sealed)(nil),                  // 18: naru.api.v1.Sealed
+	(Session_Strength)(0),               // 0: naru.api.v1.Session.Strength
+	(LoginProvider_Kind)(0),             // 1: naru.api.v1.LoginProvider.Kind
+	(*Session)(nil),                     // 2: naru.api.v1.Session
+	(*ListSessionsRequest)(nil),         // 3: naru.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),        // 4: naru.api.v1.ListSessionsResponse
+	(*DeleteSessionRequest)(nil),        // 5: naru.api.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),       // 6: naru.api.v1.DeleteSessionResponse
+	(*GetLoginOptionsRequest)(nil),      // 7: naru.api.v1.GetLoginOptionsRequest
+	(*GetLoginOptionsResponse)(nil),     // 8: naru.api.v1.GetLoginOptionsResponse
+	(*LoginProvider)(nil),               // 9: naru.api.v1.LoginProvider
+	(*LogInRequest)(nil),                // 10: naru.api.v1.LogInRequest
+	(*LogInResponse)(nil),               // 11: naru.api.v1.LogInResponse
+	(*BeginProviderLoginRequest)(nil),   // 12: naru.api.v1.BeginProviderLoginRequest
+	(*BeginProviderLoginResponse)(nil),  // 13: naru.api.v1.BeginProviderLoginResponse
+	(*FinishProviderLoginRequest)(nil),  // 14: naru.api.v1.FinishProviderLoginRequest
+	(*FinishProviderLoginResponse)(nil), // 15: naru.api.v1.FinishProviderLoginResponse
+	(*StepUpRequest)(nil),               // 16: naru.api.v1.StepUpRequest
+	(*StepUpResponse)(nil),              // 17: naru.api.v1.StepUpResponse
+	(*LogOutRequest)(nil),               // 18: naru.api.v1.LogOutRequest
+	(*LogOutResponse)(nil),              // 19: naru.api.v1.LogOutResponse
+	(*RevokeSessionsRequest)(nil),       // 20: naru.api.v1.RevokeSessionsRequest
+	(*RevokeSessionsResponse)(nil),      // 21: naru.api.v1.RevokeSessionsResponse
+	(*timestamppb.Timestamp)(nil),       // 22: google.protobuf.Timestamp
+	(*Operation)(nil),                   // 23: naru.api.v1.Operation
+	(*Sealed)(nil),                      // 24: naru.api.v1.Sealed
 }
 var file_naru_api_v1_session_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Session.strength:type_name -> naru.api.v1.Session.Strength
-	16, // 1: naru.api.v1.Session.stepped_up_until:type_name -> google.protobuf.Timestamp
-	16, // 2: naru.api.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 4: naru.api.v1.ListSessionsResponse.sessions:type_name -> naru.api.v1.Session
-	17, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
-	16, // 6: naru.api.v1.GetLoginOptionsResponse.sealing_key_until:type_name -> google.protobuf.Timestamp
-	18, // 7: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
-	1,  // 8: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
-	18, // 9: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
-	1,  // 10: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
-	2,  // 11: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
-	4,  // 12: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
-	6,  // 13: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
-	8,  // 14: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
-	10, // 15: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
-	12, // 16: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
-	14, // 17: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
-	3,  // 18: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
-	5,  // 19: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
-	7,  // 20: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
-	9,  // 21: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
-	11, // 22: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
-	13, // 23: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
-	15, // 24: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
-	18, // [18:25] is the sub-list for method output_type
-	11, // [11:18] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	22, // 1: naru.api.v1.Session.stepped_up_until:type_name -> google.protobuf.Timestamp
+	22, // 2: naru.api.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 4: naru.api.v1.ListSessionsResponse.sessions:type_name -> naru.api.v1.Session
+	23, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
+	22, // 6: naru.api.v1.GetLoginOptionsResponse.sealing_key_until:type_name -> google.protobuf.Timestamp
+	9,  // 7: naru.api.v1.GetLoginOptionsResponse.identity_providers:type_name -> naru.api.v1.LoginProvider
+	1,  // 8: naru.api.v1.LoginProvider.kind:type_name -> naru.api.v1.LoginProvider.Kind
+	24, // 9: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
+	2,  // 10: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
+	22, // 11: naru.api.v1.BeginProviderLoginResponse.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 12: naru.api.v1.FinishProviderLoginRequest.secrets:type_name -> naru.api.v1.Sealed
+	2,  // 13: naru.api.v1.FinishProviderLoginResponse.session:type_name -> naru.api.v1.Session
+	24, // 14: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
+	2,  // 15: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
+	3,  // 16: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
+	5,  // 17: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
+	7,  // 18: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
+	10, // 19: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
+	12, // 20: naru.api.v1.SessionService.BeginProviderLogin:input_type -> naru.api.v1.BeginProviderLoginRequest
+	14, // 21: naru.api.v1.SessionService.FinishProviderLogin:input_type -> naru.api.v1.FinishProviderLoginRequest
+	16, // 22: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
+	18, // 23: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
+	20, // 24: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
+	4,  // 25: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
+	6,  // 26: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
+	8,  // 27: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
+	11, // 28: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
+	13, // 29: naru.api.v1.SessionService.BeginProviderLogin:output_type -> naru.api.v1.BeginProviderLoginResponse
+	15, // 30: naru.api.v1.SessionService.FinishProviderLogin:output_type -> naru.api.v1.FinishProviderLoginResponse
+	17, // 31: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
+	19, // 32: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
+	21, // 33: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_session_proto_init() }
@@ -1110,8 +1630,8 @@ func file_naru_api_v1_session_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_session_proto_rawDesc), len(file_naru_api_v1_session_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   15,
+			NumEnums:      2,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

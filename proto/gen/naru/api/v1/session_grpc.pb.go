@@ -19,13 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SessionService_ListSessions_FullMethodName    = "/naru.api.v1.SessionService/ListSessions"
-	SessionService_DeleteSession_FullMethodName   = "/naru.api.v1.SessionService/DeleteSession"
-	SessionService_GetLoginOptions_FullMethodName = "/naru.api.v1.SessionService/GetLoginOptions"
-	SessionService_LogIn_FullMethodName           = "/naru.api.v1.SessionService/LogIn"
-	SessionService_StepUp_FullMethodName          = "/naru.api.v1.SessionService/StepUp"
-	SessionService_LogOut_FullMethodName          = "/naru.api.v1.SessionService/LogOut"
-	SessionService_RevokeSessions_FullMethodName  = "/naru.api.v1.SessionService/RevokeSessions"
+	SessionService_ListSessions_FullMethodName        = "/naru.api.v1.SessionService/ListSessions"
+	SessionService_DeleteSession_FullMethodName       = "/naru.api.v1.SessionService/DeleteSession"
+	SessionService_GetLoginOptions_FullMethodName     = "/naru.api.v1.SessionService/GetLoginOptions"
+	SessionService_LogIn_FullMethodName               = "/naru.api.v1.SessionService/LogIn"
+	SessionService_BeginProviderLogin_FullMethodName  = "/naru.api.v1.SessionService/BeginProviderLogin"
+	SessionService_FinishProviderLogin_FullMethodName = "/naru.api.v1.SessionService/FinishProviderLogin"
+	SessionService_StepUp_FullMethodName              = "/naru.api.v1.SessionService/StepUp"
+	SessionService_LogOut_FullMethodName              = "/naru.api.v1.SessionService/LogOut"
+	SessionService_RevokeSessions_FullMethodName      = "/naru.api.v1.SessionService/RevokeSessions"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -42,6 +44,10 @@ type SessionServiceClient interface {
 	GetLoginOptions(ctx context.Context, in *GetLoginOptionsRequest, opts ...grpc.CallOption) (*GetLoginOptionsResponse, error)
 	// LogIn begins a session. Anybody may try, ever more slowly.
 	LogIn(ctx context.Context, in *LogInRequest, opts ...grpc.CallOption) (*LogInResponse, error)
+	// BeginProviderLogin says where somebody logs in who does so through an identity provider of kind OIDC. Anybody may ask.
+	BeginProviderLogin(ctx context.Context, in *BeginProviderLoginRequest, opts ...grpc.CallOption) (*BeginProviderLoginResponse, error)
+	// FinishProviderLogin begins a session with what the provider sent back. Anybody may try.
+	FinishProviderLogin(ctx context.Context, in *FinishProviderLoginRequest, opts ...grpc.CallOption) (*FinishProviderLoginResponse, error)
 	// StepUp makes the caller's session strong enough for a few minutes for what asks for that.
 	StepUp(ctx context.Context, in *StepUpRequest, opts ...grpc.CallOption) (*StepUpResponse, error)
 	// LogOut ends the caller's session.
@@ -98,6 +104,26 @@ func (c *sessionServiceClient) LogIn(ctx context.Context, in *LogInRequest, opts
 	return out, nil
 }
 
+func (c *sessionServiceClient) BeginProviderLogin(ctx context.Context, in *BeginProviderLoginRequest, opts ...grpc.CallOption) (*BeginProviderLoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginProviderLoginResponse)
+	err := c.cc.Invoke(ctx, SessionService_BeginProviderLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) FinishProviderLogin(ctx context.Context, in *FinishProviderLoginRequest, opts ...grpc.CallOption) (*FinishProviderLoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinishProviderLoginResponse)
+	err := c.cc.Invoke(ctx, SessionService_FinishProviderLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sessionServiceClient) StepUp(ctx context.Context, in *StepUpRequest, opts ...grpc.CallOption) (*StepUpResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StepUpResponse)
@@ -142,6 +168,10 @@ type SessionServiceServer interface {
 	GetLoginOptions(context.Context, *GetLoginOptionsRequest) (*GetLoginOptionsResponse, error)
 	// LogIn begins a session. Anybody may try, ever more slowly.
 	LogIn(context.Context, *LogInRequest) (*LogInResponse, error)
+	// BeginProviderLogin says where somebody logs in who does so through an identity provider of kind OIDC. Anybody may ask.
+	BeginProviderLogin(context.Context, *BeginProviderLoginRequest) (*BeginProviderLoginResponse, error)
+	// FinishProviderLogin begins a session with what the provider sent back. Anybody may try.
+	FinishProviderLogin(context.Context, *FinishProviderLoginRequest) (*FinishProviderLoginResponse, error)
 	// StepUp makes the caller's session strong enough for a few minutes for what asks for that.
 	StepUp(context.Context, *StepUpRequest) (*StepUpResponse, error)
 	// LogOut ends the caller's session.
@@ -169,6 +199,12 @@ func (UnimplementedSessionServiceServer) GetLoginOptions(context.Context, *GetLo
 }
 func (UnimplementedSessionServiceServer) LogIn(context.Context, *LogInRequest) (*LogInResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LogIn not implemented")
+}
+func (UnimplementedSessionServiceServer) BeginProviderLogin(context.Context, *BeginProviderLoginRequest) (*BeginProviderLoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginProviderLogin not implemented")
+}
+func (UnimplementedSessionServiceServer) FinishProviderLogin(context.Context, *FinishProviderLoginRequest) (*FinishProviderLoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FinishProviderLogin not implemented")
 }
 func (UnimplementedSessionServiceServer) StepUp(context.Context, *StepUpRequest) (*StepUpResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StepUp not implemented")
@@ -272,6 +308,42 @@ func _SessionService_LogIn_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_BeginProviderLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginProviderLoginRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).BeginProviderLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_BeginProviderLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).BeginProviderLogin(ctx, req.(*BeginProviderLoginRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_FinishProviderLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishProviderLoginRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).FinishProviderLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_FinishProviderLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).FinishProviderLogin(ctx, req.(*FinishProviderLoginRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_StepUp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StepUpRequest)
 	if err := dec(in); err != nil {
@@ -348,6 +420,14 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LogIn",
 			Handler:    _SessionService_LogIn_Handler,
+		},
+		{
+			MethodName: "BeginProviderLogin",
+			Handler:    _SessionService_BeginProviderLogin_Handler,
+		},
+		{
+			MethodName: "FinishProviderLogin",
+			Handler:    _SessionService_FinishProviderLogin_Handler,
 		},
 		{
 			MethodName: "StepUp",

@@ -137,9 +137,16 @@ type Secrets struct {
 	NewPassword string `protobuf:"bytes,3,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	// Of LogIn: 32 random bytes that the caller's machine keeps. Who has logged in with them before does not wait because others
 	// tried wrong passwords.
-	Device        []byte `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Device []byte `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	// Of LogIn: name of the directory whose password it is. It is sealed with the password, so that nobody on the way has it sent to
+	// another.
+	IdentityProvider string `protobuf:"bytes,5,opt,name=identity_provider,json=identityProvider,proto3" json:"identity_provider,omitempty"`
+	// Of FinishProviderLogin and StepUp: the ticket that BeginProviderLogin gave, and what the provider sent back.
+	Ticket            []byte `protobuf:"bytes,6,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	State             string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	AuthorizationCode string `protobuf:"bytes,8,opt,name=authorization_code,json=authorizationCode,proto3" json:"authorization_code,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Secrets) Reset() {
@@ -198,6 +205,34 @@ func (x *Secrets) GetDevice() []byte {
 		return x.Device
 	}
 	return nil
+}
+
+func (x *Secrets) GetIdentityProvider() string {
+	if x != nil {
+		return x.IdentityProvider
+	}
+	return ""
+}
+
+func (x *Secrets) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
+func (x *Secrets) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Secrets) GetAuthorizationCode() string {
+	if x != nil {
+		return x.AuthorizationCode
+	}
+	return ""
 }
 
 // Sealed is Secrets for the control plane.
@@ -281,9 +316,11 @@ type User struct {
 	PasswordChangedAt  *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=password_changed_at,json=passwordChangedAt,proto3" json:"password_changed_at,omitempty"`
 	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revision string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Names of the identity providers through which they can log in.
+	IdentityProviders []string `protobuf:"bytes,16,rep,name=identity_providers,json=identityProviders,proto3" json:"identity_providers,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
@@ -419,6 +456,13 @@ func (x *User) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *User) GetIdentityProviders() []string {
+	if x != nil {
+		return x.IdentityProviders
+	}
+	return nil
 }
 
 type ListUsersRequest struct {
@@ -1686,17 +1730,21 @@ var File_naru_api_v1_user_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x9a\x01\n" +
+	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xcb\x02\n" +
 	"\aSecrets\x12$\n" +
 	"\bpassword\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12\x1b\n" +
 	"\x04code\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x04code\x12+\n" +
 	"\fnew_password\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\x12\x1f\n" +
-	"\x06device\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06device\"W\n" +
+	"\x06device\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06device\x124\n" +
+	"\x11identity_provider\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x10identityProvider\x12 \n" +
+	"\x06ticket\x18\x06 \x01(\fB\b\xbaH\x05z\x03\x18\x80 R\x06ticket\x12\x1e\n" +
+	"\x05state\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05state\x127\n" +
+	"\x12authorization_code\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x18R\x11authorizationCode\"W\n" +
 	"\x06Sealed\x12 \n" +
 	"\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05keyId\x12+\n" +
 	"\n" +
 	"ciphertext\x18\x02 \x01(\fB\v\xbaH\bz\x06\x100\x18\x80\x80\x01R\n" +
-	"ciphertext\"\x94\a\n" +
+	"ciphertext\"\xd1\a\n" +
 	"\x04User\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12K\n" +
 	"\x04name\x18\x02 \x01(\tB7\xe0A\x02\xbaH-\xd8\x01\x01r(2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x128\n" +
@@ -1714,7 +1762,8 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x13password_changed_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x11passwordChangedAt\x12?\n" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"5\n" +
+	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12;\n" +
+	"\x12identity_providers\x18\x10 \x03(\tB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\x11identityProviders\"5\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

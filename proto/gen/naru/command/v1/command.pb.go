@@ -320,6 +320,14 @@ type Command struct {
 	//	*Command_SettleDelivery
 	//	*Command_RetryDelivery
 	//	*Command_DropDelivery
+	//	*Command_CreateIdentityProvider
+	//	*Command_UpdateIdentityProvider
+	//	*Command_DeleteIdentityProvider
+	//	*Command_SetIdentityProviderSecret
+	//	*Command_LinkIdentity
+	//	*Command_UnlinkIdentity
+	//	*Command_BeginProviderSession
+	//	*Command_CheckIdentity
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1646,6 +1654,78 @@ func (x *Command) GetDropDelivery() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetCreateIdentityProvider() *CreateIdentityProvider {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreateIdentityProvider); ok {
+			return x.CreateIdentityProvider
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateIdentityProvider() *UpdateIdentityProvider {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateIdentityProvider); ok {
+			return x.UpdateIdentityProvider
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteIdentityProvider() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeleteIdentityProvider); ok {
+			return x.DeleteIdentityProvider
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetIdentityProviderSecret() *SetIdentityProviderSecret {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetIdentityProviderSecret); ok {
+			return x.SetIdentityProviderSecret
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLinkIdentity() *LinkIdentity {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LinkIdentity); ok {
+			return x.LinkIdentity
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUnlinkIdentity() *DeleteNoun {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UnlinkIdentity); ok {
+			return x.UnlinkIdentity
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginProviderSession() *BeginProviderSession {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BeginProviderSession); ok {
+			return x.BeginProviderSession
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCheckIdentity() *CheckIdentity {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CheckIdentity); ok {
+			return x.CheckIdentity
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -2230,6 +2310,40 @@ type Command_DropDelivery struct {
 	DropDelivery *DeleteNoun `protobuf:"bytes,358,opt,name=drop_delivery,json=dropDelivery,proto3,oneof"`
 }
 
+type Command_CreateIdentityProvider struct {
+	CreateIdentityProvider *CreateIdentityProvider `protobuf:"bytes,380,opt,name=create_identity_provider,json=createIdentityProvider,proto3,oneof"`
+}
+
+type Command_UpdateIdentityProvider struct {
+	UpdateIdentityProvider *UpdateIdentityProvider `protobuf:"bytes,381,opt,name=update_identity_provider,json=updateIdentityProvider,proto3,oneof"`
+}
+
+type Command_DeleteIdentityProvider struct {
+	DeleteIdentityProvider *DeleteNoun `protobuf:"bytes,382,opt,name=delete_identity_provider,json=deleteIdentityProvider,proto3,oneof"`
+}
+
+type Command_SetIdentityProviderSecret struct {
+	SetIdentityProviderSecret *SetIdentityProviderSecret `protobuf:"bytes,383,opt,name=set_identity_provider_secret,json=setIdentityProviderSecret,proto3,oneof"`
+}
+
+type Command_LinkIdentity struct {
+	LinkIdentity *LinkIdentity `protobuf:"bytes,384,opt,name=link_identity,json=linkIdentity,proto3,oneof"`
+}
+
+type Command_UnlinkIdentity struct {
+	UnlinkIdentity *DeleteNoun `protobuf:"bytes,385,opt,name=unlink_identity,json=unlinkIdentity,proto3,oneof"`
+}
+
+type Command_BeginProviderSession struct {
+	// Somebody logs in through an identity provider.
+	BeginProviderSession *BeginProviderSession `protobuf:"bytes,386,opt,name=begin_provider_session,json=beginProviderSession,proto3,oneof"`
+}
+
+type Command_CheckIdentity struct {
+	// by a loop of the leader
+	CheckIdentity *CheckIdentity `protobuf:"bytes,387,opt,name=check_identity,json=checkIdentity,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2505,6 +2619,22 @@ func (*Command_SettleDelivery) isCommand_Body() {}
 func (*Command_RetryDelivery) isCommand_Body() {}
 
 func (*Command_DropDelivery) isCommand_Body() {}
+
+func (*Command_CreateIdentityProvider) isCommand_Body() {}
+
+func (*Command_UpdateIdentityProvider) isCommand_Body() {}
+
+func (*Command_DeleteIdentityProvider) isCommand_Body() {}
+
+func (*Command_SetIdentityProviderSecret) isCommand_Body() {}
+
+func (*Command_LinkIdentity) isCommand_Body() {}
+
+func (*Command_UnlinkIdentity) isCommand_Body() {}
+
+func (*Command_BeginProviderSession) isCommand_Body() {}
+
+func (*Command_CheckIdentity) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -8318,7 +8448,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xaaR\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xfaW\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -8482,7 +8612,15 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x12read_notifications\x18\xe3\x02 \x01(\v2\".naru.command.v1.ReadNotificationsH\x00R\x11readNotifications\x12K\n" +
 	"\x0fsettle_delivery\x18\xe4\x02 \x01(\v2\x1f.naru.command.v1.SettleDeliveryH\x00R\x0esettleDelivery\x12H\n" +
 	"\x0eretry_delivery\x18\xe5\x02 \x01(\v2\x1e.naru.command.v1.RetryDeliveryH\x00R\rretryDelivery\x12C\n" +
-	"\rdrop_delivery\x18\xe6\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdropDeliveryB\r\n" +
+	"\rdrop_delivery\x18\xe6\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\fdropDelivery\x12d\n" +
+	"\x18create_identity_provider\x18\xfc\x02 \x01(\v2'.naru.command.v1.CreateIdentityProviderH\x00R\x16createIdentityProvider\x12d\n" +
+	"\x18update_identity_provider\x18\xfd\x02 \x01(\v2'.naru.command.v1.UpdateIdentityProviderH\x00R\x16updateIdentityProvider\x12X\n" +
+	"\x18delete_identity_provider\x18\xfe\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x16deleteIdentityProvider\x12n\n" +
+	"\x1cset_identity_provider_secret\x18\xff\x02 \x01(\v2*.naru.command.v1.SetIdentityProviderSecretH\x00R\x19setIdentityProviderSecret\x12E\n" +
+	"\rlink_identity\x18\x80\x03 \x01(\v2\x1d.naru.command.v1.LinkIdentityH\x00R\flinkIdentity\x12G\n" +
+	"\x0funlink_identity\x18\x81\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0eunlinkIdentity\x12^\n" +
+	"\x16begin_provider_session\x18\x82\x03 \x01(\v2%.naru.command.v1.BeginProviderSessionH\x00R\x14beginProviderSession\x12H\n" +
+	"\x0echeck_identity\x18\x83\x03 \x01(\v2\x1e.naru.command.v1.CheckIdentityH\x00R\rcheckIdentityB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
@@ -9040,53 +9178,59 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*ReadNotifications)(nil),               // 125: naru.command.v1.ReadNotifications
 	(*SettleDelivery)(nil),                  // 126: naru.command.v1.SettleDelivery
 	(*RetryDelivery)(nil),                   // 127: naru.command.v1.RetryDelivery
-	(v1.Session_Strength)(0),                // 128: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 129: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 130: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 131: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 132: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 133: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 134: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 135: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 136: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 137: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 138: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 139: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 140: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 141: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 142: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 143: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 144: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 145: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 146: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 147: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 148: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 149: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 150: naru.link.v1.JournalBatch
-	(*v11.JournalAck)(nil),                  // 151: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 152: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 153: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 154: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 155: naru.api.v1.User
-	(*v1.Group)(nil),                        // 156: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 157: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 158: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 159: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 160: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 161: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 162: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 163: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 164: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 165: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 166: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 167: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 168: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 169: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 170: naru.api.v1.Delegation
-	(*v1.Quota)(nil),                        // 171: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 172: naru.api.v1.Lease
-	(*v1.Resources)(nil),                    // 173: naru.api.v1.Resources
-	(*v1.Snapshot)(nil),                     // 174: naru.api.v1.Snapshot
+	(*CreateIdentityProvider)(nil),          // 128: naru.command.v1.CreateIdentityProvider
+	(*UpdateIdentityProvider)(nil),          // 129: naru.command.v1.UpdateIdentityProvider
+	(*SetIdentityProviderSecret)(nil),       // 130: naru.command.v1.SetIdentityProviderSecret
+	(*LinkIdentity)(nil),                    // 131: naru.command.v1.LinkIdentity
+	(*BeginProviderSession)(nil),            // 132: naru.command.v1.BeginProviderSession
+	(*CheckIdentity)(nil),                   // 133: naru.command.v1.CheckIdentity
+	(v1.Session_Strength)(0),                // 134: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 135: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 136: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 137: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 138: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 139: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 140: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 141: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 142: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 143: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 144: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 145: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 146: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 147: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 148: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 149: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 150: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 151: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 152: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 153: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 154: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 155: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 156: naru.link.v1.JournalBatch
+	(*v11.JournalAck)(nil),                  // 157: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 158: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 159: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 160: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 161: naru.api.v1.User
+	(*v1.Group)(nil),                        // 162: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 163: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 164: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 165: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 166: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 167: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 168: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 169: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 170: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 171: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 172: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 173: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 174: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 175: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 176: naru.api.v1.Delegation
+	(*v1.Quota)(nil),                        // 177: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 178: naru.api.v1.Lease
+	(*v1.Resources)(nil),                    // 179: naru.api.v1.Resources
+	(*v1.Snapshot)(nil),                     // 180: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	104, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -9230,125 +9374,133 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	126, // 138: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
 	127, // 139: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
 	17,  // 140: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	128, // 141: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	129, // 142: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	130, // 143: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	131, // 144: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	132, // 145: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	133, // 146: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	134, // 147: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	101, // 148: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	104, // 149: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	104, // 150: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	104, // 151: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	135, // 152: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	135, // 153: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	136, // 154: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	136, // 155: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	137, // 156: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	137, // 157: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	138, // 158: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	138, // 159: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	139, // 160: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	139, // 161: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	140, // 162: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	140, // 163: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	141, // 164: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	141, // 165: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	142, // 166: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	104, // 167: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 168: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	143, // 169: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	142, // 170: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	144, // 171: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	104, // 172: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	104, // 173: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	145, // 174: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	104, // 175: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	146, // 176: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	104, // 177: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	132, // 178: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	147, // 179: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	134, // 180: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	148, // 181: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	149, // 182: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	150, // 183: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	151, // 184: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	152, // 185: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	153, // 186: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	133, // 187: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	104, // 188: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	154, // 189: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	154, // 190: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	155, // 191: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	155, // 192: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	156, // 193: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	156, // 194: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	157, // 195: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	158, // 196: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	159, // 197: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	160, // 198: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	160, // 199: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	160, // 200: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	161, // 201: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 202: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	162, // 203: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 204: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	163, // 205: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	104, // 206: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	164, // 207: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 208: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 209: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 210: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	164, // 211: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 212: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	165, // 213: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	165, // 214: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	166, // 215: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 216: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	166, // 217: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 218: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	167, // 219: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	167, // 220: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	79,  // 221: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	167, // 222: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	79,  // 223: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 224: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	102, // 225: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	79,  // 226: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	168, // 227: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	102, // 228: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 229: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	169, // 230: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	103, // 231: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	142, // 232: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	104, // 233: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 234: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	162, // 235: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 236: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	104, // 237: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	170, // 238: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	171, // 239: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	171, // 240: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	172, // 241: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 242: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	104, // 243: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	104, // 244: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	173, // 245: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	104, // 246: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 247: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	104, // 248: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	174, // 249: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	104, // 250: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 251: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 252: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	104, // 253: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	104, // 254: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	255, // [255:255] is the sub-list for method output_type
-	255, // [255:255] is the sub-list for method input_type
-	255, // [255:255] is the sub-list for extension type_name
-	255, // [255:255] is the sub-list for extension extendee
-	0,   // [0:255] is the sub-list for field type_name
+	128, // 141: naru.command.v1.Command.create_identity_provider:type_name -> naru.command.v1.CreateIdentityProvider
+	129, // 142: naru.command.v1.Command.update_identity_provider:type_name -> naru.command.v1.UpdateIdentityProvider
+	17,  // 143: naru.command.v1.Command.delete_identity_provider:type_name -> naru.command.v1.DeleteNoun
+	130, // 144: naru.command.v1.Command.set_identity_provider_secret:type_name -> naru.command.v1.SetIdentityProviderSecret
+	131, // 145: naru.command.v1.Command.link_identity:type_name -> naru.command.v1.LinkIdentity
+	17,  // 146: naru.command.v1.Command.unlink_identity:type_name -> naru.command.v1.DeleteNoun
+	132, // 147: naru.command.v1.Command.begin_provider_session:type_name -> naru.command.v1.BeginProviderSession
+	133, // 148: naru.command.v1.Command.check_identity:type_name -> naru.command.v1.CheckIdentity
+	134, // 149: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	135, // 150: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	136, // 151: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	137, // 152: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	138, // 153: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	139, // 154: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	140, // 155: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	101, // 156: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	104, // 157: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	104, // 158: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	104, // 159: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	141, // 160: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	141, // 161: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	142, // 162: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	142, // 163: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	143, // 164: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	143, // 165: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	144, // 166: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	144, // 167: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	145, // 168: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	145, // 169: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	146, // 170: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	146, // 171: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	147, // 172: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	147, // 173: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	148, // 174: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	104, // 175: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 176: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	149, // 177: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	148, // 178: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	150, // 179: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	104, // 180: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	104, // 181: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	151, // 182: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	104, // 183: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	152, // 184: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	104, // 185: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	138, // 186: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	153, // 187: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	140, // 188: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	154, // 189: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	155, // 190: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	156, // 191: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	157, // 192: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	158, // 193: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	159, // 194: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	139, // 195: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	104, // 196: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	160, // 197: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	160, // 198: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	161, // 199: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	161, // 200: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	162, // 201: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	162, // 202: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	163, // 203: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	164, // 204: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	165, // 205: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	166, // 206: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	166, // 207: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	166, // 208: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	167, // 209: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 210: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	168, // 211: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 212: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	169, // 213: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	104, // 214: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	170, // 215: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 216: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	170, // 217: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 218: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	170, // 219: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 220: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	171, // 221: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	171, // 222: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	172, // 223: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 224: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	172, // 225: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 226: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	173, // 227: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	173, // 228: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	79,  // 229: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	173, // 230: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	79,  // 231: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 232: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	102, // 233: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	79,  // 234: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	174, // 235: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	102, // 236: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 237: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	175, // 238: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	103, // 239: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	148, // 240: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	104, // 241: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 242: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	168, // 243: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 244: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	104, // 245: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	176, // 246: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	177, // 247: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	177, // 248: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	178, // 249: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 250: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	104, // 251: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	104, // 252: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	179, // 253: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	104, // 254: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 255: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	104, // 256: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	180, // 257: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	104, // 258: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 259: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 260: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	104, // 261: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	104, // 262: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	263, // [263:263] is the sub-list for method output_type
+	263, // [263:263] is the sub-list for method input_type
+	263, // [263:263] is the sub-list for extension type_name
+	263, // [263:263] is the sub-list for extension extendee
+	0,   // [0:263] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -9357,6 +9509,7 @@ func file_naru_command_v1_command_proto_init() {
 		return
 	}
 	file_naru_command_v1_identity_proto_init()
+	file_naru_command_v1_identity_provider_proto_init()
 	file_naru_command_v1_notice_proto_init()
 	file_naru_command_v1_command_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_Bootstrap)(nil),
@@ -9497,6 +9650,14 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_SettleDelivery)(nil),
 		(*Command_RetryDelivery)(nil),
 		(*Command_DropDelivery)(nil),
+		(*Command_CreateIdentityProvider)(nil),
+		(*Command_UpdateIdentityProvider)(nil),
+		(*Command_DeleteIdentityProvider)(nil),
+		(*Command_SetIdentityProviderSecret)(nil),
+		(*Command_LinkIdentity)(nil),
+		(*Command_UnlinkIdentity)(nil),
+		(*Command_BeginProviderSession)(nil),
+		(*Command_CheckIdentity)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

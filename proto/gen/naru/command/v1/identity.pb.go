@@ -1440,11 +1440,13 @@ func (x *BeginSession) GetDeviceHash() []byte {
 }
 
 type StepUpSession struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Shown         *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
-	Strength      v1.Session_Strength    `protobuf:"varint,3,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
-	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Shown     *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
+	Strength  v1.Session_Strength    `protobuf:"varint,3,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	Until     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	// SHA-256 of the ticket of BeginProviderLogin, where the user showed it to a provider: it counts once, while the key does.
+	TicketHash    []byte `protobuf:"bytes,5,opt,name=ticket_hash,json=ticketHash,proto3" json:"ticket_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1503,6 +1505,13 @@ func (x *StepUpSession) GetStrength() v1.Session_Strength {
 func (x *StepUpSession) GetUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Until
+	}
+	return nil
+}
+
+func (x *StepUpSession) GetTicketHash() []byte {
+	if x != nil {
+		return x.TicketHash
 	}
 	return nil
 }
@@ -1730,13 +1739,15 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\x12,\n" +
 	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\x12\x1f\n" +
 	"\vdevice_hash\x18\x03 \x01(\fR\n" +
-	"deviceHash\"\xc9\x01\n" +
+	"deviceHash\"\xea\x01\n" +
 	"\rStepUpSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
 	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\x129\n" +
 	"\bstrength\x18\x03 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthR\bstrength\x120\n" +
-	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"A\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1f\n" +
+	"\vticket_hash\x18\x05 \x01(\fR\n" +
+	"ticketHash\"A\n" +
 	"\x0eRevokeSessions\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reasonBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
