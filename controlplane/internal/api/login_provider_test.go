@@ -300,7 +300,7 @@ func TestWhatAProviderGaveGoesWithIt(t *testing.T) {
 		t.Errorf("through one that is disabled: %v", err)
 	}
 	f.changeProvider(&apiv1.IdentityProvider{}, "disabled")
-	if s = enter(); len(f.in("operators")) != 1 {
+	if enter(); len(f.in("operators")) != 1 {
 		t.Error("enabled again it gives nothing")
 	}
 	f.changeProvider(&apiv1.IdentityProvider{}, "group_mappings")

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,8 +17,8 @@ import (
 // indent writes a PEM into YAML.
 func indent(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") }
 
-// follow runs a command line and gives each line that it says to people to see, as it says it.
-func (d *desk) follow(line string, see func(said string)) result {
+// heed runs a command line and gives each line that it says to people to see, as it says it.
+func (d *desk) heed(line string, see func(said string)) result {
 	d.Helper()
 	r, w := io.Pipe()
 	var out, errOut bytes.Buffer
@@ -32,6 +33,16 @@ func (d *desk) follow(line string, see func(said string)) result {
 	}
 	code := <-came
 	return result{code, out.String(), errOut.String()}
+}
+
+// administers runs a command line as the administrator, whoever is logged in.
+func (d *desk) administers(line string) string {
+	d.Helper()
+	if err := os.Setenv("NARU_TOKEN", "admin"); err != nil {
+		d.Fatal(err)
+	}
+	defer os.Setenv("NARU_TOKEN", "")
+	return d.must(line + " --context admin")
 }
 
 func TestSomebodyLogsInThroughAProviderWithABrowserHereOrElsewhere(t *testing.T) {
@@ -76,27 +87,27 @@ func TestSomebodyLogsInThroughAProviderWithABrowserHereOrElsewhere(t *testing.T)
 			}
 		}
 	}
-	r := d.follow("login --provider corp", visit("kim@corp.example"))
+	r := d.heed("login --provider corp", visit("kim@corp.example"))
 	_, rest, _ := strings.Cut(r.err, "naru identity-provider link corp ")
 	subject, _, found := strings.Cut(rest, " USER")
 	if r.code != problem.ExitNotAllowed || !found {
 		t.Fatalf("login of who is nobody here: %+v", r)
 	}
-	d.must("identity-provider link corp " + subject + " kim --context admin")
-	if r := d.follow("login --provider corp", visit("kim@corp.example")); r.code != 0 || !strings.Contains(r.err, "You are logged in as kim in the control network until") {
+	d.administers("identity-provider link corp " + subject + " kim")
+	if r := d.heed("login --provider corp", visit("kim@corp.example")); r.code != 0 || !strings.Contains(r.err, "You are logged in as kim in the control network until") {
 		t.Fatalf("login: %+v", r)
 	}
 	if got := d.must("whoami"); got != "user kim\n" {
 		t.Errorf("whoami says %q", got)
 	}
-	if got := d.must("identity-provider identities --context admin"); !strings.Contains(got, subject) || !strings.Contains(got, "kim@corp.example") {
+	if got := d.administers("identity-provider identities"); !strings.Contains(got, subject) || !strings.Contains(got, "kim@corp.example") {
 		t.Errorf("identities says %q", got)
 	}
 	if r := d.types("passwd", own, another, another); r.code == 0 || !strings.Contains(r.err, "through identity provider corp") {
 		t.Errorf("passwd: %+v", r)
 	}
 	d.must("logout")
-	r = d.follow("login --provider corp --device", func(said string) {
+	r = d.heed("login --provider corp --device", func(said string) {
 		if _, rest, ok := strings.Cut(said, "Go to "); ok {
 			page, _, _ := strings.Cut(rest, " ")
 			dex.Type(page, "kim@corp.example")
@@ -105,7 +116,7 @@ func TestSomebodyLogsInThroughAProviderWithABrowserHereOrElsewhere(t *testing.T)
 	if r.code != 0 || !strings.Contains(r.err, "You are logged in as kim") {
 		t.Errorf("login on another machine: %+v", r)
 	}
-	if r := d.follow("session step-up", visit("kim@corp.example")); r.code != 0 && !strings.Contains(r.err, "have just shown who they are") {
+	if r := d.heed("session step-up", visit("kim@corp.example")); r.code != 0 && !strings.Contains(r.err, "have just shown who they are") {
 		t.Errorf("step-up: %+v", r)
 	}
 	for line, says := range map[string]string{
@@ -115,7 +126,7 @@ func TestSomebodyLogsInThroughAProviderWithABrowserHereOrElsewhere(t *testing.T)
 			t.Errorf("naru %s: %+v", line, r)
 		}
 	}
-	d.must("identity-provider disable corp --context admin")
+	d.administers("identity-provider disable corp")
 	if r := d.naru("whoami"); r.code == 0 {
 		t.Errorf("through one that is disabled: %+v", r)
 	}
@@ -147,10 +158,10 @@ func TestSomebodyLogsInWithADirectorysPasswordOnTheCommandLine(t *testing.T) {
 	if r := d.types("login lee --provider ldap", "wrong"); r.code != problem.ExitNotAllowed {
 		t.Errorf("with a wrong password: %+v", r)
 	}
-	if got := d.must("user list --context admin"); !strings.Contains(got, "by ldap") {
+	if got := d.administers("user list"); !strings.Contains(got, "by ldap") {
 		t.Errorf("user list says %q", got)
 	}
-	if got := d.must("group members operators -o wide --context admin"); !strings.Contains(got, "ldap") {
+	if got := d.administers("group members operators -o wide"); !strings.Contains(got, "ldap") {
 		t.Errorf("group members says %q", got)
 	}
 }
