@@ -185,11 +185,13 @@ func TestP14EveryMethodForEveryRoleInEveryPlaceByEveryWayIn(t *testing.T) {
 					inReach = true // a crossing is of both its zones
 				}
 				may = may || has && inReach
-				if about, verb, _ := strings.Cut(m.Permission, "."); way == "internet" && !list && verb != "read" && slices.Contains([]string{"vm", "snapshot", "lease"}, about) {
+				if about, verb, _ := strings.Cut(m.Permission, "."); way == "internet" && !list && verb != "read" && slices.Contains([]string{"vm", "snapshot", "lease", "operation"}, about) {
 					may = may && m.Permission == "snapshot.delete" // which a crossing of project web permits
 				}
 				switch name {
-				case apiv1.VMService_CreateVM_FullMethodName, apiv1.CrossingService_CreateCrossing_FullMethodName, apiv1.RequestService_CreateRequest_FullMethodName, apiv1.RequestService_PreviewRequest_FullMethodName,
+				case apiv1.CrossingService_CreateCrossing_FullMethodName:
+					may = has && c.place.scope == apiv1.RoleBinding_FEDERATION // who answers for both sides
+				case apiv1.VMService_CreateVM_FullMethodName, apiv1.RequestService_CreateRequest_FullMethodName, apiv1.RequestService_PreviewRequest_FullMethodName,
 					apiv1.RequestService_CopyRequest_FullMethodName, apiv1.RequestService_UpdateRequest_FullMethodName:
 					may = may && c.place.scope != apiv1.RoleBinding_ZONE // who has a role in a zone only cannot see the project in which to make it
 				case apiv1.UsageService_GetUsageRecord_FullMethodName:

@@ -53,7 +53,8 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, in.GetUntil(), false
 	kept.Devices = nil
-	if c.by != user.GetId() { // one's own hand takes nobody else's away
+	// One's own hand takes nobody else's away; nor does a password that of whoever linked them with somebody elsewhere.
+	if c.by != user.GetId() && len(user.GetIdentityProviders()) == 0 {
 		kept.SetBy = nil
 	}
 	if err := c.heldBy(kept); err != nil {

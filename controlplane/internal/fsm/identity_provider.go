@@ -372,11 +372,6 @@ func (c *command) beginProviderSession(in *commandv1.BeginProviderSession) (*com
 	if err := c.counts(user, kept, in.GetShown()); err != nil {
 		return nil, err
 	}
-	if len(in.GetTicketHash()) > 0 {
-		if err := c.unused(in.GetShown().GetKeyId(), in.GetTicketHash()); err != nil {
-			return nil, err
-		}
-	}
 	if err := c.mayBegin(session); err != nil {
 		return nil, err
 	}
@@ -432,6 +427,9 @@ func (c *command) mayBeMade(user *apiv1.User, p *apiv1.IdentityProvider) error {
 func (c *command) useTicket(keyID string, hash []byte) error {
 	if len(hash) == 0 {
 		return nil
+	}
+	if err := c.unused(keyID, hash); err != nil {
+		return err
 	}
 	return c.tx.UseSeal(keyID, hash)
 }

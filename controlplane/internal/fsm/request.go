@@ -217,6 +217,7 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 		return nil, err
 	}
 	is := in.GetRequest()
+	m.SourceZone, m.SourceZoneId = is.GetSourceZone(), is.GetSourceZoneId()
 	m.Specification, m.Zone, m.ZoneId, m.Grade, m.LeaseDays = is.GetSpecification(), is.GetZone(), is.GetZoneId(), is.GetGrade(), is.GetLeaseDays()
 	m.Organization, m.OrganizationId, m.ChangeType = is.GetOrganization(), is.GetOrganizationId(), is.GetChangeType()
 	m.MonthlyCost, m.Amount, m.Parts = is.GetMonthlyCost(), is.GetAmount(), is.GetParts()

@@ -146,6 +146,19 @@ func TestWhatWasSealedCountsOnce(t *testing.T) {
 		SessionId: "two", Shown: first.GetBeginSession().GetShown(), Until: timestamppb.New(start.Add(time.Hour))}}})
 }
 
+// TestATicketThatCountedRefusesAStepUpAndHaltsNobody: it may be anything that somebody sends.
+func TestATicketThatCountedRefusesAStepUpAndHaltsNobody(t *testing.T) {
+	p := loggedIn(t)
+	stepUp := func(seal string, ticket []byte) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_StepUpSession{StepUpSession: &commandv1.StepUpSession{
+			SessionId: "one", Shown: p.proof("kim", seal), TicketHash: ticket, Strength: apiv1.Session_PASSWORD, Until: timestamppb.New(start.Add(time.Hour))}}}
+	}
+	p.accept(stepUp("first", digest("ticket")))
+	p.refuse(problem.Unauthenticated, stepUp("second", digest("ticket")))
+	p.refuse(problem.Unauthenticated, stepUp("third", digest("seal of one")))
+	p.accept(stepUp("fourth", nil))
+}
+
 func TestACodeCountsOnceThoughItWasJudgedTwiceAtOnce(t *testing.T) {
 	p := loggedIn(t)
 	one, two := p.logIn("kim", "two"), p.logIn("kim", "three")

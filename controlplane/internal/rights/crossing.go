@@ -16,7 +16,7 @@ type Crossing struct {
 // is its administrators' own.
 func CanCross(permission string) bool {
 	about, verb, _ := strings.Cut(permission, ".")
-	return verb != "read" && slices.Contains([]string{"vm", "snapshot", "lease"}, about)
+	return verb != "read" && slices.Contains([]string{"vm", "snapshot", "lease", "operation"}, about)
 }
 
 // from is what of a reach is in an edge's own zone, and where crossings lead from there.

@@ -37,6 +37,9 @@ func (s crossingService) WatchCrossings(r *apiv1.WatchCrossingsRequest, stream g
 
 // CreateCrossing makes one by an administrator's word, without a request.
 func (s crossingService) CreateCrossing(ctx context.Context, r *apiv1.CreateCrossingRequest) (*apiv1.CreateCrossingResponse, error) {
+	if err := s.everywhere(ctx); err != nil { // it is both sides' word
+		return nil, err
+	}
 	result, err := s.crossings.create(ctx, r, r.GetCrossing(), func(tx *state.Tx, m *apiv1.Crossing) (state.Scope, error) {
 		project, err := s.projects.find(ctx, tx, m.GetProject(), place{})
 		if err != nil {

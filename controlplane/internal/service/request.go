@@ -173,13 +173,6 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		if m.Intake == apiv1.Request_INTAKE_UNSPECIFIED {
 			m.Intake = apiv1.Request_API
 		}
-		if m.SourceZoneId = callOf(ctx).ViaZoneID; m.SourceZoneId != "" {
-			zone, err := tx.Zones.Get(m.GetSourceZoneId())
-			if err != nil {
-				return nil, err
-			}
-			m.SourceZone = zone.GetName()
-		}
 		if err := s.name(ctx, tx, m); err != nil {
 			return nil, err
 		}
@@ -217,6 +210,9 @@ func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request
 		}
 		m.Zone, m.ZoneId = zone.GetName(), zone.GetId()
 	}
+	if err := asked(ctx, tx, m); err != nil {
+		return err
+	}
 	if ask := m.GetSpecification().GetCrossZone(); ask != nil {
 		if err := s.source(ctx, tx, m, ask); err != nil {
 			return inField(err, "specification.cross_zone.source_zone")
@@ -227,6 +223,17 @@ func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request
 		return cmp.Or(checkKeys(vm), checkGroups(vm))
 	}
 	return nil
+}
+
+// asked notes at which zone's edge something is asked for, whoever wrote on it before and where.
+func asked(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
+	via := callOf(ctx).ViaZoneID
+	if via == "" {
+		return nil
+	}
+	zone, err := tx.Zones.Get(via)
+	m.SourceZone, m.SourceZoneId = zone.GetName(), via
+	return err
 }
 
 // source finds from which zone something is to cross. At an edge it is that one.
@@ -287,6 +294,9 @@ func (s requestService) UpdateRequest(ctx context.Context, r *apiv1.UpdateReques
 			return nil, err
 		}
 		changed := proto.CloneOf(stored)
+		if stored.GetKind() == apiv1.RequestKind_CROSS_ZONE { // where it was asked for, it says itself
+			changed.SourceZone, changed.SourceZoneId = "", ""
+		}
 		if err := schema.ApplyUpdate(changed, r.GetRequest(), r.GetUpdateMask()); err != nil {
 			return nil, err
 		}
@@ -391,6 +401,11 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	m = proto.CloneOf(m)
 	if err := request.Edit(m, request.Person{ID: me.GetId(), Name: me.GetName()}); err != nil {
 		return nil, err
+	}
+	if m.GetKind() != apiv1.RequestKind_CROSS_ZONE { // that says itself from where
+		if err := asked(ctx, tx, m); err != nil {
+			return nil, err
+		}
 	}
 	reads, err := intake.Resolve(tx, m)
 	callOf(ctx).Asked.About(m) // of the zone that it turned out to be for, too

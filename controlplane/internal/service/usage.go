@@ -40,6 +40,9 @@ func (s usageService) usageTable(ctx context.Context, tx *state.Tx, organization
 	}
 	if organization != "" {
 		o, err := s.organizations.within(tx, organization, nil)
+		if err == nil && !reach.Everywhere() && !reach.TouchesOrganization(o.GetId()) {
+			err = s.organizations.notThere(organization)
+		}
 		if err != nil {
 			return table, err
 		}
