@@ -62,6 +62,25 @@ func (s auditService) GetAuditCheckpoint(ctx context.Context, _ *apiv1.GetAuditC
 	return out, err
 }
 
+// ListAuditLogs returns the logs that there are.
+func (s auditService) ListAuditLogs(ctx context.Context, _ *apiv1.ListAuditLogsRequest) (*apiv1.ListAuditLogsResponse, error) {
+	if err := s.everywhere(ctx); err != nil {
+		return nil, err
+	}
+	own := &apiv1.AuditLog{}
+	err := s.read(ctx, func(tx *state.Tx) (err error) {
+		if own.Checkpoint, err = newestCheckpoint(tx); err != nil {
+			return err
+		}
+		ring, err := tx.Keyring()
+		if n := len(ring.GetAuditKeys()); n > 0 {
+			own.Key = ring.GetAuditKeys()[n-1].GetPublicKey()
+		}
+		return err
+	})
+	return &apiv1.ListAuditLogsResponse{AuditLogs: []*apiv1.AuditLog{own}}, err
+}
+
 // witnesses are the zones that countersign, each with how far it is behind a checkpoint.
 func witnesses(tx *state.Tx, newest *apiv1.AuditCheckpoint) (all []*apiv1.AuditWitness, err error) {
 	signed, err := strconv.ParseUint(newest.GetSize(), 10, 63)

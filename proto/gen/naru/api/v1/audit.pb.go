@@ -541,6 +541,186 @@ func (x *AuditWitness) GetLost() []string {
 	return nil
 }
 
+// AuditLog is one of the logs: the control plane's own, or what a zone has written down itself in one life of its store, while it was
+// cut off. A zone signs each state of its log.
+type AuditLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// business/1; of the control plane's own: empty.
+	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Zone   string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	ZoneId string `protobuf:"bytes,3,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	// Life of the zone's store.
+	IncarnationId string `protobuf:"bytes,4,opt,name=incarnation_id,json=incarnationId,proto3" json:"incarnation_id,omitempty"`
+	// Its newest signed state.
+	Checkpoint *AuditCheckpoint `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// The public key with which that is checked, as signed notes have it.
+	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	// Why an entry that was brought was not taken up; empty: none was refused.
+	Refused       string `protobuf:"bytes,7,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditLog) Reset() {
+	*x = AuditLog{}
+	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditLog) ProtoMessage() {}
+
+func (x *AuditLog) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditLog.ProtoReflect.Descriptor instead.
+func (*AuditLog) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AuditLog) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AuditLog) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *AuditLog) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *AuditLog) GetIncarnationId() string {
+	if x != nil {
+		return x.IncarnationId
+	}
+	return ""
+}
+
+func (x *AuditLog) GetCheckpoint() *AuditCheckpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *AuditLog) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AuditLog) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+type ListAuditLogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditLogsRequest) Reset() {
+	*x = ListAuditLogsRequest{}
+	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditLogsRequest) ProtoMessage() {}
+
+func (x *ListAuditLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditLogsRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditLogsRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+type ListAuditLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The control plane's own first.
+	AuditLogs     []*AuditLog `protobuf:"bytes,1,rep,name=audit_logs,json=auditLogs,proto3" json:"audit_logs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditLogsResponse) Reset() {
+	*x = ListAuditLogsResponse{}
+	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditLogsResponse) ProtoMessage() {}
+
+func (x *ListAuditLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditLogsResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditLogsResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListAuditLogsResponse) GetAuditLogs() []*AuditLog {
+	if x != nil {
+		return x.AuditLogs
+	}
+	return nil
+}
+
 type ListAuditEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Terms joined by AND: action=vm.create AND actor=user:kim; ~ means contains.
@@ -551,15 +731,17 @@ type ListAuditEntriesRequest struct {
 	PageSize  uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Name of a project, of a zone.
-	Project       string `protobuf:"bytes,5,opt,name=project,proto3" json:"project,omitempty"`
-	Zone          string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	Project string `protobuf:"bytes,5,opt,name=project,proto3" json:"project,omitempty"`
+	Zone    string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Name of a log; empty: the control plane's own.
+	Log           string `protobuf:"bytes,7,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +753,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[4]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +766,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListAuditEntriesRequest) GetFilter() string {
@@ -629,6 +811,13 @@ func (x *ListAuditEntriesRequest) GetZone() string {
 	return ""
 }
 
+func (x *ListAuditEntriesRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
 type ListAuditEntriesResponse struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	AuditEntries []*AuditEntry          `protobuf:"bytes,1,rep,name=audit_entries,json=auditEntries,proto3" json:"audit_entries,omitempty"`
@@ -640,7 +829,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +841,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[5]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +854,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListAuditEntriesResponse) GetAuditEntries() []*AuditEntry {
@@ -685,14 +874,16 @@ func (x *ListAuditEntriesResponse) GetNextPageToken() string {
 type ExportAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First entry; empty: the first there is.
-	From          string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Name of a log; empty: the control plane's own.
+	Log           string `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +895,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[6]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,12 +908,19 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExportAuditRequest) GetFrom() string {
 	if x != nil {
 		return x.From
+	}
+	return ""
+}
+
+func (x *ExportAuditRequest) GetLog() string {
+	if x != nil {
+		return x.Log
 	}
 	return ""
 }
@@ -743,7 +941,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +953,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[7]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +966,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExportAuditResponse) GetExport() *AuditExport {
@@ -817,7 +1015,7 @@ type AuditExport struct {
 
 func (x *AuditExport) Reset() {
 	*x = AuditExport{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1027,7 @@ func (x *AuditExport) String() string {
 func (*AuditExport) ProtoMessage() {}
 
 func (x *AuditExport) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[8]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1040,7 @@ func (x *AuditExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditExport.ProtoReflect.Descriptor instead.
 func (*AuditExport) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AuditExport) GetFrom() string {
@@ -888,7 +1086,7 @@ type GetAuditCheckpointRequest struct {
 
 func (x *GetAuditCheckpointRequest) Reset() {
 	*x = GetAuditCheckpointRequest{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[9]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1098,7 @@ func (x *GetAuditCheckpointRequest) String() string {
 func (*GetAuditCheckpointRequest) ProtoMessage() {}
 
 func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[9]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1111,7 @@ func (x *GetAuditCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetAuditCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{12}
 }
 
 type GetAuditCheckpointResponse struct {
@@ -930,7 +1128,7 @@ type GetAuditCheckpointResponse struct {
 
 func (x *GetAuditCheckpointResponse) Reset() {
 	*x = GetAuditCheckpointResponse{}
-	mi := &file_naru_api_v1_audit_proto_msgTypes[10]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1140,7 @@ func (x *GetAuditCheckpointResponse) String() string {
 func (*GetAuditCheckpointResponse) ProtoMessage() {}
 
 func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_audit_proto_msgTypes[10]
+	mi := &file_naru_api_v1_audit_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1153,7 @@ func (x *GetAuditCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetAuditCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_audit_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetAuditCheckpointResponse) GetCheckpoint() *AuditCheckpoint {
@@ -1033,7 +1231,21 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\x06behind\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x06behind\x129\n" +
 	"\tobjection\x18\a \x01(\v2\x1b.naru.api.v1.AuditObjectionR\tobjection\x12\x1c\n" +
 	"\x04note\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04note\x12\x1c\n" +
-	"\x04lost\x18\t \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x04lost\"\xef\x01\n" +
+	"\x04lost\x18\t \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x04lost\"\x94\x02\n" +
+	"\bAuditLog\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18`R\x04name\x12\x1b\n" +
+	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\x12 \n" +
+	"\azone_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12.\n" +
+	"\x0eincarnation_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\rincarnationId\x12<\n" +
+	"\n" +
+	"checkpoint\x18\x05 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
+	"checkpoint\x12\x1a\n" +
+	"\x03key\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x03key\x12\"\n" +
+	"\arefused\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\arefused\"\x16\n" +
+	"\x14ListAuditLogsRequest\"M\n" +
+	"\x15ListAuditLogsResponse\x124\n" +
+	"\n" +
+	"audit_logs\x18\x01 \x03(\v2\x15.naru.api.v1.AuditLogR\tauditLogs\"\x8a\x02\n" +
 	"\x17ListAuditEntriesRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -1041,12 +1253,14 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12!\n" +
 	"\aproject\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproject\x12\x1b\n" +
-	"\x04zone\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\"\x80\x01\n" +
+	"\x04zone\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04zone\x12\x19\n" +
+	"\x03log\x18\a \x01(\tB\a\xbaH\x04r\x02\x18`R\x03log\"\x80\x01\n" +
 	"\x18ListAuditEntriesResponse\x12<\n" +
 	"\raudit_entries\x18\x01 \x03(\v2\x17.naru.api.v1.AuditEntryR\fauditEntries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"1\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"L\n" +
 	"\x12ExportAuditRequest\x12\x1b\n" +
-	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04from\"\xd8\x01\n" +
+	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x18R\x04from\x12\x19\n" +
+	"\x03log\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18`R\x03log\"\xd8\x01\n" +
 	"\x13ExportAuditResponse\x120\n" +
 	"\x06export\x18\x01 \x01(\v2\x18.naru.api.v1.AuditExportR\x06export\x12!\n" +
 	"\x06leaves\x18\x02 \x03(\fB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06leaves\x12!\n" +
@@ -1064,11 +1278,13 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"checkpoint\x18\x01 \x01(\v2\x1c.naru.api.v1.AuditCheckpointR\n" +
 	"checkpoint\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\x127\n" +
-	"\twitnesses\x18\x03 \x03(\v2\x19.naru.api.v1.AuditWitnessR\twitnesses2\xc4\x03\n" +
+	"\twitnesses\x18\x03 \x03(\v2\x19.naru.api.v1.AuditWitnessR\twitnesses2\xc2\x04\n" +
 	"\fAuditService\x12\x8c\x01\n" +
 	"\x10ListAuditEntries\x12$.naru.api.v1.ListAuditEntriesRequest\x1a%.naru.api.v1.ListAuditEntriesResponse\"+\xb2\xbb\x18\n" +
 	"audit.read\xb8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/audit-entries\x12\x88\x01\n" +
-	"\vExportAudit\x12\x1f.naru.api.v1.ExportAuditRequest\x1a .naru.api.v1.ExportAuditResponse\"4\xb2\xbb\x18\faudit.export\xb8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/audit-entries:export0\x01\x12\x99\x01\n" +
+	"\vExportAudit\x12\x1f.naru.api.v1.ExportAuditRequest\x1a .naru.api.v1.ExportAuditResponse\"4\xb2\xbb\x18\faudit.export\xb8\xbb\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/audit-entries:export0\x01\x12|\n" +
+	"\rListAuditLogs\x12!.naru.api.v1.ListAuditLogsRequest\x1a\".naru.api.v1.ListAuditLogsResponse\"$\xb2\xbb\x18\n" +
+	"audit.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/audit-logs\x12\x99\x01\n" +
 	"\x12GetAuditCheckpoint\x12&.naru.api.v1.GetAuditCheckpointRequest\x1a'.naru.api.v1.GetAuditCheckpointResponse\"2\xb2\xbb\x18\n" +
 	"audit.read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/audit-entries:checkpointB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
@@ -1085,49 +1301,56 @@ func file_naru_api_v1_audit_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_naru_api_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_naru_api_v1_audit_proto_goTypes = []any{
 	(AuditEntry_Outcome)(0),            // 0: naru.api.v1.AuditEntry.Outcome
 	(*AuditEntry)(nil),                 // 1: naru.api.v1.AuditEntry
 	(*AuditCheckpoint)(nil),            // 2: naru.api.v1.AuditCheckpoint
 	(*AuditObjection)(nil),             // 3: naru.api.v1.AuditObjection
 	(*AuditWitness)(nil),               // 4: naru.api.v1.AuditWitness
-	(*ListAuditEntriesRequest)(nil),    // 5: naru.api.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil),   // 6: naru.api.v1.ListAuditEntriesResponse
-	(*ExportAuditRequest)(nil),         // 7: naru.api.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),        // 8: naru.api.v1.ExportAuditResponse
-	(*AuditExport)(nil),                // 9: naru.api.v1.AuditExport
-	(*GetAuditCheckpointRequest)(nil),  // 10: naru.api.v1.GetAuditCheckpointRequest
-	(*GetAuditCheckpointResponse)(nil), // 11: naru.api.v1.GetAuditCheckpointResponse
-	(*timestamppb.Timestamp)(nil),      // 12: google.protobuf.Timestamp
-	(*Reference)(nil),                  // 13: naru.api.v1.Reference
-	(Session_Strength)(0),              // 14: naru.api.v1.Session.Strength
+	(*AuditLog)(nil),                   // 5: naru.api.v1.AuditLog
+	(*ListAuditLogsRequest)(nil),       // 6: naru.api.v1.ListAuditLogsRequest
+	(*ListAuditLogsResponse)(nil),      // 7: naru.api.v1.ListAuditLogsResponse
+	(*ListAuditEntriesRequest)(nil),    // 8: naru.api.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil),   // 9: naru.api.v1.ListAuditEntriesResponse
+	(*ExportAuditRequest)(nil),         // 10: naru.api.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 11: naru.api.v1.ExportAuditResponse
+	(*AuditExport)(nil),                // 12: naru.api.v1.AuditExport
+	(*GetAuditCheckpointRequest)(nil),  // 13: naru.api.v1.GetAuditCheckpointRequest
+	(*GetAuditCheckpointResponse)(nil), // 14: naru.api.v1.GetAuditCheckpointResponse
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	(*Reference)(nil),                  // 16: naru.api.v1.Reference
+	(Session_Strength)(0),              // 17: naru.api.v1.Session.Strength
 }
 var file_naru_api_v1_audit_proto_depIdxs = []int32{
-	12, // 0: naru.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	13, // 1: naru.api.v1.AuditEntry.target:type_name -> naru.api.v1.Reference
+	15, // 0: naru.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	16, // 1: naru.api.v1.AuditEntry.target:type_name -> naru.api.v1.Reference
 	0,  // 2: naru.api.v1.AuditEntry.outcome:type_name -> naru.api.v1.AuditEntry.Outcome
-	14, // 3: naru.api.v1.AuditEntry.strength:type_name -> naru.api.v1.Session.Strength
-	12, // 4: naru.api.v1.AuditCheckpoint.time:type_name -> google.protobuf.Timestamp
-	12, // 5: naru.api.v1.AuditObjection.since:type_name -> google.protobuf.Timestamp
-	12, // 6: naru.api.v1.AuditWitness.time:type_name -> google.protobuf.Timestamp
+	17, // 3: naru.api.v1.AuditEntry.strength:type_name -> naru.api.v1.Session.Strength
+	15, // 4: naru.api.v1.AuditCheckpoint.time:type_name -> google.protobuf.Timestamp
+	15, // 5: naru.api.v1.AuditObjection.since:type_name -> google.protobuf.Timestamp
+	15, // 6: naru.api.v1.AuditWitness.time:type_name -> google.protobuf.Timestamp
 	3,  // 7: naru.api.v1.AuditWitness.objection:type_name -> naru.api.v1.AuditObjection
-	1,  // 8: naru.api.v1.ListAuditEntriesResponse.audit_entries:type_name -> naru.api.v1.AuditEntry
-	9,  // 9: naru.api.v1.ExportAuditResponse.export:type_name -> naru.api.v1.AuditExport
-	2,  // 10: naru.api.v1.ExportAuditResponse.checkpoints:type_name -> naru.api.v1.AuditCheckpoint
-	2,  // 11: naru.api.v1.GetAuditCheckpointResponse.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	4,  // 12: naru.api.v1.GetAuditCheckpointResponse.witnesses:type_name -> naru.api.v1.AuditWitness
-	5,  // 13: naru.api.v1.AuditService.ListAuditEntries:input_type -> naru.api.v1.ListAuditEntriesRequest
-	7,  // 14: naru.api.v1.AuditService.ExportAudit:input_type -> naru.api.v1.ExportAuditRequest
-	10, // 15: naru.api.v1.AuditService.GetAuditCheckpoint:input_type -> naru.api.v1.GetAuditCheckpointRequest
-	6,  // 16: naru.api.v1.AuditService.ListAuditEntries:output_type -> naru.api.v1.ListAuditEntriesResponse
-	8,  // 17: naru.api.v1.AuditService.ExportAudit:output_type -> naru.api.v1.ExportAuditResponse
-	11, // 18: naru.api.v1.AuditService.GetAuditCheckpoint:output_type -> naru.api.v1.GetAuditCheckpointResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	2,  // 8: naru.api.v1.AuditLog.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	5,  // 9: naru.api.v1.ListAuditLogsResponse.audit_logs:type_name -> naru.api.v1.AuditLog
+	1,  // 10: naru.api.v1.ListAuditEntriesResponse.audit_entries:type_name -> naru.api.v1.AuditEntry
+	12, // 11: naru.api.v1.ExportAuditResponse.export:type_name -> naru.api.v1.AuditExport
+	2,  // 12: naru.api.v1.ExportAuditResponse.checkpoints:type_name -> naru.api.v1.AuditCheckpoint
+	2,  // 13: naru.api.v1.GetAuditCheckpointResponse.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	4,  // 14: naru.api.v1.GetAuditCheckpointResponse.witnesses:type_name -> naru.api.v1.AuditWitness
+	8,  // 15: naru.api.v1.AuditService.ListAuditEntries:input_type -> naru.api.v1.ListAuditEntriesRequest
+	10, // 16: naru.api.v1.AuditService.ExportAudit:input_type -> naru.api.v1.ExportAuditRequest
+	6,  // 17: naru.api.v1.AuditService.ListAuditLogs:input_type -> naru.api.v1.ListAuditLogsRequest
+	13, // 18: naru.api.v1.AuditService.GetAuditCheckpoint:input_type -> naru.api.v1.GetAuditCheckpointRequest
+	9,  // 19: naru.api.v1.AuditService.ListAuditEntries:output_type -> naru.api.v1.ListAuditEntriesResponse
+	11, // 20: naru.api.v1.AuditService.ExportAudit:output_type -> naru.api.v1.ExportAuditResponse
+	7,  // 21: naru.api.v1.AuditService.ListAuditLogs:output_type -> naru.api.v1.ListAuditLogsResponse
+	14, // 22: naru.api.v1.AuditService.GetAuditCheckpoint:output_type -> naru.api.v1.GetAuditCheckpointResponse
+	19, // [19:23] is the sub-list for method output_type
+	15, // [15:19] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_audit_proto_init() }
@@ -1144,7 +1367,7 @@ func file_naru_api_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_audit_proto_rawDesc), len(file_naru_api_v1_audit_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -638,9 +638,11 @@ func (x *FieldProblem) GetDetail() string {
 // Generation is the control plane's number of a desired object: the pair (epoch, Raft index).
 // Ordered by epoch, then index. An agent refuses one below the one it has.
 type Generation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Index uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// How often a zone that was cut off has put its own wish in the place of this one; only the zone counts it.
+	Override      uint64 `protobuf:"varint,3,opt,name=override,proto3" json:"override,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +687,13 @@ func (x *Generation) GetEpoch() uint64 {
 func (x *Generation) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
+	}
+	return 0
+}
+
+func (x *Generation) GetOverride() uint64 {
+	if x != nil {
+		return x.Override
 	}
 	return 0
 }
@@ -768,11 +777,12 @@ const file_naru_api_v1_common_proto_rawDesc = "" +
 	"\anearest\x18\x03 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\anearest\"X\n" +
 	"\fFieldProblem\x12\"\n" +
 	"\x05field\x18\x01 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x05field\x12$\n" +
-	"\x06detail\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06detail\"D\n" +
+	"\x06detail\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\x06detail\"f\n" +
 	"\n" +
 	"Generation\x12\x1a\n" +
 	"\x05epoch\x18\x01 \x01(\x04B\x04\xa0\xbb\x18\x05R\x05epoch\x12\x1a\n" +
-	"\x05index\x18\x02 \x01(\x04B\x04\xa0\xbb\x18\x05R\x05index\"N\n" +
+	"\x05index\x18\x02 \x01(\x04B\x04\xa0\xbb\x18\x05R\x05index\x12 \n" +
+	"\boverride\x18\x03 \x01(\x04B\x04\xa0\xbb\x18\x05R\boverride\"N\n" +
 	"\tWatchType\"A\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\f\n" +

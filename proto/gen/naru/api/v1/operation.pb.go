@@ -963,7 +963,7 @@ const file_naru_api_v1_operation_proto_rawDesc = "" +
 	"\toperation\x18\x03 \x01(\v2\x16.naru.api.v1.OperationR\toperation2\xfd\x04\n" +
 	"\x10OperationService\x12\x87\x01\n" +
 	"\x0eListOperations\x12\".naru.api.v1.ListOperationsRequest\x1a#.naru.api.v1.ListOperationsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\x0eoperation.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12\x98\x01\n" +
-	"\fGetOperation\x12 .naru.api.v1.GetOperationRequest\x1a!.naru.api.v1.GetOperationResponse\"C\xa8\xbb\x18\x01\xb2\xbb\x18\x0eoperation.read\x82\xd3\xe4\x93\x02'b\toperation\x12\x1a/v1/operations/{operation}\x12\x92\x01\n" +
+	"\fGetOperation\x12 .naru.api.v1.GetOperationRequest\x1a!.naru.api.v1.GetOperationResponse\"C\xa8\xbb\x18\x02\xb2\xbb\x18\x0eoperation.read\x82\xd3\xe4\x93\x02'b\toperation\x12\x1a/v1/operations/{operation}\x12\x92\x01\n" +
 	"\x0fWatchOperations\x12#.naru.api.v1.WatchOperationsRequest\x1a$.naru.api.v1.WatchOperationsResponse\"2\xa8\xbb\x18\x01\xb2\xbb\x18\x0eoperation.read\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/operations:watch0\x01\x12\xae\x01\n" +
 	"\x10ResolveOperation\x12$.naru.api.v1.ResolveOperationRequest\x1a%.naru.api.v1.ResolveOperationResponse\"M\xb2\xbb\x18\x11operation.resolve\x82\xd3\xe4\x93\x022:\x01*b\toperation\"\"/v1/operations/{operation}:resolveB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 

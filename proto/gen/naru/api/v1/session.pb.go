@@ -578,8 +578,10 @@ type GetLoginOptionsResponse struct {
 	SealingSignature []byte   `protobuf:"bytes,6,opt,name=sealing_signature,json=sealingSignature,proto3" json:"sealing_signature,omitempty"`
 	// Through whom one can log in beside with a password of Naru's own, by name.
 	IdentityProviders []*LoginProvider `protobuf:"bytes,7,rep,name=identity_providers,json=identityProviders,proto3" json:"identity_providers,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The zone is cut off, and it is the zone that answers: there is no key, and its own operators log in by BeginLocalLogin.
+	CutOff        bool `protobuf:"varint,8,opt,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetLoginOptionsResponse) Reset() {
@@ -659,6 +661,13 @@ func (x *GetLoginOptionsResponse) GetIdentityProviders() []*LoginProvider {
 		return x.IdentityProviders
 	}
 	return nil
+}
+
+func (x *GetLoginOptionsResponse) GetCutOff() bool {
+	if x != nil {
+		return x.CutOff
+	}
+	return false
 }
 
 // LoginProvider is what whoever wants to log in needs to know of an identity provider.
@@ -848,6 +857,264 @@ func (x *LogInResponse) GetSession() *Session {
 	return nil
 }
 
+type BeginLocalLoginRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginLocalLoginRequest) Reset() {
+	*x = BeginLocalLoginRequest{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginLocalLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginLocalLoginRequest) ProtoMessage() {}
+
+func (x *BeginLocalLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginLocalLoginRequest.ProtoReflect.Descriptor instead.
+func (*BeginLocalLoginRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BeginLocalLoginRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// BeginLocalLoginResponse is what whoever logs in needs to sign: pkg/locallogin says how. Of a name that is nobody's the answer looks
+// the same.
+type BeginLocalLoginResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Zone   string                 `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	ZoneId string                 `protobuf:"bytes,2,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	// Of Argon2id, by which the password becomes a key; 16 bytes.
+	Salt []byte `protobuf:"bytes,3,opt,name=salt,proto3" json:"salt,omitempty"`
+	// To be signed, within a minute.
+	Challenge     []byte `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginLocalLoginResponse) Reset() {
+	*x = BeginLocalLoginResponse{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginLocalLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginLocalLoginResponse) ProtoMessage() {}
+
+func (x *BeginLocalLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginLocalLoginResponse.ProtoReflect.Descriptor instead.
+func (*BeginLocalLoginResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BeginLocalLoginResponse) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *BeginLocalLoginResponse) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *BeginLocalLoginResponse) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *BeginLocalLoginResponse) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+type LogInLocallyRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	User      string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Challenge []byte                 `protobuf:"bytes,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// Ed25519, by the key that the password makes for this zone.
+	Signature []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	// That the machine is one from which the user has logged in before; empty where it keeps nothing.
+	Device []byte `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	// As of LogIn. The bearer's token begins with naru_l_.
+	SecretHash []byte `protobuf:"bytes,5,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// What the user logs in with: naru 1.0 on linux.
+	Client        string `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogInLocallyRequest) Reset() {
+	*x = LogInLocallyRequest{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogInLocallyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogInLocallyRequest) ProtoMessage() {}
+
+func (x *LogInLocallyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogInLocallyRequest.ProtoReflect.Descriptor instead.
+func (*LogInLocallyRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LogInLocallyRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LogInLocallyRequest) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+func (x *LogInLocallyRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *LogInLocallyRequest) GetDevice() []byte {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+func (x *LogInLocallyRequest) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *LogInLocallyRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+type LogInLocallyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It counts at this zone's edge, while the zone is cut off.
+	Session *Session `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// What it allows on every VM of the zone: vm.start.
+	Permissions   []string `protobuf:"bytes,2,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogInLocallyResponse) Reset() {
+	*x = LogInLocallyResponse{}
+	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogInLocallyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogInLocallyResponse) ProtoMessage() {}
+
+func (x *LogInLocallyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogInLocallyResponse.ProtoReflect.Descriptor instead.
+func (*LogInLocallyResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LogInLocallyResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *LogInLocallyResponse) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
 type BeginProviderLoginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of an identity provider of kind OIDC.
@@ -867,7 +1134,7 @@ type BeginProviderLoginRequest struct {
 
 func (x *BeginProviderLoginRequest) Reset() {
 	*x = BeginProviderLoginRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	mi := &file_naru_api_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1146,7 @@ func (x *BeginProviderLoginRequest) String() string {
 func (*BeginProviderLoginRequest) ProtoMessage() {}
 
 func (x *BeginProviderLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[10]
+	mi := &file_naru_api_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1159,7 @@ func (x *BeginProviderLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginProviderLoginRequest.ProtoReflect.Descriptor instead.
 func (*BeginProviderLoginRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BeginProviderLoginRequest) GetIdentityProvider() string {
@@ -952,7 +1219,7 @@ type BeginProviderLoginResponse struct {
 
 func (x *BeginProviderLoginResponse) Reset() {
 	*x = BeginProviderLoginResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	mi := &file_naru_api_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1231,7 @@ func (x *BeginProviderLoginResponse) String() string {
 func (*BeginProviderLoginResponse) ProtoMessage() {}
 
 func (x *BeginProviderLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[11]
+	mi := &file_naru_api_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1244,7 @@ func (x *BeginProviderLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginProviderLoginResponse.ProtoReflect.Descriptor instead.
 func (*BeginProviderLoginResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BeginProviderLoginResponse) GetUrl() string {
@@ -1051,7 +1318,7 @@ type FinishProviderLoginRequest struct {
 
 func (x *FinishProviderLoginRequest) Reset() {
 	*x = FinishProviderLoginRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	mi := &file_naru_api_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1330,7 @@ func (x *FinishProviderLoginRequest) String() string {
 func (*FinishProviderLoginRequest) ProtoMessage() {}
 
 func (x *FinishProviderLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[12]
+	mi := &file_naru_api_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1343,7 @@ func (x *FinishProviderLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishProviderLoginRequest.ProtoReflect.Descriptor instead.
 func (*FinishProviderLoginRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FinishProviderLoginRequest) GetSecrets() *Sealed {
@@ -1111,7 +1378,7 @@ type FinishProviderLoginResponse struct {
 
 func (x *FinishProviderLoginResponse) Reset() {
 	*x = FinishProviderLoginResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	mi := &file_naru_api_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1390,7 @@ func (x *FinishProviderLoginResponse) String() string {
 func (*FinishProviderLoginResponse) ProtoMessage() {}
 
 func (x *FinishProviderLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[13]
+	mi := &file_naru_api_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1403,7 @@ func (x *FinishProviderLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishProviderLoginResponse.ProtoReflect.Descriptor instead.
 func (*FinishProviderLoginResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FinishProviderLoginResponse) GetSession() *Session {
@@ -1164,7 +1431,7 @@ type StepUpRequest struct {
 
 func (x *StepUpRequest) Reset() {
 	*x = StepUpRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[14]
+	mi := &file_naru_api_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1443,7 @@ func (x *StepUpRequest) String() string {
 func (*StepUpRequest) ProtoMessage() {}
 
 func (x *StepUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[14]
+	mi := &file_naru_api_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1456,7 @@ func (x *StepUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepUpRequest.ProtoReflect.Descriptor instead.
 func (*StepUpRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StepUpRequest) GetSecrets() *Sealed {
@@ -1208,7 +1475,7 @@ type StepUpResponse struct {
 
 func (x *StepUpResponse) Reset() {
 	*x = StepUpResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[15]
+	mi := &file_naru_api_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1487,7 @@ func (x *StepUpResponse) String() string {
 func (*StepUpResponse) ProtoMessage() {}
 
 func (x *StepUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[15]
+	mi := &file_naru_api_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1500,7 @@ func (x *StepUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepUpResponse.ProtoReflect.Descriptor instead.
 func (*StepUpResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StepUpResponse) GetSession() *Session {
@@ -1251,7 +1518,7 @@ type LogOutRequest struct {
 
 func (x *LogOutRequest) Reset() {
 	*x = LogOutRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[16]
+	mi := &file_naru_api_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1530,7 @@ func (x *LogOutRequest) String() string {
 func (*LogOutRequest) ProtoMessage() {}
 
 func (x *LogOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[16]
+	mi := &file_naru_api_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1543,7 @@ func (x *LogOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOutRequest.ProtoReflect.Descriptor instead.
 func (*LogOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 type LogOutResponse struct {
@@ -1287,7 +1554,7 @@ type LogOutResponse struct {
 
 func (x *LogOutResponse) Reset() {
 	*x = LogOutResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[17]
+	mi := &file_naru_api_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1566,7 @@ func (x *LogOutResponse) String() string {
 func (*LogOutResponse) ProtoMessage() {}
 
 func (x *LogOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[17]
+	mi := &file_naru_api_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1579,7 @@ func (x *LogOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOutResponse.ProtoReflect.Descriptor instead.
 func (*LogOutResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 type RevokeSessionsRequest struct {
@@ -1326,7 +1593,7 @@ type RevokeSessionsRequest struct {
 
 func (x *RevokeSessionsRequest) Reset() {
 	*x = RevokeSessionsRequest{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[18]
+	mi := &file_naru_api_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1605,7 @@ func (x *RevokeSessionsRequest) String() string {
 func (*RevokeSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[18]
+	mi := &file_naru_api_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1618,7 @@ func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RevokeSessionsRequest) GetUser() string {
@@ -1378,7 +1645,7 @@ type RevokeSessionsResponse struct {
 
 func (x *RevokeSessionsResponse) Reset() {
 	*x = RevokeSessionsResponse{}
-	mi := &file_naru_api_v1_session_proto_msgTypes[19]
+	mi := &file_naru_api_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1657,7 @@ func (x *RevokeSessionsResponse) String() string {
 func (*RevokeSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_session_proto_msgTypes[19]
+	mi := &file_naru_api_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1670,7 @@ func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RevokeSessionsResponse) GetSessions() uint32 {
@@ -1459,7 +1726,7 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\asession\"M\n" +
 	"\x15DeleteSessionResponse\x124\n" +
 	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x18\n" +
-	"\x16GetLoginOptionsRequest\"\xd9\x02\n" +
+	"\x16GetLoginOptionsRequest\"\xf2\x02\n" +
 	"\x17GetLoginOptionsResponse\x12\x1f\n" +
 	"\vsealing_key\x18\x01 \x01(\fR\n" +
 	"sealingKey\x12$\n" +
@@ -1468,7 +1735,8 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\x11sealing_key_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0fsealingKeyUntil\x12#\n" +
 	"\rsealing_chain\x18\x05 \x03(\fR\fsealingChain\x12+\n" +
 	"\x11sealing_signature\x18\x06 \x01(\fR\x10sealingSignature\x12I\n" +
-	"\x12identity_providers\x18\a \x03(\v2\x1a.naru.api.v1.LoginProviderR\x11identityProviders\"\xcd\x01\n" +
+	"\x12identity_providers\x18\a \x03(\v2\x1a.naru.api.v1.LoginProviderR\x11identityProviders\x12\x17\n" +
+	"\acut_off\x18\b \x01(\bR\x06cutOff\"\xcd\x01\n" +
 	"\rLoginProvider\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x123\n" +
@@ -1486,7 +1754,26 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"secretHash\x12 \n" +
 	"\x06client\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"?\n" +
 	"\rLogInResponse\x12.\n" +
-	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\"\xdb\x01\n" +
+	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\"7\n" +
+	"\x16BeginLocalLoginRequest\x12\x1d\n" +
+	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"x\n" +
+	"\x17BeginLocalLoginResponse\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x17\n" +
+	"\azone_id\x18\x02 \x01(\tR\x06zoneId\x12\x12\n" +
+	"\x04salt\x18\x03 \x01(\fR\x04salt\x12\x1c\n" +
+	"\tchallenge\x18\x04 \x01(\fR\tchallenge\"\xf2\x01\n" +
+	"\x13LogInLocallyRequest\x12\x1d\n" +
+	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12(\n" +
+	"\tchallenge\x18\x02 \x01(\fB\n" +
+	"\xbaH\az\x05\x10\x01\x18\x80\x01R\tchallenge\x12%\n" +
+	"\tsignature\x18\x03 \x01(\fB\a\xbaH\x04z\x02h@R\tsignature\x12\x1f\n" +
+	"\x06device\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18 R\x06device\x12(\n" +
+	"\vsecret_hash\x18\x05 \x01(\fB\a\xbaH\x04z\x02h R\n" +
+	"secretHash\x12 \n" +
+	"\x06client\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06client\"h\n" +
+	"\x14LogInLocallyResponse\x12.\n" +
+	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\x12 \n" +
+	"\vpermissions\x18\x02 \x03(\tR\vpermissions\"\xdb\x01\n" +
 	"\x19BeginProviderLoginRequest\x126\n" +
 	"\x11identity_provider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x10identityProvider\x12+\n" +
 	"\fredirect_uri\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vredirectUri\x12(\n" +
@@ -1522,16 +1809,18 @@ const file_naru_api_v1_session_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"4\n" +
 	"\x16RevokeSessionsResponse\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions2\xde\t\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions2\xfe\v\n" +
 	"\x0eSessionService\x12\x81\x01\n" +
 	"\fListSessions\x12 .naru.api.v1.ListSessionsRequest\x1a!.naru.api.v1.ListSessionsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\fsession.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x12\x9b\x01\n" +
 	"\rDeleteSession\x12!.naru.api.v1.DeleteSessionRequest\x1a\".naru.api.v1.DeleteSessionResponse\"C\xa8\xbb\x18\x01\xb2\xbb\x18\x0esession.delete\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02#b\toperation*\x16/v1/sessions/{session}\x12\x88\x01\n" +
-	"\x0fGetLoginOptions\x12#.naru.api.v1.GetLoginOptionsRequest\x1a$.naru.api.v1.GetLoginOptionsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/sessions:options\x12k\n" +
-	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12\x9f\x01\n" +
+	"\x0fGetLoginOptions\x12#.naru.api.v1.GetLoginOptionsRequest\x1a$.naru.api.v1.GetLoginOptionsResponse\"*\xa8\xbb\x18\x03\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/sessions:options\x12k\n" +
+	"\x05LogIn\x12\x19.naru.api.v1.LogInRequest\x1a\x1a.naru.api.v1.LogInResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/sessions:logIn\x12\x93\x01\n" +
+	"\x0fBeginLocalLogin\x12#.naru.api.v1.BeginLocalLoginRequest\x1a$.naru.api.v1.BeginLocalLoginResponse\"5\xa8\xbb\x18\x03\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/sessions:beginLocalLogin\x12\x87\x01\n" +
+	"\fLogInLocally\x12 .naru.api.v1.LogInLocallyRequest\x1a!.naru.api.v1.LogInLocallyResponse\"2\xa8\xbb\x18\x03\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/sessions:logInLocally\x12\x9f\x01\n" +
 	"\x12BeginProviderLogin\x12&.naru.api.v1.BeginProviderLoginRequest\x1a'.naru.api.v1.BeginProviderLoginResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/sessions:beginProviderLogin\x12\xa3\x01\n" +
 	"\x13FinishProviderLogin\x12'.naru.api.v1.FinishProviderLoginRequest\x1a(.naru.api.v1.FinishProviderLoginResponse\"9\xa8\xbb\x18\x01\xb2\xbb\x18\x06public\x82\xd3\xe4\x93\x02%:\x01*\" /v1/sessions:finishProviderLogin\x12m\n" +
 	"\x06StepUp\x12\x1a.naru.api.v1.StepUpRequest\x1a\x1b.naru.api.v1.StepUpResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:stepUp\x12m\n" +
-	"\x06LogOut\x12\x1a.naru.api.v1.LogOutRequest\x1a\x1b.naru.api.v1.LogOutResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:logOut\x12\x8b\x01\n" +
+	"\x06LogOut\x12\x1a.naru.api.v1.LogOutRequest\x1a\x1b.naru.api.v1.LogOutResponse\"*\xa8\xbb\x18\x03\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:logOut\x12\x8b\x01\n" +
 	"\x0eRevokeSessions\x12\".naru.api.v1.RevokeSessionsRequest\x1a#.naru.api.v1.RevokeSessionsResponse\"0\xb2\xbb\x18\x0esession.revoke\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:revokeB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
@@ -1547,7 +1836,7 @@ func file_naru_api_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_api_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_naru_api_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_naru_api_v1_session_proto_goTypes = []any{
 	(Session_Strength)(0),               // 0: naru.api.v1.Session.Strength
 	(LoginProvider_Kind)(0),             // 1: naru.api.v1.LoginProvider.Kind
@@ -1561,60 +1850,69 @@ var file_naru_api_v1_session_proto_goTypes = []any{
 	(*LoginProvider)(nil),               // 9: naru.api.v1.LoginProvider
 	(*LogInRequest)(nil),                // 10: naru.api.v1.LogInRequest
 	(*LogInResponse)(nil),               // 11: naru.api.v1.LogInResponse
-	(*BeginProviderLoginRequest)(nil),   // 12: naru.api.v1.BeginProviderLoginRequest
-	(*BeginProviderLoginResponse)(nil),  // 13: naru.api.v1.BeginProviderLoginResponse
-	(*FinishProviderLoginRequest)(nil),  // 14: naru.api.v1.FinishProviderLoginRequest
-	(*FinishProviderLoginResponse)(nil), // 15: naru.api.v1.FinishProviderLoginResponse
-	(*StepUpRequest)(nil),               // 16: naru.api.v1.StepUpRequest
-	(*StepUpResponse)(nil),              // 17: naru.api.v1.StepUpResponse
-	(*LogOutRequest)(nil),               // 18: naru.api.v1.LogOutRequest
-	(*LogOutResponse)(nil),              // 19: naru.api.v1.LogOutResponse
-	(*RevokeSessionsRequest)(nil),       // 20: naru.api.v1.RevokeSessionsRequest
-	(*RevokeSessionsResponse)(nil),      // 21: naru.api.v1.RevokeSessionsResponse
-	(*timestamppb.Timestamp)(nil),       // 22: google.protobuf.Timestamp
-	(*Operation)(nil),                   // 23: naru.api.v1.Operation
-	(*Sealed)(nil),                      // 24: naru.api.v1.Sealed
+	(*BeginLocalLoginRequest)(nil),      // 12: naru.api.v1.BeginLocalLoginRequest
+	(*BeginLocalLoginResponse)(nil),     // 13: naru.api.v1.BeginLocalLoginResponse
+	(*LogInLocallyRequest)(nil),         // 14: naru.api.v1.LogInLocallyRequest
+	(*LogInLocallyResponse)(nil),        // 15: naru.api.v1.LogInLocallyResponse
+	(*BeginProviderLoginRequest)(nil),   // 16: naru.api.v1.BeginProviderLoginRequest
+	(*BeginProviderLoginResponse)(nil),  // 17: naru.api.v1.BeginProviderLoginResponse
+	(*FinishProviderLoginRequest)(nil),  // 18: naru.api.v1.FinishProviderLoginRequest
+	(*FinishProviderLoginResponse)(nil), // 19: naru.api.v1.FinishProviderLoginResponse
+	(*StepUpRequest)(nil),               // 20: naru.api.v1.StepUpRequest
+	(*StepUpResponse)(nil),              // 21: naru.api.v1.StepUpResponse
+	(*LogOutRequest)(nil),               // 22: naru.api.v1.LogOutRequest
+	(*LogOutResponse)(nil),              // 23: naru.api.v1.LogOutResponse
+	(*RevokeSessionsRequest)(nil),       // 24: naru.api.v1.RevokeSessionsRequest
+	(*RevokeSessionsResponse)(nil),      // 25: naru.api.v1.RevokeSessionsResponse
+	(*timestamppb.Timestamp)(nil),       // 26: google.protobuf.Timestamp
+	(*Operation)(nil),                   // 27: naru.api.v1.Operation
+	(*Sealed)(nil),                      // 28: naru.api.v1.Sealed
 }
 var file_naru_api_v1_session_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Session.strength:type_name -> naru.api.v1.Session.Strength
-	22, // 1: naru.api.v1.Session.stepped_up_until:type_name -> google.protobuf.Timestamp
-	22, // 2: naru.api.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
+	26, // 1: naru.api.v1.Session.stepped_up_until:type_name -> google.protobuf.Timestamp
+	26, // 2: naru.api.v1.Session.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 3: naru.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 4: naru.api.v1.ListSessionsResponse.sessions:type_name -> naru.api.v1.Session
-	23, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
-	22, // 6: naru.api.v1.GetLoginOptionsResponse.sealing_key_until:type_name -> google.protobuf.Timestamp
+	27, // 5: naru.api.v1.DeleteSessionResponse.operation:type_name -> naru.api.v1.Operation
+	26, // 6: naru.api.v1.GetLoginOptionsResponse.sealing_key_until:type_name -> google.protobuf.Timestamp
 	9,  // 7: naru.api.v1.GetLoginOptionsResponse.identity_providers:type_name -> naru.api.v1.LoginProvider
 	1,  // 8: naru.api.v1.LoginProvider.kind:type_name -> naru.api.v1.LoginProvider.Kind
-	24, // 9: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
+	28, // 9: naru.api.v1.LogInRequest.secrets:type_name -> naru.api.v1.Sealed
 	2,  // 10: naru.api.v1.LogInResponse.session:type_name -> naru.api.v1.Session
-	22, // 11: naru.api.v1.BeginProviderLoginResponse.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 12: naru.api.v1.FinishProviderLoginRequest.secrets:type_name -> naru.api.v1.Sealed
-	2,  // 13: naru.api.v1.FinishProviderLoginResponse.session:type_name -> naru.api.v1.Session
-	24, // 14: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
-	2,  // 15: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
-	3,  // 16: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
-	5,  // 17: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
-	7,  // 18: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
-	10, // 19: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
-	12, // 20: naru.api.v1.SessionService.BeginProviderLogin:input_type -> naru.api.v1.BeginProviderLoginRequest
-	14, // 21: naru.api.v1.SessionService.FinishProviderLogin:input_type -> naru.api.v1.FinishProviderLoginRequest
-	16, // 22: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
-	18, // 23: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
-	20, // 24: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
-	4,  // 25: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
-	6,  // 26: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
-	8,  // 27: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
-	11, // 28: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
-	13, // 29: naru.api.v1.SessionService.BeginProviderLogin:output_type -> naru.api.v1.BeginProviderLoginResponse
-	15, // 30: naru.api.v1.SessionService.FinishProviderLogin:output_type -> naru.api.v1.FinishProviderLoginResponse
-	17, // 31: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
-	19, // 32: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
-	21, // 33: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
-	25, // [25:34] is the sub-list for method output_type
-	16, // [16:25] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	2,  // 11: naru.api.v1.LogInLocallyResponse.session:type_name -> naru.api.v1.Session
+	26, // 12: naru.api.v1.BeginProviderLoginResponse.expires_at:type_name -> google.protobuf.Timestamp
+	28, // 13: naru.api.v1.FinishProviderLoginRequest.secrets:type_name -> naru.api.v1.Sealed
+	2,  // 14: naru.api.v1.FinishProviderLoginResponse.session:type_name -> naru.api.v1.Session
+	28, // 15: naru.api.v1.StepUpRequest.secrets:type_name -> naru.api.v1.Sealed
+	2,  // 16: naru.api.v1.StepUpResponse.session:type_name -> naru.api.v1.Session
+	3,  // 17: naru.api.v1.SessionService.ListSessions:input_type -> naru.api.v1.ListSessionsRequest
+	5,  // 18: naru.api.v1.SessionService.DeleteSession:input_type -> naru.api.v1.DeleteSessionRequest
+	7,  // 19: naru.api.v1.SessionService.GetLoginOptions:input_type -> naru.api.v1.GetLoginOptionsRequest
+	10, // 20: naru.api.v1.SessionService.LogIn:input_type -> naru.api.v1.LogInRequest
+	12, // 21: naru.api.v1.SessionService.BeginLocalLogin:input_type -> naru.api.v1.BeginLocalLoginRequest
+	14, // 22: naru.api.v1.SessionService.LogInLocally:input_type -> naru.api.v1.LogInLocallyRequest
+	16, // 23: naru.api.v1.SessionService.BeginProviderLogin:input_type -> naru.api.v1.BeginProviderLoginRequest
+	18, // 24: naru.api.v1.SessionService.FinishProviderLogin:input_type -> naru.api.v1.FinishProviderLoginRequest
+	20, // 25: naru.api.v1.SessionService.StepUp:input_type -> naru.api.v1.StepUpRequest
+	22, // 26: naru.api.v1.SessionService.LogOut:input_type -> naru.api.v1.LogOutRequest
+	24, // 27: naru.api.v1.SessionService.RevokeSessions:input_type -> naru.api.v1.RevokeSessionsRequest
+	4,  // 28: naru.api.v1.SessionService.ListSessions:output_type -> naru.api.v1.ListSessionsResponse
+	6,  // 29: naru.api.v1.SessionService.DeleteSession:output_type -> naru.api.v1.DeleteSessionResponse
+	8,  // 30: naru.api.v1.SessionService.GetLoginOptions:output_type -> naru.api.v1.GetLoginOptionsResponse
+	11, // 31: naru.api.v1.SessionService.LogIn:output_type -> naru.api.v1.LogInResponse
+	13, // 32: naru.api.v1.SessionService.BeginLocalLogin:output_type -> naru.api.v1.BeginLocalLoginResponse
+	15, // 33: naru.api.v1.SessionService.LogInLocally:output_type -> naru.api.v1.LogInLocallyResponse
+	17, // 34: naru.api.v1.SessionService.BeginProviderLogin:output_type -> naru.api.v1.BeginProviderLoginResponse
+	19, // 35: naru.api.v1.SessionService.FinishProviderLogin:output_type -> naru.api.v1.FinishProviderLoginResponse
+	21, // 36: naru.api.v1.SessionService.StepUp:output_type -> naru.api.v1.StepUpResponse
+	23, // 37: naru.api.v1.SessionService.LogOut:output_type -> naru.api.v1.LogOutResponse
+	25, // 38: naru.api.v1.SessionService.RevokeSessions:output_type -> naru.api.v1.RevokeSessionsResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_session_proto_init() }
@@ -1631,7 +1929,7 @@ func file_naru_api_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_session_proto_rawDesc), len(file_naru_api_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

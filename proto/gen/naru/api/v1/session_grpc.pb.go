@@ -23,6 +23,8 @@ const (
 	SessionService_DeleteSession_FullMethodName       = "/naru.api.v1.SessionService/DeleteSession"
 	SessionService_GetLoginOptions_FullMethodName     = "/naru.api.v1.SessionService/GetLoginOptions"
 	SessionService_LogIn_FullMethodName               = "/naru.api.v1.SessionService/LogIn"
+	SessionService_BeginLocalLogin_FullMethodName     = "/naru.api.v1.SessionService/BeginLocalLogin"
+	SessionService_LogInLocally_FullMethodName        = "/naru.api.v1.SessionService/LogInLocally"
 	SessionService_BeginProviderLogin_FullMethodName  = "/naru.api.v1.SessionService/BeginProviderLogin"
 	SessionService_FinishProviderLogin_FullMethodName = "/naru.api.v1.SessionService/FinishProviderLogin"
 	SessionService_StepUp_FullMethodName              = "/naru.api.v1.SessionService/StepUp"
@@ -44,6 +46,10 @@ type SessionServiceClient interface {
 	GetLoginOptions(ctx context.Context, in *GetLoginOptionsRequest, opts ...grpc.CallOption) (*GetLoginOptionsResponse, error)
 	// LogIn begins a session. Anybody may try, ever more slowly.
 	LogIn(ctx context.Context, in *LogInRequest, opts ...grpc.CallOption) (*LogInResponse, error)
+	// BeginLocalLogin begins a login in a zone that is cut off. Anybody may ask; while the zone is not cut off it is refused.
+	BeginLocalLogin(ctx context.Context, in *BeginLocalLoginRequest, opts ...grpc.CallOption) (*BeginLocalLoginResponse, error)
+	// LogInLocally begins a session in a zone that is cut off, for one of its own operators. Anybody may try, ever more slowly.
+	LogInLocally(ctx context.Context, in *LogInLocallyRequest, opts ...grpc.CallOption) (*LogInLocallyResponse, error)
 	// BeginProviderLogin says where somebody logs in who does so through an identity provider of kind OIDC. Anybody may ask.
 	BeginProviderLogin(ctx context.Context, in *BeginProviderLoginRequest, opts ...grpc.CallOption) (*BeginProviderLoginResponse, error)
 	// FinishProviderLogin begins a session with what the provider sent back. Anybody may try.
@@ -98,6 +104,26 @@ func (c *sessionServiceClient) LogIn(ctx context.Context, in *LogInRequest, opts
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LogInResponse)
 	err := c.cc.Invoke(ctx, SessionService_LogIn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) BeginLocalLogin(ctx context.Context, in *BeginLocalLoginRequest, opts ...grpc.CallOption) (*BeginLocalLoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginLocalLoginResponse)
+	err := c.cc.Invoke(ctx, SessionService_BeginLocalLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) LogInLocally(ctx context.Context, in *LogInLocallyRequest, opts ...grpc.CallOption) (*LogInLocallyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LogInLocallyResponse)
+	err := c.cc.Invoke(ctx, SessionService_LogInLocally_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +194,10 @@ type SessionServiceServer interface {
 	GetLoginOptions(context.Context, *GetLoginOptionsRequest) (*GetLoginOptionsResponse, error)
 	// LogIn begins a session. Anybody may try, ever more slowly.
 	LogIn(context.Context, *LogInRequest) (*LogInResponse, error)
+	// BeginLocalLogin begins a login in a zone that is cut off. Anybody may ask; while the zone is not cut off it is refused.
+	BeginLocalLogin(context.Context, *BeginLocalLoginRequest) (*BeginLocalLoginResponse, error)
+	// LogInLocally begins a session in a zone that is cut off, for one of its own operators. Anybody may try, ever more slowly.
+	LogInLocally(context.Context, *LogInLocallyRequest) (*LogInLocallyResponse, error)
 	// BeginProviderLogin says where somebody logs in who does so through an identity provider of kind OIDC. Anybody may ask.
 	BeginProviderLogin(context.Context, *BeginProviderLoginRequest) (*BeginProviderLoginResponse, error)
 	// FinishProviderLogin begins a session with what the provider sent back. Anybody may try.
@@ -199,6 +229,12 @@ func (UnimplementedSessionServiceServer) GetLoginOptions(context.Context, *GetLo
 }
 func (UnimplementedSessionServiceServer) LogIn(context.Context, *LogInRequest) (*LogInResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LogIn not implemented")
+}
+func (UnimplementedSessionServiceServer) BeginLocalLogin(context.Context, *BeginLocalLoginRequest) (*BeginLocalLoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginLocalLogin not implemented")
+}
+func (UnimplementedSessionServiceServer) LogInLocally(context.Context, *LogInLocallyRequest) (*LogInLocallyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LogInLocally not implemented")
 }
 func (UnimplementedSessionServiceServer) BeginProviderLogin(context.Context, *BeginProviderLoginRequest) (*BeginProviderLoginResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BeginProviderLogin not implemented")
@@ -304,6 +340,42 @@ func _SessionService_LogIn_Handler(srv interface{}, ctx context.Context, dec fun
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SessionServiceServer).LogIn(ctx, req.(*LogInRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_BeginLocalLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginLocalLoginRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).BeginLocalLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_BeginLocalLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).BeginLocalLogin(ctx, req.(*BeginLocalLoginRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_LogInLocally_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LogInLocallyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).LogInLocally(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_LogInLocally_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).LogInLocally(ctx, req.(*LogInLocallyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -420,6 +492,14 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LogIn",
 			Handler:    _SessionService_LogIn_Handler,
+		},
+		{
+			MethodName: "BeginLocalLogin",
+			Handler:    _SessionService_BeginLocalLogin_Handler,
+		},
+		{
+			MethodName: "LogInLocally",
+			Handler:    _SessionService_LogInLocally_Handler,
 		},
 		{
 			MethodName: "BeginProviderLogin",

@@ -412,9 +412,13 @@ type VM struct {
 	OfferingId      string `protobuf:"bytes,62,opt,name=offering_id,json=offeringId,proto3" json:"offering_id,omitempty"`
 	OfferingVersion uint32 `protobuf:"varint,63,opt,name=offering_version,json=offeringVersion,proto3" json:"offering_version,omitempty"`
 	// Name of the request that it comes from; empty where it was made directly.
-	Request       string `protobuf:"bytes,64,opt,name=request,proto3" json:"request,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Request string `protobuf:"bytes,64,opt,name=request,proto3" json:"request,omitempty"`
+	// Set in its zone only, while the control plane has not answered it.
+	Override *VM_Override `protobuf:"bytes,65,opt,name=override,proto3" json:"override,omitempty"`
+	// Id of the override that the control plane answered last.
+	OverrideAnswered string `protobuf:"bytes,66,opt,name=override_answered,json=overrideAnswered,proto3" json:"override_answered,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VM) Reset() {
@@ -800,6 +804,20 @@ func (x *VM) GetOfferingVersion() uint32 {
 func (x *VM) GetRequest() string {
 	if x != nil {
 		return x.Request
+	}
+	return ""
+}
+
+func (x *VM) GetOverride() *VM_Override {
+	if x != nil {
+		return x.Override
+	}
+	return nil
+}
+
+func (x *VM) GetOverrideAnswered() string {
+	if x != nil {
+		return x.OverrideAnswered
 	}
 	return ""
 }
@@ -2543,6 +2561,112 @@ func (x *VM_Snapshots) GetItems() []*VM_Snapshots_Item {
 	return nil
 }
 
+// Override is what somebody in a zone that was cut off has put in the place of what the control plane wants. The zone holds to it until
+// the control plane has answered it.
+type VM_Override struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUIDv7; also that of the operation that it is in the control plane.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// RUNNING or STOPPED.
+	DesiredState VM_State `protobuf:"varint,2,opt,name=desired_state,json=desiredState,proto3,enum=naru.api.v1.VM_State" json:"desired_state,omitempty"`
+	// Stop without asking the guest first.
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// What the control plane wanted, and its generation.
+	InsteadOf     VM_State               `protobuf:"varint,4,opt,name=instead_of,json=insteadOf,proto3,enum=naru.api.v1.VM_State" json:"instead_of,omitempty"`
+	BasedOn       *Generation            `protobuf:"bytes,5,opt,name=based_on,json=basedOn,proto3" json:"based_on,omitempty"`
+	User          string                 `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	UserId        string                 `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VM_Override) Reset() {
+	*x = VM_Override{}
+	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VM_Override) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VM_Override) ProtoMessage() {}
+
+func (x *VM_Override) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VM_Override.ProtoReflect.Descriptor instead.
+func (*VM_Override) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 3}
+}
+
+func (x *VM_Override) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VM_Override) GetDesiredState() VM_State {
+	if x != nil {
+		return x.DesiredState
+	}
+	return VM_STATE_UNSPECIFIED
+}
+
+func (x *VM_Override) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *VM_Override) GetInsteadOf() VM_State {
+	if x != nil {
+		return x.InsteadOf
+	}
+	return VM_STATE_UNSPECIFIED
+}
+
+func (x *VM_Override) GetBasedOn() *Generation {
+	if x != nil {
+		return x.BasedOn
+	}
+	return nil
+}
+
+func (x *VM_Override) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *VM_Override) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *VM_Override) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // Usage is the newest link of the chain by which a VM's use is metered: what it uses, and since when.
 type VM_Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2563,7 +2687,7 @@ type VM_Usage struct {
 
 func (x *VM_Usage) Reset() {
 	*x = VM_Usage{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2699,7 @@ func (x *VM_Usage) String() string {
 func (*VM_Usage) ProtoMessage() {}
 
 func (x *VM_Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[31]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2712,7 @@ func (x *VM_Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VM_Usage.ProtoReflect.Descriptor instead.
 func (*VM_Usage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 3}
+	return file_naru_api_v1_vm_proto_rawDescGZIP(), []int{0, 4}
 }
 
 func (x *VM_Usage) GetNumber() uint32 {
@@ -2645,7 +2769,7 @@ type VM_Snapshots_Item struct {
 
 func (x *VM_Snapshots_Item) Reset() {
 	*x = VM_Snapshots_Item{}
-	mi := &file_naru_api_v1_vm_proto_msgTypes[32]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2781,7 @@ func (x *VM_Snapshots_Item) String() string {
 func (*VM_Snapshots_Item) ProtoMessage() {}
 
 func (x *VM_Snapshots_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_vm_proto_msgTypes[32]
+	mi := &file_naru_api_v1_vm_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2829,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb4\x1f\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb1#\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -2770,7 +2894,9 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\voffering_id\x18> \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\n" +
 	"offeringId\x12/\n" +
 	"\x10offering_version\x18? \x01(\rB\x04\xa0\xbb\x18\x03R\x0fofferingVersion\x12%\n" +
-	"\arequest\x18@ \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\arequest\x1a\xa9\x01\n" +
+	"\arequest\x18@ \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\arequest\x12:\n" +
+	"\boverride\x18A \x01(\v2\x18.naru.api.v1.VM.OverrideB\x04\xa0\xbb\x18\x03R\boverride\x128\n" +
+	"\x11override_answered\x18B \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\x10overrideAnswered\x1a\xa9\x01\n" +
 	"\bAffinity\x12#\n" +
 	"\x05group\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18?\xa0\xbb\x18\x02R\x05group\x12A\n" +
 	"\x04rule\x18\x02 \x01(\x0e2\x1d.naru.api.v1.VM.Affinity.RuleB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\xa0\xbb\x18\x02R\x04rule\"5\n" +
@@ -2797,7 +2923,17 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x02id\x12#\n" +
 	"\x04name\x18\x02 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04Ȼ\x18\x01R\x04name\x12;\n" +
 	"\btaken_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\atakenAt\x12\x1f\n" +
-	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\x1a\x98\x02\n" +
+	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\x1a\x84\x03\n" +
+	"\bOverride\x12\x1b\n" +
+	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12H\n" +
+	"\rdesired_state\x18\x02 \x01(\x0e2\x15.naru.api.v1.VM.StateB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x03R\fdesiredState\x12\x1a\n" +
+	"\x05force\x18\x03 \x01(\bB\x04\xa0\xbb\x18\x03R\x05force\x12B\n" +
+	"\n" +
+	"instead_of\x18\x04 \x01(\x0e2\x15.naru.api.v1.VM.StateB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x03R\tinsteadOf\x128\n" +
+	"\bbased_on\x18\x05 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x05R\abasedOn\x12\x1f\n" +
+	"\x04user\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04user\x12$\n" +
+	"\auser_id\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x120\n" +
+	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x1a\x98\x02\n" +
 	"\x05Usage\x12\x1c\n" +
 	"\x06number\x18\x01 \x01(\rB\x04\xa0\xbb\x18\x04R\x06number\x122\n" +
 	"\x0eincarnation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\rincarnationId\x12&\n" +
@@ -2941,8 +3077,8 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\bUpdateVM\x12\x1c.naru.api.v1.UpdateVMRequest\x1a\x1d.naru.api.v1.UpdateVMResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.update\x82\xd3\xe4\x93\x02\x19:\x02vmb\x02vm2\x0f/v1/vms/{vm.id}\x12y\n" +
 	"\bDeleteVM\x12\x1c.naru.api.v1.DeleteVMRequest\x1a\x1d.naru.api.v1.DeleteVMResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.delete\x82\xd3\xe4\x93\x02\x19b\toperation*\f/v1/vms/{vm}\x12o\n" +
 	"\bWatchVMs\x12\x1c.naru.api.v1.WatchVMsRequest\x1a\x1d.naru.api.v1.WatchVMsResponse\"$\xa8\xbb\x18\x01\xb2\xbb\x18\avm.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/vms:watch0\x01\x12~\n" +
-	"\aStartVM\x12\x1b.naru.api.v1.StartVMRequest\x1a\x1c.naru.api.v1.StartVMResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\bvm.start\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:start\x12y\n" +
-	"\x06StopVM\x12\x1a.naru.api.v1.StopVMRequest\x1a\x1b.naru.api.v1.StopVMResponse\"6\xa8\xbb\x18\x01\xb2\xbb\x18\avm.stop\x82\xd3\xe4\x93\x02!:\x01*b\toperation\"\x11/v1/vms/{vm}:stop\x12\x83\x01\n" +
+	"\aStartVM\x12\x1b.naru.api.v1.StartVMRequest\x1a\x1c.naru.api.v1.StartVMResponse\"8\xa8\xbb\x18\x03\xb2\xbb\x18\bvm.start\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:start\x12y\n" +
+	"\x06StopVM\x12\x1a.naru.api.v1.StopVMRequest\x1a\x1b.naru.api.v1.StopVMResponse\"6\xa8\xbb\x18\x03\xb2\xbb\x18\avm.stop\x82\xd3\xe4\x93\x02!:\x01*b\toperation\"\x11/v1/vms/{vm}:stop\x12\x83\x01\n" +
 	"\bRebootVM\x12\x1c.naru.api.v1.RebootVMRequest\x1a\x1d.naru.api.v1.RebootVMResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.reboot\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:reboot\x12\x83\x01\n" +
 	"\bResizeVM\x12\x1c.naru.api.v1.ResizeVMRequest\x1a\x1d.naru.api.v1.ResizeVMResponse\":\xa8\xbb\x18\x01\xb2\xbb\x18\tvm.resize\x82\xd3\xe4\x93\x02#:\x01*b\toperation\"\x13/v1/vms/{vm}:resize\x12~\n" +
 	"\aTrashVM\x12\x1b.naru.api.v1.TrashVMRequest\x1a\x1c.naru.api.v1.TrashVMResponse\"8\xa8\xbb\x18\x01\xb2\xbb\x18\bvm.trash\x82\xd3\xe4\x93\x02\":\x01*b\toperation\"\x12/v1/vms/{vm}:trash\x12\x88\x01\n" +
@@ -2963,7 +3099,7 @@ func file_naru_api_v1_vm_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_vm_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_naru_api_v1_vm_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_naru_api_v1_vm_proto_goTypes = []any{
 	(VM_State)(0),                 // 0: naru.api.v1.VM.State
 	(VM_Task)(0),                  // 1: naru.api.v1.VM.Task
@@ -3001,103 +3137,109 @@ var file_naru_api_v1_vm_proto_goTypes = []any{
 	(*VM_Affinity)(nil),           // 33: naru.api.v1.VM.Affinity
 	(*VM_Errand)(nil),             // 34: naru.api.v1.VM.Errand
 	(*VM_Snapshots)(nil),          // 35: naru.api.v1.VM.Snapshots
-	(*VM_Usage)(nil),              // 36: naru.api.v1.VM.Usage
-	(*VM_Snapshots_Item)(nil),     // 37: naru.api.v1.VM.Snapshots.Item
-	(*Resources)(nil),             // 38: naru.api.v1.Resources
-	(Image_Format)(0),             // 39: naru.api.v1.Image.Format
-	(Freshness_Level)(0),          // 40: naru.api.v1.Freshness.Level
-	(*Generation)(nil),            // 41: naru.api.v1.Generation
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*Problem)(nil),               // 43: naru.api.v1.Problem
-	(Zone_Grade)(0),               // 44: naru.api.v1.Zone.Grade
-	(*Operation)(nil),             // 45: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 46: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 47: naru.api.v1.WatchType.Value
+	(*VM_Override)(nil),           // 36: naru.api.v1.VM.Override
+	(*VM_Usage)(nil),              // 37: naru.api.v1.VM.Usage
+	(*VM_Snapshots_Item)(nil),     // 38: naru.api.v1.VM.Snapshots.Item
+	(*Resources)(nil),             // 39: naru.api.v1.Resources
+	(Image_Format)(0),             // 40: naru.api.v1.Image.Format
+	(Freshness_Level)(0),          // 41: naru.api.v1.Freshness.Level
+	(*Generation)(nil),            // 42: naru.api.v1.Generation
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*Problem)(nil),               // 44: naru.api.v1.Problem
+	(Zone_Grade)(0),               // 45: naru.api.v1.Zone.Grade
+	(*Operation)(nil),             // 46: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 47: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 48: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_vm_proto_depIdxs = []int32{
-	38, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
-	39, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
+	39, // 0: naru.api.v1.VM.size:type_name -> naru.api.v1.Resources
+	40, // 1: naru.api.v1.VM.image_format:type_name -> naru.api.v1.Image.Format
 	33, // 2: naru.api.v1.VM.affinities:type_name -> naru.api.v1.VM.Affinity
 	0,  // 3: naru.api.v1.VM.desired_state:type_name -> naru.api.v1.VM.State
-	40, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
-	41, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
+	41, // 4: naru.api.v1.VM.freshness:type_name -> naru.api.v1.Freshness.Level
+	42, // 5: naru.api.v1.VM.generation:type_name -> naru.api.v1.Generation
 	0,  // 6: naru.api.v1.VM.state:type_name -> naru.api.v1.VM.State
 	1,  // 7: naru.api.v1.VM.task:type_name -> naru.api.v1.VM.Task
 	2,  // 8: naru.api.v1.VM.power:type_name -> naru.api.v1.VM.Power
-	42, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
-	43, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
-	42, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
-	40, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
-	41, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
-	42, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	44, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
-	38, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
-	38, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
+	43, // 9: naru.api.v1.VM.power_changed_at:type_name -> google.protobuf.Timestamp
+	44, // 10: naru.api.v1.VM.error:type_name -> naru.api.v1.Problem
+	43, // 11: naru.api.v1.VM.usable_at:type_name -> google.protobuf.Timestamp
+	41, // 12: naru.api.v1.VM.host_freshness:type_name -> naru.api.v1.Freshness.Level
+	42, // 13: naru.api.v1.VM.reached:type_name -> naru.api.v1.Generation
+	43, // 14: naru.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	45, // 15: naru.api.v1.VM.grade:type_name -> naru.api.v1.Zone.Grade
+	39, // 16: naru.api.v1.VM.actual:type_name -> naru.api.v1.Resources
+	39, // 17: naru.api.v1.VM.allocated:type_name -> naru.api.v1.Resources
 	34, // 18: naru.api.v1.VM.errand:type_name -> naru.api.v1.VM.Errand
-	38, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
-	42, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
-	42, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
+	39, // 19: naru.api.v1.VM.size_before:type_name -> naru.api.v1.Resources
+	43, // 20: naru.api.v1.VM.trashed_at:type_name -> google.protobuf.Timestamp
+	43, // 21: naru.api.v1.VM.delete_at:type_name -> google.protobuf.Timestamp
 	35, // 22: naru.api.v1.VM.snapshots:type_name -> naru.api.v1.VM.Snapshots
-	42, // 23: naru.api.v1.VM.expires_at:type_name -> google.protobuf.Timestamp
-	36, // 24: naru.api.v1.VM.usage:type_name -> naru.api.v1.VM.Usage
-	45, // 25: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
-	45, // 26: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
-	45, // 27: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
-	45, // 28: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
-	45, // 29: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
-	45, // 30: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
-	42, // 31: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
-	40, // 32: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
-	42, // 33: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
-	18, // 34: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
-	5,  // 35: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
-	5,  // 36: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
-	5,  // 37: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
-	45, // 38: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 39: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
-	46, // 40: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 41: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
-	45, // 42: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
-	47, // 43: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	5,  // 44: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
-	3,  // 45: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
-	4,  // 46: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
-	37, // 47: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
-	42, // 48: naru.api.v1.VM.Usage.at:type_name -> google.protobuf.Timestamp
-	0,  // 49: naru.api.v1.VM.Usage.state:type_name -> naru.api.v1.VM.State
-	38, // 50: naru.api.v1.VM.Usage.size:type_name -> naru.api.v1.Resources
-	42, // 51: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
-	21, // 52: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
-	23, // 53: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
-	25, // 54: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
-	27, // 55: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
-	29, // 56: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
-	31, // 57: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
-	6,  // 58: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
-	8,  // 59: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
-	10, // 60: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
-	12, // 61: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
-	14, // 62: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
-	16, // 63: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
-	19, // 64: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
-	22, // 65: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
-	24, // 66: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
-	26, // 67: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
-	28, // 68: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
-	30, // 69: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
-	32, // 70: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
-	7,  // 71: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
-	9,  // 72: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
-	11, // 73: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
-	13, // 74: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
-	15, // 75: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
-	17, // 76: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
-	20, // 77: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
-	65, // [65:78] is the sub-list for method output_type
-	52, // [52:65] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	43, // 23: naru.api.v1.VM.expires_at:type_name -> google.protobuf.Timestamp
+	37, // 24: naru.api.v1.VM.usage:type_name -> naru.api.v1.VM.Usage
+	36, // 25: naru.api.v1.VM.override:type_name -> naru.api.v1.VM.Override
+	46, // 26: naru.api.v1.StartVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 27: naru.api.v1.StopVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 28: naru.api.v1.RebootVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 29: naru.api.v1.ResizeVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 30: naru.api.v1.TrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	46, // 31: naru.api.v1.UntrashVMResponse.operation:type_name -> naru.api.v1.Operation
+	43, // 32: naru.api.v1.VMSample.time:type_name -> google.protobuf.Timestamp
+	41, // 33: naru.api.v1.VMSample.freshness:type_name -> naru.api.v1.Freshness.Level
+	43, // 34: naru.api.v1.VMSample.seen_at:type_name -> google.protobuf.Timestamp
+	18, // 35: naru.api.v1.TopVMsResponse.samples:type_name -> naru.api.v1.VMSample
+	5,  // 36: naru.api.v1.ListVMsResponse.vms:type_name -> naru.api.v1.VM
+	5,  // 37: naru.api.v1.GetVMResponse.vm:type_name -> naru.api.v1.VM
+	5,  // 38: naru.api.v1.CreateVMRequest.vm:type_name -> naru.api.v1.VM
+	46, // 39: naru.api.v1.CreateVMResponse.operation:type_name -> naru.api.v1.Operation
+	5,  // 40: naru.api.v1.UpdateVMRequest.vm:type_name -> naru.api.v1.VM
+	47, // 41: naru.api.v1.UpdateVMRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 42: naru.api.v1.UpdateVMResponse.vm:type_name -> naru.api.v1.VM
+	46, // 43: naru.api.v1.DeleteVMResponse.operation:type_name -> naru.api.v1.Operation
+	48, // 44: naru.api.v1.WatchVMsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	5,  // 45: naru.api.v1.WatchVMsResponse.vm:type_name -> naru.api.v1.VM
+	3,  // 46: naru.api.v1.VM.Affinity.rule:type_name -> naru.api.v1.VM.Affinity.Rule
+	4,  // 47: naru.api.v1.VM.Errand.kind:type_name -> naru.api.v1.VM.Errand.Kind
+	38, // 48: naru.api.v1.VM.Snapshots.items:type_name -> naru.api.v1.VM.Snapshots.Item
+	0,  // 49: naru.api.v1.VM.Override.desired_state:type_name -> naru.api.v1.VM.State
+	0,  // 50: naru.api.v1.VM.Override.instead_of:type_name -> naru.api.v1.VM.State
+	42, // 51: naru.api.v1.VM.Override.based_on:type_name -> naru.api.v1.Generation
+	43, // 52: naru.api.v1.VM.Override.at:type_name -> google.protobuf.Timestamp
+	43, // 53: naru.api.v1.VM.Usage.at:type_name -> google.protobuf.Timestamp
+	0,  // 54: naru.api.v1.VM.Usage.state:type_name -> naru.api.v1.VM.State
+	39, // 55: naru.api.v1.VM.Usage.size:type_name -> naru.api.v1.Resources
+	43, // 56: naru.api.v1.VM.Snapshots.Item.taken_at:type_name -> google.protobuf.Timestamp
+	21, // 57: naru.api.v1.VMService.ListVMs:input_type -> naru.api.v1.ListVMsRequest
+	23, // 58: naru.api.v1.VMService.GetVM:input_type -> naru.api.v1.GetVMRequest
+	25, // 59: naru.api.v1.VMService.CreateVM:input_type -> naru.api.v1.CreateVMRequest
+	27, // 60: naru.api.v1.VMService.UpdateVM:input_type -> naru.api.v1.UpdateVMRequest
+	29, // 61: naru.api.v1.VMService.DeleteVM:input_type -> naru.api.v1.DeleteVMRequest
+	31, // 62: naru.api.v1.VMService.WatchVMs:input_type -> naru.api.v1.WatchVMsRequest
+	6,  // 63: naru.api.v1.VMService.StartVM:input_type -> naru.api.v1.StartVMRequest
+	8,  // 64: naru.api.v1.VMService.StopVM:input_type -> naru.api.v1.StopVMRequest
+	10, // 65: naru.api.v1.VMService.RebootVM:input_type -> naru.api.v1.RebootVMRequest
+	12, // 66: naru.api.v1.VMService.ResizeVM:input_type -> naru.api.v1.ResizeVMRequest
+	14, // 67: naru.api.v1.VMService.TrashVM:input_type -> naru.api.v1.TrashVMRequest
+	16, // 68: naru.api.v1.VMService.UntrashVM:input_type -> naru.api.v1.UntrashVMRequest
+	19, // 69: naru.api.v1.VMService.TopVMs:input_type -> naru.api.v1.TopVMsRequest
+	22, // 70: naru.api.v1.VMService.ListVMs:output_type -> naru.api.v1.ListVMsResponse
+	24, // 71: naru.api.v1.VMService.GetVM:output_type -> naru.api.v1.GetVMResponse
+	26, // 72: naru.api.v1.VMService.CreateVM:output_type -> naru.api.v1.CreateVMResponse
+	28, // 73: naru.api.v1.VMService.UpdateVM:output_type -> naru.api.v1.UpdateVMResponse
+	30, // 74: naru.api.v1.VMService.DeleteVM:output_type -> naru.api.v1.DeleteVMResponse
+	32, // 75: naru.api.v1.VMService.WatchVMs:output_type -> naru.api.v1.WatchVMsResponse
+	7,  // 76: naru.api.v1.VMService.StartVM:output_type -> naru.api.v1.StartVMResponse
+	9,  // 77: naru.api.v1.VMService.StopVM:output_type -> naru.api.v1.StopVMResponse
+	11, // 78: naru.api.v1.VMService.RebootVM:output_type -> naru.api.v1.RebootVMResponse
+	13, // 79: naru.api.v1.VMService.ResizeVM:output_type -> naru.api.v1.ResizeVMResponse
+	15, // 80: naru.api.v1.VMService.TrashVM:output_type -> naru.api.v1.TrashVMResponse
+	17, // 81: naru.api.v1.VMService.UntrashVM:output_type -> naru.api.v1.UntrashVMResponse
+	20, // 82: naru.api.v1.VMService.TopVMs:output_type -> naru.api.v1.TopVMsResponse
+	70, // [70:83] is the sub-list for method output_type
+	57, // [57:70] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_vm_proto_init() }
@@ -3116,7 +3258,7 @@ func file_naru_api_v1_vm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_vm_proto_rawDesc), len(file_naru_api_v1_vm_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -283,8 +283,10 @@ type Zone struct {
 	Policy *ZonePolicy `protobuf:"bytes,21,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Why it does not countersign the record as it was last shown to it; unset: it has no objection.
 	AuditObjection *AuditObjection `protobuf:"bytes,22,opt,name=audit_objection,json=auditObjection,proto3" json:"audit_objection,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// To what is only for the zone is sealed on its way (HPKE, X25519): who may log in in it while it is cut off.
+	SealingKey    []byte `protobuf:"bytes,23,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Zone) Reset() {
@@ -460,6 +462,13 @@ func (x *Zone) GetPolicy() *ZonePolicy {
 func (x *Zone) GetAuditObjection() *AuditObjection {
 	if x != nil {
 		return x.AuditObjection
+	}
+	return nil
+}
+
+func (x *Zone) GetSealingKey() []byte {
+	if x != nil {
+		return x.SealingKey
 	}
 	return nil
 }
@@ -2033,7 +2042,7 @@ var File_naru_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xd8\f\n" +
+	"\x16naru/api/v1/zone.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x86\r\n" +
 	"\x04Zone\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12\x1f\n" +
@@ -2060,7 +2069,9 @@ const file_naru_api_v1_zone_proto_rawDesc = "" +
 	"conditions\x18\x14 \x03(\v2\x1b.naru.api.v1.Zone.ConditionB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x03R\n" +
 	"conditions\x125\n" +
 	"\x06policy\x18\x15 \x01(\v2\x17.naru.api.v1.ZonePolicyB\x04\xa0\xbb\x18\x01R\x06policy\x12J\n" +
-	"\x0faudit_objection\x18\x16 \x01(\v2\x1b.naru.api.v1.AuditObjectionB\x04\xa0\xbb\x18\x04R\x0eauditObjection\x1a\xb5\x01\n" +
+	"\x0faudit_objection\x18\x16 \x01(\v2\x1b.naru.api.v1.AuditObjectionB\x04\xa0\xbb\x18\x04R\x0eauditObjection\x12,\n" +
+	"\vsealing_key\x18\x17 \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x04R\n" +
+	"sealingKey\x1a\xb5\x01\n" +
 	"\tCondition\x12\x1f\n" +
 	"\x04type\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04type\x12#\n" +
 	"\x06reason\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06reason\x12*\n" +

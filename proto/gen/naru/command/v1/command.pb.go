@@ -331,6 +331,7 @@ type Command struct {
 	//	*Command_CheckIdentity
 	//	*Command_CreateCrossing
 	//	*Command_DeleteCrossing
+	//	*Command_SetLocalOperators
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1756,6 +1757,15 @@ func (x *Command) GetDeleteCrossing() *DeleteNoun {
 	return nil
 }
 
+func (x *Command) GetSetLocalOperators() *SetLocalOperators {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetLocalOperators); ok {
+			return x.SetLocalOperators
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -2386,6 +2396,10 @@ type Command_DeleteCrossing struct {
 	DeleteCrossing *DeleteNoun `protobuf:"bytes,401,opt,name=delete_crossing,json=deleteCrossing,proto3,oneof"`
 }
 
+type Command_SetLocalOperators struct {
+	SetLocalOperators *SetLocalOperators `protobuf:"bytes,402,opt,name=set_local_operators,json=setLocalOperators,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2683,6 +2697,8 @@ func (*Command_CheckIdentity) isCommand_Body() {}
 func (*Command_CreateCrossing) isCommand_Body() {}
 
 func (*Command_DeleteCrossing) isCommand_Body() {}
+
+func (*Command_SetLocalOperators) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -8863,7 +8879,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xd1Y\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa8Z\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -9039,7 +9055,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x16begin_provider_session\x18\x82\x03 \x01(\v2%.naru.command.v1.BeginProviderSessionH\x00R\x14beginProviderSession\x12H\n" +
 	"\x0echeck_identity\x18\x83\x03 \x01(\v2\x1e.naru.command.v1.CheckIdentityH\x00R\rcheckIdentity\x12K\n" +
 	"\x0fcreate_crossing\x18\x90\x03 \x01(\v2\x1f.naru.command.v1.CreateCrossingH\x00R\x0ecreateCrossing\x12G\n" +
-	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossingB\r\n" +
+	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossing\x12U\n" +
+	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperatorsB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
@@ -9637,55 +9654,56 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*LinkIdentity)(nil),                    // 136: naru.command.v1.LinkIdentity
 	(*BeginProviderSession)(nil),            // 137: naru.command.v1.BeginProviderSession
 	(*CheckIdentity)(nil),                   // 138: naru.command.v1.CheckIdentity
-	(v1.Session_Strength)(0),                // 139: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 140: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 141: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 142: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 143: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 144: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 145: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 146: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 147: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 148: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 149: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 150: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 151: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 152: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 153: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 154: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 155: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 156: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 157: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 158: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 159: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 160: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 161: naru.link.v1.JournalBatch
-	(*v1.UsageRecord)(nil),                  // 162: naru.api.v1.UsageRecord
-	(*v1.Resources)(nil),                    // 163: naru.api.v1.Resources
-	(*v11.JournalAck)(nil),                  // 164: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 165: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 166: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 167: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 168: naru.api.v1.User
-	(*v1.Group)(nil),                        // 169: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 170: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 171: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 172: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 173: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 174: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 175: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 176: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 177: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 178: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 179: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 180: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 181: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 182: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 183: naru.api.v1.Delegation
-	(*v1.Crossing)(nil),                     // 184: naru.api.v1.Crossing
-	(*v1.Quota)(nil),                        // 185: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 186: naru.api.v1.Lease
-	(*v1.Snapshot)(nil),                     // 187: naru.api.v1.Snapshot
+	(*SetLocalOperators)(nil),               // 139: naru.command.v1.SetLocalOperators
+	(v1.Session_Strength)(0),                // 140: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 141: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 142: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 143: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 144: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 145: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 146: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 147: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 148: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 149: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 150: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 151: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 152: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 153: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 154: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 155: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 156: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 157: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 158: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 159: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 160: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 161: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 162: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 163: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 164: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 165: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 166: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 167: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 168: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 169: naru.api.v1.User
+	(*v1.Group)(nil),                        // 170: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 171: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 172: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 173: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 174: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 175: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 176: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 177: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 178: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 179: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 180: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 181: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 182: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 183: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 184: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 185: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 186: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 187: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 188: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	109, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -9840,133 +9858,134 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	138, // 149: naru.command.v1.Command.check_identity:type_name -> naru.command.v1.CheckIdentity
 	93,  // 150: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
 	17,  // 151: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
-	139, // 152: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	140, // 153: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	141, // 154: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	142, // 155: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	143, // 156: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	144, // 157: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	145, // 158: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	104, // 159: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	109, // 160: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	109, // 161: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	109, // 162: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	146, // 163: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	146, // 164: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	147, // 165: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	147, // 166: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	148, // 167: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	148, // 168: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	149, // 169: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	149, // 170: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	150, // 171: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	150, // 172: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	151, // 173: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	151, // 174: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	152, // 175: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	152, // 176: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	153, // 177: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	109, // 178: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 179: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	154, // 180: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	153, // 181: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	155, // 182: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	109, // 183: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	109, // 184: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	156, // 185: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	109, // 186: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	157, // 187: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	109, // 188: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	143, // 189: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	158, // 190: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	145, // 191: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	159, // 192: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	160, // 193: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	161, // 194: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	105, // 195: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
-	162, // 196: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
-	155, // 197: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
-	163, // 198: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
-	106, // 199: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
-	164, // 200: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	165, // 201: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	166, // 202: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	144, // 203: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	109, // 204: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	167, // 205: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	167, // 206: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	168, // 207: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	168, // 208: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	169, // 209: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	169, // 210: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	170, // 211: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	171, // 212: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	172, // 213: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	173, // 214: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	173, // 215: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	173, // 216: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	174, // 217: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 218: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	175, // 219: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 220: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	176, // 221: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	109, // 222: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	177, // 223: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 224: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	177, // 225: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 226: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	177, // 227: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 228: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	178, // 229: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	178, // 230: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	179, // 231: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 232: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	179, // 233: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 234: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	180, // 235: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	180, // 236: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	81,  // 237: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	180, // 238: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	81,  // 239: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 240: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	107, // 241: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	81,  // 242: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	181, // 243: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	107, // 244: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 245: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	182, // 246: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	108, // 247: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	153, // 248: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	109, // 249: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 250: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	175, // 251: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 252: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	109, // 253: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	183, // 254: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	184, // 255: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	185, // 256: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	185, // 257: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	186, // 258: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 259: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	109, // 260: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	109, // 261: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	163, // 262: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	109, // 263: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 264: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	109, // 265: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	187, // 266: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	109, // 267: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 268: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 269: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	155, // 270: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	163, // 271: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	109, // 272: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	109, // 273: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	274, // [274:274] is the sub-list for method output_type
-	274, // [274:274] is the sub-list for method input_type
-	274, // [274:274] is the sub-list for extension type_name
-	274, // [274:274] is the sub-list for extension extendee
-	0,   // [0:274] is the sub-list for field type_name
+	139, // 152: naru.command.v1.Command.set_local_operators:type_name -> naru.command.v1.SetLocalOperators
+	140, // 153: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	141, // 154: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	142, // 155: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	143, // 156: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	144, // 157: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	145, // 158: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	146, // 159: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	104, // 160: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	109, // 161: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	109, // 162: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	109, // 163: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	147, // 164: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	147, // 165: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	148, // 166: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	148, // 167: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	149, // 168: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	149, // 169: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	150, // 170: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	150, // 171: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	151, // 172: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	151, // 173: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	152, // 174: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	152, // 175: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	153, // 176: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	153, // 177: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	154, // 178: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	109, // 179: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 180: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	155, // 181: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	154, // 182: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	156, // 183: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	109, // 184: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	109, // 185: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	157, // 186: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	109, // 187: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	158, // 188: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	109, // 189: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	144, // 190: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	159, // 191: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	146, // 192: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	160, // 193: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	161, // 194: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	162, // 195: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	105, // 196: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	163, // 197: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	156, // 198: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	164, // 199: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	106, // 200: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	165, // 201: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	166, // 202: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	167, // 203: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	145, // 204: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	109, // 205: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	168, // 206: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	168, // 207: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	169, // 208: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	169, // 209: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	170, // 210: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	170, // 211: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	171, // 212: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	172, // 213: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	173, // 214: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	174, // 215: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	174, // 216: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	174, // 217: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	175, // 218: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 219: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	176, // 220: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 221: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	177, // 222: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	109, // 223: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	178, // 224: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 225: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	178, // 226: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 227: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	178, // 228: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 229: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	179, // 230: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	179, // 231: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	180, // 232: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 233: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	180, // 234: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 235: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	181, // 236: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	181, // 237: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 238: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	181, // 239: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 240: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 241: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	107, // 242: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	81,  // 243: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	182, // 244: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	107, // 245: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 246: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	183, // 247: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	108, // 248: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	154, // 249: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	109, // 250: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 251: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	176, // 252: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 253: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	109, // 254: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	184, // 255: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	185, // 256: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	186, // 257: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	186, // 258: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	187, // 259: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 260: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	109, // 261: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	109, // 262: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	164, // 263: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	109, // 264: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 265: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	109, // 266: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	188, // 267: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	109, // 268: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 269: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 270: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	156, // 271: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	164, // 272: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	109, // 273: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	109, // 274: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	275, // [275:275] is the sub-list for method output_type
+	275, // [275:275] is the sub-list for method input_type
+	275, // [275:275] is the sub-list for extension type_name
+	275, // [275:275] is the sub-list for extension extendee
+	0,   // [0:275] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -10127,6 +10146,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CheckIdentity)(nil),
 		(*Command_CreateCrossing)(nil),
 		(*Command_DeleteCrossing)(nil),
+		(*Command_SetLocalOperators)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

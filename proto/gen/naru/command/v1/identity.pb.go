@@ -892,9 +892,13 @@ type Credentials struct {
 	Revision string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Ids of those who gave the password, or took the authenticator away, since somebody else last gave one: whoever did may have
 	// logged in as the user, whatever the user has chosen since.
-	SetBy         []string `protobuf:"bytes,12,rep,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SetBy []string `protobuf:"bytes,12,rep,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
+	// Of a password of the user's own: what it makes, with a salt of its own, for zones that are cut off, sealed like a CA's key
+	// (pkg/locallogin).
+	LocalSalt       []byte `protobuf:"bytes,13,opt,name=local_salt,json=localSalt,proto3" json:"local_salt,omitempty"`
+	SealedLocalRoot []byte `protobuf:"bytes,14,opt,name=sealed_local_root,json=sealedLocalRoot,proto3" json:"sealed_local_root,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Credentials) Reset() {
@@ -1007,6 +1011,20 @@ func (x *Credentials) GetRevision() string {
 func (x *Credentials) GetSetBy() []string {
 	if x != nil {
 		return x.SetBy
+	}
+	return nil
+}
+
+func (x *Credentials) GetLocalSalt() []byte {
+	if x != nil {
+		return x.LocalSalt
+	}
+	return nil
+}
+
+func (x *Credentials) GetSealedLocalRoot() []byte {
+	if x != nil {
+		return x.SealedLocalRoot
 	}
 	return nil
 }
@@ -1146,13 +1164,16 @@ func (x *ResetPassword) GetUntil() *timestamppb.Timestamp {
 
 // ChangePassword gives a user a password of their own and ends every session but one.
 type ChangePassword struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	SessionId     string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Shown         *Shown                 `protobuf:"bytes,3,opt,name=shown,proto3" json:"shown,omitempty"`
-	Password      string                 `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	UserId    string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	SessionId string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Shown     *Shown                 `protobuf:"bytes,3,opt,name=shown,proto3" json:"shown,omitempty"`
+	Password  string                 `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	// As of Credentials.
+	LocalSalt       []byte `protobuf:"bytes,5,opt,name=local_salt,json=localSalt,proto3" json:"local_salt,omitempty"`
+	SealedLocalRoot []byte `protobuf:"bytes,6,opt,name=sealed_local_root,json=sealedLocalRoot,proto3" json:"sealed_local_root,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ChangePassword) Reset() {
@@ -1211,6 +1232,20 @@ func (x *ChangePassword) GetPassword() string {
 		return x.Password
 	}
 	return ""
+}
+
+func (x *ChangePassword) GetLocalSalt() []byte {
+	if x != nil {
+		return x.LocalSalt
+	}
+	return nil
+}
+
+func (x *ChangePassword) GetSealedLocalRoot() []byte {
+	if x != nil {
+		return x.SealedLocalRoot
+	}
+	return nil
 }
 
 type EnrollAuthenticator struct {
@@ -1568,6 +1603,148 @@ func (x *RevokeSessions) GetReason() string {
 	return ""
 }
 
+// LocalOperator is somebody who may log in in a zone while it is cut off, as the state keeps it.
+type LocalOperator struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	ZoneId string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	UserId string                 `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// As in naru.link.v1.LocalOperator.
+	Sealed []byte `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Of what was sealed and of the key, keyed: by it the proposer knows whether that is what it should be; it tells nobody else anything.
+	Fingerprint []byte `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Revision of the credentials that it was made of; with another one now it is left out.
+	Credentials   string `protobuf:"bytes,5,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalOperator) Reset() {
+	*x = LocalOperator{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalOperator) ProtoMessage() {}
+
+func (x *LocalOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalOperator.ProtoReflect.Descriptor instead.
+func (*LocalOperator) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LocalOperator) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *LocalOperator) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *LocalOperator) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *LocalOperator) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *LocalOperator) GetCredentials() string {
+	if x != nil {
+		return x.Credentials
+	}
+	return ""
+}
+
+// SetLocalOperators says who may log in in a zone while it is cut off. Who is not named stays as they are.
+type SetLocalOperators struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ZoneId    string                 `protobuf:"bytes,1,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	Operators []*LocalOperator       `protobuf:"bytes,2,rep,name=operators,proto3" json:"operators,omitempty"`
+	// Ids of users who may no more.
+	Removed       []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLocalOperators) Reset() {
+	*x = SetLocalOperators{}
+	mi := &file_naru_command_v1_identity_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLocalOperators) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLocalOperators) ProtoMessage() {}
+
+func (x *SetLocalOperators) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_identity_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLocalOperators.ProtoReflect.Descriptor instead.
+func (*SetLocalOperators) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_identity_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetLocalOperators) GetZoneId() string {
+	if x != nil {
+		return x.ZoneId
+	}
+	return ""
+}
+
+func (x *SetLocalOperators) GetOperators() []*LocalOperator {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+func (x *SetLocalOperators) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
 // Device is a machine that the user has logged in from.
 type Credentials_Device struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1580,7 +1757,7 @@ type Credentials_Device struct {
 
 func (x *Credentials_Device) Reset() {
 	*x = Credentials_Device{}
-	mi := &file_naru_command_v1_identity_proto_msgTypes[24]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1769,7 @@ func (x *Credentials_Device) String() string {
 func (*Credentials_Device) ProtoMessage() {}
 
 func (x *Credentials_Device) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_identity_proto_msgTypes[24]
+	mi := &file_naru_command_v1_identity_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1868,7 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\"+\n" +
 	"\fEnrollBroker\x12\x1b\n" +
-	"\tbroker_id\x18\x01 \x01(\tR\bbrokerId\"\xef\x04\n" +
+	"\tbroker_id\x18\x01 \x01(\tR\bbrokerId\"\xba\x05\n" +
 	"\vCredentials\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x129\n" +
@@ -1706,7 +1883,10 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\adevices\x18\n" +
 	" \x03(\v2#.naru.command.v1.Credentials.DeviceR\adevices\x12\x1a\n" +
 	"\brevision\x18\v \x01(\tR\brevision\x12\x15\n" +
-	"\x06set_by\x18\f \x03(\tR\x05setBy\x1aQ\n" +
+	"\x06set_by\x18\f \x03(\tR\x05setBy\x12\x1d\n" +
+	"\n" +
+	"local_salt\x18\r \x01(\fR\tlocalSalt\x12*\n" +
+	"\x11sealed_local_root\x18\x0e \x01(\fR\x0fsealedLocalRoot\x1aQ\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x123\n" +
 	"\aused_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"b\n" +
@@ -1718,13 +1898,16 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\rResetPassword\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x92\x01\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xdd\x01\n" +
 	"\x0eChangePassword\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12,\n" +
 	"\x05shown\x18\x03 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\x12\x1a\n" +
-	"\bpassword\x18\x04 \x01(\tR\bpassword\"\x93\x01\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x1d\n" +
+	"\n" +
+	"local_salt\x18\x05 \x01(\fR\tlocalSalt\x12*\n" +
+	"\x11sealed_local_root\x18\x06 \x01(\fR\x0fsealedLocalRoot\"\x93\x01\n" +
 	"\x13EnrollAuthenticator\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x121\n" +
 	"\x14sealed_authenticator\x18\x02 \x01(\fR\x13sealedAuthenticator\x120\n" +
@@ -1750,7 +1933,17 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"ticketHash\"A\n" +
 	"\x0eRevokeSessions\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reasonBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x9d\x01\n" +
+	"\rLocalOperator\x12\x17\n" +
+	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\fR\vfingerprint\x12 \n" +
+	"\vcredentials\x18\x05 \x01(\tR\vcredentials\"\x84\x01\n" +
+	"\x11SetLocalOperators\x12\x17\n" +
+	"\azone_id\x18\x01 \x01(\tR\x06zoneId\x12<\n" +
+	"\toperators\x18\x02 \x03(\v2\x1e.naru.command.v1.LocalOperatorR\toperators\x12\x18\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremovedBBZ@github.com/naru-project/naru/proto/gen/naru/command/v1;commandv1b\x06proto3"
 
 var (
 	file_naru_command_v1_identity_proto_rawDescOnce sync.Once
@@ -1764,7 +1957,7 @@ func file_naru_command_v1_identity_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_identity_proto_rawDescData
 }
 
-var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_naru_command_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_naru_command_v1_identity_proto_goTypes = []any{
 	(*Keyring)(nil),               // 0: naru.command.v1.Keyring
 	(*SealingKey)(nil),            // 1: naru.command.v1.SealingKey
@@ -1790,41 +1983,44 @@ var file_naru_command_v1_identity_proto_goTypes = []any{
 	(*BeginSession)(nil),          // 21: naru.command.v1.BeginSession
 	(*StepUpSession)(nil),         // 22: naru.command.v1.StepUpSession
 	(*RevokeSessions)(nil),        // 23: naru.command.v1.RevokeSessions
-	(*Credentials_Device)(nil),    // 24: naru.command.v1.Credentials.Device
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*v1.Session)(nil),            // 26: naru.api.v1.Session
-	(v1.Session_Strength)(0),      // 27: naru.api.v1.Session.Strength
+	(*LocalOperator)(nil),         // 24: naru.command.v1.LocalOperator
+	(*SetLocalOperators)(nil),     // 25: naru.command.v1.SetLocalOperators
+	(*Credentials_Device)(nil),    // 26: naru.command.v1.Credentials.Device
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*v1.Session)(nil),            // 28: naru.api.v1.Session
+	(v1.Session_Strength)(0),      // 29: naru.api.v1.Session.Strength
 }
 var file_naru_command_v1_identity_proto_depIdxs = []int32{
 	4,  // 0: naru.command.v1.Keyring.authorities:type_name -> naru.command.v1.Authority
 	3,  // 1: naru.command.v1.Keyring.audit_keys:type_name -> naru.command.v1.AuditKey
 	1,  // 2: naru.command.v1.Keyring.sealing_keys:type_name -> naru.command.v1.SealingKey
-	25, // 3: naru.command.v1.SealingKey.created_at:type_name -> google.protobuf.Timestamp
+	27, // 3: naru.command.v1.SealingKey.created_at:type_name -> google.protobuf.Timestamp
 	1,  // 4: naru.command.v1.AddSealingKey.sealing_key:type_name -> naru.command.v1.SealingKey
 	4,  // 5: naru.command.v1.AddAuthority.authority:type_name -> naru.command.v1.Authority
-	25, // 6: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	27, // 6: naru.command.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
 	7,  // 7: naru.command.v1.CreateJoinToken.join_token:type_name -> naru.command.v1.JoinToken
-	25, // 8: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
-	25, // 9: naru.command.v1.Credentials.changed_at:type_name -> google.protobuf.Timestamp
-	25, // 10: naru.command.v1.Credentials.one_time_until:type_name -> google.protobuf.Timestamp
-	25, // 11: naru.command.v1.Credentials.new_authenticator_until:type_name -> google.protobuf.Timestamp
-	24, // 12: naru.command.v1.Credentials.devices:type_name -> naru.command.v1.Credentials.Device
-	25, // 13: naru.command.v1.ResetPassword.until:type_name -> google.protobuf.Timestamp
+	27, // 8: naru.command.v1.Member.asked_at:type_name -> google.protobuf.Timestamp
+	27, // 9: naru.command.v1.Credentials.changed_at:type_name -> google.protobuf.Timestamp
+	27, // 10: naru.command.v1.Credentials.one_time_until:type_name -> google.protobuf.Timestamp
+	27, // 11: naru.command.v1.Credentials.new_authenticator_until:type_name -> google.protobuf.Timestamp
+	26, // 12: naru.command.v1.Credentials.devices:type_name -> naru.command.v1.Credentials.Device
+	27, // 13: naru.command.v1.ResetPassword.until:type_name -> google.protobuf.Timestamp
 	15, // 14: naru.command.v1.ChangePassword.shown:type_name -> naru.command.v1.Shown
-	25, // 15: naru.command.v1.EnrollAuthenticator.until:type_name -> google.protobuf.Timestamp
+	27, // 15: naru.command.v1.EnrollAuthenticator.until:type_name -> google.protobuf.Timestamp
 	15, // 16: naru.command.v1.ConfirmAuthenticator.shown:type_name -> naru.command.v1.Shown
 	15, // 17: naru.command.v1.RemoveAuthenticator.shown:type_name -> naru.command.v1.Shown
-	26, // 18: naru.command.v1.BeginSession.session:type_name -> naru.api.v1.Session
+	28, // 18: naru.command.v1.BeginSession.session:type_name -> naru.api.v1.Session
 	15, // 19: naru.command.v1.BeginSession.shown:type_name -> naru.command.v1.Shown
 	15, // 20: naru.command.v1.StepUpSession.shown:type_name -> naru.command.v1.Shown
-	27, // 21: naru.command.v1.StepUpSession.strength:type_name -> naru.api.v1.Session.Strength
-	25, // 22: naru.command.v1.StepUpSession.until:type_name -> google.protobuf.Timestamp
-	25, // 23: naru.command.v1.Credentials.Device.used_at:type_name -> google.protobuf.Timestamp
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	29, // 21: naru.command.v1.StepUpSession.strength:type_name -> naru.api.v1.Session.Strength
+	27, // 22: naru.command.v1.StepUpSession.until:type_name -> google.protobuf.Timestamp
+	24, // 23: naru.command.v1.SetLocalOperators.operators:type_name -> naru.command.v1.LocalOperator
+	27, // 24: naru.command.v1.Credentials.Device.used_at:type_name -> google.protobuf.Timestamp
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_identity_proto_init() }
@@ -1838,7 +2034,7 @@ func file_naru_command_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_identity_proto_rawDesc), len(file_naru_command_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

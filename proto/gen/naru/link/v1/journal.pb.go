@@ -82,6 +82,8 @@ type JournalEntry struct {
 	//	*JournalEntry_Event
 	//	*JournalEntry_Usage
 	//	*JournalEntry_Countersignature
+	//	*JournalEntry_LocalEntry
+	//	*JournalEntry_VmOverride
 	//	*JournalEntry_Order
 	Body          isJournalEntry_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -175,6 +177,24 @@ func (x *JournalEntry) GetCountersignature() *Countersignature {
 	return nil
 }
 
+func (x *JournalEntry) GetLocalEntry() *LocalEntry {
+	if x != nil {
+		if x, ok := x.Body.(*JournalEntry_LocalEntry); ok {
+			return x.LocalEntry
+		}
+	}
+	return nil
+}
+
+func (x *JournalEntry) GetVmOverride() *VMOverride {
+	if x != nil {
+		if x, ok := x.Body.(*JournalEntry_VmOverride); ok {
+			return x.VmOverride
+		}
+	}
+	return nil
+}
+
 func (x *JournalEntry) GetOrder() *Order {
 	if x != nil {
 		if x, ok := x.Body.(*JournalEntry_Order); ok {
@@ -208,6 +228,16 @@ type JournalEntry_Countersignature struct {
 	Countersignature *Countersignature `protobuf:"bytes,103,opt,name=countersignature,proto3,oneof"`
 }
 
+type JournalEntry_LocalEntry struct {
+	// Up: a line of the zone's own log.
+	LocalEntry *LocalEntry `protobuf:"bytes,104,opt,name=local_entry,json=localEntry,proto3,oneof"`
+}
+
+type JournalEntry_VmOverride struct {
+	// Up: what was wanted of a VM while the zone was cut off.
+	VmOverride *VMOverride `protobuf:"bytes,105,opt,name=vm_override,json=vmOverride,proto3,oneof"`
+}
+
 type JournalEntry_Order struct {
 	// Down: do this.
 	Order *Order `protobuf:"bytes,110,opt,name=order,proto3,oneof"`
@@ -220,6 +250,10 @@ func (*JournalEntry_Event) isJournalEntry_Body() {}
 func (*JournalEntry_Usage) isJournalEntry_Body() {}
 
 func (*JournalEntry_Countersignature) isJournalEntry_Body() {}
+
+func (*JournalEntry_LocalEntry) isJournalEntry_Body() {}
+
+func (*JournalEntry_VmOverride) isJournalEntry_Body() {}
 
 func (*JournalEntry_Order) isJournalEntry_Body() {}
 
@@ -648,14 +682,18 @@ var File_naru_link_v1_journal_proto protoreflect.FileDescriptor
 
 const file_naru_link_v1_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x1anaru/link/v1/journal.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/witness.proto\"\xfc\x02\n" +
+	"\x1anaru/link/v1/journal.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/event.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x18naru/link/v1/frame.proto\x1a\x18naru/link/v1/local.proto\x1a\x1anaru/link/v1/witness.proto\"\xf6\x03\n" +
 	"\fJournalEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12=\n" +
 	"\toperation\x18d \x01(\v2\x1d.naru.link.v1.OperationReportH\x00R\toperation\x12*\n" +
 	"\x05event\x18e \x01(\v2\x12.naru.api.v1.EventH\x00R\x05event\x12+\n" +
 	"\x05usage\x18f \x01(\v2\x13.naru.link.v1.UsageH\x00R\x05usage\x12L\n" +
-	"\x10countersignature\x18g \x01(\v2\x1e.naru.link.v1.CountersignatureH\x00R\x10countersignature\x12+\n" +
+	"\x10countersignature\x18g \x01(\v2\x1e.naru.link.v1.CountersignatureH\x00R\x10countersignature\x12;\n" +
+	"\vlocal_entry\x18h \x01(\v2\x18.naru.link.v1.LocalEntryH\x00R\n" +
+	"localEntry\x12;\n" +
+	"\vvm_override\x18i \x01(\v2\x18.naru.link.v1.VMOverrideH\x00R\n" +
+	"vmOverride\x12+\n" +
 	"\x05order\x18n \x01(\v2\x13.naru.link.v1.OrderH\x00R\x05orderB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\x97\x01\n" +
 	"\fJournalBatch\x12!\n" +
@@ -721,12 +759,14 @@ var file_naru_link_v1_journal_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 	(*v1.Event)(nil),              // 9: naru.api.v1.Event
 	(*Countersignature)(nil),      // 10: naru.link.v1.Countersignature
-	(*JournalPoint)(nil),          // 11: naru.link.v1.JournalPoint
-	(*v1.Operation_Step)(nil),     // 12: naru.api.v1.Operation.Step
-	(*v1.Problem)(nil),            // 13: naru.api.v1.Problem
-	(v1.VM_State)(0),              // 14: naru.api.v1.VM.State
-	(*v1.Resources)(nil),          // 15: naru.api.v1.Resources
-	(*v1.VM_Usage)(nil),           // 16: naru.api.v1.VM.Usage
+	(*LocalEntry)(nil),            // 11: naru.link.v1.LocalEntry
+	(*VMOverride)(nil),            // 12: naru.link.v1.VMOverride
+	(*JournalPoint)(nil),          // 13: naru.link.v1.JournalPoint
+	(*v1.Operation_Step)(nil),     // 14: naru.api.v1.Operation.Step
+	(*v1.Problem)(nil),            // 15: naru.api.v1.Problem
+	(v1.VM_State)(0),              // 16: naru.api.v1.VM.State
+	(*v1.Resources)(nil),          // 17: naru.api.v1.Resources
+	(*v1.VM_Usage)(nil),           // 18: naru.api.v1.VM.Usage
 }
 var file_naru_link_v1_journal_proto_depIdxs = []int32{
 	8,  // 0: naru.link.v1.JournalEntry.time:type_name -> google.protobuf.Timestamp
@@ -734,24 +774,26 @@ var file_naru_link_v1_journal_proto_depIdxs = []int32{
 	9,  // 2: naru.link.v1.JournalEntry.event:type_name -> naru.api.v1.Event
 	6,  // 3: naru.link.v1.JournalEntry.usage:type_name -> naru.link.v1.Usage
 	10, // 4: naru.link.v1.JournalEntry.countersignature:type_name -> naru.link.v1.Countersignature
-	7,  // 5: naru.link.v1.JournalEntry.order:type_name -> naru.link.v1.Order
-	1,  // 6: naru.link.v1.JournalBatch.entries:type_name -> naru.link.v1.JournalEntry
-	11, // 7: naru.link.v1.JournalAck.points:type_name -> naru.link.v1.JournalPoint
-	4,  // 8: naru.link.v1.JournalAck.rejected:type_name -> naru.link.v1.Rejected
-	11, // 9: naru.link.v1.Rejected.entry:type_name -> naru.link.v1.JournalPoint
-	12, // 10: naru.link.v1.OperationReport.step:type_name -> naru.api.v1.Operation.Step
-	13, // 11: naru.link.v1.OperationReport.error:type_name -> naru.api.v1.Problem
-	14, // 12: naru.link.v1.Usage.state:type_name -> naru.api.v1.VM.State
-	15, // 13: naru.link.v1.Usage.size:type_name -> naru.api.v1.Resources
-	8,  // 14: naru.link.v1.Usage.at:type_name -> google.protobuf.Timestamp
-	16, // 15: naru.link.v1.Usage.was:type_name -> naru.api.v1.VM.Usage
-	0,  // 16: naru.link.v1.Order.verb:type_name -> naru.link.v1.Order.Verb
-	8,  // 17: naru.link.v1.Order.deadline:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	11, // 5: naru.link.v1.JournalEntry.local_entry:type_name -> naru.link.v1.LocalEntry
+	12, // 6: naru.link.v1.JournalEntry.vm_override:type_name -> naru.link.v1.VMOverride
+	7,  // 7: naru.link.v1.JournalEntry.order:type_name -> naru.link.v1.Order
+	1,  // 8: naru.link.v1.JournalBatch.entries:type_name -> naru.link.v1.JournalEntry
+	13, // 9: naru.link.v1.JournalAck.points:type_name -> naru.link.v1.JournalPoint
+	4,  // 10: naru.link.v1.JournalAck.rejected:type_name -> naru.link.v1.Rejected
+	13, // 11: naru.link.v1.Rejected.entry:type_name -> naru.link.v1.JournalPoint
+	14, // 12: naru.link.v1.OperationReport.step:type_name -> naru.api.v1.Operation.Step
+	15, // 13: naru.link.v1.OperationReport.error:type_name -> naru.api.v1.Problem
+	16, // 14: naru.link.v1.Usage.state:type_name -> naru.api.v1.VM.State
+	17, // 15: naru.link.v1.Usage.size:type_name -> naru.api.v1.Resources
+	8,  // 16: naru.link.v1.Usage.at:type_name -> google.protobuf.Timestamp
+	18, // 17: naru.link.v1.Usage.was:type_name -> naru.api.v1.VM.Usage
+	0,  // 18: naru.link.v1.Order.verb:type_name -> naru.link.v1.Order.Verb
+	8,  // 19: naru.link.v1.Order.deadline:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_naru_link_v1_journal_proto_init() }
@@ -760,12 +802,15 @@ func file_naru_link_v1_journal_proto_init() {
 		return
 	}
 	file_naru_link_v1_frame_proto_init()
+	file_naru_link_v1_local_proto_init()
 	file_naru_link_v1_witness_proto_init()
 	file_naru_link_v1_journal_proto_msgTypes[0].OneofWrappers = []any{
 		(*JournalEntry_Operation)(nil),
 		(*JournalEntry_Event)(nil),
 		(*JournalEntry_Usage)(nil),
 		(*JournalEntry_Countersignature)(nil),
+		(*JournalEntry_LocalEntry)(nil),
+		(*JournalEntry_VmOverride)(nil),
 		(*JournalEntry_Order)(nil),
 	}
 	type x struct{}

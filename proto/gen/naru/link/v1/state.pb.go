@@ -36,6 +36,7 @@ type Object struct {
 	//	*Object_Vm
 	//	*Object_Reservation
 	//	*Object_Checkpoint
+	//	*Object_LocalOperator
 	//	*Object_Tombstone
 	Noun          isObject_Noun `protobuf_oneof:"noun"`
 	unknownFields protoimpl.UnknownFields
@@ -140,6 +141,15 @@ func (x *Object) GetCheckpoint() *Checkpoint {
 	return nil
 }
 
+func (x *Object) GetLocalOperator() *LocalOperator {
+	if x != nil {
+		if x, ok := x.Noun.(*Object_LocalOperator); ok {
+			return x.LocalOperator
+		}
+	}
+	return nil
+}
+
 func (x *Object) GetTombstone() *Tombstone {
 	if x != nil {
 		if x, ok := x.Noun.(*Object_Tombstone); ok {
@@ -178,6 +188,11 @@ type Object_Checkpoint struct {
 	Checkpoint *Checkpoint `protobuf:"bytes,105,opt,name=checkpoint,proto3,oneof"`
 }
 
+type Object_LocalOperator struct {
+	// Down only.
+	LocalOperator *LocalOperator `protobuf:"bytes,106,opt,name=local_operator,json=localOperator,proto3,oneof"`
+}
+
 type Object_Tombstone struct {
 	// The object is gone by decision. Only this deletes; absence never does.
 	Tombstone *Tombstone `protobuf:"bytes,110,opt,name=tombstone,proto3,oneof"`
@@ -194,6 +209,8 @@ func (*Object_Vm) isObject_Noun() {}
 func (*Object_Reservation) isObject_Noun() {}
 
 func (*Object_Checkpoint) isObject_Noun() {}
+
+func (*Object_LocalOperator) isObject_Noun() {}
 
 func (*Object_Tombstone) isObject_Noun() {}
 
@@ -441,7 +458,7 @@ var File_naru_link_v1_state_proto protoreflect.FileDescriptor
 
 const file_naru_link_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x18naru/link/v1/state.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x16naru/api/v1/host.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/witness.proto\"\x8d\x03\n" +
+	"\x18naru/link/v1/state.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x16naru/api/v1/host.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x18naru/link/v1/frame.proto\x1a\x18naru/link/v1/local.proto\x1a\x1anaru/link/v1/witness.proto\"\xd3\x03\n" +
 	"\x06Object\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12'\n" +
 	"\x04zone\x18d \x01(\v2\x11.naru.api.v1.ZoneH\x00R\x04zone\x120\n" +
@@ -451,7 +468,8 @@ const file_naru_link_v1_state_proto_rawDesc = "" +
 	"\vreservation\x18h \x01(\v2\x18.naru.api.v1.ReservationH\x00R\vreservation\x12:\n" +
 	"\n" +
 	"checkpoint\x18i \x01(\v2\x18.naru.link.v1.CheckpointH\x00R\n" +
-	"checkpoint\x127\n" +
+	"checkpoint\x12D\n" +
+	"\x0elocal_operator\x18j \x01(\v2\x1b.naru.link.v1.LocalOperatorH\x00R\rlocalOperator\x127\n" +
 	"\ttombstone\x18n \x01(\v2\x17.naru.link.v1.TombstoneH\x00R\ttombstoneB\r\n" +
 	"\x04noun\x12\x05\xbaH\x02\b\x01\"x\n" +
 	"\tTombstone\x122\n" +
@@ -498,9 +516,10 @@ var file_naru_link_v1_state_proto_goTypes = []any{
 	(*v1.VM)(nil),          // 8: naru.api.v1.VM
 	(*v1.Reservation)(nil), // 9: naru.api.v1.Reservation
 	(*Checkpoint)(nil),     // 10: naru.link.v1.Checkpoint
-	(*v1.Reference)(nil),   // 11: naru.api.v1.Reference
-	(*v1.Generation)(nil),  // 12: naru.api.v1.Generation
-	(*StateAckPoint)(nil),  // 13: naru.link.v1.StateAckPoint
+	(*LocalOperator)(nil),  // 11: naru.link.v1.LocalOperator
+	(*v1.Reference)(nil),   // 12: naru.api.v1.Reference
+	(*v1.Generation)(nil),  // 13: naru.api.v1.Generation
+	(*StateAckPoint)(nil),  // 14: naru.link.v1.StateAckPoint
 }
 var file_naru_link_v1_state_proto_depIdxs = []int32{
 	5,  // 0: naru.link.v1.Object.zone:type_name -> naru.api.v1.Zone
@@ -509,16 +528,17 @@ var file_naru_link_v1_state_proto_depIdxs = []int32{
 	8,  // 3: naru.link.v1.Object.vm:type_name -> naru.api.v1.VM
 	9,  // 4: naru.link.v1.Object.reservation:type_name -> naru.api.v1.Reservation
 	10, // 5: naru.link.v1.Object.checkpoint:type_name -> naru.link.v1.Checkpoint
-	1,  // 6: naru.link.v1.Object.tombstone:type_name -> naru.link.v1.Tombstone
-	11, // 7: naru.link.v1.Tombstone.noun:type_name -> naru.api.v1.Reference
-	12, // 8: naru.link.v1.Tombstone.generation:type_name -> naru.api.v1.Generation
-	0,  // 9: naru.link.v1.StateChunk.objects:type_name -> naru.link.v1.Object
-	13, // 10: naru.link.v1.StateAck.point:type_name -> naru.link.v1.StateAckPoint
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 6: naru.link.v1.Object.local_operator:type_name -> naru.link.v1.LocalOperator
+	1,  // 7: naru.link.v1.Object.tombstone:type_name -> naru.link.v1.Tombstone
+	12, // 8: naru.link.v1.Tombstone.noun:type_name -> naru.api.v1.Reference
+	13, // 9: naru.link.v1.Tombstone.generation:type_name -> naru.api.v1.Generation
+	0,  // 10: naru.link.v1.StateChunk.objects:type_name -> naru.link.v1.Object
+	14, // 11: naru.link.v1.StateAck.point:type_name -> naru.link.v1.StateAckPoint
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_naru_link_v1_state_proto_init() }
@@ -527,6 +547,7 @@ func file_naru_link_v1_state_proto_init() {
 		return
 	}
 	file_naru_link_v1_frame_proto_init()
+	file_naru_link_v1_local_proto_init()
 	file_naru_link_v1_witness_proto_init()
 	file_naru_link_v1_state_proto_msgTypes[0].OneofWrappers = []any{
 		(*Object_Zone)(nil),
@@ -535,6 +556,7 @@ func file_naru_link_v1_state_proto_init() {
 		(*Object_Vm)(nil),
 		(*Object_Reservation)(nil),
 		(*Object_Checkpoint)(nil),
+		(*Object_LocalOperator)(nil),
 		(*Object_Tombstone)(nil),
 	}
 	type x struct{}

@@ -158,7 +158,9 @@ type Secrets struct {
 	// All of the zone's CAs, once there has been more than the first; oldest first. ca_key is then that of the first.
 	Authorities []*Authority `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	// Seed of the Ed25519 key with which the zone countersigns the control plane's audit log, 32 bytes.
-	WitnessSeed   []byte `protobuf:"bytes,4,opt,name=witness_seed,json=witnessSeed,proto3" json:"witness_seed,omitempty"`
+	WitnessSeed []byte `protobuf:"bytes,4,opt,name=witness_seed,json=witnessSeed,proto3" json:"witness_seed,omitempty"`
+	// Private key (X25519) of what is sealed to the zone, 32 bytes.
+	SealingKey    []byte `protobuf:"bytes,5,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +219,13 @@ func (x *Secrets) GetAuthorities() []*Authority {
 func (x *Secrets) GetWitnessSeed() []byte {
 	if x != nil {
 		return x.WitnessSeed
+	}
+	return nil
+}
+
+func (x *Secrets) GetSealingKey() []byte {
+	if x != nil {
+		return x.SealingKey
 	}
 	return nil
 }
@@ -590,9 +599,11 @@ func (x *CallRequest) GetDeadlineMs() uint32 {
 }
 
 type CallResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Body          []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
-	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Body  []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	Etag  string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Since when the zone is cut off, where the answer is its own.
+	CutOffSince   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=cut_off_since,json=cutOffSince,proto3" json:"cut_off_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +650,13 @@ func (x *CallResponse) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *CallResponse) GetCutOffSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CutOffSince
+	}
+	return nil
 }
 
 // Incarnation is one life of the zone's store.
@@ -1097,6 +1115,123 @@ func (x *Witness) GetObjection() *v11.AuditObjection {
 	return nil
 }
 
+// LocalLog is how far the log has grown that the zone keeps itself while it is cut off.
+type LocalLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Life of the store that it is of; in another one it begins anew.
+	Incarnation string `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Size        uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Hashes of the whole trees that it is made of, the largest first (RFC 6962).
+	Hashes        [][]byte `protobuf:"bytes,3,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalLog) Reset() {
+	*x = LocalLog{}
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalLog) ProtoMessage() {}
+
+func (x *LocalLog) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalLog.ProtoReflect.Descriptor instead.
+func (*LocalLog) Descriptor() ([]byte, []int) {
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LocalLog) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *LocalLog) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *LocalLog) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+// LocalSession is a session of an operator who logged in while the zone was cut off.
+type LocalSession struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session *v11.Session           `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// The operator's key, as it was then: with another one it counts no more.
+	PublicKey     []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalSession) Reset() {
+	*x = LocalSession{}
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalSession) ProtoMessage() {}
+
+func (x *LocalSession) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalSession.ProtoReflect.Descriptor instead.
+func (*LocalSession) Descriptor() ([]byte, []int) {
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LocalSession) GetSession() *v11.Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *LocalSession) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
 // Work is how far a VM's worker has come with a generation; its presence means there is something to do.
 type Work struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1114,7 +1249,7 @@ type Work struct {
 
 func (x *Work) Reset() {
 	*x = Work{}
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[17]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1261,7 @@ func (x *Work) String() string {
 func (*Work) ProtoMessage() {}
 
 func (x *Work) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_zone_v1_zone_proto_msgTypes[17]
+	mi := &file_naru_zone_v1_zone_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1274,7 @@ func (x *Work) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Work.ProtoReflect.Descriptor instead.
 func (*Work) Descriptor() ([]byte, []int) {
-	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{17}
+	return file_naru_zone_v1_zone_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Work) GetVmId() string {
@@ -1195,7 +1330,7 @@ var File_naru_zone_v1_zone_proto protoreflect.FileDescriptor
 
 const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/zone/v1/zone.proto\x12\fnaru.zone.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/common.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/witness.proto\"Q\n" +
+	"\x17naru/zone/v1/zone.proto\x12\fnaru.zone.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/common.proto\x1a\x19naru/api/v1/session.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/witness.proto\"Q\n" +
 	"\fEnterRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x19\n" +
@@ -1203,13 +1338,15 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\rEnterResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12%\n" +
 	"\x0esealed_secrets\x18\x02 \x01(\fR\rsealedSecrets\x12%\n" +
-	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"\x9d\x01\n" +
+	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"\xbe\x01\n" +
 	"\aSecrets\x12\x15\n" +
 	"\x06ca_key\x18\x01 \x01(\fR\x05caKey\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\x02 \x01(\fR\tgossipKey\x129\n" +
 	"\vauthorities\x18\x03 \x03(\v2\x17.naru.zone.v1.AuthorityR\vauthorities\x12!\n" +
-	"\fwitness_seed\x18\x04 \x01(\fR\vwitnessSeed\"\xbd\x01\n" +
+	"\fwitness_seed\x18\x04 \x01(\fR\vwitnessSeed\x12\x1f\n" +
+	"\vsealing_key\x18\x05 \x01(\fR\n" +
+	"sealingKey\"\xbd\x01\n" +
 	"\tAuthority\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +
@@ -1237,10 +1374,11 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\blanguage\x18\a \x01(\tR\blanguage\x12\x19\n" +
 	"\btrace_id\x18\b \x01(\tR\atraceId\x12\x1f\n" +
 	"\vdeadline_ms\x18\t \x01(\rR\n" +
-	"deadlineMs\"6\n" +
+	"deadlineMs\"v\n" +
 	"\fCallResponse\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"n\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12>\n" +
+	"\rcut_off_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vcutOffSince\"n\n" +
 	"\vIncarnation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x127\n" +
 	"\tminted_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bmintedAt\x12\x16\n" +
@@ -1272,7 +1410,15 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\x128\n" +
 	"\aearlier\x18\x03 \x03(\v2\x1e.naru.link.v1.CountersignatureR\aearlier\x122\n" +
 	"\x04lost\x18\x04 \x03(\v2\x1e.naru.link.v1.CountersignatureR\x04lost\x129\n" +
-	"\tobjection\x18\x05 \x01(\v2\x1b.naru.api.v1.AuditObjectionR\tobjection\"\x89\x02\n" +
+	"\tobjection\x18\x05 \x01(\v2\x1b.naru.api.v1.AuditObjectionR\tobjection\"X\n" +
+	"\bLocalLog\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06hashes\x18\x03 \x03(\fR\x06hashes\"]\n" +
+	"\fLocalSession\x12.\n" +
+	"\asession\x18\x01 \x01(\v2\x14.naru.api.v1.SessionR\asession\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\"\x89\x02\n" +
 	"\x04Work\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x127\n" +
 	"\n" +
@@ -1302,7 +1448,7 @@ func file_naru_zone_v1_zone_proto_rawDescGZIP() []byte {
 	return file_naru_zone_v1_zone_proto_rawDescData
 }
 
-var file_naru_zone_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_naru_zone_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_naru_zone_v1_zone_proto_goTypes = []any{
 	(*EnterRequest)(nil),          // 0: naru.zone.v1.EnterRequest
 	(*EnterResponse)(nil),         // 1: naru.zone.v1.EnterResponse
@@ -1321,40 +1467,45 @@ var file_naru_zone_v1_zone_proto_goTypes = []any{
 	(*AddressLease)(nil),          // 14: naru.zone.v1.AddressLease
 	(*JournalHead)(nil),           // 15: naru.zone.v1.JournalHead
 	(*Witness)(nil),               // 16: naru.zone.v1.Witness
-	(*Work)(nil),                  // 17: naru.zone.v1.Work
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*v1.StateAckPoint)(nil),      // 19: naru.link.v1.StateAckPoint
-	(*v11.Resources)(nil),         // 20: naru.api.v1.Resources
-	(*v1.Countersignature)(nil),   // 21: naru.link.v1.Countersignature
-	(*v11.AuditObjection)(nil),    // 22: naru.api.v1.AuditObjection
-	(*v11.Generation)(nil),        // 23: naru.api.v1.Generation
+	(*LocalLog)(nil),              // 17: naru.zone.v1.LocalLog
+	(*LocalSession)(nil),          // 18: naru.zone.v1.LocalSession
+	(*Work)(nil),                  // 19: naru.zone.v1.Work
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*v1.StateAckPoint)(nil),      // 21: naru.link.v1.StateAckPoint
+	(*v11.Resources)(nil),         // 22: naru.api.v1.Resources
+	(*v1.Countersignature)(nil),   // 23: naru.link.v1.Countersignature
+	(*v11.AuditObjection)(nil),    // 24: naru.api.v1.AuditObjection
+	(*v11.Session)(nil),           // 25: naru.api.v1.Session
+	(*v11.Generation)(nil),        // 26: naru.api.v1.Generation
 }
 var file_naru_zone_v1_zone_proto_depIdxs = []int32{
 	3,  // 0: naru.zone.v1.Secrets.authorities:type_name -> naru.zone.v1.Authority
-	18, // 1: naru.zone.v1.Authority.issues_from:type_name -> google.protobuf.Timestamp
-	18, // 2: naru.zone.v1.Authority.trusted_until:type_name -> google.protobuf.Timestamp
-	18, // 3: naru.zone.v1.Incarnation.minted_at:type_name -> google.protobuf.Timestamp
-	19, // 4: naru.zone.v1.Cursor.point:type_name -> naru.link.v1.StateAckPoint
-	20, // 5: naru.zone.v1.Allocation.used:type_name -> naru.api.v1.Resources
-	21, // 6: naru.zone.v1.Witness.seen:type_name -> naru.link.v1.Countersignature
-	21, // 7: naru.zone.v1.Witness.earlier:type_name -> naru.link.v1.Countersignature
-	21, // 8: naru.zone.v1.Witness.lost:type_name -> naru.link.v1.Countersignature
-	22, // 9: naru.zone.v1.Witness.objection:type_name -> naru.api.v1.AuditObjection
-	23, // 10: naru.zone.v1.Work.generation:type_name -> naru.api.v1.Generation
-	18, // 11: naru.zone.v1.Work.deadline:type_name -> google.protobuf.Timestamp
-	0,  // 12: naru.zone.v1.AgentService.Enter:input_type -> naru.zone.v1.EnterRequest
-	4,  // 13: naru.zone.v1.AgentService.Authorities:input_type -> naru.zone.v1.AuthoritiesRequest
-	6,  // 14: naru.zone.v1.AgentService.Reach:input_type -> naru.zone.v1.ReachRequest
-	8,  // 15: naru.zone.v1.AgentService.Call:input_type -> naru.zone.v1.CallRequest
-	1,  // 16: naru.zone.v1.AgentService.Enter:output_type -> naru.zone.v1.EnterResponse
-	5,  // 17: naru.zone.v1.AgentService.Authorities:output_type -> naru.zone.v1.AuthoritiesResponse
-	7,  // 18: naru.zone.v1.AgentService.Reach:output_type -> naru.zone.v1.ReachResponse
-	9,  // 19: naru.zone.v1.AgentService.Call:output_type -> naru.zone.v1.CallResponse
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	20, // 1: naru.zone.v1.Authority.issues_from:type_name -> google.protobuf.Timestamp
+	20, // 2: naru.zone.v1.Authority.trusted_until:type_name -> google.protobuf.Timestamp
+	20, // 3: naru.zone.v1.CallResponse.cut_off_since:type_name -> google.protobuf.Timestamp
+	20, // 4: naru.zone.v1.Incarnation.minted_at:type_name -> google.protobuf.Timestamp
+	21, // 5: naru.zone.v1.Cursor.point:type_name -> naru.link.v1.StateAckPoint
+	22, // 6: naru.zone.v1.Allocation.used:type_name -> naru.api.v1.Resources
+	23, // 7: naru.zone.v1.Witness.seen:type_name -> naru.link.v1.Countersignature
+	23, // 8: naru.zone.v1.Witness.earlier:type_name -> naru.link.v1.Countersignature
+	23, // 9: naru.zone.v1.Witness.lost:type_name -> naru.link.v1.Countersignature
+	24, // 10: naru.zone.v1.Witness.objection:type_name -> naru.api.v1.AuditObjection
+	25, // 11: naru.zone.v1.LocalSession.session:type_name -> naru.api.v1.Session
+	26, // 12: naru.zone.v1.Work.generation:type_name -> naru.api.v1.Generation
+	20, // 13: naru.zone.v1.Work.deadline:type_name -> google.protobuf.Timestamp
+	0,  // 14: naru.zone.v1.AgentService.Enter:input_type -> naru.zone.v1.EnterRequest
+	4,  // 15: naru.zone.v1.AgentService.Authorities:input_type -> naru.zone.v1.AuthoritiesRequest
+	6,  // 16: naru.zone.v1.AgentService.Reach:input_type -> naru.zone.v1.ReachRequest
+	8,  // 17: naru.zone.v1.AgentService.Call:input_type -> naru.zone.v1.CallRequest
+	1,  // 18: naru.zone.v1.AgentService.Enter:output_type -> naru.zone.v1.EnterResponse
+	5,  // 19: naru.zone.v1.AgentService.Authorities:output_type -> naru.zone.v1.AuthoritiesResponse
+	7,  // 20: naru.zone.v1.AgentService.Reach:output_type -> naru.zone.v1.ReachResponse
+	9,  // 21: naru.zone.v1.AgentService.Call:output_type -> naru.zone.v1.CallResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_naru_zone_v1_zone_proto_init() }
@@ -1368,7 +1519,7 @@ func file_naru_zone_v1_zone_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_zone_v1_zone_proto_rawDesc), len(file_naru_zone_v1_zone_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
