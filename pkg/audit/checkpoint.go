@@ -19,12 +19,12 @@ type Checkpoint struct {
 	Origin string
 	Size   uint64
 	Root   tlog.Hash
-	// Epoch is the control plane's: one that restored a backup says so in every checkpoint from then on.
+	// Epoch is the control plane's: one that restored a backup says so in every checkpoint from then on. A zone's own log has none: 0.
 	Epoch uint64
 	Time  time.Time
 }
 
-// Origin is the name of a federation's log, and of the keys that sign it.
+// Origin is the name of the control plane's log, and of the keys that sign it.
 func Origin(federation string) string { return federation + "/audit" }
 
 // NewKey makes a key of a name: both parts as signed notes have them.
@@ -129,7 +129,7 @@ func Open(signed string, keys []string) (c Checkpoint, signers []string, err err
 	case len(n.UnverifiedSigs) > 0:
 		return c, signers, fmt.Errorf("%s has signed it with a key that is not known", n.UnverifiedSigs[0].Name)
 	case !own:
-		return c, signers, fmt.Errorf("the control plane (%s) has not signed it", c.Origin)
+		return c, signers, fmt.Errorf("who keeps the log (%s) has not signed it", c.Origin)
 	}
 	return c, signers, nil
 }

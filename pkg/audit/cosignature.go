@@ -28,9 +28,12 @@ const SeedSize = ed25519.SeedSize
 // WitnessName is the name of the key with which a zone countersigns.
 func WitnessName(federation, zone string) string { return federation + "/zone/" + zone }
 
-// ZoneOf is the name of the zone whose key has a name; empty where it is no zone's.
+// ZoneOf is the name of the zone that countersigns with the key of a name; empty where it is no such key.
 func ZoneOf(name string) string {
 	_, zone, _ := strings.Cut(name, "/zone/")
+	if strings.Contains(zone, "/") {
+		return "" // that of a log of its own
+	}
 	return zone
 }
 

@@ -12,15 +12,17 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
-	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 // Trust is what whoever verifies knows from elsewhere.
 type Trust struct {
-	// Keys are public keys that were kept: the log's own, each of which has to have signed something, and zones'. Without the log's
-	// own, the one in the export is believed, and then the export proves only that it is whole.
+	// Zone, where set, is of whom the export is a log of its own; of another log it is not.
+	Zone string
+	// Keys are public keys that were kept: the log's own, each of which has to have signed something, and zones', which also check the
+	// logs that those keep themselves. Without the log's own, the one in the export is believed, and then the export proves only that
+	// it is whole.
 	Keys []string
 	// Witnesses is how many zones, of those whose keys were kept, have to have countersigned a checkpoint that is at most Lag older
 	// than the newest; Named are zones that have to be among them.
@@ -105,16 +107,20 @@ type verifier struct {
 	trust  Trust
 	report Report
 	// keys check signatures; those of the export where they are not known from elsewhere.
-	keys  []string
-	known []Checkpoint
+	keys []string
+	// pinned are the names of those that are known.
+	pinned map[string]bool
+	known  []Checkpoint
 	// size is how many entries the tree has, edge its hashes along the right edge by level; checked is the size of the newest
 	// checkpoint that fits, to the size that the export says to end with.
 	size, checked, to uint64
 	edge              [64]tlog.Hash
 	last              time.Time
-	signed            map[string]bool      // by key
-	witnessed         map[string]time.Time // of the newest checkpoint that was countersigned, by key
-	lost              []Lost
+	// back is the first entry that is older than the one before it: in the control plane's log there is none. A zone's clock may go back.
+	back      *Fault
+	signed    map[string]bool      // by key
+	witnessed map[string]time.Time // of the newest checkpoint that was countersigned, by key
+	lost      []Lost
 }
 
 func (v *verifier) fault(what string, args ...any) *Fault {
@@ -144,36 +150,18 @@ func (v *verifier) begin(e *apiv1.AuditExport) error {
 	v.size, v.checked, v.to = from, from, from+count
 	v.report.From, v.report.To, v.report.Witnesses = from, v.to, map[string]uint64{}
 	v.signed, v.witnessed = map[string]bool{}, map[string]time.Time{}
-	next := 0
-	for level := 63; level >= 0; level-- {
-		if from>>level&1 == 0 {
-			continue
-		}
-		if len(e.GetBefore()[next]) != tlog.HashSize {
-			return &Fault{What: "what stood before the export is not told by hashes"}
-		}
-		v.edge[level] = tlog.Hash(e.GetBefore()[next])
-		next++
+	if err := v.before(e.GetBefore()); err != nil {
+		return err
 	}
-	v.keys = slices.Clone(v.trust.Keys)
-	pinned := map[string]bool{}
-	for _, k := range v.keys {
-		pinned[nameOf(k)] = true
-	}
-	for _, k := range e.GetKeys() {
-		// A key of a name that is known from elsewhere is not believed.
-		if !pinned[nameOf(k)] && !slices.Contains(v.keys, k) {
-			v.keys = append(v.keys, k)
-		} else if !slices.Contains(v.keys, k) {
-			return &Fault{What: "the export names a key for " + nameOf(k) + " that is not the one that was kept; if it was replaced, keep the new one as well"}
-		}
+	if err := v.takeKeys(e.GetKeys()); err != nil {
+		return err
 	}
 	for _, note := range v.trust.Known {
 		c, _, err := Open(note, v.keys)
 		if err != nil {
 			return fmt.Errorf("a checkpoint that was kept cannot be read: %w", err)
 		}
-		v.report.Pinned = v.report.Pinned || pinned[c.Origin]
+		v.report.Pinned = v.report.Pinned || v.pinned[c.Origin]
 		if c.Size < from {
 			v.report.Unproved = append(v.report.Unproved, c.Size)
 			continue
@@ -192,6 +180,46 @@ func (v *verifier) begin(e *apiv1.AuditExport) error {
 	}
 	slices.SortFunc(v.known, func(a, b Checkpoint) int { return int(int64(a.Size) - int64(b.Size)) })
 	return v.borneOut()
+}
+
+// before takes the roots of what stood before the export.
+func (v *verifier) before(roots [][]byte) error {
+	next := 0
+	for level := 63; level >= 0; level-- {
+		if v.size>>level&1 == 0 {
+			continue
+		}
+		if len(roots[next]) != tlog.HashSize {
+			return &Fault{What: "what stood before the export is not told by hashes"}
+		}
+		v.edge[level] = tlog.Hash(roots[next])
+		next++
+	}
+	return nil
+}
+
+// takeKeys takes the keys of the export, of which those of a name that is known from elsewhere are not believed.
+func (v *verifier) takeKeys(told []string) error {
+	v.keys = slices.Clone(v.trust.Keys)
+	for _, origin := range told {
+		for _, k := range v.trust.Keys { // who countersigns also signs a log of its own
+			if own, err := LocalKey(nameOf(origin), k); err == nil && !slices.Contains(v.keys, own) {
+				v.keys = append(v.keys, own)
+			}
+		}
+	}
+	v.pinned = map[string]bool{}
+	for _, k := range v.keys {
+		v.pinned[nameOf(k)] = true
+	}
+	for _, k := range told {
+		if !v.pinned[nameOf(k)] && !slices.Contains(v.keys, k) {
+			v.keys = append(v.keys, k)
+		} else if !slices.Contains(v.keys, k) {
+			return &Fault{What: "the export names a key for " + nameOf(k) + " that is not the one that was kept; if it was replaced, keep the new one as well"}
+		}
+	}
+	return nil
 }
 
 func (v *verifier) piece(p *apiv1.ExportAuditResponse) error {
@@ -223,22 +251,18 @@ func (v *verifier) leaf(leaf, hash []byte) error {
 		at.What = "it was changed: its bytes are not those of its hash"
 		return at
 	}
-	e := &apiv1.AuditEntry{}
-	if err := proto.Unmarshal(leaf, e); err != nil {
-		at.What = "it is no entry"
-		return at
-	}
-	if b, err := canonical(e); err != nil || string(b) != string(leaf) || len(e.ProtoReflect().GetUnknown()) > 0 {
-		at.What = "it is not in the one form that it has"
+	e, err := ReadLeaf(leaf)
+	if err != nil {
+		at.What = err.Error()
 		return at
 	}
 	if e.GetSequence() != strconv.FormatUint(v.size, 10) {
 		at.What = fmt.Sprintf("entry %s stands in its place: entries are missing, or were moved", e.GetSequence())
 		return at
 	}
-	if e.GetTime().AsTime().Before(v.last) {
+	if e.GetTime().AsTime().Before(v.last) && v.back == nil {
 		at.What = "it is said to be older than the one before it"
-		return at
+		v.back = at
 	}
 	v.last = e.GetTime().AsTime()
 	completed, err := tlog.StoredHashesForRecordHash(int64(v.size), tlog.RecordHash(leaf), v.edges())
@@ -302,6 +326,10 @@ func (v *verifier) checkpoint(c *apiv1.AuditCheckpoint) error {
 	if v.report.Checkpoints > 0 && signed.Origin != v.report.Newest.Origin {
 		return v.fault("the checkpoint there is of another log, %s", signed.Origin)
 	}
+	zone, _ := ParseLocalOrigin(signed.Origin)
+	if v.back != nil && zone == "" {
+		return v.back
+	}
 	root, err := tlog.TreeHash(int64(v.size), v.edges())
 	if err != nil {
 		return err
@@ -327,15 +355,26 @@ func (v *verifier) end() (*Report, error) {
 	case v.checked != v.size || v.report.Checkpoints == 0:
 		return nil, &Fault{v.checked, v.size, "no checkpoint covers them"}
 	}
+	origin := v.report.Newest.Origin
+	zone, _ := ParseLocalOrigin(origin)
+	v.report.Pinned = v.report.Pinned || v.pinned[origin]
+	if v.trust.Zone != "" && v.trust.Zone != zone {
+		return nil, v.fault("it is the log %s, and not one that zone %s has kept itself", origin, v.trust.Zone)
+	}
+	if v.trust.Zone != "" && len(v.trust.Keys) > 0 && !v.report.Pinned {
+		return nil, v.fault("the log %s is signed with none of the keys that were kept", origin)
+	}
 	var kept []string // zones whose keys were
 	for _, k := range v.trust.Keys {
-		name := nameOf(k)
-		if ZoneOf(name) != "" {
+		switch name := nameOf(k); {
+		case ZoneOf(name) != "":
 			kept = append(kept, name)
-		} else if !v.signed[name] {
+		case v.signed[name], v.trust.Zone != "":
+		case zone != "":
+			return nil, v.fault("%s, whose key was kept, has signed nothing in it: it is the log that zone %s has kept itself", name, zone)
+		default:
 			return nil, v.fault("%s, whose key was kept, has signed nothing in it", name)
 		}
-		v.report.Pinned = v.report.Pinned || name == v.report.Newest.Origin
 	}
 	v.report.Keys = v.keys
 	if err := v.countersigned(slices.Compact(slices.Sorted(slices.Values(kept)))); err != nil {
