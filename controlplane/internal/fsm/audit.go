@@ -2,6 +2,8 @@ package fsm
 
 import (
 	"crypto/sha256"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
 const (
@@ -30,7 +33,7 @@ const (
 // and was refused leaves one as well. Not so what changes nothing that anybody decided (unaudited); and what zones report, which
 // leaves an entry a minute and zone, with a digest over all of it.
 func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *commandv1.Result) error {
-	a := &audit{tx: tx, write: m.writeAudit, in: in, at: stampOf(tx.Meta(), in)}
+	a := &auditRecord{tx: tx, write: m.writeAudit, in: in, at: stampOf(tx.Meta(), in)}
 	refused := r.GetProblem() != nil
 	switch b := in.GetBody().(type) {
 	case nil:
@@ -45,6 +48,11 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 	case *commandv1.Command_AppendJournal:
 		if onlyCountersigns(b.AppendJournal) {
 			return nil
+		}
+		if !refused && bringsLog(b.AppendJournal) {
+			if err := a.seal(); err != nil {
+				return err
+			}
 		}
 		return a.report(b.AppendJournal.GetZoneId(), data, refused)
 	case *commandv1.Command_ConsumeWithheld:
@@ -101,8 +109,13 @@ func onlyCountersigns(in *commandv1.AppendJournal) bool {
 	return len(in.GetBatch().GetEntries()) > 0
 }
 
-// audit is the record of one command being written.
-type audit struct {
+// bringsLog: a zone brings of a log that it has kept itself.
+func bringsLog(in *commandv1.AppendJournal) bool {
+	return slices.ContainsFunc(in.GetBatch().GetEntries(), func(e *linkv1.JournalEntry) bool { return e.GetLocalEntry() != nil })
+}
+
+// auditRecord is the record of one command being written.
+type auditRecord struct {
 	tx    *state.Tx
 	write func(*state.Tx, *apiv1.AuditEntry) error
 	in    *commandv1.Command
@@ -110,7 +123,7 @@ type audit struct {
 }
 
 // entry is what the command's envelope says.
-func (a *audit) entry() (*apiv1.AuditEntry, error) {
+func (a *auditRecord) entry() (*apiv1.AuditEntry, error) {
 	o := a.in.GetOrigin()
 	e := &apiv1.AuditEntry{
 		Time: a.at, Actor: actorText(a.in.GetActor()), ActorId: o.GetActorId(), SessionId: o.GetSessionId(),
@@ -122,7 +135,7 @@ func (a *audit) entry() (*apiv1.AuditEntry, error) {
 }
 
 // told writes what a server says of something that no command did.
-func (a *audit) told(told *apiv1.AuditEntry) error {
+func (a *auditRecord) told(told *apiv1.AuditEntry) error {
 	e, err := a.entry()
 	if err != nil {
 		return err
@@ -146,7 +159,7 @@ func (a *audit) told(told *apiv1.AuditEntry) error {
 }
 
 // report takes a zone's report into the digest of its reports, which becomes an entry when it is a minute old.
-func (a *audit) report(zoneID string, data []byte, refused bool) error {
+func (a *auditRecord) report(zoneID string, data []byte, refused bool) error {
 	if refused {
 		return nil // the zone, or the hub, sends it again
 	}
@@ -172,7 +185,7 @@ func (a *audit) report(zoneID string, data []byte, refused bool) error {
 }
 
 // reported writes the entry of a zone's reports.
-func (a *audit) reported(zoneID string, r state.Reports) error {
+func (a *auditRecord) reported(zoneID string, r state.Reports) error {
 	name, err := a.zoneName(zoneID)
 	if err != nil {
 		return err
@@ -183,9 +196,34 @@ func (a *audit) reported(zoneID string, r state.Reports) error {
 	})
 }
 
+// seal writes of the logs that zones have kept themselves how many entries they have now, and their root, so that this log proves theirs:
+// of each at once, and then once a minute.
+func (a *auditRecord) seal() error {
+	grown, err := a.tx.UnsealedLogs(state.Micros(a.at)-auditEvery, settleAtOnce)
+	if err != nil {
+		return err
+	}
+	for _, l := range grown {
+		err := a.write(a.tx, &apiv1.AuditEntry{
+			Time: a.at, Actor: "zone:" + l.GetZone(), ActorId: l.GetZoneId(), Action: "zone.merge-log",
+			Target: &apiv1.Reference{Kind: "audit-log", Id: l.GetIncarnationId(), Name: l.GetName()}, Zone: l.GetZone(), ZoneId: l.GetZoneId(),
+			Outcome: apiv1.AuditEntry_DONE, Digest: l.GetCheckpoint().GetRoot(), Count: uint32(l.Size - l.Sealed),
+			Message: "the log " + l.GetName() + " that the zone has kept itself has " + strconv.FormatUint(l.Size, 10) + " entries; the digest is its root",
+		})
+		if err != nil {
+			return err
+		}
+		l.Sealed, l.SealedAt = l.Size, state.Micros(a.at)
+		if err := a.tx.PutZoneLog(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // refused writes a refusal, or counts it: of those that are alike one a minute is written, which says how many came since the one
 // before, so that a flood cannot fill the log.
-func (a *audit) refused(e *apiv1.AuditEntry) error {
+func (a *auditRecord) refused(e *apiv1.AuditEntry) error {
 	via := a.in.GetOrigin().GetZoneId()
 	now, more := state.Micros(a.at), max(e.GetCount(), 1)
 	like := state.Refusals{ViaZoneID: via, Actor: e.GetActor(), Action: e.GetAction(), Code: e.GetProblemCode()}
@@ -217,7 +255,7 @@ func (a *audit) refused(e *apiv1.AuditEntry) error {
 }
 
 // crowded reports whether another kind of refusals at a zone's edge is one too many, old ones being settled.
-func (a *audit) crowded(via string) (bool, error) {
+func (a *auditRecord) crowded(via string) (bool, error) {
 	if err := a.settle(); err != nil {
 		return false, err
 	}
@@ -226,7 +264,7 @@ func (a *audit) crowded(via string) (bool, error) {
 }
 
 // settle writes what has been counted for a minute and longer, and forgets it.
-func (a *audit) settle() error {
+func (a *auditRecord) settle() error {
 	before := state.Micros(a.at) - auditEvery
 	old, err := a.tx.OldRefusals(before, settleAtOnce)
 	if err != nil {
@@ -268,11 +306,11 @@ func (a *audit) settle() error {
 			return err
 		}
 	}
-	return nil
+	return a.seal()
 }
 
 // zoneName is a zone's name; its id where it is not known any more.
-func (a *audit) zoneName(id string) (string, error) {
+func (a *auditRecord) zoneName(id string) (string, error) {
 	if id == "" {
 		return "", nil
 	}
@@ -284,7 +322,7 @@ func (a *audit) zoneName(id string) (string, error) {
 }
 
 // describe writes what the command is about, as its body and its result say.
-func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
+func (a *auditRecord) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
 	m := a.in.ProtoReflect()
 	member := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
 	body := m.Get(member).Message()
@@ -322,7 +360,7 @@ func (a *audit) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
 
 // describeRequest says of what is done to a request, which its command names by id, which it is, of what project and zone, and of a
 // decision in whose place it was made.
-func (a *audit) describeRequest(e *apiv1.AuditEntry) error {
+func (a *auditRecord) describeRequest(e *apiv1.AuditEntry) error {
 	if d := a.in.GetDecideRequest().GetDecision(); d.GetActingFor() != "" {
 		e.ActingFor = "user:" + d.GetActingFor()
 	}

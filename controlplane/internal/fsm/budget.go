@@ -29,6 +29,12 @@ const (
 	// maxAdopted VMs of a zone, together of maxAdoptedBytes, are adopted in an epoch.
 	maxAdopted      = 10_000
 	maxAdoptedBytes = 64 << 20
+	// maxZoneLogs that a zone has kept itself, together of maxZoneLogEntries, are kept, each entry of at most maxLeaf bytes and signed in
+	// at most maxZoneNote (proto: max_len). An honest zone writes some for each time that somebody logs in while it is cut off.
+	maxZoneLogs       = 100
+	maxZoneLogEntries = 250_000
+	maxLeaf           = 8192
+	maxZoneNote       = 4096
 	// maxForgottenUsage entries are taken in an epoch of VMs that a restored backup may have forgotten.
 	maxForgottenUsage = 10_000
 )

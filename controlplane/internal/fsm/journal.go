@@ -57,6 +57,11 @@ func (c *command) appendJournal(in *commandv1.AppendJournal) (*commandv1.Result,
 				return nil, err
 			}
 		}
+		if reason != "" && e.GetLocalEntry() != nil {
+			if err := c.refuseLocalEntry(zone, j.Origin, reason); err != nil {
+				return nil, err
+			}
+		}
 		if reason != "" {
 			if err := c.tx.Reject(j, e.GetSequence(), reason, keepRejected); err != nil {
 				return nil, err
@@ -112,6 +117,8 @@ func (c *command) accept(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEnt
 		return c.acceptUsage(zone, j.Origin, b.Usage)
 	case *linkv1.JournalEntry_Countersignature:
 		return c.acceptCountersignature(zone, b.Countersignature)
+	case *linkv1.JournalEntry_LocalEntry:
+		return c.acceptLocalEntry(zone, j.Origin, b.LocalEntry)
 	case *linkv1.JournalEntry_Order:
 		return "orders go down, not up", nil
 	}

@@ -110,11 +110,11 @@ func (c *command) meetKey(zone *apiv1.Zone, w state.Witness, key string) (reject
 	at := slices.Index(w.GetKeys(), key)
 	switch {
 	case !strings.HasPrefix(key, c.tx.Meta().Federation+"/zone/"+zone.GetName()+"+"):
-		return "the key with which it is countersigned is not named after the zone", nil
+		return "the key with which it is signed is not named after the zone", nil
 	case at >= 0 && at == len(w.GetKeys())-1:
 		return "", nil
 	case at >= 0:
-		return "it is countersigned with a key that the zone has replaced", nil
+		return "it is signed with a key that the zone has replaced", nil
 	case len(w.GetKeys()) >= maxWitnessKeys:
 		return "the zone has had as many keys as are kept", nil
 	}

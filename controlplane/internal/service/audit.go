@@ -3,10 +3,8 @@ package service
 import (
 	"context"
 	"errors"
-	"math/bits"
 	"strconv"
 
-	"golang.org/x/mod/sumdb/tlog"
 	"google.golang.org/grpc"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -36,7 +34,12 @@ func (s auditService) ListAuditEntries(ctx context.Context, r *apiv1.ListAuditEn
 		if r.GetZone() != "" {
 			scope["zone"] = r.GetZone()
 		}
-		out.AuditEntries, out.NextPageToken, err = tx.ListAudit(state.Query{
+		if r.GetLog() != "" {
+			if _, err := zoneLog(tx, r.GetLog()); err != nil {
+				return err
+			}
+		}
+		out.AuditEntries, out.NextPageToken, err = tx.Log(r.GetLog()).List(state.Query{
 			Filter: r.GetFilter(), OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
 		})
 		return err
@@ -67,18 +70,40 @@ func (s auditService) ListAuditLogs(ctx context.Context, _ *apiv1.ListAuditLogsR
 	if err := s.everywhere(ctx); err != nil {
 		return nil, err
 	}
-	own := &apiv1.AuditLog{}
-	err := s.read(ctx, func(tx *state.Tx) (err error) {
-		if own.Checkpoint, err = newestCheckpoint(tx); err != nil {
+	out := &apiv1.ListAuditLogsResponse{}
+	err := s.read(ctx, func(tx *state.Tx) error {
+		own := &apiv1.AuditLog{}
+		newest, err := tx.Checkpoint()
+		if err == nil {
+			own.Checkpoint = newest
+		} else if !errors.Is(err, state.ErrNotFound) {
 			return err
 		}
 		ring, err := tx.Keyring()
+		if err != nil {
+			return err
+		}
 		if n := len(ring.GetAuditKeys()); n > 0 {
 			own.Key = ring.GetAuditKeys()[n-1].GetPublicKey()
 		}
+		logs, err := tx.ZoneLogs()
+		out.AuditLogs = []*apiv1.AuditLog{own}
+		for _, l := range logs {
+			out.AuditLogs = append(out.AuditLogs, l.AuditLog)
+		}
 		return err
 	})
-	return &apiv1.ListAuditLogsResponse{AuditLogs: []*apiv1.AuditLog{own}}, err
+	return out, err
+}
+
+// zoneLog returns a log that a zone has kept itself, by its name.
+func zoneLog(tx *state.Tx, name string) (state.ZoneLog, error) {
+	l, err := tx.ZoneLog(name)
+	if errors.Is(err, state.ErrNotFound) {
+		detail := "there is no log " + strconv.Quote(name)
+		err = problem.New(problem.NotFound, detail, "List those that there are: naru audit logs.").With("log", detail)
+	}
+	return l, err
 }
 
 // witnesses are the zones that countersign, each with how far it is behind a checkpoint.
@@ -148,27 +173,16 @@ func (s auditService) ExportAudit(r *apiv1.ExportAuditRequest, stream grpc.Serve
 	if err := s.everywhere(ctx); err != nil {
 		return err
 	}
-	var from, size uint64
-	head := &apiv1.AuditExport{}
-	err := s.read(ctx, func(tx *state.Tx) error {
-		newest, err := newestCheckpoint(tx)
-		if err != nil {
+	e, from := &export{log: r.GetLog()}, uint64(0)
+	var head *apiv1.AuditExport
+	err := s.read(ctx, func(tx *state.Tx) (err error) {
+		if err := e.begin(tx); err != nil {
 			return err
 		}
-		if size, err = strconv.ParseUint(newest.GetSize(), 10, 63); err != nil {
+		if from, err = firstOf(r.GetFrom(), e.size); err != nil {
 			return err
 		}
-		if from, err = firstOf(r.GetFrom(), size); err != nil {
-			return err
-		}
-		head.From, head.Count = strconv.FormatUint(from, 10), strconv.FormatUint(size-from, 10)
-		if head.Before, err = before(tx, from); err != nil {
-			return err
-		}
-		if head.Keys, err = auditKeys(tx); err != nil {
-			return err
-		}
-		head.Lost, err = lostCheckpoints(tx)
+		head, err = e.head(tx, from)
 		return err
 	})
 	if err != nil {
@@ -177,18 +191,10 @@ func (s auditService) ExportAudit(r *apiv1.ExportAuditRequest, stream grpc.Serve
 	if err := stream.Send(&apiv1.ExportAuditResponse{Export: head}); err != nil {
 		return err
 	}
-	for from < size {
-		piece := &apiv1.ExportAuditResponse{}
-		err := s.view(ctx, func(tx *state.Tx) error {
-			piece.Leaves, piece.Hashes = nil, nil
-			leaves, err := tx.AuditLeaves(from, int(min(exportPiece, size-from)))
-			if err != nil {
-				return err
-			}
-			for _, l := range leaves {
-				piece.Leaves, piece.Hashes = append(piece.Leaves, l.Leaf), append(piece.Hashes, l.Hash[:])
-			}
-			piece.Checkpoints, err = checkpointsWithin(tx, from, from+uint64(len(leaves)))
+	for from < e.size {
+		var piece *apiv1.ExportAuditResponse
+		err := s.view(ctx, func(tx *state.Tx) (err error) {
+			piece, err = e.piece(tx, from)
 			return err
 		})
 		if err != nil {
@@ -205,6 +211,71 @@ func (s auditService) ExportAudit(r *apiv1.ExportAuditRequest, stream grpc.Serve
 	return nil
 }
 
+// export is of a log what its newest checkpoint covers.
+type export struct {
+	// log is a zone's, by its name; empty: the control plane's own.
+	log    string
+	size   uint64
+	newest *apiv1.AuditCheckpoint
+	// key checks a zone's.
+	key string
+}
+
+func (e *export) begin(tx *state.Tx) (err error) {
+	if e.log == "" {
+		e.newest, err = newestCheckpoint(tx)
+	} else {
+		var l state.ZoneLog
+		l, err = zoneLog(tx, e.log)
+		e.newest, e.key = l.GetCheckpoint(), l.GetKey()
+		if err == nil && e.newest == nil {
+			err = problem.Newf(problem.WrongState, "See why with: naru audit logs -o wide.", "of the log %s nothing was taken up", e.log)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	e.size, err = strconv.ParseUint(e.newest.GetSize(), 10, 63)
+	return err
+}
+
+// head says what the export from an entry on is.
+func (e *export) head(tx *state.Tx, from uint64) (head *apiv1.AuditExport, err error) {
+	head = &apiv1.AuditExport{From: strconv.FormatUint(from, 10), Count: strconv.FormatUint(e.size-from, 10)}
+	if head.Before, err = tx.Log(e.log).Before(from); err != nil {
+		return nil, err
+	}
+	if e.log != "" {
+		head.Keys = []string{e.key}
+		return head, nil
+	}
+	if head.Keys, err = auditKeys(tx); err != nil {
+		return nil, err
+	}
+	head.Lost, err = lostCheckpoints(tx)
+	return head, err
+}
+
+// piece is the next of the entries, with what was signed of them: of a zone's log its newest state.
+func (e *export) piece(tx *state.Tx, from uint64) (*apiv1.ExportAuditResponse, error) {
+	leaves, err := tx.Log(e.log).Leaves(from, int(min(exportPiece, e.size-from)))
+	if err != nil {
+		return nil, err
+	}
+	piece := &apiv1.ExportAuditResponse{}
+	for _, l := range leaves {
+		piece.Leaves, piece.Hashes = append(piece.Leaves, l.Leaf), append(piece.Hashes, l.Hash[:])
+	}
+	through := from + uint64(len(leaves))
+	switch {
+	case e.log == "":
+		piece.Checkpoints, err = checkpointsWithin(tx, from, through)
+	case through == e.size:
+		piece.Checkpoints = []*apiv1.AuditCheckpoint{e.newest}
+	}
+	return piece, err
+}
+
 // firstOf reads from which entry on an export is asked for.
 func firstOf(text string, size uint64) (uint64, error) {
 	if text == "" {
@@ -216,21 +287,6 @@ func firstOf(text string, size uint64) (uint64, error) {
 		return 0, problem.New(problem.Invalid, "there is no entry "+strconv.Quote(text)+" to begin with: "+detail, "Name one of these, or none.").With("from", detail)
 	}
 	return from, nil
-}
-
-// before returns the roots of the whole trees that the first size entries make up, the largest first.
-func before(tx *state.Tx, size uint64) (roots [][]byte, err error) {
-	at := uint64(0)
-	for left := size; left > 0; {
-		level := 63 - bits.LeadingZeros64(left)
-		read, err := tx.AuditHashes().ReadHashes([]int64{tlog.StoredHashIndex(level, int64(at>>level))})
-		if err != nil {
-			return nil, err
-		}
-		roots = append(roots, read[0][:])
-		at, left = at+1<<level, left-1<<level
-	}
-	return roots, nil
 }
 
 // checkpointsWithin returns the checkpoints of sizes above after, up to through.

@@ -48,7 +48,8 @@ type DB struct {
 	metrics        *metrics
 	nouns          *nouns
 	stores         []store
-	auditLog       auditLog
+	auditLog       logTable
+	zoneLogs       logTable
 	watches        watches
 	keepTombstones uint64
 
@@ -85,7 +86,7 @@ func Open(path string, o Options) (*DB, error) {
 		return nil, errors.New("open state: the server's id is missing")
 	}
 	db := &DB{
-		path: path, options: o, log: o.Logger, metrics: newMetrics(o.Registerer), nouns: newNouns(), auditLog: newAuditLog(),
+		path: path, options: o, log: o.Logger, metrics: newMetrics(o.Registerer), nouns: newNouns(), auditLog: newAuditLog(), zoneLogs: newZoneLogs(),
 		keepTombstones: o.keepTombstones, done: make(chan struct{}), ending: make(chan struct{}),
 	}
 	db.stores = db.nouns.stores()

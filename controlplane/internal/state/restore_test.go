@@ -84,6 +84,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Identities.Put(&apiv1.Identity{Id: "id", IdentityProviderId: "ip", Subject: "7", UserId: "u"}),
 			tx.AppendAudit(auditEntry(1)), tx.AppendAudit(auditEntry(2)), tx.PutCheckpoint(2, &apiv1.AuditCheckpoint{Size: "2"}),
 			tx.Offer(state.Witness{AuditWitness: &apiv1.AuditWitness{ZoneId: "z1", Size: "0"}}, 2, 1), tx.AuditEpochBegins(1),
+			tx.PutZoneLog(state.ZoneLog{AuditLog: &apiv1.AuditLog{Name: "business/1", Zone: "business", ZoneId: "z1"}, Number: 1, Size: 1}), appendTo(tx, "business/1", 0),
 			tx.PutReports("z1", state.Reports{Since: 1, Count: 2, Digest: []byte{1}}), tx.PutRefusals(state.Refusals{Actor: "user:kim", Action: "vm.create"}),
 			tx.Revoke("z1", "b"), tx.PutOutcome(&state.Outcome{ID: []byte("0123456789abcdef"), Actor: "ann", Key: "k", RequestHash: []byte{2}, Result: &commandv1.Result{}}),
 		)

@@ -227,6 +227,10 @@ func plainStores() []store {
 		plain{"audit_reports", cols{text("zone_id"), number("since"), number("count"), blob("digest")}, []string{"zone_id"}, nil},
 		plain{"audit_refusals", cols{text("via_zone_id"), text("actor"), text("action"), text("code"), number("since"), number("count")},
 			[]string{"via_zone_id", "actor", "action", "code"}, []string{"(since)"}},
+		// The logs that zones have kept themselves, and of how much of each the audit log tells since when.
+		plain{"zone_logs", cols{text("name"), text("zone"), number("number"), text("zone_id"), number("size"), number("sealed"), number("sealed_at"),
+			number("crc"), blob("message")}, []string{"name"}, []string{"(zone, number)", "(zone_id, number)", "(sealed_at) WHERE size>sealed"}},
+		newZoneLogs(),
 		// What each command came to, by its id; and by actor and key where a client gave one.
 		plain{"outcomes", cols{blob("id"), text("actor"), text("idempotency_key"), blob("request_hash"), number("crc"), blob("message")},
 			[]string{"id"}, []string{"(actor, idempotency_key) WHERE idempotency_key<>''"}},

@@ -58,9 +58,10 @@ type Tx struct {
 	writes   int
 	touched  map[string]struct{}
 	keep     uint64
-	// audited is the end of the audit log.
-	audited  auditHead
-	auditLog auditLog
+	// log is the control plane's own, to which nothing is written that may be undone.
+	log      Log
+	auditLog logTable
+	zoneLogs logTable
 	// fresh is what zoneFreshness has read so far.
 	fresh map[string]apiv1.Freshness_Level
 	// graded is what gradeOf has read so far.
@@ -71,7 +72,7 @@ type Tx struct {
 
 // begin makes a transaction over a connection on which BEGIN has been said.
 func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*Tx, error) {
-	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones, auditLog: db.auditLog}
+	tx := &Tx{conn: conn, fail: fail, writable: writable, keep: db.keepTombstones, auditLog: db.auditLog, zoneLogs: db.zoneLogs}
 	c := db.nouns
 	tx.Offerings = Table[*apiv1.Offering]{tx, c.offerings}
 	tx.Calendars = Table[*apiv1.Calendar]{tx, c.calendars}

@@ -22,8 +22,9 @@ import (
 // comes through is bounded by the state machine.
 type Budget struct {
 	Commands, Entries, Bytes Pace
-	// Usage is of entries that are kept for ever; each VM of the zone adds UsagePerVM to it.
-	Usage, UsagePerVM Pace
+	// Usage is of entries that are kept for ever; each VM of the zone adds UsagePerVM to it. Log is of those of the zone's own log, which
+	// are kept for ever as well.
+	Usage, UsagePerVM, Log Pace
 	// After a zone has waited for Tell in one spell, not only for commands, people are told; a spell is over when it has not waited for Calm.
 	Tell, Calm time.Duration
 }
@@ -39,7 +40,7 @@ type Pace struct {
 func DefaultBudget() Budget {
 	return Budget{
 		Commands: Pace{50, 1000}, Entries: Pace{20_000, 100_000}, Bytes: Pace{16 << 20, 64 << 20},
-		Usage: Pace{2, 1000}, UsagePerVM: Pace{0.2, 8},
+		Usage: Pace{2, 1000}, UsagePerVM: Pace{0.2, 8}, Log: Pace{1, 5000},
 		Tell: 10 * time.Second, Calm: time.Minute,
 	}
 }
@@ -57,12 +58,12 @@ const countVMsEvery = 30 * time.Second
 // that an honest one, too, comes to the budget of commands. Made to wait, it says more with each.
 const paced = "COMMANDS"
 
-// countersigning is how many entries a countersignature counts for besides: its signatures are checked before it is proposed. An honest
-// zone sends one a minute.
-const countersigning = 127
+// signed is how many entries one counts for besides whose signatures are checked before it is proposed: a countersignature, of which an
+// honest zone sends one a minute, and a line of the zone's own log.
+const signed = 127
 
 // need is what one command takes of a budget.
-type need struct{ entries, usage, bytes int }
+type need struct{ entries, usage, log, bytes int }
 
 func needOf(b *linkv1.JournalBatch) need {
 	n := need{entries: len(b.GetEntries()), bytes: proto.Size(b)}
@@ -70,8 +71,11 @@ func needOf(b *linkv1.JournalBatch) need {
 		if e.GetUsage() != nil {
 			n.usage++
 		}
-		if e.GetCountersignature() != nil {
-			n.entries += countersigning
+		if e.GetLocalEntry() != nil {
+			n.log++
+		}
+		if e.GetCountersignature() != nil || e.GetLocalEntry() != nil {
+			n.entries += signed
 		}
 	}
 	return n
@@ -79,9 +83,9 @@ func needOf(b *linkv1.JournalBatch) need {
 
 // allowance is one zone's budget on this server, over all its sessions. Safe for concurrent use.
 type allowance struct {
-	hub                             *Hub
-	zone                            *apiv1.Zone
-	commands, entries, usage, bytes *rate.Limiter
+	hub                                  *Hub
+	zone                                 *apiv1.Zone
+	commands, entries, usage, log, bytes *rate.Limiter
 
 	mu      sync.Mutex
 	counted time.Time     // when its VMs were
@@ -100,7 +104,7 @@ func (h *Hub) allowanceOf(zone *apiv1.Zone) *allowance {
 		}
 		a = &allowance{
 			hub: h, zone: zone, commands: limiter(h.Budget.Commands, 1), entries: limiter(h.Budget.Entries, leastEntries),
-			usage: limiter(h.Budget.Usage, leastEntries), bytes: limiter(h.Budget.Bytes, leastBytes),
+			usage: limiter(h.Budget.Usage, leastEntries), log: limiter(h.Budget.Log, leastEntries), bytes: limiter(h.Budget.Bytes, leastBytes),
 		}
 		h.allowances[zone.GetId()] = a
 	}
@@ -122,7 +126,7 @@ func (a *allowance) wait(ctx context.Context, n need) error {
 		limiter *rate.Limiter
 		n       int
 		reason  string
-	}{{a.commands, 1, paced}, {a.entries, n.entries, "ENTRIES"}, {a.usage, n.usage, "USAGE"}, {a.bytes, n.bytes, "BYTES"}} {
+	}{{a.commands, 1, paced}, {a.entries, n.entries, "ENTRIES"}, {a.usage, n.usage, "USAGE"}, {a.log, n.log, "LOG"}, {a.bytes, n.bytes, "BYTES"}} {
 		if l.n == 0 {
 			continue // who needs none of it does not wait for it
 		}
@@ -225,7 +229,7 @@ func (a *allowance) tell(ctx context.Context, reason string) {
 	}
 }
 
-var words = map[string]string{"ENTRIES": "journal entries", "USAGE": "usage", "BYTES": "bytes"}
+var words = map[string]string{"ENTRIES": "journal entries", "USAGE": "usage", "LOG": "entries of its own log", "BYTES": "bytes"}
 
 func slowedSeconds(r prometheus.Registerer) *prometheus.CounterVec {
 	return promauto.With(r).NewCounterVec(prometheus.CounterOpts{

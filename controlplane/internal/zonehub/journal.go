@@ -3,6 +3,7 @@ package zonehub
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -10,11 +11,12 @@ import (
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/audit"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
-// results takes a zone's journals up: results, usage, events.
+// results takes a zone's journals up: results, usage, events, what it has signed.
 type results struct{ *session }
 
 func (r *results) Points(ctx context.Context) (points []*linkv1.JournalPoint, err error) {
@@ -43,29 +45,55 @@ func (r *results) Commit(ctx context.Context, batch *linkv1.JournalBatch) (*link
 	return r.acknowledge(ctx, batch.GetOrigin(), batch.GetStream(), entries[0].GetSequence(), entries[len(entries)-1].GetSequence())
 }
 
-// unsigned are the countersignatures of a batch that are not what they say: the state machine, which interprets nothing, is told.
+// unsigned are the countersignatures of a batch, and the entries of the zone's own log, that are not what they say: the state machine,
+// which interprets nothing, is told.
 func (r *results) unsigned(ctx context.Context, batch *linkv1.JournalBatch) (refused []*commandv1.AppendJournal_Refused, err error) {
 	var keys []string
 	for _, e := range batch.GetEntries() {
-		s := e.GetCountersignature()
-		if s == nil {
-			continue
-		}
-		if keys == nil {
-			if keys, err = r.auditKeys(ctx); err != nil {
-				return nil, err
+		what, bad := "", error(nil)
+		switch b := e.GetBody().(type) {
+		case *linkv1.JournalEntry_Countersignature:
+			if keys == nil {
+				if keys, err = r.auditKeys(ctx); err != nil {
+					return nil, err
+				}
 			}
+			what, bad = "the countersignature", countersigned(b.Countersignature, keys)
+		case *linkv1.JournalEntry_LocalEntry:
+			what, bad = "an entry of the zone's own log", written(b.LocalEntry)
 		}
-		says, err := audit.Countersigned(s.GetNote(), s.GetLine(), s.GetKey(), keys)
-		if err == nil && (says.Size != s.GetSize() || says.Epoch != s.GetEpoch() || string(says.Root[:]) != string(s.GetRoot())) {
-			err = errors.New("what stands beside the note is not what it says")
-		}
-		if err != nil {
-			r.hub.Log.Warn("a zone's countersignature is not good", "zone", r.zone.GetName(), "error", err)
-			refused = append(refused, &commandv1.AppendJournal_Refused{Sequence: e.GetSequence(), Reason: "the countersignature is not good: " + err.Error()})
+		if bad != nil {
+			r.hub.Log.Warn("what a zone has signed is not good", "zone", r.zone.GetName(), "what", what, "error", bad)
+			refused = append(refused, &commandv1.AppendJournal_Refused{Sequence: e.GetSequence(), Reason: shortened(what + " is not good: " + bad.Error())})
 		}
 	}
 	return refused, nil
+}
+
+// shortened is a reason as an acknowledgement can carry it back to the zone (proto: max_len): it may name what the zone has written.
+func shortened(reason string) string {
+	return strings.ToValidUTF8(reason[:min(len(reason), 1000)], "")
+}
+
+// countersigned finds out whether a countersignature of the log, of which keys are given, is what it says.
+func countersigned(s *linkv1.Countersignature, keys []string) error {
+	says, err := audit.Countersigned(s.GetNote(), s.GetLine(), s.GetKey(), keys)
+	if err == nil && (says.Size != s.GetSize() || says.Epoch != s.GetEpoch() || string(says.Root[:]) != string(s.GetRoot())) {
+		err = errors.New("what stands beside the note is not what it says")
+	}
+	return err
+}
+
+// written finds out whether an entry of a zone's own log is one, and its key has signed the note.
+func written(e *linkv1.LocalEntry) error {
+	entry, err := audit.ReadLeaf(e.GetLeaf())
+	if err == nil {
+		err = schema.Validate(entry)
+	}
+	if err == nil {
+		_, err = audit.OpenLocal(e.GetNote(), e.GetKey())
+	}
+	return err
 }
 
 // auditKeys are the keys of the audit log.
