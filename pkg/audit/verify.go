@@ -371,7 +371,7 @@ func (v *verifier) end() (*Report, error) {
 			kept = append(kept, name)
 		case v.signed[name], v.trust.Zone != "":
 		case zone != "":
-			return nil, v.fault("%s, whose key was kept, has signed nothing in it: it is the log that zone %s has kept itself", name, zone)
+			return nil, v.fault("%s, whose key was kept, has signed nothing in it: it is a log that zone %s has kept itself, and is to be verified as that", name, zone)
 		default:
 			return nil, v.fault("%s, whose key was kept, has signed nothing in it", name)
 		}

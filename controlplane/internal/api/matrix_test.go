@@ -191,6 +191,7 @@ func requests(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.OperationService_ResolveOperation_FullMethodName: &apiv1.ResolveOperationRequest{Operation: operation, Outcome: apiv1.ResolveOperationRequest_FAIL, Reason: "test"},
 
 		apiv1.AuditService_ListAuditEntries_FullMethodName:   &apiv1.ListAuditEntriesRequest{},
+		apiv1.AuditService_ListAuditLogs_FullMethodName:      &apiv1.ListAuditLogsRequest{},
 		apiv1.AuditService_GetAuditCheckpoint_FullMethodName: nil, // needs one that was signed; see notInMatrix
 
 		apiv1.OrganizationService_ListOrganizations_FullMethodName:  &apiv1.ListOrganizationsRequest{},

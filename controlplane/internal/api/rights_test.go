@@ -62,7 +62,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 		return "web", "business", false
 	}
 	if strings.HasPrefix(call, "List") || strings.HasPrefix(call, "Watch") || strings.HasPrefix(call, "Top") || strings.HasPrefix(call, "Summarize") {
-		return "", "", call != "ListAuditEntries" && call != "ListGroupMembers" && call != "ListApprovalPolicyVersions"
+		return "", "", call != "ListAuditEntries" && call != "ListAuditLogs" && call != "ListGroupMembers" && call != "ListApprovalPolicyVersions"
 	}
 	text := func(field string) string {
 		f := request.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field))

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/naru-project/naru/pkg/audit"
 	"github.com/naru-project/naru/pkg/client"
@@ -36,21 +38,53 @@ var auditColumns = []column[*apiv1.AuditEntry]{
 }
 
 func (a *app) audit() *cobra.Command {
+	var log string
 	n := noun[*apiv1.AuditEntry]{
 		name: "audit", plural: "audit entries", short: "The audit log: who did what, provably", in: []string{"project", "zone"},
 		filter: "actor=user:kim", history: true, columns: auditColumns,
+		narrow: func(flags *pflag.FlagSet) { logFlag(flags, &log) },
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.AuditEntry, string, error) {
-			r, err := c.Audit.ListAuditEntries(ctx, &apiv1.ListAuditEntriesRequest{Project: q.project, Zone: q.zone, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
+			r, err := c.Audit.ListAuditEntries(ctx, &apiv1.ListAuditEntriesRequest{Log: log, Project: q.project, Zone: q.zone, Filter: q.filter, OrderBy: q.order, PageSize: q.size, PageToken: q.token})
 			return r.GetAuditEntries(), r.GetNextPageToken(), err
 		},
 	}
 	cmd := &cobra.Command{Use: "audit", Short: n.short}
-	cmd.AddCommand(listCommand(a, n), a.exportAudit(), a.auditCheckpoint(), a.verifyAudit())
+	cmd.AddCommand(listCommand(a, n), a.auditLogs(), a.exportAudit(), a.auditCheckpoint(), a.verifyAudit())
 	return cmd
 }
 
+// logFlag says which log is meant.
+func logFlag(flags *pflag.FlagSet, log *string) {
+	flags.StringVar(log, "log", "", "`name` of a log that a zone has kept itself, as naru audit logs shows it; without it the control plane's own")
+}
+
+var logColumns = []column[*apiv1.AuditLog]{
+	{head: "LOG", value: func(m *apiv1.AuditLog) string { return cmp.Or(m.GetName(), "-") }},
+	{head: "ZONE", value: func(m *apiv1.AuditLog) string { return cmp.Or(m.GetZone(), "-") }},
+	{head: "ENTRIES", value: func(m *apiv1.AuditLog) string { return cmp.Or(m.GetCheckpoint().GetSize(), "0") }},
+	{head: "SIGNED", value: func(m *apiv1.AuditLog) string { return local(m.GetCheckpoint().GetTime()) }},
+	{head: "REFUSED", value: (*apiv1.AuditLog).GetRefused, text: true},
+	{head: "LIFE", value: (*apiv1.AuditLog).GetIncarnationId, wide: true},
+	{head: "KEY", value: (*apiv1.AuditLog).GetKey, wide: true},
+}
+
+func (a *app) auditLogs() *cobra.Command {
+	return &cobra.Command{
+		Use: "logs", Short: "List the logs: the control plane's own, and those that zones have kept themselves while they were cut off", Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+				r, err := c.Audit.ListAuditLogs(ctx, &apiv1.ListAuditLogsRequest{})
+				if err != nil {
+					return err
+				}
+				return printList(a, logColumns, r.GetAuditLogs())
+			})
+		},
+	}
+}
+
 func (a *app) exportAudit() *cobra.Command {
-	var from string
+	var from, log string
 	var force bool
 	cmd := &cobra.Command{
 		Use: "export FILE", Short: "Write the log to a file that can be verified without a server", Args: oneArgument,
@@ -59,7 +93,7 @@ func (a *app) exportAudit() *cobra.Command {
 				return usagef("%s is there already; name another file, or say with --force that it is to be replaced", args[0])
 			}
 			return a.run(cmd, waitLimit, func(ctx context.Context, c *client.Client) error {
-				s, err := c.Audit.ExportAudit(ctx, &apiv1.ExportAuditRequest{From: from})
+				s, err := c.Audit.ExportAudit(ctx, &apiv1.ExportAuditRequest{From: from, Log: log})
 				if err != nil {
 					return err
 				}
@@ -72,6 +106,7 @@ func (a *app) exportAudit() *cobra.Command {
 			})
 		},
 	}
+	logFlag(cmd.Flags(), &log)
 	cmd.Flags().StringVar(&from, "from", "", "sequence of the first entry; without it all are exported")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there; it is, once the new one is whole")
 	return cmd
@@ -179,7 +214,9 @@ func (a *app) verifyAudit() *cobra.Command {
 
 An export proves by itself that it is whole; whose it is, it proves with keys that were kept (--key); and that nothing of what was
 signed before is missing or another, with checkpoints that were kept (--known), as naru audit checkpoint shows them, or by zones that have
-countersigned it (--witnesses, --witness). Of zones only those count whose keys are given with --key.`,
+countersigned it (--witnesses, --witness). Of zones only those count whose keys are given with --key.
+
+A log that a zone has kept itself is signed by that zone, with the key with which it countersigns: name the zone with --zone.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			trust := required
 			for _, k := range keys {
@@ -216,6 +253,7 @@ countersigned it (--witnesses, --witness). Of zones only those count whose keys 
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key that was kept, or @FILE with one a line; may be repeated")
+	cmd.Flags().StringVar(&required.Zone, "zone", "", "`zone` whose own log it is; without it the control plane's, where its key is given")
 	cmd.Flags().StringArrayVar(&known, "known", nil, "file with a checkpoint that was kept; may be repeated")
 	cmd.Flags().IntVar(&required.Witnesses, "witnesses", 0, "how many zones, at least, have to have countersigned it")
 	cmd.Flags().StringArrayVar(&required.Named, "witness", nil, "`zone` that has to have countersigned it; may be repeated")
@@ -233,8 +271,13 @@ func notAsSigned(what string, err error) error {
 }
 
 func (a *app) tellVerified(path string, r *audit.Report) {
-	fmt.Fprintf(a.out, "%s is whole and as it was signed: entries %d to %d, %d checkpoints, the newest of %s (epoch %d).\n",
-		path, r.From, r.To-1, r.Checkpoints, r.Newest.Time.Format(time.RFC3339), r.Newest.Epoch)
+	if zone, life := audit.ParseLocalOrigin(r.Newest.Origin); zone != "" {
+		fmt.Fprintf(a.out, "%s is whole and as zone %s has signed it: entries %d to %d of the log that it kept itself in the life %s of its store, the newest of %s by its clock.\n",
+			path, zone, r.From, r.To-1, life, r.Newest.Time.Format(time.RFC3339))
+	} else {
+		fmt.Fprintf(a.out, "%s is whole and as it was signed: entries %d to %d, %d checkpoints, the newest of %s (epoch %d).\n",
+			path, r.From, r.To-1, r.Checkpoints, r.Newest.Time.Format(time.RFC3339), r.Newest.Epoch)
+	}
 	if !r.Pinned {
 		fmt.Fprintf(a.out, "The key of %s is the one in the export: compare it, or give the one that was kept with --key.\n", r.Newest.Origin)
 	}

@@ -146,3 +146,56 @@ func TestWhoHasCountersignedTheLogIsShownAndAskedForInAnExport(t *testing.T) {
 		t.Errorf("the list of zones is\n%s", out)
 	}
 }
+
+// TestTheLogThatAZoneHasKeptItselfIsExportedAndVerifiedWithoutAServer, with the key with which the zone countersigns.
+func TestTheLogThatAZoneHasKeptItselfIsExportedAndVerifiedWithoutAServer(t *testing.T) {
+	d := newDesk(t)
+	d.sign("")
+	d.BringLog("business", "life-1", 12, false)
+	d.BringLog("business", "life-2", 1, true)
+	table := d.must("audit logs")
+	if !strings.Contains(table, "business/1") || !strings.Contains(table, "12") || !strings.Contains(table, "has signed another log") {
+		t.Errorf("the logs are\n%s", table)
+	}
+	if list := d.must("audit list --log business/1 --filter target=web-7"); !strings.Contains(list, "user:kim") || strings.Count(list, "web-7") != 1 {
+		t.Errorf("the list is\n%s", list)
+	}
+	if r := d.naru("audit list --log business/9"); r.code != problem.ExitNotFound || !strings.Contains(r.err, "naru audit logs") {
+		t.Errorf("of a log that there is not: %+v", r)
+	}
+	folder := t.TempDir()
+	file, keys := filepath.Join(folder, "business-1.log"), filepath.Join(folder, "keys")
+	d.must("audit export --log business/1 " + file)
+	if err := os.WriteFile(keys, []byte(d.must("audit checkpoint --keys")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NARU_CONTEXT", "")
+	bare(t, t.TempDir()) // no configuration: no server
+	if out := d.must("audit verify " + file); !strings.Contains(out, "as zone business has signed it: entries 0 to 11") || !strings.Contains(out, "--key") {
+		t.Errorf("without a key: %s", out)
+	}
+	if out := d.must("audit verify " + file + " --zone business --key @" + keys); !strings.Contains(out, "life-1") || strings.Contains(out, "--key") {
+		t.Errorf("with the keys: %s", out)
+	}
+	for args, want := range map[string]string{
+		"--key @" + keys:                    "is to be verified as that",
+		"--zone internet":                   "not one that zone internet has kept itself",
+		"--zone internet --key @" + keys:    "not one that zone internet has kept itself",
+		"--witness business --key @" + keys: "",
+	} {
+		if r := d.naru("audit verify " + file + " " + args); r.code == 0 || !strings.Contains(r.err, want) {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[strings.Index(string(b), "user:kim")] = 'U'
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.naru("audit verify " + file); r.code != problem.ExitConflict || !strings.Contains(r.err, "is not what was signed: entry 0: it was changed") {
+		t.Errorf("a changed one: %+v", r)
+	}
+}

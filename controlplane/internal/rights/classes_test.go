@@ -40,6 +40,7 @@ var everywhereKnown = map[string]string{
 		Eligibility.condition Request.policy_trace Text.en Text.ko`,
 	"the record, which is read in the control network": `
 		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.message AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
+		AuditCheckpoint.note AuditCheckpoint.root AuditCheckpoint.size AuditLog.key AuditLog.name AuditLog.refused AuditLog.zone
 		AuditEntry.via_zone AuditEntry.zone AuditWitness.behind AuditWitness.keys AuditWitness.lost AuditWitness.note AuditWitness.size AuditWitness.zone`,
 }
 

@@ -57,7 +57,12 @@ func newKey(t *testing.T, w *servicetest.World) (private, public string) {
 // export returns an export as a file has it.
 func export(t *testing.T, w *servicetest.World, from string) ([]byte, error) {
 	t.Helper()
-	stream, err := w.Admin().Audit.ExportAudit(t.Context(), &apiv1.ExportAuditRequest{From: from})
+	return exportOf(t, w, &apiv1.ExportAuditRequest{From: from})
+}
+
+func exportOf(t *testing.T, w *servicetest.World, r *apiv1.ExportAuditRequest) ([]byte, error) {
+	t.Helper()
+	stream, err := w.Admin().Audit.ExportAudit(t.Context(), r)
 	if err != nil {
 		return nil, problem.FromStatus(err)
 	}
@@ -204,4 +209,66 @@ func minus(t *testing.T, a, b string) string {
 		t.Fatal(err)
 	}
 	return strconv.Itoa(x - y)
+}
+
+// TestTheLogThatAZoneHasKeptItselfIsShownAndExportedAsOneOfItsOwn.
+func TestTheLogThatAZoneHasKeptItselfIsShownAndExportedAsOneOfItsOwn(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	logs, err := w.Admin().Audit.ListAuditLogs(t.Context(), &apiv1.ListAuditLogsRequest{})
+	if err != nil || len(logs.GetAuditLogs()) != 1 || logs.GetAuditLogs()[0].GetCheckpoint() != nil {
+		t.Fatalf("before anything was signed there are %v, %v", logs, err)
+	}
+	private, public := newKey(t, w)
+	signed(t, w, private, public)
+	const entries = 300 // more than a piece
+	key := w.BringLog("business", "life-1", entries, false)
+	w.BringLog("business", "life-2", 1, true)
+	logs, err = w.Admin().Audit.ListAuditLogs(t.Context(), &apiv1.ListAuditLogsRequest{})
+	if err != nil || len(logs.GetAuditLogs()) != 3 {
+		t.Fatal(logs, err)
+	}
+	own, first, second := logs.GetAuditLogs()[0], logs.GetAuditLogs()[1], logs.GetAuditLogs()[2]
+	if own.GetName() != "" || own.GetKey() != public || own.GetCheckpoint().GetNote() == "" {
+		t.Errorf("the control plane's own is %v", own)
+	}
+	if first.GetName() != "business/1" || first.GetIncarnationId() != "life-1" || first.GetCheckpoint().GetSize() != "300" || first.GetRefused() != "" {
+		t.Errorf("the first of business is %v", first)
+	}
+	if second.GetName() != "business/2" || second.GetCheckpoint() != nil || !strings.Contains(second.GetRefused(), "has signed another log") {
+		t.Errorf("the second of business is %v", second)
+	}
+
+	listed, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Log: "business/1", Filter: "target=web-7"})
+	if err != nil || len(listed.GetAuditEntries()) != 1 || listed.GetAuditEntries()[0].GetSequence() != "7" || listed.GetAuditEntries()[0].GetActor() != "user:kim" {
+		t.Errorf("of it %v is listed, %v", listed, err)
+	}
+	own7, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Filter: "target=web-7"})
+	if err != nil || len(own7.GetAuditEntries()) != 0 {
+		t.Errorf("the control plane's own log has %v, %v", own7, err)
+	}
+	for log, want := range map[string]problem.Code{"business/9": problem.NotFound, "business/2": problem.WrongState} {
+		_, err := exportOf(t, w, &apiv1.ExportAuditRequest{Log: log})
+		if !problem.Is(err, want) || !strings.Contains(problem.Of(err).GetNext(), "naru audit logs") {
+			t.Errorf("of %s is exported: %v", log, err)
+		}
+	}
+	if _, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Log: "business/9"}); !problem.Is(problem.FromStatus(err), problem.NotFound) {
+		t.Errorf("of a log that there is not is listed: %v", err)
+	}
+
+	trust := audit.Trust{Keys: []string{public, key}, Zone: "business", Known: []string{first.GetCheckpoint().GetNote()}}
+	for _, from := range []string{"", "1", "255", "256", "299"} {
+		file, err := exportOf(t, w, &apiv1.ExportAuditRequest{Log: "business/1", From: from})
+		if err != nil {
+			t.Fatal(from, err)
+		}
+		r, err := audit.Verify(bytes.NewReader(file), trust)
+		if err != nil || !r.Pinned || r.Known != 1 || r.To != entries {
+			t.Fatalf("from %q: %+v, %v", from, r, err)
+		}
+	}
+	if _, err := exportOf(t, w, &apiv1.ExportAuditRequest{Log: "business/1", From: "300"}); !problem.Is(err, problem.Invalid) {
+		t.Errorf("from behind the end: %v", err)
+	}
 }

@@ -247,6 +247,7 @@ type agent struct {
 	point   *linkv1.StateAckPoint
 	events  []string                         // the journal
 	signed  map[int]*linkv1.Countersignature // in place of the event there
+	written map[int]*linkv1.LocalEntry       // and these
 	shown   *linkv1.Checkpoint
 	acked   uint64
 	covered uint64 // by a backup, as the acknowledgements say
@@ -344,6 +345,17 @@ func (a *agent) countersign(c *linkv1.Countersignature) {
 	a.tell("")
 }
 
+// write writes an entry of the zone's own log into its journal.
+func (a *agent) write(e *linkv1.LocalEntry) {
+	a.mu.Lock()
+	if a.written == nil {
+		a.written = map[int]*linkv1.LocalEntry{}
+	}
+	a.written[len(a.events)] = e
+	a.mu.Unlock()
+	a.tell("")
+}
+
 // tell writes an event into the zone's journal.
 func (a *agent) tell(message string) {
 	a.mu.Lock()
@@ -419,6 +431,9 @@ func (s source) After(_ context.Context, p *linkv1.JournalPoint, most int) (*lin
 		})
 		if c := s.signed[int(i)]; c != nil {
 			b.Entries[len(b.Entries)-1].Body = &linkv1.JournalEntry_Countersignature{Countersignature: c}
+		}
+		if e := s.written[int(i)]; e != nil {
+			b.Entries[len(b.Entries)-1].Body = &linkv1.JournalEntry_LocalEntry{LocalEntry: e}
 		}
 	}
 	if len(b.Entries) == 0 {

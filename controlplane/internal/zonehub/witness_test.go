@@ -109,3 +109,68 @@ func TestP15ManyCountersignaturesAreMadeToWait(t *testing.T) {
 	more()
 	s.eventually("people are told", func() bool { return s.condition("business", "SLOWED").GetReason() == "ENTRIES" })
 }
+
+// TestALineOfAZonesOwnLogIsCheckedBeforeItIsProposed: its form, and who has signed it.
+func TestALineOfAZonesOwnLogIsCheckedBeforeItIsProposed(t *testing.T) {
+	s := newSite(t)
+	zone := s.Zone("business")
+	a := s.agent(zone, "agent-1").start()
+	s.eventually("a session", s.connected)
+	seed := bytes.Repeat([]byte{1}, audit.SeedSize)
+	line := func(seed []byte, change func(*apiv1.AuditEntry)) *linkv1.LocalEntry {
+		m := &apiv1.AuditEntry{Sequence: "0", Time: timestamppb.Now(), Actor: "user:kim", Action: "vm.start", Zone: "business", ZoneId: zone.GetId()}
+		change(m)
+		leaf, log := must(audit.Leaf(m)), audit.Growing{}
+		if err := log.Append(leaf); err != nil {
+			t.Fatal(err)
+		}
+		note := must(audit.SignLocal(audit.Checkpoint{Origin: audit.LocalOrigin("naru.test", "business", "i1"), Size: 1, Root: must(log.Root()),
+			Time: time.Now().UTC().Truncate(time.Second)}, seed))
+		return &linkv1.LocalEntry{Leaf: leaf, Note: note, Key: audit.WitnessKey(audit.WitnessName("naru.test", "business"), seed)}
+	}
+	as := func(*apiv1.AuditEntry) {}
+	good := line(seed, as)
+	forged, strange := line(bytes.Repeat([]byte{2}, audit.SeedSize), as), line(seed, as)
+	forged.Key = good.GetKey()
+	strange.Leaf = append(bytes.Clone(good.GetLeaf()), 0xfa, 0x7f, 1, 'x') // a field that nobody knows
+	long := line(seed, func(m *apiv1.AuditEntry) { m.Action = strings.Repeat("x", 65) })
+	for _, e := range []*linkv1.LocalEntry{forged, strange, long, good} {
+		a.write(e)
+	}
+	s.eventually("what the zone has written is taken", func() bool { return a.heard() == 4 })
+	err := s.DB.View(t.Context(), func(tx *state.Tx) error {
+		l, err := tx.ZoneLog("business/1")
+		if err != nil || l.Size != 1 || l.GetCheckpoint().GetNote() != good.GetNote() {
+			t.Errorf("it is known as %v, %v", l, err)
+		}
+		refused, err := tx.Rejected(state.Journal{ZoneID: zone.GetId(), Origin: "i1", Stream: "zone"}, 1, 4)
+		if len(refused) != 3 || !strings.Contains(refused[0].GetReason(), "is not good") || !strings.Contains(refused[1].GetReason(), "the one form") ||
+			!strings.Contains(refused[2].GetReason(), "action") {
+			t.Errorf("refused %v", refused)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestP15ALogThatFloodsIsMadeToWait: it is kept for ever.
+func TestP15ALogThatFloodsIsMadeToWait(t *testing.T) {
+	s := newSite(t)
+	s.stopHub()
+	s.budget.Log = zonehub.Pace{PerSecond: 1, Burst: 256}
+	s.budget.Tell = time.Millisecond
+	s.startHub()
+	a := s.agent(s.Zone("business"), "agent-1").start()
+	s.eventually("a session", s.connected)
+	more := func() {
+		for range 300 {
+			a.write(&linkv1.LocalEntry{Leaf: []byte("leaf"), Note: "note", Key: "key"})
+		}
+	}
+	more()
+	s.eventually("the first are heard", func() bool { return a.heard() > 0 })
+	more()
+	s.eventually("people are told", func() bool { return s.condition("business", "SLOWED").GetReason() == "LOG" })
+}
