@@ -320,3 +320,56 @@ func TestP8EveryEditOfAZonesLogIsFound(t *testing.T) {
 		}
 	})
 }
+
+// TestTheControlPlanesLogSaysWhatAZoneHasBrought: an older or another state of the zone's log, though the zone has signed it, is none of
+// which that log tells.
+func TestTheControlPlanesLogSaysWhatAZoneHasBrought(t *testing.T) {
+	l, plane := local(t, 25), newLog(t)
+	for n, size := range []int{1, 9, 20} {
+		plane.append(t, entry(n))
+		root := l.root(t, size)
+		e := entry(n)
+		e.Action, e.Target, e.Digest = audit.Merges, &apiv1.Reference{Kind: "audit-log", Id: life, Name: "business/1"}, root[:]
+		plane.append(t, e)
+	}
+	plane.sign(t, false)
+	r, err := audit.Verify(bytes.NewReader(written(t, plane.export(t, 0))), audit.Trust{Keys: []string{plane.public}})
+	if err != nil || len(r.Seals[life]) != 3 {
+		t.Fatal(r, err)
+	}
+	trust := audit.Trust{Keys: []string{plane.public, l.zonePublic}, Zone: "business", Seals: r.Seals}
+	for _, from := range []int{0, 1, 5, 19} {
+		r, err := audit.Verify(bytes.NewReader(written(t, l.exportLocal(t, from))), trust)
+		if err != nil || r.Sealed != 20 {
+			t.Errorf("from %d: %+v, %v", from, r, err)
+		}
+	}
+	signed := func(entries int, changed int) []byte {
+		other := &log{public: l.public, zoneSeed: l.zoneSeed, pieceSize: l.pieceSize}
+		for n := range entries {
+			e := entry(n)
+			if n == changed {
+				e.Actor = "user:nobody"
+			}
+			other.append(t, e)
+		}
+		other.signLocal(t)
+		return written(t, other.exportLocal(t, 0))
+	}
+	for what, file := range map[string][]byte{
+		"an older state": signed(19, -1), "a log that was written anew": signed(25, 3), "one whose first entry is another": signed(25, 0),
+		"the control plane's log": written(t, plane.export(t, 0)),
+	} {
+		var f *audit.Fault
+		if _, err := audit.Verify(bytes.NewReader(file), trust); !errors.As(err, &f) {
+			t.Errorf("%s is taken: %v", what, err)
+		}
+	}
+	if r, err := audit.Verify(bytes.NewReader(signed(25, 22)), trust); err != nil || r.Sealed != 20 {
+		t.Errorf("of what came behind the last seal it says something: %+v, %v", r, err)
+	}
+	trust.Seals = audit.Seals{"another life": r.Seals[life]}
+	if _, err := audit.Verify(bytes.NewReader(written(t, l.exportLocal(t, 0))), trust); err == nil || !strings.Contains(err.Error(), "does not tell of it") {
+		t.Errorf("of another life: %v", err)
+	}
+}

@@ -31,6 +31,9 @@ type Trust struct {
 	Lag       time.Duration
 	// Known are notes that were kept from before; the export has to hold what they say. They are checked with all keys.
 	Known []string
+	// Seals, where set, are what a verified export of the control plane's log tells of logs of zones; the export has to be of one of them,
+	// and to hold what they say.
+	Seals Seals
 }
 
 // Fault says what is wrong with an export, and where.
@@ -67,6 +70,10 @@ type Report struct {
 	Unproved []uint64
 	// Lost are states of earlier epochs that zones have countersigned and the log does not hold: an older backup was restored.
 	Lost []Lost
+	// Seals are what it tells, where it is the control plane's, of logs that zones have kept themselves; Sealed is up to which size the control plane's log (Trust.Seals)
+	// tells of this one.
+	Seals  Seals
+	Sealed uint64
 }
 
 // Lost is a state that a log no longer holds, and who has countersigned it.
@@ -118,6 +125,7 @@ type verifier struct {
 	last              time.Time
 	// back is the first entry that is older than the one before it: in the control plane's log there is none. A zone's clock may go back.
 	back      *Fault
+	met       map[tlog.Hash]bool   // of what the control plane's log tells
 	signed    map[string]bool      // by key
 	witnessed map[string]time.Time // of the newest checkpoint that was countersigned, by key
 	lost      []Lost
@@ -149,7 +157,7 @@ func (v *verifier) begin(e *apiv1.AuditExport) error {
 	}
 	v.size, v.checked, v.to = from, from, from+count
 	v.report.From, v.report.To, v.report.Witnesses = from, v.to, map[string]uint64{}
-	v.signed, v.witnessed = map[string]bool{}, map[string]time.Time{}
+	v.signed, v.witnessed, v.met, v.report.Seals = map[string]bool{}, map[string]time.Time{}, map[tlog.Hash]bool{}, Seals{}
 	if err := v.before(e.GetBefore()); err != nil {
 		return err
 	}
@@ -271,6 +279,10 @@ func (v *verifier) leaf(leaf, hash []byte) error {
 	}
 	v.edge[len(completed)-1] = completed[len(completed)-1]
 	v.size++
+	v.report.Seals.note(e)
+	if err := v.sealed(); err != nil {
+		return err
+	}
 	return v.borneOut()
 }
 
@@ -356,13 +368,19 @@ func (v *verifier) end() (*Report, error) {
 		return nil, &Fault{v.checked, v.size, "no checkpoint covers them"}
 	}
 	origin := v.report.Newest.Origin
-	zone, _ := ParseLocalOrigin(origin)
+	zone, life := ParseLocalOrigin(origin)
 	v.report.Pinned = v.report.Pinned || v.pinned[origin]
 	if v.trust.Zone != "" && v.trust.Zone != zone {
 		return nil, v.fault("it is the log %s, and not one that zone %s has kept itself", origin, v.trust.Zone)
 	}
 	if v.trust.Zone != "" && len(v.trust.Keys) > 0 && !v.report.Pinned {
 		return nil, v.fault("the log %s is signed with none of the keys that were kept", origin)
+	}
+	if zone != "" {
+		v.report.Seals = nil // what a zone says of other logs is nothing
+	}
+	if err := v.unsealed(life); err != nil {
+		return nil, err
 	}
 	var kept []string // zones whose keys were
 	for _, k := range v.trust.Keys {

@@ -207,6 +207,7 @@ func (a *app) tellWitnesses(all []*apiv1.AuditWitness) {
 
 func (a *app) verifyAudit() *cobra.Command {
 	var keys, known []string
+	var sealedBy string
 	var required audit.Trust
 	cmd := &cobra.Command{
 		Use: "verify FILE", Short: "Verify an export; asks no server", Args: oneArgument,
@@ -216,7 +217,8 @@ An export proves by itself that it is whole; whose it is, it proves with keys th
 signed before is missing or another, with checkpoints that were kept (--known), as naru audit checkpoint shows them, or by zones that have
 countersigned it (--witnesses, --witness). Of zones only those count whose keys are given with --key.
 
-A log that a zone has kept itself is signed by that zone, with the key with which it countersigns: name the zone with --zone.`,
+A log that a zone has kept itself is signed by that zone, with the key with which it countersigns: name the zone with --zone.
+With --sealed-by FILE, an export of the control plane's log, it also has to be what that log says was brought.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			trust := required
 			for _, k := range keys {
@@ -239,14 +241,23 @@ A log that a zone has kept itself is signed by that zone, with the key with whic
 			if (trust.Witnesses > 0 || len(trust.Named) > 0) && len(trust.Keys) == 0 {
 				return usagef("--witnesses and --witness need the keys of zones, as they were kept, with --key")
 			}
-			f, err := os.Open(args[0])
-			if err != nil {
-				return usagef("%s cannot be read: %v", args[0], causeOf(err))
+			if sealedBy != "" {
+				if trust.Zone == "" {
+					return usagef("--sealed-by is for a log that a zone has kept itself: name the zone with --zone")
+				}
+				own, err := verifyFile(sealedBy, audit.Trust{Keys: trust.Keys})
+				if err != nil {
+					return err
+				}
+				if own.Seals == nil {
+					return usagef("%s is no export of the control plane's log, which is what --sealed-by needs", sealedBy)
+				}
+				a.tellVerified(sealedBy, own)
+				trust.Seals = own.Seals
 			}
-			defer f.Close()
-			r, err := audit.Verify(f, trust)
+			r, err := verifyFile(args[0], trust)
 			if err != nil {
-				return notAsSigned(args[0], err)
+				return err
 			}
 			a.tellVerified(args[0], r)
 			return nil
@@ -254,11 +265,25 @@ A log that a zone has kept itself is signed by that zone, with the key with whic
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key that was kept, or @FILE with one a line; may be repeated")
 	cmd.Flags().StringVar(&required.Zone, "zone", "", "`zone` whose own log it is; without it the control plane's, where its key is given")
+	cmd.Flags().StringVar(&sealedBy, "sealed-by", "", "`file` with an export of the control plane's log, which tells what the zone has brought")
 	cmd.Flags().StringArrayVar(&known, "known", nil, "file with a checkpoint that was kept; may be repeated")
 	cmd.Flags().IntVar(&required.Witnesses, "witnesses", 0, "how many zones, at least, have to have countersigned it")
 	cmd.Flags().StringArrayVar(&required.Named, "witness", nil, "`zone` that has to have countersigned it; may be repeated")
 	cmd.Flags().DurationVar(&required.Lag, "lag", time.Hour, "how much older than the newest checkpoint the countersigned one may be")
 	return cmd
+}
+
+func verifyFile(path string, trust audit.Trust) (*audit.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, usagef("%s cannot be read: %v", path, causeOf(err))
+	}
+	defer f.Close()
+	r, err := audit.Verify(f, trust)
+	if err != nil {
+		return nil, notAsSigned(path, err)
+	}
+	return r, nil
 }
 
 func notAsSigned(what string, err error) error {
@@ -280,6 +305,9 @@ func (a *app) tellVerified(path string, r *audit.Report) {
 	}
 	if !r.Pinned {
 		fmt.Fprintf(a.out, "The key of %s is the one in the export: compare it, or give the one that was kept with --key.\n", r.Newest.Origin)
+	}
+	if r.Sealed > 0 {
+		fmt.Fprintf(a.out, "The control plane's log says that it was brought as it is, up to entry %d.\n", r.Sealed-1)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Witnesses)) {
 		fmt.Fprintf(a.out, "%s has countersigned up to entry %d.\n", name, r.Witnesses[name]-1)

@@ -150,7 +150,7 @@ func TestWhoHasCountersignedTheLogIsShownAndAskedForInAnExport(t *testing.T) {
 // TestTheLogThatAZoneHasKeptItselfIsExportedAndVerifiedWithoutAServer, with the key with which the zone countersigns.
 func TestTheLogThatAZoneHasKeptItselfIsExportedAndVerifiedWithoutAServer(t *testing.T) {
 	d := newDesk(t)
-	d.sign("")
+	key := d.sign("")
 	d.BringLog("business", "life-1", 12, false)
 	d.BringLog("business", "life-2", 1, true)
 	table := d.must("audit logs")
@@ -166,6 +166,10 @@ func TestTheLogThatAZoneHasKeptItselfIsExportedAndVerifiedWithoutAServer(t *test
 	folder := t.TempDir()
 	file, keys := filepath.Join(folder, "business-1.log"), filepath.Join(folder, "keys")
 	d.must("audit export --log business/1 " + file)
+	own := filepath.Join(folder, "audit.log")
+	d.must("project create more")
+	d.sign(key)
+	d.must("audit export " + own)
 	if err := os.WriteFile(keys, []byte(d.must("audit checkpoint --keys")), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/action"
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/audit"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -205,7 +206,7 @@ func (a *auditRecord) seal() error {
 	}
 	for _, l := range grown {
 		err := a.write(a.tx, &apiv1.AuditEntry{
-			Time: a.at, Actor: "zone:" + l.GetZone(), ActorId: l.GetZoneId(), Action: "zone.merge-log",
+			Time: a.at, Actor: "zone:" + l.GetZone(), ActorId: l.GetZoneId(), Action: audit.Merges,
 			Target: &apiv1.Reference{Kind: "audit-log", Id: l.GetIncarnationId(), Name: l.GetName()}, Zone: l.GetZone(), ZoneId: l.GetZoneId(),
 			Outcome: apiv1.AuditEntry_DONE, Digest: l.GetCheckpoint().GetRoot(), Count: uint32(l.Size - l.Sealed),
 			Message: "the log " + l.GetName() + " that the zone has kept itself has " + strconv.FormatUint(l.Size, 10) + " entries; the digest is its root",
