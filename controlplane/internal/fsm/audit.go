@@ -83,7 +83,7 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 func unaudited(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
-		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_OfferAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
+		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_OfferAudit, *commandv1.Command_AddressNotices, *commandv1.Command_SettleDelivery:
 		return true
 	case *commandv1.Command_CheckIdentity: // nothing came of it but with what to ask the next time
 		return !in.GetCheckIdentity().GetGone() && in.GetCheckIdentity().GetGroupsUnknown()
