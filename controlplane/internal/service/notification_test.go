@@ -585,46 +585,33 @@ func TestTheTestOfAChannelSaysWhatCameOfIt(t *testing.T) {
 	}
 }
 
-// counted counts what is proposed, and refuses as much of it as is said.
-type counted struct {
-	clocked
-	refuse, proposed int
-}
-
-func (c *counted) Propose(ctx context.Context, in *commandv1.Command) (*commandv1.Result, error) {
-	c.proposed++
-	if c.refuse--; c.refuse >= 0 {
-		return nil, problem.New(problem.Unavailable, "leadership was lost", "Try again.")
-	}
-	return c.clocked.Propose(ctx, in)
-}
-
 func TestWhatWaitsTogetherIsToldTogetherAndAfterAFailureOneByOne(t *testing.T) {
 	p := newPost(t)
-	by := &counted{clocked: clocked{p.office}}
-	p.notify = p.leader(by)
-	for range 3 {
-		if _, err := p.submit("ann", ask()); err != nil {
-			t.Fatal(err)
+	ask := func(n int) {
+		t.Helper()
+		for range n {
+			if _, err := p.submit("ann", ask()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	p.tell()
+	commands := func() int64 {
+		before := p.Proposes()
+		p.tell()
+		return p.Proposes() - before
+	}
+	ask(3)
+	if n := commands(); n != 1 {
+		t.Errorf("three notices took %d commands", n)
+	}
 	p.expect("bob", "request.waiting r-1", "request.waiting r-2", "request.waiting r-3")
-	if by.proposed != 1 {
-		t.Errorf("three notices took %d commands", by.proposed)
-	}
-	for range 2 {
-		if _, err := p.submit("ann", ask()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	by.proposed, by.refuse = 0, 1
-	p.tell()
-	if p.tell(); by.proposed != 1 || len(p.news("bob")) != 3 {
-		t.Errorf("what failed is tried again at once: %d commands", by.proposed)
+	ask(2)
+	p.FailNext(problem.New(problem.Unavailable, "leadership was lost", "Try again."))
+	if n := commands() + commands(); n != 1 || len(p.news("bob")) != 3 {
+		t.Errorf("what failed is tried again at once: %d commands", n)
 	}
 	p.now = p.now.Add(time.Minute)
-	if p.tell(); by.proposed != 3 || len(p.news("bob")) != 5 {
-		t.Errorf("after a failure two notices took %d commands, and bob has %q", by.proposed-1, p.news("bob"))
+	if n := commands(); n != 2 || len(p.news("bob")) != 5 {
+		t.Errorf("after a failure two notices took %d commands, and bob has %q", n, p.news("bob"))
 	}
 }
