@@ -132,7 +132,7 @@ func (c *command) withdraw(p *apiv1.IdentityProvider) error {
 	if !p.GetDisabled() {
 		return nil
 	}
-	return c.eachIdentity(p.GetId(), func(m *apiv1.Identity) error { return c.endSessionsBy(m.GetId()) })
+	return c.eachIdentity(p.GetId(), func(m *apiv1.Identity) error { return c.tx.Sessions.DeleteAll(by(m)) })
 }
 
 // eachIdentity calls f with every identity of a provider, some at a time: what is being read is not written.
@@ -151,20 +151,6 @@ func (c *command) eachIdentity(providerID string, f func(*apiv1.Identity) error)
 	}
 }
 
-// endSessionsBy ends the sessions that were begun by an identity.
-func (c *command) endSessionsBy(identityID string) error {
-	all, err := c.tx.SessionsBy(identityID)
-	if err != nil {
-		return err
-	}
-	for _, m := range all {
-		if err := c.tx.Sessions.Delete(m.GetId()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c *command) deleteIdentityProvider(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.IdentityProviders, "identity provider", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
@@ -179,9 +165,12 @@ func (c *command) deleteIdentityProvider(in *commandv1.DeleteNoun) (*commandv1.R
 	return remove(c, c.tx.IdentityProviders, "identity-provider", m)
 }
 
+// by is the scope of what was begun by an identity.
+func by(m *apiv1.Identity) state.Scope { return state.Scope{"identity_id": m.GetId()} }
+
 // forgetIdentity ends that somebody is a user by a provider's word, with what that gave.
 func (c *command) forgetIdentity(m *apiv1.Identity) error {
-	if err := c.endSessionsBy(m.GetId()); err != nil {
+	if err := c.tx.Sessions.DeleteAll(by(m)); err != nil {
 		return err
 	}
 	if err := c.placesBy(m, nil); err != nil {
@@ -196,23 +185,6 @@ func (c *command) forgetIdentity(m *apiv1.Identity) error {
 	}
 	user.IdentityProviders = slices.DeleteFunc(user.GetIdentityProviders(), func(name string) bool { return name == m.GetIdentityProvider() })
 	return c.tx.Users.Put(user)
-}
-
-// forgetIdentities forgets by whose word somebody was a user that is deleted.
-func (c *command) forgetIdentities(userID string) error {
-	var all []*apiv1.Identity // collected first: what is being read is not written
-	for m, err := range c.tx.Identities.All(state.Scope{"user_id": userID}) {
-		if err != nil {
-			return err
-		}
-		all = append(all, m)
-	}
-	for _, m := range all {
-		if err := c.tx.Identities.Delete(m.GetId()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // placesBy gives a user the places in groups that a provider gives them, and takes from them those that it gave and gives no longer. Where
@@ -375,17 +347,17 @@ func (c *command) beginProviderSession(in *commandv1.BeginProviderSession) (*com
 	if err := c.mayBegin(session); err != nil {
 		return nil, err
 	}
-	if known == nil {
-		m.MadeUser, user.CreatedAt = true, c.now
-		if err := c.link(m, p, user); err != nil {
-			return nil, err
-		}
-		known = m
-	} else if err := c.tx.Users.Put(user); err != nil {
-		return nil, err
+	first := known == nil
+	if first {
+		known, m.MadeUser, user.CreatedAt = m, true, c.now
 	}
 	known.Login, known.LastLoginAt, known.GoneAt, known.SealedRefreshToken = m.GetLogin(), c.now, nil, m.GetSealedRefreshToken()
-	if err := c.tx.Identities.Put(known); err != nil {
+	if first {
+		err = c.link(known, p, user)
+	} else if err = c.tx.Users.Put(user); err == nil {
+		err = c.tx.Identities.Put(known)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := c.placesBy(known, in.GetGroupIds()); err != nil {
@@ -452,7 +424,7 @@ func (c *command) checkIdentity(in *commandv1.CheckIdentity) (*commandv1.Result,
 			m.GoneAt = c.now
 		}
 		m.SealedRefreshToken = nil
-		if err := c.endSessionsBy(m.GetId()); err != nil {
+		if err := c.tx.Sessions.DeleteAll(by(m)); err != nil {
 			return nil, err
 		}
 		err = c.placesBy(m, nil)

@@ -112,14 +112,7 @@ func (c *command) deleteRoleBinding(in *commandv1.DeleteNoun) (*commandv1.Result
 	if err := c.tellOfBinding("role.taken", m, "no longer has"); err != nil {
 		return nil, err
 	}
-	if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
-		return nil, err
-	}
-	op, err := c.done("role-binding.delete", bindingReference(m), where(m))
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return removeAs(c, c.tx.RoleBindings, "role-binding.delete", m, bindingReference(m))
 }
 
 // taken is what is to be taken away: a binding, a user, a user's place in a group, or a group.
@@ -148,23 +141,6 @@ func (c *command) staysAdministered(t taken) error {
 	}
 	return problem.New(problem.InUse, "after this nobody would administer the federation",
 		"Make another federation administrator first: naru role-binding create "+federationAdministrator+" --user NAME.")
-}
-
-// unbind deletes the bindings of what is deleted itself.
-func (c *command) unbind(scope state.Scope) error {
-	var gone []*apiv1.RoleBinding // collected first: what is being read is not written
-	for m, err := range c.tx.RoleBindings.All(scope) {
-		if err != nil {
-			return err
-		}
-		gone = append(gone, m)
-	}
-	for _, m := range gone {
-		if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // tellOfBinding tells of rights in the whole federation; those elsewhere are in the audit log only.

@@ -3,7 +3,6 @@ package fsm
 import (
 	"slices"
 
-	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -221,21 +220,4 @@ func (c *command) endSessions(userID, but string) (ended uint32, err error) {
 		ended++
 	}
 	return ended, nil
-}
-
-// endTokens deletes the access tokens of a user.
-func (c *command) endTokens(userID string) error {
-	var ids []string // collected first: what is being read is not written
-	for m, err := range c.tx.AccessTokens.All(state.Scope{"user_id": userID}) {
-		if err != nil {
-			return err
-		}
-		ids = append(ids, m.GetId())
-	}
-	for _, id := range ids {
-		if err := c.tx.AccessTokens.Delete(id); err != nil {
-			return err
-		}
-	}
-	return nil
 }
