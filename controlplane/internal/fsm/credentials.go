@@ -53,8 +53,8 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, in.GetUntil(), false
 	kept.Devices = nil
-	// One's own hand takes nobody else's away; nor does a password that of whoever linked them with somebody elsewhere.
-	if c.by != user.GetId() && len(user.GetIdentityProviders()) == 0 {
+	// One's own hand takes nobody else's away.
+	if c.by != user.GetId() {
 		kept.SetBy = nil
 	}
 	if err := c.heldBy(kept); err != nil {

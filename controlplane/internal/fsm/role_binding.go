@@ -124,19 +124,40 @@ type taken struct {
 // staysAdministered refuses to take away the last one who administers the federation. Where nobody does but by certificate,
 // there is nobody to be taken away.
 func (c *command) staysAdministered(t taken) error {
-	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
-	if err != nil {
-		if missing(err) {
-			return nil
-		}
-		return err
-	}
-	before, err := c.tx.Administered(role.GetId(), c.now, "", "", state.Membership{})
+	before, err := c.administered(taken{})
 	if err != nil || !before {
 		return err
 	}
-	after, err := c.tx.Administered(role.GetId(), c.now, t.binding, t.user, t.membership)
-	if err != nil || after {
+	return c.administeredAfter(t)
+}
+
+// keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
+// the writes, which a refusal undoes.
+func (c *command) keepingAdministered(take func() error) error {
+	before, err := c.administered(taken{})
+	if err != nil {
+		return err
+	}
+	if err := take(); err != nil || !before {
+		return err
+	}
+	return c.administeredAfter(taken{})
+}
+
+// administered reports whether anybody administers the federation without what is taken away.
+func (c *command) administered(without taken) (bool, error) {
+	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
+	if missing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return c.tx.Administered(role.GetId(), c.clock, without.binding, without.user, without.membership)
+}
+
+func (c *command) administeredAfter(t taken) error {
+	if still, err := c.administered(t); err != nil || still {
 		return err
 	}
 	return problem.New(problem.InUse, "after this nobody would administer the federation",

@@ -164,7 +164,7 @@ func (c *command) stepUpSession(in *commandv1.StepUpSession) (*commandv1.Result,
 	if err := c.count(kept, in.GetShown()); err != nil {
 		return nil, err
 	}
-	if err := c.useTicket(in.GetShown().GetKeyId(), in.GetTicketHash()); err != nil {
+	if err := c.useTicket(in.GetTicketHash()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.PutCredentials(kept); err != nil {

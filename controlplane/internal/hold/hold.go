@@ -1,5 +1,5 @@
 // Package hold says who could have acted as somebody, on a snapshot of the state. Whoever gives another a password, takes their
-// authenticator away, makes a token of a service or a certificate of an administrator may have called in their name since. What the
+// authenticator away, links them with somebody at an identity provider, makes a token of a service or a certificate of an administrator may have called in their name since. What the
 // record calls the deed of one may then be the deed of the other, and of four eyes two are the same.
 //
 // It is about requests alone: nobody decides on what those asked for, or helped write, whose accounts they have had hold of; nor do
@@ -56,7 +56,17 @@ func holders(tx *state.Tx, id string) (ids []string, err error) {
 		return ids, nil
 	}
 	kept, err := tx.Credentials(id)
-	return kept.GetSetBy(), present(err)
+	if err := present(err); err != nil {
+		return nil, err
+	}
+	ids = kept.GetSetBy()
+	for m, err := range tx.Identities.All(state.Scope{"user_id": id}) {
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, m.GetSetBy()...)
+	}
+	return ids, nil
 }
 
 // holdersOfCredential are who made an administrator's certificates, and who that is; whoever made a token, and whose it is.
