@@ -88,6 +88,9 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if _, err := c.endSessions(m.GetId(), ""); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetKeys(m.GetId()); err != nil {
+		return nil, err
+	}
 	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
