@@ -243,6 +243,17 @@ func (n *notary) recorded(action string) (entries []*apiv1.AuditEntry) {
 	return entries
 }
 
+// TestAZoneWritesNothingOfItsOwnIntoTheLog: an event that it reports is its own, whatever it calls it.
+func TestAZoneWritesNothingOfItsOwnIntoTheLog(t *testing.T) {
+	n := newNotary(t)
+	n.sequence++
+	n.accept(journal("inc-1", "zone", &linkv1.JournalEntry{Sequence: n.sequence, Time: timestamppb.New(n.now), Body: &linkv1.JournalEntry_Event{Event: &apiv1.Event{
+		Id: "e-1", Severity: apiv1.Event_ERROR, Type: "audit.lost", Message: "all of it", Target: &apiv1.Reference{Kind: "zone", Id: "z-business", Name: "business"}}}}))
+	if got := n.recorded("audit.lost"); len(got) != 0 || n.events()["audit.lost"] != 1 {
+		t.Errorf("the log has %v", got)
+	}
+}
+
 // TestAClockThatWasAheadKeepsNoZoneFromCountersigning: for as long as it was ahead, once it has been set right.
 func TestAClockThatWasAheadKeepsNoZoneFromCountersigning(t *testing.T) {
 	n := newNotary(t)

@@ -114,7 +114,10 @@ func (a *Asker) Password(ctx context.Context, place string, p *apiv1.IdentityPro
 	if err := v.asks(secret); err != nil {
 		return nil, failed("log in again as "+v.d.GetBindDn(), err)
 	}
-	return person, v.groups(dn, person)
+	if err := v.groups(dn, person); err != nil {
+		return nil, err
+	}
+	return person, nil
 }
 
 // Find asks a directory who somebody is, by what they would type. Errors: ErrWrong, *Refusal, *Failure, problem TOO_MANY.
