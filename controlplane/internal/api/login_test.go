@@ -3,25 +3,16 @@ package api_test
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/tls"
-	"encoding/base32"
-	"errors"
-	"fmt"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/pquerna/otp/totp"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/api"
-	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/client"
-	"github.com/naru-project/naru/pkg/pki"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -247,159 +238,6 @@ func TestP12WhoIsCutOffIsCutOffWithinTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestNoBrokerReadsOrReusesASecret logs in, changes the password, and enrols an authenticator through an edge, and looks at every
-// byte that passes: no secret is in it, and a copy of what was sent is worth nothing.
-func TestNoBrokerReadsOrReusesASecret(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	internet := f.zoneID("internet")
-	var seen [][]byte
-	through := func(s *client.Session) *client.Services {
-		e := edge{f: f, zone: internet, passes: func(b []byte) { seen = append(seen, b) }}
-		if s != nil {
-			e.token = s.Token()
-		}
-		return client.NewServices(e).Trusting(f.Pin())
-	}
-	device := bytes.Repeat([]byte("device!!"), 4)
-	s, _, err := through(nil).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword, Device: device}, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	logIn := seen[len(seen)-2] // the request; the last is the answer
-
-	private, public, err := sealed.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := through(s).Users.EnrollAuthenticator(t.Context(), &apiv1.EnrollAuthenticatorRequest{ReplyKey: public})
-	if err != nil {
-		t.Fatal(err)
-	}
-	uri, err := sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, e.GetSealedUri())
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := secretOf(t, uri)
-	code, err := totp.GenerateCode(secret, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	confirm, err := through(s).Seal(t.Context(), s.For(apiv1.UserService_ConfirmAuthenticator_FullMethodName), &apiv1.Secrets{Password: ownPassword, Code: code})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := through(s).Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{Secrets: confirm}); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range seen {
-		for what, text := range map[string][]byte{"the password": []byte(ownPassword), "the authenticator": []byte(secret), "its bytes": raw, "the session's secret": s.Secret, "the device": device} {
-			if bytes.Contains(b, text) {
-				t.Errorf("%s passes in the clear", what)
-			}
-		}
-	}
-
-	// The request is sent once more, as it was, and with another session's hash.
-	ask := &apiv1.LogInRequest{}
-	if err := proto.Unmarshal(logIn, ask); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.at(internet, nil).Sessions.LogIn(t.Context(), ask); err == nil {
-		t.Error("a copy of a login logs in")
-	}
-	ask.SecretHash = bytes.Repeat([]byte{9}, 32)
-	if _, err := f.at(internet, nil).Sessions.LogIn(t.Context(), ask); !problem.Is(err, problem.Invalid) {
-		t.Errorf("a copy with another session's hash: %v", err)
-	}
-	if _, err := f.at(internet, s).Sessions.StepUp(t.Context(), &apiv1.StepUpRequest{Secrets: confirm}); !problem.Is(err, problem.Invalid) {
-		t.Errorf("what was sealed for one method, with another: %v", err)
-	}
-}
-
-// TestACopyOfALoginIsWorthNothingOnceTheSessionHasEnded sends the same bytes again after the session that they began was ended.
-func TestACopyOfALoginIsWorthNothingOnceTheSessionHasEnded(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	var seen [][]byte
-	c := client.NewServices(edge{f: f, passes: func(b []byte) { seen = append(seen, b) }}).Trusting(f.Pin())
-	s, _, err := c.LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword}, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask := &apiv1.LogInRequest{}
-	if err := proto.Unmarshal(seen[len(seen)-2], ask); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.at("", s).Sessions.LogOut(t.Context(), &apiv1.LogOutRequest{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.at("", nil).Sessions.LogIn(t.Context(), ask); !problem.Is(err, problem.Unauthenticated) {
-		t.Errorf("a copy of a login: %v", err)
-	}
-}
-
-// TestALyingEdgeLearnsNoPassword has an edge, which ends its users' TLS, give out a key of its own in every way that it can think of.
-// Nothing is sealed to it, and no login leaves the client.
-func TestALyingEdgeLearnsNoPassword(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	internet := f.zoneID("internet")
-	_, own, err := sealed.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	vouch := func(o *apiv1.GetLoginOptionsResponse, by tls.Certificate) {
-		o.SealingKey, o.SealingChain = own, by.Certificate
-		key := sealed.Key{ID: o.GetSealingKeyId(), Public: own, Until: o.GetSealingKeyUntil().AsTime()}
-		o.SealingSignature, err = key.Vouch(by.PrivateKey.(crypto.Signer))
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	now := pki.IssueOptions{Now: time.Now()}
-	agentID, err := pki.AgentID("naru.test", internet, "agent-1")
-	agent := certificate(t, authority(t, pki.AuthorityLinks, f.Root()), agentID, err, now)
-	serverID, err := pki.ServerID("naru.test", "server-1")
-	stranger := certificate(t, authority(t, pki.AuthorityServers, authority(t, pki.AuthorityRoot, nil)), serverID, err, now)
-	for about, lie := range map[string]func(o *apiv1.GetLoginOptionsResponse){
-		"a key of its own": func(o *apiv1.GetLoginOptionsResponse) { o.SealingKey = own },
-		"one that nobody vouches for": func(o *apiv1.GetLoginOptionsResponse) {
-			o.SealingKey, o.SealingChain, o.SealingSignature = own, nil, nil
-		},
-		"one that its own certificate vouches for":   func(o *apiv1.GetLoginOptionsResponse) { vouch(o, agent) },
-		"one that another federation's server signs": func(o *apiv1.GetLoginOptionsResponse) { vouch(o, stranger) },
-		"one of its own, under a server's chain": func(o *apiv1.GetLoginOptionsResponse) {
-			chain := o.GetSealingChain()
-			vouch(o, agent)
-			o.SealingChain = chain
-		},
-		"an old one, made to last": func(o *apiv1.GetLoginOptionsResponse) {
-			o.SealingKeyUntil = timestamppb.New(time.Now().Add(1000 * time.Hour))
-		},
-		"the right one, under another id": func(o *apiv1.GetLoginOptionsResponse) { o.SealingKeyId = "other" },
-	} {
-		var sent int
-		e := edge{f: f, zone: internet, passes: func([]byte) { sent++ }, lies: func(method string, answer any) {
-			if o, ok := answer.(*apiv1.GetLoginOptionsResponse); ok {
-				lie(o)
-			}
-		}}
-		_, _, err := client.NewServices(e).Trusting(f.Pin()).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword}, "")
-		if !errors.Is(err, client.ErrNotVouched) || sent != 2 {
-			t.Errorf("%s: %d messages passed, and %v", about, sent, err)
-		}
-	}
-	if _, _, err := f.at(internet, nil).Trusting("").LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword}, ""); !errors.Is(err, client.ErrNotVouched) || !strings.Contains(err.Error(), "trust_pin") {
-		t.Errorf("without the pin of a root: %v", err)
-	}
-	f.logIn(internet, "kim", ownPassword)
-}
-
 func secretOf(t *testing.T, uri string) string {
 	t.Helper()
 	u, err := url.Parse(uri)
@@ -407,102 +245,6 @@ func secretOf(t *testing.T, uri string) string {
 		t.Fatalf("%q (%v)", uri, err)
 	}
 	return u.Query().Get("secret")
-}
-
-// TestOfAWrongNameAndAWrongPasswordTheAnswerIsTheSame, and a known user is written down, and nobody's name is not.
-func TestOfAWrongNameAndAWrongPasswordTheAnswerIsTheSame(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	var said []string
-	for _, user := range []string{"kim", "typed-password-here"} {
-		_, _, err := f.at("", nil).LogIn(t.Context(), user, &apiv1.Secrets{Password: "wrong wrong wrong"}, "")
-		if !problem.Is(err, problem.Unauthenticated) {
-			t.Fatalf("%s: %v", user, err)
-		}
-		said = append(said, problem.Of(err).GetDetail()+problem.Of(err).GetNext())
-	}
-	if said[0] != said[1] {
-		t.Errorf("%q and %q", said[0], said[1])
-	}
-	var entries []*apiv1.AuditEntry // one for each try, whoever wrote it
-	for _, e := range f.audited("") {
-		if e.GetOutcome() == apiv1.AuditEntry_REFUSED {
-			entries = append(entries, e)
-		}
-	}
-	if len(entries) != 2 || entries[0].GetAction() != "session.log-in" || entries[1].GetAction() != "session.log-in" || entries[0].GetActor() != "user:kim" || entries[0].GetOutcome() != apiv1.AuditEntry_REFUSED || entries[1].GetActor() == "user:typed-password-here" {
-		t.Errorf("the record says %v", entries)
-	}
-	if text := fmt.Sprint(entries); strings.Contains(text, "typed-password") || strings.Contains(text, "wrong wrong") {
-		t.Errorf("the record has a secret in it: %s", text)
-	}
-}
-
-func TestEveryLoginIsInTheRecord(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	s := f.logIn(f.zoneID("internet"), "kim", ownPassword)
-	var last *apiv1.AuditEntry
-	if all := f.audited("session.log-in"); len(all) > 0 {
-		last = all[len(all)-1]
-	}
-	if last.GetActor() != "user:kim" || last.GetOutcome() != apiv1.AuditEntry_DONE || last.GetSessionId() != s.ID || last.GetStrength() != apiv1.Session_PASSWORD {
-		t.Errorf("the record says %v", last)
-	}
-}
-
-// audited returns the entries of an action; empty: all.
-func (f *federation) audited(action string) (entries []*apiv1.AuditEntry) {
-	f.Helper()
-	err := f.DB.View(f.Context(), func(tx *state.Tx) error {
-		leaves, err := tx.AuditLeaves(0, 100_000)
-		for _, l := range leaves {
-			e := &apiv1.AuditEntry{}
-			if err := proto.Unmarshal(l.Leaf, e); err != nil {
-				return err
-			}
-			if action == "" || e.GetAction() == action {
-				entries = append(entries, e)
-			}
-		}
-		return err
-	})
-	if err != nil {
-		f.Fatal(err)
-	}
-	return entries
-}
-
-// TestGuessingInAZoneLocksNobodyOutElsewhere guesses until the zone has to wait; kim logs in from a machine that was good there
-// before, and from another zone.
-func TestGuessingInAZoneLocksNobodyOutElsewhere(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	internet, business := f.zoneID("internet"), f.zoneID("business")
-	device := bytes.Repeat([]byte{1}, 32)
-	known := func(zone string, device []byte) error {
-		_, _, err := f.at(zone, nil).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword, Device: device}, "")
-		return err
-	}
-	if err := known(internet, device); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	for range 8 {
-		_, _, err = f.at(internet, nil).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: "wrong wrong wrong"}, "")
-	}
-	if !problem.Is(err, problem.TooMany) {
-		t.Fatalf("after many wrong tries: %v", err)
-	}
-	if err := known(internet, nil); !problem.Is(err, problem.TooMany) {
-		t.Errorf("with the right password, from a machine that is not known: %v", err)
-	}
-	if err := known(internet, device); err != nil {
-		t.Errorf("from the machine that was good before: %v", err)
-	}
-	if err := known(business, nil); err != nil {
-		t.Errorf("in another zone: %v", err)
-	}
 }
 
 func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {

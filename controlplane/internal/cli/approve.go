@@ -226,7 +226,14 @@ func askedOfVMs(what *apiv1.RequestSpecification) []string {
 		return []string{fmt.Sprintf("put %s into the trash, and delete them for good after %d days", strings.Join(what.Reclaim.GetVms(), ", "), what.Reclaim.GetKeepDays())}
 	case *apiv1.RequestSpecification_AccessForTime:
 		ask := what.AccessForTime
-		return []string{fmt.Sprintf("the role %s in the %s, for %d days", ask.GetRole(), lower(ask.GetScope()), ask.GetDays()), "it permits " + strings.Join(ask.GetPermissions(), ", ")}
+		said := []string{fmt.Sprintf("the role %s in the %s, for %d days", ask.GetRole(), lower(ask.GetScope()), ask.GetDays()), "it permits " + strings.Join(ask.GetPermissions(), ", ")}
+		if ask.GetCondition() != "" {
+			said = append(said, "where "+ask.GetCondition())
+		}
+		if ask.GetAtEdges() {
+			said = append(said, "at zones' edges too")
+		}
+		return said
 	case *apiv1.RequestSpecification_CrossZone:
 		ask := what.CrossZone
 		return []string{fmt.Sprintf("let the project's people change from zone %s what they have in the zone, for %d days", ask.GetSourceZone(), ask.GetDays()), "by " + strings.Join(ask.GetPermissions(), ", ")}

@@ -2,19 +2,14 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/mattn/go-runewidth"
 	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"fmt"
 	"github.com/naru-project/naru/pkg/problem"
@@ -226,111 +221,6 @@ func TestDeleteGoesOnBehindWhatItCannotDelete(t *testing.T) {
 	}
 }
 
-// follow runs a command line beside the test and gives what it writes, line by line.
-type follow struct {
-	lines chan string
-	ended chan result
-	stop  context.CancelFunc
-}
-
-func (d *desk) follow(line string) *follow {
-	ctx, cancel := context.WithCancel(d.Context())
-	f := &follow{lines: make(chan string, 100), ended: make(chan result, 1), stop: cancel}
-	d.Cleanup(cancel)
-	r, w := io.Pipe()
-	go func() {
-		var text strings.Builder
-		for b := make([]byte, 4096); ; {
-			n, err := r.Read(b)
-			text.Write(b[:n])
-			for {
-				whole := text.String()
-				at := strings.IndexByte(whole, '\n')
-				if at < 0 {
-					break
-				}
-				f.lines <- whole[:at]
-				text.Reset()
-				text.WriteString(whole[at+1:])
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	go func() {
-		var errOut bytes.Buffer
-		code := Run(ctx, strings.Fields(line), strings.NewReader(""), w, io.MultiWriter(w, &errOut))
-		_ = w.Close()
-		f.ended <- result{code, "", errOut.String()}
-	}()
-	return f
-}
-
-// until returns the lines up to the first that has the words.
-func (f *follow) until(t *testing.T, words string) []string {
-	t.Helper()
-	var got []string
-	for late := time.After(20 * time.Second); ; {
-		select {
-		case line := <-f.lines:
-			if got = append(got, line); strings.Contains(line, words) {
-				return got
-			}
-		case <-late:
-			t.Fatalf("%q was never written; %q was", words, got)
-		}
-	}
-}
-
-func TestAWatchShowsWhatIsThereAndThenEveryChangeUntilItIsInterrupted(t *testing.T) {
-	d := newDesk(t)
-	d.must("project create a-very-long-name")
-	f := d.follow("project list --watch")
-	rows := f.until(t, "web")
-	d.must("project create new")
-	rows = append(rows, f.until(t, "new")...)
-	d.must("project delete new")
-	gone := f.until(t, "gone")
-	if len(gone) != 1 || !strings.HasPrefix(gone[0], "new ") {
-		t.Errorf("a deletion is told as %q", gone)
-	}
-	column := strings.Index(rows[0], "ORGANIZATION")
-	for _, row := range append(rows, gone...) {
-		if len(row) <= column || row[column-1] != ' ' || row[column] == ' ' {
-			t.Errorf("the row %q is not aligned with %q", row, rows[0])
-		}
-	}
-	f.stop()
-	if r := <-f.ended; r.code != 0 || r.err != "" {
-		t.Fatalf("an interrupted watch ended with %+v", r)
-	}
-}
-
-func TestAWatchTellsDeletionsInEveryFormat(t *testing.T) {
-	d := newDesk(t)
-	d.must("project create new")
-	watches := map[string]*follow{}
-	for _, format := range []string{"json", "yaml", "name"} {
-		watches[format] = d.follow("project list --watch -o " + format)
-		watches[format].until(t, "web")
-	}
-	d.must("project delete new")
-	line := watches["json"].until(t, "DELETE")
-	var told struct {
-		Type string
-		Noun struct{ Name string }
-	}
-	if err := json.Unmarshal([]byte(line[len(line)-1]), &told); err != nil || told.Type != "DELETE" || told.Noun.Name != "new" {
-		t.Errorf("%v: %q", err, line)
-	}
-	watches["name"].until(t, "delete new")
-	watches["yaml"].until(t, "type: DELETE")
-	if rest := watches["yaml"].until(t, "name: "); !strings.Contains(strings.Join(rest, "\n"), "name: new") {
-		t.Errorf("%q", rest)
-	}
-}
-
 func TestYAMLReadsBackAsTheSameAsJSON(t *testing.T) {
 	d := newDesk(t)
 	d.createVM("web-1")
@@ -442,100 +332,5 @@ func TestAContextIsAFileOfOnesOwn(t *testing.T) {
 	d.write("config.yaml", "server: https://mine.test\n")
 	if r := d.naru("context use web"); r.code != problem.ExitUsage || !strings.Contains(r.err, "is a file of its own") {
 		t.Fatalf("%+v", r)
-	}
-}
-
-func TestWhoIsAskedMayRefuse(t *testing.T) {
-	newDesk(t)
-	for _, answer := range []string{"", "n\n", "\n"} {
-		if r := naru(t.Context(), "zone revoke business", answer); r.code != problem.ExitUsage || !strings.Contains(r.err, "--yes") {
-			t.Errorf("after %q: %+v", answer, r)
-		}
-	}
-	if r := naru(t.Context(), "zone revoke business", "y\n"); r.code != 0 {
-		t.Fatalf("%+v", r)
-	}
-}
-
-func TestAQuestionEndsWithAnInterrupt(t *testing.T) {
-	ctx, interrupt := context.WithCancel(t.Context())
-	interrupt()
-	silent, _ := io.Pipe()
-	var out bytes.Buffer
-	a := &app{in: silent, out: newScreen(&out), err: newScreen(&out)}
-	if a.confirm(ctx, "Well? ") {
-		t.Fatal("silence was taken for yes")
-	}
-}
-
-func TestAFullDiskIsNotSuccess(t *testing.T) {
-	d := newDesk(t)
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer full.Close()
-	for _, format := range []string{"table", "json", "name"} {
-		var errOut bytes.Buffer
-		if code := Run(d.Context(), []string{"project", "list", "-o", format}, strings.NewReader(""), full, &errOut); code == 0 || !strings.Contains(errOut.String(), "no space left") {
-			t.Errorf("-o %s: exit %d, %s", format, code, &errOut)
-		}
-	}
-}
-
-func widthOf(line string) int { return runewidth.StringWidth(strings.TrimRight(line, "\n")) }
-
-func op(steps ...string) *apiv1.Operation {
-	o := &apiv1.Operation{Kind: "vm.create", Target: &apiv1.Reference{Kind: "vm", Name: "web-1"}}
-	for _, s := range steps {
-		o.Steps = append(o.Steps, &apiv1.Operation_Step{Name: s, State: apiv1.Operation_Step_DONE, Message: strings.Repeat("long ", 20), At: timestamppb.Now()})
-	}
-	return o
-}
-
-func TestOnANarrowTerminalTextsGiveWay(t *testing.T) {
-	var out bytes.Buffer
-	a := &app{out: &screen{w: &out, width: 40}, output: "table"}
-	project := &apiv1.Project{Name: "web", Description: "한글 설명이 들어간 아주 긴 문장입니다", CreatedAt: timestamppb.Now()}
-	if err := printList(a, projectColumns, []*apiv1.Project{project}); err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(out.String()) {
-		if w := widthOf(line); w > 40 {
-			t.Errorf("%q is %d columns wide", line, w)
-		}
-	}
-	if !strings.Contains(out.String(), "…") || !strings.Contains(out.String(), "web") {
-		t.Fatalf("%s", &out)
-	}
-	s := &story{to: a.out, began: time.Now(), told: map[string]apiv1.Operation_Step_State{}}
-	out.Reset()
-	s.tell(op("placed"))
-	if w := widthOf(out.String()); w > 40 {
-		t.Fatalf("%q is %d columns wide", out.String(), w)
-	}
-}
-
-func TestColoursAreForTerminalsThatWantThem(t *testing.T) {
-	vm := &apiv1.VM{Name: "web-1", State: apiv1.VM_ERROR}
-	for _, colours := range []bool{true, false} {
-		var out bytes.Buffer
-		if err := printList(&app{out: &screen{w: &out, width: 80, colour: colours}, output: "table"}, vmColumns, []*apiv1.VM{vm}); err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(out.String(), "\x1b[31merror"); got != colours {
-			t.Errorf("colours %v: %q", colours, out.String())
-		}
-	}
-	if s := newScreen(&bytes.Buffer{}); s.colour || s.terminal() {
-		t.Error("a buffer is taken for a terminal")
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	if newScreen(null).terminal() {
-		t.Error("/dev/null is taken for a terminal")
 	}
 }

@@ -46,6 +46,9 @@ func (c *command) deleteAccessToken(in *commandv1.DeleteNoun) (*commandv1.Result
 	if err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetKeys(m.GetId()); err != nil {
+		return nil, err
+	}
 	return remove(c, c.tx.AccessTokens, "access-token", m)
 }
 

@@ -32,7 +32,7 @@ const (
 // record writes what the audit log says of a command, in the transaction of its effect: without the entry there is no effect
 // (P7). This is the one place that does, for every command. What is done leaves an entry, whoever asked; what a call asked for
 // and was refused leaves one as well. Not so what changes nothing that anybody decided (unaudited); and what zones report, which
-// leaves an entry a minute and zone, with a digest over all of it.
+// leaves an entry a minute and zone, with a digest over all of it, and one besides where it countersigns the log otherwise than before.
 func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *commandv1.Result) error {
 	a := &auditRecord{tx: tx, write: m.writeAudit, in: in, at: stampOf(tx.Meta(), in)}
 	refused := r.GetProblem() != nil
@@ -47,8 +47,8 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 	case *commandv1.Command_Observe:
 		return a.report(b.Observe.GetZoneId(), data, refused)
 	case *commandv1.Command_AppendJournal:
-		if onlyCountersigns(b.AppendJournal) {
-			return nil
+		if err := a.witnessed(b.AppendJournal.GetZoneId(), data, refused); err != nil || onlyCountersigns(b.AppendJournal) {
+			return err
 		}
 		if !refused && bringsLog(b.AppendJournal) {
 			if err := a.seal(); err != nil {
@@ -92,12 +92,40 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 func unaudited(in *commandv1.Command) bool {
 	switch in.GetBody().(type) {
 	case *commandv1.Command_Noop, *commandv1.Command_AcknowledgeDesired, *commandv1.Command_AcknowledgeJournal,
-		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_OfferAudit, *commandv1.Command_AddressNotice, *commandv1.Command_SettleDelivery:
+		*commandv1.Command_RecordEvent, *commandv1.Command_SignAudit, *commandv1.Command_OfferAudit, *commandv1.Command_AddressNotices, *commandv1.Command_SettleDelivery:
 		return true
 	case *commandv1.Command_CheckIdentity: // nothing came of it but with what to ask the next time
 		return !in.GetCheckIdentity().GetGone() && in.GetCheckIdentity().GetGroupsUnknown()
 	}
 	return false
+}
+
+// witnessed writes what a zone's countersignatures tell: a key that is new, and what the log does not hold. Those come once each.
+func (a *audit) witnessed(zoneID string, data []byte, refused bool) error {
+	if refused {
+		return nil
+	}
+	told, err := a.tx.EventsNow("audit.")
+	if err != nil || len(told) == 0 {
+		return err
+	}
+	name, err := a.zoneName(zoneID)
+	if err != nil {
+		return err
+	}
+	digest, made := sha256.Sum256(data), uuidText(a.in.GetId())[:28] // as nextID begins
+	for _, m := range told {
+		if !strings.HasPrefix(m.GetId(), made) {
+			continue // the zone reports it: under whatever type, and an id of its own
+		}
+		if err := a.write(a.tx, &apiv1.AuditEntry{
+			Time: a.at, Actor: "zone:" + name, ActorId: zoneID, Action: m.GetType(), Target: m.GetTarget(), Zone: m.GetZone(), ZoneId: m.GetZoneId(),
+			Outcome: apiv1.AuditEntry_DONE, Message: cut(m.GetMessage()), Digest: digest[:],
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // onlyCountersigns: a zone says nothing but how far it has countersigned the log. An entry of that would make the next one due.

@@ -62,7 +62,7 @@ func blank(member protoreflect.FieldDescriptor) *commandv1.Command {
 var (
 	errAudit = errors.New("the audit log cannot be written")
 	// decidedByNobody are the commands that leave no entry, and those whose entry stands for many of them.
-	decidedByNobody = []string{"noop", "acknowledge_desired", "acknowledge_journal", "record_event", "sign_audit", "offer_audit", "address_notice", "settle_delivery"}
+	decidedByNobody = []string{"noop", "acknowledge_desired", "acknowledge_journal", "record_event", "sign_audit", "offer_audit", "address_notices", "settle_delivery"}
 	reports         = []string{"observe", "append_journal", "consume_withheld", "set_zone_session", "set_zone_condition"}
 )
 

@@ -319,8 +319,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.beginProviderSession(b.BeginProviderSession)
 	case *commandv1.Command_CheckIdentity:
 		return c.checkIdentity(b.CheckIdentity)
-	case *commandv1.Command_AddressNotice:
-		return c.addressNotice(b.AddressNotice)
+	case *commandv1.Command_AddressNotices:
+		return c.addressNotices(b.AddressNotices)
 	case *commandv1.Command_ReadNotifications:
 		return c.readNotifications(b.ReadNotifications, in.GetOrigin())
 	case *commandv1.Command_SettleDelivery:

@@ -51,10 +51,10 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 	if _, err := c.endSessions(user.GetId(), ""); err != nil {
 		return nil, err
 	}
-	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, in.GetUntil(), false
+	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, c.within(in.GetUntil(), oneTimeLasts), false
 	kept.Devices = nil
-	// One's own hand takes nobody else's away; nor does a password that of whoever linked them with somebody elsewhere.
-	if c.by != user.GetId() && len(user.GetIdentityProviders()) == 0 {
+	// One's own hand takes nobody else's away.
+	if c.by != user.GetId() {
 		kept.SetBy = nil
 	}
 	if err := c.heldBy(kept); err != nil {
@@ -135,7 +135,7 @@ func (c *command) enrollAuthenticator(in *commandv1.EnrollAuthenticator) (*comma
 	if len(in.GetSealedAuthenticator()) == 0 || !later(in.GetUntil(), c.clock) {
 		return nil, invalid("an authenticator has a secret, and an end of its enrolment")
 	}
-	kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil = in.GetSealedAuthenticator(), in.GetUntil()
+	kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil = in.GetSealedAuthenticator(), c.within(in.GetUntil(), enrolmentLasts)
 	return &commandv1.Result{}, c.tx.PutCredentials(kept)
 }
 

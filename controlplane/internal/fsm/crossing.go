@@ -74,14 +74,7 @@ func (c *command) deleteCrossing(in *commandv1.DeleteNoun) (*commandv1.Result, e
 	if err != nil {
 		return nil, err
 	}
-	if err := c.tx.Crossings.Delete(m.GetId()); err != nil {
-		return nil, err
-	}
-	op, err := c.done("crossing.delete", crossingReference(m), where(m))
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return removeAs(c, c.tx.Crossings, "crossing.delete", m, crossingReference(m))
 }
 
 func crossingReference(m *apiv1.Crossing) *apiv1.Reference {

@@ -92,17 +92,10 @@ func (c *command) deleteDelegation(in *commandv1.DeleteNoun) (*commandv1.Result,
 	if err != nil {
 		return nil, err
 	}
-	if err := c.tx.Delegations.Delete(m.GetId()); err != nil {
-		return nil, err
-	}
 	if err := c.notifyOfDelegation("delegation.deleted", m); err != nil {
 		return nil, err
 	}
-	op, err := c.done("delegation.delete", delegationReference(m), where(m))
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return removeAs(c, c.tx.Delegations, "delegation.delete", m, delegationReference(m))
 }
 
 func delegationReference(m *apiv1.Delegation) *apiv1.Reference {

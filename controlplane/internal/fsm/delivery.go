@@ -85,14 +85,7 @@ func (c *command) dropDelivery(in *commandv1.DeleteNoun) (*commandv1.Result, err
 	if err != nil {
 		return nil, err
 	}
-	if err := c.tx.Deliveries.Delete(m.GetId()); err != nil {
-		return nil, err
-	}
-	op, err := c.done("delivery.drop", &apiv1.Reference{Kind: "delivery", Id: m.GetId(), Name: m.GetChannel()}, whereabouts{})
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return removeAs(c, c.tx.Deliveries, "delivery.drop", m, &apiv1.Reference{Kind: "delivery", Id: m.GetId(), Name: m.GetChannel()})
 }
 
 func (c *command) undelivered(id string) (*apiv1.Delivery, error) {

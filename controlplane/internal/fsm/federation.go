@@ -100,7 +100,7 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	if err := c.tx.ForgetOutcomes(before, pruneAtOnce); err != nil {
 		return nil, err
 	}
-	if err := c.tx.ForgetSessions(state.Micros(c.now), pruneAtOnce); err != nil {
+	if err := c.tx.ForgetSessions(state.Micros(c.clock), pruneAtOnce); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetJoinTokens(before); err != nil {

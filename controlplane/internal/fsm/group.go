@@ -53,7 +53,7 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	if err := c.tx.ForgetMembers(m.GetId()); err != nil {
 		return nil, err
 	}
-	if err := c.unbind(state.Scope{"group_id": m.GetId()}); err != nil {
+	if err := c.tx.RoleBindings.DeleteAll(state.Scope{"group_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Groups, "group", m)

@@ -100,7 +100,7 @@ func (c *command) updateIdentityProvider(in *commandv1.UpdateIdentityProvider) (
 	if err := c.handIn(was); err != nil {
 		return nil, err
 	}
-	if err := c.withdraw(was); err != nil {
+	if err := c.keepingAdministered(func() error { return c.withdraw(was) }); err != nil {
 		return nil, err
 	}
 	return put(c.tx.IdentityProviders, was)
@@ -132,7 +132,7 @@ func (c *command) withdraw(p *apiv1.IdentityProvider) error {
 	if !p.GetDisabled() {
 		return nil
 	}
-	return c.eachIdentity(p.GetId(), func(m *apiv1.Identity) error { return c.endSessionsBy(m.GetId()) })
+	return c.eachIdentity(p.GetId(), func(m *apiv1.Identity) error { return c.tx.Sessions.DeleteAll(by(m)) })
 }
 
 // eachIdentity calls f with every identity of a provider, some at a time: what is being read is not written.
@@ -151,26 +151,12 @@ func (c *command) eachIdentity(providerID string, f func(*apiv1.Identity) error)
 	}
 }
 
-// endSessionsBy ends the sessions that were begun by an identity.
-func (c *command) endSessionsBy(identityID string) error {
-	all, err := c.tx.SessionsBy(identityID)
-	if err != nil {
-		return err
-	}
-	for _, m := range all {
-		if err := c.tx.Sessions.Delete(m.GetId()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c *command) deleteIdentityProvider(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.IdentityProviders, "identity provider", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
 		return nil, err
 	}
-	if err := c.eachIdentity(m.GetId(), c.forgetIdentity); err != nil {
+	if err := c.keepingAdministered(func() error { return c.eachIdentity(m.GetId(), c.forgetIdentity) }); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetProviderSecret(m.GetId()); err != nil {
@@ -179,9 +165,12 @@ func (c *command) deleteIdentityProvider(in *commandv1.DeleteNoun) (*commandv1.R
 	return remove(c, c.tx.IdentityProviders, "identity-provider", m)
 }
 
+// by is the scope of what was begun by an identity.
+func by(m *apiv1.Identity) state.Scope { return state.Scope{"identity_id": m.GetId()} }
+
 // forgetIdentity ends that somebody is a user by a provider's word, with what that gave.
 func (c *command) forgetIdentity(m *apiv1.Identity) error {
-	if err := c.endSessionsBy(m.GetId()); err != nil {
+	if err := c.tx.Sessions.DeleteAll(by(m)); err != nil {
 		return err
 	}
 	if err := c.placesBy(m, nil); err != nil {
@@ -190,29 +179,19 @@ func (c *command) forgetIdentity(m *apiv1.Identity) error {
 	if err := c.tx.Identities.Delete(m.GetId()); err != nil {
 		return err
 	}
-	user, err := c.tx.Users.Get(m.GetUserId())
+	user, kept, err := c.credentials(m.GetUserId())
 	if err != nil {
-		return orNotFound(err, "user", m.GetUserId())
+		return err
+	}
+	// One's own hand takes nobody away who may have been the user: what they did as the user stays.
+	if c.by != "" && (c.by == user.GetId() || slices.Contains(m.GetSetBy(), c.by)) {
+		kept.SetBy = withHolders(kept.GetSetBy(), m.GetSetBy(), user.GetId())
+		if err := c.tx.PutCredentials(kept); err != nil {
+			return err
+		}
 	}
 	user.IdentityProviders = slices.DeleteFunc(user.GetIdentityProviders(), func(name string) bool { return name == m.GetIdentityProvider() })
 	return c.tx.Users.Put(user)
-}
-
-// forgetIdentities forgets by whose word somebody was a user that is deleted.
-func (c *command) forgetIdentities(userID string) error {
-	var all []*apiv1.Identity // collected first: what is being read is not written
-	for m, err := range c.tx.Identities.All(state.Scope{"user_id": userID}) {
-		if err != nil {
-			return err
-		}
-		all = append(all, m)
-	}
-	for _, m := range all {
-		if err := c.tx.Identities.Delete(m.GetId()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // placesBy gives a user the places in groups that a provider gives them, and takes from them those that it gave and gives no longer. Where
@@ -266,26 +245,26 @@ func (c *command) setIdentityProviderSecret(in *commandv1.SetIdentityProviderSec
 	return put(c.tx.IdentityProviders, m)
 }
 
-// linkIdentity lets somebody whom a provider knows log in as a user. Whoever does that chooses who, and so could be it themselves.
+// linkIdentity lets somebody whom a provider knows log in as a user. Whoever does that chooses who, and so could be it themselves, as long
+// as the link stands.
 func (c *command) linkIdentity(in *commandv1.LinkIdentity) (*commandv1.Result, error) {
 	m := in.GetIdentity()
 	p, err := stored(c.tx.IdentityProviders, "identity provider", m.GetIdentityProviderId(), "")
 	if err != nil {
 		return nil, err
 	}
-	user, kept, err := c.credentials(m.GetUserId())
+	user, _, err := c.credentials(m.GetUserId())
 	if err != nil {
 		return nil, err
 	}
 	if err := c.mayLink(m, p, user); err != nil {
 		return nil, err
 	}
-	if err := c.heldBy(kept); err != nil {
+	behind, err := hold.Behind(c.tx, c.by)
+	if err != nil {
 		return nil, err
 	}
-	if err := c.tx.PutCredentials(kept); err != nil {
-		return nil, err
-	}
+	m.SetBy = withHolders(nil, behind, user.GetId())
 	if err := c.link(m, p, user); err != nil {
 		return nil, err
 	}
@@ -329,7 +308,7 @@ func (c *command) unlinkIdentity(in *commandv1.DeleteNoun) (*commandv1.Result, e
 	if err != nil {
 		return nil, orNotFound(err, "identity", in.GetId())
 	}
-	if err := c.forgetIdentity(m); err != nil {
+	if err := c.keepingAdministered(func() error { return c.forgetIdentity(m) }); err != nil {
 		return nil, err
 	}
 	return made(m, nil)
@@ -375,27 +354,27 @@ func (c *command) beginProviderSession(in *commandv1.BeginProviderSession) (*com
 	if err := c.mayBegin(session); err != nil {
 		return nil, err
 	}
-	if known == nil {
-		m.MadeUser, user.CreatedAt = true, c.now
-		if err := c.link(m, p, user); err != nil {
-			return nil, err
-		}
-		known = m
-	} else if err := c.tx.Users.Put(user); err != nil {
-		return nil, err
+	first := known == nil
+	if first {
+		known, m.MadeUser, m.SetBy, user.CreatedAt = m, true, nil, c.now
 	}
+	// From now on it may have been any of those who have had a hand in the provider.
+	known.SetBy = withHolders(known.GetSetBy(), p.GetSetBy(), user.GetId())
 	known.Login, known.LastLoginAt, known.GoneAt, known.SealedRefreshToken = m.GetLogin(), c.now, nil, m.GetSealedRefreshToken()
-	if err := c.tx.Identities.Put(known); err != nil {
+	if first {
+		err = c.link(known, p, user)
+	} else if err = c.tx.Users.Put(user); err == nil {
+		err = c.tx.Identities.Put(known)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := c.placesBy(known, in.GetGroupIds()); err != nil {
 		return nil, err
 	}
-	if err := c.useTicket(in.GetShown().GetKeyId(), in.GetTicketHash()); err != nil {
+	if err := c.useTicket(in.GetTicketHash()); err != nil {
 		return nil, err
 	}
-	// From now on it may have been any of those who have had a hand in the provider.
-	kept.SetBy = withHolders(kept.GetSetBy(), p.GetSetBy(), user.GetId())
 	session.UserId, session.IdentityProvider, session.IdentityProviderId, session.IdentityId = user.GetId(), p.GetName(), p.GetId(), known.GetId()
 	return c.letIn(session, user, kept, in.GetShown(), in.GetDeviceHash())
 }
@@ -423,15 +402,24 @@ func (c *command) mayBeMade(user *apiv1.User, p *apiv1.IdentityProvider) error {
 	return c.organizationExists(user.GetOrganizationId(), user.GetOrganization())
 }
 
-// useTicket notes that a ticket of BeginProviderLogin has counted.
-func (c *command) useTicket(keyID string, hash []byte) error {
+// useTicket notes that a ticket of BeginProviderLogin has counted: to whichever key what came with it was sealed. It is forgotten with the
+// newest key, long after the ticket itself counts no more.
+func (c *command) useTicket(hash []byte) error {
 	if len(hash) == 0 {
 		return nil
 	}
-	if err := c.unused(keyID, hash); err != nil {
+	ring, err := c.tx.Keyring()
+	if err != nil {
 		return err
 	}
-	return c.tx.UseSeal(keyID, hash)
+	newest := ""
+	for _, k := range ring.GetSealingKeys() {
+		newest = k.GetId()
+		if err := c.unused(newest, hash); err != nil {
+			return err
+		}
+	}
+	return c.tx.UseSeal(newest, hash)
 }
 
 // checkIdentity writes down what a provider says now of somebody. Who is gone there is out here, as far as they came in by it.
@@ -452,7 +440,7 @@ func (c *command) checkIdentity(in *commandv1.CheckIdentity) (*commandv1.Result,
 			m.GoneAt = c.now
 		}
 		m.SealedRefreshToken = nil
-		if err := c.endSessionsBy(m.GetId()); err != nil {
+		if err := c.tx.Sessions.DeleteAll(by(m)); err != nil {
 			return nil, err
 		}
 		err = c.placesBy(m, nil)

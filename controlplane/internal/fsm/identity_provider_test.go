@@ -2,11 +2,13 @@ package fsm_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -94,14 +96,7 @@ func TestALoginThroughAProviderCountsOnceAndByTheProviderThatWasAsked(t *testing
 func TestWhoeverHadAHandInAProviderIsBehindWhoeverComesInByIt(t *testing.T) {
 	p := providing(t)
 	p.accept(createUser("mallory"))
-	held := func() (ids []string) {
-		p.view(func(tx *state.Tx) {
-			if kept, err := tx.Credentials("u-kim"); err == nil {
-				ids = kept.GetSetBy()
-			}
-		})
-		return ids
-	}
+	held := func() []string { return p.behind("kim") }
 	p.accept(p.comes("7", "kim", "one"))
 	if slices.Contains(held(), "u-mallory") {
 		t.Error("mallory is behind kim without having done anything")
@@ -114,6 +109,128 @@ func TestWhoeverHadAHandInAProviderIsBehindWhoeverComesInByIt(t *testing.T) {
 	p.accept(p.comes("7", "kim", "two"))
 	if !slices.Contains(held(), "u-mallory") {
 		t.Errorf("behind kim are %v", held())
+	}
+}
+
+// behind are those who could have acted as a user.
+func (p *plane) behind(user string) (ids []string) {
+	p.Helper()
+	p.view(func(tx *state.Tx) {
+		var err error
+		if ids, err = hold.Behind(tx, "u-"+user); err != nil {
+			p.Fatal(err)
+		}
+	})
+	return ids
+}
+
+// TestWhoLinkedAPersonIsBehindThemAsLongAsTheLinkStands: a password from somebody else takes them away no more than it takes the link; who
+// ends the link does, where it is not they who made it.
+func TestWhoLinkedAPersonIsBehindThemAsLongAsTheLinkStands(t *testing.T) {
+	p := providing(t)
+	for _, name := range []string{"kim", "mallory", "lee"} {
+		p.accept(createUser(name))
+	}
+	link := func() *commandv1.Command {
+		return by("u-mallory", &commandv1.Command{Body: &commandv1.Command_LinkIdentity{LinkIdentity: &commandv1.LinkIdentity{
+			Identity: &apiv1.Identity{Id: "i-7", IdentityProviderId: "ip-corp", Subject: "7", UserId: "u-kim"}}}})
+	}
+	end := func(name string) *commandv1.Command {
+		return by("u-"+name, &commandv1.Command{Body: &commandv1.Command_UnlinkIdentity{UnlinkIdentity: &commandv1.DeleteNoun{Id: "i-7"}}})
+	}
+	p.accept(link())
+	p.accept(reset("lee", "kim"))
+	if got := p.behind("kim"); !slices.Equal(got, []string{"u-kim", "u-lee", "u-mallory"}) {
+		t.Errorf("linked, and with a password of lee's, behind kim are %v", got)
+	}
+	p.accept(end("lee"))
+	if got := p.behind("kim"); !slices.Equal(got, []string{"u-kim", "u-lee"}) {
+		t.Errorf("once lee has ended it, behind kim are %v", got)
+	}
+	p.accept(link())
+	p.accept(end("mallory"))
+	if got := p.behind("kim"); !slices.Contains(got, "u-mallory") {
+		t.Errorf("once mallory has ended it herself, behind kim are %v", got)
+	}
+	p.accept(reset("lee", "kim"))
+	if got := p.behind("kim"); slices.Contains(got, "u-mallory") {
+		t.Errorf("after that, and with a password of lee's, behind kim are %v", got)
+	}
+}
+
+// TestATicketCountsOnceToWhicheverKeyItCameSealed: of the keys to which one may seal there are two.
+func TestATicketCountsOnceToWhicheverKeyItCameSealed(t *testing.T) {
+	p := providing(t)
+	first := p.comes("7", "kim", "one")
+	p.accept(first)
+	p.accept(sealingKey("key-2", "key-1"))
+	again := p.comes("7", "kim", "two")
+	in := again.GetBeginProviderSession()
+	in.Shown.KeyId, in.TicketHash = "key-2", first.GetBeginProviderSession().GetTicketHash()
+	p.refuse(problem.Unauthenticated, again)
+	// One that came to the older key is remembered as long as the newest.
+	third := p.comes("7", "kim", "three")
+	p.accept(third)
+	p.accept(sealingKey("key-3", "key-2"))
+	again = p.comes("7", "kim", "four")
+	in = again.GetBeginProviderSession()
+	in.Shown.KeyId, in.TicketHash = "key-3", third.GetBeginProviderSession().GetTicketHash()
+	p.refuse(problem.Unauthenticated, again)
+}
+
+// TestNobodyTakesTheLastAdministratorAwayThroughAProvider: kim administers the federation by a group of corp's. That corp no longer knows
+// them is not anybody's doing here.
+func TestNobodyTakesTheLastAdministratorAwayThroughAProvider(t *testing.T) {
+	update := func(p *plane, change func(*apiv1.IdentityProvider)) *commandv1.Command {
+		m := p.corp()
+		change(m)
+		return &commandv1.Command{Body: &commandv1.Command_UpdateIdentityProvider{UpdateIdentityProvider: &commandv1.UpdateIdentityProvider{IdentityProvider: m}}}
+	}
+	for about, take := range map[string]func(*plane) *commandv1.Command{
+		"the provider is disabled": func(p *plane) *commandv1.Command {
+			return update(p, func(m *apiv1.IdentityProvider) { m.Disabled = true })
+		},
+		"the group is mapped no more": func(p *plane) *commandv1.Command {
+			return update(p, func(m *apiv1.IdentityProvider) { m.GroupMappings = nil })
+		},
+		"the provider is deleted": func(*plane) *commandv1.Command {
+			return &commandv1.Command{Body: &commandv1.Command_DeleteIdentityProvider{DeleteIdentityProvider: &commandv1.DeleteNoun{Id: "ip-corp"}}}
+		},
+		"the link is ended": func(*plane) *commandv1.Command {
+			return &commandv1.Command{Body: &commandv1.Command_UnlinkIdentity{UnlinkIdentity: &commandv1.DeleteNoun{Id: "i-7"}}}
+		},
+	} {
+		t.Run(about, func(t *testing.T) {
+			p := providing(t)
+			p.accept(builtInRoles(1, "federation-administrator"))
+			p.accept(p.comes("7", "kim", "one"))
+			p.accept(give("b", "federation-administrator", "group:ops", "", never))
+			if got := p.refuse(problem.InUse, take(p)).GetDetail(); !strings.Contains(got, "nobody would administer") {
+				t.Errorf("%q", got)
+			}
+			if len(p.groups("u-kim")) != 1 || len(p.sessions("kim")) != 1 || p.corp().GetDisabled() {
+				t.Error("what was refused was done")
+			}
+			p.accept(createUser("park"))
+			p.accept(give("b-park", "federation-administrator", "park", "", never))
+			p.accept(take(p))
+		})
+	}
+	p := providing(t)
+	p.accept(builtInRoles(1, "federation-administrator"))
+	p.accept(p.comes("7", "kim", "one"))
+	p.accept(give("b", "federation-administrator", "group:ops", "", never))
+	var revision string
+	p.view(func(tx *state.Tx) {
+		m, err := tx.Identities.Get("i-7")
+		if revision = m.GetRevision(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_CheckIdentity{CheckIdentity: &commandv1.CheckIdentity{
+		IdentityId: "i-7", Gone: true, ProviderRevision: p.corp().GetRevision(), ExpectedRevision: revision}}})
+	if len(p.groups("u-kim")) != 0 {
+		t.Error("who has left administers the federation")
 	}
 }
 

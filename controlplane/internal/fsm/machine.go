@@ -12,7 +12,8 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// FeatureLevel is the highest level that this version understands. Raising the replicated level above it stops the process.
+// FeatureLevel is the highest level that this version understands. Raising the replicated level above it stops the process. Level 1 is all
+// that the first release knows; each release after it that adds commands, or changes what one means, has a level of its own.
 const FeatureLevel = 1
 
 // Machine applies commands to a database. Apply, Snapshot and Restore are called by one goroutine, as Raft does.

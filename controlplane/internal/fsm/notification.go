@@ -67,24 +67,37 @@ func (c *command) announce(n news) error {
 	return c.tx.PutNotice(&commandv1.Notice{Notification: c.notification(n), OrganizationId: n.organizationID})
 }
 
-func (c *command) addressNotice(in *commandv1.AddressNotice) (*commandv1.Result, error) {
+// addressNotices tells notices to those whom they concern. What is told already was told by the leader before.
+func (c *command) addressNotices(in *commandv1.AddressNotices) (*commandv1.Result, error) {
+	for _, n := range in.GetNotices() {
+		if err := c.addressNotice(n); err != nil {
+			return nil, err
+		}
+	}
+	return &commandv1.Result{}, nil
+}
+
+func (c *command) addressNotice(in *commandv1.AddressNotice) error {
 	m, err := c.tx.Notice(in.GetNoticeId())
+	if missing(err) {
+		return nil
+	}
 	if err != nil {
-		return nil, orNotFound(err, "notice", in.GetNoticeId())
+		return err
 	}
 	if err := c.tx.ForgetNotice(in.GetNoticeId()); err != nil {
-		return nil, err
+		return err
 	}
 	if slices.Contains(request.Asking, m.GetNotification().GetTopic()) { // it may have been decided since the addressees were found
 		r, err := c.tx.Requests.Get(m.GetNotification().GetAbout().GetId())
 		if err != nil && !missing(err) {
-			return nil, err
+			return err
 		}
 		if err != nil || !waitsStill(r, m.GetNotification()) {
-			return &commandv1.Result{}, nil
+			return nil
 		}
 	}
-	return &commandv1.Result{}, c.spread(m.GetNotification(), m.GetOrganizationId(), in.GetAddressees())
+	return c.spread(m.GetNotification(), m.GetOrganizationId(), in.GetAddressees())
 }
 
 // spread writes what is told: to each person, and for each channel that wants it what is to be delivered.

@@ -84,13 +84,28 @@ func TestNoCauseIsWithoutItsNotice(t *testing.T) {
 	if n := len(p.notices()); n != 1 {
 		t.Errorf("what was refused left a notice: %d", n)
 	}
-	address := &commandv1.Command{Body: &commandv1.Command_AddressNotice{AddressNotice: &commandv1.AddressNotice{NoticeId: all[0].GetNotification().GetId(),
-		Addressees: []*commandv1.AddressNotice_Addressee{{UserId: "u-bob"}, {UserId: "u-bob"}, {UserId: "u-gone"}, {UserId: "u-dan", ActingFor: "cho"}}}}}
+	address := addressed(all, &commandv1.AddressNotice_Addressee{UserId: "u-bob"}, &commandv1.AddressNotice_Addressee{UserId: "u-bob"},
+		&commandv1.AddressNotice_Addressee{UserId: "u-gone"}, &commandv1.AddressNotice_Addressee{UserId: "u-dan", ActingFor: "cho"})
 	p.accept(address)
 	if !slices.Equal(p.topics("u-bob"), []string{"request.waiting"}) || !slices.Equal(p.topics("u-dan"), []string{"request.waiting"}) || len(p.notices()) != 0 {
 		t.Errorf("bob %v, dan %v, %v", p.topics("u-bob"), p.topics("u-dan"), p.notices())
 	}
-	p.refuse(problem.NotFound, address) // the leader before had the same in mind
+	// The leader before had the same in mind, and this one more besides.
+	p.draft("two", nil)
+	p.accept(p.submission("two", "review"))
+	p.accept(addressed(append(all, p.notices()...), &commandv1.AddressNotice_Addressee{UserId: "u-bob"}))
+	if !slices.Equal(p.topics("u-bob"), []string{"request.waiting", "request.waiting"}) || len(p.topics("u-dan")) != 1 || len(p.notices()) != 0 {
+		t.Errorf("of two notices, one of them told already, bob has %v, dan %v, and %v are left", p.topics("u-bob"), p.topics("u-dan"), p.notices())
+	}
+}
+
+// addressed tells notices to people, all in one command.
+func addressed(all []*commandv1.Notice, to ...*commandv1.AddressNotice_Addressee) *commandv1.Command {
+	in := &commandv1.AddressNotices{}
+	for _, m := range all {
+		in.Notices = append(in.Notices, &commandv1.AddressNotice{NoticeId: m.GetNotification().GetId(), Addressees: to})
+	}
+	return &commandv1.Command{Body: &commandv1.Command_AddressNotices{AddressNotices: in}}
 }
 
 func TestWhatIsDoneToAnAccountIsToldEvenToWhoIsDisabled(t *testing.T) {

@@ -153,10 +153,15 @@ func (u *uses) refuse(kind, name string) error {
 
 // remove deletes a noun at once and makes the operation that says so.
 func remove[M named](c *command, t state.Table[M], kind string, m M) (*commandv1.Result, error) {
+	return removeAs(c, t, kind+".delete", m, reference(kind, m))
+}
+
+// removeAs does so with a noun that people call by no name of its own; did is what the operation says: crossing.delete.
+func removeAs[M state.Noun](c *command, t state.Table[M], did string, m M, target *apiv1.Reference) (*commandv1.Result, error) {
 	if err := t.Delete(m.GetId()); err != nil {
 		return nil, err
 	}
-	op, err := c.done(kind+".delete", reference(kind, m), where(m))
+	op, err := c.done(did, target, where(m))
 	if err != nil {
 		return nil, err
 	}

@@ -91,10 +91,10 @@ func (c *command) deleteOrganization(in *commandv1.DeleteNoun) (*commandv1.Resul
 	if err := u.refuse("organization", m.GetName()); err != nil {
 		return nil, err
 	}
-	if err := c.dropQuotas(state.Scope{"organization_id": m.GetId()}); err != nil {
+	if err := c.tx.Quotas.DeleteAll(state.Scope{"organization_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
+	if err := c.tx.RoleBindings.DeleteAll(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Organizations, "organization", m)

@@ -55,13 +55,13 @@ func (c *command) deleteProject(in *commandv1.DeleteNoun) (*commandv1.Result, er
 	if err := u.refuse("project", m.GetName()); err != nil {
 		return nil, err
 	}
-	if err := c.dropQuotas(state.Scope{"project_id": m.GetId()}); err != nil {
+	if err := c.tx.Quotas.DeleteAll(state.Scope{"project_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetCrossingsOf(m.GetId()); err != nil {
 		return nil, err
 	}
-	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
+	if err := c.tx.RoleBindings.DeleteAll(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Projects, "project", m)

@@ -69,23 +69,6 @@ func (c *command) deleteQuota(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	return remove(c, c.tx.Quotas, "quota", m)
 }
 
-// dropQuotas deletes the quotas of, or in, what is deleted.
-func (c *command) dropQuotas(scope state.Scope) error {
-	var ids []string
-	for m, err := range c.tx.Quotas.All(scope) {
-		if err != nil {
-			return err
-		}
-		ids = append(ids, m.GetId())
-	}
-	for _, id := range ids {
-		if err := c.tx.Quotas.Delete(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // holding says which requests hold something in a project: "2 requests (r-1, r-2)", or "" for none.
 func (c *command) holding(projectID string) (string, error) {
 	ids, err := c.tx.Holding(projectID)

@@ -3,7 +3,6 @@ package fsm
 import (
 	"crypto/sha256"
 	"slices"
-	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
@@ -25,87 +24,6 @@ const (
 	maxWrittenOf, maxAskedOf = 100, 1000
 	maxWrittenIn, maxAskedIn = 1000, 2000
 )
-
-// createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
-// so a system that asks twice gets one.
-func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result, error) {
-	m := in.GetRequest()
-	if m.GetExternalRef() != "" {
-		known, err := c.tx.RequestOf(m.GetRequesterId(), m.GetExternalRef())
-		if err == nil {
-			return made(known, nil)
-		} else if !missing(err) {
-			return nil, err
-		}
-	}
-	if m.GetId() == "" {
-		return nil, invalid("a request without id cannot be created")
-	}
-	if _, err := c.tx.Requests.Get(m.GetId()); err == nil {
-		return nil, problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another request", m.GetId())
-	} else if !missing(err) {
-		return nil, err
-	}
-	if _, err := c.actingUser(&commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}); err != nil {
-		return nil, err
-	}
-	if err := c.concerns(m); err != nil {
-		return nil, err
-	}
-	if err := c.mayWriteAnother(m); err != nil {
-		return nil, err
-	}
-	n, err := c.tx.NextRequestNumber()
-	if err != nil {
-		return nil, err
-	}
-	m.Name = "r-" + strconv.FormatInt(n, 10)
-	m.Approval, m.Fulfilment, m.CreatedAt, m.Round, m.BehindIds = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0, nil
-	if err := c.behind(m, m.GetRequesterId()); err != nil {
-		return nil, err
-	}
-	return put(c.tx.Requests, m)
-}
-
-// mayWriteAnother refuses a draft where too many stand already.
-func (c *command) mayWriteAnother(m *apiv1.Request) error {
-	own, err := c.tx.RequestsOf(m.GetRequesterId())
-	if err != nil {
-		return err
-	}
-	all, err := c.tx.RequestsIn(m.GetProjectId())
-	switch {
-	case err != nil:
-		return err
-	case own.Written >= maxWrittenOf:
-		return problem.Newf(problem.TooMany, "Submit or delete some that you no longer need: naru request list --mine --filter approval=draft.",
-			"%s has %d drafts and returned requests, and no more are kept of one requester", m.GetRequester(), own.Written)
-	case all.Written >= maxWrittenIn:
-		return problem.Newf(problem.TooMany, "Have some submitted or deleted by those who wrote them: naru request list --project "+m.GetProject()+" --filter approval=draft.",
-			"project %s has %d drafts and returned requests, and no more are kept of one project", m.GetProject(), all.Written)
-	}
-	return nil
-}
-
-// mayAskMore refuses a submission where too many wait for people already.
-func (c *command) mayAskMore(m *apiv1.Request) error {
-	own, err := c.tx.RequestsOf(m.GetRequesterId())
-	if err != nil {
-		return err
-	}
-	all, err := c.tx.RequestsIn(m.GetProjectId())
-	switch {
-	case err != nil:
-		return err
-	case own.Asked >= maxAskedOf:
-		return problem.Newf(problem.TooMany, "Wait until some are decided, or withdraw some: naru request list --mine --filter approval=submitted.",
-			"%s has %d requests that wait for a decision, and no more are taken of one requester", m.GetRequester(), own.Asked)
-	case all.Asked >= maxAskedIn:
-		return problem.Newf(problem.TooMany, "Wait until some are decided, or have some withdrawn: naru request list --project "+m.GetProject()+" --filter approval=submitted.",
-			"project %s has %d requests that wait for a decision, and no more are taken of one project", m.GetProject(), all.Asked)
-	}
-	return nil
-}
 
 // concerns checks that what a draft is about is there.
 func (c *command) concerns(m *apiv1.Request) error {
@@ -155,50 +73,6 @@ func (c *command) behind(m *apiv1.Request, ids ...string) error {
 }
 
 func person(u *apiv1.User) request.Person { return request.Person{ID: u.GetId(), Name: u.GetName()} }
-
-func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result, error) {
-	m, err := stored(c.tx.Requests, "request", in.GetRequest().GetId(), in.GetExpectedRevision())
-	if err != nil {
-		return nil, err
-	}
-	by, err := c.actingUser(in.GetBy())
-	if err != nil {
-		return nil, err
-	}
-	if err := request.Edit(m, person(by)); err != nil {
-		return nil, err
-	}
-	is := in.GetRequest()
-	m.Title, m.Reason, m.RoleCluster, m.ChangeType = is.GetTitle(), is.GetReason(), is.GetRoleCluster(), is.GetChangeType()
-	m.OnBehalfOf, m.OnBehalfOfId = is.GetOnBehalfOf(), is.GetOnBehalfOfId()
-	m.Project, m.ProjectId, m.Organization, m.OrganizationId = is.GetProject(), is.GetProjectId(), is.GetOrganization(), is.GetOrganizationId()
-	m.SourceZone, m.SourceZoneId = is.GetSourceZone(), is.GetSourceZoneId()
-	m.Zone, m.ZoneId, m.Kind, m.Specification = is.GetZone(), is.GetZoneId(), is.GetKind(), is.GetSpecification()
-	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
-	if err := c.concerns(m); err != nil {
-		return nil, err
-	}
-	if err := c.behind(m, by.GetId()); err != nil {
-		return nil, err
-	}
-	return put(c.tx.Requests, m)
-}
-
-// deleteRequest deletes a draft that was never submitted. What was, is history.
-func (c *command) deleteRequest(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
-	m, err := stored(c.tx.Requests, "request", in.GetId(), in.GetExpectedRevision())
-	if err != nil {
-		return nil, err
-	}
-	if m.GetApproval() != apiv1.Request_DRAFT || m.GetRound() > 0 {
-		return nil, problem.Newf(problem.WrongState, "Withdraw it: naru request withdraw "+m.GetName()+". Its history stays.",
-			"request %s was submitted, and only a draft is deleted", m.GetName())
-	}
-	if err := c.tx.ForgetComments(m.GetId()); err != nil {
-		return nil, err
-	}
-	return remove(c, c.tx.Requests, "request", m)
-}
 
 // submitRequest begins a request's approval, with what the proposer made of it.
 func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result, error) {
@@ -271,14 +145,6 @@ func (c *command) disinterested(m *apiv1.Request) error {
 	return err
 }
 
-func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
-	var out []request.Opening
-	for _, o := range in {
-		out = append(out, request.Opening{Stage: o.GetStage(), RemindAt: o.GetRemindAt(), DueAt: o.GetDueAt()})
-	}
-	return out
-}
-
 func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
 	if err != nil {
@@ -292,89 +158,6 @@ func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Res
 		return nil, err
 	}
 	return c.putRequest(m)
-}
-
-// decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
-// what this rests on still holds, and what must never be wrong: who it is, that they have no part in the request and decide once,
-// that they saw what is decided on, and that a delegation holds.
-func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.Origin) (*commandv1.Result, error) {
-	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
-	if err != nil {
-		return nil, err
-	}
-	d := in.GetDecision()
-	if d.GetId() == "" || origin.GetActorId() != d.GetActorId() {
-		return nil, problem.New(problem.Forbidden, "a decision is made by whoever calls, in a session of their own", "Log in as yourself: naru login.")
-	}
-	actor, err := c.actingUser(&commandv1.Person{Id: d.GetActorId(), Name: d.GetActor()})
-	if err != nil {
-		return nil, err
-	}
-	session, err := c.ownSession(origin)
-	if err != nil {
-		return nil, err
-	}
-	principal := actor
-	if d.GetActingForId() != "" || d.GetActingFor() != "" || d.GetDelegation() != "" {
-		if principal, err = c.actingUser(&commandv1.Person{Id: d.GetActingForId(), Name: d.GetActingFor()}); err != nil {
-			return nil, err
-		}
-		if err := c.delegated(m, d); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.readsHold(in.GetReads()); err != nil {
-		return nil, err
-	}
-	for _, group := range in.GetGroupIds() {
-		if _, err := c.tx.Membership(group, principal.GetId()); missing(err) {
-			return nil, problem.Newf(problem.Conflict, "Try again.", "%s was taken out of a group meanwhile", principal.GetName())
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	parties, err := hold.In(c.tx, m)
-	if err != nil {
-		return nil, err
-	}
-	if err := parties.Impartial(d); err != nil {
-		return nil, err
-	}
-	d.Strength = origin.GetStrength()
-	if err := request.Decide(m, request.Vote{
-		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: session.GetSteppedUpUntil() != nil && later(session.GetSteppedUpUntil(), c.clock),
-		Openings: openings(in.GetOpenings()), Now: c.now,
-	}); err != nil {
-		return nil, err
-	}
-	return c.putRequest(m)
-}
-
-// ownSession returns the session in which whoever acts does so: their own, which has not ended.
-func (c *command) ownSession(origin *commandv1.Origin) (*apiv1.Session, error) {
-	s, err := c.tx.Sessions.Get(origin.GetSessionId())
-	if err != nil && !missing(err) {
-		return nil, err
-	}
-	if err != nil || s.GetUserId() != origin.GetActorId() || !later(s.GetExpiresAt(), c.clock) || s.GetMustChangePassword() {
-		return nil, problem.New(problem.TokenInvalid, "the session in which this was to be done has ended, or is another's", "Log in again: naru login.")
-	}
-	return s, nil
-}
-
-// delegated refuses a decision in another's place for which no delegation holds now.
-func (c *command) delegated(m *apiv1.Request, d *apiv1.Decision) error {
-	g, err := c.tx.Delegations.Get(d.GetDelegation())
-	if err != nil && !missing(err) {
-		return err
-	}
-	holds := err == nil && g.GetFromUserId() == d.GetActingForId() && g.GetToUserId() == d.GetActorId() &&
-		!later(g.GetStartsAt(), c.clock) && later(g.GetEndsAt(), c.clock) &&
-		(g.GetProjectId() == "" || g.GetProjectId() == m.GetProjectId()) && (g.GetZoneId() == "" || g.GetZoneId() == m.GetZoneId())
-	if !holds {
-		return problem.Newf(problem.Forbidden, "naru delegation list shows which hold.", "%s has not delegated this decision to %s now", d.GetActingFor(), d.GetActor())
-	}
-	return nil
 }
 
 // commentRequest keeps what somebody said, and a file where there is one. A file is part of what is asked for: it is added while

@@ -112,14 +112,7 @@ func (c *command) deleteRoleBinding(in *commandv1.DeleteNoun) (*commandv1.Result
 	if err := c.tellOfBinding("role.taken", m, "no longer has"); err != nil {
 		return nil, err
 	}
-	if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
-		return nil, err
-	}
-	op, err := c.done("role-binding.delete", bindingReference(m), where(m))
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return removeAs(c, c.tx.RoleBindings, "role-binding.delete", m, bindingReference(m))
 }
 
 // taken is what is to be taken away: a binding, a user, a user's place in a group, or a group.
@@ -131,40 +124,44 @@ type taken struct {
 // staysAdministered refuses to take away the last one who administers the federation. Where nobody does but by certificate,
 // there is nobody to be taken away.
 func (c *command) staysAdministered(t taken) error {
-	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
-	if err != nil {
-		if missing(err) {
-			return nil
-		}
-		return err
-	}
-	before, err := c.tx.Administered(role.GetId(), c.now, "", "", state.Membership{})
+	before, err := c.administered(taken{})
 	if err != nil || !before {
 		return err
 	}
-	after, err := c.tx.Administered(role.GetId(), c.now, t.binding, t.user, t.membership)
-	if err != nil || after {
+	return c.administeredAfter(t)
+}
+
+// keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
+// the writes, which a refusal undoes.
+func (c *command) keepingAdministered(take func() error) error {
+	before, err := c.administered(taken{})
+	if err != nil {
+		return err
+	}
+	if err := take(); err != nil || !before {
+		return err
+	}
+	return c.administeredAfter(taken{})
+}
+
+// administered reports whether anybody administers the federation without what is taken away.
+func (c *command) administered(without taken) (bool, error) {
+	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
+	if missing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return c.tx.Administered(role.GetId(), c.clock, without.binding, without.user, without.membership)
+}
+
+func (c *command) administeredAfter(t taken) error {
+	if still, err := c.administered(t); err != nil || still {
 		return err
 	}
 	return problem.New(problem.InUse, "after this nobody would administer the federation",
 		"Make another federation administrator first: naru role-binding create "+federationAdministrator+" --user NAME.")
-}
-
-// unbind deletes the bindings of what is deleted itself.
-func (c *command) unbind(scope state.Scope) error {
-	var gone []*apiv1.RoleBinding // collected first: what is being read is not written
-	for m, err := range c.tx.RoleBindings.All(scope) {
-		if err != nil {
-			return err
-		}
-		gone = append(gone, m)
-	}
-	for _, m := range gone {
-		if err := c.tx.RoleBindings.Delete(m.GetId()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // tellOfBinding tells of rights in the whole federation; those elsewhere are in the audit log only.

@@ -3,7 +3,8 @@ package fsm
 import (
 	"slices"
 
-	"github.com/naru-project/naru/controlplane/internal/state"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -14,7 +15,18 @@ const (
 	maxSessions = 32
 	// maxDevices is how many machines of a user are known.
 	maxDevices = 16
+	// For so many seconds at most what was shown counts, whatever a proposer says: a session, a step-up, a password for one login, and an
+	// authenticator that is being enrolled.
+	sessionLasts, stepUpLasts, oneTimeLasts, enrolmentLasts = 12 * 3600, 600, 24 * 3600, 600
 )
+
+// within is an end, or the one that lies so many seconds ahead where that is earlier.
+func (c *command) within(end *timestamppb.Timestamp, seconds int64) *timestamppb.Timestamp {
+	if last := after(c.clock, seconds); later(end, last) {
+		return last
+	}
+	return end
+}
 
 // beginSession lets a user in. The proposer has judged what was shown; that it was judged by what is kept now, and counts for
 // the first time, is judged here.
@@ -83,7 +95,7 @@ func (c *command) letIn(m *apiv1.Session, user *apiv1.User, kept *commandv1.Cred
 	if err := c.tx.PutCredentials(kept); err != nil {
 		return nil, err
 	}
-	m.User, m.CreatedAt = user.GetName(), c.now
+	m.User, m.CreatedAt, m.ExpiresAt = user.GetName(), c.now, c.within(m.GetExpiresAt(), sessionLasts)
 	if err := c.tx.Sessions.Put(m); err != nil {
 		return nil, err
 	}
@@ -165,13 +177,13 @@ func (c *command) stepUpSession(in *commandv1.StepUpSession) (*commandv1.Result,
 	if err := c.count(kept, in.GetShown()); err != nil {
 		return nil, err
 	}
-	if err := c.useTicket(in.GetShown().GetKeyId(), in.GetTicketHash()); err != nil {
+	if err := c.useTicket(in.GetTicketHash()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.PutCredentials(kept); err != nil {
 		return nil, err
 	}
-	m.Strength, m.SteppedUpUntil = max(m.GetStrength(), in.GetStrength()), in.GetUntil()
+	m.Strength, m.SteppedUpUntil = max(m.GetStrength(), in.GetStrength()), c.within(in.GetUntil(), stepUpLasts)
 	if err := c.tx.Sessions.Put(m); err != nil {
 		return nil, err
 	}
@@ -221,21 +233,4 @@ func (c *command) endSessions(userID, but string) (ended uint32, err error) {
 		ended++
 	}
 	return ended, nil
-}
-
-// endTokens deletes the access tokens of a user.
-func (c *command) endTokens(userID string) error {
-	var ids []string // collected first: what is being read is not written
-	for m, err := range c.tx.AccessTokens.All(state.Scope{"user_id": userID}) {
-		if err != nil {
-			return err
-		}
-		ids = append(ids, m.GetId())
-	}
-	for _, id := range ids {
-		if err := c.tx.AccessTokens.Delete(id); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -334,3 +334,73 @@ func TestOfTheKeysToSealToTheNewestTwoAreKept(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatWasShownCountsNoLongerThanItMay, whatever a proposer says.
+func TestWhatWasShownCountsNoLongerThanItMay(t *testing.T) {
+	p := loggedIn(t)
+	far := timestamppb.New(start.AddDate(10, 0, 0))
+	begin := p.logIn("kim", "two")
+	begin.GetBeginSession().Session.ExpiresAt = far
+	p.accept(begin)
+	p.accept(&commandv1.Command{Body: &commandv1.Command_StepUpSession{StepUpSession: &commandv1.StepUpSession{
+		SessionId: "two", Shown: p.proof("kim", "again"), Strength: apiv1.Session_PASSWORD, Until: far}}})
+	p.view(func(tx *state.Tx) {
+		m, err := tx.Sessions.Get("two")
+		if err != nil || m.GetExpiresAt().AsTime().Sub(p.now) > 12*time.Hour || m.GetSteppedUpUntil().AsTime().Sub(p.now) > 10*time.Minute {
+			t.Errorf("the session lasts until %v, its step-up until %v (%v)", m.GetExpiresAt().AsTime(), m.GetSteppedUpUntil().AsTime(), err)
+		}
+	})
+	given := resetPassword("kim")
+	given.GetResetPassword().Until = far
+	p.accept(given)
+	p.accept(&commandv1.Command{Body: &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
+		UserId: "u-kim", SealedAuthenticator: []byte("s"), Until: far}}})
+	p.view(func(tx *state.Tx) {
+		kept, err := tx.Credentials("u-kim")
+		if err != nil || kept.GetOneTimeUntil().AsTime().Sub(p.now) > 24*time.Hour || kept.GetNewAuthenticatorUntil().AsTime().Sub(p.now) > 10*time.Minute {
+			t.Errorf("it is kept until %v and %v (%v)", kept.GetOneTimeUntil().AsTime(), kept.GetNewAuthenticatorUntil().AsTime(), err)
+		}
+	})
+}
+
+// TestAClockThatWasAheadEndsNoSessionOnceItIsSetRight.
+func TestAClockThatWasAheadEndsNoSessionOnceItIsSetRight(t *testing.T) {
+	p := loggedIn(t)
+	prune := &commandv1.Command{Body: &commandv1.Command_Prune{Prune: &commandv1.Prune{}}}
+	right := p.now
+	p.now = right.AddDate(0, 0, 1)
+	p.accept(createUser("lee")) // a day ahead, and nothing is pruned meanwhile
+	p.now = right
+	if p.accept(prune); len(p.sessions("kim")) != 1 {
+		t.Error("a session has ended that goes on")
+	}
+	p.now = right.Add(13 * time.Hour)
+	if p.accept(prune); len(p.sessions("kim")) != 0 {
+		t.Error("a session that has ended is kept")
+	}
+}
+
+// TestNobodyIsAnsweredByTheKeyOfWhoIsGone: with a user go the idempotency keys that they used, and those of their tokens.
+func TestNobodyIsAnsweredByTheKeyOfWhoIsGone(t *testing.T) {
+	for about, x := range map[string]struct {
+		actor string
+		end   *commandv1.Command
+	}{
+		"a user":          {"u-ci", &commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ci"}}}},
+		"a user's token":  {"t-mine", &commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ci"}}}},
+		"a deleted token": {"t-mine", deletion("access-token", "t-mine", "")},
+	} {
+		t.Run(about, func(t *testing.T) {
+			p := staffed(t)
+			p.accept(tokenOfService("mine", "root"))
+			keyed := func(hash string, c *commandv1.Command) *commandv1.Command {
+				c.Idempotency = &commandv1.Idempotency{Key: "again", RequestHash: digest(hash)}
+				return by(x.actor, c)
+			}
+			p.accept(keyed("a", createUser("one")))
+			p.refuse(problem.IdempotencyMismatch, keyed("b", createUser("two")))
+			p.accept(x.end)
+			p.accept(keyed("b", createUser("two")))
+		})
+	}
+}

@@ -51,7 +51,7 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 	if _, err := c.endSessions(m.GetId(), ""); err != nil {
 		return nil, err
 	}
-	if err := c.endTokens(m.GetId()); err != nil {
+	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
@@ -88,13 +88,16 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if _, err := c.endSessions(m.GetId(), ""); err != nil {
 		return nil, err
 	}
-	if err := c.endTokens(m.GetId()); err != nil {
+	if err := c.tx.ForgetKeys(m.GetId()); err != nil {
+		return nil, err
+	}
+	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetCredentials(m.GetId()); err != nil {
 		return nil, err
 	}
-	if err := c.forgetIdentities(m.GetId()); err != nil {
+	if err := c.tx.Identities.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetMembershipsOf(m.GetId()); err != nil {
@@ -103,7 +106,7 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.ForgetNotificationsOf(m.GetId()); err != nil {
 		return nil, err
 	}
-	if err := c.unbind(state.Scope{"user_id": m.GetId()}); err != nil {
+	if err := c.tx.RoleBindings.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Users, "user", m)

@@ -38,7 +38,7 @@ func (c *command) offerAudit(in *commandv1.OfferAudit) (*commandv1.Result, error
 		if err != nil {
 			return nil, err
 		}
-		if now := state.Micros(c.now); w.Due(size, now) {
+		if now := state.Micros(c.clock); w.Due(size, now) {
 			if err := c.tx.Offer(w, size, now); err != nil {
 				return nil, err
 			}
@@ -102,7 +102,7 @@ func (c *command) acceptCountersignature(zone *apiv1.Zone, s *linkv1.Countersign
 	if err != nil {
 		return "", err
 	}
-	return "", c.tx.Offer(w, size, state.Micros(c.now))
+	return "", c.tx.Offer(w, size, state.Micros(c.clock))
 }
 
 // meetKey sees to it that a zone signs with its newest key, and tells of a new one: who verifies exports keeps it.

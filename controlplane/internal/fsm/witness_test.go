@@ -198,6 +198,10 @@ func TestWhatAZoneCountersignsIsKeptWithTheCheckpoint(t *testing.T) {
 	if told := n.events()["audit.witness-key"]; told != 1 {
 		t.Errorf("people were told of %d keys", told)
 	}
+	if got := n.recorded("audit.witness-key"); len(got) != 1 || !strings.Contains(got[0].GetMessage(), n.witness().GetKeys()[0]) || got[0].GetActor() != "zone:business" ||
+		got[0].GetZone() != "business" || len(got[0].GetDigest()) != 32 {
+		t.Errorf("the log has of the zone's key %v", got)
+	}
 	other := empty(t)
 	if err := other.machine.Restore(bytes.NewReader(n.snapshot())); err != nil {
 		t.Fatal(err)
@@ -210,6 +214,7 @@ func TestWhatAZoneCountersignsIsKeptWithTheCheckpoint(t *testing.T) {
 // TestCountersigningDoesNotKeepTheLogGrowing: an entry of it would make the next checkpoint due.
 func TestCountersigningDoesNotKeepTheLogGrowing(t *testing.T) {
 	n := newNotary(t)
+	n.round(audit.Follows) // tells the zone's key
 	size := n.sign()
 	n.offer()
 	n.judge()
@@ -225,6 +230,47 @@ func TestCountersigningDoesNotKeepTheLogGrowing(t *testing.T) {
 			t.Errorf("%d reports wait for their entry, %v", r.Count, err)
 		}
 	})
+}
+
+// recorded are the entries of the log of an action.
+func (n *notary) recorded(action string) (entries []*apiv1.AuditEntry) {
+	n.Helper()
+	for _, e := range n.audit(0) {
+		if e.GetAction() == action {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// TestAZoneWritesNothingOfItsOwnIntoTheLog: an event that it reports is its own, whatever it calls it.
+func TestAZoneWritesNothingOfItsOwnIntoTheLog(t *testing.T) {
+	n := newNotary(t)
+	n.sequence++
+	n.accept(journal("inc-1", "zone", &linkv1.JournalEntry{Sequence: n.sequence, Time: timestamppb.New(n.now), Body: &linkv1.JournalEntry_Event{Event: &apiv1.Event{
+		Id: "e-1", Severity: apiv1.Event_ERROR, Type: "audit.lost", Message: "all of it", Target: &apiv1.Reference{Kind: "zone", Id: "z-business", Name: "business"}}}}))
+	if got := n.recorded("audit.lost"); len(got) != 0 || n.events()["audit.lost"] != 1 {
+		t.Errorf("the log has %v", got)
+	}
+}
+
+// TestAClockThatWasAheadKeepsNoZoneFromCountersigning: for as long as it was ahead, once it has been set right.
+func TestAClockThatWasAheadKeepsNoZoneFromCountersigning(t *testing.T) {
+	n := newNotary(t)
+	right := n.now
+	n.now = n.now.Add(24 * time.Hour)
+	n.round(audit.Follows)
+	n.now = right
+	n.grow(1)
+	next := n.sign()
+	if n.offer(); n.witness().Offered != next {
+		t.Errorf("it is shown %d entries, of %d", n.witness().Offered, next)
+	}
+	n.grow(1)
+	n.sign()
+	if n.accept(&commandv1.Command{Actor: "audit", Body: &commandv1.Command_OfferAudit{OfferAudit: &commandv1.OfferAudit{ZoneIds: []string{"z-business"}}}}); n.witness().Offered != next {
+		t.Error("within a minute it is shown another")
+	}
 }
 
 func TestAZoneIsShownTheLogOnceAMinuteAndOnlyWhenItIsThere(t *testing.T) {
@@ -301,6 +347,9 @@ func TestAnotherLogOfThisEpochThatAZoneHasCountersignedIsAFork(t *testing.T) {
 	}
 	if e := n.events(); e["audit.forked"] != 1 || e["audit.lost"] != 0 {
 		t.Errorf("people were told %v", e)
+	}
+	if got := n.recorded("audit.forked"); len(got) != 1 {
+		t.Errorf("the log has of the fork %v", got)
 	}
 }
 

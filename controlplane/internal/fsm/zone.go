@@ -178,7 +178,7 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := u.refuse("zone", m.GetName()); err != nil {
 		return nil, err
 	}
-	if err := c.dropQuotas(state.Scope{"zone_id": m.GetId()}); err != nil {
+	if err := c.tx.Quotas.DeleteAll(state.Scope{"zone_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetZone(m.GetId()); err != nil {
@@ -190,7 +190,7 @@ func (c *command) deleteZone(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.ForgetCrossingsOf(m.GetId()); err != nil {
 		return nil, err
 	}
-	if err := c.unbind(state.Scope{"place_id": m.GetId()}); err != nil {
+	if err := c.tx.RoleBindings.DeleteAll(state.Scope{"place_id": m.GetId()}); err != nil {
 		return nil, err
 	}
 	return remove(c, c.tx.Zones, "zone", m)

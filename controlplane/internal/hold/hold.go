@@ -1,6 +1,7 @@
 // Package hold says who could have acted as somebody, on a snapshot of the state. Whoever gives another a password, takes their
-// authenticator away, makes a token of a service or a certificate of an administrator may have called in their name since. What the
-// record calls the deed of one may then be the deed of the other, and of four eyes two are the same.
+// authenticator away, links them with somebody at an identity provider, makes a token of a service or a certificate of an administrator
+// may have called in their name since. What the record calls the deed of one may then be the deed of the other, and of four eyes two are
+// the same.
 //
 // It is about requests alone: nobody decides on what those asked for, or helped write, whose accounts they have had hold of; nor do
 // those decide whose accounts somebody concerned has had hold of. Who has had hold of both, of who asks and of who decides, and is neither,
@@ -56,7 +57,17 @@ func holders(tx *state.Tx, id string) (ids []string, err error) {
 		return ids, nil
 	}
 	kept, err := tx.Credentials(id)
-	return kept.GetSetBy(), present(err)
+	if err := present(err); err != nil {
+		return nil, err
+	}
+	ids = kept.GetSetBy()
+	for m, err := range tx.Identities.All(state.Scope{"user_id": id}) {
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, m.GetSetBy()...)
+	}
+	return ids, nil
 }
 
 // holdersOfCredential are who made an administrator's certificates, and who that is; whoever made a token, and whose it is.
@@ -154,8 +165,8 @@ func (p *Parties) Impartial(d *apiv1.Decision) error {
 			return problem.Newf(problem.Forbidden, "Somebody else has to decide.",
 				"%s could have asked for request %s, or helped write it, in the name of who did: by a password that they gave, or a token or certificate that they made", who.Name, p.r.GetName())
 		default:
-			return problem.Newf(problem.Forbidden, "Somebody else has to decide; or somebody who has no part in it gives "+who.Name+" another password: naru user reset-password "+who.Name+".",
-				"%s has had hold of the account of %s, by a password or a second factor, and has a part in request %s", p.name(by), who.Name, p.r.GetName())
+			return problem.Newf(problem.Forbidden, "Somebody else has to decide; or somebody who has no part in it gives "+who.Name+" another password, and ends links that they made: naru user reset-password "+who.Name+", naru identity-provider unlink.",
+				"%s has had hold of the account of %s, by a password, a second factor or a link with somebody elsewhere, and has a part in request %s", p.name(by), who.Name, p.r.GetName())
 		}
 	}
 	return nil

@@ -42,6 +42,7 @@ func resolveAccess(tx *state.Tx, r *apiv1.Request, ask *apiv1.AccessForTime, pro
 		return nil, err
 	}
 	ask.Role, ask.RoleId, ask.Permissions = role.GetName(), role.GetId(), rights.Expand(role.GetPermissions())
+	ask.Condition, ask.AtEdges = role.GetCondition(), role.GetAtEdges()
 	who, whoID := whom(r)
 	end := time.Now().AddDate(0, 0, int(ask.GetDays()))
 	for b, err := range tx.RoleBindingsOf(whoID) {
@@ -150,6 +151,27 @@ func (g *giving) by(userID string) (bool, []*commandv1.Read, error) {
 	return g.panel.MayGive(m, g.role, g.ask.GetScope(), g.until), append(slices.Clone(m.Reads), read("role", g.role)), nil
 }
 
+// asApproved refuses a role that gives more by now than those saw who approved it: more permissions, under another condition, or at edges
+// too. How much a condition takes away nobody can tell from its text.
+func (g *giving) asApproved() error {
+	more := ""
+	for _, permission := range rights.Expand(g.role.GetPermissions()) {
+		if !slices.Contains(g.ask.GetPermissions(), permission) {
+			more = "permits more by now than was approved: " + permission
+		}
+	}
+	switch {
+	case more != "":
+	case g.ask.GetCondition() != "" && g.role.GetCondition() != g.ask.GetCondition():
+		more = "has another condition by now than was approved"
+	case g.role.GetAtEdges() && !g.ask.GetAtEdges():
+		more = "counts at zones' edges by now, which was not approved"
+	default:
+		return nil
+	}
+	return problem.Newf(problem.WrongState, "Withdraw the request, and ask anew.", "the role %s %s", g.role.GetName(), more)
+}
+
 // Grant returns what it rests on that the role can be given now for which an approved request asks: one of those who approved may give
 // it, and it permits no more than they saw. The error says why it cannot.
 func Grant(tx *state.Tx, r *apiv1.Request, now time.Time) ([]*commandv1.Read, error) {
@@ -161,10 +183,8 @@ func Grant(tx *state.Tx, r *apiv1.Request, now time.Time) ([]*commandv1.Read, er
 	if err != nil {
 		return nil, err
 	}
-	for _, permission := range rights.Expand(g.role.GetPermissions()) {
-		if !slices.Contains(g.ask.GetPermissions(), permission) {
-			return nil, problem.Newf(problem.WrongState, "Withdraw the request, and ask anew.", "the role %s permits more by now than was approved: %s", g.role.GetName(), permission)
-		}
+	if err := g.asApproved(); err != nil {
+		return nil, err
 	}
 	for _, d := range r.GetDecisions() {
 		if d.GetVerdict() != apiv1.Decision_APPROVE || d.GetVoid() || d.GetRound() != r.GetRound() {

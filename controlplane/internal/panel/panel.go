@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
 	"github.com/naru-project/naru/controlplane/internal/hold"
@@ -24,7 +23,6 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
-	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // Panel is who may decide on one request. It lives as long as its transaction.
@@ -61,16 +59,6 @@ var decide = sync.OnceValue(func() rights.Method {
 type places struct {
 	project, zone, source string
 	organizations         []string
-}
-
-// Member is a user with what their eligibility rests on.
-type Member struct {
-	*apiv1.PolicyPerson
-	// Reads are the versions of the user, of the bindings and of their roles; Groups the ids of the groups that they are in.
-	Reads  []*commandv1.Read
-	Groups []string
-	reach  rights.Reach // of deciding
-	rights *rights.Rights
 }
 
 // Case is what policies see of a request. What is gone since is seen by its name.
@@ -213,139 +201,6 @@ func (p *Panel) stage(name string) *approval.Stage {
 	return nil
 }
 
-// Member returns a user as stages judge them. Errors: state.ErrNotFound.
-func (p *Panel) Member(userID string) (*Member, error) {
-	if m := p.known[userID]; m != nil {
-		return m, nil
-	}
-	user, err := p.tx.Users.Get(userID)
-	if err != nil {
-		return nil, err
-	}
-	m := &Member{PolicyPerson: &apiv1.PolicyPerson{User: user}}
-	m.Reads = append(m.Reads, &commandv1.Read{Noun: &apiv1.Reference{Kind: "user", Id: user.GetId(), Name: user.GetName()}, Revision: user.GetRevision()})
-	if m.Groups, err = p.tx.GroupsOf(userID); err != nil {
-		return nil, err
-	}
-	for _, id := range m.Groups {
-		g, err := p.tx.Groups.Get(id)
-		if err != nil {
-			return nil, err
-		}
-		if p.meant(g.GetCreatedAt()) {
-			m.PolicyPerson.Groups = append(m.PolicyPerson.Groups, g.GetName())
-		}
-	}
-	if err := p.grants(m); err != nil {
-		return nil, err
-	}
-	p.known[userID] = m
-	return m, nil
-}
-
-// grants finds what bindings that cover the request give a member, and as what they hold their roles.
-func (p *Panel) grants(m *Member) error {
-	user := m.GetUser()
-	who := rights.Subject{
-		Kind: user.GetKind().String(), ID: user.GetId(), Name: user.GetName(), Organization: user.GetOrganization(), Disabled: user.GetDisabled(),
-		Edge: p.edge, Zones: p.zones,
-	}
-	var bindings []*apiv1.RoleBinding // collected first: a snapshot runs one statement of a kind at a time
-	for b, err := range p.tx.RoleBindingsOf(user.GetId()) {
-		if err != nil {
-			return err
-		}
-		if len(p.covers(b)) > 0 {
-			bindings = append(bindings, b)
-		}
-	}
-	for _, b := range bindings {
-		role, err := p.tx.Roles.Get(b.GetRoleId())
-		if err != nil {
-			return err
-		}
-		who.Grants = append(who.Grants, rights.Grant{
-			Role: role, Binding: b, Scope: b.GetScope(), Zone: rights.Ref{ID: b.GetPlaceId(), Name: b.GetPlace()},
-			// Of all that the place has, this is what is asked about.
-			Organizations: []rights.Ref{{ID: p.r.GetOrganizationId(), Name: p.r.GetOrganization()}},
-			Projects:      []rights.Project{{Ref: rights.Ref{ID: p.r.GetProjectId(), Name: p.r.GetProject()}, Organization: p.r.GetOrganization()}},
-		})
-		m.Reads = append(m.Reads,
-			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role-binding", Id: b.GetId(), Name: b.GetRole()}, Revision: b.GetRevision()},
-			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role", Id: role.GetId(), Name: role.GetName()}, Revision: role.GetRevision()})
-	}
-	r := rights.New(who)
-	m.reach, m.rights = r.Reach(decide().Permission, decide()), r
-	for _, g := range who.Grants {
-		holds := r.Holds(g, decide())
-		for _, at := range p.covers(g.Binding) {
-			if p.meant(g.Role.GetCreatedAt()) && holds.Contains(p.place(at), decide().Permission) {
-				m.Roles = append(m.Roles, &apiv1.HeldRole{Role: g.Binding.GetRole(), At: at})
-			}
-		}
-	}
-	return nil
-}
-
-// give is what giving roles needs.
-var give = sync.OnceValue(func() rights.Method {
-	m, _ := rights.MethodOf(apiv1.RoleBindingService_CreateRoleBinding_FullMethodName)
-	return m
-})
-
-// MayGive reports whether a member may give a role until a time: in the project of the request, or in its zone.
-func (p *Panel) MayGive(m *Member, role *apiv1.Role, scope apiv1.RoleBinding_Scope, until time.Time) bool {
-	at, id := rights.Place{ProjectID: p.places.project}, p.places.project
-	if scope == apiv1.RoleBinding_ZONE {
-		at, id = rights.Place{ZoneID: p.places.zone}, p.places.zone
-	}
-	return m.rights.Reach(give().Permission, give()).Contains(at, give().Permission) && m.rights.MayGive(role, scope, id, "", until, give()) == nil
-}
-
-// meant reports whether what was made then can be what the stages name: what is made anew under the name of what was deleted after
-// the submission is something else.
-func (p *Panel) meant(made *timestamppb.Timestamp) bool {
-	return p.r.GetSubmittedAt() == nil || request.Editable(p.r) || !made.AsTime().After(p.r.GetSubmittedAt().AsTime())
-}
-
-// covers says as what the place of a binding counts here; nothing where the binding has ended or is for another place.
-func (p *Panel) covers(b *apiv1.RoleBinding) []apiv1.Eligibility_At {
-	if b.GetExpiresAt() != nil && !p.now.Before(b.GetExpiresAt().AsTime()) {
-		return nil
-	}
-	var out []apiv1.Eligibility_At
-	switch id := b.GetPlaceId(); b.GetScope() {
-	case apiv1.RoleBinding_PROJECT:
-		if id == p.places.project {
-			out = append(out, apiv1.Eligibility_PROJECT)
-		}
-	case apiv1.RoleBinding_ORGANIZATION:
-		if slices.Contains(p.places.organizations, id) {
-			out = append(out, apiv1.Eligibility_PROJECT, apiv1.Eligibility_ORGANIZATION)
-		}
-	case apiv1.RoleBinding_ZONE:
-		if id == p.places.zone {
-			out = append(out, apiv1.Eligibility_DESTINATION)
-		}
-		if id == p.places.source {
-			out = append(out, apiv1.Eligibility_SOURCE)
-		}
-	case apiv1.RoleBinding_FEDERATION:
-		out = append(out, apiv1.Eligibility_FEDERATION)
-	}
-	return out
-}
-
-// place is what whoever decides has to reach: the project of the request, in the zone that it concerns or, where a stage asks at the
-// source, in the one that it was asked for in.
-func (p *Panel) place(at apiv1.Eligibility_At) rights.Place {
-	out := rights.Place{ProjectID: p.places.project, ZoneID: p.places.zone}
-	if at == apiv1.Eligibility_SOURCE {
-		out.ZoneID = p.places.source
-	}
-	return out
-}
-
 // May reports whether somebody may decide in a stage, and if not, why. What they have decided already, and whether they helped
 // write the request, is not looked at.
 func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
@@ -370,117 +225,6 @@ func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
 
 // Impartial refuses a decision of somebody who has a part in the request, or has decided on it already (package hold).
 func (p *Panel) Impartial(d *apiv1.Decision) error { return p.part.Impartial(d) }
-
-// People returns who may decide in a stage and has no part in the request, in the order of their ids. Who has decided already is
-// among them.
-func (p *Panel) People(stage *apiv1.Stage) (out []*Member, err error) {
-	ids, err := p.candidates(stage)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		m, err := p.Member(id)
-		if errors.Is(err, state.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if ok, _ := p.May(stage, m); !ok {
-			continue
-		}
-		by, err := p.part.Meets(id)
-		if err != nil {
-			return nil, err
-		}
-		if by == "" {
-			out = append(out, m)
-		}
-	}
-	return out, nil
-}
-
-// candidates are the ids of all that a stage could mean.
-func (p *Panel) candidates(stage *apiv1.Stage) (ids []string, err error) {
-	lists := []*apiv1.Eligibility{stage.GetEligible()}
-	if stage.GetEscalatedAt() != nil && stage.GetEscalateTo() != nil {
-		lists = append(lists, stage.GetEscalateTo())
-	}
-	for _, l := range lists {
-		if len(l.GetRoles())+len(l.GetGroups())+len(l.GetUsers()) == 0 { // whoever the condition holds of
-			for u, err := range p.tx.Users.All(nil) {
-				if err != nil {
-					return nil, err
-				}
-				ids = append(ids, u.GetId())
-			}
-			continue
-		}
-		if ids, err = p.named(l, ids); err != nil {
-			return nil, err
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
-}
-
-func (p *Panel) named(l *apiv1.Eligibility, ids []string) ([]string, error) {
-	for _, name := range l.GetUsers() {
-		u, err := p.tx.Users.ByName(name, nil)
-		if err == nil {
-			ids = append(ids, u.GetId())
-		} else if !errors.Is(err, state.ErrNotFound) {
-			return nil, err
-		}
-	}
-	members := func(groupID string) error {
-		after := ""
-		for {
-			page, names, err := p.tx.MembersOf(groupID, after, 1000)
-			if err != nil || len(page) == 0 {
-				return err
-			}
-			for _, m := range page {
-				ids = append(ids, m.UserID)
-			}
-			after = names[len(names)-1]
-		}
-	}
-	for _, name := range l.GetGroups() {
-		g, err := p.tx.Groups.ByName(name, nil)
-		if errors.Is(err, state.ErrNotFound) {
-			continue
-		}
-		if err == nil {
-			err = members(g.GetId())
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	for _, role := range l.GetRoles() {
-		var groups []string // collected first: a snapshot runs one statement of a kind at a time
-		for b, err := range p.tx.RoleBindings.All(state.Scope{"role": role}) {
-			if err != nil {
-				return nil, err
-			}
-			if len(p.covers(b)) == 0 {
-				continue
-			}
-			if b.GetGroupId() != "" {
-				groups = append(groups, b.GetGroupId())
-			} else {
-				ids = append(ids, b.GetUserId())
-			}
-		}
-		for _, g := range groups {
-			if err := members(g); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return ids, nil
-}
 
 // Needs says what each stage that is not decided still takes, of people who have not decided yet; ids of people by stage.
 func (p *Panel) Needs(stages []*apiv1.Stage) (needs []request.Need, err error) {

@@ -104,13 +104,17 @@ func (a *Asker) Password(ctx context.Context, place string, p *apiv1.IdentityPro
 	if err != nil {
 		return nil, err
 	}
-	if err := v.groups(dn, person); err != nil {
-		return nil, err
-	}
 	if err := before(person.Subject); err != nil {
 		return nil, err
 	}
 	if err := v.bind(dn, password); err != nil {
+		return nil, err
+	}
+	// Only for who has shown their password their groups are looked for: not as themselves, who may see fewer of them.
+	if err := v.asks(secret); err != nil {
+		return nil, failed("log in again as "+v.d.GetBindDn(), err)
+	}
+	if err := v.groups(dn, person); err != nil {
 		return nil, err
 	}
 	return person, nil
@@ -136,33 +140,36 @@ func (a *Asker) Find(ctx context.Context, place string, p *apiv1.IdentityProvide
 }
 
 // Still asks a directory what it says now of people whom it knows by these subjects, over one connection. Of whom it no longer knows, or
-// who may not log in any more, there is none. Errors: *Failure, problem TOO_MANY; then nothing is known of anybody.
-func (a *Asker) Still(ctx context.Context, p *apiv1.IdentityProvider, secret string, subjects []string) (_ map[string]*Person, err error) {
+// who may not log in any more, there is none. Of whom it says what is not understood there is what that is, in odd, and nothing is known
+// of them. Errors: *Failure, problem TOO_MANY; then nothing is known of anybody.
+func (a *Asker) Still(ctx context.Context, p *apiv1.IdentityProvider, secret string, subjects []string) (still map[string]*Person, odd map[string]error, err error) {
 	ctx, leave, err := a.enter(ctx, p, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer leave(&err)
 	v, err := a.visit(ctx, p.GetLdap(), secret)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer v.Close()
-	out := map[string]*Person{}
+	still, odd = map[string]*Person{}, map[string]error{}
 	for _, subject := range subjects {
 		dn, person, err := v.find(idAttribute(v.d), subject)
-		if errors.Is(err, ErrWrong) {
-			continue
+		if err == nil {
+			err = v.groups(dn, person)
 		}
-		if err != nil {
-			return nil, err
+		switch {
+		case err == nil:
+			still[subject] = person
+		case errors.Is(err, ErrWrong):
+		case OfOne(err):
+			odd[subject] = err
+		default:
+			return nil, nil, err
 		}
-		if err := v.groups(dn, person); err != nil {
-			return nil, err
-		}
-		out[subject] = person
 	}
-	return out, nil
+	return still, odd, nil
 }
 
 // tryDirectory asks for one person who may log in.
@@ -213,18 +220,26 @@ func (a *Asker) visit(ctx context.Context, d *apiv1.Directory, secret string) (*
 		}
 		if secret == "" {
 			v.Close()
-			return nil, &Failure{errors.New("it has no password for bind_dn: naru identity-provider secret")}
+			return nil, &Failure{Err: errors.New("it has no password for bind_dn: naru identity-provider secret")}
 		}
-		if err := conn.Bind(d.GetBindDn(), secret); err != nil {
+		if err := v.asks(secret); err != nil {
 			v.Close()
 			return nil, failed(text+": log in as "+d.GetBindDn(), err)
 		}
 		return v, nil
 	}
 	if last == nil {
-		last = &Failure{errors.New("it has no address")}
+		last = &Failure{Err: errors.New("it has no address")}
 	}
 	return nil, last
+}
+
+// asks says who asks from now on: whoever the directory's secret is for, or nobody.
+func (v *visit) asks(secret string) error {
+	if v.d.GetBindDn() == "" {
+		return v.conn.UnauthenticatedBind("")
+	}
+	return v.conn.Bind(v.d.GetBindDn(), secret)
 }
 
 // connect opens a connection over TLS, which ends with ctx.
@@ -319,7 +334,7 @@ func (v *visit) find(attribute, value string) (dn string, _ *Person, err error) 
 	entry := r.Entries[0]
 	subject, err := subjectOf(id, entry.GetEqualFoldRawAttributeValues(id))
 	if err != nil {
-		return "", nil, &Failure{fmt.Errorf("%s: %w", entry.DN, err)}
+		return "", nil, &Failure{fmt.Errorf("%s: %w", entry.DN, err), true}
 	}
 	return entry.DN, &Person{
 		Subject: subject, Login: shown(entry.GetEqualFoldAttributeValue(loginAttribute(v.d)), 254), Title: shown(entry.GetEqualFoldAttributeValue(nameAttribute(v.d)), 128),

@@ -122,9 +122,9 @@ func TestADirectorySaysWhoIsStillThere(t *testing.T) {
 	kim, lee := subject("kim"), subject("lee")
 	still := func() map[string]*provider.Person {
 		t.Helper()
-		out, err := a.Still(t.Context(), p, providertest.Secret, []string{kim, lee, "no-such-subject", "*"})
-		if err != nil {
-			t.Fatal(err)
+		out, odd, err := a.Still(t.Context(), p, providertest.Secret, []string{kim, lee, "no-such-subject", "*"})
+		if err != nil || len(odd) > 0 {
+			t.Fatal(err, odd)
 		}
 		return out
 	}
@@ -145,8 +145,40 @@ func TestADirectorySaysWhoIsStillThere(t *testing.T) {
 	}
 	d.Stop()
 	failure := (*provider.Failure)(nil)
-	if _, err := a.Still(t.Context(), p, providertest.Secret, []string{kim}); !errors.As(err, &failure) {
+	if _, _, err := a.Still(t.Context(), p, providertest.Secret, []string{kim}); !errors.As(err, &failure) {
 		t.Errorf("while it is down: %v", err)
+	}
+}
+
+// TestWhoIsOddHidesNobody: neither of whom there are two, nor of whom the directory says nothing by which people are known.
+func TestWhoIsOddHidesNobody(t *testing.T) {
+	ca := providertest.NewCA(t)
+	d := providertest.NewSlapd(t, ca)
+	a, p := newAsker(), d.Provider(ca)
+	p.Ldap.IdAttribute = "mail" // of kim and lee there are two
+	still, odd, err := a.Still(t.Context(), p, providertest.Secret, []string{"shared@corp.example", "no-such-subject"})
+	if err != nil || len(still) != 0 || len(odd) != 1 || odd["shared@corp.example"] == nil {
+		t.Errorf("still there %v, odd %v: %v", still, odd, err)
+	}
+	p.Ldap.IdAttribute, p.Ldap.GroupBase = "uid", "ou=nowhere,dc=corp"
+	still, odd, err = a.Still(t.Context(), p, providertest.Secret, []string{"kim", "no-such-subject"})
+	if err != nil || len(still) != 0 || len(odd) != 1 || odd["kim"] == nil {
+		t.Errorf("whose groups are not told: still there %v, odd %v: %v", still, odd, err)
+	}
+}
+
+// TestGroupsAreLookedForOnceSomebodyHasShownWhoTheyAre: whoever types a name has the directory look for one entry, and no more.
+func TestGroupsAreLookedForOnceSomebodyHasShownWhoTheyAre(t *testing.T) {
+	ca := providertest.NewCA(t)
+	d := providertest.NewSlapd(t, ca)
+	a, p := newAsker(), d.Provider(ca)
+	p.Ldap.GroupBase = "ou=nowhere,dc=corp" // whoever looks there is refused
+	if _, err := a.Password(t.Context(), "", p, providertest.Secret, "kim", "lee's own password", anybody); !errors.Is(err, provider.ErrWrong) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	failure := (*provider.Failure)(nil)
+	if _, err := a.Password(t.Context(), "", p, providertest.Secret, "kim", "kim's own password", anybody); !errors.As(err, &failure) {
+		t.Errorf("the right one: %v", err)
 	}
 }
 

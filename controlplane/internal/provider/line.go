@@ -56,7 +56,7 @@ func (a *Asker) enter(asked context.Context, p *apiv1.IdentityProvider, place st
 	case <-ctx.Done():
 		cancel()
 		l.gone(place)
-		return nil, nil, &Failure{errors.New("others ask it already, and get no answer")}
+		return nil, nil, &Failure{Err: errors.New("others ask it already, and get no answer")}
 	}
 	return ctx, func(came *error) {
 		cancel()
@@ -72,7 +72,7 @@ func (l *line) admit(now time.Time, name, place string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if wait := l.until.Sub(now); wait > 0 {
-		return &Failure{fmt.Errorf("it did not answer %d times in a row, and is asked again in %s", l.silent, wait.Round(time.Second))}
+		return &Failure{Err: fmt.Errorf("it did not answer %d times in a row, and is asked again in %s", l.silent, wait.Round(time.Second))}
 	}
 	if l.all >= maxWaiting || l.of[place] >= maxOfPlace {
 		return problem.New(problem.TooMany, "as many as can wait for identity provider "+name+" already", "Try again in a moment.")
@@ -91,11 +91,11 @@ func (l *line) gone(place string) {
 	}
 }
 
-// judge counts the questions that got no answer.
+// judge counts the questions that got no answer. A refusal is one, whoever asked: nobody closes a provider to others by what they type.
 func (l *line) judge(now time.Time, came error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if failure := (*Failure)(nil); !errors.As(came, &failure) {
+	if failure := (*Failure)(nil); !errors.As(came, &failure) || failure.Answered {
 		l.silent = 0
 		return
 	}

@@ -111,7 +111,7 @@ func (a *Asker) discover(ctx context.Context, p *apiv1.IdentityProvider) (*openI
 	for what, text := range map[string]string{"authorization_endpoint": e.AuthURL, "token_endpoint": e.TokenURL, "jwks_uri": says.Keys,
 		"device_authorization_endpoint": cmp.Or(e.DeviceAuthURL, e.AuthURL), "userinfo_endpoint": cmp.Or(o.provider.UserInfoEndpoint(), e.AuthURL)} {
 		if u, err := url.Parse(text); err != nil || u.Scheme != "https" || u.Host == "" {
-			return nil, &Failure{errors.New("its " + what + " is no https://…")}
+			return nil, &Failure{Err: errors.New("its " + what + " is no https://…")}
 		}
 	}
 	o.basic = len(says.Methods) == 0 || slices.Contains(says.Methods, "client_secret_basic")
@@ -195,7 +195,7 @@ func (a *Asker) BeginDevice(ctx context.Context, place string, p *apiv1.Identity
 	}
 	where := cmp.Or(r.VerificationURIComplete, r.VerificationURI)
 	if u, err := url.Parse(where); err != nil || u.Scheme != "https" || r.DeviceCode == "" || r.UserCode == "" {
-		return nil, &Failure{errors.New("its device code has no https://… where to type it")}
+		return nil, &Failure{Err: errors.New("its device code has no https://… where to type it")}
 	}
 	return &DeviceLogin{URL: where, UserCode: shown(r.UserCode, 64), Device: r.DeviceCode, Interval: max(time.Second, time.Duration(cmp.Or(r.Interval, 5))*time.Second), Until: r.Expiry}, nil
 }
@@ -227,8 +227,9 @@ func (a *Asker) Finish(ctx context.Context, place string, p *apiv1.IdentityProvi
 	return a.person(ctx, o, p, token, in)
 }
 
-// Refresh asks a provider again about somebody, by what it gave for that at the last time. Errors: ErrGone, *Refusal, *Failure, problem
-// TOO_MANY.
+// Refresh asks a provider again about somebody, by what it gave for that at the last time. Only ErrGone says that they are not there any
+// more. With another error there is a person where the provider took the token and gave another: then nothing is known of them but
+// that. Errors: ErrGone, *Refusal, *Failure, problem TOO_MANY.
 func (a *Asker) Refresh(ctx context.Context, p *apiv1.IdentityProvider, secret, subject, refreshToken string) (_ *Person, err error) {
 	ctx, leave, err := a.enter(ctx, p, "")
 	if err != nil {
@@ -247,14 +248,18 @@ func (a *Asker) Refresh(ctx context.Context, p *apiv1.IdentityProvider, secret, 
 	if err != nil {
 		return nil, failed("refresh", told(err))
 	}
+	bare := &Person{Subject: subject, GroupsUnknown: true, RefreshToken: token.RefreshToken}
 	if raw, _ := token.Extra("id_token").(string); raw == "" {
-		return &Person{Subject: subject, GroupsUnknown: true, RefreshToken: token.RefreshToken}, nil
+		return bare, nil
 	}
 	person, err := a.person(ctx, o, p, token, Errand{})
-	if err == nil && person.Subject != subject {
-		return nil, &Refusal{"it answers for somebody else"}
+	if err != nil {
+		return bare, err
 	}
-	return person, err
+	if person.Subject != subject {
+		return nil, fmt.Errorf("%w: it answers for somebody else", ErrGone)
+	}
+	return person, nil
 }
 
 // unexchanged says why a code was not exchanged.
@@ -270,18 +275,29 @@ func unexchanged(err error) error {
 		return &Refusal{"it does not take the code: it has been used, or came too late"}
 	case "access_denied":
 		return &Refusal{"it was refused there"}
+	case "invalid_request":
+		return &Refusal{"it does not take the code"}
 	}
 	return failed("token", told(err))
 }
 
-// told is an error without what only the provider should know: the library's have whole answers in them.
+// answered is the answer of a provider that gave no token, without what only the provider should know: the library's error has it whole.
+type answered struct{ *oauth2.RetrieveError }
+
+func (a answered) Error() string {
+	status := 0
+	if a.Response != nil {
+		status = a.Response.StatusCode
+	}
+	return fmt.Sprintf("it answers %d %s", status, a.ErrorCode)
+}
+
+func (a answered) Unwrap() error { return a.RetrieveError }
+
+// told is an error without what only the provider should know.
 func told(err error) error {
 	if answer := (*oauth2.RetrieveError)(nil); errors.As(err, &answer) {
-		status := 0
-		if answer.Response != nil {
-			status = answer.Response.StatusCode
-		}
-		return fmt.Errorf("it answers %d %s", status, answer.ErrorCode)
+		return answered{answer}
 	}
 	if unreached := (*url.Error)(nil); errors.As(err, &unreached) {
 		return unreached.Err
@@ -312,7 +328,7 @@ func (c claims) texts(name string) []string {
 func (a *Asker) person(ctx context.Context, o *openID, p *apiv1.IdentityProvider, token *oauth2.Token, in Errand) (*Person, error) {
 	raw, _ := token.Extra("id_token").(string)
 	if raw == "" {
-		return nil, &Failure{errors.New("it gave no ID token; the scope openid may not be allowed to the client")}
+		return nil, &Failure{Err: errors.New("it gave no ID token; the scope openid may not be allowed to the client")}
 	}
 	said, err := o.provider.Verifier(&oidc.Config{ClientID: p.GetOidc().GetClientId(), Now: a.now}).Verify(o.with(ctx), raw)
 	if err != nil {
@@ -349,7 +365,7 @@ func (a *Asker) person(ctx context.Context, o *openID, p *apiv1.IdentityProvider
 		Subject: said.Subject, Login: shown(c.text(login), 254), Title: shown(c.text(cmp.Or(conf.GetNameClaim(), "name")), 128),
 		RefreshToken: token.RefreshToken,
 	}
-	if v := string(c["email_verified"]); v != "false" && v != `"false"` {
+	if v := string(c["email_verified"]); v == "true" || v == `"true"` { // unless it says so, anybody may have typed it there
 		person.Email = mailOf(c.text(cmp.Or(conf.GetMailClaim(), "email")))
 	}
 	if person.Groups = c.texts(groups); len(person.Groups) > maxGroups {
@@ -368,14 +384,14 @@ func (o *openID) more(ctx context.Context, subject string, token *oauth2.Token, 
 	}
 	info, err := o.provider.UserInfo(o.with(ctx), oauth2.StaticTokenSource(token))
 	if err != nil {
-		return &Failure{errors.New("it does not answer what else it knows of them")}
+		return &Failure{Err: errors.New("it does not answer what else it knows of them")}
 	}
 	if info.Subject != subject {
 		return &Refusal{"it answers for somebody else"}
 	}
 	further := claims{}
 	if err := info.Claims(&further); err != nil {
-		return &Failure{errors.New("what else it knows of them is not understood")}
+		return &Failure{Err: errors.New("what else it knows of them is not understood")}
 	}
 	for name, value := range further {
 		if c[name] == nil {
@@ -393,7 +409,7 @@ func unverified(err error) error {
 	case errors.As(err, &expired):
 		return &Refusal{"its token is too old; look at the clocks, here and there"}
 	case errors.As(err, &unreached) || strings.Contains(text, "fetching keys"):
-		return &Failure{errors.New("its keys could not be had")}
+		return &Failure{Err: errors.New("its keys could not be had")}
 	case strings.Contains(text, "expected audience"):
 		return &Refusal{"its token is for another client"}
 	case strings.Contains(text, "issued by a different provider"):

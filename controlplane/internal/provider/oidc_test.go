@@ -56,8 +56,7 @@ func TestAProviderSaysWhoLoggedInThere(t *testing.T) {
 	if err != nil || again.Subject != kim.Subject || again.RefreshToken == "" || again.RefreshToken == kim.RefreshToken || !slices.Equal(provider.Mapped(p, again), []string{"g2"}) {
 		t.Fatalf("asked again it says %+v, %v", again, err)
 	}
-	refusal := (*provider.Refusal)(nil)
-	if _, err := a.Refresh(t.Context(), p, providertest.Secret, lee.Subject, again.RefreshToken); !errors.As(err, &refusal) {
+	if _, err := a.Refresh(t.Context(), p, providertest.Secret, lee.Subject, again.RefreshToken); !errors.Is(err, provider.ErrGone) {
 		t.Errorf("asked about another than it answers for: %v", err)
 	}
 	d.Order("forget lee@corp.example")
@@ -156,5 +155,96 @@ func TestAProviderThatIsNotWhatItSaysIsNotBelieved(t *testing.T) {
 	bad.Oidc.Issuer, bad.Oidc.LoopbackRedirect = "https://kim:secret@corp.example?x", "http://example.org/callback"
 	if err := provider.Check(bad); !problem.Is(err, problem.Invalid) || len(problem.Of(err).GetErrors()) != 2 {
 		t.Errorf("%v", err)
+	}
+}
+
+// finish comes back from a provider with a code that nobody looks at.
+func finish(t *testing.T, a *provider.Asker, p *apiv1.IdentityProvider) (*provider.Person, error) {
+	t.Helper()
+	in := provider.NewErrand()
+	in.RedirectURI, in.Nonce = loopback, ""
+	return a.Finish(t.Context(), "", p, providertest.Secret, "a code", in)
+}
+
+// TestNobodyClosesAProviderByWhatTheySend: a refusal is an answer. One that does not answer is left alone.
+func TestNobodyClosesAProviderByWhatTheySend(t *testing.T) {
+	o := providertest.NewOpenID(t, providertest.NewCA(t))
+	a, p := newAsker(), o.Provider()
+	for status, code := range map[int]string{400: "invalid_request", 401: "invalid_client", 403: "forbidden", 404: "", 429: "slow"} {
+		o.Refuses(status, code)
+		for range 5 {
+			if who, err := finish(t, a, p); who != nil || err == nil || strings.Contains(err.Error(), "in a row") {
+				t.Fatalf("it answers %d %s: %+v, %v", status, code, who, err)
+			}
+		}
+	}
+	o.Refuses(0, "")
+	if who, err := finish(t, a, p); err != nil || who.Login != "kim" {
+		t.Errorf("once it gives tokens: %+v, %v", who, err)
+	}
+	o.Refuses(503, "")
+	for range 3 {
+		_, _ = finish(t, a, p)
+	}
+	before := o.Asked()
+	if _, err := finish(t, a, p); err == nil || !strings.Contains(err.Error(), "in a row") || o.Asked() != before {
+		t.Errorf("after it was not there three times it is asked again: %v", err)
+	}
+}
+
+func TestAMailCountsWhereTheProviderSaysThatItIsVerified(t *testing.T) {
+	o := providertest.NewOpenID(t, providertest.NewCA(t))
+	a, p := newAsker(), o.Provider()
+	for _, x := range []struct {
+		says any
+		mail string
+	}{{nil, ""}, {false, ""}, {"false", ""}, {"", ""}, {1, ""}, {true, "kim@corp.example"}, {"true", "kim@corp.example"}} {
+		o.Says(map[string]any{"email_verified": x.says})
+		if who, err := finish(t, a, p); err != nil || who.Email != x.mail {
+			t.Errorf("email_verified is %v: %+v, %v", x.says, who, err)
+		}
+	}
+}
+
+// TestOnlyAProviderThatSaysSoSaysThatSomebodyIsGone: what does not count for another reason does not, and what it gave to ask with the next
+// time is not lost by that.
+func TestOnlyAProviderThatSaysSoSaysThatSomebodyIsGone(t *testing.T) {
+	o := providertest.NewOpenID(t, providertest.NewCA(t))
+	p := o.Provider()
+	refresh := func(ahead time.Duration) (*provider.Person, error) {
+		a := provider.New(allowed, func() time.Time { return time.Now().Add(ahead) })
+		return a.Refresh(t.Context(), p, providertest.Secret, "kim-1", "the last")
+	}
+	if who, err := refresh(0); err != nil || who.Login != "kim" || who.RefreshToken != "the next" {
+		t.Fatalf("who is there: %+v, %v", who, err)
+	}
+	for about, x := range map[string]struct {
+		ahead  time.Duration
+		claims map[string]any
+	}{
+		"a clock that is ahead":   {ahead: time.Hour},
+		"a token of later":        {claims: map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}},
+		"a token for another":     {claims: map[string]any{"aud": "another"}},
+		"a token of nobody":       {claims: map[string]any{"sub": nil}},
+		"a token of another kind": {claims: map[string]any{"azp": "another"}},
+	} {
+		o.Says(x.claims)
+		if who, err := refresh(x.ahead); err == nil || errors.Is(err, provider.ErrGone) || who == nil || !who.GroupsUnknown || who.RefreshToken != "the next" {
+			t.Errorf("%s: %+v, %v", about, who, err)
+		}
+	}
+	o.Says(map[string]any{"sub": "lee-1"})
+	if _, err := refresh(0); !errors.Is(err, provider.ErrGone) {
+		t.Errorf("somebody else: %v", err)
+	}
+	o.Refuses(400, "invalid_grant")
+	if _, err := refresh(0); !errors.Is(err, provider.ErrGone) {
+		t.Errorf("it takes the token no more: %v", err)
+	}
+	for status, code := range map[int]string{400: "invalid_scope", 401: "invalid_client", 500: ""} {
+		o.Refuses(status, code)
+		if who, err := refresh(0); err == nil || errors.Is(err, provider.ErrGone) || who != nil {
+			t.Errorf("it answers %d %s: %+v, %v", status, code, who, err)
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"github.com/go-ldap/ldap/v3"
+	"golang.org/x/oauth2"
 
 	"github.com/naru-project/naru/controlplane/internal/outbound"
 	"github.com/naru-project/naru/pkg/problem"
@@ -54,13 +55,33 @@ var (
 )
 
 // Failure says that a provider does not answer, or not as it should. Its text is for those who administer it.
-type Failure struct{ Err error }
+type Failure struct {
+	Err error
+	// Answered says that it did answer: it refuses the question, and is there for others.
+	Answered bool
+}
 
 func (f *Failure) Error() string { return f.Err.Error() }
 func (f *Failure) Unwrap() error { return f.Err }
 
 func failed(what string, err error) error {
-	return &Failure{errors.New(what + ": " + outbound.Printable(err.Error()))}
+	return &Failure{errors.New(what + ": " + outbound.Printable(err.Error())), refuses(err)}
+}
+
+// refuses reports whether an error is the answer of a provider that refuses the question. One that is too busy for it refuses nothing.
+func refuses(err error) bool {
+	if answer := (*oauth2.RetrieveError)(nil); errors.As(err, &answer) {
+		return answer.Response != nil && (answer.Response.StatusCode/100 == 4 || answer.Response.StatusCode/100 == 2 && answer.ErrorCode != "")
+	}
+	answer := (*ldap.Error)(nil)
+	return errors.As(err, &answer) && answer.ResultCode < ldap.ErrorNetwork && !ldap.IsErrorAnyOf(err, ldap.LDAPResultBusy, ldap.LDAPResultUnavailable,
+		ldap.LDAPResultTimeLimitExceeded, ldap.LDAPResultAdminLimitExceeded, ldap.LDAPResultOperationsError, ldap.LDAPResultOther)
+}
+
+// OfOne reports whether an error is about one person, of whom a provider says what is not understood; it answers for others.
+func OfOne(err error) bool {
+	refusal, failure := (*Refusal)(nil), (*Failure)(nil)
+	return errors.As(err, &refusal) || errors.As(err, &failure) && failure.Answered
 }
 
 // Refusal says why what a provider answered does not show who somebody is. Its text is for them.

@@ -184,7 +184,8 @@ func Copy(r *apiv1.Request) *apiv1.Request {
 	case nil, *apiv1.RequestSpecification_Create:
 		return out
 	case *apiv1.RequestSpecification_AccessForTime:
-		what.AccessForTime.RoleId, what.AccessForTime.Permissions = "", nil
+		ask := what.AccessForTime
+		ask.RoleId, ask.Permissions, ask.Condition, ask.AtEdges = "", nil, "", false
 		return out
 	case *apiv1.RequestSpecification_CrossZone:
 		what.CrossZone.SourceZoneId = ""

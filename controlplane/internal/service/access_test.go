@@ -143,6 +143,47 @@ func TestP6ARoleIsNotGivenThatPermitsMoreThanWasApproved(t *testing.T) {
 	}
 }
 
+// TestP6ARoleIsNotGivenThatCountsWhereItWasNotApproved: under another condition, or at edges too.
+func TestP6ARoleIsNotGivenThatCountsWhereItWasNotApproved(t *testing.T) {
+	const office, anytime = "resource.zone_grade <= 2", "resource.zone_grade <= 9"
+	for about, x := range map[string]struct {
+		was, is *apiv1.Role
+		paths   []string
+		says    string
+	}{
+		"another condition":  {&apiv1.Role{Condition: office}, &apiv1.Role{Condition: anytime}, []string{"condition"}, "another condition by now"},
+		"no condition":       {&apiv1.Role{Condition: office}, &apiv1.Role{}, []string{"condition"}, "another condition by now"},
+		"at edges":           {&apiv1.Role{}, &apiv1.Role{AtEdges: true}, []string{"at_edges"}, "counts at zones' edges by now"},
+		"a condition at all": {&apiv1.Role{}, &apiv1.Role{Condition: office}, []string{"condition"}, ""},
+		"no longer at edges": {&apiv1.Role{AtEdges: true}, &apiv1.Role{}, []string{"at_edges"}, ""},
+		"another title":      {&apiv1.Role{Condition: office, AtEdges: true}, &apiv1.Role{Title: "x"}, []string{"title"}, ""},
+	} {
+		t.Run(about, func(t *testing.T) {
+			o := bossed(t)
+			x.was.Name, x.was.Permissions, x.is.Id = "starter", []string{"vm.start"}, "starter"
+			if _, err := o.Admin().Roles.CreateRole(t.Context(), &apiv1.CreateRoleRequest{Role: x.was}); err != nil {
+				t.Fatal(err)
+			}
+			m, err := o.submit("ann", access("starter", 0, 3))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ask := m.GetSpecification().GetAccessForTime(); ask.GetCondition() != x.was.GetCondition() || ask.GetAtEdges() != x.was.GetAtEdges() {
+				t.Errorf("who approves sees %v", ask)
+			}
+			o.approved("r-1", "bob", "dan")
+			if _, err := o.Admin().Roles.UpdateRole(t.Context(), &apiv1.UpdateRoleRequest{Role: x.is, UpdateMask: &fieldmaskpb.FieldMask{Paths: x.paths}}); err != nil {
+				t.Fatal(err)
+			}
+			o.turn()
+			m = o.show("ann", "r-1")
+			if given := len(o.bindings("ann")) == 2; given != (x.says == "") || !strings.Contains(m.GetFulfilmentReason(), x.says) {
+				t.Errorf("given: %t, %v", given, m)
+			}
+		})
+	}
+}
+
 func TestP6ARoleIsNotGivenOnceNobodyWhoApprovedMayGiveIt(t *testing.T) {
 	o := bossed(t)
 	o.Bind("b-cho-too", "federation-administrator", o.users["cho"], apiv1.RoleBinding_FEDERATION, "")

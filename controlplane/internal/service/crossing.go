@@ -60,17 +60,12 @@ func (s crossingService) CreateCrossing(ctx context.Context, r *apiv1.CreateCros
 	}, func(c *commandv1.Command, m *apiv1.Crossing) {
 		c.Body = &commandv1.Command_CreateCrossing{CreateCrossing: &commandv1.CreateCrossing{Crossing: m}}
 	})
-	m, e := s.crossings.decode(result)
-	if err == nil {
-		err = e
-	}
-	op, err := s.ended(ctx, "crossing.create", crossingReference(m), result, err)
+	op, err := s.ended(ctx, "crossing.create", nil, result, err)
 	return &apiv1.CreateCrossingResponse{Operation: op}, err
 }
 
 // DeleteCrossing ends one: people of either side may.
 func (s crossingService) DeleteCrossing(ctx context.Context, r *apiv1.DeleteCrossingRequest) (*apiv1.DeleteCrossingResponse, error) {
-	target := &apiv1.Reference{Kind: "crossing"}
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, err := s.crossings.find(ctx, tx, r.GetCrossing(), place{})
 		if err != nil {
@@ -79,14 +74,9 @@ func (s crossingService) DeleteCrossing(ctx context.Context, r *apiv1.DeleteCros
 		if err := s.crossings.matches(ctx, m); err != nil {
 			return nil, err
 		}
-		target = crossingReference(m)
 		c.Body = &commandv1.Command_DeleteCrossing{DeleteCrossing: &commandv1.DeleteNoun{Id: m.GetId(), ExpectedRevision: m.GetRevision()}}
 		return nil, nil
 	})
-	op, err := s.ended(ctx, "crossing.delete", target, result, err)
+	op, err := s.ended(ctx, "crossing.delete", nil, result, err)
 	return &apiv1.DeleteCrossingResponse{Operation: op}, err
-}
-
-func crossingReference(m *apiv1.Crossing) *apiv1.Reference {
-	return &apiv1.Reference{Kind: "crossing", Id: m.GetId(), Name: m.GetProject() + "/" + m.GetSourceZone() + "/" + m.GetZone()}
 }

@@ -2,7 +2,6 @@ package state
 
 import (
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"zombiezen.com/go/sqlite"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -35,27 +34,10 @@ func (tx *Tx) CrossingsFrom(zoneID string, at *timestamppb.Timestamp) ([]*apiv1.
 
 // ForgetCrossings removes the crossings that ended before a time in microseconds, at most so many of them.
 func (tx *Tx) ForgetCrossings(before int64, limit int) error {
-	return tx.deleteCrossings("SELECT id FROM crossings WHERE ends_at<? ORDER BY id"+atMost, before, limit)
+	return tx.Crossings.deleteRows("SELECT id FROM crossings WHERE ends_at<? ORDER BY id"+atMost, before, limit)
 }
 
 // ForgetCrossingsOf removes those of a zone, on either side, or of a project that is deleted.
 func (tx *Tx) ForgetCrossingsOf(id string) error {
-	return tx.deleteCrossings("SELECT id FROM crossings WHERE zone_id=?1 OR source_zone_id=?1 OR project_id=?1 ORDER BY id", id)
-}
-
-func (tx *Tx) deleteCrossings(which string, args ...any) error {
-	var ids []string
-	err := tx.query(which, func(s *sqlite.Stmt) error {
-		ids = append(ids, s.ColumnText(0))
-		return nil
-	}, args...)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if err := tx.Crossings.Delete(id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tx.Crossings.deleteRows("SELECT id FROM crossings WHERE zone_id=?1 OR source_zone_id=?1 OR project_id=?1 ORDER BY id", id)
 }

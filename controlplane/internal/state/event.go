@@ -23,6 +23,12 @@ func events() *spec[*apiv1.Event] {
 	}
 }
 
+// EventsNow returns the events of types that begin so and that the command being carried out has written.
+func (tx *Tx) EventsNow(types string) ([]*apiv1.Event, error) {
+	t := tx.Events
+	return t.collect(t.spec.text.all+" WHERE revision=?1 AND substr(type, 1, length(?2))=?2 ORDER BY id", tx.meta.Revision, types)
+}
+
 // ForgetEvents removes up to limit events from before the time in microseconds.
 func (tx *Tx) ForgetEvents(before int64, limit int) error {
 	return tx.forget("events", "SELECT id FROM events WHERE time<? ORDER BY time, id"+atMost, before, limit)

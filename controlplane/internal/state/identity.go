@@ -110,7 +110,7 @@ func (tx *Tx) identity(m proto.Message) ([]byte, error) {
 
 // message reads the only row of a query into m. Errors: ErrNotFound.
 func (tx *Tx) message(m proto.Message, sql string, args ...any) error {
-	return tx.first(sql, func(s *sqlite.Stmt) error { return decodeInto(s, m, "identity") }, args...)
+	return tx.first(sql, func(s *sqlite.Stmt) error { return decodeInto(s, m, string(m.ProtoReflect().Descriptor().Name())) }, args...)
 }
 
 // ForgetMember removes an agent that has asked to be let in.

@@ -1,8 +1,6 @@
 package state
 
 import (
-	"zombiezen.com/go/sqlite"
-
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -48,23 +46,15 @@ func (tx *Tx) IdentityOf(providerID, subject string) (*apiv1.Identity, error) {
 }
 
 // IdentitiesOf returns at most limit identities of a provider behind an id, in the order of their ids.
-func (tx *Tx) IdentitiesOf(providerID, after string, limit int) (all []*apiv1.Identity, err error) {
-	err = tx.query(tx.Identities.spec.text.all+" WHERE identity_provider_id=? AND id>? ORDER BY id"+atMost, func(s *sqlite.Stmt) error {
-		m, err := tx.Identities.decode(s)
-		all = append(all, m)
-		return err
-	}, providerID, after, limit)
-	return all, err
+func (tx *Tx) IdentitiesOf(providerID, after string, limit int) ([]*apiv1.Identity, error) {
+	t := tx.Identities
+	return t.collect(t.spec.text.all+" WHERE identity_provider_id=? AND id>? ORDER BY id"+atMost, providerID, after, limit)
 }
 
 // SessionsBy returns the sessions that were begun by an identity, the oldest first.
-func (tx *Tx) SessionsBy(identityID string) (all []*apiv1.Session, err error) {
-	err = tx.query(tx.Sessions.spec.text.all+" WHERE identity_id=? ORDER BY created_at, id", func(s *sqlite.Stmt) error {
-		m, err := tx.Sessions.decode(s)
-		all = append(all, m)
-		return err
-	}, identityID)
-	return all, err
+func (tx *Tx) SessionsBy(identityID string) ([]*apiv1.Session, error) {
+	t := tx.Sessions
+	return t.collect(t.spec.text.all+" WHERE identity_id=? ORDER BY created_at, id", identityID)
 }
 
 // ProviderSecret returns what is kept of a provider, sealed. Errors: ErrNotFound.

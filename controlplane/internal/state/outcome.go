@@ -47,6 +47,12 @@ func (tx *Tx) PutOutcome(o *Outcome) error {
 		o.ID, o.Actor, o.Key, o.RequestHash, checksum(b), b)
 }
 
+// ForgetKeys forgets the idempotency keys of actors that are gone: a user, with the tokens that they have now, or a token.
+func (tx *Tx) ForgetKeys(actorID string) error {
+	return tx.write(`UPDATE outcomes SET idempotency_key='', request_hash=x'' WHERE idempotency_key<>''
+		AND (actor=?1 OR actor IN (SELECT id FROM access_tokens WHERE user_id=?1 AND user_id<>''))`, actorID)
+}
+
 // HasOutcomes reports whether there is an outcome of a command that was made before the time in microseconds.
 func (tx *Tx) HasOutcomes(before int64) (has bool, err error) {
 	err = tx.query("SELECT 1 FROM outcomes WHERE id<? LIMIT 1", func(*sqlite.Stmt) error {

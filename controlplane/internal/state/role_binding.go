@@ -55,20 +55,7 @@ func (tx *Tx) RoleBindingsOf(userID string) iter.Seq2[*apiv1.RoleBinding, error]
 
 // ForgetRoleBindings removes the bindings that ended before a time, at most so many of them.
 func (tx *Tx) ForgetRoleBindings(before *timestamppb.Timestamp, limit int) error {
-	var ids []string
-	err := tx.query("SELECT id FROM role_bindings WHERE expires_at>0 AND expires_at<? ORDER BY id"+atMost, func(s *sqlite.Stmt) error {
-		ids = append(ids, s.ColumnText(0))
-		return nil
-	}, Micros(before), limit)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if err := tx.RoleBindings.Delete(id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tx.RoleBindings.deleteRows("SELECT id FROM role_bindings WHERE expires_at>0 AND expires_at<? ORDER BY id"+atMost, Micros(before), limit)
 }
 
 // Administered reports whether an enabled user, or a member of a group, is bound to a role in the whole federation at a time,

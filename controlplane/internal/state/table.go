@@ -314,6 +314,33 @@ func (t Table[M]) Delete(id string) error {
 	return t.bury(m)
 }
 
+// DeleteAll removes the nouns within scope, in the order of their ids, as Delete does.
+func (t Table[M]) DeleteAll(scope Scope) error {
+	where, args, err := t.where(scope)
+	if err != nil {
+		return err
+	}
+	return t.deleteRows("SELECT id FROM "+t.spec.plural+" WHERE 1"+and(where)+" ORDER BY id", args...)
+}
+
+// deleteRows removes the nouns whose ids a statement returns. They are collected first: what is being read is not written.
+func (t Table[M]) deleteRows(sql string, args ...any) error {
+	var ids []string
+	err := t.tx.query(sql, func(s *sqlite.Stmt) error {
+		ids = append(ids, s.ColumnText(0))
+		return nil
+	}, args...)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := t.Delete(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Forget removes the noun and tells nobody: it has outlived its keep.
 func (t Table[M]) Forget(id string) error {
 	if err := t.tx.write(t.spec.text.remove, id); err != nil || t.spec.charge == nil {

@@ -46,9 +46,7 @@ func usageRecords() *spec[*apiv1.UsageRecord] {
 // UsageHead returns how far a VM's use is counted. Errors: ErrNotFound.
 func (tx *Tx) UsageHead(vmID string) (*commandv1.UsageHead, error) {
 	m := &commandv1.UsageHead{}
-	return m, tx.first("SELECT message, crc FROM usage_heads WHERE vm_id=?", func(s *sqlite.Stmt) error {
-		return decodeInto(s, m, "usage_heads")
-	}, vmID)
+	return m, tx.message(m, "SELECT message, crc FROM usage_heads WHERE vm_id=?", vmID)
 }
 
 // PutUsageHead stores how far the use of the VM is counted that m.of names.

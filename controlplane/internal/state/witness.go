@@ -31,9 +31,9 @@ type Witness struct {
 // offerEvery is how often, in microseconds, a zone is shown a checkpoint at most.
 const offerEvery = 60 * 1_000_000
 
-// Due reports whether the zone is to be shown a checkpoint of a size now.
+// Due reports whether the zone is to be shown a checkpoint of a size now. What was shown by a clock that was ahead puts nothing off.
 func (w Witness) Due(size uint64, now int64) bool {
-	return w.Offered != size && (w.OfferedAt == 0 || now-w.OfferedAt >= offerEvery)
+	return w.Offered != size && (w.OfferedAt == 0 || now < w.OfferedAt || now-w.OfferedAt >= offerEvery)
 }
 
 const witnessFields = "SELECT message, crc, base, restored, offered, offered_at FROM audit_witnesses "

@@ -45,7 +45,7 @@ type Proposer interface {
 
 // Providers asks identity providers.
 type Providers interface {
-	Still(ctx context.Context, p *apiv1.IdentityProvider, secret string, subjects []string) (map[string]*provider.Person, error)
+	Still(ctx context.Context, p *apiv1.IdentityProvider, secret string, subjects []string) (still map[string]*provider.Person, odd map[string]error, err error)
 	Refresh(ctx context.Context, p *apiv1.IdentityProvider, secret, subject, refreshToken string) (*provider.Person, error)
 }
 
@@ -67,10 +67,20 @@ type Controller struct {
 	mu sync.Mutex
 	// asked is when a provider was last asked about an identity, by its id; of this leader alone.
 	asked map[string]time.Time
+	// unstored are tokens that providers gave for those with which they were asked, and that are not written down yet.
+	unstored map[string]token
+}
+
+// token is with what a provider can be asked about an identity that has a revision: the one before no longer counts.
+type token struct {
+	revision string
+	sealed   []byte
 }
 
 // New returns a controller that does nothing yet.
-func New(c Config) *Controller { return &Controller{Config: c, asked: map[string]time.Time{}} }
+func New(c Config) *Controller {
+	return &Controller{Config: c, asked: map[string]time.Time{}, unstored: map[string]token{}}
+}
 
 // Run goes on until ctx ends. What fails is tried again.
 func (c *Controller) Run(ctx context.Context) error {
@@ -91,7 +101,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // Round asks every provider once.
 func (c *Controller) Round(ctx context.Context) error {
 	c.mu.Lock()
-	maps.DeleteFunc(c.asked, func(_ string, at time.Time) bool { return c.Now().Sub(at) > freshEvery })
+	maps.DeleteFunc(c.asked, func(_ string, at time.Time) bool { return c.Now().Sub(at).Abs() > freshEvery })
 	c.mu.Unlock()
 	var all []*apiv1.IdentityProvider
 	err := c.Reader.View(ctx, func(tx *state.Tx) error {
@@ -129,8 +139,9 @@ type known struct {
 	here        bool // with a session
 }
 
-// ask asks one provider about all whom it is asked about.
+// ask asks one provider about all whom it is asked about. What fails for some of them keeps nobody from asking about the others.
 func (c *Controller) ask(ctx context.Context, p *apiv1.IdentityProvider) error {
+	var failed error
 	for after := ""; ; {
 		var some []known
 		var secret *commandv1.ProviderSecret
@@ -153,7 +164,7 @@ func (c *Controller) ask(ctx context.Context, p *apiv1.IdentityProvider) error {
 			return nil
 		})
 		if err != nil || len(some) == 0 || ctx.Err() != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 		after = some[len(some)-1].GetId()
 		opened := ""
@@ -169,8 +180,11 @@ func (c *Controller) ask(ctx context.Context, p *apiv1.IdentityProvider) error {
 		} else {
 			err = c.askOIDC(ctx, p, opened, some)
 		}
-		if err != nil {
-			return err
+		switch silence := (*provider.Failure)(nil); {
+		case errors.As(err, &silence) && p.GetOidc() != nil:
+			return errors.Join(failed, err) // who was asked about last is not for a while: the next round begins behind them
+		case failed == nil: // one says enough
+			failed = err
 		}
 	}
 }
@@ -198,43 +212,107 @@ func (c *Controller) askDirectory(ctx context.Context, p *apiv1.IdentityProvider
 	for _, k := range some {
 		subjects = append(subjects, k.GetSubject())
 	}
-	still, err := c.Providers.Still(ctx, p, secret, subjects)
+	still, odd, err := c.Providers.Still(ctx, p, secret, subjects)
 	if err != nil {
 		return err
 	}
+	var failed error
+	said := oddities{}
+	defer func() { said.log(c.Log, p) }()
 	for _, k := range some {
+		if err := odd[k.GetSubject()]; err != nil {
+			said.add(k, err)
+			continue
+		}
 		if err := c.check(ctx, p, k, still[k.GetSubject()]); err != nil {
-			return err
+			failed = err
 		}
 	}
-	return nil
+	return failed
 }
 
-// askOIDC asks about those who are logged in, each now and then.
+// oddities are those of a page about whom a provider answers what does not say whether they are still there.
+type oddities struct {
+	users []string
+	first error
+}
+
+func (o *oddities) add(k known, err error) {
+	if o.users = append(o.users, k.GetUser()); o.first == nil {
+		o.first = err
+	}
+}
+
+func (o *oddities) log(to *slog.Logger, p *apiv1.IdentityProvider) {
+	if len(o.users) > 0 {
+		to.Warn("what an identity provider answers about people does not say whether they are still there", "provider", p.GetName(), "users", o.users, "first", o.first)
+	}
+}
+
+// askOIDC asks about those who are logged in, each now and then. Only a provider that says so says that somebody is gone: a token that does
+// not count here may be for the clock of this server.
 func (c *Controller) askOIDC(ctx context.Context, p *apiv1.IdentityProvider, secret string, some []known) error {
+	var failed error
+	said := oddities{}
+	defer func() { said.log(c.Log, p) }()
 	for _, k := range some {
+		if kept := c.kept(k); kept != nil {
+			if err := c.check(ctx, p, k, &provider.Person{GroupsUnknown: true, RefreshToken: string(kept)}); err != nil {
+				failed = err
+			}
+			continue // what was read of them is old
+		}
 		if !k.here || len(k.GetSealedRefreshToken()) == 0 || !c.due(k) {
 			continue
 		}
-		token, err := c.Unseal(provider.RefreshRole(k.GetId()), k.GetSealedRefreshToken())
+		with, err := c.Unseal(provider.RefreshRole(k.GetId()), k.GetSealedRefreshToken())
 		if err != nil {
-			return err
+			failed = err
+			continue
 		}
-		person, err := c.Providers.Refresh(ctx, p, secret, k.GetSubject(), string(token))
-		refusal := (*provider.Refusal)(nil)
-		switch {
-		case errors.Is(err, provider.ErrGone) || errors.As(err, &refusal):
-			person = nil
-		case err != nil:
-			return err
-		}
+		person, err := c.Providers.Refresh(ctx, p, secret, k.GetSubject(), string(with))
 		c.mu.Lock()
 		c.asked[k.GetId()] = c.Now()
 		c.mu.Unlock()
-		if err := c.check(ctx, p, k, person); err != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, provider.ErrGone):
+			person = nil
+		case person != nil || provider.OfOne(err):
+			if said.add(k, err); person == nil {
+				continue
+			}
+		default:
 			return err
 		}
+		if err := c.check(ctx, p, k, person); err != nil {
+			failed = err
+		}
 	}
+	return failed
+}
+
+// keep remembers the token that a provider gave for the one that is written down, until it is written down itself.
+func (c *Controller) keep(k known, sealed []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unstored[k.GetId()] = token{k.GetRevision(), sealed}
+}
+
+// kept is what was remembered of an identity, opened; nil where that is nothing, or is written down by now.
+func (c *Controller) kept(k known) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, has := c.unstored[k.GetId()]
+	if !has {
+		return nil
+	}
+	if t.revision == k.GetRevision() {
+		if opened, err := c.Unseal(provider.RefreshRole(k.GetId()), t.sealed); err == nil {
+			return opened
+		}
+	}
+	delete(c.unstored, k.GetId())
 	return nil
 }
 
@@ -242,11 +320,11 @@ func (c *Controller) askOIDC(ctx context.Context, p *apiv1.IdentityProvider, sec
 func (c *Controller) due(k known) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	last := c.asked[k.GetId()]
-	if at := k.GetLastLoginAt().AsTime(); at.After(last) {
+	now, last := c.Now(), c.asked[k.GetId()]
+	if at := k.GetLastLoginAt().AsTime(); at.After(last) && !at.After(now) { // a clock that was ahead puts nothing off
 		last = at
 	}
-	return c.Now().Sub(last) >= freshEvery
+	return now.Sub(last) >= freshEvery || now.Before(last)
 }
 
 // check writes down what a provider says of somebody where that is something else than before; nil is that they are gone.
@@ -268,6 +346,7 @@ func (c *Controller) check(ctx context.Context, p *apiv1.IdentityProvider, k kno
 				return err
 			}
 			in.SealedRefreshToken = sealed
+			c.keep(k, sealed)
 		}
 		if in.GroupsUnknown && in.SealedRefreshToken == nil && k.GetGoneAt() == nil {
 			return nil
@@ -279,8 +358,15 @@ func (c *Controller) check(ctx context.Context, p *apiv1.IdentityProvider, k kno
 	if err == nil {
 		err = problem.FromProto(r.GetProblem())
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		delete(c.unstored, k.GetId())
+		return nil
+	}
+	delete(c.asked, k.GetId())
 	if problem.Is(err, problem.Conflict) || problem.Is(err, problem.NotFound) || problem.Is(err, problem.Forbidden) {
-		err = nil // it was changed meanwhile, and is asked about in the next round
+		return nil // it was changed meanwhile, and is asked about in the next round
 	}
 	return err
 }

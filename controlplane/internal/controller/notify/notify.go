@@ -33,8 +33,10 @@ const (
 	longestPause = time.Hour
 	// retryAfter is how long a notice that cannot be addressed is left alone.
 	retryAfter = 5 * time.Second
-	page       = 100
-	actor      = "notify"
+	page       = 100 // proto: max_items of notices
+	// atATime bounds whom the notices of one command reach together: each of them is told in one transaction.
+	atATime = 256
+	actor   = "notify"
 )
 
 // Reader reads this server's copy of the state.
@@ -114,6 +116,21 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
+// together is how many of the first notices go in one command. One that has failed before goes alone: it may be what the others failed for.
+func (c *Controller) together(found []*commandv1.AddressNotice) int {
+	n, people := 0, 0
+	for _, in := range found {
+		_, failed := c.later[in.GetNoticeId()]
+		if people += len(in.GetAddressees()); n > 0 && (failed || people > atATime) {
+			break
+		}
+		if n++; failed {
+			break
+		}
+	}
+	return n
+}
+
 // Address finds out once for each notice whom it concerns. One of which that cannot be found out never holds up another.
 func (c *Controller) Address(ctx context.Context) error {
 	now := c.Now()
@@ -141,16 +158,21 @@ func (c *Controller) Address(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, in := range found {
-			delete(c.later, in.GetNoticeId())
-			err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AddressNotice{AddressNotice: in}})
+		for len(found) > 0 {
+			n := c.together(found)
+			err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_AddressNotices{AddressNotices: &commandv1.AddressNotices{Notices: found[:n]}}})
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err != nil && !problem.Is(err, problem.NotFound) {
-				c.later[in.GetNoticeId()] = now.Add(retryAfter)
-				c.Log.Warn("a notice was not addressed", "notice", in.GetNoticeId(), "error", err)
+			if err != nil {
+				c.Log.Warn("notices were not addressed", "notices", n, "first", found[0].GetNoticeId(), "error", err)
 			}
+			for _, in := range found[:n] {
+				if delete(c.later, in.GetNoticeId()); err != nil {
+					c.later[in.GetNoticeId()] = now.Add(retryAfter)
+				}
+			}
+			found = found[n:]
 		}
 		if last == "" {
 			return nil

@@ -1,10 +1,12 @@
-// Package providertest runs identity providers for tests, each a process of its own: OpenLDAP's slapd and dex.
+// Package providertest runs identity providers for tests: OpenLDAP's slapd and dex, each a process of its own, and one that answers what a
+// test has it answer.
 package providertest
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -70,6 +72,17 @@ func (a *CA) issue(t testing.TB, dir string) (certificate, key, ca string) {
 	}
 	return write("server.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		write("server.key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})), write("ca.pem", []byte(a.PEM))
+}
+
+// config is what a server of the test speaks TLS with.
+func (a *CA) config(t testing.TB) *tls.Config {
+	t.Helper()
+	certificate, key, _ := a.issue(t, t.TempDir())
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}}
 }
 
 // freePort is a port of loopback on which nothing listens.

@@ -568,8 +568,11 @@ type Identity struct {
 	Revision string `protobuf:"bytes,12,opt,name=revision,proto3" json:"revision,omitempty"`
 	// With which the provider is asked whether they are still there, sealed like a CA's key.
 	SealedRefreshToken []byte `protobuf:"bytes,13,opt,name=sealed_refresh_token,json=sealedRefreshToken,proto3" json:"sealed_refresh_token,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Ids of those who linked the user, or had a hand in the provider before somebody logged in by it: they may have logged in as the
+	// user by this.
+	SetBy         []string `protobuf:"bytes,14,rep,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Identity) Reset() {
@@ -689,6 +692,13 @@ func (x *Identity) GetRevision() string {
 func (x *Identity) GetSealedRefreshToken() []byte {
 	if x != nil {
 		return x.SealedRefreshToken
+	}
+	return nil
+}
+
+func (x *Identity) GetSetBy() []string {
+	if x != nil {
+		return x.SetBy
 	}
 	return nil
 }
@@ -1913,7 +1923,7 @@ const file_naru_api_v1_identity_provider_proto_rawDesc = "" +
 	"\fGroupMapping\x128\n" +
 	"\x0eprovider_group\x18\x01 \x01(\tB\x11\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80\x04\xa0\xbb\x18\x01R\rproviderGroup\x12&\n" +
 	"\x05group\x18\x02 \x01(\tB\x10\xe0A\x02\xbaH\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x01R\x05group\x12&\n" +
-	"\bgroup_id\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\agroupId\"\x82\x05\n" +
+	"\bgroup_id\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\agroupId\"\x9f\x05\n" +
 	"\bIdentity\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x128\n" +
 	"\x11identity_provider\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x10identityProvider\x12=\n" +
@@ -1929,7 +1939,8 @@ const file_naru_api_v1_identity_provider_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12?\n" +
-	"\x14sealed_refresh_token\x18\r \x01(\fB\r\xbaH\x06z\x04\x18\x80\x80\x01\xa0\xbb\x18\x05R\x12sealedRefreshToken\"\xb4\x01\n" +
+	"\x14sealed_refresh_token\x18\r \x01(\fB\r\xbaH\x06z\x04\x18\x80\x80\x01\xa0\xbb\x18\x05R\x12sealedRefreshToken\x12\x1b\n" +
+	"\x06set_by\x18\x0e \x03(\tB\x04\xa0\xbb\x18\x05R\x05setBy\"\xb4\x01\n" +
 	"\x1cListIdentityProvidersRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +

@@ -1526,7 +1526,11 @@ type AccessForTime struct {
 	// From when it is given; a year at most.
 	Days uint32 `protobuf:"varint,4,opt,name=days,proto3" json:"days,omitempty"`
 	// What the role permits now.
-	Permissions   []string `protobuf:"bytes,5,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	Permissions []string `protobuf:"bytes,5,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	// What must hold besides, as the role says now.
+	Condition string `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Whether the role counts at a zone's edge too, now.
+	AtEdges       bool `protobuf:"varint,7,opt,name=at_edges,json=atEdges,proto3" json:"at_edges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1594,6 +1598,20 @@ func (x *AccessForTime) GetPermissions() []string {
 		return x.Permissions
 	}
 	return nil
+}
+
+func (x *AccessForTime) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+func (x *AccessForTime) GetAtEdges() bool {
+	if x != nil {
+		return x.AtEdges
+	}
+	return false
 }
 
 // CrossZone asks that people of the project may change, from the edge of one zone, what the project has in the request's zone.
@@ -4523,13 +4541,15 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\vExtendLease\x12\"\n" +
 	"\x02vm\x18\x01 \x01(\tB\x12\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01Ȼ\x18\x01R\x02vm\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12#\n" +
-	"\x04days\x18\x03 \x01(\rB\x0f\xbaH\b*\x06\x18\x94\x9d\x02(\x01\xa0\xbb\x18\x01R\x04days\"\xfd\x01\n" +
+	"\x04days\x18\x03 \x01(\rB\x0f\xbaH\b*\x06\x18\x94\x9d\x02(\x01\xa0\xbb\x18\x01R\x04days\"\xca\x02\n" +
 	"\rAccessForTime\x12\"\n" +
 	"\x04role\x18\x01 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04role\x12$\n" +
 	"\arole_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06roleId\x12F\n" +
 	"\x05scope\x18\x03 \x01(\x0e2\x1e.naru.api.v1.RoleBinding.ScopeB\x10\xbaH\t\x82\x01\x06\x18\x00\x18\x03\x18\x04\xa0\xbb\x18\x01R\x05scope\x12#\n" +
 	"\x04days\x18\x04 \x01(\rB\x0f\xe0A\x02\xbaH\x05*\x03\x18\xee\x02\xa0\xbb\x18\x01R\x04days\x125\n" +
-	"\vpermissions\x18\x05 \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x03R\vpermissions\"\xcc\x01\n" +
+	"\vpermissions\x18\x05 \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x03R\vpermissions\x12*\n" +
+	"\tcondition\x18\x06 \x01(\tB\f\xbaH\x05r\x03\x18\x80 \xa0\xbb\x18\x03R\tcondition\x12\x1f\n" +
+	"\bat_edges\x18\a \x01(\bB\x04\xa0\xbb\x18\x03R\aatEdges\"\xcc\x01\n" +
 	"\tCrossZone\x12,\n" +
 	"\vsource_zone\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\n" +
 	"sourceZone\x121\n" +

@@ -316,7 +316,7 @@ type Command struct {
 	//	*Command_UpdateNotificationChannel
 	//	*Command_DeleteNotificationChannel
 	//	*Command_SetNotificationChannelSecret
-	//	*Command_AddressNotice
+	//	*Command_AddressNotices
 	//	*Command_ReadNotifications
 	//	*Command_SettleDelivery
 	//	*Command_RetryDelivery
@@ -1622,10 +1622,10 @@ func (x *Command) GetSetNotificationChannelSecret() *SetNotificationChannelSecre
 	return nil
 }
 
-func (x *Command) GetAddressNotice() *AddressNotice {
+func (x *Command) GetAddressNotices() *AddressNotices {
 	if x != nil {
-		if x, ok := x.Body.(*Command_AddressNotice); ok {
-			return x.AddressNotice
+		if x, ok := x.Body.(*Command_AddressNotices); ok {
+			return x.AddressNotices
 		}
 	}
 	return nil
@@ -2333,9 +2333,9 @@ type Command_SetNotificationChannelSecret struct {
 	SetNotificationChannelSecret *SetNotificationChannelSecret `protobuf:"bytes,353,opt,name=set_notification_channel_secret,json=setNotificationChannelSecret,proto3,oneof"`
 }
 
-type Command_AddressNotice struct {
+type Command_AddressNotices struct {
 	// What was written with its cause is told to those whom it concerns.
-	AddressNotice *AddressNotice `protobuf:"bytes,354,opt,name=address_notice,json=addressNotice,proto3,oneof"`
+	AddressNotices *AddressNotices `protobuf:"bytes,354,opt,name=address_notices,json=addressNotices,proto3,oneof"`
 }
 
 type Command_ReadNotifications struct {
@@ -2668,7 +2668,7 @@ func (*Command_DeleteNotificationChannel) isCommand_Body() {}
 
 func (*Command_SetNotificationChannelSecret) isCommand_Body() {}
 
-func (*Command_AddressNotice) isCommand_Body() {}
+func (*Command_AddressNotices) isCommand_Body() {}
 
 func (*Command_ReadNotifications) isCommand_Body() {}
 
@@ -8879,7 +8879,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xa8Z\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xabZ\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -9040,8 +9040,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x1bcreate_notification_channel\x18\xde\x02 \x01(\v2*.naru.command.v1.CreateNotificationChannelH\x00R\x19createNotificationChannel\x12m\n" +
 	"\x1bupdate_notification_channel\x18\xdf\x02 \x01(\v2*.naru.command.v1.UpdateNotificationChannelH\x00R\x19updateNotificationChannel\x12^\n" +
 	"\x1bdelete_notification_channel\x18\xe0\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x19deleteNotificationChannel\x12w\n" +
-	"\x1fset_notification_channel_secret\x18\xe1\x02 \x01(\v2-.naru.command.v1.SetNotificationChannelSecretH\x00R\x1csetNotificationChannelSecret\x12H\n" +
-	"\x0eaddress_notice\x18\xe2\x02 \x01(\v2\x1e.naru.command.v1.AddressNoticeH\x00R\raddressNotice\x12T\n" +
+	"\x1fset_notification_channel_secret\x18\xe1\x02 \x01(\v2-.naru.command.v1.SetNotificationChannelSecretH\x00R\x1csetNotificationChannelSecret\x12K\n" +
+	"\x0faddress_notices\x18\xe2\x02 \x01(\v2\x1f.naru.command.v1.AddressNoticesH\x00R\x0eaddressNotices\x12T\n" +
 	"\x12read_notifications\x18\xe3\x02 \x01(\v2\".naru.command.v1.ReadNotificationsH\x00R\x11readNotifications\x12K\n" +
 	"\x0fsettle_delivery\x18\xe4\x02 \x01(\v2\x1f.naru.command.v1.SettleDeliveryH\x00R\x0esettleDelivery\x12H\n" +
 	"\x0eretry_delivery\x18\xe5\x02 \x01(\v2\x1e.naru.command.v1.RetryDeliveryH\x00R\rretryDelivery\x12C\n" +
@@ -9644,7 +9644,7 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CreateNotificationChannel)(nil),       // 126: naru.command.v1.CreateNotificationChannel
 	(*UpdateNotificationChannel)(nil),       // 127: naru.command.v1.UpdateNotificationChannel
 	(*SetNotificationChannelSecret)(nil),    // 128: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotice)(nil),                   // 129: naru.command.v1.AddressNotice
+	(*AddressNotices)(nil),                  // 129: naru.command.v1.AddressNotices
 	(*ReadNotifications)(nil),               // 130: naru.command.v1.ReadNotifications
 	(*SettleDelivery)(nil),                  // 131: naru.command.v1.SettleDelivery
 	(*RetryDelivery)(nil),                   // 132: naru.command.v1.RetryDelivery
@@ -9843,7 +9843,7 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	127, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
 	17,  // 135: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
 	128, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	129, // 137: naru.command.v1.Command.address_notice:type_name -> naru.command.v1.AddressNotice
+	129, // 137: naru.command.v1.Command.address_notices:type_name -> naru.command.v1.AddressNotices
 	130, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
 	131, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
 	132, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
@@ -10131,7 +10131,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_UpdateNotificationChannel)(nil),
 		(*Command_DeleteNotificationChannel)(nil),
 		(*Command_SetNotificationChannelSecret)(nil),
-		(*Command_AddressNotice)(nil),
+		(*Command_AddressNotices)(nil),
 		(*Command_ReadNotifications)(nil),
 		(*Command_SettleDelivery)(nil),
 		(*Command_RetryDelivery)(nil),

@@ -890,8 +890,9 @@ type Credentials struct {
 	Devices []*Credentials_Device `protobuf:"bytes,10,rep,name=devices,proto3" json:"devices,omitempty"`
 	// The state's revision at the last change of password or authenticator.
 	Revision string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Ids of those who gave the password, or took the authenticator away, since somebody else last gave one: whoever did may have
-	// logged in as the user, whatever the user has chosen since.
+	// Ids of those who gave the password, took the authenticator away, or ended by their own word a link that they had made, since
+	// somebody else last gave a password: whoever did may have logged in as the user, whatever the user has chosen since. Whoever
+	// has had hold of a link that stands is with the identity.
 	SetBy []string `protobuf:"bytes,12,rep,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
 	// Of a password of the user's own: what it makes, with a salt of its own, for zones that are cut off, sealed like a CA's key
 	// (pkg/locallogin).
@@ -1480,7 +1481,8 @@ type StepUpSession struct {
 	Shown     *Shown                 `protobuf:"bytes,2,opt,name=shown,proto3" json:"shown,omitempty"`
 	Strength  v1.Session_Strength    `protobuf:"varint,3,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
 	Until     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
-	// SHA-256 of the ticket of BeginProviderLogin, where the user showed it to a provider: it counts once, while the key does.
+	// SHA-256 of the ticket of BeginProviderLogin, where the user showed it to a provider: it counts once, to
+	// whichever key what was shown was sealed.
 	TicketHash    []byte `protobuf:"bytes,5,opt,name=ticket_hash,json=ticketHash,proto3" json:"ticket_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

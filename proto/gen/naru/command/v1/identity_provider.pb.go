@@ -286,7 +286,8 @@ type BeginProviderSession struct {
 	Shown    *Shown   `protobuf:"bytes,6,opt,name=shown,proto3" json:"shown,omitempty"`
 	// SHA-256 of what the machine keeps; may be empty.
 	DeviceHash []byte `protobuf:"bytes,7,opt,name=device_hash,json=deviceHash,proto3" json:"device_hash,omitempty"`
-	// SHA-256 of the ticket of BeginProviderLogin, where there was one: it counts once, while the key of shown does.
+	// SHA-256 of the ticket of BeginProviderLogin, where there was one: it counts once, to whichever key what was shown was
+	// sealed.
 	TicketHash []byte `protobuf:"bytes,8,opt,name=ticket_hash,json=ticketHash,proto3" json:"ticket_hash,omitempty"`
 	// Through what they came, for the record.
 	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`

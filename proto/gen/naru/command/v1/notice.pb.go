@@ -80,6 +80,51 @@ func (x *Notice) GetOrganizationId() string {
 	return ""
 }
 
+// AddressNotices tells several of them. One that is told already is passed over.
+type AddressNotices struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Notices       []*AddressNotice       `protobuf:"bytes,1,rep,name=notices,proto3" json:"notices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressNotices) Reset() {
+	*x = AddressNotices{}
+	mi := &file_naru_command_v1_notice_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressNotices) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressNotices) ProtoMessage() {}
+
+func (x *AddressNotices) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_notice_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressNotices.ProtoReflect.Descriptor instead.
+func (*AddressNotices) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AddressNotices) GetNotices() []*AddressNotice {
+	if x != nil {
+		return x.Notices
+	}
+	return nil
+}
+
 // AddressNotice says whom a notice concerns; who is gone since is left out.
 type AddressNotice struct {
 	state         protoimpl.MessageState     `protogen:"open.v1"`
@@ -91,7 +136,7 @@ type AddressNotice struct {
 
 func (x *AddressNotice) Reset() {
 	*x = AddressNotice{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[1]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -103,7 +148,7 @@ func (x *AddressNotice) String() string {
 func (*AddressNotice) ProtoMessage() {}
 
 func (x *AddressNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[1]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -116,7 +161,7 @@ func (x *AddressNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressNotice.ProtoReflect.Descriptor instead.
 func (*AddressNotice) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{1}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AddressNotice) GetNoticeId() string {
@@ -146,7 +191,7 @@ type ReadNotifications struct {
 
 func (x *ReadNotifications) Reset() {
 	*x = ReadNotifications{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[2]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +203,7 @@ func (x *ReadNotifications) String() string {
 func (*ReadNotifications) ProtoMessage() {}
 
 func (x *ReadNotifications) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[2]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +216,7 @@ func (x *ReadNotifications) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadNotifications.ProtoReflect.Descriptor instead.
 func (*ReadNotifications) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{2}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReadNotifications) GetUserId() string {
@@ -204,7 +249,7 @@ type CreateNotificationChannel struct {
 
 func (x *CreateNotificationChannel) Reset() {
 	*x = CreateNotificationChannel{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[3]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +261,7 @@ func (x *CreateNotificationChannel) String() string {
 func (*CreateNotificationChannel) ProtoMessage() {}
 
 func (x *CreateNotificationChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[3]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +274,7 @@ func (x *CreateNotificationChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNotificationChannel.ProtoReflect.Descriptor instead.
 func (*CreateNotificationChannel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{3}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateNotificationChannel) GetNotificationChannel() *v1.NotificationChannel {
@@ -249,7 +294,7 @@ type UpdateNotificationChannel struct {
 
 func (x *UpdateNotificationChannel) Reset() {
 	*x = UpdateNotificationChannel{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +306,7 @@ func (x *UpdateNotificationChannel) String() string {
 func (*UpdateNotificationChannel) ProtoMessage() {}
 
 func (x *UpdateNotificationChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +319,7 @@ func (x *UpdateNotificationChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNotificationChannel.ProtoReflect.Descriptor instead.
 func (*UpdateNotificationChannel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{4}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UpdateNotificationChannel) GetNotificationChannel() *v1.NotificationChannel {
@@ -304,7 +349,7 @@ type SetNotificationChannelSecret struct {
 
 func (x *SetNotificationChannelSecret) Reset() {
 	*x = SetNotificationChannelSecret{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +361,7 @@ func (x *SetNotificationChannelSecret) String() string {
 func (*SetNotificationChannelSecret) ProtoMessage() {}
 
 func (x *SetNotificationChannelSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +374,7 @@ func (x *SetNotificationChannelSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNotificationChannelSecret.ProtoReflect.Descriptor instead.
 func (*SetNotificationChannelSecret) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetNotificationChannelSecret) GetNotificationChannelId() string {
@@ -367,7 +412,7 @@ type ChannelSecrets struct {
 
 func (x *ChannelSecrets) Reset() {
 	*x = ChannelSecrets{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +424,7 @@ func (x *ChannelSecrets) String() string {
 func (*ChannelSecrets) ProtoMessage() {}
 
 func (x *ChannelSecrets) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +437,7 @@ func (x *ChannelSecrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelSecrets.ProtoReflect.Descriptor instead.
 func (*ChannelSecrets) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChannelSecrets) GetChannelId() string {
@@ -440,7 +485,7 @@ type SettleDelivery struct {
 
 func (x *SettleDelivery) Reset() {
 	*x = SettleDelivery{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +497,7 @@ func (x *SettleDelivery) String() string {
 func (*SettleDelivery) ProtoMessage() {}
 
 func (x *SettleDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +510,7 @@ func (x *SettleDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleDelivery.ProtoReflect.Descriptor instead.
 func (*SettleDelivery) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SettleDelivery) GetDeliveryId() string {
@@ -512,7 +557,7 @@ type RetryDelivery struct {
 
 func (x *RetryDelivery) Reset() {
 	*x = RetryDelivery{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +569,7 @@ func (x *RetryDelivery) String() string {
 func (*RetryDelivery) ProtoMessage() {}
 
 func (x *RetryDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +582,7 @@ func (x *RetryDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDelivery.ProtoReflect.Descriptor instead.
 func (*RetryDelivery) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RetryDelivery) GetDeliveryId() string {
@@ -558,7 +603,7 @@ type AddressNotice_Addressee struct {
 
 func (x *AddressNotice_Addressee) Reset() {
 	*x = AddressNotice_Addressee{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +615,7 @@ func (x *AddressNotice_Addressee) String() string {
 func (*AddressNotice_Addressee) ProtoMessage() {}
 
 func (x *AddressNotice_Addressee) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +628,7 @@ func (x *AddressNotice_Addressee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressNotice_Addressee.ProtoReflect.Descriptor instead.
 func (*AddressNotice_Addressee) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{1, 0}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{2, 0}
 }
 
 func (x *AddressNotice_Addressee) GetUserId() string {
@@ -607,7 +652,10 @@ const file_naru_command_v1_notice_proto_rawDesc = "" +
 	"\x1cnaru/command/v1/notice.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1anaru/api/v1/delivery.proto\x1a\x1enaru/api/v1/notification.proto\x1a&naru/api/v1/notification_channel.proto\"y\n" +
 	"\x06Notice\x12=\n" +
 	"\fnotification\x18\x01 \x01(\v2\x19.naru.api.v1.NotificationR\fnotification\x120\n" +
-	"\x0forganization_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0eorganizationId\"\xe2\x01\n" +
+	"\x0forganization_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x0eorganizationId\"V\n" +
+	"\x0eAddressNotices\x12D\n" +
+	"\anotices\x18\x01 \x03(\v2\x1e.naru.command.v1.AddressNoticeB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\anotices\"\xe2\x01\n" +
 	"\rAddressNotice\x12$\n" +
 	"\tnotice_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bnoticeId\x12S\n" +
 	"\n" +
@@ -659,37 +707,39 @@ func file_naru_command_v1_notice_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_notice_proto_rawDescData
 }
 
-var file_naru_command_v1_notice_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_naru_command_v1_notice_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_naru_command_v1_notice_proto_goTypes = []any{
 	(*Notice)(nil),                       // 0: naru.command.v1.Notice
-	(*AddressNotice)(nil),                // 1: naru.command.v1.AddressNotice
-	(*ReadNotifications)(nil),            // 2: naru.command.v1.ReadNotifications
-	(*CreateNotificationChannel)(nil),    // 3: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),    // 4: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil), // 5: naru.command.v1.SetNotificationChannelSecret
-	(*ChannelSecrets)(nil),               // 6: naru.command.v1.ChannelSecrets
-	(*SettleDelivery)(nil),               // 7: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                // 8: naru.command.v1.RetryDelivery
-	(*AddressNotice_Addressee)(nil),      // 9: naru.command.v1.AddressNotice.Addressee
-	(*v1.Notification)(nil),              // 10: naru.api.v1.Notification
-	(*v1.NotificationChannel)(nil),       // 11: naru.api.v1.NotificationChannel
-	(*timestamppb.Timestamp)(nil),        // 12: google.protobuf.Timestamp
-	(v1.Delivery_State)(0),               // 13: naru.api.v1.Delivery.State
+	(*AddressNotices)(nil),               // 1: naru.command.v1.AddressNotices
+	(*AddressNotice)(nil),                // 2: naru.command.v1.AddressNotice
+	(*ReadNotifications)(nil),            // 3: naru.command.v1.ReadNotifications
+	(*CreateNotificationChannel)(nil),    // 4: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),    // 5: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil), // 6: naru.command.v1.SetNotificationChannelSecret
+	(*ChannelSecrets)(nil),               // 7: naru.command.v1.ChannelSecrets
+	(*SettleDelivery)(nil),               // 8: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                // 9: naru.command.v1.RetryDelivery
+	(*AddressNotice_Addressee)(nil),      // 10: naru.command.v1.AddressNotice.Addressee
+	(*v1.Notification)(nil),              // 11: naru.api.v1.Notification
+	(*v1.NotificationChannel)(nil),       // 12: naru.api.v1.NotificationChannel
+	(*timestamppb.Timestamp)(nil),        // 13: google.protobuf.Timestamp
+	(v1.Delivery_State)(0),               // 14: naru.api.v1.Delivery.State
 }
 var file_naru_command_v1_notice_proto_depIdxs = []int32{
-	10, // 0: naru.command.v1.Notice.notification:type_name -> naru.api.v1.Notification
-	9,  // 1: naru.command.v1.AddressNotice.addressees:type_name -> naru.command.v1.AddressNotice.Addressee
-	11, // 2: naru.command.v1.CreateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
-	11, // 3: naru.command.v1.UpdateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
-	12, // 4: naru.command.v1.SetNotificationChannelSecret.overlaps_until:type_name -> google.protobuf.Timestamp
-	12, // 5: naru.command.v1.ChannelSecrets.before_until:type_name -> google.protobuf.Timestamp
-	13, // 6: naru.command.v1.SettleDelivery.state:type_name -> naru.api.v1.Delivery.State
-	12, // 7: naru.command.v1.SettleDelivery.next_attempt_at:type_name -> google.protobuf.Timestamp
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 0: naru.command.v1.Notice.notification:type_name -> naru.api.v1.Notification
+	2,  // 1: naru.command.v1.AddressNotices.notices:type_name -> naru.command.v1.AddressNotice
+	10, // 2: naru.command.v1.AddressNotice.addressees:type_name -> naru.command.v1.AddressNotice.Addressee
+	12, // 3: naru.command.v1.CreateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
+	12, // 4: naru.command.v1.UpdateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
+	13, // 5: naru.command.v1.SetNotificationChannelSecret.overlaps_until:type_name -> google.protobuf.Timestamp
+	13, // 6: naru.command.v1.ChannelSecrets.before_until:type_name -> google.protobuf.Timestamp
+	14, // 7: naru.command.v1.SettleDelivery.state:type_name -> naru.api.v1.Delivery.State
+	13, // 8: naru.command.v1.SettleDelivery.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_notice_proto_init() }
@@ -703,7 +753,7 @@ func file_naru_command_v1_notice_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_notice_proto_rawDesc), len(file_naru_command_v1_notice_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

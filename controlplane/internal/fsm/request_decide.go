@@ -1,0 +1,100 @@
+package fsm
+
+import (
+	"github.com/naru-project/naru/controlplane/internal/hold"
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
+	var out []request.Opening
+	for _, o := range in {
+		out = append(out, request.Opening{Stage: o.GetStage(), RemindAt: o.GetRemindAt(), DueAt: o.GetDueAt()})
+	}
+	return out
+}
+
+// decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
+// what this rests on still holds, and what must never be wrong: who it is, that they have no part in the request and decide once,
+// that they saw what is decided on, and that a delegation holds.
+func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.Origin) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	if err != nil {
+		return nil, err
+	}
+	d := in.GetDecision()
+	if d.GetId() == "" || origin.GetActorId() != d.GetActorId() {
+		return nil, problem.New(problem.Forbidden, "a decision is made by whoever calls, in a session of their own", "Log in as yourself: naru login.")
+	}
+	actor, err := c.actingUser(&commandv1.Person{Id: d.GetActorId(), Name: d.GetActor()})
+	if err != nil {
+		return nil, err
+	}
+	session, err := c.ownSession(origin)
+	if err != nil {
+		return nil, err
+	}
+	principal := actor
+	if d.GetActingForId() != "" || d.GetActingFor() != "" || d.GetDelegation() != "" {
+		if principal, err = c.actingUser(&commandv1.Person{Id: d.GetActingForId(), Name: d.GetActingFor()}); err != nil {
+			return nil, err
+		}
+		if err := c.delegated(m, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return nil, err
+	}
+	for _, group := range in.GetGroupIds() {
+		if _, err := c.tx.Membership(group, principal.GetId()); missing(err) {
+			return nil, problem.Newf(problem.Conflict, "Try again.", "%s was taken out of a group meanwhile", principal.GetName())
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	parties, err := hold.In(c.tx, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := parties.Impartial(d); err != nil {
+		return nil, err
+	}
+	d.Strength = origin.GetStrength()
+	if err := request.Decide(m, request.Vote{
+		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: session.GetSteppedUpUntil() != nil && later(session.GetSteppedUpUntil(), c.clock),
+		Openings: openings(in.GetOpenings()), Now: c.now,
+	}); err != nil {
+		return nil, err
+	}
+	return c.putRequest(m)
+}
+
+// ownSession returns the session in which whoever acts does so: their own, which has not ended.
+func (c *command) ownSession(origin *commandv1.Origin) (*apiv1.Session, error) {
+	s, err := c.tx.Sessions.Get(origin.GetSessionId())
+	if err != nil && !missing(err) {
+		return nil, err
+	}
+	if err != nil || s.GetUserId() != origin.GetActorId() || !later(s.GetExpiresAt(), c.clock) || s.GetMustChangePassword() {
+		return nil, problem.New(problem.TokenInvalid, "the session in which this was to be done has ended, or is another's", "Log in again: naru login.")
+	}
+	return s, nil
+}
+
+// delegated refuses a decision in another's place for which no delegation holds now.
+func (c *command) delegated(m *apiv1.Request, d *apiv1.Decision) error {
+	g, err := c.tx.Delegations.Get(d.GetDelegation())
+	if err != nil && !missing(err) {
+		return err
+	}
+	holds := err == nil && g.GetFromUserId() == d.GetActingForId() && g.GetToUserId() == d.GetActorId() &&
+		!later(g.GetStartsAt(), c.clock) && later(g.GetEndsAt(), c.clock) &&
+		(g.GetProjectId() == "" || g.GetProjectId() == m.GetProjectId()) && (g.GetZoneId() == "" || g.GetZoneId() == m.GetZoneId())
+	if !holds {
+		return problem.Newf(problem.Forbidden, "naru delegation list shows which hold.", "%s has not delegated this decision to %s now", d.GetActingFor(), d.GetActor())
+	}
+	return nil
+}

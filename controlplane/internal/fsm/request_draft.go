@@ -1,0 +1,135 @@
+package fsm
+
+import (
+	"strconv"
+
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
+// so a system that asks twice gets one.
+func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result, error) {
+	m := in.GetRequest()
+	if m.GetExternalRef() != "" {
+		known, err := c.tx.RequestOf(m.GetRequesterId(), m.GetExternalRef())
+		if err == nil {
+			return made(known, nil)
+		} else if !missing(err) {
+			return nil, err
+		}
+	}
+	if m.GetId() == "" {
+		return nil, invalid("a request without id cannot be created")
+	}
+	if _, err := c.tx.Requests.Get(m.GetId()); err == nil {
+		return nil, problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another request", m.GetId())
+	} else if !missing(err) {
+		return nil, err
+	}
+	if _, err := c.actingUser(&commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}); err != nil {
+		return nil, err
+	}
+	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if err := c.mayWriteAnother(m); err != nil {
+		return nil, err
+	}
+	n, err := c.tx.NextRequestNumber()
+	if err != nil {
+		return nil, err
+	}
+	m.Name = "r-" + strconv.FormatInt(n, 10)
+	m.Approval, m.Fulfilment, m.CreatedAt, m.Round, m.BehindIds = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0, nil
+	if err := c.behind(m, m.GetRequesterId()); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+// mayWriteAnother refuses a draft where too many stand already.
+func (c *command) mayWriteAnother(m *apiv1.Request) error {
+	own, err := c.tx.RequestsOf(m.GetRequesterId())
+	if err != nil {
+		return err
+	}
+	all, err := c.tx.RequestsIn(m.GetProjectId())
+	switch {
+	case err != nil:
+		return err
+	case own.Written >= maxWrittenOf:
+		return problem.Newf(problem.TooMany, "Submit or delete some that you no longer need: naru request list --mine --filter approval=draft.",
+			"%s has %d drafts and returned requests, and no more are kept of one requester", m.GetRequester(), own.Written)
+	case all.Written >= maxWrittenIn:
+		return problem.Newf(problem.TooMany, "Have some submitted or deleted by those who wrote them: naru request list --project "+m.GetProject()+" --filter approval=draft.",
+			"project %s has %d drafts and returned requests, and no more are kept of one project", m.GetProject(), all.Written)
+	}
+	return nil
+}
+
+// mayAskMore refuses a submission where too many wait for people already.
+func (c *command) mayAskMore(m *apiv1.Request) error {
+	own, err := c.tx.RequestsOf(m.GetRequesterId())
+	if err != nil {
+		return err
+	}
+	all, err := c.tx.RequestsIn(m.GetProjectId())
+	switch {
+	case err != nil:
+		return err
+	case own.Asked >= maxAskedOf:
+		return problem.Newf(problem.TooMany, "Wait until some are decided, or withdraw some: naru request list --mine --filter approval=submitted.",
+			"%s has %d requests that wait for a decision, and no more are taken of one requester", m.GetRequester(), own.Asked)
+	case all.Asked >= maxAskedIn:
+		return problem.Newf(problem.TooMany, "Wait until some are decided, or have some withdrawn: naru request list --project "+m.GetProject()+" --filter approval=submitted.",
+			"project %s has %d requests that wait for a decision, and no more are taken of one project", m.GetProject(), all.Asked)
+	}
+	return nil
+}
+
+func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequest().GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	by, err := c.actingUser(in.GetBy())
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Edit(m, person(by)); err != nil {
+		return nil, err
+	}
+	is := in.GetRequest()
+	m.Title, m.Reason, m.RoleCluster, m.ChangeType = is.GetTitle(), is.GetReason(), is.GetRoleCluster(), is.GetChangeType()
+	m.OnBehalfOf, m.OnBehalfOfId = is.GetOnBehalfOf(), is.GetOnBehalfOfId()
+	m.Project, m.ProjectId, m.Organization, m.OrganizationId = is.GetProject(), is.GetProjectId(), is.GetOrganization(), is.GetOrganizationId()
+	m.SourceZone, m.SourceZoneId = is.GetSourceZone(), is.GetSourceZoneId()
+	m.Zone, m.ZoneId, m.Kind, m.Specification = is.GetZone(), is.GetZoneId(), is.GetKind(), is.GetSpecification()
+	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
+	if err := c.concerns(m); err != nil {
+		return nil, err
+	}
+	if err := c.behind(m, by.GetId()); err != nil {
+		return nil, err
+	}
+	return put(c.tx.Requests, m)
+}
+
+// deleteRequest deletes a draft that was never submitted. What was, is history.
+func (c *command) deleteRequest(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetId(), in.GetExpectedRevision())
+	if err != nil {
+		return nil, err
+	}
+	if m.GetApproval() != apiv1.Request_DRAFT || m.GetRound() > 0 {
+		return nil, problem.Newf(problem.WrongState, "Withdraw it: naru request withdraw "+m.GetName()+". Its history stays.",
+			"request %s was submitted, and only a draft is deleted", m.GetName())
+	}
+	if err := c.tx.ForgetComments(m.GetId()); err != nil {
+		return nil, err
+	}
+	return remove(c, c.tx.Requests, "request", m)
+}

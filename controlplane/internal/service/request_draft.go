@@ -1,0 +1,236 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
+)
+
+// CreateRequest keeps a draft, and submits it where that is asked.
+func (s requestService) CreateRequest(ctx context.Context, r *apiv1.CreateRequestRequest) (*apiv1.CreateRequestResponse, error) {
+	m, err := s.draft(ctx, r, r.GetRequest())
+	if err != nil || !r.GetSubmit() || !request.Editable(m) {
+		return &apiv1.CreateRequestResponse{Request: m}, err
+	}
+	out, err := s.submit(ctx, nil, m.GetId())
+	return &apiv1.CreateRequestResponse{Request: out}, kept(err, m)
+}
+
+// kept says of a request that was refused at its submission that what was written is not lost.
+func kept(err error, m *apiv1.Request) error {
+	var refused *problem.Error
+	if !errors.As(err, &refused) || m.GetRound() > 0 {
+		return err
+	}
+	p := proto.CloneOf(refused.Problem)
+	p.Next = strings.TrimSpace(p.GetNext() + " It is kept as the draft " + m.GetName() + ": change it with naru request update " + m.GetName() +
+		" and submit it, or delete it.")
+	return &problem.Error{Problem: p}
+}
+
+func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request) (*apiv1.Request, error) {
+	if err := schema.CheckCreate(sent); err != nil {
+		return nil, err
+	}
+	if sent.GetIntake() == apiv1.Request_ITSM && sent.GetExternalRef() == "" {
+		return nil, problem.New(problem.Invalid, "what another system asks for has a number there", "Send external_ref.").With("external_ref", "is required of ITSM")
+	}
+	id := newID()
+	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		me, err := s.caller(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		m := proto.CloneOf(sent)
+		m.Id, m.Requester, m.RequesterId = id, me.GetName(), me.GetId()
+		if m.Intake == apiv1.Request_INTAKE_UNSPECIFIED {
+			m.Intake = apiv1.Request_API
+		}
+		if err := s.name(ctx, tx, m); err != nil {
+			return nil, err
+		}
+		if err := s.requests.mayMake(ctx, tx, m); err != nil {
+			return nil, err
+		}
+		c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.requests.shown(ctx, result)
+}
+
+// name finds what the names in a draft stand for: people, project, zone.
+func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
+	m.Kind = intake.KindOf(m.GetSpecification())
+	project, err := s.projects.find(ctx, tx, m.GetProject(), place{})
+	if err != nil {
+		return inField(err, "project")
+	}
+	m.Project, m.ProjectId, m.Organization, m.OrganizationId = project.GetName(), project.GetId(), project.GetOrganization(), project.GetOrganizationId()
+	if m.OnBehalfOfId = ""; m.GetOnBehalfOf() != "" {
+		u, err := s.beneficiary(ctx, tx, m)
+		if err != nil {
+			return inField(err, "on_behalf_of")
+		}
+		m.OnBehalfOf, m.OnBehalfOfId = u.GetName(), u.GetId()
+	}
+	if m.ZoneId = ""; m.GetZone() != "" {
+		zone, err := s.zones.find(ctx, tx, m.GetZone(), place{})
+		if err != nil {
+			return inField(err, "zone")
+		}
+		m.Zone, m.ZoneId = zone.GetName(), zone.GetId()
+	}
+	if err := asked(ctx, tx, m); err != nil {
+		return err
+	}
+	if ask := m.GetSpecification().GetCrossZone(); ask != nil {
+		if err := s.source(ctx, tx, m, ask); err != nil {
+			return inField(err, "specification.cross_zone.source_zone")
+		}
+	}
+	if keys := m.GetSpecification().GetCreate(); keys != nil {
+		vm := &apiv1.VM{SshKeys: keys.GetSshKeys(), Affinities: keys.GetAffinities()}
+		return cmp.Or(checkKeys(vm), checkGroups(vm))
+	}
+	return nil
+}
+
+// asked notes at which zone's edge something is asked for, whoever wrote on it before and where.
+func asked(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
+	via := callOf(ctx).ViaZoneID
+	if via == "" {
+		return nil
+	}
+	zone, err := tx.Zones.Get(via)
+	m.SourceZone, m.SourceZoneId = zone.GetName(), via
+	return err
+}
+
+// source finds from which zone something is to cross. At an edge it is that one.
+func (s requestService) source(ctx context.Context, tx *state.Tx, m *apiv1.Request, ask *apiv1.CrossZone) error {
+	name := cmp.Or(ask.GetSourceZone(), callOf(ctx).ViaZoneID)
+	if name == "" {
+		return problem.New(problem.Invalid, "the request does not say from which zone", "Name a zone.").With("source_zone", "is required")
+	}
+	zone, err := s.zones.find(ctx, tx, name, place{})
+	if err != nil {
+		return err
+	}
+	if via := callOf(ctx).ViaZoneID; via != "" && via != zone.GetId() {
+		return problem.Newf(problem.Invalid, "Leave it out; or ask there.", "at the edge of a zone it is asked what may cross from that zone, and not from %s", zone.GetName()).With("source_zone", "is another zone")
+	}
+	ask.SourceZone, ask.SourceZoneId, m.SourceZone, m.SourceZoneId = zone.GetName(), zone.GetId(), zone.GetName(), zone.GetId()
+	return nil
+}
+
+// beneficiary is for whom something is asked: the caller, or somebody with a role in the project. That somebody else has none there, and
+// that there is nobody of the name, is one answer.
+func (s requestService) beneficiary(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*apiv1.User, error) {
+	none := problem.Newf(problem.NotFound, "Name somebody who has a role in the project: naru role-binding list.", "there is no user %s with a role in project %s", m.GetOnBehalfOf(), m.GetProject())
+	u, err := s.users.within(tx, m.GetOnBehalfOf(), nil)
+	if problem.Is(err, problem.NotFound) {
+		return nil, none
+	}
+	if err != nil || u.GetId() == callOf(ctx).Principal.UserID {
+		return u, err
+	}
+	above, err := tx.OrganizationsAbove(m.GetOrganizationId())
+	if err != nil {
+		return nil, err
+	}
+	for b, err := range tx.RoleBindingsOf(u.GetId()) {
+		if err != nil {
+			return nil, err
+		}
+		if b.GetExpiresAt() != nil && !b.GetExpiresAt().AsTime().After(time.Now()) {
+			continue
+		}
+		if b.GetScope() == apiv1.RoleBinding_PROJECT && b.GetPlaceId() == m.GetProjectId() ||
+			b.GetScope() == apiv1.RoleBinding_ORGANIZATION && slices.Contains(above, b.GetPlaceId()) {
+			return u, nil
+		}
+	}
+	return nil, none
+}
+
+// UpdateRequest changes a draft, or what was returned. Who changes it has helped write it.
+func (s requestService) UpdateRequest(ctx context.Context, r *apiv1.UpdateRequestRequest) (*apiv1.UpdateRequestResponse, error) {
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		stored, me, err := s.written(ctx, tx, r.GetRequest().GetId())
+		if err != nil {
+			return nil, err
+		}
+		if err := s.requests.matches(ctx, stored); err != nil {
+			return nil, err
+		}
+		changed := proto.CloneOf(stored)
+		if stored.GetKind() == apiv1.RequestKind_CROSS_ZONE { // where it was asked for, it says itself
+			changed.SourceZone, changed.SourceZoneId = "", ""
+		}
+		if err := schema.ApplyUpdate(changed, r.GetRequest(), r.GetUpdateMask()); err != nil {
+			return nil, err
+		}
+		if proto.Equal(stored, changed) {
+			noun, err := proto.Marshal(stored)
+			return &commandv1.Result{Noun: noun}, err
+		}
+		if err := s.name(ctx, tx, changed); err != nil {
+			return nil, err
+		}
+		if err := s.requests.mayMake(ctx, tx, changed); err != nil {
+			return nil, err
+		}
+		c.Body = &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: changed, ExpectedRevision: stored.GetRevision(), By: personOf(me)}}
+		return nil, nil
+	})
+	return &apiv1.UpdateRequestResponse{Request: s.answer(ctx, result, &err)}, err
+}
+
+// written returns a request that the caller may write on: by a role, or because they asked for it or it is for them.
+func (s requestService) written(ctx context.Context, tx *state.Tx, name string) (*apiv1.Request, *apiv1.User, error) {
+	me, err := s.caller(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := s.requests.find(ctx, tx, name, place{})
+	if problem.Is(err, problem.NotFound) || problem.Is(err, problem.Forbidden) {
+		if known, e := s.requests.within(tx, name, nil); e == nil && slices.Contains(request.Concerned(known), me.GetId()) {
+			return known, me, nil
+		}
+	}
+	return m, me, err
+}
+
+func (s requestService) DeleteRequest(ctx context.Context, r *apiv1.DeleteRequestRequest) (*apiv1.DeleteRequestResponse, error) {
+	target := &apiv1.Reference{Kind: "request"}
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, me, err := s.written(ctx, tx, r.GetRequest())
+		if err != nil {
+			return nil, err
+		}
+		if me.GetId() != m.GetRequesterId() {
+			return nil, problem.Newf(problem.Forbidden, "Ask "+m.GetRequester()+".", "only who made draft %s deletes it", m.GetName())
+		}
+		target.Id, target.Name = m.GetId(), m.GetName()
+		c.Body = &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: m.GetId(), ExpectedRevision: m.GetRevision()}}
+		return nil, nil
+	})
+	op, err := s.ended(ctx, "request.delete", target, result, err)
+	return &apiv1.DeleteRequestResponse{Operation: op}, err
+}
