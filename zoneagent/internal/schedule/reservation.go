@@ -17,10 +17,9 @@ import (
 )
 
 // A reservation is room that is kept on hosts of the cluster for VMs that are not there yet, or for what one gets in addition
-// (growth.go): all of it, or none. In the picture
-// it stands as one room for each VM; in the store it is the observed reservation, written with the allocations of its hosts in
-// one transaction. The transaction that places a VM which names the reservation also notes the VM in one of its units: so a room
-// is used once, whoever repeats what, and a VM that was placed is never placed again.
+// (growth.go): all of it, or none. In the picture it stands as one room for each VM; in the store it is the observed reservation,
+// written with the allocations of its hosts in one transaction. The transaction that places a VM which names the reservation also
+// notes the VM in one of its units: so a room is used once, whoever repeats what, and a VM that was placed is never placed again.
 //
 // What is left is freed at the control plane's word, or when hold_until has passed by this agent's clock, whether or not the
 // link is there. A VM that comes too late takes what is free, as any other.
