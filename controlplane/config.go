@@ -30,7 +30,7 @@ type Config struct {
 	LinkLifetime time.Duration `yaml:"link_lifetime"`
 	// Where notification channels may lead.
 	Notifications NotificationsConfig `yaml:"notifications"`
-	// Where identity providers may lead.
+	// Where identity providers may lead, and how often they are asked.
 	IdentityProviders ProvidersConfig `yaml:"identity_providers"`
 	Raft              replica.Tuning  `yaml:"raft"`
 	Log               obs.LogConfig   `yaml:"log"`
@@ -67,8 +67,10 @@ type NotificationsConfig struct {
 	Allow []string `yaml:"allow"`
 }
 
-// ProvidersConfig is where identity providers may lead.
+// ProvidersConfig is where identity providers may lead, and how often they are asked.
 type ProvidersConfig struct {
+	// How long lies between two rounds of asking directories who is still there: 2m where it is not said.
+	AskEvery time.Duration `yaml:"ask_every"`
 	// Networks, as 127.0.0.0/8, to which identity providers may lead although they are refused otherwise: as of notifications.
 	Allow []string `yaml:"allow"`
 }
@@ -88,7 +90,7 @@ const shortestLink = 10 * time.Second
 
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (*Config, error) {
-	c := &Config{LinkLifetime: pki.LinkTTL}
+	c := &Config{LinkLifetime: pki.LinkTTL, IdentityProviders: ProvidersConfig{AskEvery: 2 * time.Minute}}
 	if err := config.Load(path, c); err != nil {
 		return nil, err
 	}
@@ -112,6 +114,9 @@ func LoadConfig(path string) (*Config, error) {
 	if c.LinkLifetime < shortestLink || c.LinkLifetime > pki.LinkTTL {
 		return nil, fmt.Errorf("configuration %s: key %q: %v is no life of a link certificate; choose one from %v to %v",
 			path, "link_lifetime", c.LinkLifetime, shortestLink, pki.LinkTTL)
+	}
+	if every := c.IdentityProviders.AskEvery; every < time.Second || every > time.Hour {
+		return nil, fmt.Errorf("configuration %s: key %q: %v lies between two rounds; choose from 1s to 1h", path, "identity_providers.ask_every", every)
 	}
 	if c.API.Advertise == "" {
 		c.API.Advertise = c.API.Address

@@ -117,7 +117,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	s.asked = requests.New(requests.Config{Reader: s.db, Proposer: s.replica, Chooser: s.chooser, Log: log.With("part", "requests"), Now: s.replica.Now})
 	s.leases = lease.New(lease.Config{Reader: s.db, Proposer: s.replica, Log: log.With("part", "leases"), Now: s.replica.Now})
 	s.told = notify.New(notify.Config{Reader: s.db, Proposer: s.replica, Sender: sender, Rights: s.service, Unseal: s.keeper.Unseal, Log: log.With("part", "notify"), Now: s.replica.Now})
-	s.leavers = leavers.New(leavers.Config{Reader: s.db, Proposer: s.replica, Providers: asker, Seal: s.keeper.Seal, Unseal: s.keeper.Unseal, Log: log.With("part", "leavers"), Now: s.replica.Now})
+	s.leavers = leavers.New(leavers.Config{Reader: s.db, Proposer: s.replica, Providers: asker, Seal: s.keeper.Seal, Unseal: s.keeper.Unseal, Log: log.With("part", "leavers"), Now: s.replica.Now, Every: c.IdentityProviders.AskEvery})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	s.signing = audit.New(audit.Config{Reader: s.db, Proposer: s.replica, Keeper: s.keeper, Log: log.With("part", "audit"), Now: s.replica.Now})
 	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {

@@ -54,7 +54,7 @@ func ownerGone(t *testing.T, s *standing, rounds, seed int64) {
 				})
 				s.naru(t, "internet", "vm", "create", name+"-next", "--image", "tiny", "--flavor", "s1", "--zone", "business", "--cluster", cluster, "--wait")
 				s.exactlyOne(t, "business", name+"-next")
-				if after := s.exactlyOne(t, "business", name); after != before {
+				if after := s.exactlyOne(t, "business", name); !sameMachines([]machine{after}, []machine{before}) {
 					t.Errorf("%s came back, and VM %s is %+v; it was %+v", owner, name, after, before)
 				}
 				s.toldOnce(t, name)

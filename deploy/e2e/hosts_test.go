@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +20,9 @@ type machine struct {
 	host                string
 	Disk, Seed, Defined bool
 	StartedAt           time.Time
+	Cores, MemoryMiB    uint32
+	Content             string
+	Snapshots           []struct{ ID string }
 	creations, starts   int
 }
 
@@ -52,10 +55,20 @@ func (s *standing) machines(t *testing.T, zone string) map[string][]machine {
 }
 
 // sameMachines reports whether nothing was done to a VM between two looks at its hosts.
-func sameMachines(a, b []machine) bool { return slices.Equal(a, b) }
+func sameMachines(a, b []machine) bool { return reflect.DeepEqual(a, b) }
 
 // power switches a VM on its simulated host on or off behind everyone's back.
 func (s *standing) power(t *testing.T, zone, vm string, on bool) {
+	t.Helper()
+	at := time.Time{}
+	if on {
+		at = time.Now()
+	}
+	s.behindBacks(t, zone, vm, func(m map[string]any) { m["StartedAt"], m["BootedAt"] = at, at })
+}
+
+// behindBacks changes what the simulated host of a VM has of it, past all programs.
+func (s *standing) behindBacks(t *testing.T, zone, vm string, change func(map[string]any)) {
 	t.Helper()
 	found := s.machines(t, zone)[vm]
 	if len(found) != 1 {
@@ -78,12 +91,7 @@ func (s *standing) power(t *testing.T, zone, vm string, on bool) {
 	if err := json.Unmarshal(b, &host); err != nil {
 		t.Fatal(err)
 	}
-	at := time.Time{}
-	if on {
-		at = time.Now()
-	}
-	m := host["VMs"].(map[string]any)[vm].(map[string]any)
-	m["StartedAt"], m["BootedAt"] = at, at
+	change(host["VMs"].(map[string]any)[vm].(map[string]any))
 	if b, err = json.Marshal(host); err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,15 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// The agent is killed while it builds a real guest; what counts is libvirt's own word.
-func TestP2KilledOnLibvirt(t *testing.T) {
-	needs(t, "libvirtd", "qemu-system-x86_64", "ssh", "virsh")
+// What counts here is libvirt's own word.
+func TestOnASiteWithLibvirt(t *testing.T) {
+	needs(t, "libvirtd", "qemu-system-x86_64", "ssh", "virsh", "nsenter", "qemu-io")
 	s := raise(t)
+	t.Run("each kind of request is carried out", func(t *testing.T) { everyKindOnBoth(t, s) })
+	t.Run("P2 the agent is killed while it builds a real guest", func(t *testing.T) { killedOnLibvirt(t, s) })
+}
+
+func killedOnLibvirt(t *testing.T, s *standing) {
 	s.naru(t, "internet", "vm", "delete", "web-1", "--wait") // the walk's
 	if left := s.domains(t, "business"); len(left) != 0 {
 		t.Fatalf("VM web-1 was deleted, and libvirt has %v", left)

@@ -9,13 +9,9 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// TestAPersonLogsInAtARealEdge with the password for one login, chooses their own, acts at that edge and at no other, and logs out.
-func TestAPersonLogsInAtARealEdge(t *testing.T) {
+// TestPeopleLogInOnARealSite, where one server leads.
+func TestPeopleLogInOnARealSite(t *testing.T) {
 	s := raise(t, "--without-libvirt", "--servers", "1")
-	t.Setenv("XDG_STATE_HOME", t.TempDir())
-	s.naru(t, "control", "user", "create", "han")
-	once := strings.TrimSpace(s.naru(t, "control", "user", "reset-password", "han"))
-	s.naru(t, "control", "role-binding", "create", "user", "--user", "han", "--project", "web")
 	for _, network := range []string{"internet", "business"} { // people have no token
 		path := s.path("cli", network+".yaml")
 		config, err := os.ReadFile(path)
@@ -26,6 +22,16 @@ func TestAPersonLogsInAtARealEdge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	t.Run("with a password of Naru's, at an edge", func(t *testing.T) { byPassword(t, s) })
+	t.Run("with a directory's, at an edge and in the centre, until they leave", func(t *testing.T) { byDirectory(t, s) })
+}
+
+// byPassword: somebody logs in with the password for one login, chooses their own, acts at that edge and at no other, and logs out.
+func byPassword(t *testing.T, s *standing) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	s.naru(t, "control", "user", "create", "han")
+	once := strings.TrimSpace(s.naru(t, "control", "user", "reset-password", "han"))
+	s.naru(t, "control", "role-binding", "create", "user", "--user", "han", "--project", "web")
 	types := func(answers []string, args ...string) string {
 		t.Helper()
 		cmd := s.command(t.Context(), "internet", args...)

@@ -27,7 +27,6 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/client"
-	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -184,11 +183,7 @@ func TestNoSecretOfAPersonIsWrittenDown(t *testing.T) {
 	keep("a session's secret", string(s.Secret))
 	keep("a session's bearer", s.Token())
 
-	private, public, err := sealed.NewKey()
-	must(nil, err)
-	enrolled, err := f.at(internet, s).Users.EnrollAuthenticator(ctx, &apiv1.EnrollAuthenticatorRequest{ReplyKey: public})
-	must(nil, err)
-	uri, err := sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, enrolled.GetSealedUri())
+	uri, err := enrol(ctx, f.at(internet, s), s, chosen)
 	must(nil, err)
 	secret := keep("an authenticator's secret", secretOf(t, uri))
 	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret)

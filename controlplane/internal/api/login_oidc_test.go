@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/provider/providertest"
 	"github.com/naru-project/naru/pkg/client"
@@ -77,6 +78,59 @@ func TestSomebodyLogsInAtAProvider(t *testing.T) {
 	}
 	if err != nil || s.User != "kim" {
 		t.Errorf("with a code that was typed elsewhere: %v, %v", s, err)
+	}
+}
+
+// TestASessionIsSteppedUpByALoginThatIsMadeAnew at the provider through which it was begun, and by nothing older.
+func TestASessionIsSteppedUpByALoginThatIsMadeAnew(t *testing.T) {
+	f := newFederation(t, 1)
+	i := providertest.NewIssuer(t, providertest.NewCA(t))
+	p := i.Provider()
+	p.CreateUsers = true
+	f.let(p, nil)
+	internet := f.zoneID("internet")
+	const back = "http://127.0.0.1:7777/callback"
+	e, err := f.at(internet, nil).BeginProviderLogin(t.Context(), "corp", back)
+	f.check(e, err)
+	away := i.Visit(e.GetUrl()).Query()
+	s, _, err := f.at(internet, nil).FinishProviderLogin(t.Context(), e, away.Get("state"), away.Get("code"), nil, "")
+	f.check(s, err)
+	c := f.at(internet, s)
+	secrets := func(e *client.Errand, state, code string) *apiv1.Sealed {
+		t.Helper()
+		out, err := c.Seal(t.Context(), s.For(apiv1.SessionService_StepUp_FullMethodName), e.Secrets(state, code, nil))
+		f.check(out, err)
+		return out
+	}
+	stepUp := func() (*apiv1.Session, error) {
+		t.Helper()
+		e, err := c.BeginProviderStepUp(t.Context(), s, back)
+		f.check(e, err)
+		away := i.Visit(e.GetUrl()).Query()
+		r, err := c.Sessions.StepUp(t.Context(), &apiv1.StepUpRequest{Secrets: secrets(e, away.Get("state"), away.Get("code"))})
+		return r.GetSession(), err
+	}
+	i.TakesNoNotice(true)
+	if m, err := stepUp(); !problem.Is(err, problem.Unauthenticated) {
+		t.Errorf("by a login of an hour ago: %v, %v", m, err)
+	}
+	i.TakesNoNotice(false)
+	// What came back from an ordinary login is no step-up, however new.
+	e, err = f.at(internet, nil).BeginProviderLogin(t.Context(), "corp", back)
+	f.check(e, err)
+	away = i.Visit(e.GetUrl()).Query()
+	if r, err := c.Sessions.StepUp(t.Context(), &apiv1.StepUpRequest{Secrets: secrets(e, away.Get("state"), away.Get("code"))}); err == nil {
+		t.Errorf("by a login that was begun for something else: %v", r)
+	}
+	m, err := stepUp()
+	if err != nil || time.Until(m.GetSteppedUpUntil().AsTime()) < 9*time.Minute || m.GetId() != s.ID {
+		t.Errorf("by one that was made anew: %v, %v", m, err)
+	}
+	listed, err := f.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Filter: "action=session.step-up", PageSize: 10})
+	if err != nil || !slices.ContainsFunc(listed.GetAuditEntries(), func(e *apiv1.AuditEntry) bool {
+		return e.GetOutcome() == apiv1.AuditEntry_REFUSED && strings.Contains(e.GetMessage(), "just shown who they are")
+	}) || !slices.ContainsFunc(listed.GetAuditEntries(), func(e *apiv1.AuditEntry) bool { return e.GetOutcome() == apiv1.AuditEntry_DONE }) {
+		t.Errorf("the record has %v (%v)", listed.GetAuditEntries(), err)
 	}
 }
 

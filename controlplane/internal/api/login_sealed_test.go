@@ -42,15 +42,7 @@ func TestNoBrokerReadsOrReusesASecret(t *testing.T) {
 	}
 	logIn := seen[len(seen)-2] // the request; the last is the answer
 
-	private, public, err := sealed.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := through(s).Users.EnrollAuthenticator(t.Context(), &apiv1.EnrollAuthenticatorRequest{ReplyKey: public})
-	if err != nil {
-		t.Fatal(err)
-	}
-	uri, err := sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, e.GetSealedUri())
+	uri, err := enrol(t.Context(), through(s), s, ownPassword)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,4 +164,86 @@ func TestALyingEdgeLearnsNoPassword(t *testing.T) {
 		t.Errorf("without the pin of a root: %v", err)
 	}
 	f.logIn(internet, "kim", ownPassword)
+}
+
+// TestALyingEdgeReadsNoAuthenticatorsSecret has an edge, which holds its users' bearers, ask in their place, and answer in the control
+// plane's: without the password it has no key of its own put beside it, and it does not know the key that was.
+func TestALyingEdgeReadsNoAuthenticatorsSecret(t *testing.T) {
+	f := newFederation(t, 1)
+	f.person("kim")
+	internet := f.zoneID("internet")
+	s := f.logIn(internet, "kim", ownPassword)
+	const method = apiv1.UserService_EnrollAuthenticator_FullMethodName
+	private, own, err := sealed.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := f.at(internet, s) // the edge's hand, with kim's bearer
+	ask := func(secrets *apiv1.Sealed) (*apiv1.EnrollAuthenticatorResponse, error) {
+		return theirs.Users.EnrollAuthenticator(t.Context(), &apiv1.EnrollAuthenticatorRequest{Secrets: secrets})
+	}
+	seal := func(what sealed.For, typed *apiv1.Secrets) *apiv1.Sealed {
+		t.Helper()
+		out, err := theirs.Seal(t.Context(), what, typed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if _, err := ask(seal(s.For(method), &apiv1.Secrets{ReplyKey: own})); !problem.Is(err, problem.Unauthenticated) {
+		t.Errorf("its own key, without the password: %v", err)
+	}
+	if _, err := ask(seal(s.For(method), &apiv1.Secrets{ReplyKey: own, Password: "a guess at the password"})); !problem.Is(err, problem.Unauthenticated) {
+		t.Errorf("its own key, with a guess: %v", err)
+	}
+	if _, err := ask(seal(s.For(apiv1.SessionService_StepUp_FullMethodName), &apiv1.Secrets{ReplyKey: own, Password: ownPassword})); !problem.Is(err, problem.Invalid) {
+		t.Errorf("what kim sealed for something else: %v", err)
+	}
+	if _, err := ask(seal(s.For(method), &apiv1.Secrets{Password: ownPassword})); !problem.Is(err, problem.Invalid) {
+		t.Errorf("no key at all: %v", err)
+	}
+
+	var passed [][]byte
+	var asked *apiv1.EnrollAuthenticatorRequest
+	watching := client.NewServices(edge{f: f, zone: internet, token: s.Token(), passes: func(b []byte) {
+		m := &apiv1.EnrollAuthenticatorRequest{}
+		if passed = append(passed, b); proto.Unmarshal(b, m) == nil && len(m.GetSecrets().GetCiphertext()) > 0 {
+			asked = m
+		}
+	}}).Trusting(f.Pin())
+	uri, err := enrol(t.Context(), watching, s, ownPassword)
+	if err != nil || asked == nil {
+		t.Fatalf("%v, %v", asked, err)
+	}
+	for _, b := range passed {
+		if bytes.Contains(b, []byte(secretOf(t, uri))) || bytes.Contains(b, []byte(ownPassword)) {
+			t.Error("a secret passes in the clear")
+		}
+	}
+	if _, err := ask(asked.GetSecrets()); !problem.Is(err, problem.Unauthenticated) {
+		t.Errorf("what kim sealed, once more: %v", err)
+	}
+	for about, lie := range map[string]func(method string, answer any){
+		"gives out a key of its own to seal to": func(_ string, answer any) {
+			if o, ok := answer.(*apiv1.GetLoginOptionsResponse); ok {
+				o.SealingKey = own
+			}
+		},
+		"makes up the secret": func(_ string, answer any) {
+			if r, ok := answer.(*apiv1.EnrollAuthenticatorResponse); ok {
+				r.SealedUri, err = sealed.Reply(own, method, "otpauth://totp/naru.test:kim?secret=JBSWY3DPEHPK3PXP")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := sealed.OpenReply(private, method, r.GetSealedUri()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		lying := client.NewServices(edge{f: f, zone: internet, token: s.Token(), passes: func([]byte) {}, lies: lie}).Trusting(f.Pin())
+		if uri, err := enrol(t.Context(), lying, s, ownPassword); !errors.Is(err, client.ErrNotVouched) && !errors.Is(err, sealed.ErrSealed) {
+			t.Errorf("an edge that %s: %q, %v", about, uri, err)
+		}
+	}
 }

@@ -57,6 +57,23 @@ func (f *federation) at(zone string, s *client.Session) *client.Services {
 	return client.NewServices(e).Trusting(f.Pin())
 }
 
+// enrol begins to give who is logged in an authenticator, and returns what it reads.
+func enrol(ctx context.Context, c *client.Services, s *client.Session, password string) (uri string, err error) {
+	private, public, err := sealed.NewKey()
+	if err != nil {
+		return "", err
+	}
+	secrets, err := c.Seal(ctx, s.For(apiv1.UserService_EnrollAuthenticator_FullMethodName), &apiv1.Secrets{Password: password, ReplyKey: public})
+	if err != nil {
+		return "", err
+	}
+	r, err := c.Users.EnrollAuthenticator(ctx, &apiv1.EnrollAuthenticatorRequest{Secrets: secrets})
+	if err != nil {
+		return "", err
+	}
+	return sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, r.GetSealedUri())
+}
+
 // ownPassword is what every person in these tests chooses.
 const ownPassword = "correct horse battery staple"
 
@@ -252,15 +269,7 @@ func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
 	f.person("kim")
 	s := f.logIn("", "kim", ownPassword)
 	c := f.at("", s)
-	private, public, err := sealed.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := c.Users.EnrollAuthenticator(t.Context(), &apiv1.EnrollAuthenticatorRequest{ReplyKey: public})
-	if err != nil {
-		t.Fatal(err)
-	}
-	uri, err := sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, e.GetSealedUri())
+	uri, err := enrol(t.Context(), c, s, ownPassword)
 	if err != nil {
 		t.Fatal(err)
 	}

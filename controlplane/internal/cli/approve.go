@@ -194,7 +194,11 @@ func roomOf(m *apiv1.Request) (said []string) {
 		said = append(said, "not kept yet: "+m.GetFulfilmentReason())
 	}
 	for _, h := range m.GetHolds() {
-		if h.GetState() == apiv1.Reservation_HELD {
+		switch {
+		case h.GetState() != apiv1.Reservation_HELD:
+		case h.GetVm() != "":
+			said = append(said, fmt.Sprintf("kept for VM %s to grow by %s, until %s", h.GetVm(), sizeOf(h.GetSize()), local(h.GetHoldUntil())))
+		default:
 			said = append(said, strings.ReplaceAll(fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetQuantity(), h.GetCluster(), local(h.GetHoldUntil())), " in cluster ,", ","))
 		}
 	}

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/pkg/client"
@@ -186,5 +188,25 @@ func TestWhatWasSaidAndAddedIsReadAtTheCommandLine(t *testing.T) {
 	}
 	if r := d.naru("request attachment r-1 other.txt --context bob"); r.code != problem.ExitUsage || !strings.Contains(r.err, "plan.txt") {
 		t.Errorf("%d\n%s", r.code, r.err)
+	}
+}
+
+func TestAnApproverIsToldWhatRoomIsKept(t *testing.T) {
+	until := timestamppb.New(time.Date(2026, 11, 23, 9, 0, 0, 0, time.Local))
+	held := func(m *apiv1.Reservation) *apiv1.Request {
+		m.State, m.HoldUntil = apiv1.Reservation_HELD, until
+		return &apiv1.Request{Fulfilment: apiv1.Request_RESERVED, Holds: []*apiv1.Reservation{m}}
+	}
+	for want, m := range map[string]*apiv1.Request{
+		"kept for 2 in cluster kvm, until 2026-11-23 09:00:00": held(&apiv1.Reservation{Quantity: 2, Cluster: "kvm"}),
+		"kept for 2, until 2026-11-23 09:00:00":                held(&apiv1.Reservation{Quantity: 2}), // where names are not shown
+		"kept for VM web-1 to grow by 1 cores, 1024 MiB, 0 GiB, until 2026-11-23 09:00:00": held(&apiv1.Reservation{
+			Quantity: 1, Cluster: "kvm", Vm: "web-1", VmId: "id", Size: &apiv1.Resources{Cores: 1, MemoryMib: 1024}}),
+		"not kept yet: zone business has no room for it": {Fulfilment: apiv1.Request_RESERVING, FulfilmentReason: "zone business has no room for it",
+			Holds: []*apiv1.Reservation{{State: apiv1.Reservation_REFUSED, Quantity: 1}}},
+	} {
+		if got := strings.Join(roomOf(m), "; "); got != want {
+			t.Errorf("it says %q, want %q", got, want)
+		}
 	}
 }

@@ -145,20 +145,21 @@ func (a *app) enroll() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				r, err := c.Users.EnrollAuthenticator(ctx, &apiv1.EnrollAuthenticatorRequest{ReplyKey: public})
-				if err != nil {
+				typed := &apiv1.Secrets{ReplyKey: public}
+				var uri string
+				err = a.showAgain(ctx, c, s, apiv1.UserService_EnrollAuthenticator_FullMethodName, typed, func(secrets *apiv1.Sealed) error {
+					r, err := c.Users.EnrollAuthenticator(ctx, &apiv1.EnrollAuthenticatorRequest{Secrets: secrets})
+					if err == nil {
+						uri, err = sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, r.GetSealedUri())
+					}
 					return err
-				}
-				uri, err := sealed.OpenReply(private, apiv1.UserService_EnrollAuthenticator_FullMethodName, r.GetSealedUri())
+				})
 				if err != nil {
 					return err
 				}
 				fmt.Fprintln(a.out, uri)
 				fmt.Fprintln(a.err, "Give this to your authenticator within ten minutes, and to nobody else. Then type what it shows.")
-				typed := &apiv1.Secrets{}
-				if typed.Password, err = a.prompt(ctx, "Password: "); err != nil {
-					return err
-				}
+				typed.ReplyKey = nil
 				if typed.Code, err = a.prompt(ctx, "Code: "); err != nil {
 					return err
 				}

@@ -125,7 +125,7 @@ func (c *command) changePassword(in *commandv1.ChangePassword) (*commandv1.Resul
 
 // enrollAuthenticator keeps the secret of an authenticator until it is confirmed.
 func (c *command) enrollAuthenticator(in *commandv1.EnrollAuthenticator) (*commandv1.Result, error) {
-	user, kept, err := c.credentials(in.GetUserId())
+	user, kept, err := c.shown(in.GetUserId(), in.GetShown())
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +134,9 @@ func (c *command) enrollAuthenticator(in *commandv1.EnrollAuthenticator) (*comma
 	}
 	if len(in.GetSealedAuthenticator()) == 0 || !later(in.GetUntil(), c.clock) {
 		return nil, invalid("an authenticator has a secret, and an end of its enrolment")
+	}
+	if err := c.count(kept, in.GetShown()); err != nil {
+		return nil, err
 	}
 	kept.SealedNewAuthenticator, kept.NewAuthenticatorUntil = in.GetSealedAuthenticator(), c.within(in.GetUntil(), enrolmentLasts)
 	return &commandv1.Result{}, c.tx.PutCredentials(kept)

@@ -33,13 +33,18 @@ func (c *command) resizeVM(in *commandv1.ResizeVM) (*commandv1.Result, error) {
 		return nil, problem.Newf(problem.Invalid, "Choose a flavor whose disk is as large.",
 			"the disk of VM %s has %d GiB and cannot become smaller", m.GetName(), m.GetSize().GetDiskGib())
 	}
+	if in.GetReservation() != "" {
+		if err := c.giveGrowth(in.GetReservation(), m, in.GetSize()); err != nil {
+			return nil, err
+		}
+	}
 	op, err := c.openOn(m, in.GetOperationId(), "vm.resize", in.GetDeadline())
 	if err != nil {
 		return nil, err
 	}
 	m.SizeBefore, m.FlavorBefore = m.GetSize(), m.GetFlavor()
 	m.Size, m.Flavor = in.GetSize(), in.GetFlavor()
-	return c.wishErrand(m, op, &apiv1.VM_Errand{Kind: apiv1.VM_Errand_RESIZE, MayStop: in.GetMayStop()})
+	return c.wishErrand(m, op, &apiv1.VM_Errand{Kind: apiv1.VM_Errand_RESIZE, MayStop: in.GetMayStop(), Reservation: in.GetReservation()})
 }
 
 // mayErrand returns a VM to which something can be done: it is whole, is to stay, and nothing else is being done to it.
@@ -113,6 +118,22 @@ func settleSize(m *apiv1.VM) {
 	m.SizeBefore, m.FlavorBefore = nil, ""
 }
 
+// freeGrowth has a VM's zone keep no more room for the resize that the VM is wished now: it has taken it, or does not.
+func (c *command) freeGrowth(m *apiv1.VM) error {
+	id := m.GetErrand().GetReservation()
+	if id == "" {
+		return nil
+	}
+	if _, err := c.tx.Reservations.Get(id); err != nil {
+		if missing(err) {
+			return nil
+		}
+		return err
+	}
+	_, err := c.setReservation(&commandv1.SetReservation{ReservationId: id, Desired: apiv1.Reservation_RELEASED})
+	return err
+}
+
 // errandEnded takes an errand off its VM once its operation has ended, and settles what the operation was to make.
 func (c *command) errandEnded(op *apiv1.Operation) error {
 	if op.GetTarget().GetKind() != "vm" || op.GetGeneration() == nil {
@@ -126,6 +147,9 @@ func (c *command) errandEnded(op *apiv1.Operation) error {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := c.freeGrowth(m); err != nil {
 		return err
 	}
 	m.Errand, m.Freshness = nil, 0

@@ -309,3 +309,50 @@ func TestTheTrashKeepsAVMForItsTimeAndNothingElseIsDoneToIt(t *testing.T) {
 		t.Errorf("operation %v", op)
 	}
 }
+
+// reserveGrowth asks that VM n may grow from one core, 96 MiB and a GiB to twice as much.
+func reserveGrowth(id string, n int, size *apiv1.Resources) *commandv1.Command {
+	c := reserve(id, 1, start.Add(time.Hour))
+	m := c.GetCreateReservation().GetReservation()
+	m.Vm, m.VmId, m.Size = fmt.Sprintf("web-%d", n), fmt.Sprintf("vm-%d", n), size
+	return c
+}
+
+func TestAVMGrowsOnceIntoTheReservationThatIsForItAndOfItsSize(t *testing.T) {
+	p := inUse(t)
+	p.accept(createVM(2))
+	p.refuse(problem.NotFound, reserveGrowth("none", 9, resources(1, 96, 1)))
+	two := reserveGrowth("two", 1, resources(1, 96, 1))
+	two.GetCreateReservation().GetReservation().Quantity = 2
+	p.refuse(problem.Invalid, two)
+	for id, c := range map[string]*commandv1.Command{
+		"its-own": reserveGrowth("its-own", 1, resources(1, 96, 1)), "smaller": reserveGrowth("smaller", 1, resources(1, 95, 1)),
+		"larger": reserveGrowth("larger", 1, resources(2, 96, 1)), "theirs": reserveGrowth("theirs", 2, resources(1, 96, 1)), "new": reserve("new", 1, start.Add(time.Hour)),
+	} {
+		p.accept(c)
+		p.holds(id, apiv1.Reservation_HELD, 1)
+	}
+	if e := p.events(); e["reservation.held"] != 5 {
+		t.Errorf("told of %v", e)
+	}
+	grow := func(reservation, operation string) *commandv1.Command {
+		c := resize(1, resources(2, 192, 2), operation)
+		c.GetResizeVm().Reservation = reservation
+		return c
+	}
+	for _, other := range []string{"smaller", "larger", "theirs", "new"} {
+		p.refuse(problem.WrongState, grow(other, "op-"+other))
+	}
+	p.refuse(problem.NotFound, grow("none", "op-none"))
+	p.refuse(problem.WrongState, createIn(3, "its-own")) // no VM is made in it
+	p.accept(grow("its-own", "op-grow"))
+	if vm := p.vm(1); vm.GetErrand().GetReservation() != "its-own" || p.reservation("its-own").GetGiven() != 1 {
+		t.Fatalf("it is wished %v, of %v", vm.GetErrand(), p.reservation("its-own"))
+	}
+	p.answers(1, apiv1.VM_RUNNING, resources(2, 192, 2))
+	p.ends(2, "op-grow", nil)
+	if m := p.reservation("its-own"); m.GetDesiredState() != apiv1.Reservation_RELEASED {
+		t.Errorf("its zone keeps it on: %v", m)
+	}
+	p.refuse(problem.WrongState, grow("its-own", "op-again"))
+}

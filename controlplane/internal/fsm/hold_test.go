@@ -23,7 +23,7 @@ func reset(by_, user string) *commandv1.Command { return by("u-"+by_, resetPassw
 func takeAuthenticator(p *plane, by_, user string) {
 	p.accept(by("u-root", resetPassword(user)))
 	p.accept(&commandv1.Command{Body: &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
-		UserId: "u-" + user, SealedAuthenticator: []byte("s"), Until: timestamppb.New(start.Add(time.Hour))}}})
+		UserId: "u-" + user, SealedAuthenticator: []byte("s"), Until: timestamppb.New(start.Add(time.Hour)), Shown: p.proof(user, "enrol")}}})
 	p.accept(&commandv1.Command{Body: &commandv1.Command_ConfirmAuthenticator{ConfirmAuthenticator: &commandv1.ConfirmAuthenticator{
 		UserId: "u-" + user, Shown: p.proof(user, "confirm")}}})
 	p.accept(by("u-"+by_, &commandv1.Command{Body: &commandv1.Command_RemoveAuthenticator{RemoveAuthenticator: &commandv1.RemoveAuthenticator{UserId: "u-" + user}}}))

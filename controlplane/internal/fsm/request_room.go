@@ -26,7 +26,7 @@ func (c *command) freeRoom(m *apiv1.Request) error {
 	return nil
 }
 
-// reserveRequest asks a request's zone to keep room for the VMs that it is to make.
+// reserveRequest asks a request's zone to keep room for the VMs that it is to make, or for the one that is to grow.
 func (c *command) reserveRequest(in *commandv1.ReserveRequest) (*commandv1.Result, error) {
 	if in.GetExpectedRevision() == "" {
 		return nil, invalid("room is reserved for a request at a revision")
@@ -48,7 +48,7 @@ func (c *command) reserveRequest(in *commandv1.ReserveRequest) (*commandv1.Resul
 		return nil, err
 	}
 	for i, r := range in.GetReservations() {
-		if r.GetProjectId() != m.GetProjectId() || r.GetZoneId() != m.GetZoneId() || r.GetQuantity() != each[i] {
+		if r.GetProjectId() != m.GetProjectId() || r.GetZoneId() != m.GetZoneId() || r.GetQuantity() != each[i] || r.GetVmId() != m.GetSpecification().GetResize().GetVmId() {
 			return nil, invalid("a reservation is not what request " + m.GetName() + " takes")
 		}
 		if _, err := c.createReservation(&commandv1.CreateReservation{Reservation: r}); err != nil {

@@ -101,8 +101,10 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 	case *apiv1.RequestSpecification_CrossZone:
 		return c.beginCrossing(m, what.CrossZone)
 	case *apiv1.RequestSpecification_Resize:
+		held := p.GetReservation()
+		p.Reservation = "" // the VM has it now
 		return begun(c.resizeVM(&commandv1.ResizeVM{VmId: p.GetVmId(), Flavor: what.Resize.GetFlavor(), Size: what.Resize.GetSize(), MayStop: what.Resize.GetMayStop(),
-			OperationId: at.GetOperationId(), Deadline: in.GetDeadline()}))
+			OperationId: at.GetOperationId(), Deadline: in.GetDeadline(), Reservation: held}))
 	case *apiv1.RequestSpecification_Snapshot:
 		return c.beginSnapshot(m, what.Snapshot, at, in.GetDeadline())
 	case *apiv1.RequestSpecification_Restore:

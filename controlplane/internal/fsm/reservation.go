@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -54,7 +55,17 @@ func (c *command) mayReserve(m *apiv1.Reservation) error {
 	if _, err := c.takesVMs(m.GetZoneId(), m.GetZone()); err != nil {
 		return err
 	}
-	return c.clusterOf(m.GetClusterId(), m.GetCluster(), m.GetZoneId())
+	if err := c.clusterOf(m.GetClusterId(), m.GetCluster(), m.GetZoneId()); err != nil || m.GetVmId() == "" {
+		return err
+	}
+	vm, err := stored(c.tx.VMs, "VM", m.GetVmId(), "")
+	switch {
+	case err != nil:
+		return err
+	case vm.GetProjectId() != m.GetProjectId() || vm.GetClusterId() != m.GetClusterId() || m.GetQuantity() != 1:
+		return invalid("what a VM is to grow by is kept once, where the VM is")
+	}
+	return nil
 }
 
 // wishReservation stores a reservation whose generation is new, and has it go down.
@@ -116,12 +127,28 @@ func (c *command) giveReserved(vm *apiv1.VM) error {
 	if err != nil {
 		return orNotFound(err, "reservation", vm.GetReservation())
 	}
+	fits := m.GetVmId() == "" && m.GetProjectId() == vm.GetProjectId() && m.GetZoneId() == vm.GetZoneId() && m.GetClusterId() == vm.GetClusterId() &&
+		proto.Equal(m.GetSize(), vm.GetSize())
+	return c.give(m, fits)
+}
+
+// giveGrowth gives a VM that is to be resized the reservation that is for it and as large as what it gets in addition.
+func (c *command) giveGrowth(id string, vm *apiv1.VM, size *apiv1.Resources) error {
+	m, err := c.tx.Reservations.Get(id)
+	if err != nil {
+		return orNotFound(err, "reservation", id)
+	}
+	return c.give(m, m.GetVmId() == vm.GetId() && proto.Equal(m.GetSize(), request.Growth(vm.GetSize(), size)))
+}
+
+// give counts one use of a reservation, which fits what uses it or is refused.
+func (c *command) give(m *apiv1.Reservation, fits bool) error {
 	refused := func(next, why string) error {
 		return problem.Newf(problem.WrongState, next, "reservation %s %s", m.GetId(), why)
 	}
 	switch {
-	case m.GetProjectId() != vm.GetProjectId(), m.GetZoneId() != vm.GetZoneId(), m.GetClusterId() != vm.GetClusterId(), !proto.Equal(m.GetSize(), vm.GetSize()):
-		return refused("Name one that is for this VM, or none.", "is for another project, place or size")
+	case !fits:
+		return refused("Name one that is for this VM, or none.", "is for another project, place, VM or size")
 	case over(m), !later(m.GetHoldUntil(), c.clock):
 		return refused("Ask for another one.", "is over")
 	case m.GetState() == apiv1.Reservation_REFUSED:
@@ -160,6 +187,9 @@ func (o *observation) takeReservation(reported *apiv1.Reservation) error {
 	}
 	severity, kind, message := apiv1.Event_INFO, "", ""
 	room := "room for " + strconv.FormatUint(uint64(next.GetQuantity()), 10) + " VMs in cluster " + next.GetCluster()
+	if next.GetVmId() != "" {
+		room = "room for VM " + next.GetVm() + " to grow in cluster " + next.GetCluster()
+	}
 	switch next.GetState() {
 	case apiv1.Reservation_HELD:
 		kind, message = "reservation.held", room+" is held"

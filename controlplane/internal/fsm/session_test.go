@@ -247,7 +247,9 @@ func TestAnAuthenticatorCountsOnceItWasConfirmed(t *testing.T) {
 	p.refuse(problem.WrongState, &commandv1.Command{Body: &commandv1.Command_ConfirmAuthenticator{ConfirmAuthenticator: &commandv1.ConfirmAuthenticator{
 		UserId: "u-kim", Shown: p.proof("kim", "a")}}})
 	p.accept(&commandv1.Command{Body: &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
-		UserId: "u-kim", SealedAuthenticator: []byte("sealed"), Until: timestamppb.New(start.Add(10 * time.Minute))}}})
+		UserId: "u-kim", SealedAuthenticator: []byte("sealed"), Until: timestamppb.New(start.Add(10 * time.Minute)), Shown: p.proof("kim", "enrol")}}})
+	p.refuse(problem.Unauthenticated, &commandv1.Command{Body: &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
+		UserId: "u-kim", SealedAuthenticator: []byte("again"), Until: timestamppb.New(start.Add(10 * time.Minute)), Shown: p.proof("kim", "enrol")}}})
 	kept := func() (m *commandv1.Credentials, u *apiv1.User) {
 		p.view(func(tx *state.Tx) { m, _ = tx.Credentials("u-kim"); u, _ = tx.Users.Get("u-kim") })
 		return m, u

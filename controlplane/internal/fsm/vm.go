@@ -191,6 +191,9 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 	if err := c.leaseAllows(m, in); err != nil {
 		return nil, err
 	}
+	if err := c.freeGrowth(m); err != nil {
+		return nil, err
+	}
 	m.Errand = nil
 	op, err := c.openOn(m, in.GetOperationId(), in.GetKind(), in.GetDeadline())
 	if err != nil {

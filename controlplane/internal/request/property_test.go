@@ -406,6 +406,10 @@ func TestP6NobodyGetsPastTheRules(t *testing.T) {
 			Id: "r", Name: "r-1", Kind: apiv1.RequestKind_CREATE, Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_DRAFT, Fulfilment: apiv1.Request_NONE,
 			ZoneId: "b", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: &apiv1.CreateVMs{}}}, Parts: []*apiv1.Part{{Name: "web-1"}, {Name: "web-2"}},
 		}
+		if rapid.IntRange(0, 3).Draw(t, "grows") == 0 {
+			ask := &apiv1.ResizeVM{SizeBefore: &apiv1.Resources{Cores: 1}, Size: &apiv1.Resources{Cores: 2}}
+			l.r.Kind, l.r.Specification = apiv1.RequestKind_RESIZE, &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Resize{Resize: ask}}
+		}
 		if rapid.Bool().Draw(t, "on behalf") {
 			l.r.OnBehalfOfId = "bob"
 			l.wrote["bob"] = true

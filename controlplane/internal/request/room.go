@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -15,10 +16,26 @@ const roomAhead = 7 * 24 * time.Hour
 // waits reports whether nothing of r was begun.
 func waits(r *apiv1.Request) bool { return r.GetFulfilment() < apiv1.Request_EXECUTING }
 
-// WantsRoom reports whether room is to be kept for r: it makes VMs, and between now and then there is a wait, for the last decision
+// Growth is what a VM gets in addition that has another size.
+func Growth(before, size *apiv1.Resources) *apiv1.Resources {
+	more := func(before, size uint32) uint32 { return size - min(before, size) }
+	return &apiv1.Resources{
+		Cores:     more(before.GetCores(), size.GetCores()),
+		MemoryMib: more(before.GetMemoryMib(), size.GetMemoryMib()),
+		DiskGib:   more(before.GetDiskGib(), size.GetDiskGib()),
+	}
+}
+
+// takes reports whether r is for what takes room: it makes VMs, or has one grow.
+func takes(r *apiv1.Request) bool {
+	ask := r.GetSpecification().GetResize()
+	return r.GetSpecification().GetCreate() != nil || ask != nil && !proto.Equal(Growth(ask.GetSizeBefore(), ask.GetSize()), &apiv1.Resources{})
+}
+
+// WantsRoom reports whether room is to be kept for r: it takes some, and between now and then there is a wait, for the last decision
 // or for its day. What is approved and can begin takes what is free.
 func WantsRoom(r *apiv1.Request, now *timestamppb.Timestamp) bool {
-	if r.GetSpecification().GetCreate() == nil || !waits(r) || r.GetDesiredStart().AsTime().Sub(now.AsTime()) > roomAhead {
+	if !takes(r) || !waits(r) || r.GetDesiredStart().AsTime().Sub(now.AsTime()) > roomAhead {
 		return false
 	}
 	switch r.GetApproval() {

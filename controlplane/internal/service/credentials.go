@@ -19,6 +19,8 @@ const (
 	oneTimeTime = 24 * time.Hour
 	// enrolTime is how long an authenticator may take to be confirmed.
 	enrolTime = 10 * time.Minute
+	// replyKeySize is that of an X25519 public key.
+	replyKeySize = 32
 )
 
 // ResetPassword gives a person a password for one login, which only the caller can read.
@@ -71,7 +73,8 @@ func (s userService) ChangePassword(ctx context.Context, r *apiv1.ChangePassword
 	return &apiv1.ChangePasswordResponse{User: m}, err
 }
 
-// EnrollAuthenticator makes the secret of an authenticator, which only the caller can read.
+// EnrollAuthenticator makes the secret of an authenticator, which only the caller can read: the key to which it is sealed came with
+// their password, which nobody on the way has.
 func (s userService) EnrollAuthenticator(ctx context.Context, r *apiv1.EnrollAuthenticatorRequest) (*apiv1.EnrollAuthenticatorResponse, error) {
 	if _, err := ownSession(ctx); err != nil {
 		return nil, err
@@ -82,25 +85,33 @@ func (s userService) EnrollAuthenticator(ctx context.Context, r *apiv1.EnrollAut
 		}
 		return nil, err
 	}
-	p := callOf(ctx).Principal
+	_, shown, err := s.showAgain(ctx, "user.enroll-authenticator", apiv1.UserService_EnrollAuthenticator_FullMethodName, r.GetSecrets())
+	if err != nil {
+		return nil, err
+	}
+	if len(shown.secrets.GetReplyKey()) != replyKeySize {
+		return nil, problem.New(problem.Invalid, "the secrets have no key to which the answer could be sealed", "Update naru.").With("reply_key", "is required")
+	}
+	user := shown.user
 	secret := credential.NewAuthenticator()
-	kept, err := s.Secrets.Seal(authenticatorRole(p.UserID), secret)
+	kept, err := s.Secrets.Seal(authenticatorRole(user.GetId()), secret)
 	if err != nil {
 		return nil, err
 	}
 	_, err = s.propose(ctx, nil, func(c *commandv1.Command) {
 		c.Body = &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
-			UserId: p.UserID, SealedAuthenticator: kept, Until: timestamppb.New(time.Now().Add(enrolTime)),
+			UserId: user.GetId(), SealedAuthenticator: kept, Until: timestamppb.New(time.Now().Add(enrolTime)), Shown: shown.proof,
 		}}
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.doors.Open(shown.way)
 	var federation string
 	if err := s.view(ctx, func(tx *state.Tx) error { federation = tx.Meta().Federation; return nil }); err != nil {
 		return nil, err
 	}
-	reply, err := sealed.Reply(r.GetReplyKey(), apiv1.UserService_EnrollAuthenticator_FullMethodName, credential.AuthenticatorURI(secret, federation, p.Name))
+	reply, err := sealed.Reply(shown.secrets.GetReplyKey(), apiv1.UserService_EnrollAuthenticator_FullMethodName, credential.AuthenticatorURI(secret, federation, user.GetName()))
 	return &apiv1.EnrollAuthenticatorResponse{SealedUri: reply}, err
 }
 

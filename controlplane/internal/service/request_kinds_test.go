@@ -73,6 +73,8 @@ func (o *office) granted(what *apiv1.RequestSpecification) *apiv1.Request {
 	if o.web1().GetGeneration().GetIndex() != before {
 		o.Fatal("it was carried out before it was approved")
 	}
+	o.says(apiv1.Reservation_HELD)
+	o.turn()
 	if err := o.decide("bob", m.GetName(), apiv1.Decision_APPROVE, nil); err != nil {
 		o.Fatal(err)
 	}

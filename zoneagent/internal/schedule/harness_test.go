@@ -171,6 +171,8 @@ func (s *site) audit() {
 				at := taken[u.HostId]
 				taken[u.HostId] = sum{at.cores + r.Size.GetCores(), at.memory + r.Size.GetMemoryMib(), at.disk + r.Size.GetDiskGib(), at.vms}
 				left++
+			} else if r.VmId != "" {
+				continue // a VM was placed once, and may grow many times
 			} else if other := had[u.VmId]; other != "" {
 				s.fail("%s was placed in %s and in %s", u.VmId, other, id)
 			} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -91,7 +92,7 @@ func (r *random) config(c *Config) { c.Batch = rapid.SampledFrom([]int{1, 3, 100
 func (r *random) step() {
 	id := fmt.Sprintf("vm-%02d", rapid.IntRange(0, 19).Draw(r.rt, "vm"))
 	cluster := rapid.SampledFrom(clusters).Draw(r.rt, "cluster")
-	switch rapid.SampledFrom([]string{"want", "want", "want", "away", "again", "depart", "host", "health", "owner", "watch", "fault", "silence", "drop", "reserve", "reserve", "release", "forget", "later"}).Draw(r.rt, "step") {
+	switch rapid.SampledFrom([]string{"want", "want", "want", "away", "again", "depart", "host", "health", "owner", "watch", "fault", "silence", "drop", "reserve", "reserve", "growth", "resize", "resize", "resized", "release", "forget", "later"}).Draw(r.rt, "step") {
 	case "want":
 		if r.wanted[id] == nil && !r.departed[id] {
 			r.want(r.vm(cluster, id, sized(rapid.Uint32Range(1, 6).Draw(r.rt, "cores"), 1024), r.affinity, r.inReservation))
@@ -105,11 +106,30 @@ func (r *random) step() {
 				m.HoldUntil = timestamppb.New(time.Now().Add(time.Duration(rapid.IntRange(-1, 100).Draw(r.rt, "minutes")) * time.Minute))
 			})
 		}
+	case "growth":
+		hold := fmt.Sprintf("hold-%d", rapid.IntRange(0, 4).Draw(r.rt, "reservation"))
+		if vm := r.one(id); vm != nil && r.reserved[hold] == nil {
+			r.reserved[hold] = r.reserve(vm.ClusterId, hold, 1, forVM(vm.Id, rapid.Uint32Range(0, 4).Draw(r.rt, "cores")))
+		}
+	case "resize":
+		hold := fmt.Sprintf("hold-%d", rapid.IntRange(0, 5).Draw(r.rt, "reservation"))
+		vm := r.one(id)
+		if its := r.wanted[r.reserved[hold].GetVmId()]; its != nil { // else it names one that is not for it
+			vm = its
+		}
+		if vm != nil && vm.DesiredState != apiv1.VM_DELETED && r.zone.VM(vm.Id).GetHostId() != "" {
+			r.wanted[vm.Id] = r.resize(vm, rapid.Uint32Range(1, 8).Draw(r.rt, "cores"), hold)
+		}
+	case "resized":
+		r.settle()
+		if vm, is := r.one(id), r.zone.VM(r.one(id).GetId()); vm.GetErrand() != nil && is.GetHostId() != "" && proto.Equal(is.GetAllocated(), more(is.GetAllocated(), vm.GetSize())) {
+			r.resized(vm)
+		}
 	case "release":
 		id := fmt.Sprintf("hold-%d", rapid.IntRange(0, 4).Draw(r.rt, "reservation"))
 		if was := r.reserved[id]; was != nil {
 			r.reserved[id] = r.reserve(was.ClusterId, id, was.Quantity, func(m *apiv1.Reservation) {
-				proto.Merge(m, &apiv1.Reservation{Spread: was.Spread, Size: was.Size, HoldUntil: was.HoldUntil})
+				m.Spread, m.Size, m.HoldUntil, m.Vm, m.VmId = was.Spread, was.Size, was.HoldUntil, was.Vm, was.VmId
 				m.DesiredState = apiv1.Reservation_RELEASED
 			})
 		}
@@ -170,6 +190,16 @@ func (r *random) step() {
 	}
 }
 
+// one is the first VM that is wanted, of that id or a higher one.
+func (r *random) one(id string) *apiv1.VM {
+	for _, of := range slices.Sorted(maps.Keys(r.wanted)) {
+		if of >= id {
+			return r.wanted[of]
+		}
+	}
+	return nil
+}
+
 func (r *random) inReservation(vm *apiv1.VM) {
 	if n := rapid.IntRange(0, 6).Draw(r.rt, "reservation"); n < 5 {
 		vm.Reservation = fmt.Sprintf("hold-%d", n)
@@ -218,6 +248,9 @@ func (r *random) converged() {
 		case is.GetHostId() != "":
 			if m, _ := r.zone.Get(etcdstore.Work, "", id); m == nil {
 				r.rt.Fatalf("%s is on %s and nobody works on it", id, is.GetHostId())
+			}
+			if vm.Errand != nil && compare(is.GetReached(), vm.Generation) < 0 && is.GetAllocated().GetCores() < vm.Size.GetCores() {
+				r.rt.Fatalf("%s is to be resized, and was neither given the room nor refused: wanted %v, observed %v", id, vm, is)
 			}
 			for _, a := range vm.Affinities {
 				if a.Rule == apiv1.VM_Affinity_APART {

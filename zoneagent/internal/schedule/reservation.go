@@ -16,10 +16,10 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
 
-// A reservation is room that is kept on hosts of the cluster for VMs that are not there yet: all of it, or none. In the picture
-// it stands as one room for each VM; in the store it is the observed reservation, written with the allocations of its hosts in
-// one transaction. The transaction that places a VM which names the reservation also notes the VM in one of its units: so a room
-// is used once, whoever repeats what, and a VM that was placed is never placed again.
+// A reservation is room that is kept on hosts of the cluster for VMs that are not there yet, or for what one gets in addition
+// (growth.go): all of it, or none. In the picture it stands as one room for each VM; in the store it is the observed reservation,
+// written with the allocations of its hosts in one transaction. The transaction that places a VM which names the reservation also
+// notes the VM in one of its units: so a room is used once, whoever repeats what, and a VM that was placed is never placed again.
 //
 // What is left is freed at the control plane's word, or when hold_until has passed by this agent's clock, whether or not the
 // link is there. A VM that comes too late takes what is free, as any other.
@@ -144,6 +144,8 @@ func (t *Term) planReservation(p *plan, id string, pressed bool) {
 		p.answer(wanted, is, apiv1.Reservation_LAPSED)
 	case open && pressed:
 		t.stall()
+	case open && wanted.GetVmId() != "":
+		t.takeGrowth(p, wanted)
 	case open:
 		t.takeRoom(p, wanted)
 	default:
@@ -167,7 +169,7 @@ func (t *Term) free(p *plan, is *apiv1.Reservation) {
 // answer puts what is said of a reservation into the plan.
 func (p *plan) answer(wanted, is *apiv1.Reservation, state apiv1.Reservation_State) *apiv1.Reservation {
 	next := &apiv1.Reservation{
-		Id: wanted.GetId(), ClusterId: wanted.GetClusterId(), Cluster: wanted.GetCluster(), Size: wanted.GetSize(), Spread: wanted.GetSpread(),
+		Id: wanted.GetId(), ClusterId: wanted.GetClusterId(), Cluster: wanted.GetCluster(), Size: wanted.GetSize(), Spread: wanted.GetSpread(), VmId: wanted.GetVmId(),
 		Units: is.GetUnits(), Left: is.GetLeft(), StateChangedAt: is.GetStateChangedAt(),
 		State: state, Reached: wanted.GetGeneration(),
 	}
@@ -248,7 +250,7 @@ func (t *Term) holdFor(p *plan, vm *apiv1.VM) *apiv1.Reservation {
 	if h == nil {
 		h = t.book.holds[id].value
 	}
-	if h.GetState() != apiv1.Reservation_HELD || h.GetLeft() == 0 || h.GetClusterId() != t.cfg.Cluster {
+	if h.GetState() != apiv1.Reservation_HELD || h.GetLeft() == 0 || h.GetClusterId() != t.cfg.Cluster || h.GetVmId() != "" {
 		return nil
 	}
 	for _, u := range h.GetUnits() {
@@ -302,7 +304,7 @@ func (t *Term) consume(p *plan, h *apiv1.Reservation, unit int, vm *apiv1.VM, ho
 		next.Units = slices.Clone(next.GetUnits())
 	}
 	p.hosts[next.GetUnits()[unit].GetHostId()] = true
-	next.Units[unit] = &apiv1.Reservation_Unit{Host: t.book.hosts[hostID].desired.GetName(), HostId: hostID, VmId: vm.GetId()}
+	next.Units[unit] = &apiv1.Reservation_Unit{Host: t.book.host(hostID).desired.GetName(), HostId: hostID, VmId: vm.GetId()}
 	if next.Left--; next.GetLeft() == 0 {
 		next.State, next.StateChangedAt = apiv1.Reservation_CONSUMED, timestamppb.New(p.now)
 	}

@@ -81,12 +81,21 @@ func (t *Term) planSizes(p *plan, room int) (left int) {
 		r := resized{vm: is, want: wanted}
 		next := proto.CloneOf(wanted)
 		next.Size = size
-		if lacks := t.book.picture.Lacks(id, size); grows && lacks != "" {
+		if grows && t.mustWaitToGrow(p, wanted) {
+			t.stall()
+			continue
+		}
+		lacks := ""
+		if grows {
+			lacks = t.grow(p, next, is.GetHostId())
+		} else {
+			t.book.picture.Assign(next, is.GetHostId())
+		}
+		if lacks != "" {
 			r.why = t.noRoom(wanted, is, lacks)
 			is.Reached, is.Task = wanted.GetGeneration(), apiv1.VM_TASK_UNSPECIFIED
 		} else {
 			is.Allocated = size
-			t.book.picture.Assign(next, is.GetHostId())
 			p.hosts[is.GetHostId()] = true
 		}
 		p.resized = append(p.resized, r)

@@ -24,8 +24,6 @@ import (
 )
 
 const (
-	// every is how long lies between the end of one round at a provider and the beginning of the next.
-	every = 2 * time.Minute
 	// freshEvery is how often a provider is asked about a session that goes on.
 	freshEvery = 10 * time.Minute
 	// page is how many people a directory is asked about over one connection: no more than it answers within its time.
@@ -58,6 +56,8 @@ type Config struct {
 	Unseal    func(role string, sealed []byte) ([]byte, error)
 	Log       *slog.Logger
 	Now       func() time.Time
+	// Every is how long lies between two rounds.
+	Every time.Duration
 }
 
 // Controller runs on the leader only.
@@ -84,7 +84,7 @@ func New(c Config) *Controller {
 
 // Run goes on until ctx ends. What fails is tried again.
 func (c *Controller) Run(ctx context.Context) error {
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(c.Every)
 	defer tick.Stop()
 	for {
 		select {

@@ -160,7 +160,7 @@ type job struct {
 	reserve *commandv1.ReserveRequest
 	carry   *commandv1.CarryOutRequest
 	vms     []*apiv1.VM // that are to be made, one for each part
-	grown   *apiv1.VM   // of a resize: the VM with its new size
+	grown   *apiv1.VM   // of a resize for which no room is kept yet: the VM with its new size
 	after   uint64      // the revision of the snapshot
 }
 
@@ -337,7 +337,9 @@ func (c *Controller) carry(tx *state.Tx, r *apiv1.Request, now time.Time) (j job
 	case r.GetSpecification().GetAccessForTime() != nil:
 		in.Reads, err = intake.Grant(tx, r, now)
 	case in.GetVm() == nil && request.InZone(r):
-		j.grown, err = possible(tx, r)
+		if j.grown, err = possible(tx, r); len(request.Rooms(r)) > 0 {
+			j.grown = nil // its room is kept
+		}
 	}
 	if err != nil {
 		return j, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
@@ -24,6 +25,10 @@ func (c *Controller) room(tx *state.Tx, r *apiv1.Request, now time.Time) (job, e
 		return c.ask(tx, r)
 	}
 	miss := func(why string) (job, error) { return passing(r, commandv1.PassRequest_MISS, "", why), nil }
+	growth, err := growth(tx, r)
+	if err != nil {
+		return miss(problem.Of(err).GetDetail())
+	}
 	held := 0
 	for _, id := range ids {
 		m, err := tx.Reservations.Get(id)
@@ -32,6 +37,9 @@ func (c *Controller) room(tx *state.Tx, r *apiv1.Request, now time.Time) (job, e
 		}
 		if err != nil {
 			return job{}, err
+		}
+		if growth != nil && !proto.Equal(growth.room, m.GetSize()) {
+			return miss("VM " + m.GetVm() + " has another size meanwhile, and other room is asked for")
 		}
 		switch left := m.GetHoldUntil().AsTime().Sub(now); {
 		case m.GetState() == apiv1.Reservation_REFUSED:
@@ -59,14 +67,49 @@ func (c *Controller) room(tx *state.Tx, r *apiv1.Request, now time.Time) (job, e
 	return job{}, nil
 }
 
+// growing is a VM with the size that it is to have, and what room that takes in addition.
+type growing struct {
+	vm   *apiv1.VM
+	room *apiv1.Resources
+}
+
+// growth is what a request has grow; nil where it is for something else. It is refused where the VM cannot be resized now.
+func growth(tx *state.Tx, r *apiv1.Request) (*growing, error) {
+	ask := r.GetSpecification().GetResize()
+	if ask == nil {
+		return nil, nil
+	}
+	vm, err := possible(tx, r)
+	if err != nil || vm == nil {
+		return nil, err
+	}
+	was, err := tx.VMs.Get(vm.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return &growing{vm: vm, room: request.Growth(was.GetSize(), vm.GetSize())}, nil
+}
+
 // ask makes the command that has room kept; it lacks the reservations.
 func (c *Controller) ask(tx *state.Tx, r *apiv1.Request) (job, error) {
+	j := newJob(tx, r)
+	j.reserve = &commandv1.ReserveRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision()}
+	switch growth, err := growth(tx, r); {
+	case err != nil:
+		return waiting(r, problem.Of(err).GetDetail()), nil
+	case growth != nil:
+		vm := growth.vm
+		j.grown, j.reserve.Parts = vm, []uint32{0}
+		j.reserve.Reservations = []*apiv1.Reservation{{
+			Project: vm.GetProject(), ProjectId: vm.GetProjectId(), Zone: vm.GetZone(), ZoneId: vm.GetZoneId(), Cluster: vm.GetCluster(), ClusterId: vm.GetClusterId(),
+			Vm: vm.GetName(), VmId: vm.GetId(), Size: growth.room, Quantity: 1,
+		}}
+		return j, nil
+	}
 	all, err := intake.VM(tx, r)
 	if err != nil {
 		return waiting(r, problem.Of(err).GetDetail()), nil
 	}
-	j := newJob(tx, r)
-	j.reserve = &commandv1.ReserveRequest{RequestId: r.GetId(), ExpectedRevision: r.GetRevision()}
 	for _, p := range r.GetParts() {
 		vm := partOf(all, p)
 		vm.Id = newID() // what it is called while it is reckoned with
@@ -75,8 +118,17 @@ func (c *Controller) ask(tx *state.Tx, r *apiv1.Request) (job, error) {
 	return j, nil
 }
 
-// reserveRoom asks for room in the clusters that seem to have it: a reservation in each.
+// reserveRoom asks for room in the clusters that seem to have it: a reservation in each; or for a VM's growth where it seems to fit.
 func (c *Controller) reserveRoom(ctx context.Context, j job) error {
+	if j.grown != nil {
+		if err := c.Chooser.Resize(ctx, j.grown, j.after); err != nil {
+			return err
+		}
+		m := j.reserve.GetReservations()[0]
+		m.Id, m.HoldUntil = newID(), timestamppb.New(c.Now().Add(holdTime))
+		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ReserveRequest{ReserveRequest: j.reserve}})
+		return err
+	}
 	clusters, err := c.choose(ctx, j)
 	if err != nil {
 		return err

@@ -180,6 +180,34 @@ func keptOn(t *testing.T, s *session) {
 	}
 }
 
+// reclaimed: the trash is a VM that is off, whatever it had; what ends there is gone, and whoever has its id anew finds nothing of it.
+func reclaimed(t *testing.T, s *session) {
+	m := s.machine(t)
+	id, snapshot := m.VM.GetId(), snapshotOf(m)
+	s.build(t, m)
+	s.Write(t, m, "mine")
+	ok(t, s.host.EnsureSnapshot(s.ctx, id, snapshot))
+	ok(t, s.host.EnsureStarted(s.ctx, id))
+	for range 2 {
+		ok(t, s.host.EnsureStopped(s.ctx, id, true))
+	}
+	s.reopen(t)
+	s.is(t, m, apiv1.VM_OFF)
+	s.holds(t, m, "mine")
+	s.has(t, m)
+	s.keeps(t, m, snapshot)
+	ok(t, s.host.EnsureStarted(s.ctx, id))
+	s.is(t, m, apiv1.VM_ON)
+
+	ok(t, s.host.EnsureStopped(s.ctx, id, true))
+	ok(t, s.host.EnsureGone(s.ctx, id))
+	s.is(t, m, apiv1.VM_MISSING)
+	s.keeps(t, m)
+	s.build(t, m)
+	s.holds(t, m, "")
+	s.keeps(t, m)
+}
+
 // lostOnDisk: P17 for what changes a disk.
 func lostOnDisk(t *testing.T, s *session) {
 	m := s.machine(t)

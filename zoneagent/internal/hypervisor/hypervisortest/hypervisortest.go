@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) Bench) {
 		{"a vm that is on is resized live, or left as it is", resizedOn},
 		{"what a vm's disk held is kept, and restored", restored},
 		{"a vm that is on is neither kept nor restored", keptOn},
+		{"a vm in the trash keeps what it has and comes back, and what is gone leaves nothing", reclaimed},
 		{"a reply that was lost while resizing, keeping or restoring is mended by calling again", lostOnDisk},
 		{"a vm lives: built, started, usable, rebooted, stopped, started again, gone", life},
 	} {

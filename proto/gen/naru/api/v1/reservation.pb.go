@@ -87,7 +87,7 @@ func (Reservation_State) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_reservation_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Reservation is room that a zone keeps free on its hosts for VMs that are not made yet.
+// Reservation is room that a zone keeps free on its hosts for VMs that are not made yet, or for one that is to grow.
 type Reservation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -100,7 +100,7 @@ type Reservation struct {
 	// The cluster whose hosts are to hold it: each is scheduled by itself, so the control plane chooses where nobody has.
 	Cluster   string `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	ClusterId string `protobuf:"bytes,7,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// Of one VM.
+	// Of one VM; of one that is to grow what it gets in addition.
 	Size *Resources `protobuf:"bytes,8,opt,name=size,proto3" json:"size,omitempty"`
 	// For so many VMs: all of them, or it is refused.
 	Quantity uint32 `protobuf:"varint,9,opt,name=quantity,proto3" json:"quantity,omitempty"`
@@ -124,7 +124,10 @@ type Reservation struct {
 	// For how many VMs room is still held.
 	Left uint32 `protobuf:"varint,21,opt,name=left,proto3" json:"left,omitempty"`
 	// The generation that the observed fields answer.
-	Reached       *Generation `protobuf:"bytes,22,opt,name=reached,proto3" json:"reached,omitempty"`
+	Reached *Generation `protobuf:"bytes,22,opt,name=reached,proto3" json:"reached,omitempty"`
+	// The VM that is to grow into it, on the host that it is on; empty: it is for VMs that are to be made.
+	Vm            string `protobuf:"bytes,23,opt,name=vm,proto3" json:"vm,omitempty"`
+	VmId          string `protobuf:"bytes,24,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +316,20 @@ func (x *Reservation) GetReached() *Generation {
 	return nil
 }
 
+func (x *Reservation) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *Reservation) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
 // Unit is the room for one VM.
 type Reservation_Unit struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -379,7 +396,7 @@ var File_naru_api_v1_reservation_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_reservation_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/api/v1/reservation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\x8d\n" +
+	"\x1dnaru/api/v1/reservation.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xd0\n" +
 	"\n" +
 	"\vReservation\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12%\n" +
@@ -410,7 +427,9 @@ const file_naru_api_v1_reservation_proto_rawDesc = "" +
 	"\x05error\x18\x13 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x04R\x05error\x12A\n" +
 	"\x05units\x18\x14 \x03(\v2\x1d.naru.api.v1.Reservation.UnitB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x04R\x05units\x12\x1c\n" +
 	"\x04left\x18\x15 \x01(\rB\b\xa0\xbb\x18\x04Ȼ\x18\x03R\x04left\x127\n" +
-	"\areached\x18\x16 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x04R\areached\x1as\n" +
+	"\areached\x18\x16 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x04R\areached\x12\x1f\n" +
+	"\x02vm\x18\x17 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\x02vm\x12 \n" +
+	"\x05vm_id\x18\x18 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x1as\n" +
 	"\x04Unit\x12#\n" +
 	"\x04host\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04Ȼ\x18\x01R\x04host\x12$\n" +
 	"\ahost_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x06hostId\x12 \n" +

@@ -145,8 +145,11 @@ type Secrets struct {
 	Ticket            []byte `protobuf:"bytes,6,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	State             string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
 	AuthorizationCode string `protobuf:"bytes,8,opt,name=authorization_code,json=authorizationCode,proto3" json:"authorization_code,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of EnrollAuthenticator: an HPKE public key (X25519) of the caller, to which the answer is sealed, with the method as info. It is
+	// sealed with the password, so that nobody on the way can put a key of their own in its place, or make up an answer to it.
+	ReplyKey      []byte `protobuf:"bytes,9,opt,name=reply_key,json=replyKey,proto3" json:"reply_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Secrets) Reset() {
@@ -233,6 +236,13 @@ func (x *Secrets) GetAuthorizationCode() string {
 		return x.AuthorizationCode
 	}
 	return ""
+}
+
+func (x *Secrets) GetReplyKey() []byte {
+	if x != nil {
+		return x.ReplyKey
+	}
+	return nil
 }
 
 // Sealed is Secrets for the control plane.
@@ -1450,8 +1460,8 @@ func (x *ChangePasswordResponse) GetUser() *User {
 
 type EnrollAuthenticatorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// HPKE public key (X25519) of the caller, to which the answer is sealed, with the method as info.
-	ReplyKey      []byte `protobuf:"bytes,1,opt,name=reply_key,json=replyKey,proto3" json:"reply_key,omitempty"`
+	// Password, and reply_key.
+	Secrets       *Sealed `protobuf:"bytes,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1486,9 +1496,9 @@ func (*EnrollAuthenticatorRequest) Descriptor() ([]byte, []int) {
 	return file_naru_api_v1_user_proto_rawDescGZIP(), []int{23}
 }
 
-func (x *EnrollAuthenticatorRequest) GetReplyKey() []byte {
+func (x *EnrollAuthenticatorRequest) GetSecrets() *Sealed {
 	if x != nil {
-		return x.ReplyKey
+		return x.Secrets
 	}
 	return nil
 }
@@ -1730,7 +1740,7 @@ var File_naru_api_v1_user_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xcb\x02\n" +
+	"\x16naru/api/v1/user.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xf1\x02\n" +
 	"\aSecrets\x12$\n" +
 	"\bpassword\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12\x1b\n" +
 	"\x04code\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x04code\x12+\n" +
@@ -1739,7 +1749,8 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x11identity_provider\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x10identityProvider\x12 \n" +
 	"\x06ticket\x18\x06 \x01(\fB\b\xbaH\x05z\x03\x18\x80 R\x06ticket\x12\x1e\n" +
 	"\x05state\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05state\x127\n" +
-	"\x12authorization_code\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x18R\x11authorizationCode\"W\n" +
+	"\x12authorization_code\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x18R\x11authorizationCode\x12$\n" +
+	"\treply_key\x18\t \x01(\fB\a\xbaH\x04z\x02\x18 R\breplyKey\"W\n" +
 	"\x06Sealed\x12 \n" +
 	"\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05keyId\x12+\n" +
 	"\n" +
@@ -1827,9 +1838,9 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x15ChangePasswordRequest\x125\n" +
 	"\asecrets\x18\x01 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\"?\n" +
 	"\x16ChangePasswordResponse\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"B\n" +
-	"\x1aEnrollAuthenticatorRequest\x12$\n" +
-	"\treply_key\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\breplyKey\"<\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"S\n" +
+	"\x1aEnrollAuthenticatorRequest\x125\n" +
+	"\asecrets\x18\x01 \x01(\v2\x13.naru.api.v1.SealedB\x06\xbaH\x03\xc8\x01\x01R\asecrets\"<\n" +
 	"\x1bEnrollAuthenticatorResponse\x12\x1d\n" +
 	"\n" +
 	"sealed_uri\x18\x01 \x01(\fR\tsealedUri\"T\n" +
@@ -1932,41 +1943,42 @@ var file_naru_api_v1_user_proto_depIdxs = []int32{
 	4,  // 15: naru.api.v1.EnableUserResponse.user:type_name -> naru.api.v1.User
 	3,  // 16: naru.api.v1.ChangePasswordRequest.secrets:type_name -> naru.api.v1.Sealed
 	4,  // 17: naru.api.v1.ChangePasswordResponse.user:type_name -> naru.api.v1.User
-	3,  // 18: naru.api.v1.ConfirmAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 19: naru.api.v1.ConfirmAuthenticatorResponse.user:type_name -> naru.api.v1.User
-	3,  // 20: naru.api.v1.RemoveAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 21: naru.api.v1.RemoveAuthenticatorResponse.user:type_name -> naru.api.v1.User
-	5,  // 22: naru.api.v1.UserService.ListUsers:input_type -> naru.api.v1.ListUsersRequest
-	7,  // 23: naru.api.v1.UserService.GetUser:input_type -> naru.api.v1.GetUserRequest
-	9,  // 24: naru.api.v1.UserService.CreateUser:input_type -> naru.api.v1.CreateUserRequest
-	11, // 25: naru.api.v1.UserService.UpdateUser:input_type -> naru.api.v1.UpdateUserRequest
-	13, // 26: naru.api.v1.UserService.DeleteUser:input_type -> naru.api.v1.DeleteUserRequest
-	15, // 27: naru.api.v1.UserService.WatchUsers:input_type -> naru.api.v1.WatchUsersRequest
-	17, // 28: naru.api.v1.UserService.DisableUser:input_type -> naru.api.v1.DisableUserRequest
-	19, // 29: naru.api.v1.UserService.EnableUser:input_type -> naru.api.v1.EnableUserRequest
-	21, // 30: naru.api.v1.UserService.ResetPassword:input_type -> naru.api.v1.ResetPasswordRequest
-	23, // 31: naru.api.v1.UserService.ChangePassword:input_type -> naru.api.v1.ChangePasswordRequest
-	25, // 32: naru.api.v1.UserService.EnrollAuthenticator:input_type -> naru.api.v1.EnrollAuthenticatorRequest
-	27, // 33: naru.api.v1.UserService.ConfirmAuthenticator:input_type -> naru.api.v1.ConfirmAuthenticatorRequest
-	29, // 34: naru.api.v1.UserService.RemoveAuthenticator:input_type -> naru.api.v1.RemoveAuthenticatorRequest
-	6,  // 35: naru.api.v1.UserService.ListUsers:output_type -> naru.api.v1.ListUsersResponse
-	8,  // 36: naru.api.v1.UserService.GetUser:output_type -> naru.api.v1.GetUserResponse
-	10, // 37: naru.api.v1.UserService.CreateUser:output_type -> naru.api.v1.CreateUserResponse
-	12, // 38: naru.api.v1.UserService.UpdateUser:output_type -> naru.api.v1.UpdateUserResponse
-	14, // 39: naru.api.v1.UserService.DeleteUser:output_type -> naru.api.v1.DeleteUserResponse
-	16, // 40: naru.api.v1.UserService.WatchUsers:output_type -> naru.api.v1.WatchUsersResponse
-	18, // 41: naru.api.v1.UserService.DisableUser:output_type -> naru.api.v1.DisableUserResponse
-	20, // 42: naru.api.v1.UserService.EnableUser:output_type -> naru.api.v1.EnableUserResponse
-	22, // 43: naru.api.v1.UserService.ResetPassword:output_type -> naru.api.v1.ResetPasswordResponse
-	24, // 44: naru.api.v1.UserService.ChangePassword:output_type -> naru.api.v1.ChangePasswordResponse
-	26, // 45: naru.api.v1.UserService.EnrollAuthenticator:output_type -> naru.api.v1.EnrollAuthenticatorResponse
-	28, // 46: naru.api.v1.UserService.ConfirmAuthenticator:output_type -> naru.api.v1.ConfirmAuthenticatorResponse
-	30, // 47: naru.api.v1.UserService.RemoveAuthenticator:output_type -> naru.api.v1.RemoveAuthenticatorResponse
-	35, // [35:48] is the sub-list for method output_type
-	22, // [22:35] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	3,  // 18: naru.api.v1.EnrollAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	3,  // 19: naru.api.v1.ConfirmAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 20: naru.api.v1.ConfirmAuthenticatorResponse.user:type_name -> naru.api.v1.User
+	3,  // 21: naru.api.v1.RemoveAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 22: naru.api.v1.RemoveAuthenticatorResponse.user:type_name -> naru.api.v1.User
+	5,  // 23: naru.api.v1.UserService.ListUsers:input_type -> naru.api.v1.ListUsersRequest
+	7,  // 24: naru.api.v1.UserService.GetUser:input_type -> naru.api.v1.GetUserRequest
+	9,  // 25: naru.api.v1.UserService.CreateUser:input_type -> naru.api.v1.CreateUserRequest
+	11, // 26: naru.api.v1.UserService.UpdateUser:input_type -> naru.api.v1.UpdateUserRequest
+	13, // 27: naru.api.v1.UserService.DeleteUser:input_type -> naru.api.v1.DeleteUserRequest
+	15, // 28: naru.api.v1.UserService.WatchUsers:input_type -> naru.api.v1.WatchUsersRequest
+	17, // 29: naru.api.v1.UserService.DisableUser:input_type -> naru.api.v1.DisableUserRequest
+	19, // 30: naru.api.v1.UserService.EnableUser:input_type -> naru.api.v1.EnableUserRequest
+	21, // 31: naru.api.v1.UserService.ResetPassword:input_type -> naru.api.v1.ResetPasswordRequest
+	23, // 32: naru.api.v1.UserService.ChangePassword:input_type -> naru.api.v1.ChangePasswordRequest
+	25, // 33: naru.api.v1.UserService.EnrollAuthenticator:input_type -> naru.api.v1.EnrollAuthenticatorRequest
+	27, // 34: naru.api.v1.UserService.ConfirmAuthenticator:input_type -> naru.api.v1.ConfirmAuthenticatorRequest
+	29, // 35: naru.api.v1.UserService.RemoveAuthenticator:input_type -> naru.api.v1.RemoveAuthenticatorRequest
+	6,  // 36: naru.api.v1.UserService.ListUsers:output_type -> naru.api.v1.ListUsersResponse
+	8,  // 37: naru.api.v1.UserService.GetUser:output_type -> naru.api.v1.GetUserResponse
+	10, // 38: naru.api.v1.UserService.CreateUser:output_type -> naru.api.v1.CreateUserResponse
+	12, // 39: naru.api.v1.UserService.UpdateUser:output_type -> naru.api.v1.UpdateUserResponse
+	14, // 40: naru.api.v1.UserService.DeleteUser:output_type -> naru.api.v1.DeleteUserResponse
+	16, // 41: naru.api.v1.UserService.WatchUsers:output_type -> naru.api.v1.WatchUsersResponse
+	18, // 42: naru.api.v1.UserService.DisableUser:output_type -> naru.api.v1.DisableUserResponse
+	20, // 43: naru.api.v1.UserService.EnableUser:output_type -> naru.api.v1.EnableUserResponse
+	22, // 44: naru.api.v1.UserService.ResetPassword:output_type -> naru.api.v1.ResetPasswordResponse
+	24, // 45: naru.api.v1.UserService.ChangePassword:output_type -> naru.api.v1.ChangePasswordResponse
+	26, // 46: naru.api.v1.UserService.EnrollAuthenticator:output_type -> naru.api.v1.EnrollAuthenticatorResponse
+	28, // 47: naru.api.v1.UserService.ConfirmAuthenticator:output_type -> naru.api.v1.ConfirmAuthenticatorResponse
+	30, // 48: naru.api.v1.UserService.RemoveAuthenticator:output_type -> naru.api.v1.RemoveAuthenticatorResponse
+	36, // [36:49] is the sub-list for method output_type
+	23, // [23:36] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_user_proto_init() }

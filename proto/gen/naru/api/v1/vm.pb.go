@@ -2453,7 +2453,9 @@ type VM_Errand struct {
 	SnapshotId string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
 	Snapshot   string                 `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// It may be powered off for that, and is on again afterwards where that is wanted.
-	MayStop       bool `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	MayStop bool `protobuf:"varint,4,opt,name=may_stop,json=mayStop,proto3" json:"may_stop,omitempty"`
+	// Of RESIZE: id of the reservation of which it takes what it gets in addition; empty where it takes what is free.
+	Reservation   string `protobuf:"bytes,5,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2514,6 +2516,13 @@ func (x *VM_Errand) GetMayStop() bool {
 		return x.MayStop
 	}
 	return false
+}
+
+func (x *VM_Errand) GetReservation() string {
+	if x != nil {
+		return x.Reservation
+	}
+	return ""
 }
 
 // Snapshots are those in its disk, all of them.
@@ -2829,7 +2838,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xb1#\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xe0#\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -2903,13 +2912,14 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bTOGETHER\x10\x01\x12\t\n" +
-	"\x05APART\x10\x02\x1a\x86\x02\n" +
+	"\x05APART\x10\x02\x1a\xb5\x02\n" +
 	"\x06Errand\x125\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.naru.api.v1.VM.Errand.KindB\x04\xa0\xbb\x18\x05R\x04kind\x12,\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\n" +
 	"snapshotId\x12'\n" +
 	"\bsnapshot\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\bsnapshot\x12\x1f\n" +
-	"\bmay_stop\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x05R\amayStop\"M\n" +
+	"\bmay_stop\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x05R\amayStop\x12-\n" +
+	"\vreservation\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\vreservation\"M\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

@@ -8194,8 +8194,10 @@ type ResizeVM struct {
 	Deadline         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
 	Reads            []*Read                `protobuf:"bytes,8,rep,name=reads,proto3" json:"reads,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Id of the reservation of which it takes what it gets in addition; empty where it takes what is free.
+	Reservation   string `protobuf:"bytes,9,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResizeVM) Reset() {
@@ -8282,6 +8284,13 @@ func (x *ResizeVM) GetReads() []*Read {
 		return x.Reads
 	}
 	return nil
+}
+
+func (x *ResizeVM) GetReservation() string {
+	if x != nil {
+		return x.Reservation
+	}
+	return ""
 }
 
 // EmptyTrash deletes those of the named VMs that are in the trash and whose time there is over.
@@ -9468,7 +9477,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x129\n" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb3\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd5\x02\n" +
 	"\bResizeVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
 	"\x06flavor\x18\x02 \x01(\tR\x06flavor\x12*\n" +
@@ -9477,7 +9486,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\foperation_id\x18\x05 \x01(\tR\voperationId\x126\n" +
 	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12+\n" +
 	"\x11expected_revision\x18\a \x01(\tR\x10expectedRevision\x12+\n" +
-	"\x05reads\x18\b \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"[\n" +
+	"\x05reads\x18\b \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12 \n" +
+	"\vreservation\x18\t \x01(\tR\vreservation\"[\n" +
 	"\n" +
 	"EmptyTrash\x12\x15\n" +
 	"\x06vm_ids\x18\x01 \x03(\tR\x05vmIds\x126\n" +

@@ -1254,6 +1254,7 @@ type EnrollAuthenticator struct {
 	UserId              string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	SealedAuthenticator []byte                 `protobuf:"bytes,2,opt,name=sealed_authenticator,json=sealedAuthenticator,proto3" json:"sealed_authenticator,omitempty"`
 	Until               *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	Shown               *Shown                 `protobuf:"bytes,4,opt,name=shown,proto3" json:"shown,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1305,6 +1306,13 @@ func (x *EnrollAuthenticator) GetSealedAuthenticator() []byte {
 func (x *EnrollAuthenticator) GetUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Until
+	}
+	return nil
+}
+
+func (x *EnrollAuthenticator) GetShown() *Shown {
+	if x != nil {
+		return x.Shown
 	}
 	return nil
 }
@@ -1909,11 +1917,12 @@ const file_naru_command_v1_identity_proto_rawDesc = "" +
 	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x1d\n" +
 	"\n" +
 	"local_salt\x18\x05 \x01(\fR\tlocalSalt\x12*\n" +
-	"\x11sealed_local_root\x18\x06 \x01(\fR\x0fsealedLocalRoot\"\x93\x01\n" +
+	"\x11sealed_local_root\x18\x06 \x01(\fR\x0fsealedLocalRoot\"\xc1\x01\n" +
 	"\x13EnrollAuthenticator\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x121\n" +
 	"\x14sealed_authenticator\x18\x02 \x01(\fR\x13sealedAuthenticator\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"]\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\x05shown\x18\x04 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\"]\n" +
 	"\x14ConfirmAuthenticator\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12,\n" +
 	"\x05shown\x18\x02 \x01(\v2\x16.naru.command.v1.ShownR\x05shown\"\\\n" +
@@ -2009,20 +2018,21 @@ var file_naru_command_v1_identity_proto_depIdxs = []int32{
 	27, // 13: naru.command.v1.ResetPassword.until:type_name -> google.protobuf.Timestamp
 	15, // 14: naru.command.v1.ChangePassword.shown:type_name -> naru.command.v1.Shown
 	27, // 15: naru.command.v1.EnrollAuthenticator.until:type_name -> google.protobuf.Timestamp
-	15, // 16: naru.command.v1.ConfirmAuthenticator.shown:type_name -> naru.command.v1.Shown
-	15, // 17: naru.command.v1.RemoveAuthenticator.shown:type_name -> naru.command.v1.Shown
-	28, // 18: naru.command.v1.BeginSession.session:type_name -> naru.api.v1.Session
-	15, // 19: naru.command.v1.BeginSession.shown:type_name -> naru.command.v1.Shown
-	15, // 20: naru.command.v1.StepUpSession.shown:type_name -> naru.command.v1.Shown
-	29, // 21: naru.command.v1.StepUpSession.strength:type_name -> naru.api.v1.Session.Strength
-	27, // 22: naru.command.v1.StepUpSession.until:type_name -> google.protobuf.Timestamp
-	24, // 23: naru.command.v1.SetLocalOperators.operators:type_name -> naru.command.v1.LocalOperator
-	27, // 24: naru.command.v1.Credentials.Device.used_at:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	15, // 16: naru.command.v1.EnrollAuthenticator.shown:type_name -> naru.command.v1.Shown
+	15, // 17: naru.command.v1.ConfirmAuthenticator.shown:type_name -> naru.command.v1.Shown
+	15, // 18: naru.command.v1.RemoveAuthenticator.shown:type_name -> naru.command.v1.Shown
+	28, // 19: naru.command.v1.BeginSession.session:type_name -> naru.api.v1.Session
+	15, // 20: naru.command.v1.BeginSession.shown:type_name -> naru.command.v1.Shown
+	15, // 21: naru.command.v1.StepUpSession.shown:type_name -> naru.command.v1.Shown
+	29, // 22: naru.command.v1.StepUpSession.strength:type_name -> naru.api.v1.Session.Strength
+	27, // 23: naru.command.v1.StepUpSession.until:type_name -> google.protobuf.Timestamp
+	24, // 24: naru.command.v1.SetLocalOperators.operators:type_name -> naru.command.v1.LocalOperator
+	27, // 25: naru.command.v1.Credentials.Device.used_at:type_name -> google.protobuf.Timestamp
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_identity_proto_init() }
