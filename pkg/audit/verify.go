@@ -70,8 +70,8 @@ type Report struct {
 	Unproved []uint64
 	// Lost are states of earlier epochs that zones have countersigned and the log does not hold: an older backup was restored.
 	Lost []Lost
-	// Seals are what it tells, where it is the control plane's, of logs that zones have kept themselves; Sealed is up to which size the control plane's log (Trust.Seals)
-	// tells of this one.
+	// Seals are what it tells, where it is the control plane's, of logs that zones have kept themselves; Sealed is up to which size the
+	// control plane's log (Trust.Seals) tells of this one.
 	Seals  Seals
 	Sealed uint64
 }
