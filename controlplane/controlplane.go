@@ -19,6 +19,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/controller/lease"
 	"github.com/naru-project/naru/controlplane/internal/controller/leavers"
 	"github.com/naru-project/naru/controlplane/internal/controller/notify"
+	"github.com/naru-project/naru/controlplane/internal/controller/operators"
 	"github.com/naru-project/naru/controlplane/internal/controller/placement"
 	"github.com/naru-project/naru/controlplane/internal/controller/requests"
 	"github.com/naru-project/naru/controlplane/internal/controller/succession"
@@ -58,6 +59,7 @@ type Server struct {
 	leases  *lease.Controller
 	told    *notify.Controller
 	leavers *leavers.Controller
+	locals  *operators.Controller
 	// composed is closed when all of the above is set: peers may call before.
 	composed chan struct{}
 	heirs    *succession.Succession
@@ -118,6 +120,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	s.leases = lease.New(lease.Config{Reader: s.db, Proposer: s.replica, Log: log.With("part", "leases"), Now: s.replica.Now})
 	s.told = notify.New(notify.Config{Reader: s.db, Proposer: s.replica, Sender: sender, Rights: s.service, Unseal: s.keeper.Unseal, Log: log.With("part", "notify"), Now: s.replica.Now})
 	s.leavers = leavers.New(leavers.Config{Reader: s.db, Proposer: s.replica, Providers: asker, Seal: s.keeper.Seal, Unseal: s.keeper.Unseal, Log: log.With("part", "leavers"), Now: s.replica.Now, Every: c.IdentityProviders.AskEvery})
+	s.locals = operators.New(operators.Config{Reader: s.db, Proposer: s.replica, Rights: s.service, Unseal: s.keeper.Unseal, Log: log.With("part", "operators"), Now: s.replica.Now})
 	s.heirs = succession.New(s.keeper, s.replica, log.With("part", "succession"))
 	s.signing = audit.New(audit.Config{Reader: s.db, Proposer: s.replica, Keeper: s.keeper, Log: log.With("part", "audit"), Now: s.replica.Now})
 	if s.listen, err = config.Listen("api.address", c.API.Address); err != nil {
@@ -206,6 +209,7 @@ func (s *Server) serve(ctx context.Context, raftEnded chan error) error {
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.leases.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.told.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.leavers.Run)) })
+	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.locals.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.heirs.Run)) })
 	g.Go(func() error { return ended(ctx, s.replica.WhileLeader(ctx, s.signing.Run)) })
 	g.Go(func() error {

@@ -100,7 +100,11 @@ func (c *company) keepHouse(ctx context.Context, own *etcdstore.Ownership) error
 	if err != nil {
 		return err
 	}
-	zone := &apiv1.Zone{Id: c.agent.identity.ZoneID(), AuditObjection: c.agent.witness.Objection()}
+	public, err := c.agent.identity.PublicSealingKey()
+	if err != nil {
+		return err
+	}
+	zone := &apiv1.Zone{Id: c.agent.identity.ZoneID(), AuditObjection: c.agent.witness.Objection(), SealingKey: public}
 	var agents []etcdstore.Agent
 	for _, m := range all {
 		recorded := &apiv1.Agent{Name: m.Name, Version: m.Version, Alive: m.Alive, Uplink: owners[etcdstore.UplinkName] == m.Name}

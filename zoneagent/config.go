@@ -57,6 +57,8 @@ type EdgeConfig struct {
 	Address string `yaml:"address"`
 	// DNS names and addresses, besides that of address, for which its certificate is good.
 	Names []string `yaml:"names"`
+	// How long the link is down before the zone's own operators can log in here.
+	LocalLoginAfter time.Duration `yaml:"local_login_after"`
 }
 
 // EtcdConfig says where the zone's etcd is. Without endpoints it is embedded in the agents.
@@ -95,7 +97,7 @@ type LibvirtConfig struct {
 
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (*Config, error) {
-	c := &Config{ObserveEvery: 5 * time.Second, Libvirt: LibvirtConfig{PoolPath: "/var/lib/naru"}}
+	c := &Config{Edge: EdgeConfig{LocalLoginAfter: 30 * time.Second}, ObserveEvery: 5 * time.Second, Libvirt: LibvirtConfig{PoolPath: "/var/lib/naru"}}
 	if err := config.Load(path, c); err != nil {
 		return nil, err
 	}
@@ -116,6 +118,9 @@ func LoadConfig(path string) (*Config, error) {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return nil, fmt.Errorf("configuration %s: key %q: %q is not HOST:PORT", path, key, address)
 		}
+	}
+	if c.Edge.LocalLoginAfter < 0 {
+		return nil, fmt.Errorf("configuration %s: key %q: %s is less than nothing", path, "edge.local_login_after", c.Edge.LocalLoginAfter)
 	}
 	// Members of gossip and of etcd know one another by these, and would part if a name meant another address tomorrow.
 	for key, address := range map[string]string{

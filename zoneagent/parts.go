@@ -10,10 +10,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/naru-project/naru/zoneagent/internal/desk"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore/member"
 	"github.com/naru-project/naru/zoneagent/internal/hypervisor"
@@ -126,6 +128,22 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 		Limits: worker.Limits{ObserveEvery: a.config.ObserveEvery},
 		Logger: a.log.With("part", "worker"), Metrics: worker.NewMetrics(a.registry),
 	})
+}
+
+// desk is where the zone's own operators are served while it is cut off.
+func (a *Agent) desk() (*desk.Desk, error) {
+	sealing, err := a.identity.SealingKey()
+	if err != nil {
+		return nil, err
+	}
+	challenges, err := a.identity.ChallengeKey()
+	if err != nil {
+		return nil, err
+	}
+	return desk.New(desk.Config{
+		Store: a.store, Picture: a.store.Picture(), ZoneID: a.identity.ZoneID(), Federation: a.identity.Federation(), Seed: a.identity.WitnessSeed(),
+		SealingKey: sealing, ChallengeKey: challenges, Patience: a.config.Edge.LocalLoginAfter, Now: time.Now, Log: a.log.With("part", "desk"),
+	}), nil
 }
 
 // usageClock is the time by which use is metered.

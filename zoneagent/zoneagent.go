@@ -19,6 +19,7 @@ import (
 	"github.com/naru-project/naru/pkg/config"
 	"github.com/naru-project/naru/pkg/obs"
 	"github.com/naru-project/naru/pkg/version"
+	"github.com/naru-project/naru/zoneagent/internal/desk"
 	"github.com/naru-project/naru/zoneagent/internal/edge"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/identity"
@@ -45,7 +46,6 @@ type Agent struct {
 	uplink   *uplink.Uplink
 	witness  *witness.Witness
 	central  *uplink.Central
-	local    *edge.Local
 	edge     *edge.Conn
 
 	edgeListen, peerListen net.Listener
@@ -104,9 +104,12 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 		Store: a.store, Dialer: connector{a.dialer}, Link: a.identity.Link, Samples: a.samples, Version: version.Version,
 		Housekeeping: a.keepHouse, Log: log.With("part", "uplink"), Metrics: linkMetrics, Registerer: a.registry,
 	})
-	a.central = a.uplink.Central(a.company)
-	a.local = edge.NewLocal(a.store.Picture())
-	if a.edge, err = edge.NewConn(a.central, a.local, time.Now, a.uplink.DownSince); err != nil {
+	at, err := a.desk()
+	if err != nil {
+		return nil, err
+	}
+	a.central = a.uplink.Central(a.company, at)
+	if a.edge, err = edge.NewConn(a.central, desk.NewReader(a.store.Picture()), time.Now, a.uplink.DownSince); err != nil {
 		return nil, err
 	}
 	a.opened.Store(true)

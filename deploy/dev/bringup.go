@@ -224,7 +224,7 @@ func (s *Site) agentConfig(z Network, i int) map[string]any {
 		"name":    fmt.Sprintf("agent-%d", i+1),
 		"data":    s.path("data", agentName(z, i)),
 		"brokers": []string{s.address(z, brokerHost) + ":7443"},
-		"edge":    map[string]any{"address": here + ":8443", "names": []string{z.Name + ".localhost"}},
+		"edge":    map[string]any{"address": here + ":8443", "names": []string{z.Name + ".localhost"}, "local_login_after": "5s"},
 		"agent":   map[string]any{"address": here + ":7445"},
 		"gossip":  map[string]any{"address": here + ":7946"},
 		"etcd":    map[string]any{"client_address": here + ":2379", "peer_address": here + ":2380"},

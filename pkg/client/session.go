@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/naru-project/naru/pkg/locallogin"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -36,6 +37,9 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	// Provider is the name of the identity provider through which it was begun; empty where it was not.
 	Provider string `json:"provider,omitempty"`
+	// Local: it was begun while the zone was cut off, and counts as long as it is. Permissions are what it allows there.
+	Local       bool     `json:"local,omitempty"`
+	Permissions []string `json:"permissions,omitempty"`
 }
 
 // newSession makes the secret of a session that is to begin.
@@ -56,7 +60,11 @@ func (s *Session) Token() string {
 	if err != nil {
 		return ""
 	}
-	return "naru_s_" + base64.RawURLEncoding.EncodeToString(append(id[:], s.Secret...))
+	prefix := "naru_s_"
+	if s.Local {
+		prefix = locallogin.TokenPrefix
+	}
+	return prefix + base64.RawURLEncoding.EncodeToString(append(id[:], s.Secret...))
 }
 
 // For says what secrets of the session's user are for.
@@ -66,11 +74,18 @@ func (s *Session) For(method string) sealed.For {
 }
 
 // LogIn begins a session, through a directory where typed names one. The secret of it is made here, and goes nowhere but into what is
-// returned.
+// returned. At the edge of a zone that is cut off it is the zone that begins one, for its own operators.
 func (s *Services) LogIn(ctx context.Context, user string, typed *apiv1.Secrets, client string) (*Session, *apiv1.Session, error) {
+	o, err := s.Sessions.GetLoginOptions(ctx, &apiv1.GetLoginOptionsRequest{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.GetCutOff() {
+		return s.logInLocally(ctx, user, typed, client)
+	}
 	out := newSession(user)
 	is := out.For(apiv1.SessionService_LogIn_FullMethodName)
-	secrets, err := s.Seal(ctx, is, typed)
+	secrets, err := s.sealTo(o, is, typed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,12 +103,49 @@ func (s *Services) Seal(ctx context.Context, f sealed.For, typed *apiv1.Secrets)
 	if err != nil {
 		return nil, err
 	}
+	return s.sealTo(o, f, typed)
+}
+
+func (s *Services) sealTo(o *apiv1.GetLoginOptionsResponse, f sealed.For, typed *apiv1.Secrets) (*apiv1.Sealed, error) {
+	if o.GetCutOff() {
+		return nil, problem.Newf(problem.LinkDown, "Try again when the link is up.", "zone %s is cut off from the control plane, to whom this is to be shown", o.GetZone())
+	}
 	key, err := s.vouched(o, time.Now())
 	if err != nil {
 		return nil, problem.Newf(problem.CertificateInvalid,
 			"An administrator tells you trust_pin: naru-controlplane pin. Where it is right, somebody between here and the control plane is lying: tell them.", "%w", err)
 	}
 	return sealed.Secrets(key.Public, key.ID, f, typed)
+}
+
+// logInLocally begins a session in a zone that is cut off. The password stays here: it makes a key, by which the login is signed.
+func (s *Services) logInLocally(ctx context.Context, user string, typed *apiv1.Secrets, client string) (*Session, *apiv1.Session, error) {
+	if p := typed.GetIdentityProvider(); p != "" {
+		return nil, nil, problem.Newf(problem.LinkDown, "Log in with your own password of Naru's, if you have one and are an operator of this zone: naru login.",
+			"the zone is cut off from the control plane, which asks identity provider %s", p)
+	}
+	begun, err := s.Sessions.BeginLocalLogin(ctx, &apiv1.BeginLocalLoginRequest{User: user})
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := locallogin.Key(locallogin.Root(typed.GetPassword(), begun.GetSalt()), begun.GetZoneId())
+	if err != nil {
+		return nil, nil, err
+	}
+	out := newSession(user)
+	hash, device := sha256.Sum256(out.Secret), sha256.Sum256(typed.GetDevice())
+	claim := locallogin.Claim{
+		ZoneID: begun.GetZoneId(), User: user, Challenge: begun.GetChallenge(), Device: locallogin.Device(device[:], begun.GetZoneId()), SecretHash: hash[:], Client: client,
+	}
+	r, err := s.Sessions.LogInLocally(ctx, &apiv1.LogInLocallyRequest{
+		User: user, Challenge: claim.Challenge, Signature: claim.Sign(key), Device: claim.Device, SecretHash: claim.SecretHash, Client: client,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	out.is(r.GetSession())
+	out.Local, out.Permissions = true, r.GetPermissions()
+	return out, r.GetSession(), nil
 }
 
 // stateDir is where what the user's machine keeps lies: naru/ of XDG_STATE_HOME, or of ~/.local/state.

@@ -36,6 +36,15 @@ func NewKey() (private, public []byte, err error) {
 	return private, k.PublicKey().Bytes(), err
 }
 
+// Public returns the public key of a private one, which may be any 32 bytes.
+func Public(private []byte) ([]byte, error) {
+	k, err := kem().NewPrivateKey(private)
+	if err != nil {
+		return nil, err
+	}
+	return k.PublicKey().Bytes(), nil
+}
+
 // For says what secrets are for; they open for nothing else.
 type For struct {
 	// Method is /naru.api.v1.SessionService/LogIn.
@@ -50,25 +59,43 @@ func (f For) bound() []byte { return append(append([]byte(f.User), 0), f.SecretH
 
 // Secrets seals what a person typed to the control plane's public key.
 func Secrets(public []byte, keyID string, f For, s *apiv1.Secrets) (*apiv1.Sealed, error) {
-	plain, err := proto.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	ciphertext, err := seal(public, f.Method, f.bound(), plain)
+	ciphertext, err := Message(public, f, s)
 	return &apiv1.Sealed{KeyId: keyID, Ciphertext: ciphertext}, err
 }
 
 // OpenSecrets is the reverse of Secrets. Errors: ErrSealed.
 func OpenSecrets(private []byte, f For, s *apiv1.Sealed) (*apiv1.Secrets, error) {
-	plain, err := open(private, f.Method, f.bound(), s.GetCiphertext())
+	out := &apiv1.Secrets{}
+	if err := OpenMessage(private, f, s.GetCiphertext(), out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ForOperator says that something is for one zone about one of its operators.
+func ForOperator(zoneID, userID string) For {
+	return For{Method: "naru: operator", User: zoneID + "/" + userID}
+}
+
+// Message seals a message; OpenMessage is its reverse. Errors: ErrSealed.
+func Message(public []byte, f For, m proto.Message) ([]byte, error) {
+	plain, err := proto.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	out := &apiv1.Secrets{}
-	if err := proto.Unmarshal(plain, out); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+	return seal(public, f.Method, f.bound(), plain)
+}
+
+// OpenMessage is the reverse of Message.
+func OpenMessage(private []byte, f For, ciphertext []byte, into proto.Message) error {
+	plain, err := open(private, f.Method, f.bound(), ciphertext)
+	if err != nil {
+		return err
 	}
-	return out, nil
+	if err := proto.Unmarshal(plain, into); err != nil {
+		return fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	return nil
 }
 
 // Reply seals an answer of a method to the key that the caller sent.

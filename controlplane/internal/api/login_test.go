@@ -362,3 +362,19 @@ func (f *federation) letSee(user string) {
 		f.Fatal(err)
 	}
 }
+
+// TestNobodyLogsInLocallyWhereTheControlPlaneAnswers: that is for a zone that is cut off.
+func TestNobodyLogsInLocallyWhereTheControlPlaneAnswers(t *testing.T) {
+	f := newFederation(t, 1)
+	for zone, says := range map[string]string{"": "nowhere else", f.zoneID("internet"): "not cut off"} {
+		_, err := f.at(zone, nil).Sessions.BeginLocalLogin(t.Context(), &apiv1.BeginLocalLoginRequest{User: "kim"})
+		if !problem.Is(problem.FromStatus(err), problem.WrongState) || !strings.Contains(err.Error(), says) {
+			t.Errorf("at %q: %v", zone, err)
+		}
+		_, err = f.at(zone, nil).Sessions.LogInLocally(t.Context(), &apiv1.LogInLocallyRequest{
+			User: "kim", Challenge: []byte("c"), Signature: make([]byte, 64), SecretHash: make([]byte, 32)})
+		if !problem.Is(problem.FromStatus(err), problem.WrongState) {
+			t.Errorf("at %q: %v", zone, err)
+		}
+	}
+}

@@ -327,6 +327,7 @@ func anybodyDecides(name string) *apiv1.ApprovalPolicy {
 var inSessions = map[string]bool{
 	apiv1.SessionService_GetLoginOptions_FullMethodName: true, apiv1.SessionService_LogIn_FullMethodName: true,
 	apiv1.SessionService_BeginProviderLogin_FullMethodName: true, apiv1.SessionService_FinishProviderLogin_FullMethodName: true,
+	apiv1.SessionService_BeginLocalLogin_FullMethodName: true, apiv1.SessionService_LogInLocally_FullMethodName: true,
 	apiv1.SessionService_LogOut_FullMethodName: true, apiv1.SessionService_StepUp_FullMethodName: true,
 	apiv1.UserService_ChangePassword_FullMethodName: true, apiv1.UserService_EnrollAuthenticator_FullMethodName: true,
 	apiv1.UserService_ConfirmAuthenticator_FullMethodName: true,

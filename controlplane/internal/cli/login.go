@@ -31,7 +31,8 @@ func (a *app) login() *cobra.Command {
 		Long: `Log in; you act as yourself until you log out, or for twelve hours.
 
 The password is asked for and not shown; where standard input is no terminal, it is read from there, a line each for what is
-asked. The session counts only where it was begun: at this zone's edge, or in the control network.
+asked. The session counts only where it was begun: at this zone's edge, or in the control network. While a zone is cut off from the
+control plane, its own operators log in at its edge all the same, and may do there what their roles in the zone let them.
 
 With --provider you log in through an identity provider: in your browser, which is opened where there is one, and whose address is
 printed; or with the name and the password of a directory. With --device you type a code in a browser on another machine.`,
@@ -118,6 +119,9 @@ func (a *app) greet(s *client.Session) {
 		where = "at zone " + s.Zone
 	}
 	fmt.Fprintf(a.err, "You are logged in as %s %s until %s.\n", s.User, where, s.ExpiresAt.Local().Format(time.DateTime))
+	if s.Local {
+		fmt.Fprintf(a.err, "The zone is cut off from the control plane; the session ends when it is back. Meanwhile you may do, to everything in the zone: %s.\n", strings.Join(s.Permissions, ", "))
+	}
 }
 
 // changePassword asks for a new password until one is taken. It calls as the session's user, which the client that logged in does

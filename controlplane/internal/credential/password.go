@@ -1,5 +1,4 @@
-// Package credential judges what people show of themselves: passwords, authenticators' codes, and how long somebody has to wait
-// who showed something wrong. It reads and writes no state.
+// Package credential judges what people show of themselves: passwords and authenticators' codes. It reads and writes no state.
 package credential
 
 import (
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/naru-project/naru/pkg/locallogin"
 	"github.com/naru-project/naru/pkg/problem"
 )
 
@@ -74,6 +74,21 @@ func (p *Passwords) Hash(ctx context.Context, place, password string) (string, e
 	salt := make([]byte, saltSize)
 	rand.Read(salt) // never fails
 	return phc(salt, p.hash([]byte(password), salt)), nil
+}
+
+// LocalRootRole is as what the state keeps a LocalRoot, sealed.
+func LocalRootRole(userID string) string { return "local-root/" + userID }
+
+// LocalRoot returns what a password makes with a salt of its own for zones that are cut off. Errors: problem TOO_MANY.
+func (p *Passwords) LocalRoot(ctx context.Context, place, password string) (salt, root []byte, err error) {
+	leave, err := p.enter(ctx, place)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	salt = make([]byte, locallogin.SaltSize)
+	rand.Read(salt) // never fails
+	return salt, locallogin.Root(password, salt), nil
 }
 
 // Verify reports whether a password is the one that kept was made of. With nothing kept it takes as long, and it is not.

@@ -309,6 +309,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.updateIdentityProvider(b.UpdateIdentityProvider)
 	case *commandv1.Command_DeleteIdentityProvider:
 		return c.deleteIdentityProvider(b.DeleteIdentityProvider)
+	case *commandv1.Command_SetLocalOperators:
+		return c.setLocalOperators(b.SetLocalOperators)
 	case *commandv1.Command_SetIdentityProviderSecret:
 		return c.setIdentityProviderSecret(b.SetIdentityProviderSecret)
 	case *commandv1.Command_LinkIdentity:

@@ -28,6 +28,9 @@ func (c *command) credentials(userID string) (*apiv1.User, *commandv1.Credential
 // putCredentials stores what is kept of a user, and what the user's record says of it.
 func (c *command) putCredentials(user *apiv1.User, kept *commandv1.Credentials) (*commandv1.Result, error) {
 	kept.Revision = c.tx.Meta().Text()
+	if err := c.dropLocalOperator(user.GetId()); err != nil {
+		return nil, err
+	}
 	if err := c.tx.PutCredentials(kept); err != nil {
 		return nil, err
 	}
@@ -52,7 +55,7 @@ func (c *command) resetPassword(in *commandv1.ResetPassword) (*commandv1.Result,
 		return nil, err
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, c.within(in.GetUntil(), oneTimeLasts), false
-	kept.Devices = nil
+	kept.Devices, kept.LocalSalt, kept.SealedLocalRoot = nil, nil, nil
 	// One's own hand takes nobody else's away.
 	if c.by != user.GetId() {
 		kept.SetBy = nil
@@ -117,6 +120,7 @@ func (c *command) changePassword(in *commandv1.ChangePassword) (*commandv1.Resul
 		}
 	}
 	kept.Password, kept.ChangedAt, kept.OneTimeUntil, kept.Spent = in.GetPassword(), c.now, nil, false
+	kept.LocalSalt, kept.SealedLocalRoot = in.GetLocalSalt(), in.GetSealedLocalRoot()
 	if err := c.notifyUser("account.password-changed", user); err != nil {
 		return nil, err
 	}

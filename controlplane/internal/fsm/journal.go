@@ -117,6 +117,8 @@ func (c *command) accept(zone *apiv1.Zone, j state.Journal, e *linkv1.JournalEnt
 		return c.acceptUsage(zone, j.Origin, b.Usage)
 	case *linkv1.JournalEntry_Countersignature:
 		return c.acceptCountersignature(zone, b.Countersignature)
+	case *linkv1.JournalEntry_VmOverride:
+		return c.acceptOverride(zone, e, b.VmOverride)
 	case *linkv1.JournalEntry_LocalEntry:
 		return c.acceptLocalEntry(zone, j.Origin, b.LocalEntry)
 	case *linkv1.JournalEntry_Order:

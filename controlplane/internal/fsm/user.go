@@ -54,6 +54,9 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
+	if err := c.dropLocalOperator(m.GetId()); err != nil {
+		return nil, err
+	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
 	if err := c.notifyUser("account.disabled", m); err != nil {
 		return nil, err
@@ -92,6 +95,9 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 		return nil, err
 	}
 	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
+		return nil, err
+	}
+	if err := c.dropLocalOperator(m.GetId()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetCredentials(m.GetId()); err != nil {

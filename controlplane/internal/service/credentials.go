@@ -65,9 +65,16 @@ func (s userService) ChangePassword(ctx context.Context, r *apiv1.ChangePassword
 	if err != nil {
 		return nil, err
 	}
+	salt, root, err := s.passwords.LocalRoot(ctx, shown.way.Place, next)
+	if err != nil {
+		return nil, err
+	}
+	if root, err = s.Secrets.Seal(credential.LocalRootRole(shown.user.GetId()), root); err != nil {
+		return nil, err
+	}
 	m, err := s.proposeShown(ctx, shown, func(c *commandv1.Command) {
 		c.Body = &commandv1.Command_ChangePassword{ChangePassword: &commandv1.ChangePassword{
-			UserId: shown.user.GetId(), SessionId: session.GetId(), Shown: shown.proof, Password: kept,
+			UserId: shown.user.GetId(), SessionId: session.GetId(), Shown: shown.proof, Password: kept, LocalSalt: salt, SealedLocalRoot: root,
 		}}
 	})
 	return &apiv1.ChangePasswordResponse{User: m}, err

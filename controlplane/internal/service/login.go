@@ -14,6 +14,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/credential"
 	"github.com/naru-project/naru/controlplane/internal/provider"
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/door"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -146,7 +147,7 @@ type shown struct {
 	secrets  *apiv1.Secrets
 	strength apiv1.Session_Strength
 	proof    *commandv1.Shown
-	way      credential.Way
+	way      door.Way
 
 	// Where a provider says who it is: what it says, and which identity that is, a new one where it is nobody's yet.
 	provider *apiv1.IdentityProvider
@@ -215,13 +216,13 @@ func (s *Service) judge(ctx context.Context, c claim) (*shown, error) {
 }
 
 // way is by which way a claim comes: from a machine that the user has logged in from before it is one of its own.
-func way(name, from string, s *shown) credential.Way {
+func way(name, from string, s *shown) door.Way {
 	device := hashOf(s.secrets.GetDevice())
 	known := slices.ContainsFunc(s.kept.GetDevices(), func(d *commandv1.Credentials_Device) bool { return string(d.GetHash()) == string(device) })
 	if !known {
 		device = nil
 	}
-	return credential.Way{User: name, Place: from, Device: hex.EncodeToString(device)}
+	return door.Way{User: name, Place: from, Device: hex.EncodeToString(device)}
 }
 
 // judgeCode judges the code, where one is needed, and completes the proof.

@@ -12,9 +12,9 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/naru-project/naru/controlplane/internal/credential"
 	"github.com/naru-project/naru/controlplane/internal/provider"
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/door"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	"github.com/naru-project/naru/pkg/sealed"
@@ -265,7 +265,7 @@ func (s *Service) beginByProvider(ctx context.Context, out *shown, hash []byte, 
 	if err != nil {
 		return nil, err
 	}
-	if out.way != (credential.Way{}) {
+	if out.way != (door.Way{}) {
 		s.doors.Open(out.way)
 	}
 	return s.sessions.decode(result)

@@ -19,6 +19,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/credential"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/door"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -143,7 +144,7 @@ type Service struct {
 	feeds []func(context.Context) // of all nouns that can be watched
 
 	passwords *credential.Passwords
-	doors     *credential.Doors
+	doors     *door.Doors
 
 	snapshots    noun[*apiv1.Snapshot]
 	usageRecords noun[*apiv1.UsageRecord]
@@ -160,7 +161,7 @@ type Service struct {
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c, passwords: credential.NewPasswords(), doors: credential.NewDoors(time.Now), stays: newCache[apiv1.Session](c.Reader, "sessions"),
+	s := &Service{Config: c, passwords: credential.NewPasswords(), doors: door.New(time.Now), stays: newCache[apiv1.Session](c.Reader, "sessions"),
 		tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators"),
 		zoneBooks: newCache[zoneBook](c.Reader, "zones"), rights: newCache[rights.Rights](c.Reader, rightsTopics...), changed: newChanges()}
 	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", zone: "name", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)

@@ -19,8 +19,8 @@ type desired struct {
 }
 
 // DesiredSince returns what of a zone's objects was wished anew after a revision, in ascending order: its Zone, Clusters,
-// Hosts, VMs and Reservations as schema.Desired copies, the checkpoint that it is shown, and tombstones that it has not acknowledged. Having committed them, the zone
-// stands at through. A revision is never cut in two, so more than limit may come where one revision wrote more than that
+// Hosts, VMs and Reservations as schema.Desired copies, the checkpoint that it is shown, who may log in while it is cut off, and tombstones
+// that it has not acknowledged. Having committed them, the zone stands at through. A revision is never cut in two, so more than limit may come where one revision wrote more than that
 // (Apply writes at most 128 at one).
 func (tx *Tx) DesiredSince(zoneID string, after uint64, limit int) (objects []*linkv1.Object, through uint64, more bool, err error) {
 	found, err := tx.desiredAfter(zoneID, after, limit)
@@ -124,6 +124,12 @@ func (tx *Tx) desiredObject(zoneID string, d desired) (*linkv1.Object, error) {
 			return nil, err
 		}
 		o.Noun = &linkv1.Object_Checkpoint{Checkpoint: m}
+	case localOperator:
+		m, err := tx.toldOperator(zoneID, d)
+		if err != nil {
+			return nil, err
+		}
+		o.Noun = &linkv1.Object_LocalOperator{LocalOperator: m}
 	default:
 		m, err := tx.VMs.Get(d.id)
 		if err != nil {
@@ -187,7 +193,7 @@ func (tx *Tx) AcknowledgeDesired(zoneID string, point *apiv1.Generation) error {
 // ForgetZone removes all that belongs to the link with a zone.
 func (tx *Tx) ForgetZone(zoneID string) error {
 	for _, table := range [...]string{"desired", "desired_points", "observed_points", "observed_in_sync", "journal_points", "rejected",
-		"order_heads", "orders", "sessions", "members", "told", "tallies", "former_vms"} {
+		"order_heads", "orders", "sessions", "members", "told", "tallies", "former_vms", "local_operators"} {
 		if err := tx.write("DELETE FROM "+table+" WHERE zone_id=?", zoneID); err != nil {
 			return err
 		}

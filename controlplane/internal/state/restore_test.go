@@ -65,7 +65,7 @@ func furnish(t testing.TB, db *state.DB, vms int) {
 			tx.Groups.Put(&apiv1.Group{Id: "g", Name: "ops"}), tx.PutMembership(state.Membership{GroupID: "g", UserID: "u", AddedBy: "ann", AddedAt: 1}),
 			tx.Requests.Put(&apiv1.Request{Id: "r", Name: "r-1", Approval: apiv1.Request_SUBMITTED}), tx.Delegations.Put(&apiv1.Delegation{Id: "d"}),
 			number(tx), tx.PutRequestWork("o", "r"), tx.PutComment("r", &apiv1.Comment{Id: "c", File: "plan.pdf"}, []byte{1}),
-			tx.Sessions.Put(&apiv1.Session{Id: "s", User: "kim", UserId: "u", SecretHash: []byte{1}}), tx.PutCredentials(&commandv1.Credentials{UserId: "u"}), tx.UseSeal("k", []byte{1}),
+			tx.Sessions.Put(&apiv1.Session{Id: "s", User: "kim", UserId: "u", SecretHash: []byte{1}}), tx.PutCredentials(&commandv1.Credentials{UserId: "u"}), tx.PutLocalOperator(&commandv1.LocalOperator{ZoneId: "z", UserId: "u"}), tx.UseSeal("k", []byte{1}),
 			tx.Desire("z1", &apiv1.Reference{Kind: "zone", Id: "z1"}), tx.DesireGone("z1", ref),
 			tx.AcknowledgeDesired("z1", &apiv1.Generation{Epoch: 7}),
 			tx.SetObservedCursor("z1", state.ObservedCursor{Incarnation: "inc", Revision: 9, Syncing: true}), tx.MarkObserved("z1", "v"),

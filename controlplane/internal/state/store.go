@@ -215,6 +215,8 @@ func plainStores() []store {
 		// What identity providers are shown by Naru itself, sealed.
 		plain{"provider_secrets", cols{text("provider_id"), number("crc"), blob("message")}, []string{"provider_id"}, nil},
 		plain{"credentials", cols{text("user_id"), number("crc"), blob("message")}, []string{"user_id"}, nil},
+		// Who may log in in a zone while it is cut off, sealed to it.
+		plain{"local_operators", cols{text("zone_id"), text("user_id"), number("crc"), blob("message")}, []string{"zone_id", "user_id"}, []string{"(user_id)"}},
 		// What was sealed to a key and has counted: SHA-256.
 		plain{"seals", cols{text("key_id"), blob("seal")}, []string{"key_id", "seal"}, nil},
 		newAuditLog(),

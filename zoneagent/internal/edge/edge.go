@@ -1,7 +1,7 @@
 // Package edge serves the API inside a zone: the same methods, gRPC and REST, to the zone's own users. It decides nothing
 // about who may do what: a call goes over the link to the control plane with the caller's token, sealed, and is judged there.
 // While the zone is cut off, what may be read locally is answered from the zone's own store, with its age, to callers whom
-// the control plane has vouched for not long ago.
+// the control plane has vouched for not long ago; the zone's own operators log in at its desk, which answers in its place.
 package edge
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	"github.com/naru-project/naru/zoneagent/internal/desk"
 )
 
 // method is what the descriptors say of one method of the API.
@@ -82,7 +83,7 @@ func (t table) find(name string) (method, error) {
 // concurrent use.
 type Conn struct {
 	central grpc.ClientConnInterface
-	local   *Local
+	local   *desk.Reader
 	table   table
 	known   *vouched
 	now     clock
@@ -92,7 +93,7 @@ type Conn struct {
 
 // NewConn returns a connection whose calls go over central, and while that says LINK_DOWN are read from local where they
 // may be. down returns since when the link is down as far as this agent knows, and zero where it does not.
-func NewConn(central grpc.ClientConnInterface, local *Local, now clock, down func() time.Time) (*Conn, error) {
+func NewConn(central grpc.ClientConnInterface, local *desk.Reader, now clock, down func() time.Time) (*Conn, error) {
 	t, err := readTable()
 	if err != nil {
 		return nil, err
@@ -120,6 +121,7 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 		c.met.Store(nil)
 	}
 	switch {
+	case desk.Local(credential): // it was the zone's own desk that answered
 	case err == nil && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
 		c.vouch(ctx, credential)
 	case problem.Is(err, problem.LinkDown) && m.edge == apiv1.Edge_EDGE_LOCAL_READ:
@@ -128,7 +130,7 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 			return problem.ToStatus(err)
 		}
 		since := c.cutOffSince()
-		if err = c.local.read(args.(proto.Message), reply.(proto.Message), who, since); err == nil {
+		if err = c.local.Read(args.(proto.Message), reply.(proto.Message), desk.Sight{Project: who.GetProject()}, since); err == nil {
 			tell(opts, metadata.Pairs(gateway.ConsistencyHeader, gateway.LocalSince(since)))
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	"github.com/naru-project/naru/zoneagent/internal/desk"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
 
@@ -76,8 +77,8 @@ func (p picture) Nouns(kind string, fn func(desired, observed proto.Message)) {
 	}
 }
 
-// desk is an edge with its control plane, and a clock.
-type desk struct {
+// stand is an edge with its control plane, and a clock.
+type stand struct {
 	*testing.T
 	*Conn
 	plane *plane
@@ -85,13 +86,13 @@ type desk struct {
 	down  time.Time // of the link, as this agent knows
 }
 
-func newDesk(t *testing.T) *desk {
+func newStand(t *testing.T) *stand {
 	t.Helper()
 	vm := func(id, project string) *apiv1.VM {
 		return &apiv1.VM{Id: id, Name: "name-" + id, Project: project, ProjectId: "p-" + project, Zone: "business", ZoneId: "z-business",
 			Generation: &apiv1.Generation{Epoch: 1, Index: 2}, DesiredState: apiv1.VM_RUNNING}
 	}
-	local := NewLocal(picture{
+	local := desk.NewReader(picture{
 		{&apiv1.Zone{Id: "z-business", Name: "business", State: apiv1.Zone_ONLINE, Freshness: apiv1.Freshness_LIVE}},
 		{&apiv1.Zone{Id: "z-kept", Name: "kept", State: apiv1.Zone_MAINTENANCE, StateReason: "new disks", Freshness: apiv1.Freshness_LIVE}},
 		{vm("b", "web")},
@@ -99,7 +100,7 @@ func newDesk(t *testing.T) *desk {
 			Address: "10.91.2.10", HostFreshness: apiv1.Freshness_LIVE}},
 		{vm("c", "theirs")},
 	})
-	d := &desk{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}}, now: time.Unix(1e9, 0)}
+	d := &stand{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}}, now: time.Unix(1e9, 0)}
 	var err error
 	if d.Conn, err = NewConn(d.plane, local, func() time.Time { return d.now }, func() time.Time { return d.down }); err != nil {
 		t.Fatal(err)
@@ -114,13 +115,13 @@ func as(token string) context.Context {
 	return metadata.NewOutgoingContext(context.Background(), metadata.Pairs("authorization", "Bearer "+token))
 }
 
-func (d *desk) list(token string, r *apiv1.ListVMsRequest) ([]*apiv1.VM, error) {
+func (d *stand) list(token string, r *apiv1.ListVMsRequest) ([]*apiv1.VM, error) {
 	reply := &apiv1.ListVMsResponse{}
 	err := d.Invoke(as(token), apiv1.VMService_ListVMs_FullMethodName, r, reply)
 	return reply.GetVms(), problem.FromStatus(err)
 }
 
-func (d *desk) refused(what string, err error, code problem.Code) {
+func (d *stand) refused(what string, err error, code problem.Code) {
 	d.Helper()
 	if !problem.Is(problem.FromStatus(err), code) {
 		d.Errorf("%s: %v, want %s", what, err, code)
@@ -128,7 +129,7 @@ func (d *desk) refused(what string, err error, code problem.Code) {
 }
 
 // vouched has the control plane vouch for the bearer, and cuts the zone off.
-func (d *desk) vouchedAndCut() {
+func (d *stand) vouchedAndCut() {
 	d.Helper()
 	if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
 		d.Fatal(err)
@@ -137,7 +138,7 @@ func (d *desk) vouchedAndCut() {
 }
 
 func TestWhatNoEdgeServesIsRefusedBeforeItIsPassedOn(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	d.refused("no such method", d.Invoke(as("web"), "/naru.api.v1.VMService/Nothing", &apiv1.ListVMsRequest{}, nil), problem.Unsupported)
 	d.refused("not at an edge", d.Invoke(as("web"), apiv1.ProjectService_CreateProject_FullMethodName, &apiv1.CreateProjectRequest{}, nil), problem.Forbidden)
 	_, err := d.list("", &apiv1.ListVMsRequest{})
@@ -154,7 +155,7 @@ func TestWhatNoEdgeServesIsRefusedBeforeItIsPassedOn(t *testing.T) {
 
 // P14: cut off, a caller whom the control plane has vouched for reads the zone's own VMs of its project, and no others.
 func TestP14CutOffAnEdgeReadsForThoseItKnowsAndOnlyTheirs(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	d.vouchedAndCut()
 	vms, err := d.list("web", &apiv1.ListVMsRequest{})
 	if err != nil || len(vms) != 2 || vms[0].GetId() != "a" || vms[1].GetId() != "b" {
@@ -200,7 +201,7 @@ func TestP14CutOffAnEdgeReadsForThoseItKnowsAndOnlyTheirs(t *testing.T) {
 }
 
 // overGRPC is a connection to the edge as it serves gRPC.
-func (d *desk) overGRPC() grpc.ClientConnInterface {
+func (d *stand) overGRPC() grpc.ClientConnInterface {
 	d.Helper()
 	l := bufconn.Listen(1 << 16)
 	s := grpc.NewServer(grpc.UnknownServiceHandler(d.ServeUnknown))
@@ -216,7 +217,7 @@ func (d *desk) overGRPC() grpc.ClientConnInterface {
 }
 
 // said is what the header of an answer says of its consistency.
-func (d *desk) said(conn grpc.ClientConnInterface) []string {
+func (d *stand) said(conn grpc.ClientConnInterface) []string {
 	d.Helper()
 	var header metadata.MD
 	if err := conn.Invoke(as("web"), apiv1.VMService_ListVMs_FullMethodName, &apiv1.ListVMsRequest{}, &apiv1.ListVMsResponse{}, grpc.Header(&header)); err != nil {
@@ -227,7 +228,7 @@ func (d *desk) said(conn grpc.ClientConnInterface) []string {
 
 // P14: what a cut-off zone answers for itself is not taken for everything.
 func TestP14CutOffAnEdgeSaysThatItAnswersForItselfAndSinceWhen(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	if said := d.said(d); said != nil {
 		t.Errorf("the control plane's answer says %q", said)
 	}
@@ -256,7 +257,7 @@ func TestP14CutOffAnEdgeSaysThatItAnswersForItselfAndSinceWhen(t *testing.T) {
 }
 
 func TestACutOffZoneShowsItselfAsDisconnectedSinceTheCut(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	d.vouchedAndCut()
 	d.down = d.now.Add(-time.Minute)
 	list := &apiv1.ListZonesResponse{}
@@ -278,7 +279,7 @@ func TestACutOffZoneShowsItselfAsDisconnectedSinceTheCut(t *testing.T) {
 }
 
 func TestACallerIsKnownForAnHourAndAskedAboutEveryFewMinutes(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	who := apiv1.AccessTokenService_WhoAmI_FullMethodName
 	for _, after := range []struct {
 		pass  time.Duration
@@ -301,7 +302,7 @@ func TestACallerIsKnownForAnHourAndAskedAboutEveryFewMinutes(t *testing.T) {
 
 // A refusal of the control plane is an answer: nothing is read locally instead.
 func TestARefusalIsNotAnsweredLocally(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +317,7 @@ func TestARefusalIsNotAnsweredLocally(t *testing.T) {
 // P12: whose token the control plane has refused reads nothing here when the link is cut after that, within the hour or not.
 func TestP12ATokenThatWasRefusedReadsNothingLocally(t *testing.T) {
 	for _, code := range []problem.Code{problem.TokenInvalid, problem.TokenExpired} {
-		d := newDesk(t)
+		d := newStand(t)
 		if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +334,7 @@ func TestP12ATokenThatWasRefusedUnderAWatchReadsNothingLocally(t *testing.T) {
 	for code, forgotten := range map[problem.Code]bool{
 		problem.TokenExpired: true, problem.TokenInvalid: true, problem.Forbidden: false, problem.Unavailable: false,
 	} {
-		d := newDesk(t)
+		d := newStand(t)
 		if _, err := d.list("web", &apiv1.ListVMsRequest{}); err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +353,7 @@ func TestP12ATokenThatWasRefusedUnderAWatchReadsNothingLocally(t *testing.T) {
 
 // P12: what the control plane would not take any more is not taken in its stead.
 func TestP12ATokenThatHasExpiredReadsNothingAtAnEdgeThatIsCutOff(t *testing.T) {
-	d := newDesk(t)
+	d := newStand(t)
 	d.plane.ends = d.now.Add(10 * time.Minute)
 	d.vouchedAndCut()
 	d.now = d.plane.ends.Add(-time.Second)

@@ -270,6 +270,8 @@ func nounOf(o *linkv1.Object) proto.Message {
 		return n.Reservation
 	case *linkv1.Object_Checkpoint:
 		return n.Checkpoint
+	case *linkv1.Object_LocalOperator:
+		return n.LocalOperator
 	}
 	return nil
 }
@@ -386,7 +388,7 @@ func older(a, b *apiv1.Generation) bool {
 	return a.GetIndex() < b.GetIndex()
 }
 
-// take writes one object, unless the zone has a newer generation of it.
+// take writes one object, unless the zone has a newer generation of it, or holds to an override that has not been answered.
 func (in *intake) take(t *Tx, o *linkv1.Object) {
 	s := in.sink.store
 	kind, id := named(o)
@@ -406,6 +408,12 @@ func (in *intake) take(t *Tx, o *linkv1.Object) {
 			"sent", generation.String(), "known", generationOf(stored).String())
 		if in.cursor.GetSyncing() {
 			// The sync has named it.
+			t.put(key, stored)
+		}
+		return
+	}
+	if holds(stored, noun) {
+		if in.cursor.GetSyncing() {
 			t.put(key, stored)
 		}
 		return
@@ -431,17 +439,21 @@ func (in *intake) finish(ctx context.Context, t *Tx) error {
 	if err != nil {
 		return err
 	}
-	missing, err := in.unnamed(ctx, st.began)
+	missing, former, err := in.unnamed(ctx, st.began)
 	if err != nil {
 		return err
 	}
 	t = in.part()
-	for _, r := range missing {
+	for _, r := range append(former, missing...) {
 		if t.Room() < 4 {
 			if err := in.commit(ctx, t); err != nil {
 				return err
 			}
 			t = in.part()
+		}
+		if r.GetKind() == "local-operator" {
+			t.del(s.keys.of(Desired, r.GetKind(), r.GetId()))
+			continue
 		}
 		t.put(s.keys.of(Unclaimed, r.GetKind(), r.GetId()), r)
 	}
@@ -455,26 +467,31 @@ func (in *intake) finish(ctx context.Context, t *Tx) error {
 	return in.commit(ctx, t)
 }
 
-// unnamed are the desired objects last written before the sync began, and not unclaimed yet.
-func (in *intake) unnamed(ctx context.Context, began int64) (out []*apiv1.Reference, err error) {
+// unnamed are the desired objects last written before the sync began, and not unclaimed yet; former are those among them who are not the
+// zone's operators any more.
+func (in *intake) unnamed(ctx context.Context, began int64) (out, former []*apiv1.Reference, err error) {
 	s := in.sink.store
 	resp, err := s.get(ctx, s.keys.under(Desired), clientv3.WithPrefix(), clientv3.WithMaxModRev(began-1))
 	if err != nil {
-		return nil, fmt.Errorf("read desired state: %w", err)
+		return nil, nil, fmt.Errorf("read desired state: %w", err)
 	}
 	for _, kv := range resp.Kvs {
 		c, ok, err := s.keys.change(kv)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if c.Kind == "checkpoint" {
+		switch c.Kind {
+		case "checkpoint":
 			continue // it is shown again in time, and is nothing that the zone holds
+		case "local-operator":
+			former = append(former, &apiv1.Reference{Kind: c.Kind, Id: c.ID})
+			continue
 		}
 		if ok && !in.unclaimed[s.keys.of(Unclaimed, c.Kind, c.ID)] {
 			out = append(out, &apiv1.Reference{Kind: c.Kind, Id: c.ID, Name: nameOf(c.Message)})
 		}
 	}
-	return out, nil
+	return out, former, nil
 }
 
 func nameOf(noun proto.Message) string {

@@ -39,6 +39,10 @@ const (
 	Cursor Space = "cursor"
 	// Witness is what the zone remembers of the control plane's audit log: zonev1.Witness.
 	Witness Space = "witness"
+	// LocalSession is a session of an operator who logged in while the zone was cut off: zonev1.LocalSession at the session's id.
+	LocalSession Space = "localsession"
+	// LocalLog is how far the zone's own log has grown: zonev1.LocalLog.
+	LocalLog Space = "locallog"
 )
 
 // Spaces of the package's own.
@@ -81,6 +85,8 @@ var kinds = map[string]func() proto.Message{
 
 	"reservation": func() proto.Message { return new(apiv1.Reservation) },
 	"checkpoint":  func() proto.Message { return new(linkv1.Checkpoint) },
+
+	"local-operator": func() proto.Message { return new(linkv1.LocalOperator) },
 }
 
 // values are the messages of the spaces that hold one kind only.
@@ -92,6 +98,8 @@ var values = map[Space]func() proto.Message{
 	Unclaimed:    func() proto.Message { return new(apiv1.Reference) },
 	Cursor:       func() proto.Message { return new(zonev1.Cursor) },
 	Witness:      func() proto.Message { return new(zonev1.Witness) },
+	LocalSession: func() proto.Message { return new(zonev1.LocalSession) },
+	LocalLog:     func() proto.Message { return new(zonev1.LocalLog) },
 	tombstones:   func() proto.Message { return new(linkv1.Tombstone) },
 	journals:     func() proto.Message { return new(linkv1.JournalEntry) },
 	journalHead:  func() proto.Message { return new(zonev1.JournalHead) },
@@ -105,8 +113,8 @@ var values = map[Space]func() proto.Message{
 	elections:    func() proto.Message { return new(apiv1.Reference) },
 }
 
-// KindOf is the word for a noun in keys and references: "zone", "cluster", "host", "vm", "reservation" or "checkpoint"; "" for anything
-// else.
+// KindOf is the word for a noun in keys and references: "zone", "cluster", "host", "vm", "reservation", "checkpoint" or
+// "local-operator"; "" for anything else.
 func KindOf(noun proto.Message) string {
 	switch noun.(type) {
 	case *apiv1.Zone:
@@ -121,6 +129,8 @@ func KindOf(noun proto.Message) string {
 		return "reservation"
 	case *linkv1.Checkpoint:
 		return "checkpoint"
+	case *linkv1.LocalOperator:
+		return "local-operator"
 	}
 	return ""
 }
@@ -218,7 +228,7 @@ func (k keyspace) named(s Space, kind, id string) string {
 	switch s {
 	case Desired, Observed, Unclaimed, tombstones:
 		return k.of(s, kind, id)
-	case Cursor, Witness, syncing, incarnation:
+	case Cursor, Witness, LocalLog, syncing, incarnation:
 		return k.of(s)
 	}
 	return k.of(s, id)

@@ -6,7 +6,9 @@ package identity
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -23,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/naru-project/naru/pkg/pki"
+	"github.com/naru-project/naru/pkg/sealed"
 )
 
 // Options say who this agent is.
@@ -136,6 +139,31 @@ func (i *Identity) GossipKey() []byte { return i.zone.Load().gossip }
 
 // WitnessSeed is that of the key with which the zone countersigns the control plane's audit log.
 func (i *Identity) WitnessSeed() []byte { return i.zone.Load().witness }
+
+// SealingKey is the private key (X25519) of what is sealed to the zone.
+func (i *Identity) SealingKey() ([]byte, error) { return i.derived("naru: sealed to the zone") }
+
+// PublicSealingKey is that to which one seals.
+func (i *Identity) PublicSealingKey() ([]byte, error) {
+	private, err := i.SealingKey()
+	if err != nil {
+		return nil, err
+	}
+	return sealed.Public(private)
+}
+
+// ChallengeKey is that by which an agent of the zone knows a challenge of another one.
+func (i *Identity) ChallengeKey() ([]byte, error) {
+	return i.derived("naru: challenges of local logins")
+}
+
+func (i *Identity) derived(purpose string) ([]byte, error) {
+	seed := i.WitnessSeed()
+	if len(seed) == 0 {
+		return nil, errors.New("the zone has no secret of its own: its first agent was of an older version; found it anew")
+	}
+	return hkdf.Expand(sha256.New, seed, purpose, 32)
+}
 
 // EtcdName is the DNS name in the certificate of every agent of the zone, and of nobody else's.
 func (i *Identity) EtcdName() string {

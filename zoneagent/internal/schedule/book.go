@@ -342,7 +342,7 @@ func (b *book) waits(id string, wanted, is *apiv1.VM) bool {
 	if !ended {
 		answered = is.GetReached()
 	}
-	return is == nil && !ended || compare(answered, wanted.GetGeneration()) < 0
+	return is == nil && !ended || schema.CompareGenerations(answered, wanted.GetGeneration()) < 0
 }
 
 // hold keeps the room of VMs that nobody names any more: what is allocated on the host beyond those that are known.
@@ -378,24 +378,6 @@ func (b *book) foundFirst() []string {
 		}
 	}
 	return append(found, rest...)
-}
-
-// compare orders generations by epoch, then index; none is the lowest.
-func compare(a, b *apiv1.Generation) int {
-	switch {
-	case a.GetEpoch() != b.GetEpoch():
-		return sign(a.GetEpoch() < b.GetEpoch())
-	case a.GetIndex() != b.GetIndex():
-		return sign(a.GetIndex() < b.GetIndex())
-	}
-	return 0
-}
-
-func sign(less bool) int {
-	if less {
-		return -1
-	}
-	return 1
 }
 
 // less is a without b, never below 0.

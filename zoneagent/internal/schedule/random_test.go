@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
@@ -257,7 +258,7 @@ func (r *random) converged() {
 					groups[vm.ClusterId] = append(groups[vm.ClusterId], is.GetHostId())
 				}
 			}
-		case is.GetState() != apiv1.VM_ERROR || compare(is.GetReached(), vm.Generation) != 0:
+		case is.GetState() != apiv1.VM_ERROR || schema.CompareGenerations(is.GetReached(), vm.Generation) != 0:
 			r.rt.Fatalf("%s was not answered: wanted %v, observed %v", id, vm, is)
 		}
 	}
@@ -265,7 +266,7 @@ func (r *random) converged() {
 		m, _ := r.zone.Get(etcdstore.Observed, "reservation", id)
 		is, _ := m.(*apiv1.Reservation)
 		over := !time.Now().Before(wanted.HoldUntil.AsTime()) || wanted.DesiredState == apiv1.Reservation_RELEASED
-		if compare(is.GetReached(), wanted.Generation) != 0 || over && is.GetState() == apiv1.Reservation_HELD {
+		if schema.CompareGenerations(is.GetReached(), wanted.Generation) != 0 || over && is.GetState() == apiv1.Reservation_HELD {
 			r.rt.Fatalf("%s was not answered: wanted %v, observed %v", id, wanted, is)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
@@ -72,7 +73,7 @@ func (b *book) unanswered(id string) bool {
 	if wanted == nil {
 		return is != nil
 	}
-	return !b.unclaimed[id] && compare(is.GetReached(), wanted.GetGeneration()) < 0
+	return !b.unclaimed[id] && schema.CompareGenerations(is.GetReached(), wanted.GetGeneration()) < 0
 }
 
 func roomID(id string, i int) string { return id + "#" + strconv.Itoa(i) }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/naru-project/naru/pkg/placement"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
@@ -38,7 +39,7 @@ func (b *book) toAllocate(id string) (size *apiv1.Resources, grows bool) {
 	if has == nil {
 		has = wanted.GetSize()
 	}
-	answered := compare(is.GetReached(), wanted.GetGeneration()) >= 0
+	answered := schema.CompareGenerations(is.GetReached(), wanted.GetGeneration()) >= 0
 	switch {
 	case !answered && wanted.GetErrand().GetKind() == apiv1.VM_Errand_RESIZE:
 		if size = more(has, wanted.GetSize()); is.GetAllocated() != nil && proto.Equal(size, has) {
@@ -132,7 +133,7 @@ func (t *Term) writeSizes(tx Tx, p *plan) {
 			tx.Journal(report(p.now, r.want, &linkv1.OperationReport{
 				Step: step(p.now, "room", apiv1.Operation_Step_FAILED, r.why.GetDetail()), Done: true, Error: r.why,
 			})...)
-		} else if r.want.GetErrand() != nil && compare(r.vm.GetReached(), r.want.GetGeneration()) < 0 {
+		} else if r.want.GetErrand() != nil && schema.CompareGenerations(r.vm.GetReached(), r.want.GetGeneration()) < 0 {
 			tx.Journal(report(p.now, r.want, &linkv1.OperationReport{
 				Step: step(p.now, "room", apiv1.Operation_Step_DONE, "on "+r.vm.GetHost()), Progress: 20,
 			})...)

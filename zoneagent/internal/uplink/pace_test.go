@@ -142,7 +142,7 @@ func TestAnAgentThatIsBarredAsksSlowlyAndSaysSoOnce(t *testing.T) {
 				if s := u.Status(); s.State != string(word.want) || s.Why != word.end.Error() || time.Since(s.Since) < time.Hour {
 					t.Errorf("its status is %+v", s)
 				}
-				err := u.Central(nobody{}).Invoke(t.Context(), "/naru.api.v1.ZoneService/ListZones", &apiv1.ListZonesRequest{}, &apiv1.ListZonesResponse{})
+				err := u.Central(nobody{}, nil).Invoke(t.Context(), "/naru.api.v1.ZoneService/ListZones", &apiv1.ListZonesRequest{}, &apiv1.ListZonesResponse{})
 				if !problem.Is(problem.FromStatus(err), problem.LinkDown) || !strings.Contains(err.Error(), string(word.want)) {
 					t.Errorf("an edge's caller hears %v", err)
 				}

@@ -178,7 +178,7 @@ func (s *site) agent(name string, store *etcdstore.Store, peers Peers) *agent {
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
-	a.central = a.Central(peers)
+	a.central = a.Central(peers, nil)
 	a.stop = s.run(a.Run)
 	return a
 }

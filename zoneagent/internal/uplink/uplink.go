@@ -101,6 +101,8 @@ func (u *Uplink) own(ctx context.Context, own *etcdstore.Ownership) error {
 		case <-ctx.Done():
 		}
 	}()
+	u.state.own.Store(own)
+	defer u.state.own.Store(nil)
 	go u.housekeep(ctx, own)
 	return u.keep(ctx, func(ctx context.Context) error {
 		err := u.session(ctx, own)

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
@@ -83,10 +84,10 @@ func (m *machine) begins() bool {
 		return false // the scheduler gives it the room first, or says that there is none
 	}
 	have := m.is.GetReached()
-	if m.work != nil && compare(m.work.GetGeneration(), have) > 0 {
+	if m.work != nil && schema.CompareGenerations(m.work.GetGeneration(), have) > 0 {
 		have = m.work.GetGeneration()
 	}
-	return compare(m.wanted.GetGeneration(), have) > 0
+	return schema.CompareGenerations(m.wanted.GetGeneration(), have) > 0
 }
 
 // covers tells whether so much is in an amount.

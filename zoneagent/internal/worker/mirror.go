@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
@@ -187,7 +188,7 @@ func (t *Term) applyDesired(c etcdstore.Change) {
 		if m := z.machines[c.ID]; vm != nil || m != nil {
 			m = z.machine(c.ID)
 			// An older generation never undoes a newer one.
-			if vm == nil || compare(vm.GetGeneration(), m.wanted.GetGeneration()) >= 0 {
+			if vm == nil || schema.CompareGenerations(vm.GetGeneration(), m.wanted.GetGeneration()) >= 0 {
 				m.wanted = vm
 			}
 			t.due[c.ID] = true

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
@@ -206,7 +207,7 @@ func (c *chaos) converged() {
 				c.rt.Fatalf("%s is deleted: observed %v, runs on %v", id, is, on)
 			}
 			continue
-		case compare(is.GetReached(), wanted.Generation) != 0:
+		case schema.CompareGenerations(is.GetReached(), wanted.Generation) != 0:
 			c.rt.Fatalf("%s was not answered: wanted %v, observed %v", id, wanted, is)
 		}
 		if is.GetHostId() == "" {

@@ -250,14 +250,3 @@ func built(is *apiv1.VM) bool {
 	}
 	return is.GetUsableAt() != nil
 }
-
-// compare orders generations by epoch, then index; none is the lowest.
-func compare(a, b *apiv1.Generation) int {
-	switch {
-	case a.GetEpoch() < b.GetEpoch(), a.GetEpoch() == b.GetEpoch() && a.GetIndex() < b.GetIndex():
-		return -1
-	case a.GetEpoch() == b.GetEpoch() && a.GetIndex() == b.GetIndex():
-		return 0
-	}
-	return 1
-}

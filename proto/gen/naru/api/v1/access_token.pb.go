@@ -807,7 +807,7 @@ const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"\x0eGetAccessToken\x12\".naru.api.v1.GetAccessTokenRequest\x1a#.naru.api.v1.GetAccessTokenResponse\"K\xb2\xbb\x18\x11access-token.read\x82\xd3\xe4\x93\x020b\faccess_token\x12 /v1/access-tokens/{access_token}\x12\xae\x01\n" +
 	"\x11DeleteAccessToken\x12%.naru.api.v1.DeleteAccessTokenRequest\x1a&.naru.api.v1.DeleteAccessTokenResponse\"J\xb2\xbb\x18\x13access-token.delete\x82\xd3\xe4\x93\x02-b\toperation* /v1/access-tokens/{access_token}\x12\xa2\x01\n" +
 	"\x11CreateAccessToken\x12%.naru.api.v1.CreateAccessTokenRequest\x1a&.naru.api.v1.CreateAccessTokenResponse\">\xb2\xbb\x18\x13access-token.create\x82\xd3\xe4\x93\x02!:\faccess_token\"\x11/v1/access-tokens\x12a\n" +
-	"\x06WhoAmI\x12\x1a.naru.api.v1.WhoAmIRequest\x1a\x1b.naru.api.v1.WhoAmIResponse\"\x1e\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"\x06WhoAmI\x12\x1a.naru.api.v1.WhoAmIRequest\x1a\x1b.naru.api.v1.WhoAmIResponse\"\x1e\xa8\xbb\x18\x02\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/whoamiB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (

@@ -157,10 +157,9 @@ type Secrets struct {
 	GossipKey []byte `protobuf:"bytes,2,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
 	// All of the zone's CAs, once there has been more than the first; oldest first. ca_key is then that of the first.
 	Authorities []*Authority `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
-	// Seed of the Ed25519 key with which the zone countersigns the control plane's audit log, 32 bytes.
-	WitnessSeed []byte `protobuf:"bytes,4,opt,name=witness_seed,json=witnessSeed,proto3" json:"witness_seed,omitempty"`
-	// Private key (X25519) of what is sealed to the zone, 32 bytes.
-	SealingKey    []byte `protobuf:"bytes,5,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	// Seed of the Ed25519 key with which the zone countersigns the control plane's audit log and signs its own, and of what else is the
+	// zone's secret; 32 bytes.
+	WitnessSeed   []byte `protobuf:"bytes,4,opt,name=witness_seed,json=witnessSeed,proto3" json:"witness_seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,13 +218,6 @@ func (x *Secrets) GetAuthorities() []*Authority {
 func (x *Secrets) GetWitnessSeed() []byte {
 	if x != nil {
 		return x.WitnessSeed
-	}
-	return nil
-}
-
-func (x *Secrets) GetSealingKey() []byte {
-	if x != nil {
-		return x.SealingKey
 	}
 	return nil
 }
@@ -1338,15 +1330,13 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\rEnterResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12%\n" +
 	"\x0esealed_secrets\x18\x02 \x01(\fR\rsealedSecrets\x12%\n" +
-	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"\xbe\x01\n" +
+	"\x0eetcd_endpoints\x18\x03 \x03(\tR\retcdEndpoints\"\x9d\x01\n" +
 	"\aSecrets\x12\x15\n" +
 	"\x06ca_key\x18\x01 \x01(\fR\x05caKey\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\x02 \x01(\fR\tgossipKey\x129\n" +
 	"\vauthorities\x18\x03 \x03(\v2\x17.naru.zone.v1.AuthorityR\vauthorities\x12!\n" +
-	"\fwitness_seed\x18\x04 \x01(\fR\vwitnessSeed\x12\x1f\n" +
-	"\vsealing_key\x18\x05 \x01(\fR\n" +
-	"sealingKey\"\xbd\x01\n" +
+	"\fwitness_seed\x18\x04 \x01(\fR\vwitnessSeed\"\xbd\x01\n" +
 	"\tAuthority\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +

@@ -1,4 +1,5 @@
-package credential
+// Package door makes those wait who show something wrong of themselves again and again.
+package door
 
 import (
 	"fmt"
@@ -40,8 +41,8 @@ type tries struct {
 	last  time.Time
 }
 
-// NewDoors returns doors that are all open.
-func NewDoors(now func() time.Time) *Doors { return &Doors{now: now, kept: map[Way]*tries{}} }
+// New returns doors that are all open.
+func New(now func() time.Time) *Doors { return &Doors{now: now, kept: map[Way]*tries{}} }
 
 // Knock counts a try, and refuses it where it comes too early. A try counts as wrong until Open says otherwise, so that many at
 // once are no way around it. Errors: problem TOO_MANY.

@@ -1,0 +1,529 @@
+package desk
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/audit"
+	"github.com/naru-project/naru/pkg/locallogin"
+	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/sealed"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+)
+
+const zoneID = "0192f000-0000-7000-8000-000000000001"
+
+// zone is one that is cut off, with a real store, its desk and its operators.
+type zone struct {
+	*testing.T
+	*Desk
+	store    *etcdstore.Store
+	own      *etcdstore.Ownership
+	sink     *etcdstore.DesiredSink
+	public   []byte // of what is sealed to it
+	revision uint64
+	now      time.Time
+	since    time.Time
+}
+
+func newZone(t *testing.T) *zone {
+	t.Helper()
+	at := fmt.Sprintf("127.%d.%d.1", 1+rand.IntN(250), rand.IntN(250))
+	store, err := etcdstore.Open(t.Context(), etcdstore.Config{
+		Zone: zoneID, Agent: "agent-1", Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
+		Member: &etcdstore.MemberConfig{Peer: at + ":2380", Client: at + ":2379", Tick: 10 * time.Millisecond, Election: 100 * time.Millisecond, NoSync: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- store.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ran; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	z := &zone{T: t, store: store, now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)}
+	z.since = z.now.Add(-time.Hour)
+	private, public, err := sealed.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.public = public
+	z.Desk = New(Config{
+		Store: store, Picture: store.Picture(), ZoneID: zoneID, Federation: "naru.test", Seed: bytes.Repeat([]byte{7}, 32), SealingKey: private,
+		ChallengeKey: bytes.Repeat([]byte{8}, 32), Patience: 30 * time.Second, Now: func() time.Time { return z.now }, Log: slog.New(slog.DiscardHandler),
+	})
+	if z.own, err = store.Campaign(t.Context(), etcdstore.UplinkName); err != nil {
+		t.Fatal(err)
+	}
+	z.sink = store.DesiredSink(z.own)
+	z.send(&linkv1.Object{Noun: &linkv1.Object_Zone{Zone: &apiv1.Zone{Id: zoneID, Name: "business"}}})
+	z.vm("vm-1", "web", func(*apiv1.VM) {})
+	return z
+}
+
+// send has the control plane wish for something, and waits until the picture shows it.
+func (z *zone) send(o *linkv1.Object) {
+	z.Helper()
+	after := z.revision
+	z.revision++
+	o.Revision = z.revision
+	if vm := o.GetVm(); vm != nil {
+		vm.Generation = &apiv1.Generation{Epoch: 1, Index: z.revision}
+	}
+	if l := o.GetLocalOperator(); l != nil {
+		l.Generation = &apiv1.Generation{Epoch: 1, Index: z.revision}
+	}
+	if err := z.sink.Commit(z.Context(), &linkv1.StateChunk{Epoch: 1, After: after, Through: z.revision, Full: after == 0, End: true, Objects: []*linkv1.Object{o}}); err != nil {
+		z.Fatal(err)
+	}
+	z.shown()
+}
+
+// shown waits until the picture shows what the store holds: a tick of its own is written, and waited for.
+func (z *zone) shown() {
+	z.Helper()
+	tx := z.store.Begin(z.own)
+	mark := &apiv1.Zone{Id: zoneID, Name: fmt.Sprint(rand.Int64())}
+	tx.PutObserved(mark)
+	if _, err := tx.Commit(z.Context()); err != nil {
+		z.Fatal(err)
+	}
+	for seen := false; !seen; {
+		z.store.Picture().Nouns("zone", func(_, observed proto.Message) {
+			m, ok := observed.(*apiv1.Zone)
+			seen = ok && m.GetName() == mark.GetName()
+		})
+		if z.Context().Err() != nil {
+			z.Fatal("the picture does not follow")
+		}
+		runtime.Gosched()
+	}
+}
+
+func (z *zone) vm(id, project string, change func(*apiv1.VM)) {
+	z.Helper()
+	vm := &apiv1.VM{Id: id, Name: "name-" + id, Project: project, ProjectId: "p-" + project, Zone: "business", ZoneId: zoneID, DesiredState: apiv1.VM_RUNNING, Operation: "op"}
+	change(vm)
+	z.send(&linkv1.Object{Noun: &linkv1.Object_Vm{Vm: vm}})
+}
+
+// operator makes somebody an operator of the zone, who logs in with a password and a machine.
+type operator struct {
+	name, password string
+	device         []byte
+	root           []byte
+}
+
+func (z *zone) operator(name string, change func(*linkv1.Operator)) operator {
+	z.Helper()
+	o := operator{name: name, password: "password of " + name, device: bytes.Repeat([]byte{3}, 32)}
+	salt := []byte("salt of sixteen " + name)[:16]
+	o.root = locallogin.Root(o.password, salt)
+	kept := sha256.Sum256(o.device)
+	says := &linkv1.Operator{
+		User: name, UserId: "u-" + name, Salt: salt, PublicKey: z.key(o.root).Public().(ed25519.PublicKey), Devices: [][]byte{locallogin.Device(kept[:], zoneID)},
+		Permissions: []string{"operation.read", "vm.read", "vm.start", "vm.stop", "zone.read"},
+	}
+	change(says)
+	b, err := sealed.Message(z.public, sealed.ForOperator(zoneID, says.GetUserId()), says)
+	if err != nil {
+		z.Fatal(err)
+	}
+	z.send(&linkv1.Object{Noun: &linkv1.Object_LocalOperator{LocalOperator: &linkv1.LocalOperator{Id: says.GetUserId(), Sealed: b}}})
+	return o
+}
+
+func (z *zone) key(root []byte) ed25519.PrivateKey {
+	z.Helper()
+	k, err := locallogin.Key(root, zoneID)
+	if err != nil {
+		z.Fatal(err)
+	}
+	return k
+}
+
+func (z *zone) call(credential string, method string, req, reply proto.Message) error {
+	return z.Serve(z.Context(), z.own, Call{Method: method, Credential: credential, Request: req, Since: z.since}, reply)
+}
+
+// login logs somebody in, and returns their credential.
+func (z *zone) login(o operator, change func(*apiv1.LogInLocallyRequest)) (credential string, err error) {
+	z.Helper()
+	begun := &apiv1.BeginLocalLoginResponse{}
+	if err := z.call("", apiv1.SessionService_BeginLocalLogin_FullMethodName, &apiv1.BeginLocalLoginRequest{User: o.name}, begun); err != nil {
+		return "", err
+	}
+	root := o.root
+	if root == nil {
+		root = locallogin.Root(o.password, begun.GetSalt())
+	}
+	secret := bytes.Repeat([]byte{byte(rand.IntN(256))}, 32)
+	hash, kept := sha256.Sum256(secret), sha256.Sum256(o.device)
+	c := locallogin.Claim{ZoneID: begun.GetZoneId(), User: o.name, Challenge: begun.GetChallenge(), Device: locallogin.Device(kept[:], zoneID), SecretHash: hash[:]}
+	r := &apiv1.LogInLocallyRequest{User: o.name, Challenge: c.Challenge, Signature: c.Sign(z.key(root)), Device: c.Device, SecretHash: c.SecretHash}
+	change(r)
+	reply := &apiv1.LogInLocallyResponse{}
+	if err := z.call("", apiv1.SessionService_LogInLocally_FullMethodName, r, reply); err != nil {
+		return "", err
+	}
+	id := uuid.MustParse(reply.GetSession().GetId())
+	return "Bearer " + locallogin.TokenPrefix + base64.RawURLEncoding.EncodeToString(append(id[:], secret...)), nil
+}
+
+func asIs(*apiv1.LogInLocallyRequest) {}
+
+func (z *zone) in(o operator) string {
+	z.Helper()
+	credential, err := z.login(o, asIs)
+	if err != nil {
+		z.Fatal(err)
+	}
+	return credential
+}
+
+func (z *zone) stop(credential, vm string) (*apiv1.Operation, error) {
+	reply := &apiv1.StopVMResponse{}
+	err := z.call(credential, apiv1.VMService_StopVM_FullMethodName, &apiv1.StopVMRequest{Vm: vm}, reply)
+	return reply.GetOperation(), err
+}
+
+// journal is what goes up.
+func (z *zone) journal() []*linkv1.JournalEntry {
+	z.Helper()
+	life, _ := z.store.Incarnation()
+	b, err := z.store.JournalSource(z.own).After(z.Context(), &linkv1.JournalPoint{Origin: life.GetId(), Stream: "zone"}, 1000)
+	if err != nil {
+		z.Fatal(err)
+	}
+	return b.GetEntries()
+}
+
+// log is the zone's own log, as it goes up; each state of it is checked.
+func (z *zone) log() (all []*apiv1.AuditEntry) {
+	z.Helper()
+	var log audit.Growing
+	life, _ := z.store.Incarnation()
+	for _, j := range z.journal() {
+		l := j.GetLocalEntry()
+		if l == nil {
+			continue
+		}
+		e, err := audit.ReadLeaf(l.GetLeaf())
+		if err != nil || l.GetIndex() != log.Size || e.GetSequence() != fmt.Sprint(log.Size) {
+			z.Fatalf("entry %d of the log: %v, %v", log.Size, l, err)
+		}
+		if err := log.Append(l.GetLeaf()); err != nil {
+			z.Fatal(err)
+		}
+		c, err := audit.OpenLocal(l.GetNote(), l.GetKey())
+		if root, _ := log.Root(); err != nil || c.Size != log.Size || c.Root != root || c.Origin != audit.LocalOrigin("naru.test", "business", life.GetId()) {
+			z.Fatalf("the log is signed as %+v, %v", c, err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func said(all []*apiv1.AuditEntry) string {
+	var out []string
+	for _, e := range all {
+		out = append(out, fmt.Sprintf("%s %s %s", e.GetActor(), e.GetAction(), e.GetOutcome()))
+	}
+	return strings.Join(out, "; ")
+}
+
+func (z *zone) refused(what string, err error, code problem.Code) {
+	z.Helper()
+	if !problem.Is(err, code) {
+		z.Errorf("%s: %v, want %s", what, err, code)
+	}
+}
+
+// TestAnOperatorLogsInAndSwitchesAVMOff while the zone is cut off, and each step is a line of the zone's own log.
+func TestAnOperatorLogsInAndSwitchesAVMOff(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(*linkv1.Operator) {})
+	options := &apiv1.GetLoginOptionsResponse{}
+	if err := z.call("", apiv1.SessionService_GetLoginOptions_FullMethodName, &apiv1.GetLoginOptionsRequest{}, options); err != nil || !options.GetCutOff() || options.GetZone() != "business" {
+		t.Fatalf("%v, %v", options, err)
+	}
+	credential := z.in(kim)
+	op, err := z.stop(credential, "name-vm-1")
+	if err != nil || op.GetDone() || op.GetKind() != "vm.stop" {
+		t.Fatalf("%v, %v", op, err)
+	}
+	wanted, err := z.store.Get(t.Context(), etcdstore.Desired, "vm", "vm-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := wanted.Message.(*apiv1.VM)
+	o := vm.GetOverride()
+	if vm.GetDesiredState() != apiv1.VM_STOPPED || vm.GetGeneration().GetOverride() != 1 || vm.GetOperation() != "" || o.GetUser() != "kim" || o.GetId() != op.GetId() ||
+		o.GetInsteadOf() != apiv1.VM_RUNNING || o.GetBasedOn().GetOverride() != 0 {
+		t.Errorf("the zone holds to %v", vm)
+	}
+	var told []*linkv1.VMOverride
+	for _, e := range z.journal() {
+		if e.GetVmOverride() != nil {
+			told = append(told, e.GetVmOverride())
+		}
+	}
+	if len(told) != 1 || !proto.Equal(told[0].GetOverride(), o) {
+		t.Errorf("the control plane is told %v", told)
+	}
+	z.shown()
+	read := &apiv1.GetOperationResponse{}
+	asked := func() *apiv1.Operation {
+		t.Helper()
+		if err := z.call(credential, apiv1.OperationService_GetOperation_FullMethodName, &apiv1.GetOperationRequest{Operation: op.GetId()}, read); err != nil {
+			t.Fatal(err)
+		}
+		return read.GetOperation()
+	}
+	if asked().GetDone() {
+		t.Error("it is done before the VM is off")
+	}
+	tx := z.store.Begin(z.own)
+	tx.PutObserved(&apiv1.VM{Id: "vm-1", State: apiv1.VM_STOPPED, Reached: vm.GetGeneration()})
+	if _, err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	z.shown()
+	if !asked().GetDone() || asked().GetError() != nil {
+		t.Errorf("the VM is off, and %v", read.GetOperation())
+	}
+	if again, err := z.stop(credential, "vm-1"); err != nil || !again.GetDone() {
+		t.Errorf("the same once more: %v, %v", again, err)
+	}
+	started := &apiv1.StartVMResponse{}
+	if err := z.call(credential, apiv1.VMService_StartVM_FullMethodName, &apiv1.StartVMRequest{Vm: "vm-1", Project: "web"}, started); err != nil {
+		t.Fatal(err)
+	}
+	wanted, _ = z.store.Get(t.Context(), etcdstore.Desired, "vm", "vm-1")
+	if vm := wanted.Message.(*apiv1.VM); vm.GetGeneration().GetOverride() != 2 || !proto.Equal(vm.GetOverride().GetBasedOn(), o.GetBasedOn()) || vm.GetOverride().GetInsteadOf() != apiv1.VM_RUNNING {
+		t.Errorf("the second override is upon %v", vm.GetOverride())
+	}
+	if err := z.call(credential, apiv1.SessionService_LogOut_FullMethodName, &apiv1.LogOutRequest{}, &apiv1.LogOutResponse{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = z.stop(credential, "vm-1")
+	z.refused("after the logout", err, problem.TokenInvalid)
+	if got, want := said(z.log()), "user:kim session.log-in DONE; user:kim vm.stop DONE; user:kim vm.start DONE; user:kim session.log-out DONE"; got != want {
+		t.Errorf("the log says %s, want %s", got, want)
+	}
+}
+
+// TestWhoDoesNotShowThatTheyAreAnOperatorIsNotLetIn, and is told the same whoever they say they are.
+func TestWhoDoesNotShowThatTheyAreAnOperatorIsNotLetIn(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(*linkv1.Operator) {})
+	z.operator("former", func(o *linkv1.Operator) { o.Until = timestamppb.New(z.now.Add(-time.Minute)) })
+	z.operator("careful", func(o *linkv1.Operator) { o.DeviceNeeded = true })
+	other := operator{name: "careful", root: locallogin.Root("password of careful", []byte("salt of sixteen careful")[:16]), device: []byte("another machine")}
+	stolen := kim
+	stolen.root = locallogin.Root("a guess", []byte("salt of sixteen kim")[:16])
+	var texts []string
+	for what, o := range map[string]operator{"a wrong password": stolen, "nobody": {name: "nobody", password: "x"}, "whose role has ended": {name: "former", password: "password of former"}} {
+		_, err := z.login(o, asIs)
+		z.refused(what, err, problem.Unauthenticated)
+		texts = append(texts, fmt.Sprint(err))
+	}
+	if texts[0] != texts[1] || texts[1] != texts[2] {
+		t.Errorf("the answers differ: %q", texts)
+	}
+	_, err := z.login(other, asIs)
+	z.refused("with an authenticator, and from a machine that is not known", err, problem.Forbidden)
+	for what, change := range map[string]func(*apiv1.LogInLocallyRequest){
+		"another secret":       func(r *apiv1.LogInLocallyRequest) { r.SecretHash = bytes.Repeat([]byte{9}, 32) },
+		"another client":       func(r *apiv1.LogInLocallyRequest) { r.Client = "mallory" },
+		"a device left out":    func(r *apiv1.LogInLocallyRequest) { r.Device = nil },
+		"a signature of noise": func(r *apiv1.LogInLocallyRequest) { r.Signature = bytes.Repeat([]byte{1}, 64) },
+	} {
+		_, err := z.login(kim, change)
+		z.refused(what, err, problem.Unauthenticated)
+		z.now = z.now.Add(time.Hour)
+	}
+	for what, change := range map[string]func(*apiv1.LogInLocallyRequest){
+		"another user's challenge": func(r *apiv1.LogInLocallyRequest) { r.User = "lee" },
+		"a challenge of its own":   func(r *apiv1.LogInLocallyRequest) { r.Challenge = bytes.Repeat([]byte{1}, len(r.GetChallenge())) },
+		"an old challenge":         func(*apiv1.LogInLocallyRequest) { z.now = z.now.Add(2 * time.Minute) },
+	} {
+		_, err := z.login(kim, change)
+		z.refused(what, err, problem.TokenExpired)
+	}
+	z.now = z.now.Add(time.Hour)
+	careful := other
+	careful.device = bytes.Repeat([]byte{3}, 32)
+	z.in(careful)
+	for _, e := range z.log() {
+		if strings.Contains(e.String(), "nobody\"") && e.GetActor() != "nobody" || strings.Contains(e.String(), "password") {
+			t.Errorf("the log has what was typed: %v", e)
+		}
+	}
+}
+
+func TestASaltIsGivenForEveryNameAndStaysTheSame(t *testing.T) {
+	z := newZone(t)
+	z.operator("kim", func(*linkv1.Operator) {})
+	salts := map[string][]byte{}
+	for range 2 {
+		for _, name := range []string{"kim", "nobody", "nobody-else"} {
+			r := &apiv1.BeginLocalLoginResponse{}
+			if err := z.call("", apiv1.SessionService_BeginLocalLogin_FullMethodName, &apiv1.BeginLocalLoginRequest{User: name}, r); err != nil || len(r.GetSalt()) != locallogin.SaltSize {
+				t.Fatalf("%s: %v, %v", name, r, err)
+			}
+			if was := salts[name]; was != nil && !bytes.Equal(was, r.GetSalt()) {
+				t.Errorf("the salt of %s changes: who asks twice learns that they are nobody", name)
+			}
+			salts[name] = r.GetSalt()
+		}
+	}
+}
+
+func TestWhoGuessesWaitsEverLongerAndLocksNobodyOut(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(*linkv1.Operator) {})
+	guess := operator{name: "kim", root: bytes.Repeat([]byte{1}, 32), device: []byte("mallory")}
+	var err error
+	for range 20 {
+		_, err = z.login(guess, asIs)
+	}
+	z.refused("after twenty guesses", err, problem.TooMany)
+	z.in(kim) // from a machine that is known
+	refusals := uint32(0)
+	for _, e := range z.log() {
+		if e.GetOutcome() == apiv1.AuditEntry_REFUSED {
+			refusals++
+		}
+	}
+	if refusals != 1 {
+		t.Errorf("the log has %d lines of refusals within a moment", refusals)
+	}
+}
+
+// TestASessionEndsWithWhatItRestsOn: the role, the password, its time, and the zone's being cut off.
+func TestASessionEndsWithWhatItRestsOn(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(o *linkv1.Operator) { o.Until = timestamppb.New(z.now.Add(time.Hour)) })
+	credential := z.in(kim)
+	forged := credential[:len(credential)-4] + "AAAA"
+	_, err := z.stop(forged, "vm-1")
+	z.refused("another secret", err, problem.TokenInvalid)
+	_, err = z.stop("Bearer "+locallogin.TokenPrefix+"x", "vm-1")
+	z.refused("no token at all", err, problem.TokenInvalid)
+	z.now = z.now.Add(time.Hour)
+	_, err = z.stop(credential, "vm-1")
+	z.refused("after the role's end", err, problem.TokenExpired)
+	lee := z.operator("lee", func(*linkv1.Operator) {})
+	credential = z.in(lee)
+	z.operator("lee", func(o *linkv1.Operator) {
+		o.PublicKey = z.key(bytes.Repeat([]byte{1}, 32)).Public().(ed25519.PublicKey)
+	})
+	_, err = z.stop(credential, "vm-1")
+	z.refused("after the password was changed", err, problem.TokenExpired)
+	park := z.operator("park", func(*linkv1.Operator) {})
+	credential = z.in(park)
+	z.send(&linkv1.Object{Noun: &linkv1.Object_Tombstone{Tombstone: &linkv1.Tombstone{
+		Noun: &apiv1.Reference{Kind: "local-operator", Id: "u-park"}, Generation: &apiv1.Generation{Epoch: 1, Index: z.revision + 1}}}})
+	_, err = z.stop(credential, "vm-1")
+	z.refused("who is no operator any more", err, problem.TokenExpired)
+	z.since = z.now.Add(-time.Second)
+	_, err = z.login(kim, asIs)
+	z.refused("a moment after the link went down", err, problem.LinkDown)
+}
+
+func TestNobodyDoesMoreThanTheirRolesAndTheZonesPolicyAllow(t *testing.T) {
+	z := newZone(t)
+	reader := z.in(z.operator("reader", func(o *linkv1.Operator) { o.Permissions = []string{"vm.read"} }))
+	_, err := z.stop(reader, "vm-1")
+	z.refused("without the permission", err, problem.Forbidden)
+	vms := &apiv1.ListVMsResponse{}
+	if err := z.call(reader, apiv1.VMService_ListVMs_FullMethodName, &apiv1.ListVMsRequest{}, vms); err != nil || len(vms.GetVms()) != 1 {
+		t.Errorf("%v, %v", vms, err)
+	}
+	hosts := &apiv1.ListHostsResponse{}
+	z.refused("hosts", z.call(reader, apiv1.HostService_ListHosts_FullMethodName, &apiv1.ListHostsRequest{}, hosts), problem.Forbidden)
+	z.send(&linkv1.Object{Noun: &linkv1.Object_Host{Host: &apiv1.Host{Id: "h-1", Name: "kvm-1", Cluster: "kvm", Zone: "business", Generation: &apiv1.Generation{Epoch: 1, Index: 99}}}})
+	keeper := z.in(z.operator("keeper", func(o *linkv1.Operator) { o.Permissions = []string{"host.read"} }))
+	if err := z.call(keeper, apiv1.HostService_ListHosts_FullMethodName, &apiv1.ListHostsRequest{Cluster: "kvm"}, hosts); err != nil || len(hosts.GetHosts()) != 1 {
+		t.Errorf("%v, %v", hosts, err)
+	}
+	one := &apiv1.GetHostResponse{}
+	if err := z.call(keeper, apiv1.HostService_GetHost_FullMethodName, &apiv1.GetHostRequest{Host: "kvm-1"}, one); err != nil || one.GetHost().GetId() != "h-1" {
+		t.Errorf("%v, %v", one, err)
+	}
+	z.refused("a host that is not there", z.call(keeper, apiv1.HostService_GetHost_FullMethodName, &apiv1.GetHostRequest{Host: "kvm-2"}, one), problem.NotFound)
+	z.refused("zones", z.call(reader, apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, &apiv1.ListZonesResponse{}), problem.Forbidden)
+	kim := z.in(z.operator("kim", func(*linkv1.Operator) {}))
+	z.vm("trashed", "web", func(vm *apiv1.VM) { vm.DesiredState = apiv1.VM_TRASHED })
+	z.vm("expired", "web", func(vm *apiv1.VM) {
+		vm.DesiredState, vm.ExpiresAt = apiv1.VM_STOPPED, timestamppb.New(z.now.Add(-time.Hour))
+	})
+	z.vm("resized", "web", func(vm *apiv1.VM) { vm.Errand = &apiv1.VM_Errand{Kind: apiv1.VM_Errand_RESIZE} })
+	z.vm("twin", "web", func(*apiv1.VM) {})
+	z.vm("twin-2", "shop", func(vm *apiv1.VM) { vm.Name = "name-twin" })
+	start := func(vm string) error {
+		return z.call(kim, apiv1.VMService_StartVM_FullMethodName, &apiv1.StartVMRequest{Vm: vm}, &apiv1.StartVMResponse{})
+	}
+	z.refused("a VM in the trash", start("trashed"), problem.WrongState)
+	z.refused("a VM whose lease has ended", start("expired"), problem.WrongState)
+	_, err = z.stop(kim, "resized")
+	z.refused("a VM that is worked on", err, problem.WrongState)
+	_, err = z.stop(kim, "name-twin")
+	z.refused("a name that two have", err, problem.Invalid)
+	_, err = z.stop(kim, "none")
+	z.refused("a name that none has", err, problem.NotFound)
+	z.refused("what only the control plane does", z.call(kim, apiv1.VMService_CreateVM_FullMethodName, &apiv1.CreateVMRequest{}, &apiv1.CreateVMResponse{}), problem.Forbidden)
+	z.send(&linkv1.Object{Noun: &linkv1.Object_Zone{Zone: &apiv1.Zone{Id: zoneID, Name: "business", Policy: &apiv1.ZonePolicy{Methods: []string{"VMService/ListVMs", "SessionService/*"}}}}})
+	_, err = z.stop(kim, "vm-1")
+	z.refused("what the zone's policy does not let its edge call", err, problem.Forbidden)
+	if err := z.call(kim, apiv1.VMService_ListVMs_FullMethodName, &apiv1.ListVMsRequest{}, vms); err != nil {
+		t.Errorf("what it does: %v", err)
+	}
+}
+
+// TestAnotherAgentGoesOnWithTheLog, and in another life of the store it begins anew.
+func TestAnotherAgentGoesOnWithTheLog(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(*linkv1.Operator) {})
+	credential := z.in(kim)
+	other := New(z.Desk.Config)
+	z.Desk = other
+	if _, err := z.stop(credential, "vm-1"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := said(z.log()), "user:kim session.log-in DONE; user:kim vm.stop DONE"; got != want {
+		t.Errorf("the log says %s, want %s", got, want)
+	}
+	if err := z.store.Renew(t.Context(), "a test"); err != nil {
+		t.Fatal(err)
+	}
+	z.in(kim)
+	if got, want := said(z.log()), "user:kim session.log-in DONE"; got != want {
+		t.Errorf("the log of the new life says %s, want %s", got, want)
+	}
+}

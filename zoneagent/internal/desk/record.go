@@ -1,0 +1,137 @@
+package desk
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/naru-project/naru/pkg/audit"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
+	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
+	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
+)
+
+// refusedEvery is how often what is refused has a line of its own: what comes between is counted in the next one, so that nobody fills
+// the log by knocking.
+const refusedEvery = 10 * time.Second
+
+// refusals are those that have no line yet.
+type refusals struct {
+	since time.Time // of the last line
+	count uint32
+}
+
+// write has something done together with the line of the log that says so: no line, no effect.
+func (d *Desk) write(ctx context.Context, own *etcdstore.Ownership, e *apiv1.AuditEntry, do func(*etcdstore.Tx)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.writeLocked(ctx, own, e, do); err != nil {
+		d.grown = nil // it may have been written
+		return err
+	}
+	return nil
+}
+
+func (d *Desk) writeLocked(ctx context.Context, own *etcdstore.Ownership, e *apiv1.AuditEntry, do func(*etcdstore.Tx)) error {
+	life, _ := d.Store.Incarnation()
+	if d.own != own || d.grown == nil || d.grown.GetIncarnation() != life.GetId() {
+		grown, err := d.readLog(ctx, life.GetId())
+		if err != nil {
+			return err
+		}
+		d.own, d.grown = own, grown
+	}
+	now := d.Now()
+	log := audit.Growing{Size: d.grown.GetSize(), Hashes: d.grown.GetHashes()}
+	e.Sequence, e.Time = fmt.Sprint(log.Size), timestamppb.New(now)
+	leaf, err := audit.Leaf(e)
+	if err != nil {
+		return err
+	}
+	if err := log.Append(leaf); err != nil {
+		return err
+	}
+	root, err := log.Root()
+	if err != nil {
+		return err
+	}
+	zone := e.GetZone()
+	note, err := audit.SignLocal(audit.Checkpoint{
+		Origin: audit.LocalOrigin(d.Federation, zone, life.GetId()), Size: log.Size, Root: root, Time: now.UTC().Truncate(time.Second),
+	}, d.Seed)
+	if err != nil {
+		return err
+	}
+	grown := &zonev1.LocalLog{Incarnation: life.GetId(), Size: log.Size, Hashes: log.Hashes}
+	tx := d.Store.Begin(own)
+	tx.ReadIn(life.GetId())
+	do(tx)
+	tx.PutLocalLog(grown)
+	tx.Journal(&linkv1.JournalEntry{Time: e.GetTime(), Body: &linkv1.JournalEntry_LocalEntry{LocalEntry: &linkv1.LocalEntry{
+		Index: log.Size - 1, Leaf: leaf, Note: note, Key: audit.WitnessKey(audit.WitnessName(d.Federation, zone), d.Seed),
+	}}})
+	if _, err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	d.grown = grown
+	return nil
+}
+
+// readLog reads how far the log has grown; in another life of the store it begins anew.
+func (d *Desk) readLog(ctx context.Context, incarnation string) (*zonev1.LocalLog, error) {
+	c, err := d.Store.Get(ctx, etcdstore.LocalLog, "", "")
+	if missing(err) {
+		return &zonev1.LocalLog{Incarnation: incarnation}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if l := c.Message.(*zonev1.LocalLog); l.GetIncarnation() == incarnation {
+		return l, nil
+	}
+	return &zonev1.LocalLog{Incarnation: incarnation}, nil
+}
+
+// refuse writes down that something was refused, and returns why. Of a name that is nobody's nothing is written down: it may be a
+// password that was typed into the wrong field.
+func (d *Desk) refuse(ctx context.Context, who *person, action string, vm *apiv1.VM, why error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused.count++
+	if now := d.Now(); now.Sub(d.refused.since) < refusedEvery && !now.Before(d.refused.since) {
+		return why
+	}
+	e := who.entry(action, vm)
+	e.Outcome, e.ProblemCode, e.Count = apiv1.AuditEntry_REFUSED, codeOf(why), d.refused.count
+	if who.operator == nil {
+		e.Actor, e.ActorId = "nobody", ""
+	}
+	if err := d.writeLocked(ctx, who.own, e, func(*etcdstore.Tx) {}); err != nil {
+		d.grown = nil
+		return err
+	}
+	d.refused = refusals{since: d.Now()}
+	return why
+}
+
+func codeOf(why error) string {
+	var p *problem.Error
+	errors.As(why, &p)
+	return p.Problem.GetCode()
+}
+
+func digestOf(m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil
+	}
+	sum := sha256.Sum256(b)
+	return sum[:]
+}
