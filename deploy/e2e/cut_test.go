@@ -15,7 +15,7 @@ import (
 // users still see theirs, and what was asked for and what happened meanwhile arrives, once and in order.
 func linkCut(t *testing.T, s *standing) {
 	const zone, cluster = "business", "was"
-	for _, name := range []string{"cut-keeps", "cut-goes", "cut-stops", "cut-falls"} {
+	for _, name := range []string{"cut-keeps", "cut-goes", "cut-stops", "cut-falls", "cut-ours", "cut-both"} {
 		s.naru(t, "internet", "vm", "create", name, "--image", "tiny", "--flavor", "s1", "--zone", zone, "--cluster", cluster, "--wait")
 	}
 	falls := s.vm(t, "cut-falls", "runs", running)
@@ -44,6 +44,10 @@ func linkCut(t *testing.T, s *standing) {
 		t.Errorf("the hosts have %+v; before the link was cut they had %+v", meanwhile, before)
 	}
 
+	local := s.operated(t, edge)
+	s.naru(t, "internet", "vm", "stop", "cut-both")
+	s.naru(t, "internet", "vm", "start", "cut-both") // wished after what the operator of the zone knows of
+
 	entries := s.entries(t) // of which the zone has not seen the last
 
 	s.dev(t, "heal", zone)
@@ -57,6 +61,7 @@ func linkCut(t *testing.T, s *standing) {
 	}
 	s.exactlyOne(t, zone, "cut-new")
 	s.toldOnce(t, "cut-new")
+	local.merged(t)
 	stopped := s.vm(t, "cut-stops", "is stopped", func(vm *apiv1.VM) bool { return vm.GetState() == apiv1.VM_STOPPED })
 	now := s.machines(t, zone)
 	if on := now[stopped.GetId()]; len(on) != 1 || !on[0].StartedAt.IsZero() || on[0].starts != 1 {
