@@ -101,7 +101,7 @@ func unaudited(in *commandv1.Command) bool {
 }
 
 // witnessed writes what a zone's countersignatures tell: a key that is new, and what the log does not hold. Those come once each.
-func (a *audit) witnessed(zoneID string, data []byte, refused bool) error {
+func (a *auditRecord) witnessed(zoneID string, data []byte, refused bool) error {
 	if refused {
 		return nil
 	}

@@ -250,7 +250,7 @@ func (r *random) converged() {
 			if m, _ := r.zone.Get(etcdstore.Work, "", id); m == nil {
 				r.rt.Fatalf("%s is on %s and nobody works on it", id, is.GetHostId())
 			}
-			if vm.Errand != nil && compare(is.GetReached(), vm.Generation) < 0 && is.GetAllocated().GetCores() < vm.Size.GetCores() {
+			if vm.Errand != nil && schema.CompareGenerations(is.GetReached(), vm.Generation) < 0 && is.GetAllocated().GetCores() < vm.Size.GetCores() {
 				r.rt.Fatalf("%s is to be resized, and was neither given the room nor refused: wanted %v, observed %v", id, vm, is)
 			}
 			for _, a := range vm.Affinities {
