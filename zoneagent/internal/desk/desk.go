@@ -32,6 +32,7 @@ import (
 type Store interface {
 	Begin(own *etcdstore.Ownership) *etcdstore.Tx
 	Get(ctx context.Context, space etcdstore.Space, kind, id string) (etcdstore.Change, error)
+	LocalSessions(ctx context.Context) ([]*zonev1.LocalSession, error)
 	Incarnation() (*zonev1.Incarnation, <-chan struct{})
 }
 

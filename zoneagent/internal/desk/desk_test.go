@@ -456,6 +456,27 @@ func TestASessionEndsWithWhatItRestsOn(t *testing.T) {
 	z.refused("a moment after the link went down", err, problem.LinkDown)
 }
 
+func TestAnOperatorHasThirtyTwoSessionsAndWhatHasEndedGoes(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(*linkv1.Operator) {})
+	first := z.in(kim)
+	z.now = z.now.Add(time.Second)
+	for range maxSessions {
+		z.in(kim)
+	}
+	_, err := z.stop(first, "vm-1")
+	z.refused("the oldest of 33", err, problem.TokenInvalid)
+	z.now = z.now.Add(sessionTime)
+	last := z.in(kim)
+	left, err := z.store.LocalSessions(t.Context())
+	if err != nil || len(left) != 1 {
+		t.Errorf("%d sessions are kept after all but one have ended, %v", len(left), err)
+	}
+	if _, err := z.stop(last, "vm-1"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNobodyDoesMoreThanTheirRolesAndTheZonesPolicyAllow(t *testing.T) {
 	z := newZone(t)
 	reader := z.in(z.operator("reader", func(o *linkv1.Operator) { o.Permissions = []string{"vm.read"} }))

@@ -31,6 +31,8 @@ import (
 const (
 	// sessionTime is how long a session lasts while the zone is cut off.
 	sessionTime = 12 * time.Hour
+	// maxSessions is how many sessions an operator may have; the oldest ends for a new one.
+	maxSessions = 32
 	// challengeTime is how long a challenge may be answered.
 	challengeTime = time.Minute
 	nonceSize     = 16
@@ -142,7 +144,14 @@ func (d *Desk) logIn(ctx context.Context, own *etcdstore.Ownership, zone *apiv1.
 	if until := o.GetUntil(); until != nil && until.AsTime().Before(who.GetExpiresAt().AsTime()) {
 		who.ExpiresAt = until
 	}
-	err := d.write(ctx, own, who.entry("session.log-in", nil), func(tx *etcdstore.Tx) {
+	over, err := d.over(ctx, o.GetUserId())
+	if err != nil {
+		return err
+	}
+	err = d.write(ctx, own, who.entry("session.log-in", nil), func(tx *etcdstore.Tx) {
+		for _, id := range over {
+			tx.DeleteLocalSession(id)
+		}
 		tx.PutLocalSession(&zonev1.LocalSession{Session: who.Session, PublicKey: o.GetPublicKey()})
 	})
 	if err != nil {
@@ -153,6 +162,28 @@ func (d *Desk) logIn(ctx context.Context, own *etcdstore.Ownership, zone *apiv1.
 	told.SecretHash = nil
 	reply.Session, reply.Permissions = told, o.GetPermissions()
 	return nil
+}
+
+// endAtOnce bounds how many sessions that are over go with one login.
+const endAtOnce = 64
+
+// over are the sessions that go when somebody begins another: those that have ended, and their own oldest where they have too many.
+func (d *Desk) over(ctx context.Context, userID string) (ids []string, err error) {
+	all, err := d.Store.LocalSessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var own []string // the oldest first: ids go by time
+	for _, s := range all {
+		switch m := s.GetSession(); {
+		case !d.Now().Before(m.GetExpiresAt().AsTime()):
+			ids = append(ids, m.GetId())
+		case m.GetUserId() == userID:
+			own = append(own, m.GetId())
+		}
+	}
+	ids = append(own[:max(0, len(own)-maxSessions+1)], ids...)
+	return ids[:min(len(ids), endAtOnce)], nil
 }
 
 // whose finds the session of a credential. Errors: problems TOKEN_INVALID and TOKEN_EXPIRED.

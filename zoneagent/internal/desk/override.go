@@ -55,8 +55,11 @@ func (d *Desk) tryOverride(ctx context.Context, who *person, w wish, name, proje
 		return nil, err
 	}
 	vm := proto.CloneOf(is.Message.(*apiv1.VM))
-	if err := errors.Join(who.may(who.call.Method), d.allows(ctx, vm, observed, w)); err != nil {
-		return nil, d.refuse(ctx, who, w.action(), vm, problem.FromStatus(err))
+	if err = who.may(who.call.Method); err == nil {
+		err = d.allows(ctx, vm, observed, w)
+	}
+	if err != nil {
+		return nil, d.refuse(ctx, who, w.action(), vm, err)
 	}
 	if vm.GetDesiredState() == w.state && vm.GetForce() == w.force {
 		return nothingToDo(vm, w.action(), timestamppb.New(d.Now())), nil

@@ -32,11 +32,7 @@ type refusals struct {
 func (d *Desk) write(ctx context.Context, own *etcdstore.Ownership, e *apiv1.AuditEntry, do func(*etcdstore.Tx)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.writeLocked(ctx, own, e, do); err != nil {
-		d.grown = nil // it may have been written
-		return err
-	}
-	return nil
+	return d.writeLocked(ctx, own, e, do)
 }
 
 func (d *Desk) writeLocked(ctx context.Context, own *etcdstore.Ownership, e *apiv1.AuditEntry, do func(*etcdstore.Tx)) error {
@@ -78,7 +74,8 @@ func (d *Desk) writeLocked(ctx context.Context, own *etcdstore.Ownership, e *api
 		Index: log.Size - 1, Leaf: leaf, Note: note, Key: audit.WitnessKey(audit.WitnessName(d.Federation, zone), d.Seed),
 	}}})
 	if _, err := tx.Commit(ctx); err != nil {
-		return err
+		d.grown = nil // it may have been written
+		return problem.Newf(problem.Unavailable, "Look what has become of it, and try again.", "the zone's store did not say that it took this: %w", err)
 	}
 	d.grown = grown
 	return nil
@@ -114,7 +111,6 @@ func (d *Desk) refuse(ctx context.Context, who *person, action string, vm *apiv1
 		e.Actor, e.ActorId = "nobody", ""
 	}
 	if err := d.writeLocked(ctx, who.own, e, func(*etcdstore.Tx) {}); err != nil {
-		d.grown = nil
 		return err
 	}
 	d.refused = refusals{since: d.Now()}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -24,6 +25,22 @@ func (t *Tx) DeleteLocalSession(id string) {
 	if t.part("session id", id) {
 		t.del(t.keys().of(LocalSession, id))
 	}
+}
+
+// LocalSessions returns the sessions of operators who logged in while the zone was cut off, by id.
+func (s *Store) LocalSessions(ctx context.Context) (all []*zonev1.LocalSession, err error) {
+	resp, err := s.get(ctx, s.keys.under(LocalSession), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("read local sessions: %w", err)
+	}
+	for _, kv := range resp.Kvs {
+		c, _, err := s.keys.change(kv)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c.Message.(*zonev1.LocalSession))
+	}
+	return all, nil
 }
 
 // PutLocalLog writes how far the zone's own log has grown. Only the uplink's owner writes it.
