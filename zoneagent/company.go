@@ -16,6 +16,7 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/members"
 	"github.com/naru-project/naru/zoneagent/internal/peer"
+	"github.com/naru-project/naru/zoneagent/internal/uplink"
 )
 
 // company is the zone's agents, this one among them: who they are by gossip, what they own by election, and what they are
@@ -88,9 +89,13 @@ func (c *company) close() {
 }
 
 // keepHouse is what the owner of the zone's link does besides: it countersigns the control plane's audit log, records the zone's
-// agents, and moves etcd's membership along.
+// agents, moves etcd's membership along, and looks after what was done while the zone was cut off.
 func (a *Agent) keepHouse(ctx context.Context, own *etcdstore.Ownership) error {
-	return errors.Join(a.witness.Look(ctx, own), a.company.keepHouse(ctx, own))
+	err := errors.Join(a.witness.Look(ctx, own), a.company.keepHouse(ctx, own))
+	if a.desk != nil {
+		err = errors.Join(err, a.desk.Look(ctx, own, a.uplink.Status().State == uplink.Connected))
+	}
+	return err
 }
 
 // keepHouse records the zone's agents, and moves etcd's membership one step towards what they allow.
@@ -100,11 +105,10 @@ func (c *company) keepHouse(ctx context.Context, own *etcdstore.Ownership) error
 	if err != nil {
 		return err
 	}
-	public, err := c.agent.identity.PublicSealingKey()
-	if err != nil {
-		return err
+	zone := &apiv1.Zone{Id: c.agent.identity.ZoneID(), AuditObjection: c.agent.witness.Objection()}
+	if c.agent.desk != nil {
+		zone.SealingKey = c.agent.desk.Public
 	}
-	zone := &apiv1.Zone{Id: c.agent.identity.ZoneID(), AuditObjection: c.agent.witness.Objection(), SealingKey: public}
 	var agents []etcdstore.Agent
 	for _, m := range all {
 		recorded := &apiv1.Agent{Name: m.Name, Version: m.Version, Alive: m.Alive, Uplink: owners[etcdstore.UplinkName] == m.Name}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/naru-project/naru/pkg/sealed"
 	"github.com/naru-project/naru/zoneagent/internal/desk"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore/member"
@@ -130,9 +131,17 @@ func (a *Agent) newWorker() (*worker.Worker, error) {
 	})
 }
 
-// desk is where the zone's own operators are served while it is cut off.
-func (a *Agent) desk() (*desk.Desk, error) {
+// newDesk makes where the zone's own operators are served while it is cut off. A zone that was founded without a secret of its own has none.
+func (a *Agent) newDesk() (*desk.Desk, error) {
+	if len(a.identity.WitnessSeed()) == 0 {
+		a.log.Warn("nobody can log in here while the zone is cut off: the zone's first agent was of an older version", "next", "found the zone anew")
+		return nil, nil
+	}
 	sealing, err := a.identity.SealingKey()
+	if err != nil {
+		return nil, err
+	}
+	public, err := sealed.Public(sealing)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +151,7 @@ func (a *Agent) desk() (*desk.Desk, error) {
 	}
 	return desk.New(desk.Config{
 		Store: a.store, Picture: a.store.Picture(), ZoneID: a.identity.ZoneID(), Federation: a.identity.Federation(), Seed: a.identity.WitnessSeed(),
-		SealingKey: sealing, ChallengeKey: challenges, Patience: a.config.Edge.LocalLoginAfter, Now: time.Now, Log: a.log.With("part", "desk"),
+		SealingKey: sealing, Public: public, ChallengeKey: challenges, Patience: a.config.Edge.LocalLoginAfter, Now: time.Now, Log: a.log.With("part", "desk"),
 	}), nil
 }
 

@@ -46,6 +46,7 @@ type Agent struct {
 	uplink   *uplink.Uplink
 	witness  *witness.Witness
 	central  *uplink.Central
+	desk     *desk.Desk // nil where the zone has no secret of its own
 	edge     *edge.Conn
 
 	edgeListen, peerListen net.Listener
@@ -104,9 +105,12 @@ func New(ctx context.Context, c *Config, log *slog.Logger) (_ *Agent, err error)
 		Store: a.store, Dialer: connector{a.dialer}, Link: a.identity.Link, Samples: a.samples, Version: version.Version,
 		Housekeeping: a.keepHouse, Log: log.With("part", "uplink"), Metrics: linkMetrics, Registerer: a.registry,
 	})
-	at, err := a.desk()
-	if err != nil {
+	if a.desk, err = a.newDesk(); err != nil {
 		return nil, err
+	}
+	var at uplink.Desk
+	if a.desk != nil {
+		at = a.desk
 	}
 	a.central = a.uplink.Central(a.company, at)
 	if a.edge, err = edge.NewConn(a.central, desk.NewReader(a.store.Picture()), time.Now, a.uplink.DownSince); err != nil {

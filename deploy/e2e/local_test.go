@@ -46,14 +46,17 @@ func (s *standing) operated(t *testing.T, edge *client.Client) *operating {
 	}
 	own, told := strings.TrimSpace(string(password)), ""
 	s.until(t, "choi can log in in the zone that is cut off", func(ctx context.Context) (bool, error) {
-		told, err = o.choi(ctx, own, "login", "choi")
+		told, err = o.choi(ctx, own, "login", "--local", "choi")
 		return err == nil, nil
 	})
 	says(t, told, "You are logged in as choi at zone business", "The zone is cut off from the control plane", "vm.stop")
-	if told, err := o.choi(t.Context(), "another password", "login", "choi"); err == nil || !strings.Contains(told, "the name or the password is wrong") {
+	if told, err := o.choi(t.Context(), own, "login", "choi"); err == nil || !strings.Contains(told, "naru login --local") {
+		t.Errorf("without --local: %v\n%s", err, told)
+	}
+	if told, err := o.choi(t.Context(), "another password", "login", "--local", "choi"); err == nil || !strings.Contains(told, "the name or the password is wrong") {
 		t.Errorf("with another password: %v\n%s", err, told)
 	}
-	if told, err := o.choi(t.Context(), own, "login", "park"); err == nil || !strings.Contains(told, "no operator of this zone") {
+	if told, err := o.choi(t.Context(), own, "login", "--local", "park"); err == nil || !strings.Contains(told, "no operator of this zone") {
 		t.Errorf("another zone's administrator: %v\n%s", err, told)
 	}
 	says(t, o.does(t, "whoami"), "user choi, at zone business")

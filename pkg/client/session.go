@@ -31,7 +31,9 @@ type Session struct {
 	Server string `json:"server"`
 	User   string `json:"user"`
 	// Zone is the one at whose edge it counts, by name; empty in the control network.
-	Zone      string    `json:"zone"`
+	Zone string `json:"zone"`
+	// ZoneID is that zone's id: only there does a password sign while it is cut off.
+	ZoneID    string    `json:"zone_id,omitempty"`
 	ID        string    `json:"id"`
 	Secret    []byte    `json:"secret"`
 	ExpiresAt time.Time `json:"expires_at"`
@@ -51,7 +53,7 @@ func newSession(user string) *Session {
 
 // is takes in what the control plane says of the session that began.
 func (s *Session) is(m *apiv1.Session) {
-	s.ID, s.User, s.Zone, s.ExpiresAt, s.Provider = m.GetId(), m.GetUser(), m.GetZone(), m.GetExpiresAt().AsTime(), m.GetIdentityProvider()
+	s.ID, s.User, s.Zone, s.ZoneID, s.ExpiresAt, s.Provider = m.GetId(), m.GetUser(), m.GetZone(), m.GetZoneId(), m.GetExpiresAt().AsTime(), m.GetIdentityProvider()
 }
 
 // Token is what is sent to act in the session.
@@ -74,14 +76,11 @@ func (s *Session) For(method string) sealed.For {
 }
 
 // LogIn begins a session, through a directory where typed names one. The secret of it is made here, and goes nowhere but into what is
-// returned. At the edge of a zone that is cut off it is the zone that begins one, for its own operators.
+// returned. Errors: LINK_DOWN at the edge of a zone that is cut off.
 func (s *Services) LogIn(ctx context.Context, user string, typed *apiv1.Secrets, client string) (*Session, *apiv1.Session, error) {
 	o, err := s.Sessions.GetLoginOptions(ctx, &apiv1.GetLoginOptionsRequest{})
 	if err != nil {
 		return nil, nil, err
-	}
-	if o.GetCutOff() {
-		return s.logInLocally(ctx, user, typed, client)
 	}
 	out := newSession(user)
 	is := out.For(apiv1.SessionService_LogIn_FullMethodName)
@@ -108,7 +107,8 @@ func (s *Services) Seal(ctx context.Context, f sealed.For, typed *apiv1.Secrets)
 
 func (s *Services) sealTo(o *apiv1.GetLoginOptionsResponse, f sealed.For, typed *apiv1.Secrets) (*apiv1.Sealed, error) {
 	if o.GetCutOff() {
-		return nil, problem.Newf(problem.LinkDown, "Try again when the link is up.", "zone %s is cut off from the control plane, to whom this is to be shown", o.GetZone())
+		return nil, problem.Newf(problem.LinkDown, "Try again when the link is up. If you know that it is cut off, and are one of the zone's own operators: naru login --local.",
+			"zone %s says that it is cut off from the control plane, to whom this is to be shown", o.GetZone())
 	}
 	key, err := s.vouched(o, time.Now())
 	if err != nil {
@@ -118,19 +118,20 @@ func (s *Services) sealTo(o *apiv1.GetLoginOptionsResponse, f sealed.For, typed 
 	return sealed.Secrets(key.Public, key.ID, f, typed)
 }
 
-// logInLocally begins a session in a zone that is cut off. The password stays here: it makes a key, by which the login is signed.
-func (s *Services) logInLocally(ctx context.Context, user string, typed *apiv1.Secrets, client string) (*Session, *apiv1.Session, error) {
-	if p := typed.GetIdentityProvider(); p != "" {
-		return nil, nil, problem.Newf(problem.LinkDown, "Log in with your own password of Naru's, if you have one and are an operator of this zone: naru login.",
-			"the zone is cut off from the control plane, which asks identity provider %s", p)
-	}
+// LogInLocally begins a session in a zone that is cut off, of one of its own operators. The password stays here: it makes a key, by which
+// the login is signed. Whoever answers can try passwords against what is signed, so it is for people to say that a zone is cut off, and never
+// done because somebody answers so. zoneID is the zone's as it is known from before; empty where it is not.
+func (s *Services) LogInLocally(ctx context.Context, zoneID, user string, typed *apiv1.Secrets, client string) (*Session, error) {
 	begun, err := s.Sessions.BeginLocalLogin(ctx, &apiv1.BeginLocalLoginRequest{User: user})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if zoneID != "" && begun.GetZoneId() != zoneID {
+		return nil, problem.Newf(problem.CertificateInvalid, "Do not log in here. Tell an administrator.", "this edge was that of a zone with the id %s, and now says that it is %s", zoneID, begun.GetZoneId())
 	}
 	key, err := locallogin.Key(locallogin.Root(typed.GetPassword(), begun.GetSalt()), begun.GetZoneId())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out := newSession(user)
 	hash, device := sha256.Sum256(out.Secret), sha256.Sum256(typed.GetDevice())
@@ -141,11 +142,11 @@ func (s *Services) logInLocally(ctx context.Context, user string, typed *apiv1.S
 		User: user, Challenge: claim.Challenge, Signature: claim.Sign(key), Device: claim.Device, SecretHash: claim.SecretHash, Client: client,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out.is(r.GetSession())
 	out.Local, out.Permissions = true, r.GetPermissions()
-	return out, r.GetSession(), nil
+	return out, nil
 }
 
 // stateDir is where what the user's machine keeps lies: naru/ of XDG_STATE_HOME, or of ~/.local/state.
@@ -169,6 +170,24 @@ func sessionPath(server string) (string, error) {
 
 // LoadSession returns the session that was begun at a server; nil where there is none that has not ended.
 func LoadSession(server string) (*Session, error) {
+	s, err := lastSession(server)
+	if s != nil && !time.Now().Before(s.ExpiresAt) {
+		s = nil
+	}
+	return s, err
+}
+
+// KnownZone returns the id of the zone at whose edge one was last logged in at a server; empty where that is not known.
+func KnownZone(server string) (string, error) {
+	s, err := lastSession(server)
+	if s == nil {
+		return "", err
+	}
+	return s.ZoneID, err
+}
+
+// lastSession returns the session that was last begun at a server, ended or not; nil where there is none.
+func lastSession(server string) (*Session, error) {
 	path, err := sessionPath(server)
 	if err != nil {
 		return nil, err
@@ -183,9 +202,6 @@ func LoadSession(server string) (*Session, error) {
 	s := &Session{}
 	if err := json.Unmarshal(b, s); err != nil || s.Server != server {
 		return nil, fmt.Errorf("%s is damaged; log in again", path)
-	}
-	if !time.Now().Before(s.ExpiresAt) {
-		return nil, nil
 	}
 	return s, nil
 }

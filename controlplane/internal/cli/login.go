@@ -25,18 +25,19 @@ const loginLimit = 5 * time.Minute
 
 func (a *app) login() *cobra.Command {
 	var provider string
-	var device bool
+	var device, local bool
 	cmd := &cobra.Command{
 		Use: "login [USER]", Short: "Log in; you act as yourself until you log out, or for twelve hours",
 		Long: `Log in; you act as yourself until you log out, or for twelve hours.
 
 The password is asked for and not shown; where standard input is no terminal, it is read from there, a line each for what is
-asked. The session counts only where it was begun: at this zone's edge, or in the control network. While a zone is cut off from the
-control plane, its own operators log in at its edge all the same, and may do there what their roles in the zone let them.
+asked. The session counts only where it was begun: at this zone's edge, or in the control network. 
+With --local an operator of a zone logs in at its edge while it is cut off from the control plane, and may do there what their roles in
+the zone let them. Do that only where you know that it is cut off: whoever answers in its place could try passwords against the answer.
 
 With --provider you log in through an identity provider: in your browser, which is opened where there is one, and whose address is
 printed; or with the name and the password of a directory. With --device you type a code in a browser on another machine.`,
-		Args: cobra.MaximumNArgs(1), Example: "  naru login kim\n  naru login --provider corp\n  naru login --provider corp --device",
+		Args: cobra.MaximumNArgs(1), Example: "  naru login kim\n  naru login --provider corp\n  naru login --provider corp --device\n  naru login --local kim",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.load(); err != nil {
 				return err
@@ -44,6 +45,9 @@ printed; or with the name and the password of a directory. With --device you typ
 			a.config.Token, a.config.TokenFile = "", "" // an old session says nothing of who logs in now
 			return a.run(cmd, loginLimit, func(ctx context.Context, c *client.Client) error {
 				user := strings.Join(args, "")
+				if local && (provider != "" || device) {
+					return usagef("--local is for a password of Naru's own; leave out --provider and --device")
+				}
 				p, err := loginProvider(ctx, c, provider)
 				switch {
 				case err != nil:
@@ -60,11 +64,15 @@ printed; or with the name and the password of a directory. With --device you typ
 						return err
 					}
 				}
+				if local {
+					return a.logInLocally(ctx, c, user)
+				}
 				return a.logIn(ctx, c, user, provider)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&provider, "provider", "", "log in through this identity provider")
+	cmd.Flags().BoolVar(&local, "local", false, "as an operator of this zone, which is cut off")
 	cmd.Flags().BoolVar(&device, "device", false, "without a browser on this machine: type a code on another one")
 	a.completeFlag(cmd, "provider", func(cmd *cobra.Command) []string { return a.loginProviders(cmd) })
 	return cmd
@@ -97,6 +105,31 @@ func (a *app) logIn(ctx context.Context, c *client.Client, user, provider string
 		if err := a.changePassword(ctx, s, typed.GetPassword()); err != nil {
 			return err
 		}
+	}
+	a.greet(s)
+	return nil
+}
+
+// logInLocally logs in at the edge of a zone that is cut off.
+func (a *app) logInLocally(ctx context.Context, c *client.Client, user string) error {
+	device, err := client.Device()
+	if err != nil {
+		return usagef("%v", err)
+	}
+	zone, err := client.KnownZone(a.config.Server)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	typed := &apiv1.Secrets{Device: device}
+	if typed.Password, err = a.prompt(ctx, "Password: "); err != nil {
+		return err
+	}
+	s, err := c.LogInLocally(ctx, zone, user, typed, with())
+	if err != nil {
+		return err
+	}
+	if err := a.keep(s); err != nil {
+		return err
 	}
 	a.greet(s)
 	return nil

@@ -47,7 +47,7 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 	case *commandv1.Command_Observe:
 		return a.report(b.Observe.GetZoneId(), data, refused)
 	case *commandv1.Command_AppendJournal:
-		if err := a.witnessed(b.AppendJournal.GetZoneId(), data, refused); err != nil || onlyCountersigns(b.AppendJournal) {
+		if err := a.broughtAbout(b.AppendJournal.GetZoneId(), data, refused); err != nil || onlyCountersigns(b.AppendJournal) {
 			return err
 		}
 		if !refused && bringsLog(b.AppendJournal) {
@@ -100,13 +100,18 @@ func unaudited(in *commandv1.Command) bool {
 	return false
 }
 
-// witnessed writes what a zone's countersignatures tell: a key that is new, and what the log does not hold. Those come once each.
-func (a *auditRecord) witnessed(zoneID string, data []byte, refused bool) error {
+// broughtAbout writes what a zone's journal brought about besides reports: a key with which it countersigns that is new, what the log does not
+// hold, and what was done in it while it was cut off. Those come once each.
+func (a *auditRecord) broughtAbout(zoneID string, data []byte, refused bool) error {
 	if refused {
 		return nil
 	}
 	told, err := a.tx.EventsNow("audit.")
-	if err != nil || len(told) == 0 {
+	if err != nil {
+		return err
+	}
+	overrides, err := a.tx.EventsNow("vm.overrid")
+	if told = append(told, overrides...); err != nil || len(told) == 0 {
 		return err
 	}
 	name, err := a.zoneName(zoneID)
@@ -120,6 +125,7 @@ func (a *auditRecord) witnessed(zoneID string, data []byte, refused bool) error 
 		}
 		if err := a.write(a.tx, &apiv1.AuditEntry{
 			Time: a.at, Actor: "zone:" + name, ActorId: zoneID, Action: m.GetType(), Target: m.GetTarget(), Zone: m.GetZone(), ZoneId: m.GetZoneId(),
+			Project: m.GetProject(), ProjectId: m.GetProjectId(),
 			Outcome: apiv1.AuditEntry_DONE, Message: cut(m.GetMessage()), Digest: digest[:],
 		}); err != nil {
 			return err

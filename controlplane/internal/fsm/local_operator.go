@@ -1,12 +1,10 @@
 package fsm
 
 import (
+	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
-
-// maxLocalOperators of a zone may log in in it while it is cut off.
-const maxLocalOperators = 256
 
 // setLocalOperators says who may log in in a zone while it is cut off. The proposer has found who that is; whoever was disabled or got
 // another password since is left out, and found again.
@@ -18,11 +16,6 @@ func (c *command) setLocalOperators(in *commandv1.SetLocalOperators) (*commandv1
 	if zone.GetState() == apiv1.Zone_RETIRED {
 		return nil, retired(zone)
 	}
-	for _, id := range in.GetRemoved() {
-		if err := c.tx.DropLocalOperator(zone.GetId(), id); err != nil {
-			return nil, err
-		}
-	}
 	have, err := c.tx.LocalOperators(zone.GetId())
 	if err != nil {
 		return nil, err
@@ -30,6 +23,15 @@ func (c *command) setLocalOperators(in *commandv1.SetLocalOperators) (*commandv1
 	is := map[string]bool{}
 	for _, m := range have {
 		is[m.GetUserId()] = true
+	}
+	for _, id := range in.GetRemoved() {
+		if !is[id] {
+			continue
+		}
+		delete(is, id)
+		if err := c.tx.DropLocalOperator(zone.GetId(), id); err != nil {
+			return nil, err
+		}
 	}
 	for _, m := range in.GetOperators() {
 		if m.GetUserId() == "" || len(m.GetSealed()) == 0 || len(m.GetFingerprint()) == 0 {
@@ -46,7 +48,7 @@ func (c *command) setLocalOperators(in *commandv1.SetLocalOperators) (*commandv1
 		if err != nil && !missing(err) {
 			return nil, err
 		}
-		full := !is[user.GetId()] && len(is) >= maxLocalOperators
+		full := !is[user.GetId()] && len(is) >= state.MaxLocalOperators
 		if user.GetDisabled() || full || len(kept.GetSealedLocalRoot()) == 0 || kept.GetRevision() != m.GetCredentials() {
 			continue
 		}

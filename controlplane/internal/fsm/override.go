@@ -51,19 +51,19 @@ func (c *command) acceptOverride(zone *apiv1.Zone, e *linkv1.JournalEntry, in *l
 	if err != nil {
 		return "", err
 	}
-	// At a zone's word one operation of a VM is kept.
-	if before := m.GetOverrideAnswered(); before != "" {
-		if err := c.tx.Operations.Delete(before); err != nil && !missing(err) {
-			return "", err
-		}
+	if err := c.forgetOverride(m.GetOverrideAnswered()); err != nil {
+		return "", err
 	}
 	m.OverrideAnswered, m.Generation = o.GetId(), c.generation()
-	message := o.GetUser() + " had VM " + m.GetName() + " " + done + " while zone " + zone.GetName() + " was cut off"
-	if conflict == nil {
+	message := "zone " + zone.GetName() + " says that " + o.GetUser() + " had VM " + m.GetName() + " " + done + " while it was cut off"
+	switch {
+	case conflict == nil && m.GetDesiredState() == o.GetDesiredState():
+		err = c.finish(op, nil) // what is wanted here stays, with what is done for it
+	case conflict == nil:
 		m.DesiredState, m.Force, m.Operation, m.Errand = o.GetDesiredState(), o.GetForce(), op.GetId(), nil
 		op.Generation = m.GetGeneration()
 		err = c.tx.Operations.Put(op)
-	} else {
+	default:
 		err = c.finish(op, conflict)
 	}
 	if err != nil {
@@ -79,6 +79,21 @@ func (c *command) acceptOverride(zone *apiv1.Zone, e *linkv1.JournalEntry, in *l
 		return "", c.tellOfVM(apiv1.Event_WARNING, "vm.override-refused", zone, m, message+"; it is not held to: "+conflict.GetDetail())
 	}
 	return "", c.tellOfVM(apiv1.Event_INFO, "vm.overridden", zone, m, message)
+}
+
+// forgetOverride forgets the operation that the override of a VM before was: at a zone's word few are kept. One that goes on is.
+func (c *command) forgetOverride(id string) error {
+	if id == "" {
+		return nil
+	}
+	op, err := c.tx.Operations.Get(id)
+	if missing(err) || err == nil && !op.GetDone() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.tx.Operations.Delete(id)
 }
 
 // overrideConflict says why an override does not become what is wanted; nil where it does.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
@@ -83,8 +84,54 @@ func TestTwoWishesForTheSameAreNoConflict(t *testing.T) {
 	before := p.vm(1).GetGeneration()
 	p.accept(desire(1, apiv1.VM_STOPPED, "op-2"))
 	p.accept(journal("inc-1", "zone", overrides(2, "o-1", apiv1.VM_STOPPED, before)))
-	if op := p.operation("o-1"); op.GetError() != nil || p.vm(1).GetDesiredState() != apiv1.VM_STOPPED {
+	if op := p.operation("o-1"); !op.GetDone() || op.GetError() != nil || p.vm(1).GetDesiredState() != apiv1.VM_STOPPED || p.vm(1).GetOperation() != "op-2" {
 		t.Errorf("%v, %v", op, p.vm(1))
+	}
+	p.answers(1, apiv1.VM_STOPPED, resources(1, 96, 1))
+	p.ends(3, "op-2", nil)
+	if op := p.operation("op-2"); !op.GetDone() || op.GetError() != nil {
+		t.Errorf("what was wished here: %v", op)
+	}
+}
+
+// TestAnOverrideTakesAwayNothingThatIsBeingDone: the zone switched a VM off and on again, while it was to be resized here.
+func TestAnOverrideTakesAwayNothingThatIsBeingDone(t *testing.T) {
+	p := inUse(t)
+	before := p.vm(1).GetGeneration()
+	p.accept(resize(1, resources(2, 192, 2), "op-2"))
+	p.accept(journal("inc-1", "zone", overrides(2, "o-1", apiv1.VM_STOPPED, before), overrides(3, "o-2", apiv1.VM_RUNNING, before)))
+	if m := p.vm(1); m.GetErrand().GetKind() != apiv1.VM_Errand_RESIZE || m.GetOperation() != "op-2" || m.GetOverrideAnswered() != "o-2" {
+		t.Errorf("the resize is forgotten: %v", m)
+	}
+	p.answers(1, apiv1.VM_RUNNING, resources(2, 192, 2))
+	p.ends(4, "op-2", nil)
+	if op := p.operation("op-2"); !op.GetDone() || op.GetError() != nil || p.vm(1).GetSize().GetCores() != 2 {
+		t.Errorf("the resize: %v, %v", op, p.vm(1))
+	}
+}
+
+// TestP7WhatAZoneHadDoneIsInTheAuditLog by the zone's name, whether it is held to or not.
+func TestP7WhatAZoneHadDoneIsInTheAuditLog(t *testing.T) {
+	p := inUse(t)
+	before := p.vm(1).GetGeneration()
+	p.accept(journal("inc-1", "zone", overrides(2, "o-1", apiv1.VM_STOPPED, before)))
+	p.accept(desire(1, apiv1.VM_RUNNING, "op-2"))
+	p.accept(journal("inc-1", "zone", overrides(3, "o-2", apiv1.VM_STOPPED, before)))
+	p.accept(journal("inc-1", "zone", overrides(3, "o-2", apiv1.VM_STOPPED, before))) // sent again
+	var said []string
+	p.view(func(tx *state.Tx) {
+		all, _, err := tx.ListAudit(state.Query{OrderBy: "sequence", PageSize: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			if strings.HasPrefix(e.GetAction(), "vm.overrid") {
+				said = append(said, e.GetActor()+" "+e.GetAction()+" "+e.GetTarget().GetName())
+			}
+		}
+	})
+	if got := strings.Join(said, "; "); got != "zone:business vm.overridden web-1; zone:business vm.override-refused web-1" {
+		t.Errorf("the log says %s", got)
 	}
 }
 

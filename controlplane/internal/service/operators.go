@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // Operators returns a zone's own operators: people to whom a role is bound in this very zone, by name or by a group, with what it lets
-// them do at the zone's edge to whatever is there. Roles that are bound elsewhere do not count: the zone is told of nobody else.
+// them do at the zone's edge to whatever is there. Roles that are bound elsewhere do not count: the zone is told of nobody else. They come by name.
 func (s *Service) Operators(tx *state.Tx, zone *apiv1.Zone, now time.Time) (all []rights.Operator, err error) {
 	ids := map[string]bool{}
 	for b, err := range tx.RoleBindings.All(state.Scope{"place_id": zone.GetId()}) {
@@ -47,6 +48,7 @@ func (s *Service) Operators(tx *state.Tx, zone *apiv1.Zone, now time.Time) (all 
 			all = append(all, o)
 		}
 	}
+	slices.SortFunc(all, func(a, b rights.Operator) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return all, nil
 }
 
@@ -63,11 +65,19 @@ func operator(tx *state.Tx, id string, edge rights.Edge, now time.Time) (o right
 	who.Grants = slices.DeleteFunc(who.Grants, func(g rights.Grant) bool {
 		return g.Scope != apiv1.RoleBinding_ZONE || g.Zone.ID != edge.ZoneID
 	})
+	lasting := who
+	lasting.Grants = nil
 	for _, g := range who.Grants {
-		if end := g.Binding.GetExpiresAt(); end != nil && (o.Until.IsZero() || end.AsTime().Before(o.Until)) {
+		end := g.Binding.GetExpiresAt()
+		if end == nil {
+			lasting.Grants = append(lasting.Grants, g)
+		} else if o.Until.IsZero() || end.AsTime().Before(o.Until) {
 			o.Until = end.AsTime()
 		}
 	}
 	o.Permissions = rights.New(who).Local()
+	if slices.Equal(o.Permissions, rights.New(lasting).Local()) {
+		o.Until = time.Time{} // what ends takes nothing away
+	}
 	return o, nil
 }

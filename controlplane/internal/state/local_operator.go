@@ -11,6 +11,9 @@ import (
 // localOperator is the kind of those who may log in in a zone while it is cut off, among what goes down to it; the id is the user's.
 const localOperator = "local-operator"
 
+// MaxLocalOperators of a zone can log in in it while it is cut off.
+const MaxLocalOperators = 256
+
 // LocalOperators returns who may log in in a zone while it is cut off, by id.
 func (tx *Tx) LocalOperators(zoneID string) ([]*commandv1.LocalOperator, error) {
 	return tx.localOperators("SELECT message, crc FROM local_operators WHERE zone_id=? ORDER BY user_id", zoneID)

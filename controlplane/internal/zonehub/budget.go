@@ -71,7 +71,7 @@ func needOf(b *linkv1.JournalBatch) need {
 		if e.GetUsage() != nil {
 			n.usage++
 		}
-		if e.GetLocalEntry() != nil {
+		if e.GetLocalEntry() != nil || e.GetVmOverride() != nil {
 			n.log++
 		}
 		if e.GetCountersignature() != nil || e.GetLocalEntry() != nil {

@@ -33,6 +33,8 @@ type Store interface {
 	Begin(own *etcdstore.Ownership) *etcdstore.Tx
 	Get(ctx context.Context, space etcdstore.Space, kind, id string) (etcdstore.Change, error)
 	LocalSessions(ctx context.Context) ([]*zonev1.LocalSession, error)
+	Unanswered(ctx context.Context, own *etcdstore.Ownership) (map[string]string, error)
+	GiveUp(ctx context.Context, own *etcdstore.Ownership, overrides map[string]string) error
 	Incarnation() (*zonev1.Incarnation, <-chan struct{})
 }
 
@@ -44,8 +46,8 @@ type Config struct {
 	// Federation and the zone's name make the name under which its log is signed; Seed is of the key.
 	Federation string
 	Seed       []byte
-	// SealingKey opens what is sealed to the zone, ChallengeKey makes challenges; 32 bytes each.
-	SealingKey, ChallengeKey []byte
+	// SealingKey opens what is sealed to the zone, with Public; ChallengeKey makes challenges. 32 bytes each.
+	SealingKey, Public, ChallengeKey []byte
 	// Patience is how long the link is down before operators log in here: what is down for less is about to be back.
 	Patience time.Duration
 	Now      func() time.Time
@@ -59,10 +61,13 @@ type Desk struct {
 	doors  *door.Doors
 
 	mu sync.Mutex // held by whoever writes
-	// Of the ownership: how far the log has grown, nil where that is to be read, and what was refused since the last line.
+	// Of the ownership: how far the log has grown, nil where that is to be read.
 	own     *etcdstore.Ownership
 	grown   *zonev1.LocalLog
-	refused refusals
+	refused map[refusal]*refusals
+
+	// asked is since when an override, by its id, waits for an answer though the control plane has had it. Look alone uses it.
+	asked map[string]time.Time
 
 	knows sync.Mutex
 	known map[string]known // operators by id
@@ -76,7 +81,7 @@ type known struct {
 
 // New returns a desk at which nobody has logged in.
 func New(c Config) *Desk {
-	return &Desk{Config: c, reader: NewReader(c.Picture), doors: door.New(c.Now), known: map[string]known{}}
+	return &Desk{Config: c, reader: NewReader(c.Picture), doors: door.New(c.Now), known: map[string]known{}, refused: map[refusal]*refusals{}, asked: map[string]time.Time{}}
 }
 
 // Call is a call at an edge of the zone.
@@ -87,6 +92,37 @@ type Call struct {
 	Request    proto.Message
 	// Since is when the link went down.
 	Since time.Time
+}
+
+// answerTime is how long the control plane may take to answer an override that it has had.
+const answerTime = time.Minute
+
+// Look is the owner's care while the zone is connected or not: what was refused and has no line yet gets one, and an override that the
+// control plane has had and does not answer is given up.
+func (d *Desk) Look(ctx context.Context, own *etcdstore.Ownership, connected bool) error {
+	if err := d.flush(ctx, own); err != nil || !connected {
+		clear(d.asked)
+		return err
+	}
+	open, err := d.Store.Unanswered(ctx, own)
+	if err != nil {
+		return err
+	}
+	now, lost, asked := d.Now(), map[string]string{}, map[string]time.Time{}
+	for vm, id := range open {
+		since, known := d.asked[id]
+		if !known {
+			since = now
+		}
+		if asked[id] = since; now.Sub(since) >= answerTime {
+			lost[vm] = id
+		}
+	}
+	if d.asked = asked; len(lost) == 0 {
+		return nil
+	}
+	d.Log.Warn("overrides are not answered by the control plane, and are given up", "count", len(lost))
+	return d.Store.GiveUp(ctx, own, lost)
 }
 
 // Local reports whether a credential is of a session that was begun here: nobody else is shown it.
@@ -107,7 +143,7 @@ func Takes(method, credential string) bool {
 func (d *Desk) Serve(ctx context.Context, own *etcdstore.Ownership, c Call, reply proto.Message) error {
 	if wait := d.Patience - d.Now().Sub(c.Since); wait > 0 {
 		return problem.New(problem.LinkDown, "the zone has no session with the control plane",
-			fmt.Sprintf("Try again when the link is up. If it stays down, the zone's own operators can log in here in %s: naru login.", max(wait.Round(time.Second), time.Second)))
+			fmt.Sprintf("Try again when the link is up. If it stays down, the zone's own operators can log in here in %s: naru login --local.", max(wait.Round(time.Second), time.Second)))
 	}
 	zone := d.zone()
 	if zone == nil {

@@ -73,7 +73,7 @@ func newZone(t *testing.T) *zone {
 	}
 	z.public = public
 	z.Desk = New(Config{
-		Store: store, Picture: store.Picture(), ZoneID: zoneID, Federation: "naru.test", Seed: bytes.Repeat([]byte{7}, 32), SealingKey: private,
+		Store: store, Picture: store.Picture(), ZoneID: zoneID, Federation: "naru.test", Seed: bytes.Repeat([]byte{7}, 32), SealingKey: private, Public: public,
 		ChallengeKey: bytes.Repeat([]byte{8}, 32), Patience: 30 * time.Second, Now: func() time.Time { return z.now }, Log: slog.New(slog.DiscardHandler),
 	})
 	if z.own, err = store.Campaign(t.Context(), etcdstore.UplinkName); err != nil {
@@ -422,6 +422,75 @@ func TestWhoGuessesWaitsEverLongerAndLocksNobodyOut(t *testing.T) {
 	}
 	if refusals != 1 {
 		t.Errorf("the log has %d lines of refusals within a moment", refusals)
+	}
+}
+
+// TestWhatWasRefusedIsCountedAndWrittenInTheEnd, apart for each operator, and for those who are nobody.
+func TestWhatWasRefusedIsCountedAndWrittenInTheEnd(t *testing.T) {
+	z := newZone(t)
+	z.operator("kim", func(*linkv1.Operator) {})
+	for i := range 3 {
+		z.login(operator{name: "kim", root: bytes.Repeat([]byte{1}, 32)}, asIs)
+		z.login(operator{name: fmt.Sprint("nobody-", i), password: "x", root: bytes.Repeat([]byte{1}, 32)}, asIs)
+	}
+	look := func() string {
+		t.Helper()
+		if err := z.Look(t.Context(), z.own, false); err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, e := range z.log() {
+			out = append(out, fmt.Sprintf("%s %d", e.GetActor(), e.GetCount()))
+		}
+		return strings.Join(out, "; ")
+	}
+	if got := look(); got != "user:kim 1; nobody 1" {
+		t.Errorf("at once the log says %s", got)
+	}
+	z.now = z.now.Add(refusedEvery)
+	if got := look(); got != "user:kim 1; nobody 1; user:kim 2" {
+		t.Errorf("after a minute the log says %s", got)
+	}
+	z.now = z.now.Add(nobodyEvery)
+	if got := look(); got != "user:kim 1; nobody 1; user:kim 2; nobody 2" {
+		t.Errorf("in the end the log says %s", got)
+	}
+}
+
+// TestAnOverrideThatIsNotAnsweredWithinAMinuteIsGivenUp once the control plane has had it.
+func TestAnOverrideThatIsNotAnsweredWithinAMinuteIsGivenUp(t *testing.T) {
+	z := newZone(t)
+	credential := z.in(z.operator("kim", func(*linkv1.Operator) {}))
+	if _, err := z.stop(credential, "vm-1"); err != nil {
+		t.Fatal(err)
+	}
+	z.shown()
+	look := func(after time.Duration) bool {
+		t.Helper()
+		z.now = z.now.Add(after)
+		if err := z.Look(t.Context(), z.own, true); err != nil {
+			t.Fatal(err)
+		}
+		c, err := z.store.Get(t.Context(), etcdstore.Desired, "vm", "vm-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Message.(*apiv1.VM).GetOverride().GetGivenUp()
+	}
+	if look(0) || look(time.Hour) {
+		t.Error("it is given up before the control plane has had it")
+	}
+	entries := z.journal()
+	life, _ := z.store.Incarnation()
+	if err := z.store.JournalSource(z.own).Acknowledged(t.Context(), &linkv1.JournalAck{Points: []*linkv1.JournalPoint{
+		{Origin: life.GetId(), Stream: "zone", Sequence: entries[len(entries)-1].GetSequence()}}}); err != nil {
+		t.Fatal(err)
+	}
+	if look(0) || look(answerTime-time.Second) {
+		t.Error("the control plane has not been given the time to answer")
+	}
+	if !look(time.Second) {
+		t.Error("it is held to for ever")
 	}
 }
 

@@ -51,7 +51,7 @@ func (d *Desk) operators(fn func(*linkv1.Operator)) {
 			k = known{l.GetGeneration(), &linkv1.Operator{}}
 			if err := sealed.OpenMessage(d.SealingKey, sealed.ForOperator(d.ZoneID, l.GetId()), l.GetSealed(), k.Operator); err != nil {
 				d.Log.Error("what the control plane says of an operator cannot be opened; they cannot log in here", "user_id", l.GetId(), "error", err)
-				continue
+				k.Operator = &linkv1.Operator{} // of nobody
 			}
 		}
 		is[l.GetId()] = k
@@ -110,7 +110,7 @@ func (d *Desk) fresh(challenge []byte, user string) bool {
 // logIn begins a session. Of a wrong name and a wrong password the answer is the same.
 func (d *Desk) logIn(ctx context.Context, own *etcdstore.Ownership, zone *apiv1.Zone, c Call, r *apiv1.LogInLocallyRequest, reply *apiv1.LogInLocallyResponse) error {
 	if !d.fresh(r.GetChallenge(), r.GetUser()) {
-		return problem.New(problem.TokenExpired, "the login took longer than a minute, or was begun in another zone", "Log in again: naru login.")
+		return problem.New(problem.TokenExpired, "the login took longer than a minute, or was begun in another zone", "Log in again: naru login --local.")
 	}
 	o := d.operator(func(o *linkv1.Operator) bool { return o.GetUser() == r.GetUser() })
 	device := slices.ContainsFunc(o.GetDevices(), func(known []byte) bool { return hmac.Equal(known, r.GetDevice()) })
@@ -188,7 +188,7 @@ func (d *Desk) over(ctx context.Context, userID string) (ids []string, err error
 
 // whose finds the session of a credential. Errors: problems TOKEN_INVALID and TOKEN_EXPIRED.
 func (d *Desk) whose(ctx context.Context, credential string) (*person, error) {
-	invalid := problem.New(problem.TokenInvalid, "this is no session in this zone", "Log in: naru login.")
+	invalid := problem.New(problem.TokenInvalid, "this is no session in this zone", "Log in: naru login --local.")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimPrefix(credential, "Bearer "+locallogin.TokenPrefix))
 	if err != nil || len(b) != 16+32 {
 		return nil, invalid
@@ -208,7 +208,7 @@ func (d *Desk) whose(ctx context.Context, credential string) (*person, error) {
 	}
 	o := d.operator(func(o *linkv1.Operator) bool { return o.GetUserId() == s.GetUserId() })
 	if !d.Now().Before(s.GetExpiresAt().AsTime()) || o == nil || !bytes.Equal(o.GetPublicKey(), kept.GetPublicKey()) {
-		return nil, problem.New(problem.TokenExpired, "the session has ended", "Log in again: naru login.")
+		return nil, problem.New(problem.TokenExpired, "the session has ended", "Log in again: naru login --local.")
 	}
 	return &person{Session: s, operator: o}, nil
 }

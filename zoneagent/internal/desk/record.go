@@ -18,14 +18,30 @@ import (
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
 )
 
-// refusedEvery is how often what is refused has a line of its own: what comes between is counted in the next one, so that nobody fills
-// the log by knocking.
-const refusedEvery = 10 * time.Second
+const (
+	// refusedEvery is how often refusals that are alike have a line: those between are counted in the next one, so that nobody fills the
+	// log by knocking. Whoever is nobody can knock as often as they like.
+	refusedEvery = time.Minute
+	nobodyEvery  = 10 * time.Minute
+)
 
-// refusals are those that have no line yet.
+// refusal is what refusals that are alike have in common.
+type refusal struct{ actor, action, code string }
+
+func (r refusal) every() time.Duration {
+	if r.actor == nobody {
+		return nobodyEvery
+	}
+	return refusedEvery
+}
+
+// nobody is who stands in the log for a name that is no operator's: it may be a password that was typed into the wrong field.
+const nobody = "nobody"
+
+// refusals are those that are alike.
 type refusals struct {
-	since time.Time // of the last line
-	count uint32
+	since time.Time         // of the last line
+	last  *apiv1.AuditEntry // of those that have no line yet, with their number
 }
 
 // write has something done together with the line of the log that says so: no line, no effect.
@@ -96,25 +112,52 @@ func (d *Desk) readLog(ctx context.Context, incarnation string) (*zonev1.LocalLo
 	return &zonev1.LocalLog{Incarnation: incarnation}, nil
 }
 
-// refuse writes down that something was refused, and returns why. Of a name that is nobody's nothing is written down: it may be a
-// password that was typed into the wrong field.
+// refuse writes down that something was refused, and returns why.
 func (d *Desk) refuse(ctx context.Context, who *person, action string, vm *apiv1.VM, why error) error {
+	e := who.entry(action, vm)
+	e.Outcome, e.ProblemCode, e.Count = apiv1.AuditEntry_REFUSED, codeOf(why), 1
+	if who.operator == nil {
+		e.Actor, e.ActorId = nobody, ""
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.refused.count++
-	if now := d.Now(); now.Sub(d.refused.since) < refusedEvery && !now.Before(d.refused.since) {
-		return why
+	key := refusal{e.GetActor(), action, e.GetProblemCode()}
+	r := d.refused[key]
+	if r == nil {
+		r = &refusals{}
+		d.refused[key] = r
 	}
-	e := who.entry(action, vm)
-	e.Outcome, e.ProblemCode, e.Count = apiv1.AuditEntry_REFUSED, codeOf(why), d.refused.count
-	if who.operator == nil {
-		e.Actor, e.ActorId = "nobody", ""
+	if r.last != nil {
+		e.Count += r.last.GetCount()
+	}
+	if now := d.Now(); now.Sub(r.since) < key.every() && !now.Before(r.since) {
+		r.last = e
+		return why
 	}
 	if err := d.writeLocked(ctx, who.own, e, func(*etcdstore.Tx) {}); err != nil {
 		return err
 	}
-	d.refused = refusals{since: d.Now()}
+	r.since, r.last = d.Now(), nil
 	return why
+}
+
+// flush writes what was refused and has no line yet, once its time has come.
+func (d *Desk) flush(ctx context.Context, own *etcdstore.Ownership) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, r := range d.refused {
+		switch now := d.Now(); {
+		case now.Sub(r.since) < key.every() && !now.Before(r.since):
+		case r.last == nil:
+			delete(d.refused, key)
+		default:
+			if err := d.writeLocked(ctx, own, r.last, func(*etcdstore.Tx) {}); err != nil {
+				return err
+			}
+			r.since, r.last = now, nil
+		}
+	}
+	return nil
 }
 
 func codeOf(why error) string {

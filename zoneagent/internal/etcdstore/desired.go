@@ -418,6 +418,9 @@ func (in *intake) take(t *Tx, o *linkv1.Object) {
 		}
 		return
 	}
+	if noun != nil {
+		noun = after(stored, noun)
+	}
 	switch {
 	case noun == nil:
 		delete(in.stored, key)

@@ -124,7 +124,7 @@ func (j *JournalSource) Acknowledged(ctx context.Context, ack *linkv1.JournalAck
 	}
 	t := j.store.Begin(j.own)
 	for _, r := range ack.GetRejected() {
-		if err := j.reject(ctx, t, r); err != nil {
+		if err := j.reject(t, r); err != nil {
 			return err
 		}
 		if t, err = j.next(ctx, t); err != nil {
@@ -160,7 +160,7 @@ func (j *JournalSource) next(ctx context.Context, t *Tx) (*Tx, error) {
 	return j.store.Begin(j.own), err
 }
 
-func (j *JournalSource) reject(ctx context.Context, t *Tx, r *linkv1.Rejected) error {
+func (j *JournalSource) reject(t *Tx, r *linkv1.Rejected) error {
 	if err := checkPoint(r.GetEntry()); err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (j *JournalSource) reject(ctx context.Context, t *Tx, r *linkv1.Rejected) e
 		"origin", r.GetEntry().GetOrigin(), "stream", r.GetEntry().GetStream(), "sequence", r.GetEntry().GetSequence(), "reason", r.GetReason())
 	j.store.metrics.refused.WithLabelValues("rejected_by_plane").Inc()
 	t.reject(r)
-	return j.letGo(ctx, t, r.GetEntry())
+	return nil
 }
 
 // reject records an entry that was consumed and not accepted.

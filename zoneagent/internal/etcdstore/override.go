@@ -65,49 +65,98 @@ func (t *Tx) Override(vm *apiv1.VM, revision int64, cursor Change) {
 func holds(stored, wished proto.Message) bool {
 	is, ok := stored.(*apiv1.VM)
 	next, vm := wished.(*apiv1.VM)
-	return ok && vm && is.GetOverride() != nil && next.GetOverrideAnswered() != is.GetOverride().GetId()
+	o := is.GetOverride()
+	return ok && vm && o != nil && !o.GetGivenUp() && next.GetOverrideAnswered() != o.GetId()
 }
 
-// letGo gives up an override whose journal entry does not reach the control plane: nobody would ever answer it. What was wished
-// meanwhile was not taken, so all is asked for again.
-func (j *JournalSource) letGo(ctx context.Context, t *Tx, p *linkv1.JournalPoint) error {
-	read, err := j.store.get(ctx, j.store.keys.of(journals, p.GetOrigin(), p.GetStream(), sequence(p.GetSequence())))
-	if err != nil || len(read.Kvs) == 0 {
-		return err
+// after makes what is wished of a VM come after an override that is given up, for whoever drives it.
+func after(stored, wished proto.Message) proto.Message {
+	is, ok := stored.(*apiv1.VM)
+	vm, same := wished.(*apiv1.VM)
+	if !ok || !same || !is.GetOverride().GetGivenUp() {
+		return wished
 	}
-	c, _, err := j.store.keys.change(read.Kvs[0])
+	out := proto.CloneOf(vm)
+	if g := is.GetGeneration(); g.GetEpoch() == out.GetGeneration().GetEpoch() && g.GetIndex() == out.GetGeneration().GetIndex() {
+		out.Generation.Override = g.GetOverride() + 1
+	}
+	return out
+}
+
+// Unanswered returns the overrides, as VM and override id, whose entry the control plane has consumed and to which the zone holds all the
+// same: it has not heard the answer yet, or there is none, because the entry was rejected or withheld. own is the uplink's.
+func (s *Store) Unanswered(ctx context.Context, own *Ownership) (map[string]string, error) {
+	held := map[string]string{}
+	s.picture.Nouns("vm", func(desired, _ proto.Message) {
+		if o := desired.(*apiv1.VM).GetOverride(); o != nil && !o.GetGivenUp() {
+			held[desired.(*apiv1.VM).GetId()] = o.GetId()
+		}
+	})
+	if len(held) == 0 {
+		return held, nil
+	}
+	j := &JournalSource{store: s, own: own}
+	pending, err := j.Pending(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pending {
+		for {
+			b, err := j.After(ctx, p, pendingAtOnce)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range b.GetEntries() {
+				if o := e.GetVmOverride(); held[o.GetVmId()] == o.GetOverride().GetId() {
+					delete(held, o.GetVmId())
+				}
+				p.Sequence = e.GetSequence()
+			}
+			if len(b.GetEntries()) < pendingAtOnce {
+				break
+			}
+		}
+	}
+	return held, nil
+}
+
+// pendingAtOnce is how many entries are looked through at once.
+const pendingAtOnce = 256
+
+// GiveUp lets go of overrides that nobody answers, and asks for all that is wanted anew: what was wished meanwhile was not taken. Until that
+// comes the VMs stay as they are. own is the uplink's.
+func (s *Store) GiveUp(ctx context.Context, own *Ownership, overrides map[string]string) error {
+	st, err := s.standing(ctx)
 	if err != nil {
 		return err
 	}
-	entry := c.Message.(*linkv1.JournalEntry).GetVmOverride()
-	if entry == nil {
+	t := s.Begin(own)
+	for id, override := range overrides {
+		is, err := s.Get(ctx, Desired, "vm", id)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		vm := proto.CloneOf(is.Message.(*apiv1.VM))
+		if vm.GetOverride().GetId() != override || t.Room() < 4 {
+			continue // answered meanwhile; or one of so many that they go by and by
+		}
+		vm.Override.GivenUp = true
+		t.Require(Desired, "vm", id, is.Revision)
+		t.put(t.keys().of(Desired, "vm", id), vm)
+		t.Journal(warning("vm.override-lost", fmt.Sprintf("what %s wanted of VM %s while the zone was cut off was not answered by the control plane, and is given up",
+			vm.GetOverride().GetUser(), vm.GetName())))
+	}
+	if len(t.writes) == 0 {
 		return nil
 	}
-	is, err := j.store.Get(ctx, Desired, "vm", entry.GetVmId())
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	vm := proto.CloneOf(is.Message.(*apiv1.VM))
-	o := vm.GetOverride()
-	if o.GetId() != entry.GetOverride().GetId() {
-		return nil
-	}
-	st, err := j.store.standing(ctx)
-	if err != nil {
-		return err
-	}
-	vm.DesiredState, vm.Force, vm.Override = o.GetInsteadOf(), false, nil
-	vm.Generation.Override++
-	t.Require(Desired, "vm", vm.GetId(), is.Revision)
-	t.put(t.keys().of(Desired, "vm", vm.GetId()), vm)
 	t.Require(Cursor, "", "", st.revision)
 	t.put(t.keys().of(Cursor), &zonev1.Cursor{
 		Point: &linkv1.StateAckPoint{Epoch: st.cursor.GetPoint().GetEpoch()}, EpochId: st.cursor.GetEpochId(), Syncing: true, Behind: st.cursor.GetBehind(),
 	})
 	t.del(t.keys().of(syncing))
-	t.Journal(warning("vm.override-lost", fmt.Sprintf("what %s wanted of VM %s while the zone was cut off did not reach the control plane, and is given up", o.GetUser(), vm.GetName())))
-	return nil
+	_, err = t.Commit(ctx)
+	return err
 }

@@ -2,6 +2,7 @@ package etcdstore
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -49,6 +50,18 @@ func (o *overridden) override(t *testing.T, id string) {
 	tx.Override(vm, is.Revision, cursor)
 	tx.Journal(&linkv1.JournalEntry{Body: &linkv1.JournalEntry_VmOverride{VmOverride: &linkv1.VMOverride{VmId: "vm-1", Override: vm.GetOverride()}}})
 	must(tx.Commit(t.Context()))
+}
+
+// await waits until the picture shows what the store wants of the VM.
+func (o *overridden) await(t *testing.T) {
+	t.Helper()
+	want := o.vm(t)
+	for shown := false; !shown; runtime.Gosched() {
+		o.Picture().Nouns("vm", func(desired, _ proto.Message) { shown = shown || proto.Equal(desired, want) })
+		if t.Context().Err() != nil {
+			t.Fatal("the picture does not follow")
+		}
+	}
 }
 
 func (o *overridden) vm(t *testing.T) *apiv1.VM {
@@ -111,38 +124,50 @@ func TestADeletionIsTakenWhateverIsOverridden(t *testing.T) {
 	}
 }
 
-// TestAnOverrideThatNeverArrivesIsGivenUp: nobody would answer it; and what was wished meanwhile is asked for anew.
-func TestAnOverrideThatNeverArrivesIsGivenUp(t *testing.T) {
+// TestAnOverrideThatNobodyAnswersIsGivenUp: its entry was consumed, and rejected or withheld, or the answer to it is lost. What was wished
+// meanwhile is asked for anew, and comes after it for whoever drives the VM.
+func TestAnOverrideThatNobodyAnswersIsGivenUp(t *testing.T) {
 	o := newOverridden(t)
+	unanswered := func() map[string]string {
+		t.Helper()
+		o.await(t)
+		return must(o.Unanswered(t.Context(), o.own))
+	}
+	if got := unanswered(); len(got) != 0 {
+		t.Errorf("before the control plane has had it, it is to answer %v", got)
+	}
 	incarnation, _ := o.Incarnation()
 	journal := o.JournalSource(o.own)
 	batch := must(journal.After(t.Context(), &linkv1.JournalPoint{Origin: incarnation.GetId(), Stream: "zone"}, 100))
-	var at *linkv1.JournalPoint
-	for _, e := range batch.GetEntries() {
-		if e.GetVmOverride() != nil {
-			at = &linkv1.JournalPoint{Origin: batch.GetOrigin(), Stream: batch.GetStream(), Sequence: e.GetSequence()}
-		}
-	}
-	if at == nil {
-		t.Fatalf("the journal has %v", batch)
-	}
-	ack := &linkv1.JournalAck{Points: []*linkv1.JournalPoint{at}, Rejected: []*linkv1.Rejected{{Entry: at, Reason: "withheld"}}}
-	if err := journal.Acknowledged(t.Context(), ack); err != nil {
+	last := batch.GetEntries()[len(batch.GetEntries())-1]
+	at := &linkv1.JournalPoint{Origin: batch.GetOrigin(), Stream: batch.GetStream(), Sequence: last.GetSequence()}
+	if err := journal.Acknowledged(t.Context(), &linkv1.JournalAck{Points: []*linkv1.JournalPoint{at}}); err != nil { // as when a session is resumed
 		t.Fatal(err)
 	}
-	vm := o.vm(t)
-	if vm.GetOverride() != nil || vm.GetDesiredState() != apiv1.VM_RUNNING || vm.GetGeneration().GetOverride() != 2 {
-		t.Errorf("the zone holds to it: %v", vm)
+	got := unanswered()
+	if len(got) != 1 || got["vm-1"] != "o-1" {
+		t.Fatalf("the control plane has had it, and has to answer %v", got)
+	}
+	if err := o.GiveUp(t.Context(), o.own, map[string]string{"vm-1": "another", "vm-9": "o-9"}); err != nil || o.vm(t).GetOverride().GetGivenUp() {
+		t.Fatalf("another one is given up: %v", err)
+	}
+	if err := o.GiveUp(t.Context(), o.own, got); err != nil {
+		t.Fatal(err)
 	}
 	if c := must(o.Cursor(t.Context())); !c.GetSyncing() || c.GetPoint().GetRevision() != 0 || c.GetPoint().GetEpoch() != 1 {
 		t.Errorf("the zone stands at %v", c)
 	}
-	o.override(t, "o-2")
-	if err := journal.Acknowledged(t.Context(), ack); err != nil { // of the one before
-		t.Fatal(err)
+	if vm := o.vm(t); vm.GetDesiredState() != apiv1.VM_STOPPED {
+		t.Errorf("the VM is touched before it is known what is wanted: %v", vm)
 	}
-	if vm := o.vm(t); vm.GetOverride().GetId() != "o-2" {
-		t.Errorf("another one is given up: %v", vm)
+	if got := unanswered(); len(got) != 0 {
+		t.Errorf("it is given up again: %v", got)
+	}
+	o.sink = o.DesiredSink(o.own)
+	o.send(t, 0, 9, object(5, running5(5, "")))
+	vm := o.vm(t)
+	if vm.GetOverride() != nil || vm.GetDesiredState() != apiv1.VM_RUNNING || vm.GetGeneration().GetIndex() != 5 || vm.GetGeneration().GetOverride() != 2 {
+		t.Errorf("what is wanted does not come after it: %v", vm)
 	}
 }
 

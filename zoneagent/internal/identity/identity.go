@@ -25,7 +25,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/naru-project/naru/pkg/pki"
-	"github.com/naru-project/naru/pkg/sealed"
 )
 
 // Options say who this agent is.
@@ -142,15 +141,6 @@ func (i *Identity) WitnessSeed() []byte { return i.zone.Load().witness }
 
 // SealingKey is the private key (X25519) of what is sealed to the zone.
 func (i *Identity) SealingKey() ([]byte, error) { return i.derived("naru: sealed to the zone") }
-
-// PublicSealingKey is that to which one seals.
-func (i *Identity) PublicSealingKey() ([]byte, error) {
-	private, err := i.SealingKey()
-	if err != nil {
-		return nil, err
-	}
-	return sealed.Public(private)
-}
 
 // ChallengeKey is that by which an agent of the zone knows a challenge of another one.
 func (i *Identity) ChallengeKey() ([]byte, error) {

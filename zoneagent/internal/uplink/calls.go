@@ -106,7 +106,7 @@ func (c *Central) Invoke(ctx context.Context, method string, args, reply any, op
 // deskOf is the ownership by which this agent serves a call at its desk; nil where it does not: it does not own the link, has a session,
 // or is barred by the control plane, or the call is that one's alone to answer.
 func (c *Central) deskOf(method, credential string) *etcdstore.Ownership {
-	if !desk.Takes(method, credential) || c.State.status.Load().State != Connecting {
+	if c.Desk == nil || !desk.Takes(method, credential) || c.State.status.Load().State != Connecting {
 		return nil
 	}
 	return c.State.own.Load()
@@ -147,7 +147,7 @@ func (c *Central) pass(ctx context.Context, method string, m proto.Message, send
 		if b := c.State.barred.Load(); b != nil {
 			return problem.Newf(problem.LinkDown, b.standing.wayOut(), "the control plane lets this zone's agent in no more, it is %s: %w", b.standing, b.why)
 		}
-		return problem.New(problem.LinkDown, "the zone has no session with the control plane", "Try again when the link is up. Meanwhile the zone's own operators can log in here: naru login.")
+		return problem.New(problem.LinkDown, "the zone has no session with the control plane", "Try again when the link is up. Meanwhile the zone's own operators can log in here: naru login --local.")
 	}
 	body, err := proto.Marshal(m)
 	if err != nil {

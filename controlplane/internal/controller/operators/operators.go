@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -97,18 +98,19 @@ func (c *Controller) Run(ctx context.Context) error {
 // Round brings every zone up to date.
 func (c *Controller) Round(ctx context.Context) error {
 	var changes []*commandv1.SetLocalOperators
+	var failed error // of some: the others are told all the same
 	err := c.Reader.View(ctx, func(tx *state.Tx) error {
-		changes = nil
+		changes, failed = nil, nil
 		for zone, err := range tx.Zones.All(nil) {
 			if err != nil {
 				return err
 			}
-			if zone.GetState() == apiv1.Zone_RETIRED || len(zone.GetSealingKey()) == 0 {
+			if s := zone.GetState(); s == apiv1.Zone_RETIRED || s == apiv1.Zone_QUARANTINED || len(zone.GetSealingKey()) == 0 {
 				continue
 			}
 			change, err := c.change(tx, zone)
 			if err != nil {
-				return fmt.Errorf("zone %s: %w", zone.GetName(), err)
+				failed = errors.Join(failed, fmt.Errorf("zone %s: %w", zone.GetName(), err))
 			}
 			if len(change.GetOperators())+len(change.GetRemoved()) > 0 {
 				changes = append(changes, change)
@@ -116,18 +118,16 @@ func (c *Controller) Round(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	for _, change := range changes {
 		if err := c.propose(ctx, change); err != nil {
-			return err
+			failed = errors.Join(failed, err)
 		}
 	}
-	return nil
+	return errors.Join(err, failed)
 }
 
-// change is what a zone is to be told now, at most atOnce operators; the next round tells the rest.
+// change is what a zone is to be told now, at most atOnce operators; the next round tells the rest. With an error it is what can be told: that
+// somebody is an operator no more always can.
 func (c *Controller) change(tx *state.Tx, zone *apiv1.Zone) (*commandv1.SetLocalOperators, error) {
 	told := map[string]*commandv1.LocalOperator{}
 	have, err := tx.LocalOperators(zone.GetId())
@@ -141,11 +141,17 @@ func (c *Controller) change(tx *state.Tx, zone *apiv1.Zone) (*commandv1.SetLocal
 	if err != nil {
 		return nil, err
 	}
+	if over := len(all) - state.MaxLocalOperators; over > 0 {
+		c.Log.Warn("a zone has more operators than can log in in it while it is cut off; the last by name cannot", "zone", zone.GetName(), "left_out", over)
+		all = all[:state.MaxLocalOperators]
+	}
 	out := &commandv1.SetLocalOperators{ZoneId: zone.GetId()}
+	var failed error
 	for _, o := range all {
 		next, err := c.operator(tx, zone, o, told[o.GetId()])
 		if err != nil {
-			return nil, fmt.Errorf("operator %s: %w", o.GetName(), err)
+			failed = errors.Join(failed, fmt.Errorf("operator %s: %w", o.GetName(), err))
+			continue // and what the zone was told of them before counts no more
 		}
 		if next == nil {
 			continue
@@ -158,7 +164,8 @@ func (c *Controller) change(tx *state.Tx, zone *apiv1.Zone) (*commandv1.SetLocal
 	for id := range told {
 		out.Removed = append(out.Removed, id)
 	}
-	return out, nil
+	slices.Sort(out.Removed)
+	return out, failed
 }
 
 // operator is what a zone is to be told of an operator, without what is sealed where it has been told that; nil of one who has no password

@@ -2581,11 +2581,13 @@ type VM_Override struct {
 	// Stop without asking the guest first.
 	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	// What the control plane wanted, and its generation.
-	InsteadOf     VM_State               `protobuf:"varint,4,opt,name=instead_of,json=insteadOf,proto3,enum=naru.api.v1.VM_State" json:"instead_of,omitempty"`
-	BasedOn       *Generation            `protobuf:"bytes,5,opt,name=based_on,json=basedOn,proto3" json:"based_on,omitempty"`
-	User          string                 `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
-	UserId        string                 `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=at,proto3" json:"at,omitempty"`
+	InsteadOf VM_State               `protobuf:"varint,4,opt,name=instead_of,json=insteadOf,proto3,enum=naru.api.v1.VM_State" json:"instead_of,omitempty"`
+	BasedOn   *Generation            `protobuf:"bytes,5,opt,name=based_on,json=basedOn,proto3" json:"based_on,omitempty"`
+	User      string                 `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	UserId    string                 `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	At        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=at,proto3" json:"at,omitempty"`
+	// The control plane has had it and not answered; the zone holds to it until it is told anew what is wanted.
+	GivenUp       bool `protobuf:"varint,9,opt,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2674,6 +2676,13 @@ func (x *VM_Override) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *VM_Override) GetGivenUp() bool {
+	if x != nil {
+		return x.GivenUp
+	}
+	return false
 }
 
 // Usage is the newest link of the chain by which a VM's use is metered: what it uses, and since when.
@@ -2838,7 +2847,7 @@ var File_naru_api_v1_vm_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\n" +
-	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\xe0#\n" +
+	"\x14naru/api/v1/vm.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/image.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x16naru/api/v1/zone.proto\"\x81$\n" +
 	"\x02VM\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12(\n" +
@@ -2933,7 +2942,7 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\x02id\x12#\n" +
 	"\x04name\x18\x02 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04Ȼ\x18\x01R\x04name\x12;\n" +
 	"\btaken_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x04R\atakenAt\x12\x1f\n" +
-	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\x1a\x84\x03\n" +
+	"\bdisk_gib\x18\x04 \x01(\rB\x04\xa0\xbb\x18\x04R\adiskGib\x1a\xa5\x03\n" +
 	"\bOverride\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12H\n" +
 	"\rdesired_state\x18\x02 \x01(\x0e2\x15.naru.api.v1.VM.StateB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x03R\fdesiredState\x12\x1a\n" +
@@ -2943,7 +2952,8 @@ const file_naru_api_v1_vm_proto_rawDesc = "" +
 	"\bbased_on\x18\x05 \x01(\v2\x17.naru.api.v1.GenerationB\x04\xa0\xbb\x18\x05R\abasedOn\x12\x1f\n" +
 	"\x04user\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04user\x12$\n" +
 	"\auser_id\x18\a \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x120\n" +
-	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x1a\x98\x02\n" +
+	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x12\x1f\n" +
+	"\bgiven_up\x18\t \x01(\bB\x04\xa0\xbb\x18\x05R\agivenUp\x1a\x98\x02\n" +
 	"\x05Usage\x12\x1c\n" +
 	"\x06number\x18\x01 \x01(\rB\x04\xa0\xbb\x18\x04R\x06number\x122\n" +
 	"\x0eincarnation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x04R\rincarnationId\x12&\n" +
