@@ -37,7 +37,7 @@ var everywhereKnown = map[string]string{
 		GetLoginOptionsResponse.sealing_signature JoinRequest.agent JoinRequest.fingerprint Money.amount Money.currency Part.operation Part.reservation Request.frozen_hash Request.operations
 		Snapshot.operation VM.operation VM.reservation Zone.incarnation Zone.sealing_key BeginLocalLoginResponse.challenge BeginLocalLoginResponse.salt`,
 	"what the policy says, which is no zone's": `
-		Eligibility.condition Request.policy_trace Text.en Text.ko`,
+		AccessForTime.condition Eligibility.condition Request.policy_trace Text.en Text.ko`,
 	"the record, which is read in the control network": `
 		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.message AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
 		AuditCheckpoint.note AuditCheckpoint.root AuditCheckpoint.size AuditLog.key AuditLog.name AuditLog.refused AuditLog.zone

@@ -224,3 +224,34 @@ func TestWhatWasReadBeforeThePasswordChangedIsNotTold(t *testing.T) {
 		return err
 	})
 }
+
+// TestAZoneWithAKeyThatIsNoneKeepsNobodyFromBeingTold, nor an operator whose secret cannot be opened.
+func TestAZoneWithAKeyThatIsNoneKeepsNobodyFromBeingTold(t *testing.T) {
+	s := newTelling(t)
+	kim, lee, gone := s.person("kim", "the password of kim"), s.person("lee", "the password of lee"), s.person("gone", "the password of gone")
+	s.Bind("b-kim", "zone-operator", kim, apiv1.RoleBinding_ZONE, "business")
+	s.Bind("b-gone", "zone-operator", gone, apiv1.RoleBinding_ZONE, "business")
+	if got := names(s.told()); got != "gone kim" {
+		t.Fatalf("the zone is told of %q", got)
+	}
+	internet := s.Zone("internet")
+	s.Observe(internet.GetId(), &apiv1.Zone{Id: internet.GetId(), SealingKey: make([]byte, 32)})
+	s.Bind("b-lee", "zone-operator", lee, apiv1.RoleBinding_ZONE, "internet")
+	s.Bind("b-lee-too", "zone-operator", lee, apiv1.RoleBinding_ZONE, "business")
+	s.password(kim, "the password of kim", func(c *commandv1.Credentials) { c.SealedLocalRoot = []byte("rubbish") })
+	s.Unbind("b-gone")
+	if err := s.Round(t.Context()); err == nil {
+		t.Error("nothing is said of what went wrong")
+	}
+	var left []string
+	s.View(func(tx *state.Tx) error {
+		all, err := tx.LocalOperators(s.zone.GetId())
+		for _, m := range all {
+			left = append(left, m.GetUserId())
+		}
+		return err
+	})
+	if strings.Join(left, " ") != "u-lee" {
+		t.Errorf("the zone is left with %v", left)
+	}
+}
