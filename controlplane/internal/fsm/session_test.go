@@ -356,7 +356,7 @@ func TestWhatWasShownCountsNoLongerThanItMay(t *testing.T) {
 	given.GetResetPassword().Until = far
 	p.accept(given)
 	p.accept(&commandv1.Command{Body: &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
-		UserId: "u-kim", SealedAuthenticator: []byte("s"), Until: far}}})
+		UserId: "u-kim", Shown: p.proof("kim", "enrolling"), SealedAuthenticator: []byte("s"), Until: far}}})
 	p.view(func(tx *state.Tx) {
 		kept, err := tx.Credentials("u-kim")
 		if err != nil || kept.GetOneTimeUntil().AsTime().Sub(p.now) > 24*time.Hour || kept.GetNewAuthenticatorUntil().AsTime().Sub(p.now) > 10*time.Minute {
