@@ -209,15 +209,20 @@ func (p ProcessIdentity) gone(ctx context.Context) error {
 	return nil
 }
 
-// identify reads when the process with the id was started; an error when there is none, or only its remains.
+// identify reads when the process with the id was started; an error when there is none, or only its remains. One that is killed keeps its files
+// until the last of its threads is gone, and its first may be the first to go.
 func identify(pid int) (ProcessIdentity, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ProcessIdentity{}, err
 	}
-	// The second field, in parentheses, may hold anything; the state is the first after it, the start the twentieth.
+	// The second field, in parentheses, may hold anything; the state is the first after it, the number of threads the eighteenth, the start
+	// the twentieth.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 || fields[0] == "X" {
+		return ProcessIdentity{}, os.ErrProcessDone
+	}
+	if threads, err := strconv.Atoi(fields[17]); fields[0] == "Z" && (err != nil || threads <= 1) {
 		return ProcessIdentity{}, os.ErrProcessDone
 	}
 	start, err := strconv.ParseUint(fields[19], 10, 64)

@@ -89,5 +89,5 @@ func (o *operating) merged(t *testing.T) {
 	says(t, said, "session.log-in", "vm.stop", "user:choi", "refused")
 	export := filepath.Join(t.TempDir(), "business.log")
 	o.naru(t, "control", "audit", "export", export, "--log", "business/1")
-	says(t, o.naru(t, "control", "audit", "verify", export, "--key", "@"+o.keepKeys(t), "--zone", "business"), "is whole and as it was signed")
+	says(t, o.naru(t, "control", "audit", "verify", export, "--key", "@"+o.keepKeys(t), "--zone", "business"), "is whole and as zone business has signed it")
 }
