@@ -210,14 +210,15 @@ func shown(zone *apiv1.Zone, method string) error {
 	return problem.Newf(problem.Forbidden, "An administrator says what may be called here: naru zone policy.", "the policy of zone %s does not let its edge call %s", zone.GetName(), short)
 }
 
-// permissionOf is what a role has to have for a method.
-func permissionOf(method string) string {
+// permissionOf is what a role has to have for a method, and whether a zone that is cut off answers it at all.
+func permissionOf(method string) (permission string, answers bool) {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")))
 	if err != nil {
-		return ""
+		return "", false
 	}
-	permission, _ := proto.GetExtension(d.Options(), apiv1.E_Permission).(string)
-	return permission
+	permission, _ = proto.GetExtension(d.Options(), apiv1.E_Permission).(string)
+	edge, _ := proto.GetExtension(d.Options(), apiv1.E_Edge).(apiv1.Edge)
+	return permission, edge == apiv1.Edge_EDGE_LOCAL_READ || edge == apiv1.Edge_EDGE_LOCAL_ACT
 }
 
 // person is somebody who has logged in.
@@ -231,7 +232,10 @@ type person struct {
 
 // may refuses what the person's roles in the zone do not permit.
 func (p *person) may(method string) error {
-	permission := permissionOf(method)
+	permission, answers := permissionOf(method)
+	if !answers {
+		return problem.New(problem.LinkDown, "the zone is cut off, and this is the control plane's to do", "Try again when the link is up.")
+	}
 	if slices.Contains(p.operator.GetPermissions(), permission) {
 		return nil
 	}
