@@ -186,7 +186,7 @@ func (d *Desk) Serve(ctx context.Context, own *etcdstore.Ownership, c Call, repl
 	if err := who.may(c.Method); err != nil {
 		return err
 	}
-	return d.reader.Read(c.Request, reply, Sight{Hosts: true}, c.Since)
+	return d.reader.Read(c.Request, reply, Sight{Whole: true}, c.Since)
 }
 
 // zone is the zone as the control plane last wished it; nil before it ever did.
@@ -256,6 +256,4 @@ func (p *person) entry(action string, vm *apiv1.VM) *apiv1.AuditEntry {
 	return e
 }
 
-var errNotFound = etcdstore.ErrNotFound
-
-func missing(err error) bool { return errors.Is(err, errNotFound) }
+func missing(err error) bool { return errors.Is(err, etcdstore.ErrNotFound) }

@@ -159,12 +159,12 @@ func operationOf(vm *apiv1.VM) *apiv1.Operation {
 }
 
 // readOperation answers what has become of an override.
-func (r *Reader) readOperation(sees Sight, id string) (*apiv1.Operation, error) {
+func (r *Reader) readOperation(who Sight, id string) (*apiv1.Operation, error) {
 	var op *apiv1.Operation
 	r.picture.Nouns("vm", func(desired, observed proto.Message) {
 		vm := desired.(*apiv1.VM)
 		o := vm.GetOverride()
-		if o.GetId() != id || id == "" || sees.Project != "" && sees.Project != vm.GetProject() {
+		if o.GetId() != id || id == "" || !who.sees(vm) {
 			return
 		}
 		op = operationOf(vm)

@@ -49,26 +49,26 @@ func all[M interface {
 	return out
 }
 
-// Sight is what somebody sees of a zone.
+// Sight is what somebody sees of a zone: the VMs of one project, by name, or with Whole everything.
 type Sight struct {
-	// VMs of one project, by name; empty: of all.
 	Project string
-	// Hosts and clusters besides.
-	Hosts bool
+	Whole   bool
 }
+
+func (s Sight) sees(vm *apiv1.VM) bool { return s.Whole || s.Project == vm.GetProject() }
 
 // Read answers a request from the zone's own store, of a zone that is cut off since then, to somebody who sees this much. What it
 // tells is what the zone knows now; only what the control plane wishes may be old, and is as fresh as the link was.
-func (l *Reader) Read(req, reply proto.Message, sees Sight, since time.Time) error {
+func (l *Reader) Read(req, reply proto.Message, who Sight, since time.Time) error {
 	switch r := req.(type) {
 	case *apiv1.ListVMsRequest:
 		if err := simple(r.GetFilter(), r.GetOrderBy(), r.GetPageToken()); err != nil {
 			return err
 		}
-		reply.(*apiv1.ListVMsResponse).Vms = l.vms(sees, r.GetProject(), r.GetZone())
+		reply.(*apiv1.ListVMsResponse).Vms = l.vms(who, r.GetProject(), r.GetZone())
 		return nil
 	case *apiv1.GetVMRequest:
-		for _, vm := range l.vms(sees, r.GetProject(), r.GetZone()) {
+		for _, vm := range l.vms(who, r.GetProject(), r.GetZone()) {
 			if vm.GetId() == r.GetVm() || vm.GetName() == r.GetVm() {
 				reply.(*apiv1.GetVMResponse).Vm = vm
 				return nil
@@ -86,11 +86,11 @@ func (l *Reader) Read(req, reply proto.Message, sees Sight, since time.Time) err
 		}
 		return problem.Newf(problem.NotFound, "The zone is cut off and knows itself only.", "there is no zone %q", r.GetZone())
 	case *apiv1.GetOperationRequest:
-		op, err := l.readOperation(sees, r.GetOperation())
+		op, err := l.readOperation(who, r.GetOperation())
 		reply.(*apiv1.GetOperationResponse).Operation = op
 		return err
 	}
-	if sees.Hosts {
+	if who.Whole {
 		return l.readHosts(req, reply)
 	}
 	return notRead()
@@ -155,11 +155,11 @@ func cutOff(z *apiv1.Zone, since time.Time) {
 }
 
 // vms returns the zone's VMs that the caller sees. A project or zone that is asked for narrows them.
-func (l *Reader) vms(sees Sight, project, zone string) []*apiv1.VM {
+func (l *Reader) vms(who Sight, project, zone string) []*apiv1.VM {
 	return all(l, "vm", func(vm *apiv1.VM) bool {
 		asked := (project == "" || project == vm.GetProject() || project == vm.GetProjectId()) &&
 			(zone == "" || zone == vm.GetZone() || zone == vm.GetZoneId())
-		if !asked || sees.Project != "" && sees.Project != vm.GetProject() {
+		if !asked || !who.sees(vm) {
 			return false
 		}
 		if vm.Freshness = vm.GetHostFreshness(); vm.Freshness == apiv1.Freshness_LEVEL_UNSPECIFIED {
