@@ -9,6 +9,7 @@ import (
 	"github.com/cedar-policy/cedar-go"
 
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -28,13 +29,7 @@ type Edge struct {
 }
 
 // shows reports whether a method may be called there.
-func (e Edge) shows(m Method) bool {
-	if len(e.Methods) == 0 {
-		return true
-	}
-	service, _, _ := strings.Cut(m.Short(), "/")
-	return slices.Contains(e.Methods, m.Short()) || slices.Contains(e.Methods, service+"/*")
-}
+func (e Edge) shows(m Method) bool { return schema.Shows(e.Methods, m.Name) }
 
 // Project is one, as conditions know it.
 type Project struct {

@@ -16,12 +16,11 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/naru-project/naru/pkg/door"
 	"github.com/naru-project/naru/pkg/locallogin"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
@@ -201,19 +200,17 @@ func (d *Desk) zone() (zone *apiv1.Zone) {
 
 // shown refuses what the zone's policy does not let its edge call, as the control plane does.
 func shown(zone *apiv1.Zone, method string) error {
-	methods := zone.GetPolicy().GetMethods()
-	short := method[strings.LastIndexByte(method, '.')+1:]
-	service, _, _ := strings.Cut(short, "/")
-	if len(methods) == 0 || slices.Contains(methods, short) || slices.Contains(methods, service+"/*") {
+	if schema.Shows(zone.GetPolicy().GetMethods(), method) {
 		return nil
 	}
-	return problem.Newf(problem.Forbidden, "An administrator says what may be called here: naru zone policy.", "the policy of zone %s does not let its edge call %s", zone.GetName(), short)
+	return problem.Newf(problem.Forbidden, "An administrator says what may be called here: naru zone policy.", "the policy of zone %s does not let its edge call %s",
+		zone.GetName(), method[strings.LastIndexByte(method, '.')+1:])
 }
 
 // permissionOf is what a role has to have for a method, and whether a zone that is cut off answers it at all.
 func permissionOf(method string) (permission string, answers bool) {
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")))
-	if err != nil {
+	d := schema.Method(method)
+	if d == nil {
 		return "", false
 	}
 	permission, _ = proto.GetExtension(d.Options(), apiv1.E_Permission).(string)

@@ -17,6 +17,7 @@ import (
 	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	zonev1 "github.com/naru-project/naru/proto/gen/naru/zone/v1"
 	"github.com/naru-project/naru/zoneagent/internal/desk"
 	"github.com/naru-project/naru/zoneagent/internal/etcdstore"
@@ -237,20 +238,9 @@ func (c *Central) Call(ctx context.Context, r *zonev1.CallRequest, send func(*zo
 
 // types finds a method's messages in the descriptors.
 func types(method string) (in, out protoreflect.MessageType, stream bool, err error) {
-	unknown := problem.New(problem.Unsupported, "there is no method "+method, "")
-	if method == "" {
-		return nil, nil, false, unknown
-	}
-	name := []byte(method[1:])
-	for i := range name {
-		if name[i] == '/' {
-			name[i] = '.'
-		}
-	}
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
-	m, ok := d.(protoreflect.MethodDescriptor)
-	if err != nil || !ok {
-		return nil, nil, false, unknown
+	m := schema.Method(method)
+	if m == nil {
+		return nil, nil, false, problem.New(problem.Unsupported, "there is no method "+method, "")
 	}
 	if in, err = protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName()); err != nil {
 		return nil, nil, false, err
