@@ -22,7 +22,7 @@ func come(t *testing.T, a *provider.Asker, i *providertest.Issuer, p *apiv1.Iden
 	in.RedirectURI, in.Anew = loopback, anew
 	page, err := a.Begin(t.Context(), "", p, in)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	away := i.Visit(page)
 	if away.Query().Get("state") != in.State {
@@ -119,6 +119,7 @@ func TestWhoIsToShowAnewWhoTheyAreHasJustDoneSo(t *testing.T) {
 	}
 	for about, value := range map[string]any{
 		"no word on when": nil, "a word that is no time": "now", "as if it were 1970": 0, "six minutes ago": time.Now().Add(-6 * time.Minute).Unix(),
+		"in two minutes": time.Now().Add(2 * time.Minute).Unix(), "in a hundred years": time.Now().AddDate(100, 0, 0).Unix(),
 	} {
 		i.Forge(func(t providertest.Token) string { return t.Sign(t.Other("auth_time", value)) })
 		refused(about)

@@ -22,6 +22,9 @@ const (
 	rest     = 20 * time.Second
 )
 
+// errUnasked is what came of a question that did not have to be asked: it says nothing of whether the provider answers.
+var errUnasked = errors.New("it was known already")
+
 // line is where those stand who ask one provider.
 type line struct {
 	slots chan struct{}
@@ -62,7 +65,7 @@ func (a *Asker) enter(asked context.Context, p *apiv1.IdentityProvider, place st
 		cancel()
 		<-l.slots
 		l.gone(place)
-		if asked.Err() == nil { // who went away says nothing of the provider
+		if asked.Err() == nil && *came != errUnasked { // who went away says nothing of the provider
 			l.judge(a.now(), *came)
 		}
 	}, nil

@@ -31,6 +31,8 @@ const (
 	maxGroups = 1000
 	// anewWithin is how long ago somebody may have shown who they are, where they were asked to do so anew.
 	anewWithin = 5 * time.Minute
+	// clocksDiffer is how far ahead a provider's clock may be.
+	clocksDiffer = time.Minute
 	// DefaultLoopback is where those are sent back who log in on a machine of their own.
 	DefaultLoopback = "http://127.0.0.1/callback"
 )
@@ -76,13 +78,20 @@ type openID struct {
 	basic    bool // it takes the client's secret as HTTP has passwords
 }
 
+// known is what a provider said of itself not long ago, or nil.
+func (a *Asker) known(p *apiv1.IdentityProvider) *openID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if o := a.found[p.GetId()]; o != nil && o.revision == p.GetRevision() && a.now().Before(o.until) {
+		return o
+	}
+	return nil
+}
+
 // discover finds out what a provider says of itself, or knows it.
 func (a *Asker) discover(ctx context.Context, p *apiv1.IdentityProvider) (*openID, error) {
-	a.mu.Lock()
-	known := a.found[p.GetId()]
-	a.mu.Unlock()
-	if known != nil && known.revision == p.GetRevision() && a.now().Before(known.until) {
-		return known, nil
+	if o := a.known(p); o != nil {
+		return o, nil
 	}
 	u, err := url.Parse(p.GetOidc().GetIssuer())
 	if err != nil {
@@ -154,7 +163,11 @@ func (a *Asker) Begin(ctx context.Context, place string, p *apiv1.IdentityProvid
 	if err != nil {
 		return "", err
 	}
-	defer leave(&err)
+	came := &err
+	if a.known(p) != nil {
+		came = &errUnasked
+	}
+	defer leave(came)
 	o, err := a.discover(ctx, p)
 	if err != nil {
 		return "", err
@@ -350,7 +363,8 @@ func (a *Asker) person(ctx context.Context, o *openID, p *apiv1.IdentityProvider
 	}
 	if in.Anew {
 		var at int64
-		if err := json.Unmarshal(c["auth_time"], &at); err != nil || a.now().Sub(time.Unix(at, 0)) > anewWithin {
+		err := json.Unmarshal(c["auth_time"], &at)
+		if ago := a.now().Sub(time.Unix(at, 0)); err != nil || ago > anewWithin || ago < -clocksDiffer {
 			return nil, &Refusal{"its token does not say that they have just shown who they are"}
 		}
 	}

@@ -1,5 +1,5 @@
-// Package providertest runs identity providers for tests: OpenLDAP's slapd and dex, each a process of its own, and one that answers what a
-// test has it answer.
+// Package providertest runs identity providers for tests: OpenLDAP's slapd and dex, each a process of its own, and an OpenID Connect
+// provider that does what a test has it do.
 package providertest
 
 import (

@@ -26,8 +26,8 @@ import (
 )
 
 // Issuer is an OpenID Connect provider that does what dex does not: it says when somebody has shown who they are (auth_time), asks them
-// again where it is told to, and gives out tokens that are not as they should be. Discovery, keys and signatures are go-oidc's; whoever
-// comes to its login page is logged in as User.
+// again where it is told to, refuses, and gives out tokens that are not as they should be. Discovery, keys and signatures are go-oidc's;
+// whoever comes to its login page is logged in as kim.
 type Issuer struct {
 	t      testing.TB
 	ca     *CA
@@ -41,6 +41,11 @@ type Issuer struct {
 	// Careless issuers take no notice of being told to ask somebody again.
 	careless bool
 	forge    func(Token) string
+	// refresh is the one token that is taken for new ones.
+	refresh string
+	status  int
+	code    string
+	asked   int
 }
 
 // Token is what an issuer is about to give out, for whoever forges it.
@@ -63,11 +68,6 @@ func NewIssuer(t testing.TB, ca *CA) *Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificate, private, _ := ca.issue(t, t.TempDir())
-	pair, err := tls.LoadX509KeyPair(certificate, private)
-	if err != nil {
-		t.Fatal(err)
-	}
 	i := &Issuer{t: t, ca: ca, key: key, user: "kim", since: time.Now().Add(-time.Hour), logins: map[string]url.Values{}}
 	said := &oidctest.Server{PublicKeys: []oidctest.PublicKey{{PublicKey: key.Public(), KeyID: issuersKey, Algorithm: oidc.RS256}}}
 	mux := http.NewServeMux()
@@ -75,7 +75,7 @@ func NewIssuer(t testing.TB, ca *CA) *Issuer {
 	mux.HandleFunc("POST /token", i.token)
 	mux.Handle("/", said)
 	i.server = httptest.NewUnstartedServer(mux)
-	i.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	i.server.TLS = ca.config(t)
 	i.server.StartTLS()
 	t.Cleanup(i.server.Close)
 	said.SetIssuer(i.server.URL)
@@ -92,6 +92,30 @@ func (i *Issuer) Forge(with func(Token) string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.forge = with
+}
+
+// Says has its tokens say this, beside what they say anyway; a claim that is nil is left out.
+func (i *Issuer) Says(claims map[string]any) {
+	i.Forge(func(t Token) string {
+		for name, value := range claims {
+			t.Claims = t.Other(name, value)
+		}
+		return t.Sign(t.Claims)
+	})
+}
+
+// Refuses has it answer every question for a token with a status and a code of RFC 6749; 0: it gives tokens again.
+func (i *Issuer) Refuses(status int, code string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.status, i.code = status, code
+}
+
+// Asked is how often it was asked for a token.
+func (i *Issuer) Asked() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.asked
 }
 
 // TakesNoNotice has it log people in without asking them again, though it is told to.
@@ -139,23 +163,23 @@ func (i *Issuer) authorize(w http.ResponseWriter, r *http.Request) {
 func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.asked++
 	w.Header().Set("Content-Type", "application/json")
-	id, secret, _ := r.BasicAuth()
-	secret, _ = url.QueryUnescape(secret) // as RFC 6749 has it
-	asked := i.logins[r.FormValue("code")]
-	delete(i.logins, r.FormValue("code"))
-	challenge := sha256.Sum256([]byte(r.FormValue("code_verifier")))
-	if id != "naru" || secret != Secret || asked == nil || asked.Get("redirect_uri") != r.FormValue("redirect_uri") ||
-		asked.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(challenge[:]) {
-		w.WriteHeader(http.StatusBadRequest)
-		_ = json.NewEncoder(w).Encode(map[string]string{"error": "invalid_grant"})
+	asked, known := i.asks(r)
+	status, code := i.status, i.code
+	if status == 0 && !known {
+		status, code = http.StatusBadRequest, "invalid_grant"
+	}
+	if status != 0 {
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": code})
 		return
 	}
 	now := time.Now()
 	t := Token{
 		Claims: map[string]any{
 			"iss": i.server.URL, "aud": "naru", "sub": i.user + "-1", "iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(), "nonce": asked.Get("nonce"),
-			"auth_time": i.since.Unix(), "preferred_username": i.user,
+			"auth_time": i.since.Unix(), "preferred_username": i.user, "email": i.user + "@corp.example", "email_verified": true,
 		},
 		Public: i.key.Public(), KeyID: issuersKey, With: i.sign,
 		Sign: func(claims map[string]any) string { return i.sign(claims, i.key, issuersKey, oidc.RS256) },
@@ -164,7 +188,27 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
 	if i.forge != nil {
 		given = i.forge(t)
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"access_token": rand.Text(), "token_type": "Bearer", "expires_in": 600, "id_token": given})
+	i.refresh = rand.Text()
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"access_token": rand.Text(), "token_type": "Bearer", "expires_in": 600, "refresh_token": i.refresh, "id_token": given,
+	})
+}
+
+// asks tells whether somebody may ask for a token, and what they had asked for when they were logged in.
+func (i *Issuer) asks(r *http.Request) (asked url.Values, ok bool) {
+	id, secret, _ := r.BasicAuth()
+	secret, _ = url.QueryUnescape(secret) // as RFC 6749 has it
+	if id != "naru" || secret != Secret {
+		return nil, false
+	}
+	if r.FormValue("grant_type") == "refresh_token" {
+		return nil, i.refresh != "" && r.FormValue("refresh_token") == i.refresh
+	}
+	asked = i.logins[r.FormValue("code")]
+	delete(i.logins, r.FormValue("code"))
+	challenge := sha256.Sum256([]byte(r.FormValue("code_verifier")))
+	return asked, asked != nil && asked.Get("redirect_uri") == r.FormValue("redirect_uri") &&
+		asked.Get("code_challenge") == base64.RawURLEncoding.EncodeToString(challenge[:])
 }
 
 func (i *Issuer) sign(claims map[string]any, key any, keyID, algorithm string) string {
