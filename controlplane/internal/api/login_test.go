@@ -265,6 +265,27 @@ func secretOf(t *testing.T, uri string) string {
 	return u.Query().Get("secret")
 }
 
+// authenticator makes the codes of somebody's authenticator app, each of a later step than the one before. The server takes those of the
+// step before and of the next one, so that there are two to show at any time, for half a minute at least.
+func authenticator(t *testing.T, uri string) (next func() string) {
+	t.Helper()
+	const step = 30 * time.Second
+	secret, last := secretOf(t, uri), time.Time{}
+	return func() string {
+		t.Helper()
+		if now := time.Now().Truncate(step); last.Before(now) {
+			last = now
+		} else {
+			last = last.Add(step)
+		}
+		text, err := totp.GenerateCode(secret, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+}
+
 func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
 	f := newFederation(t, 1)
 	f.person("kim")
@@ -274,29 +295,19 @@ func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The code of the step before still counts, so that there are two to show.
-	code := func(at time.Time) string {
-		text, err := totp.GenerateCode(secretOf(t, uri), at)
+	next := authenticator(t, uri)
+	first := next()
+	confirm := func(password string) (*apiv1.ConfirmAuthenticatorResponse, error) {
+		secrets, err := c.Seal(t.Context(), s.For(apiv1.UserService_ConfirmAuthenticator_FullMethodName), &apiv1.Secrets{Password: password, Code: first})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return text
+		return c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{Secrets: secrets})
 	}
-	show := func(method, password, code string) *apiv1.Sealed {
-		secrets, err := c.Seal(t.Context(), s.For(method), &apiv1.Secrets{Password: password, Code: code})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return secrets
-	}
-	now := time.Now()
-	first := code(now.Add(-30 * time.Second))
-	if _, err := c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{
-		Secrets: show(apiv1.UserService_ConfirmAuthenticator_FullMethodName, "wrong wrong wrong", first)}); !problem.Is(err, problem.Unauthenticated) {
+	if _, err := confirm("wrong wrong wrong"); !problem.Is(err, problem.Unauthenticated) {
 		t.Errorf("confirmed with a wrong password: %v", err)
 	}
-	r, err := c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{Secrets: show(apiv1.UserService_ConfirmAuthenticator_FullMethodName, ownPassword, first)})
-	if err != nil || r.GetUser().GetSecondFactor() != apiv1.User_TOTP {
+	if r, err := confirm(ownPassword); err != nil || r.GetUser().GetSecondFactor() != apiv1.User_TOTP {
 		t.Fatalf("%v, %v", r, err)
 	}
 	logIn := func(code string) (*apiv1.Session, error) {
@@ -309,19 +320,49 @@ func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
 	if _, err := logIn(first); !problem.Is(err, problem.Unauthenticated) {
 		t.Errorf("with a code that has counted: %v", err)
 	}
-	m, err := logIn(code(now))
-	if err != nil || m.GetStrength() != apiv1.Session_TWO_FACTORS {
+	if m, err := logIn(next()); err != nil || m.GetStrength() != apiv1.Session_TWO_FACTORS {
 		t.Fatalf("with the next code: %v, %v", m, err)
-	}
-	up, err := c.Sessions.StepUp(t.Context(), &apiv1.StepUpRequest{Secrets: show(apiv1.SessionService_StepUp_FullMethodName, ownPassword, code(now.Add(30*time.Second)))})
-	if err != nil || up.GetSession().GetStrength() != apiv1.Session_TWO_FACTORS || time.Until(up.GetSession().GetSteppedUpUntil().AsTime()) < 9*time.Minute {
-		t.Errorf("stepped up: %v, %v", up, err)
 	}
 	if _, err := f.Admin().Users.RemoveAuthenticator(t.Context(), &apiv1.RemoveAuthenticatorRequest{User: "kim"}); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := logIn(""); err != nil || m.GetStrength() != apiv1.Session_PASSWORD {
 		t.Errorf("after an administrator took it away: %v, %v", m, err)
+	}
+}
+
+func TestASessionIsSteppedUpWithACode(t *testing.T) {
+	f := newFederation(t, 1)
+	f.person("kim")
+	s := f.logIn("", "kim", ownPassword)
+	c := f.at("", s)
+	uri, err := enrol(t.Context(), c, s, ownPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := authenticator(t, uri)
+	show := func(method, code string) *apiv1.Sealed {
+		secrets, err := c.Seal(t.Context(), s.For(method), &apiv1.Secrets{Password: ownPassword, Code: code})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secrets
+	}
+	first := next()
+	if _, err := c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{
+		Secrets: show(apiv1.UserService_ConfirmAuthenticator_FullMethodName, first)}); err != nil {
+		t.Fatal(err)
+	}
+	stepUp := func(code string) (*apiv1.Session, error) {
+		r, err := c.Sessions.StepUp(t.Context(), &apiv1.StepUpRequest{Secrets: show(apiv1.SessionService_StepUp_FullMethodName, code)})
+		return r.GetSession(), err
+	}
+	if _, err := stepUp(first); !problem.Is(err, problem.Unauthenticated) {
+		t.Errorf("with a code that has counted: %v", err)
+	}
+	up, err := stepUp(next())
+	if err != nil || up.GetStrength() != apiv1.Session_TWO_FACTORS || time.Until(up.GetSteppedUpUntil().AsTime()) < 9*time.Minute {
+		t.Errorf("stepped up: %v, %v", up, err)
 	}
 }
 
