@@ -62,7 +62,7 @@ func (s *standing) operated(t *testing.T, edge *client.Client) *operating {
 	says(t, o.does(t, "whoami"), "user choi, at zone business")
 	shows(t, o.does(t, "vm", "list"), "cut-ours", "running")
 	for _, name := range []string{"cut-ours", "cut-both"} {
-		o.does(t, "vm", "stop", name)
+		says(t, o.does(t, "vm", "stop", name, "--wait"), "overridden", "stopped")
 		s.local(t, edge, name, apiv1.VM_STOPPED)
 	}
 	says(t, o.does(t, "vm", "show", "cut-ours"), "override", "choi")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -12,9 +14,10 @@ var errDone = errors.New("what was waited for has happened")
 
 // Wait follows an operation to its end and tells each change of it. It survives the death of whoever serves it: it asks
 // again, other servers where there are some, until ctx ends. It returns the operation as it was last seen, with its error
-// where it failed. When ctx ends first, the operation goes on. Who follows with TellRepeated is told why nothing is heard.
+// where it failed. When ctx ends first, the operation goes on. Who follows with TellRepeated is told why nothing is heard. Of what a zone
+// carries out by itself while it is cut off there is no watch; it is read again and again.
 func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1.Operation)) (*apiv1.Operation, error) {
-	op, err := follow(ctx, op, c.watchOperation(op.GetId()), tell, (*apiv1.Operation).GetDone)
+	op, err := follow(ctx, op, c.watchOperation(op.GetId()), c.readOperation(op.GetId()), tell, (*apiv1.Operation).GetDone)
 	switch {
 	case err == nil:
 		return op, problem.FromProto(op.GetError())
@@ -29,7 +32,7 @@ func (c *Client) Wait(ctx context.Context, op *apiv1.Operation, tell func(*apiv1
 // WaitRequest follows a request until it is carried out, and tells each change of it, as Wait does. It returns the request as it
 // was last seen. Errors: WRONG_STATE where it ended otherwise or was returned for correction, which says how.
 func (c *Client) WaitRequest(ctx context.Context, m *apiv1.Request, tell func(*apiv1.Request)) (*apiv1.Request, error) {
-	m, err := follow(ctx, m, c.watchRequest(m.GetName()), tell, decided)
+	m, err := follow(ctx, m, c.watchRequest(m.GetName()), nil, tell, decided)
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return m, noLonger(ctx, "It goes on. Follow it with: naru request wait "+m.GetName(), "request "+m.GetName())
@@ -76,33 +79,43 @@ func noLonger(ctx context.Context, next, what string) error {
 }
 
 // follow tells a noun and each change of it until it is as wanted. It returns the noun as it was last seen, with NOT_FOUND where it
-// was deleted.
+// was deleted. While the link of the zone that is asked is down, it is read instead of watched, where read says how.
 func follow[M interface {
+	proto.Message
 	GetId() string
-	GetRevision() string
-}](ctx context.Context, m M, open Open[M], tell func(M), over func(M) bool) (M, error) {
+}](ctx context.Context, m M, open Open[M], read func(context.Context) (M, error), tell func(M), over func(M) bool) (M, error) {
 	tell(m)
 	if over(m) {
 		return m, nil
 	}
 	var silence telling
-	err := Watch(ctx, open, func(ch Change[M]) error {
+	seen := func(is M) error {
 		silence = telling{}
-		switch {
-		case ch.Type != apiv1.WatchType_PUT && ch.Type != apiv1.WatchType_DELETE, ch.Noun.GetId() != m.GetId():
-			// A watch that is taken up again tells as deleted what does not match its filter.
-			return nil
-		case ch.Type == apiv1.WatchType_DELETE:
-			return problem.New(problem.NotFound, m.GetId()+" is no longer there", "")
-		case ch.Noun.GetRevision() != m.GetRevision():
-			m = ch.Noun
+		if !proto.Equal(is, m) {
+			m = is
 			tell(m)
 		}
 		if over(m) {
 			return errDone
 		}
 		return nil
+	}
+	err := Watch(ctx, open, func(ch Change[M]) error {
+		switch {
+		case ch.Type != apiv1.WatchType_PUT && ch.Type != apiv1.WatchType_DELETE, ch.Noun.GetId() != m.GetId():
+			// A watch that is taken up again tells as deleted what does not match its filter.
+			silence = telling{}
+			return nil
+		case ch.Type == apiv1.WatchType_DELETE:
+			return problem.New(problem.NotFound, m.GetId()+" is no longer there", "")
+		}
+		return seen(ch.Noun)
 	}, func(err error) error {
+		if read != nil && problem.Is(problem.FromStatus(err), problem.LinkDown) {
+			if is, err := read(ctx); err == nil {
+				return seen(is)
+			}
+		}
 		silence.repeated(ctx, err)
 		return nil
 	})
@@ -118,6 +131,13 @@ func (c *Client) watchOperation(id string) Open[*apiv1.Operation] {
 		return Changes(s, err, func(m *apiv1.WatchOperationsResponse) Change[*apiv1.Operation] {
 			return Change[*apiv1.Operation]{Type: m.GetType(), Revision: m.GetRevision(), Noun: m.GetOperation()}
 		})
+	}
+}
+
+func (c *Client) readOperation(id string) func(context.Context) (*apiv1.Operation, error) {
+	return func(ctx context.Context) (*apiv1.Operation, error) {
+		r, err := c.Operations.GetOperation(ctx, &apiv1.GetOperationRequest{Operation: id})
+		return r.GetOperation(), err
 	}
 }
 

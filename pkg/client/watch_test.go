@@ -206,6 +206,32 @@ func TestWhoWaitsIsToldOnceWhyNothingIsHeard(t *testing.T) {
 	}
 }
 
+// TestWhatAZoneDoesByItselfIsWaitedFor: there is no watch of it while the zone is cut off, and it has no revision.
+func TestWhatAZoneDoesByItselfIsWaitedFor(t *testing.T) {
+	a := newAuthority(t)
+	var asked atomic.Int32
+	s := a.serve(t, &server{
+		watch: func(*watchRequest, watchStream) error {
+			return problem.ToStatus(problem.New(problem.LinkDown, "the zone has no session", ""))
+		},
+		operation: func() (*apiv1.Operation, error) {
+			if asked.Add(1) < 3 {
+				return operation("", false, "overridden"), nil
+			}
+			return operation("", true, "overridden", "stopped"), nil
+		},
+	})
+	var why []error
+	var told []int
+	ctx := client.TellRepeated(soon(t), func(err error) { why = append(why, err) })
+	done, err := a.connect(t, client.Config{}, s).Wait(ctx, operation("", false, "overridden"), func(op *apiv1.Operation) {
+		told = append(told, len(op.GetSteps()))
+	})
+	if err != nil || !done.GetDone() || !slices.Equal(told, []int{1, 2}) || why != nil {
+		t.Fatalf("told %v and %v, done %v, %v", told, why, done.GetDone(), err)
+	}
+}
+
 func TestWaitReturnsWhyAnOperationFailed(t *testing.T) {
 	a := newAuthority(t)
 	failed := operation("7-2", true)

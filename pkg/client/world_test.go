@@ -110,6 +110,8 @@ type server struct {
 	list   func(context.Context) (*apiv1.ListProjectsResponse, error)
 	create func(context.Context, *apiv1.CreateProjectRequest) (*apiv1.CreateProjectResponse, error)
 	watch  func(*apiv1.WatchOperationsRequest, grpc.ServerStreamingServer[apiv1.WatchOperationsResponse]) error
+	// operation answers GetOperation; without it there is none.
+	operation func() (*apiv1.Operation, error)
 }
 
 // serve brings a server up and takes it down with the test.
@@ -182,6 +184,14 @@ func (s *server) CreateProject(ctx context.Context, r *apiv1.CreateProjectReques
 
 func (s *server) WatchOperations(r *apiv1.WatchOperationsRequest, stream grpc.ServerStreamingServer[apiv1.WatchOperationsResponse]) error {
 	return s.watch(r, stream)
+}
+
+func (s *server) GetOperation(ctx context.Context, r *apiv1.GetOperationRequest) (*apiv1.GetOperationResponse, error) {
+	if s.operation == nil {
+		return s.UnimplementedOperationServiceServer.GetOperation(ctx, r)
+	}
+	op, err := s.operation()
+	return &apiv1.GetOperationResponse{Operation: op}, err
 }
 
 // connect returns a client of the servers that trusts the authority.
