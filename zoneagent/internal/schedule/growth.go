@@ -70,7 +70,7 @@ func (t *Term) grow(p *plan, vm *apiv1.VM, hostID string) (lacks string) {
 	}
 	if lacks = t.book.picture.Lacks(vm.GetId(), vm.GetSize()); lacks != "" {
 		if h != nil {
-			t.book.picture.Keep(room(h, 0), hostID)
+			t.book.picture.Keep(room(h, 0), h.GetUnits()[0].GetHostId())
 		}
 		return lacks
 	}
