@@ -47,11 +47,12 @@ func Validate(m proto.Message) error {
 
 // patterns says in words what a pattern of the schema asks for.
 var patterns = map[string]string{
-	"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$": "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last",
-	"^[a-z]{1,32}$":                     "takes 1 to 32 lower-case letters",
-	"^[0-9a-f]{64}$":                    "takes 64 hexadecimal digits, in lower case",
-	"^SHA256:[A-Za-z0-9+/]{43}$":        "takes a fingerprint as it is printed: SHA256: and 43 characters",
-	"^[^\\r\\n]+$":                      "takes one line, and no line break",
+	"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$":   "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last",
+	"^[a-z]([a-z0-9#-]{0,61}[a-z0-9#])?$": "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last, and # where a number goes",
+	"^[a-z]{1,32}$":                       "takes 1 to 32 lower-case letters",
+	"^[0-9a-f]{64}$":                      "takes 64 hexadecimal digits, in lower case",
+	"^SHA256:[A-Za-z0-9+/]{43}$":          "takes a fingerprint as it is printed: SHA256: and 43 characters",
+	"^[^\\r\\n]+$":                        "takes one line, and no line break",
 }
 
 // worded says what a rule asks for, to somebody who does not know it.

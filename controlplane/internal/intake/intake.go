@@ -18,6 +18,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -128,6 +129,9 @@ func resolveCreate(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*c
 	for _, name := range names {
 		r.Parts = append(r.Parts, &apiv1.Part{Name: name, VmId: uuid.Must(uuid.NewV7()).String()})
 	}
+	if err := asVMs(tx, r); err != nil {
+		return nil, err
+	}
 	return []*commandv1.Read{read("project", project), read("zone", zone), read("image", image)}, nil
 }
 
@@ -186,6 +190,21 @@ func VM(tx *state.Tx, r *apiv1.Request) (*apiv1.VM, error) {
 		Flavor: bid.Flavor.GetFlavor(), Size: bid.Flavor.GetSize(), Image: image.GetName(), ImageSha256: image.GetSha256(), ImageFormat: image.GetFormat(),
 		SshKeys: ask.GetSshKeys(), UserData: bid.UserData, Affinities: ask.GetAffinities(), Description: ask.GetDescription(), DesiredState: apiv1.VM_RUNNING,
 	}, nil
+}
+
+// asVMs refuses what is asked for where a VM that is made of it would break a rule of VMs: no broker lets such a VM pass.
+func asVMs(tx *state.Tx, r *apiv1.Request) error {
+	vm, err := VM(tx, r)
+	if err != nil {
+		return err
+	}
+	for _, p := range r.GetParts() {
+		vm.Name = p.GetName()
+		if err := schema.Validate(vm); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Planned is what a policy makes of a request.

@@ -10,6 +10,10 @@ import (
 // Names returns names for so many VMs after a pattern: a run of # is the number, with as many digits. Numbers whose name is
 // taken are passed over. Without a # there is one name only.
 func Names(pattern string, quantity uint32, taken func(string) (bool, error)) ([]string, error) {
+	if pattern == "" {
+		return nil, problem.New(problem.Invalid, "the request does not say how its VMs are called", "Name them: web-1, or web-## for several.").
+			With("specification.create.name_pattern", "is required")
+	}
 	quantity = max(quantity, 1)
 	first := strings.Index(pattern, "#")
 	if first < 0 {

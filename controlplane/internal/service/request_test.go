@@ -254,6 +254,23 @@ func TestWhatNobodyCouldApproveIsRefusedWithTheReason(t *testing.T) {
 	}
 }
 
+// TestWhatNoVMMayBeIsRefusedAtTheSubmission: no broker would let such a VM pass, nor a list that has it.
+func TestWhatNoVMMayBeIsRefusedAtTheSubmission(t *testing.T) {
+	o := newOffice(t, &apiv1.StageTemplate{Name: "one", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY})
+	for _, name := range []string{"", "../../etc", "a 1", "😀", "A-1", "-1", "web-", "web_1", "##", "a\nb", strings.Repeat("a", 64)} {
+		bad := ask()
+		bad.GetSpecification().GetCreate().NamePattern = name
+		if _, err := o.submit("ann", bad); !problem.Is(err, problem.Invalid) || !strings.Contains(problem.Of(err).String(), "name_pattern") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	bad := ask()
+	bad.GetSpecification().GetCreate().SshKeys = []string{"ssh-ed25519 AAAA ann\nssh-ed25519 BBBB eve"}
+	if _, err := o.submit("ann", bad); !problem.Is(err, problem.Invalid) || !strings.Contains(problem.Of(err).String(), "ssh_keys") {
+		t.Errorf("two keys as one: %v", err)
+	}
+}
+
 func TestWhereTheLastOneWhoCouldApproveIsGoneItIsShownAndEscalated(t *testing.T) {
 	o := newOffice(t, &apiv1.StageTemplate{
 		Name: "review", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY,
