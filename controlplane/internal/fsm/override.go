@@ -51,7 +51,7 @@ func (c *command) acceptOverride(zone *apiv1.Zone, e *linkv1.JournalEntry, in *l
 	if err != nil {
 		return "", err
 	}
-	if err := c.forgetOverride(m.GetOverrideAnswered()); err != nil {
+	if err := c.forgetOverride(m, conflict == nil && m.GetDesiredState() != o.GetDesiredState()); err != nil {
 		return "", err
 	}
 	m.OverrideAnswered, m.Generation = o.GetId(), c.generation()
@@ -81,13 +81,15 @@ func (c *command) acceptOverride(zone *apiv1.Zone, e *linkv1.JournalEntry, in *l
 	return "", c.tellOfVM(apiv1.Event_INFO, "vm.overridden", zone, m, message)
 }
 
-// forgetOverride forgets the operation that the override of a VM before was: at a zone's word few are kept. One that goes on is.
-func (c *command) forgetOverride(id string) error {
+// forgetOverride forgets the operation that the override of a VM before was: at a zone's word few are kept. One that goes on is, but not
+// where the next override takes its place: nobody tells what comes of it any more.
+func (c *command) forgetOverride(m *apiv1.VM, replaced bool) error {
+	id := m.GetOverrideAnswered()
 	if id == "" {
 		return nil
 	}
 	op, err := c.tx.Operations.Get(id)
-	if missing(err) || err == nil && !op.GetDone() {
+	if missing(err) || err == nil && !op.GetDone() && !(replaced && m.GetOperation() == id) {
 		return nil
 	}
 	if err != nil {

@@ -39,6 +39,9 @@ func TestWhatAZoneDidWhileItWasCutOffBecomesWhatIsWanted(t *testing.T) {
 	// A second one was wanted upon the first, before that was answered.
 	p.accept(journal("inc-1", "zone", overrides(3, "o-2", apiv1.VM_RUNNING, before)))
 	p.answered(first.GetGeneration(), "o-2", apiv1.VM_RUNNING)
+	if op := p.operation("o-1"); op != nil {
+		t.Errorf("an operation that nobody will tell the end of is kept: %v", op)
+	}
 	p.answers(1, apiv1.VM_RUNNING, resources(1, 96, 1))
 	p.ends(4, "o-2", nil)
 	if op := p.operation("o-2"); !op.GetDone() || op.GetError() != nil {
