@@ -101,7 +101,7 @@ func (a *app) createAdministrator() *cobra.Command {
 func (a *app) renewAdministrator() *cobra.Command {
 	var request, user string
 	var lifetime time.Duration
-	cmd := &cobra.Command{Use: "renew [NAME --csr @FILE]", Short: "Renew your own certificate in its file; with NAME, print one for another's key", Args: cobra.MaximumNArgs(1)}
+	cmd := &cobra.Command{Use: "renew [NAME --csr @FILE]", Short: "Renew your own certificate in its file; with NAME, print one for another's key", Args: arguments(0, 1)}
 	cmd.Flags().StringVar(&request, "csr", "", "certificate request of the administrator's key, or @FILE")
 	cmd.Flags().DurationVar(&lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
 	cmd.Flags().StringVar(&user, "user", "", "the person who it is")

@@ -20,7 +20,7 @@ func (a *app) approve() *cobra.Command {
 	var yes, deny, back bool
 	var comment, stage, actingFor string
 	cmd := &cobra.Command{
-		Use: "approve [REQUEST]", Short: "Show what waits for your decision, or decide on one request", Args: cobra.MaximumNArgs(1),
+		Use: "approve [REQUEST]", Short: "Show what waits for your decision, or decide on one request", Args: arguments(0, 1),
 		Long: `Without a REQUEST it lists what waits for your decision. With one it shows what is asked for, and asks. The decision holds for exactly
 what was shown: where the request has changed meanwhile, it is refused.`,
 	}

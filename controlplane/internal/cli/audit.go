@@ -163,7 +163,7 @@ var witnessColumns = []column[*apiv1.AuditWitness]{
 func (a *app) auditCheckpoint() *cobra.Command {
 	var keys, witnesses bool
 	cmd := &cobra.Command{
-		Use: "checkpoint", Short: "Show the newest signed checkpoint, to be kept outside, and who countersigns", Args: cobra.NoArgs,
+		Use: "checkpoint", Short: "Show the newest signed checkpoint, to be kept outside, and who countersigns", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 				r, err := c.Audit.GetAuditCheckpoint(ctx, &apiv1.GetAuditCheckpointRequest{})

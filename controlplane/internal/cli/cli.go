@@ -39,6 +39,7 @@ type app struct {
 	config     *client.Config
 	command    *cobra.Command // that runs; nil before
 	missing    bool           // it was said that an answer is not all there is
+	inMethods  bool           // the reader names methods of the API, and is answered so
 	// names lists the nouns of a kind, for completion.
 	names map[string]lister
 }

@@ -4,16 +4,37 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
+
+// TestArgumentsThatAreTooFewOrTooManyAreToldAsThat: an error of cobra's own would be told as one of the inside.
+func TestArgumentsThatAreTooFewOrTooManyAreToldAsThat(t *testing.T) {
+	a := &app{out: newScreen(io.Discard), err: newScreen(io.Discard), names: map[string]lister{}}
+	var each func(*cobra.Command)
+	each = func(c *cobra.Command) {
+		for _, args := range [][]string{nil, make([]string, 50)} {
+			var usage usageError
+			if err := c.ValidateArgs(args); err != nil && c.Parent() != nil && c.Parent().Name() != "completion" && !errors.As(err, &usage) {
+				t.Errorf("%s with %d arguments: %v", c.CommandPath(), len(args), err)
+			}
+		}
+		for _, sub := range c.Commands() {
+			each(sub)
+		}
+	}
+	each(a.root())
+}
 
 func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 	bare(t, t.TempDir())
@@ -24,7 +45,7 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 		"vm foo":                         "It has create, delete, list",
 		"completion foo":                 "it has bash, fish",
 		"vm show":                        "takes one argument, and was given 0",
-		"vm delete":                      "takes at least one name",
+		"vm delete":                      "takes at least one argument",
 		"vm list extra":                  "takes no argument",
 		"vm list -o xml":                 "it is table, wide, json, yaml or name",
 		"vm list --colour":               "unknown flag",
@@ -51,7 +72,10 @@ func TestACommandLineThatMakesNoSenseSaysWhatIsWrong(t *testing.T) {
 		"admin create x":                 "--csr is required",
 		"role-binding create user":       "at least one of the flags in the group [user group]",
 		"approve r-1 --yes --deny":       "if any flags in the group [yes deny return]",
-		"zone requests a b":              "one zone at most",
+		"approve r-1 r-2":                "takes at most one argument, and was given 2",
+		"auth explain kim":               "naru auth explain takes two to three arguments, and was given 1",
+		"identity-provider link corp":    "takes three arguments",
+		"zone requests a b":              "takes at most one argument, and was given 2",
 		"server backup -":                "name a file, not -",
 		"vm create x --apart g --together h --together g": "--apart g and --together g do not go together",
 	} {

@@ -69,13 +69,13 @@ func (a *app) group() *cobra.Command {
 	members := &cobra.Command{Use: "members GROUP", Short: "List who is in a group", Args: oneArgument, RunE: func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error { return a.listMembers(ctx, c, args[0]) })
 	}}
-	add := &cobra.Command{Use: "add GROUP USER", Short: "Put a user into a group", Args: twoArguments, RunE: func(cmd *cobra.Command, args []string) error {
+	add := &cobra.Command{Use: "add GROUP USER", Short: "Put a user into a group", Args: arguments(2, 2), RunE: func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			_, err := c.Groups.AddGroupMember(ctx, &apiv1.AddGroupMemberRequest{Group: args[0], User: args[1]})
 			return err
 		})
 	}}
-	remove := &cobra.Command{Use: "remove GROUP USER", Short: "Take a user out of a group", Args: twoArguments, RunE: func(cmd *cobra.Command, args []string) error {
+	remove := &cobra.Command{Use: "remove GROUP USER", Short: "Take a user out of a group", Args: arguments(2, 2), RunE: func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			_, err := c.Groups.RemoveGroupMember(ctx, &apiv1.RemoveGroupMemberRequest{Group: args[0], User: args[1]})
 			return err

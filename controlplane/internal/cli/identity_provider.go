@@ -175,7 +175,7 @@ func (a *app) listIdentities() *cobra.Command {
 
 func (a *app) linkIdentity() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "link NAME SUBJECT USER", Short: "Let somebody whom a provider knows log in as a user that is there", Args: cobra.ExactArgs(3),
+		Use: "link NAME SUBJECT USER", Short: "Let somebody whom a provider knows log in as a user that is there", Args: arguments(3, 3),
 		Long: "Let somebody whom a provider knows log in as a user that is there. SUBJECT is by which the provider knows them; the refusal of their login says it, " +
 			"and of a directory naru identity-provider test.",
 	}

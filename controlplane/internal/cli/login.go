@@ -37,7 +37,7 @@ the zone let them. Do that only where you know that it is cut off: whoever answe
 
 With --provider you log in through an identity provider: in your browser, which is opened where there is one, and whose address is
 printed; or with the name and the password of a directory. With --device you type a code in a browser on another machine.`,
-		Args: cobra.MaximumNArgs(1), Example: "  naru login kim\n  naru login --provider corp\n  naru login --provider corp --device\n  naru login --local kim",
+		Args: arguments(0, 1), Example: "  naru login kim\n  naru login --provider corp\n  naru login --provider corp --device\n  naru login --local kim",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.load(); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -377,30 +378,37 @@ func set[M proto.Message](a *app, n noun[M], verb, short, field string, change f
 	return cmd
 }
 
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usagef("%s takes no argument, and was given %q", cmd.CommandPath(), strings.Join(args, " "))
-	}
-	return nil
-}
+var (
+	noArguments   = arguments(0, 0)
+	oneArgument   = arguments(1, 1)
+	someArguments = arguments(1, many)
+)
 
-func oneArgument(cmd *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return usagef("%s takes one argument, and was given %d\nUsage: %s", cmd.CommandPath(), len(args), cmd.UseLine())
-	}
-	return nil
-}
+// many is no bound of arguments.
+const many = -1
 
-func someArguments(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usagef("%s takes at least one name\nUsage: %s", cmd.CommandPath(), cmd.UseLine())
+// arguments refuses a command line with less arguments, or with more.
+func arguments(least, most int) cobra.PositionalArgs {
+	words := []string{"no argument", "one argument", "two arguments", "three arguments"}
+	takes := ""
+	switch {
+	case least == most:
+		takes = words[least]
+	case most == many:
+		takes = "at least " + words[least]
+	case least == 0:
+		takes = "at most " + words[most]
+	default:
+		takes = strings.Fields(words[least])[0] + " to " + words[most]
 	}
-	return nil
-}
-
-func twoArguments(cmd *cobra.Command, args []string) error {
-	if len(args) != 2 {
-		return usagef("%s takes two arguments, and got %d\nSee %s --help.", cmd.CommandPath(), len(args), cmd.CommandPath())
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && (most == many || len(args) <= most) {
+			return nil
+		}
+		given := strconv.Itoa(len(args))
+		if most == 0 {
+			given = strconv.Quote(strings.Join(args, " "))
+		}
+		return usagef("%s takes %s, and was given %s\nUsage: %s", cmd.CommandPath(), takes, given, cmd.UseLine())
 	}
-	return nil
 }

@@ -104,7 +104,7 @@ func (a *app) comments() *cobra.Command {
 func (a *app) attachment() *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
-		Use: "attachment REQUEST FILE", Short: "Fetch a file that was added to a request", Args: cobra.ExactArgs(2),
+		Use: "attachment REQUEST FILE", Short: "Fetch a file that was added to a request", Args: arguments(2, 2),
 		Long:    "Fetch a file that was added to a request, by its name, or by its id where several have the name. A file that is there already is not overwritten.",
 		Example: "  naru request attachment r-7 plan.pdf --to plan.pdf",
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,8 +113,23 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 			t.Errorf("it does not say %q:\n%s", words, said)
 		}
 	}
-	if goOn, _, err := walk("\nbusiness\nshop\n\nweb\n\n\nfull\nn\n", &draftFlags{scope: scope{project: "web"}}); err != nil || goOn {
-		t.Errorf("no was taken for yes: %v", err)
+	if goOn, said, err := walk("\nbusiness\nshop\n\nweb\n\n\nfull\nn\nn\n", &draftFlags{scope: scope{project: "web"}}); err != nil || goOn || !strings.Contains(said, "Nothing was asked for") {
+		t.Errorf("no was taken for yes: %v\n%s", err, said)
+	}
+	flags = &draftFlags{scope: scope{project: "web"}}
+	if goOn, _, err := walk("\nbusiness\nshop\n\nweb\n\n\nfull\nn\ny\n", flags); err != nil || !goOn || !flags.draft {
+		t.Errorf("what is not to be submitted is not kept: %v", err)
+	}
+	// What cannot be is asked for again, and nothing else is.
+	flags = &draftFlags{scope: scope{project: "web"}}
+	goOn, said, err = walk("\nbusiness\nshop\n\n../../etc\n\n\nfull\nweb-1\ny\n", flags)
+	if err != nil || !goOn || flags.name != "web-1" || !strings.Contains(said, "takes 1 to 63 lower-case letters") {
+		t.Errorf("%v, %v, %q\n%s", goOn, err, flags.name, said)
+	}
+	flags = &draftFlags{scope: scope{project: "web"}}
+	goOn, said, err = walk("\nbusiness\nshop\nmany\nweb-1\n\n\nfull\nshop\n\ny\n", flags)
+	if err != nil || !goOn || !slices.Contains(flags.form, `host_name="shop"`) || strings.Count(said, "Host name: ") != 2 {
+		t.Errorf("%v, %v, %q\n%s", goOn, err, flags.form, said)
 	}
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFTu8MAWgSuSgVAoPJZ1DSFTjJGUuZn8cLgFv5TnZtdP ann@desk"
 	if err := errors.Join(os.Mkdir(filepath.Join(home, ".ssh"), 0o700), os.WriteFile(filepath.Join(home, ".ssh", "id_ed25519.pub"), []byte(key+"\n"), 0o600)); err != nil {

@@ -183,13 +183,14 @@ func (a *app) explainAccess() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "explain WHO METHOD [WHAT]", Short: "Say whether somebody may call a method on something, and why; WHO may be me",
 		Example: "  naru auth explain kim VMService/StartVM vm/web-1 --project web\n  naru auth explain me ZoneService/UpdateZone zone/business",
-		Args:    cobra.RangeArgs(2, 3),
+		Args:    arguments(2, 3),
 	}
 	cmd.Flags().StringVar(&r.Project, "project", "", "the project of a VM")
 	cmd.Flags().StringVar(&r.Zone, "zone", "", "as if at the edge of this zone")
 	a.completeNames(cmd, "project", "project")
 	a.completeNames(cmd, "zone", "zone")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a.inMethods = true
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			if r.User = args[0]; r.User == "me" {
 				r.User = ""

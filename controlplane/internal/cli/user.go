@@ -178,7 +178,7 @@ func (a *app) enroll() *cobra.Command {
 }
 
 func (a *app) removeAuthenticator() *cobra.Command {
-	cmd := &cobra.Command{Use: "remove-authenticator [NAME]", Short: "Take your authenticator away, or that of somebody who has lost it", Args: cobra.MaximumNArgs(1)}
+	cmd := &cobra.Command{Use: "remove-authenticator [NAME]", Short: "Take your authenticator away, or that of somebody who has lost it", Args: arguments(0, 1)}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if name := strings.Join(args, ""); name != "" {
 			return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {

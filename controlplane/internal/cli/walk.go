@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -25,37 +26,87 @@ func (a *app) typist() bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// walk asks for what the flags left open of a request for VMs of an offering, shows what it comes to, and asks whether to go on.
+// walk asks for what the flags left open of a request for VMs of an offering, shows what it comes to, and asks whether to go on. What
+// cannot be is said, and asked for again.
 func (a *app) walk(ctx context.Context, c *client.Client, d *draftFlags) (goOn bool, err error) {
+	keyed := false // no key is an answer too
 	steps := []func() error{
 		func() error { return a.fill(ctx, &d.project, "Project", "", true) },
 		func() error { return a.fillOffering(ctx, c, d) },
 		func() error {
 			return a.fill(ctx, &d.name, "Name of the VM; a run of # stands for its number, web-##", "", true)
 		},
-		func() error { return a.fillKey(ctx, d) },
+		func() error {
+			if keyed {
+				return nil
+			}
+			keyed = true
+			return a.fillKey(ctx, d)
+		},
 		func() error { return a.fillQuantity(ctx, d) },
 		func() error { return a.fill(ctx, &d.reason, "Why", "", true) },
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
+	for {
+		for _, step := range steps {
+			if err := step(); err != nil {
+				return false, err
+			}
+		}
+		m, err := a.draftOf(d)
+		if err != nil {
 			return false, err
 		}
+		r, err := c.Requests.PreviewRequest(ctx, &apiv1.PreviewRequestRequest{Request: m})
+		wrong := problem.FromStatus(err)
+		if err == nil && r.GetProblem() != nil {
+			wrong = problem.FromProto(r.GetProblem())
+		}
+		switch {
+		case d.forget(wrong):
+			for _, f := range problem.Of(wrong).GetErrors() {
+				keyed = keyed && !strings.Contains(f.GetField(), "ssh_keys")
+				fmt.Fprintf(a.err, "%s %s.\n", printable(a.inField(f.GetField())), printable(f.GetDetail()))
+			}
+			continue
+		case err != nil:
+			return false, err
+		}
+		a.showPreview(r)
+		if r.GetProblem() == nil && (d.draft || a.confirm(ctx, "Submit it? [y/N] ")) {
+			return true, nil
+		}
+		if d.draft = a.confirm(ctx, "Keep it as a draft? [y/N] "); !d.draft {
+			fmt.Fprintln(a.err, "Nothing was asked for.")
+		}
+		return d.draft, nil
 	}
-	m, err := a.draftOf(d)
-	if err != nil {
-		return false, err
+}
+
+// forget takes back what cannot be, so that it is asked for again; false where it is nothing that was asked for.
+func (d *draftFlags) forget(wrong error) (any bool) {
+	if !problem.Is(wrong, problem.Invalid) {
+		return false
 	}
-	r, err := c.Requests.PreviewRequest(ctx, &apiv1.PreviewRequestRequest{Request: m})
-	if err != nil {
-		return false, err
+	for _, f := range problem.Of(wrong).GetErrors() {
+		field := strings.TrimPrefix(f.GetField(), "request.")
+		field, _, _ = strings.Cut(strings.TrimPrefix(field, "specification.create."), "[")
+		switch field, _, _ = strings.Cut(field, "."); field {
+		case "name_pattern":
+			d.name = ""
+		case "form":
+			d.form = nil
+		case "ssh_keys":
+			d.keys = nil
+		case "quantity":
+			d.quantity = 0
+		case "reason":
+			d.reason = ""
+		default:
+			return false
+		}
+		any = true
 	}
-	a.showPreview(r)
-	if r.GetProblem() != nil {
-		d.draft = true
-		return a.confirm(ctx, "Keep it as a draft? [y/N] "), nil
-	}
-	return d.draft || a.confirm(ctx, "Submit it? [y/N] "), nil
+	return any
 }
 
 func (a *app) showPreview(r *apiv1.PreviewRequestResponse) {
@@ -200,6 +251,11 @@ func (a *app) fillOffering(ctx context.Context, c *client.Client, d *draftFlags)
 	if flavors := o.GetFlavors(); len(flavors) > 1 {
 		var names []string
 		for _, f := range flavors {
+			price := ""
+			if f.GetMonthlyPrice() != "" {
+				price = ", " + f.GetMonthlyPrice() + " " + o.GetCurrency() + " a month"
+			}
+			fmt.Fprintf(a.err, "  %-24s %s%s\n", printable(f.GetFlavor()), sizeOf(f.GetSize()), printable(price))
 			names = append(names, f.GetFlavor())
 		}
 		if err := a.choose(ctx, &d.flavor, "Flavor", names); err != nil {

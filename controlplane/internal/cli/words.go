@@ -32,7 +32,7 @@ var called = regexp.MustCompile(`(/?naru\.api\.v1\.)?(\w+Service/)?\b[A-Z][A-Za-
 
 // inWords is a sentence of the API as the reader of this command line knows things: where it has a method, the command.
 func (a *app) inWords(text string) string {
-	if a.command == nil {
+	if a.command == nil || a.inMethods {
 		return text
 	}
 	return called.ReplaceAllStringFunc(text, func(found string) string {
@@ -42,6 +42,9 @@ func (a *app) inWords(text string) string {
 		return found
 	})
 }
+
+// otherwise are the flags that are called otherwise than their fields.
+var otherwise = map[string]string{"name_pattern": "name", "content": "file", "source_zone": "from", "ssh_keys": "ssh-key"}
 
 // inField is the name of a field of the API as this command line has it: its flag, or the word for its argument.
 func (a *app) inField(field string) string {
@@ -59,7 +62,7 @@ func (a *app) inField(field string) string {
 		noun = p.Name()
 	}
 	flag := strings.ReplaceAll(name, "_", "-")
-	for _, flag := range []string{flag, strings.TrimSuffix(flag, "s"), strings.TrimSuffix(flag, "-seconds")} {
+	for _, flag := range []string{otherwise[name], flag, strings.TrimSuffix(flag, "s"), strings.TrimSuffix(flag, "-seconds")} {
 		if a.command.Flags().Lookup(flag) != nil {
 			return "--" + flag
 		}

@@ -124,12 +124,7 @@ var joinRequestColumns = []column[*apiv1.JoinRequest]{
 
 func (a *app) joinRequests() *cobra.Command {
 	var all bool
-	cmd := &cobra.Command{Use: "requests [NAME]", Short: "List agents that wait to be accepted", Args: func(cmd *cobra.Command, args []string) error {
-		if len(args) > 1 {
-			return usagef("%s takes one zone at most, and was given %d", cmd.CommandPath(), len(args))
-		}
-		return nil
-	}}
+	cmd := &cobra.Command{Use: "requests [NAME]", Short: "List agents that wait to be accepted", Args: arguments(0, 1)}
 	cmd.Flags().BoolVar(&all, "all", false, "also those that were accepted")
 	a.completeArguments(cmd, "zone", 1, &scope{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
