@@ -18,6 +18,7 @@ import (
 type Error struct {
 	Problem *apiv1.Problem
 	cause   error
+	plain   bool
 }
 
 // New makes an error. The title comes from the table of codes; detail names the things concerned, next says what to do.
@@ -37,6 +38,21 @@ func Newf(code Code, next, format string, a ...any) *Error {
 func (e *Error) With(field, detail string) *Error {
 	e.Problem.Errors = append(e.Problem.Errors, &apiv1.FieldProblem{Field: field, Detail: detail})
 	return e
+}
+
+// Plain says of a problem that it tells of no zone, so that it is shown whole wherever the caller is. The mark stays in the process.
+func Plain(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &Error{Problem: e.Problem, cause: err, plain: true}
+}
+
+// IsPlain reports whether err was said to tell of no zone.
+func IsPlain(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.plain
 }
 
 // Code returns the error's code.

@@ -32,8 +32,12 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 		if !errors.As(err, &p) {
 			t.Fatalf("%s: %v", name, err)
 		}
+		if p.Problem.GetNext() == "" {
+			t.Errorf("%s: it is not said what to do: %v", name, p.Problem)
+		}
 		return p.Problem.GetDetail()
 	}
+	const notHere = "why is not shown here: it may tell of a zone of which not everything is"
 	grade := func(g apiv1.Zone_Grade) {
 		t.Helper()
 		if _, err := a.Zones.UpdateZone(t.Context(), &apiv1.UpdateZoneRequest{
@@ -54,11 +58,21 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 		t.Errorf("a VM that is not on is told as %q", got)
 	}
 	grade(apiv1.Zone_CLASSIFIED)
-	if got := ask(apiv1.VMService_CreateVM_FullMethodName, taken); got != "" {
+	if got := ask(apiv1.VMService_CreateVM_FullMethodName, taken); got != notHere {
 		t.Errorf("of a classified zone is told: %q", got)
 	}
-	if got := ask(apiv1.VMService_RebootVM_FullMethodName, stop); got != "" {
+	if got := ask(apiv1.VMService_RebootVM_FullMethodName, stop); got != notHere {
 		t.Errorf("of a VM in a classified zone is told: %q", got)
+	}
+	// What tells of no zone is told, and what was written is not lost.
+	if got := ask(apiv1.SessionService_BeginLocalLogin_FullMethodName, &apiv1.BeginLocalLoginRequest{User: "kim"}); got != "the zone is not cut off" {
+		t.Errorf("that the zone is connected is told as %q", got)
+	}
+	name := apiv1.RequestService_CreateRequest_FullMethodName
+	_, err := callFrom(t.Context(), w, site.Internet.GetId(), name, apiMethods()[name], &apiv1.CreateRequestRequest{Submit: true, Request: &apiv1.Request{
+		Project: "web", Reason: "it hangs", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Vm: "web-1", Verb: apiv1.PowerVM_REBOOT}}}}}, kim)
+	if p := problem.Of(err); p.GetDetail() != notHere || p.GetDraft() != "r-1" {
+		t.Errorf("what is refused at its submission is told as %v", p)
 	}
 }
 
@@ -93,7 +107,7 @@ func TestF6AFullQuotaTellsAnEdgeItsSumsWhereEveryZoneShowsFigures(t *testing.T) 
 	if _, err := a.Zones.CreateZone(t.Context(), &apiv1.CreateZoneRequest{Zone: &apiv1.Zone{Name: "vault", Grade: apiv1.Zone_CLASSIFIED}}); err != nil {
 		t.Fatal(err)
 	}
-	if got := told(); got != "" {
+	if got := told(); strings.Contains(got, "1") {
 		t.Errorf("where one does not: %q", got)
 	}
 }

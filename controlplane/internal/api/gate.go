@@ -164,7 +164,7 @@ func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
 // withhold takes out of a refusal what may not cross to the edge that asks.
 func (g *gate) withhold(ctx context.Context, v *visit, err error) error {
 	var p *problem.Error
-	if v.call.ViaZoneID == "" || !errors.As(err, &p) {
+	if v.call.ViaZoneID == "" || problem.IsPlain(err) || !errors.As(err, &p) {
 		return err
 	}
 	own := &problem.Error{Problem: proto.CloneOf(p.Problem)}

@@ -102,6 +102,9 @@ func (a *app) explain(err error) int {
 	case e.Code() == problem.Timeout && a.config != nil:
 		say("%s did not answer in time. Ask again, with a longer --timeout; what was asked may have been done.", a.config.Server)
 	}
+	if draft := p.GetDraft(); draft != "" {
+		say("It is kept as the draft %s: change it with naru request update %s and submit it, or delete it.", draft, draft)
+	}
 	if e.Code() == problem.Internal {
 		say("trace id %s", p.GetTraceId())
 	}

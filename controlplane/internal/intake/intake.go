@@ -64,7 +64,8 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 	case *apiv1.RequestSpecification_Create:
 		return resolveCreate(tx, r, project)
 	case *apiv1.RequestSpecification_AccessForTime:
-		return resolveAccess(tx, r, ask.AccessForTime, project)
+		reads, err := resolveAccess(tx, r, ask.AccessForTime, project)
+		return reads, problem.Plain(err)
 	case *apiv1.RequestSpecification_CrossZone:
 		return resolveCrossing(tx, r, ask.CrossZone, project)
 	case nil:
@@ -76,7 +77,11 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 
 func gone(err error, kind, name string) error {
 	if errors.Is(err, state.ErrNotFound) {
-		return problem.Newf(problem.NotFound, "naru "+kind+" list shows which there are.", "there is no %s %s", kind, name)
+		command := kind
+		if kind == "offering" {
+			command = "catalog"
+		}
+		return problem.Newf(problem.NotFound, "naru "+command+" list shows which there are.", "there is no %s %s", kind, name)
 	}
 	return err
 }
@@ -281,12 +286,12 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 	}
 	if r.GetKind() == apiv1.RequestKind_ACCESS {
 		if err := grantable(tx, r, p, needs, now); err != nil {
-			return nil, err
+			return nil, problem.Plain(err)
 		}
 	}
 	if out.Automatic == "" {
 		if err := request.Satisfiable(needs, request.Concerned(r)); err != nil {
-			return nil, err
+			return nil, problem.Plain(err)
 		}
 	}
 	out.Openings, err = Openings(tx, r.GetStages(), now)

@@ -17,7 +17,7 @@ var everywhereKnown = map[string]string{
 	"a name of what is the federation's, and no zone's": `
 		AccessToken.name AccessToken.project AccessToken.user AccessToken.zone Delegation.from_user Delegation.project Delegation.to_user Delegation.zone Cluster.zone AccessForTime.role CrossZone.source_zone Crossing.project Crossing.request Crossing.source_zone Crossing.zone
 		Event.project Event.zone Host.zone HostSample.zone JoinRequest.zone Operation.project Operation.zone Quota.name Quota.organization Quota.project Quota.zone
-		LoginProvider.loopback_redirect LoginProvider.name LoginProvider.title Session.identity_provider Request.name Request.organization Request.policy Request.project Request.source_zone Request.zone Session.user Session.zone Snapshot.project Snapshot.zone
+		LoginProvider.loopback_redirect LoginProvider.name LoginProvider.title Problem.draft Session.identity_provider Request.name Request.organization Request.policy Request.project Request.source_zone Request.zone Session.user Session.zone Snapshot.project Snapshot.zone
 		VM.project VM.zone VMSample.project VMSample.zone WhoAmIResponse.name WhoAmIResponse.project WhoAmIResponse.user WhoAmIResponse.zone Zone.broker Zone.name Zone.parent
 		BeginLocalLoginResponse.zone GetLoginOptionsResponse.zone Lease.project Lease.zone Lease.request Lease.extensions Notification.project Notification.zone Reservation.project Reservation.zone CreateVMs.flavor CreateVMs.offering CreateVMs.without_software ResizeVM.flavor Stage.calendar Stage.name VM.flavor VM.image VM.image_sha256
 		VM.offering VM.request UsageRecord.offering UsageRecord.organization UsageRecord.project UsageRecord.request UsageRecord.zone UsageSum.organization UsageSum.project UsageSum.zone

@@ -64,6 +64,10 @@ func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Mess
 		}
 		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, about).All() {
 			rights.RedactProblem(p)
+			p.Detail, p.Next = "why is not shown here: it may tell of a zone of which not everything is", "Ask in the control network, or at that zone's own edge."
+			if problem.Code(p.GetCode()) == problem.QuotaExceeded {
+				p.Next = "naru quota list shows the limits. What is used of them is shown in the control network."
+			}
 		}
 	}
 	rights.Redact(answer, func(zone string) rights.Shown {

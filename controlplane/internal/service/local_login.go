@@ -19,7 +19,7 @@ func (s sessionService) LogInLocally(ctx context.Context, _ *apiv1.LogInLocallyR
 
 func notCutOff(ctx context.Context) error {
 	if callOf(ctx).ViaZoneID == "" {
-		return problem.New(problem.WrongState, "one logs in locally at the edge of a zone that is cut off, and nowhere else", "Log in here: naru login.")
+		return problem.Plain(problem.New(problem.WrongState, "one logs in locally at the edge of a zone that is cut off, and nowhere else", "Log in here: naru login."))
 	}
-	return problem.New(problem.WrongState, "the zone is not cut off", "Log in as usual: naru login.")
+	return problem.Plain(problem.New(problem.WrongState, "the zone is not cut off", "Log in as usual: naru login."))
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -35,10 +34,12 @@ func kept(err error, m *apiv1.Request) error {
 	if !errors.As(err, &refused) || m.GetRound() > 0 {
 		return err
 	}
-	p := proto.CloneOf(refused.Problem)
-	p.Next = strings.TrimSpace(p.GetNext() + " It is kept as the draft " + m.GetName() + ": change it with naru request update " + m.GetName() +
-		" and submit it, or delete it.")
-	return &problem.Error{Problem: p}
+	own := &problem.Error{Problem: proto.CloneOf(refused.Problem)}
+	own.Problem.Draft = m.GetName()
+	if problem.IsPlain(err) {
+		return problem.Plain(own)
+	}
+	return own
 }
 
 func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request) (*apiv1.Request, error) {
