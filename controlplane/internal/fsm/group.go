@@ -50,6 +50,11 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 			return nil, problem.Newf(problem.InUse, "Take it out of the mapping first: naru identity-provider update "+p.GetName()+" --file FILE.", "identity provider %s maps groups of its own to group %s", p.GetName(), m.GetName())
 		}
 	}
+	var u uses
+	u.add(c.policiesThatAsk(m.GetName()))
+	if err := u.refuse("group", m.GetName()); err != nil {
+		return nil, err
+	}
 	if err := c.tx.ForgetMembers(m.GetId()); err != nil {
 		return nil, err
 	}
@@ -57,6 +62,22 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 		return nil, err
 	}
 	return remove(c, c.tx.Groups, "group", m)
+}
+
+// policiesThatAsk names the approval policies that ask a group, by its name.
+func (c *command) policiesThatAsk(group string) (string, error) {
+	var found []string
+	for p, err := range c.tx.ApprovalPolicies.All(nil) {
+		if err != nil {
+			return "", err
+		}
+		if slices.ContainsFunc(p.GetStages(), func(s *apiv1.StageTemplate) bool {
+			return slices.Contains(s.GetEligible().GetGroups(), group) || slices.Contains(s.GetEscalateTo().GetGroups(), group)
+		}) {
+			found = append(found, p.GetName())
+		}
+	}
+	return several("approval policy", found), nil
 }
 
 // addGroupMember puts a user into a group; one whom somebody put there before stays as they are.

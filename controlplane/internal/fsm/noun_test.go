@@ -39,6 +39,8 @@ func deletion(kind, id, revision string) *commandv1.Command {
 		c.Body = &commandv1.Command_DeleteUser{DeleteUser: in}
 	case "group":
 		c.Body = &commandv1.Command_DeleteGroup{DeleteGroup: in}
+	case "approval-policy":
+		c.Body = &commandv1.Command_DeleteApprovalPolicy{DeleteApprovalPolicy: in}
 	case "access-token":
 		c.Body = &commandv1.Command_DeleteAccessToken{DeleteAccessToken: in}
 	}

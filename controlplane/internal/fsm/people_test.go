@@ -216,6 +216,11 @@ func TestGroupsHaveMembersUntilOneOfTheTwoIsGone(t *testing.T) {
 	p.accept(deletion("user", "u-kim", ""))
 	p.accept(createUser("kim"))
 	in("kim")
+	policy := usualPolicy()
+	policy.Stages[0].EscalateTo = &apiv1.Eligibility{Groups: []string{"ops"}}
+	p.accept(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: policy}}})
+	p.refuse(problem.InUse, deletion("group", "g-ops", ""))
+	p.accept(deletion("approval-policy", policy.GetId(), ""))
 	p.accept(deletion("group", "g-ops", ""))
 	p.accept(createGroup("ops"))
 	in("lee")
