@@ -47,12 +47,27 @@ func Validate(m proto.Message) error {
 
 // patterns says in words what a pattern of the schema asks for.
 var patterns = map[string]string{
-	"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$":   "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last",
-	"^[a-z]([a-z0-9#-]{0,61}[a-z0-9#])?$": "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last, and # where a number goes",
-	"^[a-z]{1,32}$":                       "takes 1 to 32 lower-case letters",
-	"^[0-9a-f]{64}$":                      "takes 64 hexadecimal digits, in lower case",
-	"^SHA256:[A-Za-z0-9+/]{43}$":          "takes a fingerprint as it is printed: SHA256: and 43 characters",
-	"^[^\\r\\n]+$":                        "takes one line, and no line break",
+	"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$":       "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last",
+	"^[a-z]([a-z0-9#-]{0,61}[a-z0-9#])?$":     "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last, and # where a number goes",
+	"^[a-z]{1,32}$":                           "takes 1 to 32 lower-case letters",
+	"^[0-9a-f]{64}$":                          "takes 64 hexadecimal digits, in lower case",
+	"^SHA256:[A-Za-z0-9+/]{43}$":              "takes a fingerprint as it is printed: SHA256: and 43 characters",
+	"^[^\\r\\n]+$":                            "takes one line, and no line break",
+	"^[^/\\\\\\x00-\\x1f]+$":                  "takes the name of a file, and no path",
+	"^[A-Za-z]{1,64}/([A-Za-z]{1,64}|\\*)$":   "takes methods as the API names them: VMService/ListVMs, VMService/*",
+	"^[a-z][a-z-]*[.]([*]|[a-z][a-z-]*)$":     "takes a topic, request.waiting for instance, or all of a kind: request.*",
+	"^(0|[1-9][0-9]{0,14})$":                  "takes a whole number, of the smallest unit of the currency",
+	"^(0|[1-9][0-9]{0,17})$":                  "takes a whole number, of the smallest unit of the currency",
+	"^[A-Z]{3}$":                              "takes the three letters of a currency: KRW",
+	"^[0-9]{4}-[0-9]{2}-[0-9]{2}$":            "takes a day: 2026-12-24",
+	"^([01][0-9]|2[0-3]):[0-5][0-9]$":         "takes a time of day: 09:00",
+	"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$": "takes a time of day: 18:00; 24:00 is midnight",
+	"^[A-Za-z0-9.:\\[\\]-]+:[0-9]{1,5}$":      "takes a host and a port: mail.example:25",
+	"^ldaps?://[A-Za-z0-9.:\\[\\]-]+$":        "takes ldaps://HOST or ldap://HOST, with :PORT or without",
+	"^[!#-\\[\\]-~]+$":                        "takes one word, without quotation marks and backslashes",
+	"^([A-Za-z][A-Za-z0-9-]*)?$":              "takes the name of an attribute: letters, digits and dashes",
+	"^([A-Za-z][A-Za-z0-9-]*(:[0-9.]+:)?)?$":  "takes the name of an attribute, with a matching rule behind it or without: member:1.2.840.113556.1.4.1941:",
+	"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$":  "takes 1 to 63 lower-case letters, digits, dots, dashes and underlines, with a letter or a digit first and last",
 }
 
 // worded says what a rule asks for, to somebody who does not know it.

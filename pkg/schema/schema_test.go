@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -63,6 +64,39 @@ func TestEveryFieldOfEveryNounSaysWhoWritesIt(t *testing.T) {
 
 func validVM() *apiv1.VM {
 	return &apiv1.VM{Name: "web-1", Project: "web", Zone: "business", Flavor: "s1", Image: "tiny"}
+}
+
+// TestEveryPatternIsSaidInWords: a person is told what a field takes, and not by which expression it is looked at.
+func TestEveryPatternIsSaidInWords(t *testing.T) {
+	found := 0
+	look := func(f protoreflect.FieldDescriptor) {
+		rules, _ := proto.GetExtension(f.Options(), validate.E_Field).(*validate.FieldRules)
+		for _, pattern := range []string{rules.GetString().GetPattern(), rules.GetRepeated().GetItems().GetString().GetPattern()} {
+			if pattern == "" {
+				continue
+			}
+			found++
+			if patterns[pattern] == "" {
+				t.Errorf("%s: what %s asks for is not said in words", f.FullName(), pattern)
+			}
+		}
+	}
+	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(file protoreflect.FileDescriptor) bool {
+		var each func(protoreflect.MessageDescriptors)
+		each = func(all protoreflect.MessageDescriptors) {
+			for i := range all.Len() {
+				for j := range all.Get(i).Fields().Len() {
+					look(all.Get(i).Fields().Get(j))
+				}
+				each(all.Get(i).Messages())
+			}
+		}
+		each(file.Messages())
+		return true
+	})
+	if found < 40 {
+		t.Errorf("only %d patterns were found", found)
+	}
 }
 
 func TestAClientMayCreateWithItsOwnFields(t *testing.T) {

@@ -28,7 +28,8 @@ func TestAZonesPolicyIsChangedByWhatTheFlagsName(t *testing.T) {
 		"--lets-out secret=names":                   "takes GRADE=WHAT",
 		"--lets-in open=passwords":                  "does not cross",
 		"--lets-in any=names --lets-in any=nothing": "twice",
-		"--methods everything":                      "methods",
+		"--methods everything":                      "takes methods as the API names them",
+		"--methods VMService/*,Foo/*":               "there is no method Foo/*",
 	} {
 		if r := d.naru("zone policy business " + flags); r.code != problem.ExitUsage || !strings.Contains(r.err, says) {
 			t.Errorf("%s: exit %d, %s", flags, r.code, r.err)

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"fmt"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -9,6 +10,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
+	"github.com/naru-project/naru/pkg/schema"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -96,6 +98,12 @@ func (s zoneService) prepare(tx *state.Tx, z *apiv1.Zone) error {
 			return inField(err, "broker")
 		}
 		z.Broker = broker.GetName()
+	}
+	for i, text := range z.GetPolicy().GetMethods() {
+		if !schema.Names(text) {
+			return problem.Newf(problem.Invalid, "Name methods as the API does: VMService/ListVMs, VMService/*.", "there is no method %s", text).
+				With(fmt.Sprintf("policy.methods[%d]", i), "is no method of the API")
+		}
 	}
 	return nil
 }
