@@ -118,6 +118,12 @@ func Countersigned(signed, line, key string, keys []string) (Checkpoint, error) 
 	return c, err
 }
 
+// CheckKey says what is wrong with a public key, of a log or of who countersigns; nil for nothing.
+func CheckKey(key string) error {
+	_, err := newVerifier(key)
+	return err
+}
+
 // newVerifier reads a public key: of a log, or of who countersigns.
 func newVerifier(key string) (note.Verifier, error) {
 	name, rest, _ := strings.Cut(key, "+")

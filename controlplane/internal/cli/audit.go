@@ -226,7 +226,12 @@ With --sealed-by FILE, an export of the control plane's log, it also has to be w
 				if err != nil {
 					return err
 				}
-				trust.Keys = append(trust.Keys, strings.Fields(text)...)
+				for _, key := range strings.Fields(text) {
+					if audit.CheckKey(key) != nil {
+						return usagef("--key %s: it is no key of a log, nor of a zone; naru audit checkpoint --keys shows them", key)
+					}
+					trust.Keys = append(trust.Keys, key)
+				}
 			}
 			for _, path := range known {
 				text, err := os.ReadFile(path)

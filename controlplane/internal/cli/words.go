@@ -77,8 +77,8 @@ func (a *app) inField(field string) string {
 func (a *app) nextInWords(p *apiv1.Problem) string {
 	switch code := problem.Code(p.GetCode()); {
 	case code == problem.Unauthenticated && a.config != nil && a.config.Token == "" && a.config.CertificateFile == "" && a.command.Name() != "login":
-		return "Put token or token_file into your configuration: an access token, which an administrator makes with naru token create. " +
-			"An administrator's has certificate_file and key_file."
+		return "Log in: naru login. A program has its access token, which an administrator makes with naru token create, as token or token_file in its " +
+			"configuration; an administrator's certificate goes there as certificate_file and key_file."
 	case code == problem.Unsupported && strings.Contains(p.GetNext(), "openapi.json"):
 		return "The server and this naru are of different versions: use a naru of the server's."
 	}

@@ -23,7 +23,7 @@ func TestARefusalSpeaksOfFlagsArgumentsAndCommands(t *testing.T) {
 		"vm list --filter color=red":                            {"  --filter: there is no column"},
 		"zone token business --lifetime 9999h":                  {"  --lifetime: "},
 		"server list --context web":                             {"Not allowed"},
-		"vm list --context nobody":                              {"Put token or token_file into your configuration"},
+		"vm list --context nobody":                              {"Log in: naru login.", "token or token_file"},
 		"zone create UPPER":                                     {"  NAME: takes"},
 		"operation resolve none --as fail --reason because":     {"there is no operation none"},
 		"broker create b --hub-address x:1 --fingerprint wrong": {"  --fingerprint: takes a fingerprint"},

@@ -336,5 +336,5 @@ func touches(reach rights.Reach, project, zone string) bool {
 
 // notThere is the answer about a noun that does not exist, or not for the caller.
 func (n noun[M]) notThere(name string) error {
-	return problem.Newf(problem.NotFound, "naru "+n.kind+" list shows which there are.", "there is no %s %s", n.word(), name)
+	return problem.Newf(problem.NotFound, "naru "+n.command()+" list shows which there are.", "there is no %s %s", n.word(), name)
 }
