@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -63,15 +64,27 @@ func edgesOf(service string) map[string]apiv1.Edge {
 	return out
 }
 
-// sensitiveMethods reads from the descriptors which methods show what may not be shown without an entry in the audit log.
-func sensitiveMethods() map[string]bool {
+// isSensitive reports whether a method shows what may not be shown without an entry in the audit log.
+func isSensitive(m protoreflect.MethodDescriptor) bool {
+	yes, _ := proto.GetExtension(m.Options(), apiv1.E_Sensitive).(bool)
+	return yes
+}
+
+// isRead reports whether a method changes nothing, by the permission that it takes.
+func isRead(m protoreflect.MethodDescriptor) bool {
+	permission, _ := proto.GetExtension(m.Options(), apiv1.E_Permission).(string)
+	return strings.HasSuffix(permission, ".read")
+}
+
+// methodsThat are those of the API of which something is so, by their full names.
+func methodsThat(are func(protoreflect.MethodDescriptor) bool) map[string]bool {
 	out := map[string]bool{}
 	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(f protoreflect.FileDescriptor) bool {
 		for i := range f.Services().Len() {
 			s := f.Services().Get(i)
 			for j := range s.Methods().Len() {
 				m := s.Methods().Get(j)
-				if yes, _ := proto.GetExtension(m.Options(), apiv1.E_Sensitive).(bool); yes {
+				if are(m) {
 					out["/"+string(s.FullName())+"/"+string(m.Name())] = true
 				}
 			}

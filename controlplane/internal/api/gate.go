@@ -62,10 +62,12 @@ type gate struct {
 	audit Recorder
 	// sensitive methods read what may not be shown without an entry.
 	sensitive map[string]bool
-	log       *slog.Logger
-	metrics   *metrics
-	unaries   atomic.Int64
-	live      liveStreams
+	// reads are the methods that change nothing.
+	reads   map[string]bool
+	log     *slog.Logger
+	metrics *metrics
+	unaries atomic.Int64
+	live    liveStreams
 }
 
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -167,6 +169,7 @@ func (g *gate) withhold(ctx context.Context, v *visit, err error) error {
 	if v.call.ViaZoneID == "" || problem.IsPlain(err) || !errors.As(err, &p) {
 		return err
 	}
+	v.refused = p
 	own := &problem.Error{Problem: proto.CloneOf(p.Problem)}
 	if err := g.may.Disclose(ctx, v.call.ViaZoneID, own.Problem); err != nil {
 		return err
@@ -182,7 +185,9 @@ func (g *gate) recordRead(ctx context.Context, v *visit, req proto.Message) erro
 	return g.audit.RecordRead(ctx, v.method, req)
 }
 
-// recordRefusal writes that the caller was not let in, or not to what it asked for, where whoever refused it has not done so. The refusal stands, written or not.
+// recordRefusal writes that the caller was not let in, or not to what it asked for, where whoever refused it has not done so: of a change
+// every refusal, of a read those for which the caller may be to blame. What could not be read, or not be answered, is none. The refusal
+// stands, written or not.
 func (g *gate) recordRefusal(v *visit, p *problem.Error) {
 	if v.call.Asked.Recorded() {
 		return
@@ -190,8 +195,16 @@ func (g *gate) recordRefusal(v *visit, p *problem.Error) {
 	switch p.Code() {
 	case problem.Unauthenticated, problem.Forbidden, problem.TokenInvalid, problem.TokenUsed, problem.TokenExpired, problem.CertificateInvalid,
 		problem.Revoked:
-	default:
+	case problem.Invalid, problem.TooLarge, problem.TooMany, problem.Unsupported, problem.Unavailable, problem.LinkDown, problem.Timeout, problem.Cancelled,
+		problem.Internal:
 		return
+	default:
+		if g.reads[v.method] {
+			return
+		}
+	}
+	if v.refused != nil {
+		p = v.refused
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), recordTime)
 	defer cancel()

@@ -38,6 +38,7 @@ type visit struct {
 	began     time.Time
 	principal auth.Principal
 	call      service.Call
+	refused   *problem.Error // as it was before what may not cross was taken out of it
 }
 
 // judged refuses to answer where the method needs a permission and nobody asked whether the caller has it where the object is:

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/service"
@@ -55,6 +56,11 @@ func TestARefusedCallIsInTheAuditLog(t *testing.T) {
 	if last.GetActor() != "token:web" || last.GetOutcome() != apiv1.AuditEntry_REFUSED || last.GetProblemCode() != "FORBIDDEN" || last.GetMessage() == "" {
 		t.Errorf("the log says %v", last)
 	}
+	// What was refused on the way to the state machine is no less refused.
+	_, err = w.Admin().Zones.UpdateZone(t.Context(), &apiv1.UpdateZoneRequest{Zone: &apiv1.Zone{Id: "mars", Description: "red"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"description"}}})
+	if found := entriesOf(w, "zone.update"); !problem.Is(err, problem.NotFound) || len(found) != 1 || found[0].GetProblemCode() != "NOT_FOUND" {
+		t.Errorf("%v; the log says %v", err, found)
+	}
 	if err := nobody(t, w); !problem.Is(err, problem.Unauthenticated) {
 		t.Fatal(err)
 	}
@@ -66,13 +72,13 @@ func TestARefusedCallIsInTheAuditLog(t *testing.T) {
 // TestAFloodOfRefusalsCostsNoCommands: one is written at once, the others are counted.
 func TestAFloodOfRefusalsCostsNoCommands(t *testing.T) {
 	w := servicetest.New(t)
-	before := w.Proposes()
+	before := w.Records()
 	for range 1000 {
 		if err := nobody(t, w); !problem.Is(err, problem.Unauthenticated) {
 			t.Fatal(err)
 		}
 	}
-	if n := w.Proposes() - before; n != 1 {
+	if n := w.Records() - before; n != 1 {
 		t.Errorf("1000 refusals cost %d commands", n)
 	}
 }

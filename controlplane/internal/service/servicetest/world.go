@@ -59,6 +59,7 @@ type World struct {
 	proposed chan proposal
 	reads    atomic.Int64
 	proposes atomic.Int64
+	records  atomic.Int64
 
 	mu       sync.Mutex
 	observed map[string]uint64 // by zone
@@ -150,7 +151,11 @@ func (w *World) apply(ctx context.Context) {
 
 // Propose applies a command, unless the test asked for failures.
 func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.Result, error) {
-	w.proposes.Add(1)
+	if c.GetRecordAudit() != nil {
+		w.records.Add(1)
+	} else {
+		w.proposes.Add(1)
+	}
 	if err := w.failure(); err != nil {
 		return nil, err
 	}
@@ -196,9 +201,11 @@ func (w *World) ReadIndex(context.Context) error {
 	return nil
 }
 
-// Reads returns how many linearizable reads there were; Proposes how many commands.
+// Reads returns how many linearizable reads there were; Proposes how many commands, but for those that only write into the audit log,
+// which Records returns.
 func (w *World) Reads() int64    { return w.reads.Load() }
 func (w *World) Proposes() int64 { return w.proposes.Load() }
+func (w *World) Records() int64  { return w.records.Load() }
 
 // FailNext makes the next proposals fail with these errors.
 func (w *World) FailNext(errs ...error) {
