@@ -287,14 +287,17 @@ func TestWhatIsMadeAnewUnderTheNameThatAStageNamesIsSomethingElse(t *testing.T) 
 	if _, err := o.submit("ann", ask()); err != nil {
 		t.Fatal(err)
 	}
-	// The policy asks somebody else from now on, or the group could not go; the request keeps the stage that it has.
-	o.Do(&commandv1.Command{Body: &commandv1.Command_UpdateApprovalPolicy{UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: &apiv1.ApprovalPolicy{
-		Id: "p-two-steps", Name: "two-steps", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "review", Sequence: 1, Eligible: &apiv1.Eligibility{Roles: []string{"approver"}}, Rule: apiv1.StageTemplate_ANY}},
-	}}}})
+	// The policy asks somebody else meanwhile, or the group could not go; the request keeps the stage that it has.
+	asks := func(s *apiv1.StageTemplate) {
+		o.Do(&commandv1.Command{Body: &commandv1.Command_UpdateApprovalPolicy{UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: &apiv1.ApprovalPolicy{
+			Id: "p-two-steps", Name: "two-steps", Enabled: true, Stages: []*apiv1.StageTemplate{s}}}}})
+	}
+	asks(&apiv1.StageTemplate{Name: "review", Sequence: 1, Eligible: &apiv1.Eligibility{Users: []string{"bob"}}, Rule: apiv1.StageTemplate_ANY})
 	if _, err := o.Admin().Groups.DeleteGroup(t.Context(), &apiv1.DeleteGroupRequest{Group: "leads"}); err != nil {
 		t.Fatal(err)
 	}
 	o.group("leads", "dan")
+	asks(s)
 	o.Do(&commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-bob"}}})
 	bob := &apiv1.User{Id: "u-bob2", Name: "bob", Kind: apiv1.User_PERSON, Organization: o.users["ann"].GetOrganization(), OrganizationId: o.users["ann"].GetOrganizationId()}
 	o.Do(&commandv1.Command{Body: &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: bob}}})
