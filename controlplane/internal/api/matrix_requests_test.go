@@ -13,9 +13,9 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// requests has for every method of the API a request that succeeds for an administrator, about project web's VM web-1
+// examples has for every method of the API a request that succeeds for an administrator, about project web's VM web-1
 // where there is a VM in it. A method without one fails the test.
-func requests(w *servicetest.World, operation string) map[string]proto.Message {
+func examples(w *servicetest.World, operation string) map[string]proto.Message {
 	return map[string]proto.Message{
 		apiv1.ZoneService_ListZones_FullMethodName:        &apiv1.ListZonesRequest{},
 		apiv1.ZoneService_GetZone_FullMethodName:          &apiv1.GetZoneRequest{Zone: "business"},

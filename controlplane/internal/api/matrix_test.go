@@ -118,7 +118,7 @@ func TestP14OneTenantNeverSeesAnother(t *testing.T) {
 				}
 				return
 			}
-			request, known := requests(w, operation)[name]
+			request, known := examples(w, operation)[name]
 			if !known {
 				t.Fatalf("%s has no request in the matrix: say what it answers to whom", name)
 			}

@@ -123,7 +123,7 @@ func TestP14EveryMethodForEveryRoleInEveryPlaceByEveryWayIn(t *testing.T) {
 	operation := spare(t, w, site)
 	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateOrganization{CreateOrganization: &commandv1.CreateOrganization{
 		Organization: &apiv1.Organization{Id: "o-other", Name: "other"}}}})
-	all := requests(w, operation)
+	all := examples(w, operation)
 	zones := map[string]string{"business": site.Business.GetId(), "internet": site.Internet.GetId()}
 	type caller struct {
 		role  *apiv1.Role

@@ -340,8 +340,11 @@ func TestEveryNameThatAPolicyNamesIsFoundWithItsField(t *testing.T) {
 	p.Stages[2].Calendar = "office"
 	n := compile(t, p).Names()
 	if got := fmt.Sprint(n); got != "{[{stages[2].calendar office}] [{stages[0].eligible.roles[0] zone-administrator} {stages[1].eligible.roles[0] zone-administrator} {stages[2].eligible.roles[0] reviewer}] "+
-		"[{stages[2].eligible.groups[0] leads}] [{stages[2].excluded[0] choi} {stages[2].escalate_to.users[0] park}]}" {
+		"[{stages[2].eligible.groups[0] leads}] [{stages[2].excluded[0] choi} {stages[2].escalate_to.users[0] park}] []}" {
 		t.Errorf("got %s", got)
+	}
+	if n := compile(t, byBoth()).Names(); fmt.Sprint(n.Services) != "[{stages[1].eligible.users[0] change} {stages[1].escalate_to.users[0] dr}]" || len(n.Users) != 1 {
+		t.Errorf("of another system it names %v, and of people %v", n.Services, n.Users)
 	}
 }
 

@@ -47,7 +47,7 @@ var environments = sync.OnceValues(func() (envs struct{ ofCase, ofPerson *cel.En
 		f := fields.Get(i)
 		options = append(options, cel.Variable(string(f.Name()), cel.ObjectType(string(f.Message().FullName()))))
 	}
-	for _, enum := range []protoreflect.Enum{apiv1.Zone_OPEN, apiv1.RequestKind_CREATE, apiv1.ChangeType_NORMAL, apiv1.User_PERSON} {
+	for _, enum := range []protoreflect.Enum{apiv1.Zone_OPEN, apiv1.RequestKind_CREATE, apiv1.ChangeType_NORMAL, apiv1.User_PERSON, apiv1.Intake_ITSM} {
 		for i, values := 0, enum.Descriptor().Values(); i < values.Len(); i++ {
 			if v := values.Get(i); v.Number() != 0 {
 				options = append(options, cel.Constant(string(v.Name()), cel.IntType, types.Int(v.Number())))

@@ -124,8 +124,10 @@ func (s *Stage) may(p *apiv1.PolicyPerson, l *apiv1.Eligibility, condition *expr
 		return false, "nobody is named"
 	case user.GetDisabled():
 		return false, "is disabled"
-	case user.GetKind() == apiv1.User_SERVICE:
+	case user.GetKind() == apiv1.User_SERVICE && !s.GetExternal():
 		return false, "is a program"
+	case user.GetKind() != apiv1.User_SERVICE && s.GetExternal():
+		return false, "is a person, and the stage is decided in another system"
 	case same(user, s.c.GetRequester()):
 		return false, "asks for it"
 	case same(user, s.c.GetBeneficiary()):

@@ -11,6 +11,9 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
+// maxServices of another system that a stage names.
+const maxServices = 8
+
 // Policy is a version of an approval policy that was found whole. It is safe for concurrent use.
 type Policy struct {
 	*apiv1.ApprovalPolicy
@@ -60,10 +63,14 @@ func Compile(p *apiv1.ApprovalPolicy) (*Policy, error) {
 		s.eligible = read(at+"eligible.condition", t.GetEligible().GetCondition(), true)
 		s.escalate = read(at+"escalate_to.condition", t.GetEscalateTo().GetCondition(), true)
 		who(e, at+"eligible", t.GetEligible())
+		if t.GetExternal() {
+			external(e, at, t)
+		}
 		counts(e, at, t)
 		times(e, at, t)
 		out.stages = append(out.stages, s)
 	}
+	whose(e, p)
 	if len(e.Problem.GetErrors()) > 0 {
 		var all []string
 		for _, f := range e.Problem.GetErrors() {
@@ -86,6 +93,40 @@ func who(e *problem.Error, field string, l *apiv1.Eligibility) {
 		e.With(field, "says nobody; name roles, groups or users, or give a condition")
 	case len(l.GetRoles()) > 0 && l.GetAt() == 0:
 		e.With(field+".at", "says where the roles are to be held: PROJECT, ORGANIZATION, DESTINATION, SOURCE or FEDERATION")
+	}
+}
+
+// external checks a stage in which another system decides.
+func external(e *problem.Error, at string, t *apiv1.StageTemplate) {
+	for _, part := range []struct {
+		field string
+		*apiv1.Eligibility
+	}{{at + "eligible", t.GetEligible()}, {at + "escalate_to", t.GetEscalateTo()}} {
+		l := part.Eligibility
+		if l != nil && (len(l.GetUsers()) == 0 || len(l.GetUsers()) > maxServices || len(l.GetRoles())+len(l.GetGroups()) > 0 || l.GetAt() != 0 || l.GetCondition() != "") {
+			e.With(part.field, fmt.Sprintf("of an external stage names services as users, 1 to %d, and nothing else", maxServices))
+		}
+	}
+	if t.GetStepUpFrom() != 0 {
+		e.With(at+"step_up_from", "does not go with an external stage: a service has no session that could be stepped up")
+	}
+}
+
+// whose checks that the stages are of those whose word the policy says to let requests through.
+func whose(e *problem.Error, p *apiv1.ApprovalPolicy) {
+	is := max(p.GetAuthority(), apiv1.Authority_LOCAL)
+	elsewhere := slices.ContainsFunc(p.GetStages(), (*apiv1.StageTemplate).GetExternal)
+	here := slices.ContainsFunc(p.GetStages(), func(t *apiv1.StageTemplate) bool { return !t.GetExternal() })
+	switch {
+	case is == apiv1.Authority_LOCAL && elsewhere:
+		e.With("authority", "is LOCAL, and a stage is external; it is ITSM where all are, and BOTH where some are")
+	case is == apiv1.Authority_ITSM && here:
+		e.With("authority", "is ITSM, and a stage is not external: people would decide there; that is BOTH")
+	case is == apiv1.Authority_BOTH && !(here && elsewhere):
+		e.With("authority", "is BOTH, which takes a stage that is external and one that is not")
+	}
+	if is != apiv1.Authority_LOCAL && p.GetAutomatic() != nil {
+		e.With("automatic", "goes with the authority LOCAL only: where another system decides, nothing is let through without its word")
 	}
 }
 
@@ -173,7 +214,7 @@ func Choose(policies []*Policy, c *apiv1.PolicyCase) (chosen *Policy, trace []st
 }
 
 // Names are what a policy names, each with the field that names it.
-type Names struct{ Calendars, Roles, Groups, Users []Name }
+type Names struct{ Calendars, Roles, Groups, Users, Services []Name }
 
 // Name is a name and where it stands.
 type Name struct{ Field, Name string }
@@ -197,7 +238,11 @@ func (p *Policy) Names() (n Names) {
 		}{{at + "eligible", t.GetEligible()}, {at + "escalate_to", t.GetEscalateTo()}} {
 			add(&n.Roles, part.field+".roles", part.GetRoles())
 			add(&n.Groups, part.field+".groups", part.GetGroups())
-			add(&n.Users, part.field+".users", part.GetUsers())
+			users := &n.Users
+			if t.GetExternal() {
+				users = &n.Services
+			}
+			add(users, part.field+".users", part.GetUsers())
 		}
 	}
 	return n

@@ -18,6 +18,7 @@ var approvalPolicyColumns = []column[*apiv1.ApprovalPolicy]{
 	{head: "VERSION", value: func(m *apiv1.ApprovalPolicy) string { return strconv.Itoa(int(m.GetVersion())) }},
 	{head: "ENABLED", value: func(m *apiv1.ApprovalPolicy) string { return strconv.FormatBool(m.GetEnabled()) }},
 	{head: "PRIORITY", value: func(m *apiv1.ApprovalPolicy) string { return strconv.Itoa(int(m.GetPriority())) }},
+	{head: "AUTHORITY", value: func(m *apiv1.ApprovalPolicy) string { return lower(max(m.GetAuthority(), apiv1.Authority_LOCAL)) }},
 	{head: "STAGES", value: func(m *apiv1.ApprovalPolicy) string {
 		var names []string
 		for _, s := range m.GetStages() {
@@ -107,7 +108,12 @@ func (a *app) policyVersions() *cobra.Command {
 
 var plannedStageColumns = []column[*apiv1.PlannedStage]{
 	{head: "STEP", value: func(m *apiv1.PlannedStage) string { return strconv.Itoa(int(m.GetSequence())) }},
-	{head: "STAGE", value: (*apiv1.PlannedStage).GetName},
+	{head: "STAGE", value: func(m *apiv1.PlannedStage) string {
+		if m.GetExternal() {
+			return m.GetName() + " (external)"
+		}
+		return m.GetName()
+	}},
 	{head: "RULE", value: func(m *apiv1.PlannedStage) string { return fmt.Sprintf("%s, %d", lower(m.GetRule()), m.GetNeeded()) }},
 	{head: "DUE", value: func(m *apiv1.PlannedStage) string { return local(m.GetDueAt()) }},
 	{head: "THEN", value: func(m *apiv1.PlannedStage) string { return lower(m.GetOnDue()) }},

@@ -18,11 +18,14 @@ import (
 // approve shows what waits for the caller, or one request as it was frozen, and takes the decision on it.
 func (a *app) approve() *cobra.Command {
 	var yes, deny, back bool
-	var comment, stage, actingFor string
+	var comment, stage, actingFor, approver, ref string
 	cmd := &cobra.Command{
 		Use: "approve [REQUEST]", Short: "Show what waits for your decision, or decide on one request", Args: arguments(0, 1),
 		Long: `Without a REQUEST it lists what waits for your decision. With one it shows what is asked for, and asks. The decision holds for exactly
-what was shown: where the request has changed meanwhile, it is refused.`,
+what was shown: where the request has changed meanwhile, it is refused.
+
+In a stage that another system decides in, its service says what was decided there, with its token: --external-approver and
+--external-ref.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&yes, "yes", false, "approve without being asked")
@@ -31,6 +34,9 @@ what was shown: where the request has changed meanwhile, it is refused.`,
 	f.StringVar(&comment, "comment", "", "it stays in the record")
 	f.StringVar(&stage, "stage", "", "the stage, where you may decide in several")
 	f.StringVar(&actingFor, "for", "", "`user` in whose place, by delegation")
+	f.StringVar(&approver, "external-approver", "", "of a stage that another system decides in: who decided there")
+	f.StringVar(&ref, "external-ref", "", "and the `number` that the decision has there")
+	cmd.MarkFlagsRequiredTogether("external-approver", "external-ref")
 	cmd.MarkFlagsMutuallyExclusive("yes", "deny", "return")
 	a.completeArguments(cmd, "request", 1, &scope{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -61,6 +67,7 @@ what was shown: where the request has changed meanwhile, it is refused.`,
 			}
 			d, err := c.Requests.DecideRequest(ctx, &apiv1.DecideRequestRequest{
 				Request: m.GetId(), Stage: stage, Verdict: verdict, Comment: comment, SeenHash: m.GetFrozenHash(), ActingFor: actingFor,
+				ExternalApprover: approver, ExternalRef: ref,
 			})
 			if err != nil {
 				return err
@@ -150,10 +157,16 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	for _, why := range frozen.GetPolicyTrace() {
 		line("", "%s", why)
 	}
+	if frozen.GetAuthority() != 0 {
+		line("authority", "%s", lower(frozen.GetAuthority()))
+	}
 	for _, s := range m.GetStages() {
 		said := s.GetName() + ": " + lower(s.GetState())
 		if s.GetState() == apiv1.Stage_OPEN {
 			said += fmt.Sprintf(", takes %d of %s", s.GetNeeded(), strings.Join(s.GetApprovers(), ", "))
+		}
+		if s.GetExternal() {
+			said += ", in another system"
 		}
 		if s.GetDueAt() != nil {
 			said += ", due " + local(s.GetDueAt())
@@ -164,6 +177,9 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 		said := lower(d.GetVerdict()) + " by " + d.GetActor()
 		if d.GetActingFor() != "" {
 			said += " for " + d.GetActingFor()
+		}
+		if d.GetExternalRef() != "" {
+			said += ", as " + d.GetExternalApprover() + " decided there, " + d.GetExternalRef()
 		}
 		if d.GetVoid() {
 			said += " (void)"

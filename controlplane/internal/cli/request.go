@@ -23,6 +23,7 @@ var requestColumns = []column[*apiv1.Request]{
 	{head: "ZONE", value: (*apiv1.Request).GetZone},
 	{head: "APPROVAL", value: func(m *apiv1.Request) string { return lower(m.GetApproval()) }, state: true},
 	{head: "FULFILMENT", value: func(m *apiv1.Request) string { return lower(m.GetFulfilment()) }, state: true},
+	{head: "AUTHORITY", value: func(m *apiv1.Request) string { return lower(m.GetAuthority()) }, wide: true},
 	{head: "WAITS FOR", value: waitsFor, text: true, wide: true},
 	{head: "SUBMITTED", value: func(m *apiv1.Request) string { return local(m.GetSubmittedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.Request).GetId, wide: true},
@@ -117,7 +118,7 @@ type draftFlags struct {
 	quantity, lease, keepDays                                                                                                  uint32
 	keys, form, without, vms                                                                                                   []string
 	force, draft, resize, untrash, reclaim, mayStop, crossing, inZone                                                          bool
-	access, from                                                                                                               string
+	access, from, intake, externalRef                                                                                          string
 	permissions                                                                                                                []string
 	days                                                                                                                       uint32
 	scope
@@ -156,6 +157,7 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
   naru request create --untrash --vm web-1
   naru request create --access project-operator --days 3 --reason 'on call this weekend'
   naru request create --crossing --from internet --zone business --permission vm.start --permission vm.stop --days 30
+  naru request create --intake itsm --external-ref INC-12 --power reboot --vm web-1 --reason 'it hangs'
   naru request create -f request.yaml`,
 	}
 	a.scopeFlags(cmd, []string{"project", "zone"}, &d.scope)
@@ -180,6 +182,8 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
 	f.BoolVar(&d.force, "force", false, "with --power: cut the power at once")
 	f.StringVar(&d.roleCluster, "role-cluster", "", "whom the change concerns: infrastructure, operations, partner, release, security, service, support")
 	f.StringVar(&d.changeType, "change-type", "", "standard, normal or emergency")
+	f.StringVar(&d.intake, "intake", "", "how it came in: portal, api or, by a service's token, itsm")
+	f.StringVar(&d.externalRef, "external-ref", "", "the `number` it has elsewhere; the same one again is the same request")
 	f.BoolVar(&d.draft, "draft", false, "keep it as a draft")
 	w.flags(cmd)
 	cmd.MarkFlagsMutuallyExclusive("draft", "wait")
@@ -188,6 +192,7 @@ quantity and reason. Then it shows what that costs and who decides, and asks whe
 	a.completeNames(cmd, "from", "zone")
 	a.completeNames(cmd, "vm", "vm")
 	a.completeWith(cmd, "power", []string{"start", "stop", "reboot"})
+	a.completeWith(cmd, "intake", []string{"portal", "api", "itsm"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		limit := shortLimit
 		switch {
@@ -228,8 +233,11 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 		Title: d.title, Reason: d.reason, OnBehalfOf: d.onBehalfOf, Project: d.project, Zone: d.zone, LeaseDays: d.lease,
 		RoleCluster: apiv1.Request_RoleCluster(apiv1.Request_RoleCluster_value[strings.ToUpper(d.roleCluster)]),
 		ChangeType:  apiv1.ChangeType_Value(apiv1.ChangeType_Value_value[strings.ToUpper(d.changeType)]),
+		Intake:      apiv1.Intake_Value(apiv1.Intake_Value_value[strings.ToUpper(d.intake)]), ExternalRef: d.externalRef,
 	}
 	switch {
+	case d.intake != "" && m.GetIntake() == 0:
+		return nil, usagef("--intake %s: it is portal, api or itsm", d.intake)
 	case d.roleCluster != "" && m.GetRoleCluster() == 0:
 		return nil, usagef("--role-cluster %s: it is infrastructure, operations, partner, release, security, service or support", d.roleCluster)
 	case d.changeType != "" && m.GetChangeType() == 0:

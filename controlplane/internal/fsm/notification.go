@@ -31,6 +31,8 @@ type news struct {
 	// organizationID is to whom it belongs where it is about no project.
 	organizationID string
 	parameters     []*apiv1.Notification_Parameter
+	// results are for channels alone: people look them up.
+	results []*apiv1.Notification_Made
 }
 
 func parameter(key, value string) *apiv1.Notification_Parameter {
@@ -49,7 +51,7 @@ func (c *command) author() string {
 func (c *command) notification(n news) *apiv1.Notification {
 	return &apiv1.Notification{
 		Id: c.nextID(), Topic: n.topic, About: n.about, Project: n.at.project, ProjectId: n.at.projectID, Zone: n.at.zone, ZoneId: n.at.zoneID,
-		By: cutTo(c.author(), 256), Parameters: n.parameters, CreatedAt: c.now,
+		By: cutTo(c.author(), 256), Parameters: n.parameters, Results: n.results, CreatedAt: c.now,
 	}
 }
 
@@ -118,7 +120,7 @@ func (c *command) spread(told *apiv1.Notification, organizationID string, to []*
 			continue
 		}
 		m := proto.CloneOf(told)
-		m.Id, m.UserId = c.nextID(), u.GetId()
+		m.Id, m.UserId, m.Results = c.nextID(), u.GetId(), nil
 		if a.GetActingFor() != "" {
 			m.Parameters = append(m.GetParameters(), parameter("for", a.GetActingFor()))
 		}

@@ -95,7 +95,7 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	m.Specification, m.Zone, m.ZoneId, m.Grade, m.LeaseDays = is.GetSpecification(), is.GetZone(), is.GetZoneId(), is.GetGrade(), is.GetLeaseDays()
 	m.Organization, m.OrganizationId, m.ChangeType = is.GetOrganization(), is.GetOrganizationId(), is.GetChangeType()
 	m.MonthlyCost, m.Amount, m.Parts = is.GetMonthlyCost(), is.GetAmount(), is.GetParts()
-	m.Policy, m.PolicyVersion, m.PolicyTrace = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace()
+	m.Policy, m.PolicyVersion, m.PolicyTrace, m.Authority = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace(), is.GetAuthority()
 	m.Frozen, m.FrozenHash = is.GetFrozen(), is.GetFrozenHash()
 	if err := c.concerns(m); err != nil {
 		return nil, err

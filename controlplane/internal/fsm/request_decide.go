@@ -25,14 +25,18 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 		return nil, err
 	}
 	d := in.GetDecision()
-	if d.GetId() == "" || origin.GetActorId() != d.GetActorId() {
-		return nil, problem.New(problem.Forbidden, "a decision is made by whoever calls, in a session of their own", "Log in as yourself: naru login.")
-	}
 	actor, err := c.actingUser(&commandv1.Person{Id: d.GetActorId(), Name: d.GetActor()})
 	if err != nil {
 		return nil, err
 	}
-	session, err := c.ownSession(origin)
+	var session *apiv1.Session
+	if service := actor.GetKind() == apiv1.User_SERVICE; d.GetId() == "" || !service && origin.GetActorId() != d.GetActorId() {
+		return nil, problem.New(problem.Forbidden, "a decision is made by whoever calls, in a session of their own", "Log in as yourself: naru login.")
+	} else if service {
+		err = c.ownToken(origin, actor, m)
+	} else {
+		session, err = c.ownSession(origin)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +86,21 @@ func (c *command) ownSession(origin *commandv1.Origin) (*apiv1.Session, error) {
 		return nil, problem.New(problem.TokenInvalid, "the session in which this was to be done has ended, or is another's", "Log in again: naru login.")
 	}
 	return s, nil
+}
+
+// ownToken refuses what a service does otherwise than by a token of its own that is good for the request then and there.
+func (c *command) ownToken(origin *commandv1.Origin, service *apiv1.User, m *apiv1.Request) error {
+	t, err := c.tx.AccessTokens.Get(origin.GetActorId())
+	if err != nil && !missing(err) {
+		return err
+	}
+	switch {
+	case err != nil || t.GetUserId() != service.GetId() || !later(t.GetExpiresAt(), c.clock):
+		return problem.Newf(problem.TokenInvalid, "Ask an administrator for one: naru token create.", "service %s decides by a token of its own, and there is none, or it has ended", service.GetName())
+	case t.GetProjectId() != "" && t.GetProjectId() != m.GetProjectId(), t.GetZoneId() != "" && t.GetZoneId() != origin.GetZoneId():
+		return problem.Newf(problem.Forbidden, "Ask an administrator for one of this place.", "token %s is good in another project, or at the edge of another zone", t.GetName())
+	}
+	return nil
 }
 
 // delegated refuses a decision in another's place for which no delegation holds now.

@@ -30,7 +30,7 @@ func TestP6NobodyDecidesWhoMustNot(t *testing.T) {
 			in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = name, "u-"+name, "g-"+name
 		}))
 	}
-	p.refuse(problem.Forbidden, p.vote("r", "ci", "review", apiv1.Decision_APPROVE, nil))
+	p.refuse(problem.TokenInvalid, p.vote("r", "ci", "review", apiv1.Decision_APPROVE, nil))
 	dan := p.vote("r", "dan", "review", apiv1.Decision_APPROVE, nil)
 	for what, origin := range map[string]*commandv1.Origin{"nobody": nil, "an administrator's certificate": {ActorId: "administrator-1"}, "another user": {ActorId: "u-ann"}} {
 		forged := proto.CloneOf(dan)

@@ -10,13 +10,13 @@ import (
 )
 
 // createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
-// so a system that asks twice gets one.
+// so a system that asks twice gets one. What was returned it corrects.
 func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result, error) {
 	m := in.GetRequest()
 	if m.GetExternalRef() != "" {
 		known, err := c.tx.RequestOf(m.GetRequesterId(), m.GetExternalRef())
 		if err == nil {
-			return made(known, nil)
+			return c.askAgain(known, m)
 		} else if !missing(err) {
 			return nil, err
 		}
@@ -43,11 +43,30 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 		return nil, err
 	}
 	m.Name = "r-" + strconv.FormatInt(n, 10)
-	m.Approval, m.Fulfilment, m.CreatedAt, m.Round, m.BehindIds = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0, nil
+	m.Approval, m.Fulfilment, m.CreatedAt, m.Round, m.SentRound, m.BehindIds = apiv1.Request_DRAFT, apiv1.Request_NONE, c.now, 0, 0, nil
 	if err := c.behind(m, m.GetRequesterId()); err != nil {
 		return nil, err
 	}
 	return put(c.tx.Requests, m)
+}
+
+// askAgain answers what comes under a number that is known: the same body with the request itself; another one corrects what
+// was returned, and else it is refused, so that nobody takes the request for what they sent.
+func (c *command) askAgain(known, m *apiv1.Request) (*commandv1.Result, error) {
+	switch {
+	case string(known.GetSentSha256()) == string(m.GetSentSha256()):
+		return made(known, nil)
+	case known.GetApproval() != apiv1.Request_RETURNED:
+		return nil, problem.Newf(problem.Contradiction, "Look at it: naru request show "+known.GetName()+". A draft is changed by naru request update; what is something else has a number of its own.",
+			"request %s was asked for under the number %s, and what was sent now under that number is something else", known.GetName(), known.GetExternalRef()).
+			With("external_ref", "is that of request "+known.GetName())
+	}
+	known.SentSha256, known.SentRound = m.GetSentSha256(), known.GetRound()
+	if err := c.tx.Requests.Put(known); err != nil {
+		return nil, err
+	}
+	m.Id = known.GetId()
+	return c.updateRequest(&commandv1.UpdateRequest{Request: m, By: &commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}})
 }
 
 // mayWriteAnother refuses a draft where too many stand already.

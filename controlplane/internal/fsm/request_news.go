@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/naru-project/naru/controlplane/internal/request"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -31,8 +32,18 @@ func (c *command) putRequest(m *apiv1.Request) (*commandv1.Result, error) {
 	return made(m, nil)
 }
 
-// requestNews is about a request. It names no zone: it says nothing of one that the request's own number does not.
+// requestNews is about a request. It names no zone: it says nothing of one that the request's own number does not. It says how the
+// request came in, and by which numbers another system knows it and what was decided there.
 func requestNews(topic string, m *apiv1.Request, parameters ...*apiv1.Notification_Parameter) news {
+	if m.GetIntake() != 0 {
+		parameters = append(parameters, parameter("intake", strings.ToLower(m.GetIntake().String())))
+	}
+	if m.GetExternalRef() != "" {
+		parameters = append(parameters, parameter("external_ref", m.GetExternalRef()))
+	}
+	if refs := request.ExternalRefs(m); len(refs) > 0 {
+		parameters = append(parameters, parameter("decision_ref", strings.Join(refs, ", ")))
+	}
 	return news{topic: topic, about: reference("request", m), at: whereabouts{project: m.GetProject(), projectID: m.GetProjectId()}, parameters: parameters}
 }
 
@@ -130,7 +141,13 @@ func (c *command) tellFulfilment(was, is *apiv1.Request) error {
 	if topic == "" {
 		return nil
 	}
-	return c.notify(requestNews(topic, is), c.concerned(is)...)
+	n := requestNews(topic, is)
+	if is.GetFulfilment() == apiv1.Request_DONE {
+		for _, r := range is.GetResults() {
+			n.results = append(n.results, &apiv1.Notification_Made{Kind: r.GetKind(), Id: r.GetId(), Name: r.GetName(), Zone: is.GetZone()})
+		}
+	}
+	return c.notify(n, c.concerned(is)...)
 }
 
 // tellComment tells of a comment those whom the request concerns, who have decided on it, and who have commented on it before.

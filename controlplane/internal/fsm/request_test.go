@@ -247,7 +247,7 @@ func TestAChangedSpecificationVoidsApprovalsAndTheRecordShowsBoth(t *testing.T) 
 
 func TestP2ARequestThatArrivesTwiceFromAnotherSystemIsOne(t *testing.T) {
 	p := staffed(t)
-	itsm := func(m *apiv1.Request) { m.Intake, m.ExternalRef = apiv1.Request_ITSM, "CHG-7" }
+	itsm := func(m *apiv1.Request) { m.Intake, m.ExternalRef = apiv1.Intake_ITSM, "CHG-7" }
 	first, second := p.draft("r", itsm), p.draft("r-other", itsm)
 	if first.GetId() != second.GetId() || p.request("r-other") != nil {
 		t.Errorf("%v and %v", first, second)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -151,6 +152,9 @@ func (p *Parties) Impartial(d *apiv1.Decision) error {
 	if err := request.Impartial(p.r, d); err != nil {
 		return err
 	}
+	if err := p.elsewhere(d.GetExternalApprover()); err != nil {
+		return err
+	}
 	for _, who := range []request.Person{{ID: d.GetActorId(), Name: d.GetActor()}, {ID: d.GetActingForId(), Name: d.GetActingFor()}} {
 		if who.ID == "" {
 			continue
@@ -167,6 +171,28 @@ func (p *Parties) Impartial(d *apiv1.Decision) error {
 		default:
 			return problem.Newf(problem.Forbidden, "Somebody else has to decide; or somebody who has no part in it gives "+who.Name+" another password, and ends links that they made: naru user reset-password "+who.Name+", naru identity-provider unlink.",
 				"%s has had hold of the account of %s, by a password, a second factor or a link with somebody elsewhere, and has a part in request %s", p.name(by), who.Name, p.r.GetName())
+		}
+	}
+	return nil
+}
+
+// elsewhere refuses who decided in another system and goes there by what somebody with a part in the request is called here.
+func (p *Parties) elsewhere(approver string) error {
+	approver = strings.TrimSpace(approver)
+	if approver == "" {
+		return nil
+	}
+	for _, id := range p.part {
+		u, err := p.tx.Users.Get(id)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc([]string{u.GetName(), u.GetTitle(), u.GetEmail()}, func(called string) bool { return strings.EqualFold(called, approver) }) {
+			return problem.Newf(problem.Forbidden, "Somebody else has to decide; or, where it is somebody else of that name, say so: external_approver tells them apart.",
+				"%s is what %s is called here, who has a part in request %s, or could have had it in the name of who has", approver, u.GetName(), p.r.GetName())
 		}
 	}
 	return nil

@@ -139,7 +139,7 @@ func givingOf(tx *state.Tx, r *apiv1.Request, p *panel.Panel, now time.Time) (*g
 	return &giving{ask, role, p, now.AddDate(0, 0, int(ask.GetDays()))}, nil
 }
 
-// by reports whether a user may give the role there, and what the answer rests on.
+// by reports whether a user may give the role there, and what the answer rests on. Another system gives none: people do.
 func (g *giving) by(userID string) (bool, []*commandv1.Read, error) {
 	m, err := g.panel.Member(userID)
 	if errors.Is(err, state.ErrNotFound) {
@@ -147,6 +147,9 @@ func (g *giving) by(userID string) (bool, []*commandv1.Read, error) {
 	}
 	if err != nil {
 		return false, nil, err
+	}
+	if m.GetUser().GetKind() != apiv1.User_PERSON {
+		return false, nil, nil
 	}
 	return g.panel.MayGive(m, g.role, g.ask.GetScope(), g.until), append(slices.Clone(m.Reads), read("role", g.role)), nil
 }

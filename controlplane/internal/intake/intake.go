@@ -236,7 +236,7 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		return nil, err
 	}
 	out := &Planned{AtOnce: plan.Afterwards, Reads: []*commandv1.Read{read("approval-policy", policy.ApprovalPolicy)}}
-	r.Policy, r.PolicyVersion = policy.GetName(), policy.GetVersion()
+	r.Policy, r.PolicyVersion, r.Authority = policy.GetName(), policy.GetVersion(), max(policy.GetAuthority(), apiv1.Authority_LOCAL)
 	if plan.Automatic {
 		out.Automatic = plan.Reason
 	}
@@ -332,7 +332,7 @@ func frozen(s *approval.Stage) *apiv1.Stage {
 	return &apiv1.Stage{
 		Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: s.GetRule(),
 		Denials: uint32(s.DenialsThatEnd()), CommentRequired: s.GetCommentRequired(), StepUp: s.StepUp, OnDue: s.GetOnDue(), DueHours: s.GetDueHours(),
-		RemindHours: s.GetRemindHours(), Calendar: s.GetCalendar(), EscalateTo: s.GetEscalateTo(), State: apiv1.Stage_WAITING,
+		RemindHours: s.GetRemindHours(), Calendar: s.GetCalendar(), EscalateTo: s.GetEscalateTo(), External: s.GetExternal(), State: apiv1.Stage_WAITING,
 	}
 }
 

@@ -40,6 +40,7 @@ type data struct {
 	Zone       string            `json:"zone,omitempty"`
 	By         string            `json:"by,omitempty"`
 	Parameters map[string]string `json:"parameters,omitempty"`
+	Results    []reference       `json:"results,omitempty"`
 	Recipients []string          `json:"recipients,omitempty"`
 }
 
@@ -47,6 +48,7 @@ type reference struct {
 	Kind string `json:"kind"`
 	ID   string `json:"id"`
 	Name string `json:"name,omitempty"`
+	Zone string `json:"zone,omitempty"`
 }
 
 // webhook posts one event. A redirect is not followed, and of the answer nothing is read but its status.
@@ -107,13 +109,16 @@ func (s *Sender) event(m Message) ([]byte, error) {
 	n := m.Notification
 	d := data{Topic: n.GetTopic(), Project: n.GetProject(), Zone: n.GetZone(), By: n.GetBy(), Recipients: m.Recipients}
 	if a := n.GetAbout(); a != nil {
-		d.About = &reference{a.GetKind(), a.GetId(), a.GetName()}
+		d.About = &reference{Kind: a.GetKind(), ID: a.GetId(), Name: a.GetName()}
 	}
 	for _, p := range n.GetParameters() {
 		if d.Parameters == nil {
 			d.Parameters = map[string]string{}
 		}
 		d.Parameters[p.GetKey()] = p.GetValue()
+	}
+	for _, r := range n.GetResults() {
+		d.Results = append(d.Results, reference{r.GetKind(), r.GetId(), r.GetName(), r.GetZone()})
 	}
 	e := event.New(event.CloudEventsVersionV1)
 	e.SetID(m.ID)

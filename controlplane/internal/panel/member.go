@@ -23,6 +23,11 @@ type Member struct {
 	rights *rights.Rights
 }
 
+// Decided reports whether a member, or somebody in their place, has decided on a request in this round.
+func (m *Member) Decided(r *apiv1.Request) bool {
+	return request.Decided(r, request.Person{ID: m.GetUser().GetId(), Name: m.GetUser().GetName()}) != nil
+}
+
 // Member returns a user as stages judge them. Errors: state.ErrNotFound.
 func (p *Panel) Member(userID string) (*Member, error) {
 	if m := p.known[userID]; m != nil {

@@ -66,7 +66,7 @@ func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
 	c := &apiv1.PolicyCase{Request: &apiv1.RequestFacts{
 		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: max(r.GetSpecification().GetCreate().GetQuantity(), uint32(len(r.GetParts())), 1), Amount: r.GetAmount(),
 		Role: r.GetSpecification().GetAccessForTime().GetRole(), Permissions: slices.Concat(r.GetSpecification().GetAccessForTime().GetPermissions(), r.GetSpecification().GetCrossZone().GetPermissions()),
-		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(),
+		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(), Intake: r.GetIntake(),
 	}}
 	var err error
 	fill := func(e error) bool {
@@ -108,12 +108,12 @@ func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
 
 // Of returns the panel of a request that has been submitted, by the stages that it was submitted with.
 func Of(tx *state.Tx, r *apiv1.Request, now time.Time) (*Panel, error) {
-	policy := &apiv1.ApprovalPolicy{Name: r.GetPolicy(), Version: r.GetPolicyVersion()}
+	policy := &apiv1.ApprovalPolicy{Name: r.GetPolicy(), Version: r.GetPolicyVersion(), Authority: request.AuthorityOf(r.GetStages())}
 	for _, s := range r.GetStages() {
 		policy.Stages = append(policy.Stages, &apiv1.StageTemplate{
 			Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: apiv1.StageTemplate_COUNT,
 			Needed: s.GetNeeded(), Denials: s.GetDenials(), DueHours: s.GetDueHours(), RemindHours: s.GetRemindHours(), Calendar: s.GetCalendar(), OnDue: s.GetOnDue(),
-			EscalateTo: s.GetEscalateTo(), CommentRequired: s.GetCommentRequired(),
+			EscalateTo: s.GetEscalateTo(), CommentRequired: s.GetCommentRequired(), External: s.GetExternal(),
 		})
 	}
 	compiled, err := compile(policy)
@@ -235,7 +235,7 @@ func (p *Panel) Needs(stages []*apiv1.Stage) (needs []request.Need, err error) {
 		}
 		n := request.Need{Stage: s.GetName(), Needed: int(request.Lacks(p.r, s))}
 		for _, m := range people {
-			if request.Decided(p.r, m.GetUser().GetId()) == nil {
+			if !m.Decided(p.r) {
 				n.People = append(n.People, m.GetUser().GetId())
 			}
 		}

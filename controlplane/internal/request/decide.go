@@ -3,6 +3,7 @@ package request
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -11,11 +12,11 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Vote is one person's decision, as proposed.
+// Vote is one decision, as proposed.
 type Vote struct {
 	// Decision as it was made, without round, time and hashes.
 	Decision *apiv1.Decision
-	// Person is false for a program.
+	// Person is false for a program: a service of another system, whose word counts in external stages alone.
 	Person bool
 	// SteppedUp says that the actor has just proved again who they are.
 	SteppedUp bool
@@ -71,9 +72,10 @@ func openStage(r *apiv1.Request, name string, now *timestamppb.Timestamp) (*apiv
 // may refuses a vote that must not count, whoever proposed it.
 func may(r *apiv1.Request, s *apiv1.Stage, v Vote) error {
 	d := v.Decision
+	if err := voiced(s, v); err != nil {
+		return err
+	}
 	switch {
-	case d.GetActorId() == "" || !v.Person:
-		return problem.New(problem.Forbidden, "only a person decides on a request", "Log in as one: naru login.")
 	case d.GetActorId() == d.GetActingForId():
 		return problem.New(problem.Invalid, "nobody takes their own place", "Leave out for whom.")
 	case d.GetActingForId() != "" && d.GetDelegation() == "":
@@ -94,18 +96,45 @@ func may(r *apiv1.Request, s *apiv1.Stage, v Vote) error {
 	return nil
 }
 
-// Impartial refuses a decision of somebody who has a part in r, or has decided on it already, whether for themselves or in
-// another's place.
+// voiced refuses who is not of the kind that a stage asks: people, and in an external stage the services of another system,
+// which say who decided there, and under which number.
+func voiced(s *apiv1.Stage, v Vote) error {
+	d := v.Decision
+	named := d.GetExternalApprover() != "" || d.GetExternalRef() != ""
+	switch {
+	case !s.GetExternal() && (d.GetActorId() == "" || !v.Person):
+		return problem.Newf(problem.Forbidden, "Log in as one: naru login.", "only a person decides on a request in stage %s", s.GetName())
+	case !s.GetExternal() && named:
+		return problem.Newf(problem.Invalid, "Leave out external_approver and external_ref.", "stage %s is decided by people here", s.GetName()).With("external_approver", "goes with an external stage only")
+	case !s.GetExternal():
+		return nil
+	case d.GetActorId() == "" || v.Person || d.GetActingForId() != "" || !says(s, d.GetActor()):
+		return problem.Newf(problem.Forbidden, "It is decided there.", "stage %s is decided in another system, and only a service that the policy names says how", s.GetName())
+	case strings.TrimSpace(d.GetExternalApprover()) == "":
+		return problem.Newf(problem.Invalid, "Send external_approver.", "a decision in stage %s says who decided in the other system", s.GetName()).With("external_approver", "is required")
+	case strings.TrimSpace(d.GetExternalRef()) == "":
+		return problem.Newf(problem.Invalid, "Send external_ref.", "a decision in stage %s has a number in the other system", s.GetName()).With("external_ref", "is required")
+	}
+	return nil
+}
+
+// says reports whether the word of a service counts in an external stage.
+func says(s *apiv1.Stage, service string) bool {
+	return slices.Contains(s.GetEligible().GetUsers(), service) || s.GetEscalatedAt() != nil && slices.Contains(s.GetEscalateTo().GetUsers(), service)
+}
+
+// Impartial refuses a decision of somebody who has a part in r, or has decided on it already, whether for themselves, in
+// another's place or in another system.
 func Impartial(r *apiv1.Request, d *apiv1.Decision) error {
-	concerned := Concerned(r)
-	for _, who := range []Person{{d.GetActorId(), d.GetActor()}, {d.GetActingForId(), d.GetActingFor()}} {
-		if who.ID == "" {
+	concerned := parties(r)
+	for _, who := range deciders(d) {
+		if who == (Person{}) {
 			continue
 		}
-		if slices.Contains(concerned, who.ID) {
+		if slices.ContainsFunc(concerned, who.is) {
 			return problem.Newf(problem.Forbidden, "Somebody else has to decide.", "%s asked for request %s, gains from it or helped write it, and nobody decides on their own", who.Name, r.GetName())
 		}
-		if by := Decided(r, who.ID); by != nil {
+		if by := Decided(r, who); by != nil {
 			return problem.Newf(problem.WrongState, "Somebody else has to decide.", "%s has decided on request %s already, in stage %s; everybody counts once", who.Name, r.GetName(), by.GetStage())
 		}
 	}
@@ -158,6 +187,9 @@ func by(d *apiv1.Decision) string {
 	said := d.GetActor()
 	if d.GetActingFor() != "" {
 		said += " for " + d.GetActingFor()
+	}
+	if d.GetExternalRef() != "" {
+		said += " (" + d.GetExternalApprover() + ", " + d.GetExternalRef() + ")"
 	}
 	if d.GetComment() != "" {
 		said += ": " + d.GetComment()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,10 +41,14 @@ type life struct {
 	began, failures int
 	rooms           int // that were asked for
 	votes           []request.Vote
-	seen            [][]byte // frozen hashes of all rounds
+	programs        map[string]bool // by the id of their decision
+	seen            [][]byte        // frozen hashes of all rounds
 }
 
 var people = []string{"ann", "bob", "cho", "dan", "eun", "fay"}
+
+// services are those of another system, which two of the stages may name.
+var services = []string{"desk", "change"}
 
 func person(id string) request.Person { return request.Person{ID: id, Name: id} }
 
@@ -157,6 +162,10 @@ func (l *life) submit(t *rapid.T) error {
 			StepUp: rapid.IntRange(0, 4).Draw(t, "step up") == 0, OnDue: apiv1.StageTemplate_OnDue(rapid.IntRange(0, 3).Draw(t, "on due")),
 			Eligible: &apiv1.Eligibility{At: apiv1.Eligibility_At(rapid.IntRange(0, 5).Draw(t, "at"))},
 		})
+		if s := in.Stages[i]; rapid.IntRange(0, 2).Draw(t, "external") == 0 {
+			s.External, s.Eligible.Users = true, []string{"desk"}
+			s.EscalateTo = &apiv1.Eligibility{Users: []string{"change"}}
+		}
 		if rapid.Bool().Draw(t, "due") {
 			in.Openings = append(in.Openings, request.Opening{Stage: fmt.Sprint("s", i), RemindAt: timestamppb.New(l.now.Add(time.Hour)), DueAt: timestamppb.New(l.now.Add(2 * time.Hour))})
 		}
@@ -166,6 +175,10 @@ func (l *life) submit(t *rapid.T) error {
 	}
 	in.AtOnce = rapid.IntRange(0, 4).Draw(t, "at once") == 0
 	next := proto.CloneOf(l.r)
+	next.Authority = request.AuthorityOf(in.Stages)
+	if rapid.IntRange(0, 9).Draw(t, "another authority") == 0 {
+		next.Authority = apiv1.Authority_Value(rapid.IntRange(0, 3).Draw(t, "authority"))
+	}
 	if request.Editable(next) {
 		if err := request.Freeze(next); err != nil {
 			return err
@@ -193,6 +206,11 @@ func (l *life) decide(t *rapid.T) error {
 	if rapid.IntRange(0, 6).Draw(t, "old") == 0 {
 		v.Decision.SeenHash = rapid.SampledFrom(append(slices.Clone(l.seen), nil, []byte("other"))).Draw(t, "seen")
 	}
+	if rapid.IntRange(0, 2).Draw(t, "elsewhere") == 0 {
+		v.Decision.ActorId, v.Person = rapid.SampledFrom(services).Draw(t, "service"), rapid.IntRange(0, 9).Draw(t, "a person's account") == 0
+		v.Decision.ExternalApprover = rapid.SampledFrom([]string{"Gil", "hana", "Ann", " bob ", "cho", "dan", ""}).Draw(t, "approver")
+		v.Decision.ExternalRef = rapid.SampledFrom([]string{"CHG-7", "CHG-7", "CHG-7", ""}).Draw(t, "number")
+	}
 	v.Decision.Actor = v.Decision.GetActorId()
 	if rapid.IntRange(0, 2).Draw(t, "delegate") == 0 {
 		v.Decision.ActingForId = rapid.SampledFrom(people).Draw(t, "for")
@@ -201,7 +219,7 @@ func (l *life) decide(t *rapid.T) error {
 	}
 	err := request.Decide(l.r, v)
 	if err == nil {
-		l.votes = append(l.votes, v)
+		l.votes, l.programs[v.Decision.GetId()] = append(l.votes, v), !v.Person
 	}
 	return err
 }
@@ -254,13 +272,17 @@ func (l *life) approved(t *rapid.T, what string) {
 	crosses := r.GetSourceZoneId() != "" && r.GetSourceZoneId() != r.GetZoneId()
 	sides := map[apiv1.Eligibility_At]bool{}
 	for _, s := range r.GetStages() {
-		sides[s.GetEligible().GetAt()] = true
+		if !s.GetExternal() {
+			sides[s.GetEligible().GetAt()] = true
+		}
 	}
 	switch {
 	case what != "decide" && what != "submit":
 		t.Fatalf("%s approved it", what)
 	case what == "submit" && crosses:
 		t.Fatal("what crosses was let through without people")
+	case what == "submit" && !r.GetReviewedAfterwards() && r.GetAuthority() > apiv1.Authority_LOCAL:
+		t.Fatal("the word of another system was asked for, and it was let through without")
 	case what == "submit" && r.GetReviewedAfterwards() != (r.GetChangeType() == apiv1.ChangeType_EMERGENCY && r.GetApprovalReason() != "automatic: small"):
 		t.Fatal("it was let through as an emergency, and is none")
 	case what == "submit":
@@ -288,7 +310,19 @@ func (l *life) checkStages(t *rapid.T) {
 		if string(d.GetSeenHash()) != string(l.seen[len(l.seen)-1]) {
 			t.Fatalf("a decision counts that was of something else: %v", d)
 		}
-		for _, id := range []string{d.GetActorId(), d.GetActingForId()} {
+		stage := request.StageOf(r, d.GetStage())
+		program := l.programs[d.GetId()]
+		switch { // 8: who decides is of the kind that the stage asks
+		case stage.GetExternal() != program:
+			t.Fatalf("%s decided in stage %v", d.GetActor(), stage)
+		case program && d.GetActorId() == "change" && stage.GetEscalatedAt() == nil:
+			t.Fatalf("a service decided that the stage did not name: %v", d)
+		case program != (d.GetExternalApprover() != "") || program != (d.GetExternalRef() != ""):
+			t.Fatalf("it is not said who decided, and where: %v", d)
+		case program && d.GetActingForId() != "":
+			t.Fatalf("a service decided in somebody's place: %v", d)
+		}
+		for _, id := range []string{d.GetActorId(), d.GetActingForId(), strings.ToLower(strings.TrimSpace(d.GetExternalApprover()))} {
 			switch {
 			case id == "":
 			case l.wrote[id]: // 1
@@ -401,7 +435,7 @@ func (l *life) checkRoom(t *rapid.T, what string, before *apiv1.Request) {
 // repeated votes, clocks that jump.
 func TestP6NobodyGetsPastTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := &life{now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC), wrote: map[string]bool{"ann": true}}
+		l := &life{now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC), wrote: map[string]bool{"ann": true}, programs: map[string]bool{}}
 		l.r = &apiv1.Request{
 			Id: "r", Name: "r-1", Kind: apiv1.RequestKind_CREATE, Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_DRAFT, Fulfilment: apiv1.Request_NONE,
 			ZoneId: "b", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: &apiv1.CreateVMs{}}}, Parts: []*apiv1.Part{{Name: "web-1"}, {Name: "web-2"}},
@@ -411,7 +445,7 @@ func TestP6NobodyGetsPastTheRules(t *testing.T) {
 			l.r.Kind, l.r.Specification = apiv1.RequestKind_RESIZE, &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Resize{Resize: ask}}
 		}
 		if rapid.Bool().Draw(t, "on behalf") {
-			l.r.OnBehalfOfId = "bob"
+			l.r.OnBehalfOf, l.r.OnBehalfOfId = "bob", "bob"
 			l.wrote["bob"] = true
 		}
 		if rapid.IntRange(0, 3).Draw(t, "emergency") == 0 {

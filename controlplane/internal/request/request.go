@@ -14,6 +14,8 @@
 //  5. Decisions are appended to a chain of hashes and never changed, but for the mark that they are void.
 //  6. What one stage rejects is rejected, whatever others said, and whether or not it was carried out.
 //  7. What crosses between zones is approved by people on both sides first.
+//  8. In an external stage, and nowhere else, the word of another system counts: of the services that the stage names, and
+//     of no person. Whom the service says to have decided there is one more of those who decide: 1 and 2 hold of them by name.
 //
 // A function that refuses leaves the request as it was.
 package request
@@ -36,9 +38,25 @@ import (
 // Asking are the topics of what people are told of a request that waits for their decision.
 var Asking = []string{"request.waiting", "request.escalated", "request.reminded"}
 
-// Concerned returns the ids of those who may not decide on r: who asked, for whom, who helped write.
+// parties are those who may not decide on r: who asked, for whom, who helped write.
+func parties(r *apiv1.Request) []Person {
+	all := []Person{{r.GetRequesterId(), r.GetRequester()}, {r.GetOnBehalfOfId(), r.GetOnBehalfOf()}}
+	for i, id := range r.GetContributorIds() {
+		p := Person{ID: id}
+		if i < len(r.GetContributors()) {
+			p.Name = r.GetContributors()[i]
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// Concerned returns the ids of those who may not decide on r.
 func Concerned(r *apiv1.Request) []string {
-	all := append([]string{r.GetRequesterId(), r.GetOnBehalfOfId()}, r.GetContributorIds()...)
+	var all []string
+	for _, p := range parties(r) {
+		all = append(all, p.ID)
+	}
 	slices.Sort(all)
 	return slices.DeleteFunc(slices.Compact(all), func(id string) bool { return id == "" })
 }
@@ -67,6 +85,17 @@ func Crosses(r *apiv1.Request) bool {
 	return r.GetSourceZoneId() != "" && r.GetZoneId() != "" && r.GetSourceZoneId() != r.GetZoneId()
 }
 
+// AuthorityOf returns whose word stages ask for: people's, another system's, or both.
+func AuthorityOf(stages []*apiv1.Stage) apiv1.Authority_Value {
+	switch {
+	case !slices.ContainsFunc(stages, (*apiv1.Stage).GetExternal):
+		return apiv1.Authority_LOCAL
+	case slices.ContainsFunc(stages, func(s *apiv1.Stage) bool { return !s.GetExternal() }):
+		return apiv1.Authority_BOTH
+	}
+	return apiv1.Authority_ITSM
+}
+
 // InZone reports whether a zone carries r out; what none does is written in the control plane alone.
 func InZone(r *apiv1.Request) bool {
 	return r.GetSpecification().GetAccessForTime() == nil && r.GetSpecification().GetCrossZone() == nil
@@ -80,7 +109,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
-	seen.BehindIds = nil
+	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds = nil, 0, nil, nil
 	seen.Round = r.GetRound() + 1
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
@@ -96,16 +125,23 @@ func Freeze(r *apiv1.Request) error {
 func chain(r *apiv1.Request, d *apiv1.Decision) {
 	h := sha256.New()
 	number := func(n uint64) { _ = binary.Write(h, binary.BigEndian, n) }
-	for _, b := range [][]byte{d.GetPreviousHash(), []byte(r.GetId()), []byte(d.GetId()), []byte(d.GetStage()), []byte(d.GetActor()), []byte(d.GetActorId()),
-		[]byte(d.GetActingFor()), []byte(d.GetActingForId()), []byte(d.GetDelegation()), []byte(d.GetComment()), d.GetSeenHash()} {
+	text := func(b []byte) {
 		number(uint64(len(b)))
 		h.Write(b)
+	}
+	for _, b := range [][]byte{d.GetPreviousHash(), []byte(r.GetId()), []byte(d.GetId()), []byte(d.GetStage()), []byte(d.GetActor()), []byte(d.GetActorId()),
+		[]byte(d.GetActingFor()), []byte(d.GetActingForId()), []byte(d.GetDelegation()), []byte(d.GetComment()), d.GetSeenHash()} {
+		text(b)
 	}
 	number(uint64(d.GetRound()))
 	number(uint64(d.GetVerdict()))
 	number(uint64(d.GetStrength()))
 	number(uint64(d.GetAt().GetSeconds()))
 	number(uint64(d.GetAt().GetNanos()))
+	if d.GetExternalApprover() != "" || d.GetExternalRef() != "" { // as the hashes are of before there were any
+		text([]byte(d.GetExternalApprover()))
+		text([]byte(d.GetExternalRef()))
+	}
 	d.Hash = h.Sum(nil)
 }
 
@@ -132,14 +168,30 @@ func counting(r *apiv1.Request) []*apiv1.Decision {
 	return slices.DeleteFunc(slices.Clone(r.GetDecisions()), func(d *apiv1.Decision) bool { return d.GetVoid() || d.GetRound() != r.GetRound() })
 }
 
-// Decided returns what a person, or somebody in their place, decided in this round; nil for nothing.
-func Decided(r *apiv1.Request, id string) *apiv1.Decision {
+// Decided returns what somebody, or somebody in their place, decided in this round, here or in another system; nil for
+// nothing. Who has no id is known by name alone.
+func Decided(r *apiv1.Request, who Person) *apiv1.Decision {
 	for _, d := range counting(r) {
-		if d.GetActorId() == id || d.GetActingForId() == id {
+		if slices.ContainsFunc(deciders(d), who.is) {
 			return d
 		}
 	}
 	return nil
+}
+
+// deciders are those whose decision it is: who made it, in whose place, and who did in another system.
+func deciders(d *apiv1.Decision) []Person {
+	return []Person{{d.GetActorId(), d.GetActor()}, {d.GetActingForId(), d.GetActingFor()}, {"", d.GetExternalApprover()}}
+}
+
+// ExternalRefs are the numbers that the decisions of another system that count have there.
+func ExternalRefs(r *apiv1.Request) (refs []string) {
+	for _, d := range counting(r) {
+		if ref := d.GetExternalRef(); ref != "" && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
 }
 
 // StageOf returns the stage of a name; nil where there is none.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,6 +19,15 @@ const maxDecisions = 512
 
 // Person is somebody who does something.
 type Person struct{ ID, Name string }
+
+// is reports whether two are one: by id where both have one, else by name, however it is written.
+func (p Person) is(o Person) bool {
+	if p.ID != "" && o.ID != "" {
+		return p.ID == o.ID
+	}
+	name := strings.TrimSpace(p.Name)
+	return name != "" && strings.EqualFold(name, strings.TrimSpace(o.Name))
+}
 
 // Edit notes that somebody changed what r asks for, or added to it. Whoever it is, beside the requester, has helped write it
 // from now on.
@@ -121,6 +131,12 @@ func maySubmit(r *apiv1.Request, in Submission) error {
 		}
 		seen[s.GetName()] = true
 	}
+	if is, asked := max(r.GetAuthority(), apiv1.Authority_LOCAL), AuthorityOf(in.Stages); is != asked {
+		return problem.Newf(problem.WrongState, ask, "policy %s says that the word of %s lets request %s through, and the stages that it has for it ask for that of %s",
+			r.GetPolicy(), authority(is), r.GetName(), authority(asked))
+	} else if in.Automatic != "" && is != apiv1.Authority_LOCAL {
+		return problem.Newf(problem.WrongState, ask, "the word of %s lets request %s through, and no policy by itself", authority(is), r.GetName())
+	}
 	if in.AtOnce && r.GetChangeType() != apiv1.ChangeType_EMERGENCY {
 		return problem.New(problem.Invalid, "only an emergency is let through at once", "This is a fault of the sender, not of the user; report it.")
 	}
@@ -134,12 +150,23 @@ func maySubmit(r *apiv1.Request, in Submission) error {
 		at   apiv1.Eligibility_At
 		zone string
 	}{{apiv1.Eligibility_SOURCE, r.GetSourceZone()}, {apiv1.Eligibility_DESTINATION, r.GetZone()}} {
-		if !slices.ContainsFunc(in.Stages, func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == side.at }) {
+		if !slices.ContainsFunc(in.Stages, func(s *apiv1.Stage) bool { return !s.GetExternal() && s.GetEligible().GetAt() == side.at }) {
 			return problem.Newf(problem.WrongState, ask, "request %s crosses from zone %s to zone %s, and no stage of policy %s asks anybody of zone %s",
 				r.GetName(), r.GetSourceZone(), r.GetZone(), r.GetPolicy(), side.zone)
 		}
 	}
 	return nil
+}
+
+// authority says in words whose word it is.
+func authority(a apiv1.Authority_Value) string {
+	switch a {
+	case apiv1.Authority_ITSM:
+		return "another system alone"
+	case apiv1.Authority_BOTH:
+		return "people here and of another system"
+	}
+	return "people here alone"
 }
 
 // voidDecisions marks that what was decided so far was decided of something else.

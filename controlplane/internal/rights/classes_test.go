@@ -19,18 +19,18 @@ var everywhereKnown = map[string]string{
 		Event.project Event.zone Host.zone HostSample.zone JoinRequest.zone Operation.project Operation.zone Quota.name Quota.organization Quota.project Quota.zone
 		LoginProvider.loopback_redirect LoginProvider.name LoginProvider.title Problem.draft Session.identity_provider Request.name Request.organization Request.policy Request.project Request.source_zone Request.zone Session.user Session.zone Snapshot.project Snapshot.zone
 		VM.project VM.zone VMSample.project VMSample.zone WhoAmIResponse.name WhoAmIResponse.project WhoAmIResponse.user WhoAmIResponse.zone Zone.broker Zone.name Zone.parent
-		BeginLocalLoginResponse.zone GetLoginOptionsResponse.zone Lease.project Lease.zone Lease.request Lease.extensions Notification.project Notification.zone Reservation.project Reservation.zone CreateVMs.flavor CreateVMs.offering CreateVMs.without_software ResizeVM.flavor Stage.calendar Stage.name VM.flavor VM.image VM.image_sha256
+		BeginLocalLoginResponse.zone GetLoginOptionsResponse.zone Lease.project Lease.zone Lease.request Lease.extensions Notification.Made.zone Notification.project Notification.zone Reservation.project Reservation.zone CreateVMs.flavor CreateVMs.offering CreateVMs.without_software ResizeVM.flavor Stage.calendar Stage.name VM.flavor VM.image VM.image_sha256
 		VM.offering VM.request UsageRecord.offering UsageRecord.organization UsageRecord.project UsageRecord.request UsageRecord.zone UsageSum.organization UsageSum.project UsageSum.zone
 		Eligibility.groups Eligibility.roles Eligibility.users Stage.excluded Stage.approvers`,
 	"who did or does something": `
-		AccessToken.created_by Notification.by Comment.author Decision.acting_for Decision.actor Loss.by Operation.created_by Request.contributors Request.on_behalf_of Request.requester Session.client Crossing.created_by VM.Override.user`,
+		AccessToken.created_by Notification.by Comment.author Decision.acting_for Decision.actor Decision.external_approver Loss.by Operation.created_by Request.contributors Request.on_behalf_of Request.requester Session.client Crossing.created_by VM.Override.user`,
 	"what people wrote who ask, for those who ask": `
-		Comment.file Comment.media_type Comment.sha256 Comment.text CreateVMs.description CreateVMs.form CreateVMs.name_pattern CreateVMs.ssh_keys Crossing.reason Delegation.reason
+		Decision.external_ref Comment.file Comment.media_type Comment.sha256 Comment.text CreateVMs.description CreateVMs.form CreateVMs.name_pattern CreateVMs.ssh_keys Crossing.reason Delegation.reason
 		Request.external_ref Request.reason Request.title Snapshot.description SnapshotVM.description VM.Affinity.group VM.description VM.ssh_keys VM.user_data`,
 	"what somebody says of a zone to all": `
 		Zone.admin_reason Zone.description Zone.kind Cluster.purpose ZonePolicy.methods`,
 	"a word of a fixed list, or a version of a program": `
-		AccessForTime.permissions CrossZone.permissions Crossing.permissions Notification.topic Notification.Parameter.key Agent.version Cluster.hypervisor Event.type Host.hypervisor_version Operation.Step.name Operation.kind Problem.code Problem.title Reference.kind Request.actions
+		AccessForTime.permissions CrossZone.permissions Crossing.permissions Notification.Made.kind Notification.topic Notification.Parameter.key Agent.version Cluster.hypervisor Event.type Host.hypervisor_version Operation.Step.name Operation.kind Problem.code Problem.title Reference.kind Request.actions
 		WhoAmIResponse.kind AuditObjection.reason Zone.Condition.reason Zone.Condition.type`,
 	"a hash, a key, an id or a number": `
 		Decision.delegation Decision.hash Decision.previous_hash Decision.seen_hash Decision.stage GetLoginOptionsResponse.sealing_chain GetLoginOptionsResponse.sealing_key

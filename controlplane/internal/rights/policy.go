@@ -27,9 +27,6 @@ forbid (principal, action, resource) when { principal.disabled };
 
 @why("the zone does not let its edge call this method")
 forbid (principal, action, resource) when { context.edge != "" && !context.shown };
-
-@why("a service account decides on nothing that people ask for")
-forbid (principal, action == Action::"request.decide", resource) when { principal.kind == "SERVICE" };
 `
 
 // policy is a role, ready to be asked.

@@ -201,9 +201,8 @@ func TestWhatBelongsToNobodyIsReadWithARoleAnywhere(t *testing.T) {
 func TestNarusOwnRulesGoBeforeAllRoles(t *testing.T) {
 	all := bound(builtIn(FederationAdministrator), inFederation, "")
 	everything := bound(role("everything", "", "*"), inFederation, "")
-	disabled, service := kim(all), kim(all)
+	disabled := kim(all)
 	disabled.Disabled = true
-	service.Kind = Service
 	edge := kim(all)
 	edge.Edge = Edge{Zone: "internet", ZoneID: "z-in"}
 	narrow := kim(everything)
@@ -214,13 +213,11 @@ func TestNarusOwnRulesGoBeforeAllRoles(t *testing.T) {
 		method  Method
 		says    string
 	}{
-		"a disabled user":                     {disabled, list, "disabled"},
-		"a disabled user, about themselves":   {disabled, whoami, "disabled"},
-		"a federation's role at an edge":      {edge, list, "vm.read at this edge"},
-		"a method the zone does not show":     {narrow, get, "does not let its edge call"},
-		"one's own, which it does not show":   {narrow, whoami, "does not let its edge call"},
-		"a service account deciding":          {service, Method{Name: "/x/y", Permission: "request.decide"}, "service account"},
-		"a disabled one deciding for service": {disabled, Method{Name: "/x/y", Permission: "request.decide"}, "disabled"},
+		"a disabled user":                   {disabled, list, "disabled"},
+		"a disabled user, about themselves": {disabled, whoami, "disabled"},
+		"a federation's role at an edge":    {edge, list, "vm.read at this edge"},
+		"a method the zone does not show":   {narrow, get, "does not let its edge call"},
+		"one's own, which it does not show": {narrow, whoami, "does not let its edge call"},
 	} {
 		err := New(c.subject).Admit(c.method)
 		if !problem.Is(err, problem.Forbidden) || !strings.Contains(err.Error(), c.says) {

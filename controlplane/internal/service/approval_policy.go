@@ -113,18 +113,25 @@ func (s approvalPolicyService) sound(tx *state.Tx, m *apiv1.ApprovalPolicy) (rea
 		reads = append(reads, &commandv1.Read{Noun: reference("calendar", found), Revision: found.GetRevision()})
 	}
 	for _, part := range []struct {
-		word  string
-		names []approval.Name
-		is    func(name string) error
+		word, list string
+		names      []approval.Name
+		is         func(name string) error
 	}{
-		{"role", names.Roles, func(name string) error { _, err := tx.Roles.ByName(name, nil); return err }},
-		{"group", names.Groups, func(name string) error { _, err := tx.Groups.ByName(name, nil); return err }},
-		{"user", names.Users, func(name string) error { _, err := tx.Users.ByName(name, nil); return err }},
+		{"role", "role list", names.Roles, func(name string) error { _, err := tx.Roles.ByName(name, nil); return err }},
+		{"group", "group list", names.Groups, func(name string) error { _, err := tx.Groups.ByName(name, nil); return err }},
+		{"user", "user list", names.Users, func(name string) error { _, err := tx.Users.ByName(name, nil); return err }},
+		{"service", "user list --filter kind=service", names.Services, func(name string) error {
+			u, err := tx.Users.ByName(name, nil)
+			if err == nil && u.GetKind() != apiv1.User_SERVICE {
+				err = state.ErrNotFound
+			}
+			return err
+		}},
 	} {
 		for _, n := range part.names {
 			switch err := part.is(n.Name); {
 			case errors.Is(err, state.ErrNotFound):
-				return nil, problem.Newf(problem.NotFound, "naru "+part.word+" list shows which there are.", "there is no %s %s", part.word, n.Name).With(n.Field, "there is no "+part.word+" "+n.Name)
+				return nil, problem.Newf(problem.NotFound, "naru "+part.list+" shows which there are.", "there is no %s %s", part.word, n.Name).With(n.Field, "there is no "+part.word+" "+n.Name)
 			case err != nil:
 				return nil, err
 			}
@@ -257,7 +264,7 @@ func tested(r *apiv1.TestApprovalPolicyRequest, calendars map[string]*calendar.C
 	for _, st := range plan.Stages {
 		planned := &apiv1.PlannedStage{
 			Name: st.GetName(), Sequence: st.GetSequence(), Rule: st.GetRule(), Denials: uint32(st.DenialsThatEnd()),
-			OnDue: st.GetOnDue(), CommentRequired: st.GetCommentRequired(), StepUp: st.StepUp,
+			OnDue: st.GetOnDue(), CommentRequired: st.GetCommentRequired(), StepUp: st.StepUp, External: st.GetExternal(),
 		}
 		for _, person := range r.GetPeople() {
 			if may, why := st.Eligible(person); may {

@@ -84,6 +84,7 @@ func TestAPolicyThatNamesWhatIsNotThereIsRefusedWithItsField(t *testing.T) {
 	w := servicetest.New(t)
 	a := w.Admin()
 	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateGroup{CreateGroup: &commandv1.CreateGroup{Group: &apiv1.Group{Id: "g-ops", Name: "ops"}}}})
+	w.User("kim", apiv1.User_PERSON)
 	for field, change := range map[string]func(*apiv1.StageTemplate){
 		"stages[0].calendar": func(*apiv1.StageTemplate) {},
 		"stages[0].eligible.roles[0]": func(s *apiv1.StageTemplate) {
@@ -92,10 +93,15 @@ func TestAPolicyThatNamesWhatIsNotThereIsRefusedWithItsField(t *testing.T) {
 		},
 		"stages[0].eligible.groups[1]": func(s *apiv1.StageTemplate) { s.Calendar = ""; s.Eligible.Groups = []string{"ops", "nope"} },
 		"stages[0].excluded[0]":        func(s *apiv1.StageTemplate) { s.Calendar = ""; s.Excluded = []string{"nobody"} },
+		"stages[0].eligible.users[0]": func(s *apiv1.StageTemplate) { // a person is no service
+			s.Calendar, s.External, s.Eligible = "", true, &apiv1.Eligibility{Users: []string{"kim"}}
+		},
 		"stages[0].eligible.condition": func(s *apiv1.StageTemplate) { s.Calendar = ""; s.Eligible.Condition = "persn" },
 	} {
 		p := usualPolicy()
-		change(p.Stages[0])
+		if change(p.Stages[0]); p.Stages[0].GetExternal() {
+			p.Authority = apiv1.Authority_ITSM
+		}
 		_, err := a.ApprovalPolicies.CreateApprovalPolicy(t.Context(), &apiv1.CreateApprovalPolicyRequest{ApprovalPolicy: p})
 		if e := problem.Of(err).GetErrors(); err == nil || len(e) != 1 || e[0].GetField() != field {
 			t.Errorf("%s is not named: %v", field, problem.Of(err))

@@ -31,9 +31,10 @@ type seat struct {
 	delegation string
 }
 
-// seats returns the places in which a user may decide on a request now, their own first.
+// seats returns the places in which a user may decide on a request now, their own first. A token that is good in one project only has
+// none elsewhere.
 func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) ([]seat, error) {
-	if !request.Deciding(m) || me.GetKind() != apiv1.User_PERSON {
+	if only := callOf(ctx).Principal.ProjectID; !request.Deciding(m) || only != "" && only != m.GetProjectId() {
 		return nil, nil
 	}
 	now := time.Now()
@@ -95,9 +96,6 @@ func (h seat) decision(me *apiv1.User) *apiv1.Decision {
 
 // DecideRequest writes the caller's decision down.
 func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideRequestRequest) (*apiv1.DecideRequestResponse, error) {
-	if err := inSession(ctx); err != nil {
-		return nil, err
-	}
 	id := newID()
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		me, err := s.caller(ctx, tx)
@@ -117,6 +115,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		}
 		d := h.decision(me)
 		d.Id, d.Verdict, d.Comment, d.SeenHash = id, r.GetVerdict(), r.GetComment(), r.GetSeenHash()
+		d.ExternalApprover, d.ExternalRef = r.GetExternalApprover(), r.GetExternalRef()
 		in := &commandv1.DecideRequest{
 			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
 		}
@@ -134,6 +133,9 @@ func record(d *apiv1.Decision) string {
 	said := strings.ToLower(d.GetVerdict().String()) + " in stage " + d.GetStage()
 	if d.GetActingFor() != "" {
 		said += ", for " + d.GetActingFor()
+	}
+	if d.GetExternalRef() != "" {
+		said += ", as " + d.GetExternalApprover() + " decided in another system, " + d.GetExternalRef()
 	}
 	return said
 }
@@ -355,7 +357,7 @@ func (s requestService) approvers(tx *state.Tx, m *apiv1.Request) error {
 		}
 		stage.Approvers = nil
 		for _, member := range people {
-			if request.Decided(m, member.GetUser().GetId()) == nil && len(stage.GetApprovers()) < 256 {
+			if !member.Decided(m) && len(stage.GetApprovers()) < 256 {
 				stage.Approvers = append(stage.Approvers, member.GetUser().GetName())
 			}
 		}

@@ -126,7 +126,7 @@ func TestWhatWaitsIsToldToThoseWhoMayDecideAndLeavesTheirQueuesWhenItIsDecided(t
 	p.tell()
 	p.expect("bob", "request.waiting r-1")
 	p.expect("cho")
-	if m := p.told("bob")[0]; m.GetBy() != "ann" || m.GetProject() != "web" || m.GetZone() != "" || len(m.GetParameters()) != 1 || m.GetParameters()[0].GetValue() != "review" {
+	if m := p.told("bob")[0]; m.GetBy() != "ann" || m.GetProject() != "web" || m.GetZone() != "" || len(m.GetParameters()) != 2 || m.GetParameters()[0].GetValue() != "review" {
 		t.Errorf("it says %v", m)
 	}
 	if err := p.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
@@ -156,7 +156,7 @@ func TestASubstituteIsToldAndSoIsTheOneInWhosePlaceTheyDecided(t *testing.T) {
 	p.tell()
 	p.expect("bob", "request.waiting r-1")
 	p.expect("dan", "delegation.created bob/dan", "request.waiting r-1")
-	if last := p.told("dan")[1].GetParameters(); len(last) != 2 || last[1].GetKey() != "for" || last[1].GetValue() != "bob" {
+	if last := p.told("dan")[1].GetParameters(); len(last) != 3 || last[2].GetKey() != "for" || last[2].GetValue() != "bob" {
 		t.Errorf("dan is not told in whose place: %v", last)
 	}
 	if err := p.decide("dan", "r-1", apiv1.Decision_APPROVE, func(in *apiv1.DecideRequestRequest) { in.ActingFor = "bob" }); err != nil {

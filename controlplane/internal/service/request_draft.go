@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -46,9 +47,11 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 	if err := schema.CheckCreate(sent); err != nil {
 		return nil, err
 	}
-	if sent.GetIntake() == apiv1.Request_ITSM && sent.GetExternalRef() == "" {
-		return nil, problem.New(problem.Invalid, "what another system asks for has a number there", "Send external_ref.").With("external_ref", "is required of ITSM")
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(sent)
+	if err != nil {
+		return nil, err
 	}
+	digest := sha256.Sum256(b)
 	id := newID()
 	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		me, err := s.caller(ctx, tx)
@@ -57,8 +60,11 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		}
 		m := proto.CloneOf(sent)
 		m.Id, m.Requester, m.RequesterId = id, me.GetName(), me.GetId()
-		if m.Intake == apiv1.Request_INTAKE_UNSPECIFIED {
-			m.Intake = apiv1.Request_API
+		if m.ExternalRef != "" {
+			m.SentSha256 = digest[:]
+		}
+		if err := takenIn(m, me); err != nil {
+			return nil, err
 		}
 		if err := s.name(ctx, tx, m); err != nil {
 			return nil, err
@@ -73,6 +79,21 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		return nil, err
 	}
 	return s.requests.shown(ctx, result)
+}
+
+// takenIn says how a request came in. That another system asks, only a service of it says: policies go by it.
+func takenIn(m *apiv1.Request, by *apiv1.User) error {
+	switch {
+	case m.GetIntake() == apiv1.Intake_VALUE_UNSPECIFIED:
+		m.Intake = apiv1.Intake_API
+	case m.GetIntake() != apiv1.Intake_ITSM:
+	case by.GetKind() != apiv1.User_SERVICE:
+		return problem.Newf(problem.Forbidden, "Leave intake out; external_ref can be given all the same. Another system asks by the token of a service.",
+			"%s is a person, and what a person asks for does not come from another system", by.GetName()).With("intake", "is ITSM")
+	case m.GetExternalRef() == "":
+		return problem.New(problem.Invalid, "what another system asks for has a number there", "Send external_ref.").With("external_ref", "is required of ITSM")
+	}
+	return nil
 }
 
 // name finds what the names in a draft stand for: people, project, zone.

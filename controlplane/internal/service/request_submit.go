@@ -22,14 +22,14 @@ func (s requestService) SubmitRequest(ctx context.Context, r *apiv1.SubmitReques
 }
 
 // submit freezes a request and begins its approval. Without a req of its own it is the second half of a creation, whose key has been
-// used: a request that the first attempt has submitted is the answer.
+// used: a request that the first attempt has submitted is the answer, also where it was returned since and is as it was sent then.
 func (s requestService) submit(ctx context.Context, req proto.Message, name string) (*apiv1.Request, error) {
 	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, me, err := s.written(ctx, tx, name)
 		if err != nil {
 			return nil, err
 		}
-		if req == nil && !request.Editable(m) {
+		if req == nil && (!request.Editable(m) || m.GetSentRound() < m.GetRound()) {
 			noun, err := proto.Marshal(m)
 			return &commandv1.Result{Noun: noun}, err
 		}
@@ -91,6 +91,9 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 		}
 		m := proto.CloneOf(r.GetRequest())
 		m.Requester, m.RequesterId, m.SourceZoneId, m.Approval, m.Fulfilment = me.GetName(), me.GetId(), callOf(ctx).ViaZoneID, apiv1.Request_DRAFT, apiv1.Request_NONE
+		if err := takenIn(m, me); err != nil {
+			return err
+		}
 		if err := s.name(ctx, tx, m); err != nil {
 			return err
 		}

@@ -34,6 +34,7 @@ func requests() *spec[*apiv1.Request] {
 			text("zone_id", (*apiv1.Request).GetZoneId),
 			enum("grade", (*apiv1.Request).GetGrade),
 			text("policy", (*apiv1.Request).GetPolicy),
+			enum("authority", (*apiv1.Request).GetAuthority),
 			enum("approval", (*apiv1.Request).GetApproval),
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),

@@ -48,7 +48,7 @@ func addressees(tx *state.Tx, n *apiv1.Notification, now time.Time) ([]*commandv
 	inPlaceOf := map[string][]string{} // names, by the delegate's id
 	for _, m := range members {
 		from := m.GetUser()
-		if request.Decided(r, from.GetId()) != nil {
+		if m.Decided(r) {
 			continue
 		}
 		own = append(own, &commandv1.AddressNotice_Addressee{UserId: from.GetId()})

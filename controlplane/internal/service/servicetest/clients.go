@@ -60,7 +60,7 @@ func (everybody) Authenticate(_ context.Context, c auth.Credentials) (auth.Princ
 	case len(words) == 4:
 		return auth.Principal{Kind: auth.User, Name: words[1], UserID: words[2], ID: words[2], Actor: "user:" + words[1], SessionID: "s-" + words[2]}, nil
 	case len(words) == 5:
-		return auth.Principal{Kind: auth.AccessToken, Name: words[1], UserID: words[2], Actor: "token:" + words[1], ZoneID: words[3], Zone: words[4], Expires: time.Now().Add(time.Hour)}, nil
+		return auth.Principal{Kind: auth.AccessToken, Name: words[1], ID: "t-" + words[2], UserID: words[2], Actor: "token:" + words[1], ZoneID: words[3], Zone: words[4], Expires: time.Now().Add(time.Hour)}, nil
 	case len(words) == 3:
 		return auth.Principal{Kind: auth.AccessToken, Name: words[1], Actor: "token:" + words[1], Project: words[1], ProjectID: words[2]}, nil
 	}

@@ -100,7 +100,12 @@ func AsUser(user *apiv1.User) string { return "user " + user.GetName() + " " + u
 
 // WithTokenOf calls with an access token of a service, which is good for an hour, and at the edge of one zone only.
 func (w *World) WithTokenOf(service *apiv1.User, zone *apiv1.Zone) *client.Services {
-	return client.NewServices(as{w.API.Local(), "token " + service.GetName() + " " + service.GetId() + " " + zone.GetId() + " " + zone.GetName()})
+	return client.NewServices(as{w.API.Local(), AsService(service, zone)})
+}
+
+// AsService is what a call says (as authorization) that a service makes, with its token of the id t-ID.
+func AsService(service *apiv1.User, zone *apiv1.Zone) string {
+	return "token " + service.GetName() + " " + service.GetId() + " " + zone.GetId() + " " + zone.GetName()
 }
 
 func (w *World) look(fn func(*state.Tx) error) {

@@ -158,6 +158,114 @@ func (ChangeType_Value) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{19, 0}
 }
 
+type Intake_Value int32
+
+const (
+	Intake_VALUE_UNSPECIFIED Intake_Value = 0
+	Intake_PORTAL            Intake_Value = 1
+	Intake_API               Intake_Value = 2
+	// ITSM: another system of record asks, with a number of its own.
+	Intake_ITSM Intake_Value = 3
+)
+
+// Enum value maps for Intake_Value.
+var (
+	Intake_Value_name = map[int32]string{
+		0: "VALUE_UNSPECIFIED",
+		1: "PORTAL",
+		2: "API",
+		3: "ITSM",
+	}
+	Intake_Value_value = map[string]int32{
+		"VALUE_UNSPECIFIED": 0,
+		"PORTAL":            1,
+		"API":               2,
+		"ITSM":              3,
+	}
+)
+
+func (x Intake_Value) Enum() *Intake_Value {
+	p := new(Intake_Value)
+	*p = x
+	return p
+}
+
+func (x Intake_Value) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Intake_Value) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_approval_policy_proto_enumTypes[2].Descriptor()
+}
+
+func (Intake_Value) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_approval_policy_proto_enumTypes[2]
+}
+
+func (x Intake_Value) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Intake_Value.Descriptor instead.
+func (Intake_Value) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{20, 0}
+}
+
+type Authority_Value int32
+
+const (
+	Authority_VALUE_UNSPECIFIED Authority_Value = 0
+	// LOCAL: people decide here.
+	Authority_LOCAL Authority_Value = 1
+	// ITSM: another system of record decides, in external stages.
+	Authority_ITSM Authority_Value = 2
+	// BOTH: people here, and the other system.
+	Authority_BOTH Authority_Value = 3
+)
+
+// Enum value maps for Authority_Value.
+var (
+	Authority_Value_name = map[int32]string{
+		0: "VALUE_UNSPECIFIED",
+		1: "LOCAL",
+		2: "ITSM",
+		3: "BOTH",
+	}
+	Authority_Value_value = map[string]int32{
+		"VALUE_UNSPECIFIED": 0,
+		"LOCAL":             1,
+		"ITSM":              2,
+		"BOTH":              3,
+	}
+)
+
+func (x Authority_Value) Enum() *Authority_Value {
+	p := new(Authority_Value)
+	*p = x
+	return p
+}
+
+func (x Authority_Value) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Authority_Value) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_approval_policy_proto_enumTypes[3].Descriptor()
+}
+
+func (Authority_Value) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_approval_policy_proto_enumTypes[3]
+}
+
+func (x Authority_Value) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Authority_Value.Descriptor instead.
+func (Authority_Value) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{21, 0}
+}
+
 // Where a role has to be held.
 type Eligibility_At int32
 
@@ -204,11 +312,11 @@ func (x Eligibility_At) String() string {
 }
 
 func (Eligibility_At) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_approval_policy_proto_enumTypes[2].Descriptor()
+	return file_naru_api_v1_approval_policy_proto_enumTypes[4].Descriptor()
 }
 
 func (Eligibility_At) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_approval_policy_proto_enumTypes[2]
+	return &file_naru_api_v1_approval_policy_proto_enumTypes[4]
 }
 
 func (x Eligibility_At) Number() protoreflect.EnumNumber {
@@ -217,7 +325,7 @@ func (x Eligibility_At) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Eligibility_At.Descriptor instead.
 func (Eligibility_At) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{25, 0}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type StageTemplate_Rule int32
@@ -263,11 +371,11 @@ func (x StageTemplate_Rule) String() string {
 }
 
 func (StageTemplate_Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_approval_policy_proto_enumTypes[3].Descriptor()
+	return file_naru_api_v1_approval_policy_proto_enumTypes[5].Descriptor()
 }
 
 func (StageTemplate_Rule) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_approval_policy_proto_enumTypes[3]
+	return &file_naru_api_v1_approval_policy_proto_enumTypes[5]
 }
 
 func (x StageTemplate_Rule) Number() protoreflect.EnumNumber {
@@ -276,7 +384,7 @@ func (x StageTemplate_Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StageTemplate_Rule.Descriptor instead.
 func (StageTemplate_Rule) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{26, 0}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type StageTemplate_OnDue int32
@@ -318,11 +426,11 @@ func (x StageTemplate_OnDue) String() string {
 }
 
 func (StageTemplate_OnDue) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_approval_policy_proto_enumTypes[4].Descriptor()
+	return file_naru_api_v1_approval_policy_proto_enumTypes[6].Descriptor()
 }
 
 func (StageTemplate_OnDue) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_approval_policy_proto_enumTypes[4]
+	return &file_naru_api_v1_approval_policy_proto_enumTypes[6]
 }
 
 func (x StageTemplate_OnDue) Number() protoreflect.EnumNumber {
@@ -331,7 +439,7 @@ func (x StageTemplate_OnDue) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StageTemplate_OnDue.Descriptor instead.
 func (StageTemplate_OnDue) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{26, 1}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28, 1}
 }
 
 // ApprovalPolicy says which requests need whose approval. An offering names one; else, of those that are enabled and whose
@@ -357,7 +465,9 @@ type ApprovalPolicy struct {
 	// Unset: people decide every time.
 	Automatic *AutomaticApproval `protobuf:"bytes,10,opt,name=automatic,proto3" json:"automatic,omitempty"`
 	// An emergency change is carried out at once, and these stages review it afterwards.
-	Emergency   bool                   `protobuf:"varint,11,opt,name=emergency,proto3" json:"emergency,omitempty"`
+	Emergency bool `protobuf:"varint,11,opt,name=emergency,proto3" json:"emergency,omitempty"`
+	// Whose word lets a request through: LOCAL where none is given. The stages have to be of that kind.
+	Authority   Authority_Value        `protobuf:"varint,16,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
 	CreatedBy   string                 `protobuf:"bytes,12,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	CreatedById string                 `protobuf:"bytes,15,opt,name=created_by_id,json=createdById,proto3" json:"created_by_id,omitempty"`
 	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
@@ -472,6 +582,13 @@ func (x *ApprovalPolicy) GetEmergency() bool {
 		return x.Emergency
 	}
 	return false
+}
+
+func (x *ApprovalPolicy) GetAuthority() Authority_Value {
+	if x != nil {
+		return x.Authority
+	}
+	return Authority_VALUE_UNSPECIFIED
 }
 
 func (x *ApprovalPolicy) GetCreatedBy() string {
@@ -1404,6 +1521,7 @@ type PlannedStage struct {
 	OnDue           StageTemplate_OnDue    `protobuf:"varint,8,opt,name=on_due,json=onDue,proto3,enum=naru.api.v1.StageTemplate_OnDue" json:"on_due,omitempty"`
 	CommentRequired bool                   `protobuf:"varint,9,opt,name=comment_required,json=commentRequired,proto3" json:"comment_required,omitempty"`
 	StepUp          bool                   `protobuf:"varint,10,opt,name=step_up,json=stepUp,proto3" json:"step_up,omitempty"`
+	External        bool                   `protobuf:"varint,13,opt,name=external,proto3" json:"external,omitempty"`
 	// Of the people who were given, who may decide.
 	Eligible []string `protobuf:"bytes,11,rep,name=eligible,proto3" json:"eligible,omitempty"`
 	// And who not, and why.
@@ -1512,6 +1630,13 @@ func (x *PlannedStage) GetStepUp() bool {
 	return false
 }
 
+func (x *PlannedStage) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
 func (x *PlannedStage) GetEligible() []string {
 	if x != nil {
 		return x.Eligible
@@ -1600,6 +1725,80 @@ func (*ChangeType) Descriptor() ([]byte, []int) {
 	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{19}
 }
 
+// Intake is how a request came in.
+type Intake struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Intake) Reset() {
+	*x = Intake{}
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Intake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Intake) ProtoMessage() {}
+
+func (x *Intake) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Intake.ProtoReflect.Descriptor instead.
+func (*Intake) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{20}
+}
+
+// Authority is whose word lets a request through.
+type Authority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{21}
+}
+
 // RequestFacts is what a policy sees of a request.
 type RequestFacts struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -1620,14 +1819,15 @@ type RequestFacts struct {
 	// The role that is asked for.
 	Role string `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
 	// What is to be permitted: by the role, or across zones.
-	Permissions   []string `protobuf:"bytes,11,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	Permissions   []string     `protobuf:"bytes,11,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	Intake        Intake_Value `protobuf:"varint,12,opt,name=intake,proto3,enum=naru.api.v1.Intake_Value" json:"intake,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RequestFacts) Reset() {
 	*x = RequestFacts{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[20]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1839,7 @@ func (x *RequestFacts) String() string {
 func (*RequestFacts) ProtoMessage() {}
 
 func (x *RequestFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[20]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1852,7 @@ func (x *RequestFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFacts.ProtoReflect.Descriptor instead.
 func (*RequestFacts) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RequestFacts) GetKind() RequestKind_Value {
@@ -1732,6 +1932,13 @@ func (x *RequestFacts) GetPermissions() []string {
 	return nil
 }
 
+func (x *RequestFacts) GetIntake() Intake_Value {
+	if x != nil {
+		return x.Intake
+	}
+	return Intake_VALUE_UNSPECIFIED
+}
+
 // PolicyCase is all that a policy sees. Its fields are the variables of the policies' expressions.
 type PolicyCase struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1754,7 +1961,7 @@ type PolicyCase struct {
 
 func (x *PolicyCase) Reset() {
 	*x = PolicyCase{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[21]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1973,7 @@ func (x *PolicyCase) String() string {
 func (*PolicyCase) ProtoMessage() {}
 
 func (x *PolicyCase) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[21]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1986,7 @@ func (x *PolicyCase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyCase.ProtoReflect.Descriptor instead.
 func (*PolicyCase) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PolicyCase) GetRequest() *RequestFacts {
@@ -1851,7 +2058,7 @@ type PolicyPerson struct {
 
 func (x *PolicyPerson) Reset() {
 	*x = PolicyPerson{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[22]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +2070,7 @@ func (x *PolicyPerson) String() string {
 func (*PolicyPerson) ProtoMessage() {}
 
 func (x *PolicyPerson) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[22]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +2083,7 @@ func (x *PolicyPerson) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyPerson.ProtoReflect.Descriptor instead.
 func (*PolicyPerson) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PolicyPerson) GetUser() *User {
@@ -1911,7 +2118,7 @@ type HeldRole struct {
 
 func (x *HeldRole) Reset() {
 	*x = HeldRole{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[23]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2130,7 @@ func (x *HeldRole) String() string {
 func (*HeldRole) ProtoMessage() {}
 
 func (x *HeldRole) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[23]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2143,7 @@ func (x *HeldRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRole.ProtoReflect.Descriptor instead.
 func (*HeldRole) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HeldRole) GetRole() string {
@@ -1975,7 +2182,7 @@ type AutomaticApproval struct {
 
 func (x *AutomaticApproval) Reset() {
 	*x = AutomaticApproval{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[24]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2194,7 @@ func (x *AutomaticApproval) String() string {
 func (*AutomaticApproval) ProtoMessage() {}
 
 func (x *AutomaticApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[24]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2207,7 @@ func (x *AutomaticApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutomaticApproval.ProtoReflect.Descriptor instead.
 func (*AutomaticApproval) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AutomaticApproval) GetWhen() string {
@@ -2068,7 +2275,7 @@ type Eligibility struct {
 
 func (x *Eligibility) Reset() {
 	*x = Eligibility{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[25]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2287,7 @@ func (x *Eligibility) String() string {
 func (*Eligibility) ProtoMessage() {}
 
 func (x *Eligibility) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[25]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2300,7 @@ func (x *Eligibility) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eligibility.ProtoReflect.Descriptor instead.
 func (*Eligibility) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Eligibility) GetRoles() []string {
@@ -2158,14 +2365,17 @@ type StageTemplate struct {
 	// From this grade on the session has to be stepped up to decide.
 	StepUpFrom Zone_Grade `protobuf:"varint,14,opt,name=step_up_from,json=stepUpFrom,proto3,enum=naru.api.v1.Zone_Grade" json:"step_up_from,omitempty"`
 	// Only asked where this CEL holds; empty: always.
-	Condition     string `protobuf:"bytes,15,opt,name=condition,proto3" json:"condition,omitempty"`
+	Condition string `protobuf:"bytes,15,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Another system of record decides here. eligible names its services as users, 1 to 8, and so does escalate_to; nobody else decides,
+	// and each decision says who took it there, and its number there.
+	External      bool `protobuf:"varint,17,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StageTemplate) Reset() {
 	*x = StageTemplate{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[26]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2387,7 @@ func (x *StageTemplate) String() string {
 func (*StageTemplate) ProtoMessage() {}
 
 func (x *StageTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[26]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2400,7 @@ func (x *StageTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTemplate.ProtoReflect.Descriptor instead.
 func (*StageTemplate) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StageTemplate) GetName() string {
@@ -2305,11 +2515,18 @@ func (x *StageTemplate) GetCondition() string {
 	return ""
 }
 
+func (x *StageTemplate) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
 var File_naru_api_v1_approval_policy_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
-	"!naru/api/v1/approval_policy.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x16naru/api/v1/user.proto\x1a\x16naru/api/v1/zone.proto\"\xe0\x05\n" +
+	"!naru/api/v1/approval_policy.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x16naru/api/v1/user.proto\x1a\x16naru/api/v1/zone.proto\"\xaa\x06\n" +
 	"\x0eApprovalPolicy\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12-\n" +
@@ -2322,7 +2539,8 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\x06stages\x18\t \x03(\v2\x1a.naru.api.v1.StageTemplateB\x0f\xe0A\x02\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x01R\x06stages\x12B\n" +
 	"\tautomatic\x18\n" +
 	" \x01(\v2\x1e.naru.api.v1.AutomaticApprovalB\x04\xa0\xbb\x18\x01R\tautomatic\x12\"\n" +
-	"\temergency\x18\v \x01(\bB\x04\xa0\xbb\x18\x01R\temergency\x12+\n" +
+	"\temergency\x18\v \x01(\bB\x04\xa0\xbb\x18\x01R\temergency\x12H\n" +
+	"\tauthority\x18\x10 \x01(\x0e2\x1c.naru.api.v1.Authority.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\tauthority\x12+\n" +
 	"\n" +
 	"created_by\x18\f \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\tcreatedBy\x12/\n" +
 	"\rcreated_by_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\vcreatedById\x12?\n" +
@@ -2383,7 +2601,7 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\aapplies\x18\x01 \x01(\bR\aapplies\x12\x1c\n" +
 	"\tautomatic\x18\x02 \x01(\bR\tautomatic\x121\n" +
 	"\x06stages\x18\x03 \x03(\v2\x19.naru.api.v1.PlannedStageR\x06stages\x12\x14\n" +
-	"\x05trace\x18\x04 \x03(\tR\x05trace\"\xcd\x03\n" +
+	"\x05trace\x18\x04 \x03(\tR\x05trace\"\xe9\x03\n" +
 	"\fPlannedStage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x123\n" +
@@ -2396,6 +2614,7 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\x10comment_required\x18\t \x01(\bR\x0fcommentRequired\x12\x17\n" +
 	"\astep_up\x18\n" +
 	" \x01(\bR\x06stepUp\x12\x1a\n" +
+	"\bexternal\x18\r \x01(\bR\bexternal\x12\x1a\n" +
 	"\beligible\x18\v \x03(\tR\beligible\x12!\n" +
 	"\fnot_eligible\x18\f \x03(\tR\vnotEligible\"\xa1\x01\n" +
 	"\vRequestKind\"\x91\x01\n" +
@@ -2422,7 +2641,20 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\bSTANDARD\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\r\n" +
-	"\tEMERGENCY\x10\x03\"\xbe\x04\n" +
+	"\tEMERGENCY\x10\x03\"G\n" +
+	"\x06Intake\"=\n" +
+	"\x05Value\x12\x15\n" +
+	"\x11VALUE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06PORTAL\x10\x01\x12\a\n" +
+	"\x03API\x10\x02\x12\b\n" +
+	"\x04ITSM\x10\x03\"J\n" +
+	"\tAuthority\"=\n" +
+	"\x05Value\x12\x15\n" +
+	"\x11VALUE_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05LOCAL\x10\x01\x12\b\n" +
+	"\x04ITSM\x10\x02\x12\b\n" +
+	"\x04BOTH\x10\x03\"\xff\x04\n" +
 	"\fRequestFacts\x12@\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.naru.api.v1.RequestKind.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x04kind\x12L\n" +
 	"\vchange_type\x18\x02 \x01(\x0e2\x1d.naru.api.v1.ChangeType.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\n" +
@@ -2437,7 +2669,8 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\fexternal_ref\x18\t \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x01R\vexternalRef\x12\x1f\n" +
 	"\x04role\x18\n" +
 	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04role\x125\n" +
-	"\vpermissions\x18\v \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x01R\vpermissions\"\xd4\x03\n" +
+	"\vpermissions\x18\v \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x01R\vpermissions\x12?\n" +
+	"\x06intake\x18\f \x01(\x0e2\x19.naru.api.v1.Intake.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x06intake\"\xd4\x03\n" +
 	"\n" +
 	"PolicyCase\x129\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.naru.api.v1.RequestFactsB\x04\xa0\xbb\x18\x01R\arequest\x125\n" +
@@ -2482,7 +2715,7 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
 	"\x06SOURCE\x10\x04\x12\x0e\n" +
 	"\n" +
-	"FEDERATION\x10\x05\"\xf0\a\n" +
+	"FEDERATION\x10\x05\"\x92\b\n" +
 	"\rStageTemplate\x12@\n" +
 	"\x04name\x18\x01 \x01(\tB,\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x01R\x04name\x12-\n" +
 	"\x05title\x18\x02 \x01(\v2\x11.naru.api.v1.TextB\x04\xa0\xbb\x18\x01R\x05title\x12'\n" +
@@ -2504,7 +2737,8 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\x10comment_required\x18\r \x01(\bB\x04\xa0\xbb\x18\x01R\x0fcommentRequired\x12G\n" +
 	"\fstep_up_from\x18\x0e \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\n" +
 	"stepUpFrom\x12*\n" +
-	"\tcondition\x18\x0f \x01(\tB\f\xbaH\x05r\x03\x18\x80\x10\xa0\xbb\x18\x01R\tcondition\"F\n" +
+	"\tcondition\x18\x0f \x01(\tB\f\xbaH\x05r\x03\x18\x80\x10\xa0\xbb\x18\x01R\tcondition\x12 \n" +
+	"\bexternal\x18\x11 \x01(\bB\x04\xa0\xbb\x18\x01R\bexternal\"F\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03ANY\x10\x01\x12\a\n" +
@@ -2540,127 +2774,133 @@ func file_naru_api_v1_approval_policy_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_approval_policy_proto_rawDescData
 }
 
-var file_naru_api_v1_approval_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_naru_api_v1_approval_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_naru_api_v1_approval_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_naru_api_v1_approval_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_naru_api_v1_approval_policy_proto_goTypes = []any{
 	(RequestKind_Value)(0),                     // 0: naru.api.v1.RequestKind.Value
 	(ChangeType_Value)(0),                      // 1: naru.api.v1.ChangeType.Value
-	(Eligibility_At)(0),                        // 2: naru.api.v1.Eligibility.At
-	(StageTemplate_Rule)(0),                    // 3: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),                   // 4: naru.api.v1.StageTemplate.OnDue
-	(*ApprovalPolicy)(nil),                     // 5: naru.api.v1.ApprovalPolicy
-	(*ListApprovalPoliciesRequest)(nil),        // 6: naru.api.v1.ListApprovalPoliciesRequest
-	(*ListApprovalPoliciesResponse)(nil),       // 7: naru.api.v1.ListApprovalPoliciesResponse
-	(*GetApprovalPolicyRequest)(nil),           // 8: naru.api.v1.GetApprovalPolicyRequest
-	(*GetApprovalPolicyResponse)(nil),          // 9: naru.api.v1.GetApprovalPolicyResponse
-	(*CreateApprovalPolicyRequest)(nil),        // 10: naru.api.v1.CreateApprovalPolicyRequest
-	(*CreateApprovalPolicyResponse)(nil),       // 11: naru.api.v1.CreateApprovalPolicyResponse
-	(*UpdateApprovalPolicyRequest)(nil),        // 12: naru.api.v1.UpdateApprovalPolicyRequest
-	(*UpdateApprovalPolicyResponse)(nil),       // 13: naru.api.v1.UpdateApprovalPolicyResponse
-	(*DeleteApprovalPolicyRequest)(nil),        // 14: naru.api.v1.DeleteApprovalPolicyRequest
-	(*DeleteApprovalPolicyResponse)(nil),       // 15: naru.api.v1.DeleteApprovalPolicyResponse
-	(*WatchApprovalPoliciesRequest)(nil),       // 16: naru.api.v1.WatchApprovalPoliciesRequest
-	(*WatchApprovalPoliciesResponse)(nil),      // 17: naru.api.v1.WatchApprovalPoliciesResponse
-	(*ListApprovalPolicyVersionsRequest)(nil),  // 18: naru.api.v1.ListApprovalPolicyVersionsRequest
-	(*ListApprovalPolicyVersionsResponse)(nil), // 19: naru.api.v1.ListApprovalPolicyVersionsResponse
-	(*TestApprovalPolicyRequest)(nil),          // 20: naru.api.v1.TestApprovalPolicyRequest
-	(*TestApprovalPolicyResponse)(nil),         // 21: naru.api.v1.TestApprovalPolicyResponse
-	(*PlannedStage)(nil),                       // 22: naru.api.v1.PlannedStage
-	(*RequestKind)(nil),                        // 23: naru.api.v1.RequestKind
-	(*ChangeType)(nil),                         // 24: naru.api.v1.ChangeType
-	(*RequestFacts)(nil),                       // 25: naru.api.v1.RequestFacts
-	(*PolicyCase)(nil),                         // 26: naru.api.v1.PolicyCase
-	(*PolicyPerson)(nil),                       // 27: naru.api.v1.PolicyPerson
-	(*HeldRole)(nil),                           // 28: naru.api.v1.HeldRole
-	(*AutomaticApproval)(nil),                  // 29: naru.api.v1.AutomaticApproval
-	(*Eligibility)(nil),                        // 30: naru.api.v1.Eligibility
-	(*StageTemplate)(nil),                      // 31: naru.api.v1.StageTemplate
-	(*Text)(nil),                               // 32: naru.api.v1.Text
-	(*timestamppb.Timestamp)(nil),              // 33: google.protobuf.Timestamp
-	(*Operation)(nil),                          // 34: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),              // 35: google.protobuf.FieldMask
-	(WatchType_Value)(0),                       // 36: naru.api.v1.WatchType.Value
-	(Zone_Grade)(0),                            // 37: naru.api.v1.Zone.Grade
-	(*Resources)(nil),                          // 38: naru.api.v1.Resources
-	(*Money)(nil),                              // 39: naru.api.v1.Money
-	(*User)(nil),                               // 40: naru.api.v1.User
-	(*Organization)(nil),                       // 41: naru.api.v1.Organization
-	(*Project)(nil),                            // 42: naru.api.v1.Project
-	(*Zone)(nil),                               // 43: naru.api.v1.Zone
-	(*Offering)(nil),                           // 44: naru.api.v1.Offering
+	(Intake_Value)(0),                          // 2: naru.api.v1.Intake.Value
+	(Authority_Value)(0),                       // 3: naru.api.v1.Authority.Value
+	(Eligibility_At)(0),                        // 4: naru.api.v1.Eligibility.At
+	(StageTemplate_Rule)(0),                    // 5: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),                   // 6: naru.api.v1.StageTemplate.OnDue
+	(*ApprovalPolicy)(nil),                     // 7: naru.api.v1.ApprovalPolicy
+	(*ListApprovalPoliciesRequest)(nil),        // 8: naru.api.v1.ListApprovalPoliciesRequest
+	(*ListApprovalPoliciesResponse)(nil),       // 9: naru.api.v1.ListApprovalPoliciesResponse
+	(*GetApprovalPolicyRequest)(nil),           // 10: naru.api.v1.GetApprovalPolicyRequest
+	(*GetApprovalPolicyResponse)(nil),          // 11: naru.api.v1.GetApprovalPolicyResponse
+	(*CreateApprovalPolicyRequest)(nil),        // 12: naru.api.v1.CreateApprovalPolicyRequest
+	(*CreateApprovalPolicyResponse)(nil),       // 13: naru.api.v1.CreateApprovalPolicyResponse
+	(*UpdateApprovalPolicyRequest)(nil),        // 14: naru.api.v1.UpdateApprovalPolicyRequest
+	(*UpdateApprovalPolicyResponse)(nil),       // 15: naru.api.v1.UpdateApprovalPolicyResponse
+	(*DeleteApprovalPolicyRequest)(nil),        // 16: naru.api.v1.DeleteApprovalPolicyRequest
+	(*DeleteApprovalPolicyResponse)(nil),       // 17: naru.api.v1.DeleteApprovalPolicyResponse
+	(*WatchApprovalPoliciesRequest)(nil),       // 18: naru.api.v1.WatchApprovalPoliciesRequest
+	(*WatchApprovalPoliciesResponse)(nil),      // 19: naru.api.v1.WatchApprovalPoliciesResponse
+	(*ListApprovalPolicyVersionsRequest)(nil),  // 20: naru.api.v1.ListApprovalPolicyVersionsRequest
+	(*ListApprovalPolicyVersionsResponse)(nil), // 21: naru.api.v1.ListApprovalPolicyVersionsResponse
+	(*TestApprovalPolicyRequest)(nil),          // 22: naru.api.v1.TestApprovalPolicyRequest
+	(*TestApprovalPolicyResponse)(nil),         // 23: naru.api.v1.TestApprovalPolicyResponse
+	(*PlannedStage)(nil),                       // 24: naru.api.v1.PlannedStage
+	(*RequestKind)(nil),                        // 25: naru.api.v1.RequestKind
+	(*ChangeType)(nil),                         // 26: naru.api.v1.ChangeType
+	(*Intake)(nil),                             // 27: naru.api.v1.Intake
+	(*Authority)(nil),                          // 28: naru.api.v1.Authority
+	(*RequestFacts)(nil),                       // 29: naru.api.v1.RequestFacts
+	(*PolicyCase)(nil),                         // 30: naru.api.v1.PolicyCase
+	(*PolicyPerson)(nil),                       // 31: naru.api.v1.PolicyPerson
+	(*HeldRole)(nil),                           // 32: naru.api.v1.HeldRole
+	(*AutomaticApproval)(nil),                  // 33: naru.api.v1.AutomaticApproval
+	(*Eligibility)(nil),                        // 34: naru.api.v1.Eligibility
+	(*StageTemplate)(nil),                      // 35: naru.api.v1.StageTemplate
+	(*Text)(nil),                               // 36: naru.api.v1.Text
+	(*timestamppb.Timestamp)(nil),              // 37: google.protobuf.Timestamp
+	(*Operation)(nil),                          // 38: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),              // 39: google.protobuf.FieldMask
+	(WatchType_Value)(0),                       // 40: naru.api.v1.WatchType.Value
+	(Zone_Grade)(0),                            // 41: naru.api.v1.Zone.Grade
+	(*Resources)(nil),                          // 42: naru.api.v1.Resources
+	(*Money)(nil),                              // 43: naru.api.v1.Money
+	(*User)(nil),                               // 44: naru.api.v1.User
+	(*Organization)(nil),                       // 45: naru.api.v1.Organization
+	(*Project)(nil),                            // 46: naru.api.v1.Project
+	(*Zone)(nil),                               // 47: naru.api.v1.Zone
+	(*Offering)(nil),                           // 48: naru.api.v1.Offering
 }
 var file_naru_api_v1_approval_policy_proto_depIdxs = []int32{
-	32, // 0: naru.api.v1.ApprovalPolicy.title:type_name -> naru.api.v1.Text
-	31, // 1: naru.api.v1.ApprovalPolicy.stages:type_name -> naru.api.v1.StageTemplate
-	29, // 2: naru.api.v1.ApprovalPolicy.automatic:type_name -> naru.api.v1.AutomaticApproval
-	33, // 3: naru.api.v1.ApprovalPolicy.created_at:type_name -> google.protobuf.Timestamp
-	5,  // 4: naru.api.v1.ListApprovalPoliciesResponse.approval_policies:type_name -> naru.api.v1.ApprovalPolicy
-	5,  // 5: naru.api.v1.GetApprovalPolicyResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	5,  // 6: naru.api.v1.CreateApprovalPolicyRequest.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	34, // 7: naru.api.v1.CreateApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
-	5,  // 8: naru.api.v1.UpdateApprovalPolicyRequest.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	35, // 9: naru.api.v1.UpdateApprovalPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	5,  // 10: naru.api.v1.UpdateApprovalPolicyResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	34, // 11: naru.api.v1.DeleteApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
-	36, // 12: naru.api.v1.WatchApprovalPoliciesResponse.type:type_name -> naru.api.v1.WatchType.Value
-	5,  // 13: naru.api.v1.WatchApprovalPoliciesResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	5,  // 14: naru.api.v1.ListApprovalPolicyVersionsResponse.approval_policies:type_name -> naru.api.v1.ApprovalPolicy
-	5,  // 15: naru.api.v1.TestApprovalPolicyRequest.policy:type_name -> naru.api.v1.ApprovalPolicy
-	26, // 16: naru.api.v1.TestApprovalPolicyRequest.case:type_name -> naru.api.v1.PolicyCase
-	27, // 17: naru.api.v1.TestApprovalPolicyRequest.people:type_name -> naru.api.v1.PolicyPerson
-	33, // 18: naru.api.v1.TestApprovalPolicyRequest.at:type_name -> google.protobuf.Timestamp
-	22, // 19: naru.api.v1.TestApprovalPolicyResponse.stages:type_name -> naru.api.v1.PlannedStage
-	3,  // 20: naru.api.v1.PlannedStage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	33, // 21: naru.api.v1.PlannedStage.due_at:type_name -> google.protobuf.Timestamp
-	33, // 22: naru.api.v1.PlannedStage.remind_at:type_name -> google.protobuf.Timestamp
-	4,  // 23: naru.api.v1.PlannedStage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	0,  // 24: naru.api.v1.RequestFacts.kind:type_name -> naru.api.v1.RequestKind.Value
-	1,  // 25: naru.api.v1.RequestFacts.change_type:type_name -> naru.api.v1.ChangeType.Value
-	37, // 26: naru.api.v1.RequestFacts.grade:type_name -> naru.api.v1.Zone.Grade
-	38, // 27: naru.api.v1.RequestFacts.amount:type_name -> naru.api.v1.Resources
-	39, // 28: naru.api.v1.RequestFacts.monthly_cost:type_name -> naru.api.v1.Money
-	25, // 29: naru.api.v1.PolicyCase.request:type_name -> naru.api.v1.RequestFacts
-	40, // 30: naru.api.v1.PolicyCase.requester:type_name -> naru.api.v1.User
-	40, // 31: naru.api.v1.PolicyCase.beneficiary:type_name -> naru.api.v1.User
-	41, // 32: naru.api.v1.PolicyCase.organization:type_name -> naru.api.v1.Organization
-	42, // 33: naru.api.v1.PolicyCase.project:type_name -> naru.api.v1.Project
-	43, // 34: naru.api.v1.PolicyCase.zone:type_name -> naru.api.v1.Zone
-	43, // 35: naru.api.v1.PolicyCase.source_zone:type_name -> naru.api.v1.Zone
-	44, // 36: naru.api.v1.PolicyCase.offering:type_name -> naru.api.v1.Offering
-	40, // 37: naru.api.v1.PolicyPerson.user:type_name -> naru.api.v1.User
-	28, // 38: naru.api.v1.PolicyPerson.roles:type_name -> naru.api.v1.HeldRole
-	2,  // 39: naru.api.v1.HeldRole.at:type_name -> naru.api.v1.Eligibility.At
-	37, // 40: naru.api.v1.AutomaticApproval.max_grade:type_name -> naru.api.v1.Zone.Grade
-	38, // 41: naru.api.v1.AutomaticApproval.max_amount:type_name -> naru.api.v1.Resources
-	39, // 42: naru.api.v1.AutomaticApproval.max_monthly_cost:type_name -> naru.api.v1.Money
-	2,  // 43: naru.api.v1.Eligibility.at:type_name -> naru.api.v1.Eligibility.At
-	32, // 44: naru.api.v1.StageTemplate.title:type_name -> naru.api.v1.Text
-	30, // 45: naru.api.v1.StageTemplate.eligible:type_name -> naru.api.v1.Eligibility
-	3,  // 46: naru.api.v1.StageTemplate.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	4,  // 47: naru.api.v1.StageTemplate.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	30, // 48: naru.api.v1.StageTemplate.escalate_to:type_name -> naru.api.v1.Eligibility
-	37, // 49: naru.api.v1.StageTemplate.step_up_from:type_name -> naru.api.v1.Zone.Grade
-	6,  // 50: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:input_type -> naru.api.v1.ListApprovalPoliciesRequest
-	8,  // 51: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:input_type -> naru.api.v1.GetApprovalPolicyRequest
-	10, // 52: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:input_type -> naru.api.v1.CreateApprovalPolicyRequest
-	12, // 53: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:input_type -> naru.api.v1.UpdateApprovalPolicyRequest
-	14, // 54: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:input_type -> naru.api.v1.DeleteApprovalPolicyRequest
-	16, // 55: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:input_type -> naru.api.v1.WatchApprovalPoliciesRequest
-	18, // 56: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:input_type -> naru.api.v1.ListApprovalPolicyVersionsRequest
-	20, // 57: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:input_type -> naru.api.v1.TestApprovalPolicyRequest
-	7,  // 58: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:output_type -> naru.api.v1.ListApprovalPoliciesResponse
-	9,  // 59: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:output_type -> naru.api.v1.GetApprovalPolicyResponse
-	11, // 60: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:output_type -> naru.api.v1.CreateApprovalPolicyResponse
-	13, // 61: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:output_type -> naru.api.v1.UpdateApprovalPolicyResponse
-	15, // 62: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:output_type -> naru.api.v1.DeleteApprovalPolicyResponse
-	17, // 63: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:output_type -> naru.api.v1.WatchApprovalPoliciesResponse
-	19, // 64: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:output_type -> naru.api.v1.ListApprovalPolicyVersionsResponse
-	21, // 65: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:output_type -> naru.api.v1.TestApprovalPolicyResponse
-	58, // [58:66] is the sub-list for method output_type
-	50, // [50:58] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	36, // 0: naru.api.v1.ApprovalPolicy.title:type_name -> naru.api.v1.Text
+	35, // 1: naru.api.v1.ApprovalPolicy.stages:type_name -> naru.api.v1.StageTemplate
+	33, // 2: naru.api.v1.ApprovalPolicy.automatic:type_name -> naru.api.v1.AutomaticApproval
+	3,  // 3: naru.api.v1.ApprovalPolicy.authority:type_name -> naru.api.v1.Authority.Value
+	37, // 4: naru.api.v1.ApprovalPolicy.created_at:type_name -> google.protobuf.Timestamp
+	7,  // 5: naru.api.v1.ListApprovalPoliciesResponse.approval_policies:type_name -> naru.api.v1.ApprovalPolicy
+	7,  // 6: naru.api.v1.GetApprovalPolicyResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	7,  // 7: naru.api.v1.CreateApprovalPolicyRequest.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	38, // 8: naru.api.v1.CreateApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
+	7,  // 9: naru.api.v1.UpdateApprovalPolicyRequest.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	39, // 10: naru.api.v1.UpdateApprovalPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 11: naru.api.v1.UpdateApprovalPolicyResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	38, // 12: naru.api.v1.DeleteApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
+	40, // 13: naru.api.v1.WatchApprovalPoliciesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,  // 14: naru.api.v1.WatchApprovalPoliciesResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	7,  // 15: naru.api.v1.ListApprovalPolicyVersionsResponse.approval_policies:type_name -> naru.api.v1.ApprovalPolicy
+	7,  // 16: naru.api.v1.TestApprovalPolicyRequest.policy:type_name -> naru.api.v1.ApprovalPolicy
+	30, // 17: naru.api.v1.TestApprovalPolicyRequest.case:type_name -> naru.api.v1.PolicyCase
+	31, // 18: naru.api.v1.TestApprovalPolicyRequest.people:type_name -> naru.api.v1.PolicyPerson
+	37, // 19: naru.api.v1.TestApprovalPolicyRequest.at:type_name -> google.protobuf.Timestamp
+	24, // 20: naru.api.v1.TestApprovalPolicyResponse.stages:type_name -> naru.api.v1.PlannedStage
+	5,  // 21: naru.api.v1.PlannedStage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	37, // 22: naru.api.v1.PlannedStage.due_at:type_name -> google.protobuf.Timestamp
+	37, // 23: naru.api.v1.PlannedStage.remind_at:type_name -> google.protobuf.Timestamp
+	6,  // 24: naru.api.v1.PlannedStage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	0,  // 25: naru.api.v1.RequestFacts.kind:type_name -> naru.api.v1.RequestKind.Value
+	1,  // 26: naru.api.v1.RequestFacts.change_type:type_name -> naru.api.v1.ChangeType.Value
+	41, // 27: naru.api.v1.RequestFacts.grade:type_name -> naru.api.v1.Zone.Grade
+	42, // 28: naru.api.v1.RequestFacts.amount:type_name -> naru.api.v1.Resources
+	43, // 29: naru.api.v1.RequestFacts.monthly_cost:type_name -> naru.api.v1.Money
+	2,  // 30: naru.api.v1.RequestFacts.intake:type_name -> naru.api.v1.Intake.Value
+	29, // 31: naru.api.v1.PolicyCase.request:type_name -> naru.api.v1.RequestFacts
+	44, // 32: naru.api.v1.PolicyCase.requester:type_name -> naru.api.v1.User
+	44, // 33: naru.api.v1.PolicyCase.beneficiary:type_name -> naru.api.v1.User
+	45, // 34: naru.api.v1.PolicyCase.organization:type_name -> naru.api.v1.Organization
+	46, // 35: naru.api.v1.PolicyCase.project:type_name -> naru.api.v1.Project
+	47, // 36: naru.api.v1.PolicyCase.zone:type_name -> naru.api.v1.Zone
+	47, // 37: naru.api.v1.PolicyCase.source_zone:type_name -> naru.api.v1.Zone
+	48, // 38: naru.api.v1.PolicyCase.offering:type_name -> naru.api.v1.Offering
+	44, // 39: naru.api.v1.PolicyPerson.user:type_name -> naru.api.v1.User
+	32, // 40: naru.api.v1.PolicyPerson.roles:type_name -> naru.api.v1.HeldRole
+	4,  // 41: naru.api.v1.HeldRole.at:type_name -> naru.api.v1.Eligibility.At
+	41, // 42: naru.api.v1.AutomaticApproval.max_grade:type_name -> naru.api.v1.Zone.Grade
+	42, // 43: naru.api.v1.AutomaticApproval.max_amount:type_name -> naru.api.v1.Resources
+	43, // 44: naru.api.v1.AutomaticApproval.max_monthly_cost:type_name -> naru.api.v1.Money
+	4,  // 45: naru.api.v1.Eligibility.at:type_name -> naru.api.v1.Eligibility.At
+	36, // 46: naru.api.v1.StageTemplate.title:type_name -> naru.api.v1.Text
+	34, // 47: naru.api.v1.StageTemplate.eligible:type_name -> naru.api.v1.Eligibility
+	5,  // 48: naru.api.v1.StageTemplate.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	6,  // 49: naru.api.v1.StageTemplate.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	34, // 50: naru.api.v1.StageTemplate.escalate_to:type_name -> naru.api.v1.Eligibility
+	41, // 51: naru.api.v1.StageTemplate.step_up_from:type_name -> naru.api.v1.Zone.Grade
+	8,  // 52: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:input_type -> naru.api.v1.ListApprovalPoliciesRequest
+	10, // 53: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:input_type -> naru.api.v1.GetApprovalPolicyRequest
+	12, // 54: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:input_type -> naru.api.v1.CreateApprovalPolicyRequest
+	14, // 55: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:input_type -> naru.api.v1.UpdateApprovalPolicyRequest
+	16, // 56: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:input_type -> naru.api.v1.DeleteApprovalPolicyRequest
+	18, // 57: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:input_type -> naru.api.v1.WatchApprovalPoliciesRequest
+	20, // 58: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:input_type -> naru.api.v1.ListApprovalPolicyVersionsRequest
+	22, // 59: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:input_type -> naru.api.v1.TestApprovalPolicyRequest
+	9,  // 60: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:output_type -> naru.api.v1.ListApprovalPoliciesResponse
+	11, // 61: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:output_type -> naru.api.v1.GetApprovalPolicyResponse
+	13, // 62: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:output_type -> naru.api.v1.CreateApprovalPolicyResponse
+	15, // 63: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:output_type -> naru.api.v1.UpdateApprovalPolicyResponse
+	17, // 64: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:output_type -> naru.api.v1.DeleteApprovalPolicyResponse
+	19, // 65: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:output_type -> naru.api.v1.WatchApprovalPoliciesResponse
+	21, // 66: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:output_type -> naru.api.v1.ListApprovalPolicyVersionsResponse
+	23, // 67: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:output_type -> naru.api.v1.TestApprovalPolicyResponse
+	60, // [60:68] is the sub-list for method output_type
+	52, // [52:60] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_approval_policy_proto_init() }
@@ -2682,8 +2922,8 @@ func file_naru_api_v1_approval_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_approval_policy_proto_rawDesc), len(file_naru_api_v1_approval_policy_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   27,
+			NumEnums:      7,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,7 +41,9 @@ type Notification struct {
 	// Who did it, by name; empty where nobody did.
 	By         string                    `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
 	Parameters []*Notification_Parameter `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty"`
-	CreatedAt  *timestamppb.Timestamp    `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Of request.done, for channels: what was made or changed.
+	Results   []*Notification_Made   `protobuf:"bytes,14,rep,name=results,proto3" json:"results,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Its reader has marked it, or nothing is to be done about it any more.
 	Read bool `protobuf:"varint,11,opt,name=read,proto3" json:"read,omitempty"`
 	// Whom it is told.
@@ -141,6 +143,13 @@ func (x *Notification) GetBy() string {
 func (x *Notification) GetParameters() []*Notification_Parameter {
 	if x != nil {
 		return x.Parameters
+	}
+	return nil
+}
+
+func (x *Notification) GetResults() []*Notification_Made {
+	if x != nil {
+		return x.Results
 	}
 	return nil
 }
@@ -572,11 +581,81 @@ func (x *Notification_Parameter) GetValue() string {
 	return ""
 }
 
+// Made is what has come of a request.
+type Notification_Made struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Id    string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Where it stands.
+	Zone          string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notification_Made) Reset() {
+	*x = Notification_Made{}
+	mi := &file_naru_api_v1_notification_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notification_Made) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notification_Made) ProtoMessage() {}
+
+func (x *Notification_Made) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_notification_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notification_Made.ProtoReflect.Descriptor instead.
+func (*Notification_Made) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_notification_proto_rawDescGZIP(), []int{0, 1}
+}
+
+func (x *Notification_Made) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Notification_Made) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Notification_Made) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Notification_Made) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
 var File_naru_api_v1_notification_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\x1enaru/api/v1/notification.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\x8b\x05\n" +
+	"\x1enaru/api/v1/notification.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\"\xe2\x06\n" +
 	"\fNotification\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12!\n" +
 	"\x05topic\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x05topic\x122\n" +
@@ -589,7 +668,8 @@ const file_naru_api_v1_notification_proto_rawDesc = "" +
 	"\x02by\x18\b \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\x02by\x12Q\n" +
 	"\n" +
 	"parameters\x18\t \x03(\v2#.naru.api.v1.Notification.ParameterB\f\xbaH\x05\x92\x01\x02\x10\x10\xa0\xbb\x18\x03R\n" +
-	"parameters\x12?\n" +
+	"parameters\x12G\n" +
+	"\aresults\x18\x0e \x03(\v2\x1e.naru.api.v1.Notification.MadeB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\aresults\x12?\n" +
 	"\n" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12\x18\n" +
@@ -598,7 +678,12 @@ const file_naru_api_v1_notification_proto_rawDesc = "" +
 	"\brevision\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x1aR\n" +
 	"\tParameter\x12\x1d\n" +
 	"\x03key\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18 \xa0\xbb\x18\x03R\x03key\x12&\n" +
-	"\x05value\x18\x02 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03Ȼ\x18\x04R\x05value\"\xb0\x01\n" +
+	"\x05value\x18\x02 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03Ȼ\x18\x04R\x05value\x1a\x8b\x01\n" +
+	"\x04Made\x12\x1f\n" +
+	"\x04kind\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18 \xa0\xbb\x18\x03R\x04kind\x12\x1b\n" +
+	"\x02id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12$\n" +
+	"\x04name\x18\x03 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\x12\x1f\n" +
+	"\x04zone\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04zone\"\xb0\x01\n" +
 	"\x18ListNotificationsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -639,7 +724,7 @@ func file_naru_api_v1_notification_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_notification_proto_rawDescData
 }
 
-var file_naru_api_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_naru_api_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_naru_api_v1_notification_proto_goTypes = []any{
 	(*Notification)(nil),               // 0: naru.api.v1.Notification
 	(*ListNotificationsRequest)(nil),   // 1: naru.api.v1.ListNotificationsRequest
@@ -649,28 +734,30 @@ var file_naru_api_v1_notification_proto_goTypes = []any{
 	(*ReadNotificationsRequest)(nil),   // 5: naru.api.v1.ReadNotificationsRequest
 	(*ReadNotificationsResponse)(nil),  // 6: naru.api.v1.ReadNotificationsResponse
 	(*Notification_Parameter)(nil),     // 7: naru.api.v1.Notification.Parameter
-	(*Reference)(nil),                  // 8: naru.api.v1.Reference
-	(*timestamppb.Timestamp)(nil),      // 9: google.protobuf.Timestamp
-	(WatchType_Value)(0),               // 10: naru.api.v1.WatchType.Value
+	(*Notification_Made)(nil),          // 8: naru.api.v1.Notification.Made
+	(*Reference)(nil),                  // 9: naru.api.v1.Reference
+	(*timestamppb.Timestamp)(nil),      // 10: google.protobuf.Timestamp
+	(WatchType_Value)(0),               // 11: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_notification_proto_depIdxs = []int32{
-	8,  // 0: naru.api.v1.Notification.about:type_name -> naru.api.v1.Reference
+	9,  // 0: naru.api.v1.Notification.about:type_name -> naru.api.v1.Reference
 	7,  // 1: naru.api.v1.Notification.parameters:type_name -> naru.api.v1.Notification.Parameter
-	9,  // 2: naru.api.v1.Notification.created_at:type_name -> google.protobuf.Timestamp
-	0,  // 3: naru.api.v1.ListNotificationsResponse.notifications:type_name -> naru.api.v1.Notification
-	10, // 4: naru.api.v1.WatchNotificationsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	0,  // 5: naru.api.v1.WatchNotificationsResponse.notification:type_name -> naru.api.v1.Notification
-	1,  // 6: naru.api.v1.NotificationService.ListNotifications:input_type -> naru.api.v1.ListNotificationsRequest
-	3,  // 7: naru.api.v1.NotificationService.WatchNotifications:input_type -> naru.api.v1.WatchNotificationsRequest
-	5,  // 8: naru.api.v1.NotificationService.ReadNotifications:input_type -> naru.api.v1.ReadNotificationsRequest
-	2,  // 9: naru.api.v1.NotificationService.ListNotifications:output_type -> naru.api.v1.ListNotificationsResponse
-	4,  // 10: naru.api.v1.NotificationService.WatchNotifications:output_type -> naru.api.v1.WatchNotificationsResponse
-	6,  // 11: naru.api.v1.NotificationService.ReadNotifications:output_type -> naru.api.v1.ReadNotificationsResponse
-	9,  // [9:12] is the sub-list for method output_type
-	6,  // [6:9] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	8,  // 2: naru.api.v1.Notification.results:type_name -> naru.api.v1.Notification.Made
+	10, // 3: naru.api.v1.Notification.created_at:type_name -> google.protobuf.Timestamp
+	0,  // 4: naru.api.v1.ListNotificationsResponse.notifications:type_name -> naru.api.v1.Notification
+	11, // 5: naru.api.v1.WatchNotificationsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	0,  // 6: naru.api.v1.WatchNotificationsResponse.notification:type_name -> naru.api.v1.Notification
+	1,  // 7: naru.api.v1.NotificationService.ListNotifications:input_type -> naru.api.v1.ListNotificationsRequest
+	3,  // 8: naru.api.v1.NotificationService.WatchNotifications:input_type -> naru.api.v1.WatchNotificationsRequest
+	5,  // 9: naru.api.v1.NotificationService.ReadNotifications:input_type -> naru.api.v1.ReadNotificationsRequest
+	2,  // 10: naru.api.v1.NotificationService.ListNotifications:output_type -> naru.api.v1.ListNotificationsResponse
+	4,  // 11: naru.api.v1.NotificationService.WatchNotifications:output_type -> naru.api.v1.WatchNotificationsResponse
+	6,  // 12: naru.api.v1.NotificationService.ReadNotifications:output_type -> naru.api.v1.ReadNotificationsResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_notification_proto_init() }
@@ -686,7 +773,7 @@ func file_naru_api_v1_notification_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_notification_proto_rawDesc), len(file_naru_api_v1_notification_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

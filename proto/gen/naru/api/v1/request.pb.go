@@ -25,59 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type Request_Intake int32
-
-const (
-	Request_INTAKE_UNSPECIFIED Request_Intake = 0
-	Request_PORTAL             Request_Intake = 1
-	Request_API                Request_Intake = 2
-	// ITSM: another system of record asks, with a number of its own.
-	Request_ITSM Request_Intake = 3
-)
-
-// Enum value maps for Request_Intake.
-var (
-	Request_Intake_name = map[int32]string{
-		0: "INTAKE_UNSPECIFIED",
-		1: "PORTAL",
-		2: "API",
-		3: "ITSM",
-	}
-	Request_Intake_value = map[string]int32{
-		"INTAKE_UNSPECIFIED": 0,
-		"PORTAL":             1,
-		"API":                2,
-		"ITSM":               3,
-	}
-)
-
-func (x Request_Intake) Enum() *Request_Intake {
-	p := new(Request_Intake)
-	*p = x
-	return p
-}
-
-func (x Request_Intake) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Request_Intake) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[0].Descriptor()
-}
-
-func (Request_Intake) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[0]
-}
-
-func (x Request_Intake) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Request_Intake.Descriptor instead.
-func (Request_Intake) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 0}
-}
-
 // RoleCluster is who a change concerns.
 type Request_RoleCluster int32
 
@@ -127,11 +74,11 @@ func (x Request_RoleCluster) String() string {
 }
 
 func (Request_RoleCluster) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[1].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[0].Descriptor()
 }
 
 func (Request_RoleCluster) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[1]
+	return &file_naru_api_v1_request_proto_enumTypes[0]
 }
 
 func (x Request_RoleCluster) Number() protoreflect.EnumNumber {
@@ -140,7 +87,7 @@ func (x Request_RoleCluster) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Request_RoleCluster.Descriptor instead.
 func (Request_RoleCluster) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 1}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 0}
 }
 
 type Request_Approval int32
@@ -196,11 +143,11 @@ func (x Request_Approval) String() string {
 }
 
 func (Request_Approval) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[2].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[1].Descriptor()
 }
 
 func (Request_Approval) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[2]
+	return &file_naru_api_v1_request_proto_enumTypes[1]
 }
 
 func (x Request_Approval) Number() protoreflect.EnumNumber {
@@ -209,7 +156,7 @@ func (x Request_Approval) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Request_Approval.Descriptor instead.
 func (Request_Approval) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 2}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 1}
 }
 
 type Request_Fulfilment int32
@@ -265,11 +212,11 @@ func (x Request_Fulfilment) String() string {
 }
 
 func (Request_Fulfilment) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[3].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[2].Descriptor()
 }
 
 func (Request_Fulfilment) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[3]
+	return &file_naru_api_v1_request_proto_enumTypes[2]
 }
 
 func (x Request_Fulfilment) Number() protoreflect.EnumNumber {
@@ -278,7 +225,7 @@ func (x Request_Fulfilment) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Request_Fulfilment.Descriptor instead.
 func (Request_Fulfilment) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 3}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 2}
 }
 
 type PowerVM_Verb int32
@@ -317,11 +264,11 @@ func (x PowerVM_Verb) String() string {
 }
 
 func (PowerVM_Verb) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[4].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[3].Descriptor()
 }
 
 func (PowerVM_Verb) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[4]
+	return &file_naru_api_v1_request_proto_enumTypes[3]
 }
 
 func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
@@ -385,11 +332,11 @@ func (x Stage_State) String() string {
 }
 
 func (Stage_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[5].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[4].Descriptor()
 }
 
 func (Stage_State) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[5]
+	return &file_naru_api_v1_request_proto_enumTypes[4]
 }
 
 func (x Stage_State) Number() protoreflect.EnumNumber {
@@ -438,11 +385,11 @@ func (x Decision_Verdict) String() string {
 }
 
 func (Decision_Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[6].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[5].Descriptor()
 }
 
 func (Decision_Verdict) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[6]
+	return &file_naru_api_v1_request_proto_enumTypes[5]
 }
 
 func (x Decision_Verdict) Number() protoreflect.EnumNumber {
@@ -468,9 +415,10 @@ type Request struct {
 	Title string `protobuf:"bytes,4,opt,name=title,proto3" json:"title,omitempty"`
 	// Why.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// How it came in; API where none is given.
-	Intake Request_Intake `protobuf:"varint,6,opt,name=intake,proto3,enum=naru.api.v1.Request_Intake" json:"intake,omitempty"`
-	// The number it has elsewhere. The same one of the same requester is the same request.
+	// How it came in; API where none is given. ITSM is said by services alone.
+	Intake Intake_Value `protobuf:"varint,6,opt,name=intake,proto3,enum=naru.api.v1.Intake_Value" json:"intake,omitempty"`
+	// The number it has elsewhere. The same one of the same requester is the same request; with another body it is refused, unless it was
+	// returned for correction: then it is the correction.
 	ExternalRef string `protobuf:"bytes,7,opt,name=external_ref,json=externalRef,proto3" json:"external_ref,omitempty"`
 	// Who asks.
 	Requester   string `protobuf:"bytes,8,opt,name=requester,proto3" json:"requester,omitempty"`
@@ -562,7 +510,12 @@ type Request struct {
 	// The quotas that it counts in, as they are now. Only where one request is asked for.
 	Quotas []*Quota `protobuf:"bytes,72,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// The room that is kept for it, as it is now: from its last stage on, until it is carried out. Only where one request is asked for.
-	Holds         []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
+	Holds []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
+	// Whose word lets it through, as its policy said at submission.
+	Authority Authority_Value `protobuf:"varint,60,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
+	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it.
+	SentSha256    []byte `protobuf:"bytes,61,opt,name=sent_sha256,json=sentSha256,proto3" json:"sent_sha256,omitempty"`
+	SentRound     uint32 `protobuf:"varint,62,opt,name=sent_round,json=sentRound,proto3" json:"sent_round,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,11 +585,11 @@ func (x *Request) GetReason() string {
 	return ""
 }
 
-func (x *Request) GetIntake() Request_Intake {
+func (x *Request) GetIntake() Intake_Value {
 	if x != nil {
 		return x.Intake
 	}
-	return Request_INTAKE_UNSPECIFIED
+	return Intake_VALUE_UNSPECIFIED
 }
 
 func (x *Request) GetExternalRef() string {
@@ -1015,6 +968,27 @@ func (x *Request) GetHolds() []*Reservation {
 		return x.Holds
 	}
 	return nil
+}
+
+func (x *Request) GetAuthority() Authority_Value {
+	if x != nil {
+		return x.Authority
+	}
+	return Authority_VALUE_UNSPECIFIED
+}
+
+func (x *Request) GetSentSha256() []byte {
+	if x != nil {
+		return x.SentSha256
+	}
+	return nil
+}
+
+func (x *Request) GetSentRound() uint32 {
+	if x != nil {
+		return x.SentRound
+	}
+	return 0
 }
 
 // Part is one VM of a request, or one act.
@@ -2112,7 +2086,9 @@ type Stage struct {
 	// Who may decide now, by name; reckoned when read.
 	Approvers []string `protobuf:"bytes,23,rep,name=approvers,proto3" json:"approvers,omitempty"`
 	// Why fewer than are needed can decide now; empty while enough can.
-	Stuck         string `protobuf:"bytes,24,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	Stuck string `protobuf:"bytes,24,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	// Another system of record decides here, by its services, which eligible names.
+	External      bool `protobuf:"varint,25,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2315,7 +2291,14 @@ func (x *Stage) GetStuck() string {
 	return ""
 }
 
-// Decision is what one person decided, for ever.
+func (x *Stage) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
+// Decision is what one person decided, for ever: here, or in another system, whose service then says so.
 type Decision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -2340,7 +2323,11 @@ type Decision struct {
 	// SHA-256 over all of these.
 	Hash []byte `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
 	// It no longer counts: the request was returned, or submitted anew.
-	Void          bool `protobuf:"varint,16,opt,name=void,proto3" json:"void,omitempty"`
+	Void bool `protobuf:"varint,16,opt,name=void,proto3" json:"void,omitempty"`
+	// In an external stage: who decided in the other system, as that calls them.
+	ExternalApprover string `protobuf:"bytes,17,opt,name=external_approver,json=externalApprover,proto3" json:"external_approver,omitempty"`
+	// And the number that the decision, or the change, has there.
+	ExternalRef   string `protobuf:"bytes,18,opt,name=external_ref,json=externalRef,proto3" json:"external_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2485,6 +2472,20 @@ func (x *Decision) GetVoid() bool {
 		return x.Void
 	}
 	return false
+}
+
+func (x *Decision) GetExternalApprover() string {
+	if x != nil {
+		return x.ExternalApprover
+	}
+	return ""
+}
+
+func (x *Decision) GetExternalRef() string {
+	if x != nil {
+		return x.ExternalRef
+	}
+	return ""
 }
 
 // Comment is what somebody said of a request, or a file.
@@ -3431,7 +3432,11 @@ type DecideRequestRequest struct {
 	// frozen_hash of what the caller saw; another one now is refused.
 	SeenHash []byte `protobuf:"bytes,5,opt,name=seen_hash,json=seenHash,proto3" json:"seen_hash,omitempty"`
 	// For whom, by delegation; empty: as oneself where one may, else for the only one who may and has delegated.
-	ActingFor     string `protobuf:"bytes,6,opt,name=acting_for,json=actingFor,proto3" json:"acting_for,omitempty"`
+	ActingFor string `protobuf:"bytes,6,opt,name=acting_for,json=actingFor,proto3" json:"acting_for,omitempty"`
+	// In an external stage, and only there: who decided in the other system. One who is a user here goes by that name.
+	ExternalApprover string `protobuf:"bytes,7,opt,name=external_approver,json=externalApprover,proto3" json:"external_approver,omitempty"`
+	// And the number that the decision, or the change, has there.
+	ExternalRef   string `protobuf:"bytes,8,opt,name=external_ref,json=externalRef,proto3" json:"external_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3504,6 +3509,20 @@ func (x *DecideRequestRequest) GetSeenHash() []byte {
 func (x *DecideRequestRequest) GetActingFor() string {
 	if x != nil {
 		return x.ActingFor
+	}
+	return ""
+}
+
+func (x *DecideRequestRequest) GetExternalApprover() string {
+	if x != nil {
+		return x.ExternalApprover
+	}
+	return ""
+}
+
+func (x *DecideRequestRequest) GetExternalRef() string {
+	if x != nil {
+		return x.ExternalRef
 	}
 	return ""
 }
@@ -4380,14 +4399,14 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa1\x1d\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xf3\x1d\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1e.naru.api.v1.RequestKind.ValueB\x04\xa0\xbb\x18\x03R\x04kind\x12\"\n" +
 	"\x05title\x18\x04 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x01R\x05title\x12$\n" +
-	"\x06reason\x18\x05 \x01(\tB\f\xbaH\x05r\x03\x18\x80 \xa0\xbb\x18\x01R\x06reason\x12A\n" +
-	"\x06intake\x18\x06 \x01(\x0e2\x1b.naru.api.v1.Request.IntakeB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x02R\x06intake\x12/\n" +
+	"\x06reason\x18\x05 \x01(\tB\f\xbaH\x05r\x03\x18\x80 \xa0\xbb\x18\x01R\x06reason\x12?\n" +
+	"\x06intake\x18\x06 \x01(\x0e2\x19.naru.api.v1.Intake.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x02R\x06intake\x12/\n" +
 	"\fexternal_ref\x18\a \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x02R\vexternalRef\x12)\n" +
 	"\trequester\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\trequester\x12.\n" +
 	"\frequester_id\x18\t \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vrequesterId\x12-\n" +
@@ -4460,13 +4479,12 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"adds_grade\x18G \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\x04\xa0\xbb\x18\x05R\taddsGrade\x129\n" +
 	"\x06quotas\x18H \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\x12<\n" +
-	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\"?\n" +
-	"\x06Intake\x12\x16\n" +
-	"\x12INTAKE_UNSPECIFIED\x10\x00\x12\n" +
+	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\x12@\n" +
+	"\tauthority\x18< \x01(\x0e2\x1c.naru.api.v1.Authority.ValueB\x04\xa0\xbb\x18\x03R\tauthority\x12,\n" +
+	"\vsent_sha256\x18= \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
+	"sentSha256\x12#\n" +
 	"\n" +
-	"\x06PORTAL\x10\x01\x12\a\n" +
-	"\x03API\x10\x02\x12\b\n" +
-	"\x04ITSM\x10\x03\"\x91\x01\n" +
+	"sent_round\x18> \x01(\rB\x04\xa0\xbb\x18\x05R\tsentRound\"\x91\x01\n" +
 	"\vRoleCluster\x12\x1c\n" +
 	"\x18ROLE_CLUSTER_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eINFRASTRUCTURE\x10\x01\x12\x0e\n" +
@@ -4598,7 +4616,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x03vms\x18\x01 \x03(\tB\x1d\xe0A\x02\xbaH\x0f\x92\x01\f\b\x01\x10d\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x01Ȼ\x18\x01R\x03vms\x12+\n" +
 	"\x06vm_ids\x18\x02 \x03(\tB\x14\xbaH\r\x92\x01\n" +
 	"\x10d\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x03R\x05vmIds\x12)\n" +
-	"\tkeep_days\x18\x03 \x01(\rB\f\xbaH\x05*\x03\x18\xed\x02\xa0\xbb\x18\x01R\bkeepDays\"\x84\n" +
+	"\tkeep_days\x18\x03 \x01(\rB\f\xbaH\x05*\x03\x18\xed\x02\xa0\xbb\x18\x01R\bkeepDays\"\xa6\n" +
 	"\n" +
 	"\x05Stage\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x12-\n" +
@@ -4627,7 +4645,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"escalateTo\x12C\n" +
 	"\fescalated_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\vescalatedAt\x123\n" +
 	"\tapprovers\x18\x17 \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10\x80\x02\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x03R\tapprovers\x12&\n" +
-	"\x05stuck\x18\x18 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03Ȼ\x18\x04R\x05stuck\"u\n" +
+	"\x05stuck\x18\x18 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03Ȼ\x18\x04R\x05stuck\x12 \n" +
+	"\bexternal\x18\x19 \x01(\bB\x04\xa0\xbb\x18\x03R\bexternal\"u\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aWAITING\x10\x01\x12\b\n" +
@@ -4637,7 +4656,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x06DENIED\x10\x04\x12\r\n" +
 	"\tAUTOMATIC\x10\x05\x12\v\n" +
 	"\aEXPIRED\x10\x06\x12\b\n" +
-	"\x04VOID\x10\a\"\xf7\x05\n" +
+	"\x04VOID\x10\a\"\xe3\x06\n" +
 	"\bDecision\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1a\n" +
 	"\x05round\x18\x02 \x01(\rB\x04\xa0\xbb\x18\x03R\x05round\x12!\n" +
@@ -4658,7 +4677,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x02at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x120\n" +
 	"\rprevious_hash\x18\x0e \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x03R\fpreviousHash\x12\x1f\n" +
 	"\x04hash\x18\x0f \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x03R\x04hash\x12\x18\n" +
-	"\x04void\x18\x10 \x01(\bB\x04\xa0\xbb\x18\x03R\x04void\"E\n" +
+	"\x04void\x18\x10 \x01(\bB\x04\xa0\xbb\x18\x03R\x04void\x129\n" +
+	"\x11external_approver\x18\x11 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03R\x10externalApprover\x12/\n" +
+	"\fexternal_ref\x18\x12 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03R\vexternalRef\"E\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aAPPROVE\x10\x01\x12\b\n" +
@@ -4722,7 +4743,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\arequest\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\arequest\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\"I\n" +
 	"\x17WithdrawRequestResponse\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\"\x91\x02\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\"\xf5\x02\n" +
 	"\x14DecideRequestRequest\x12#\n" +
 	"\arequest\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\arequest\x12\x1d\n" +
 	"\x05stage\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05stage\x12C\n" +
@@ -4731,7 +4752,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\acomment\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\acomment\x12$\n" +
 	"\tseen_hash\x18\x05 \x01(\fB\a\xbaH\x04z\x02h R\bseenHash\x12&\n" +
 	"\n" +
-	"acting_for\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\tactingFor\"G\n" +
+	"acting_for\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\tactingFor\x125\n" +
+	"\x11external_approver\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x10externalApprover\x12+\n" +
+	"\fexternal_ref\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vexternalRef\"G\n" +
 	"\x15DecideRequestResponse\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\"\\\n" +
 	"\x15CommentRequestRequest\x12#\n" +
@@ -4815,66 +4838,66 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_request_proto_rawDescData
 }
 
-var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_naru_api_v1_request_proto_goTypes = []any{
-	(Request_Intake)(0),             // 0: naru.api.v1.Request.Intake
-	(Request_RoleCluster)(0),        // 1: naru.api.v1.Request.RoleCluster
-	(Request_Approval)(0),           // 2: naru.api.v1.Request.Approval
-	(Request_Fulfilment)(0),         // 3: naru.api.v1.Request.Fulfilment
-	(PowerVM_Verb)(0),               // 4: naru.api.v1.PowerVM.Verb
-	(Stage_State)(0),                // 5: naru.api.v1.Stage.State
-	(Decision_Verdict)(0),           // 6: naru.api.v1.Decision.Verdict
-	(*Request)(nil),                 // 7: naru.api.v1.Request
-	(*Part)(nil),                    // 8: naru.api.v1.Part
-	(*RequestSpecification)(nil),    // 9: naru.api.v1.RequestSpecification
-	(*CreateVMs)(nil),               // 10: naru.api.v1.CreateVMs
-	(*ExtendLease)(nil),             // 11: naru.api.v1.ExtendLease
-	(*AccessForTime)(nil),           // 12: naru.api.v1.AccessForTime
-	(*CrossZone)(nil),               // 13: naru.api.v1.CrossZone
-	(*PowerVM)(nil),                 // 14: naru.api.v1.PowerVM
-	(*ResizeVM)(nil),                // 15: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),              // 16: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),               // 17: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),              // 18: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                   // 19: naru.api.v1.Stage
-	(*Decision)(nil),                // 20: naru.api.v1.Decision
-	(*Comment)(nil),                 // 21: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),     // 22: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),    // 23: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),       // 24: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),      // 25: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),    // 26: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),   // 27: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),    // 28: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),   // 29: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),    // 30: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),   // 31: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),    // 32: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),   // 33: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),    // 34: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),   // 35: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),  // 36: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil), // 37: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),    // 38: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),   // 39: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),   // 40: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),  // 41: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),  // 42: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil), // 43: naru.api.v1.AttachToRequestResponse
-	(*CopyRequestRequest)(nil),      // 44: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),     // 45: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),     // 46: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),    // 47: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),     // 48: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),    // 49: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),    // 50: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),   // 51: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),   // 52: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),  // 53: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),    // 54: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),   // 55: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),          // 56: naru.api.v1.RequestKind.Value
+	(Request_RoleCluster)(0),        // 0: naru.api.v1.Request.RoleCluster
+	(Request_Approval)(0),           // 1: naru.api.v1.Request.Approval
+	(Request_Fulfilment)(0),         // 2: naru.api.v1.Request.Fulfilment
+	(PowerVM_Verb)(0),               // 3: naru.api.v1.PowerVM.Verb
+	(Stage_State)(0),                // 4: naru.api.v1.Stage.State
+	(Decision_Verdict)(0),           // 5: naru.api.v1.Decision.Verdict
+	(*Request)(nil),                 // 6: naru.api.v1.Request
+	(*Part)(nil),                    // 7: naru.api.v1.Part
+	(*RequestSpecification)(nil),    // 8: naru.api.v1.RequestSpecification
+	(*CreateVMs)(nil),               // 9: naru.api.v1.CreateVMs
+	(*ExtendLease)(nil),             // 10: naru.api.v1.ExtendLease
+	(*AccessForTime)(nil),           // 11: naru.api.v1.AccessForTime
+	(*CrossZone)(nil),               // 12: naru.api.v1.CrossZone
+	(*PowerVM)(nil),                 // 13: naru.api.v1.PowerVM
+	(*ResizeVM)(nil),                // 14: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),              // 15: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),               // 16: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),              // 17: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                   // 18: naru.api.v1.Stage
+	(*Decision)(nil),                // 19: naru.api.v1.Decision
+	(*Comment)(nil),                 // 20: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),     // 21: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),    // 22: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),       // 23: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),      // 24: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),    // 25: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),   // 26: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),    // 27: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),   // 28: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),    // 29: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),   // 30: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),    // 31: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),   // 32: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),    // 33: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),   // 34: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),  // 35: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil), // 36: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),    // 37: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),   // 38: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),   // 39: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),  // 40: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),  // 41: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil), // 42: naru.api.v1.AttachToRequestResponse
+	(*CopyRequestRequest)(nil),      // 43: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),     // 44: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),     // 45: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),    // 46: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),     // 47: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),    // 48: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),    // 49: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),   // 50: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),   // 51: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),  // 52: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),    // 53: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),   // 54: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),          // 55: naru.api.v1.RequestKind.Value
+	(Intake_Value)(0),               // 56: naru.api.v1.Intake.Value
 	(ChangeType_Value)(0),           // 57: naru.api.v1.ChangeType.Value
 	(Zone_Grade)(0),                 // 58: naru.api.v1.Zone.Grade
 	(*timestamppb.Timestamp)(nil),   // 59: google.protobuf.Timestamp
@@ -4884,137 +4907,139 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*Amounts)(nil),                 // 63: naru.api.v1.Amounts
 	(*Quota)(nil),                   // 64: naru.api.v1.Quota
 	(*Reservation)(nil),             // 65: naru.api.v1.Reservation
-	(*Problem)(nil),                 // 66: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 67: naru.api.v1.VM.Affinity
-	(RoleBinding_Scope)(0),          // 68: naru.api.v1.RoleBinding.Scope
-	(*Text)(nil),                    // 69: naru.api.v1.Text
-	(*Eligibility)(nil),             // 70: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 71: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 72: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 73: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 74: google.protobuf.FieldMask
-	(*Operation)(nil),               // 75: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 76: naru.api.v1.WatchType.Value
+	(Authority_Value)(0),            // 66: naru.api.v1.Authority.Value
+	(*Problem)(nil),                 // 67: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 68: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),          // 69: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                    // 70: naru.api.v1.Text
+	(*Eligibility)(nil),             // 71: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 72: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 73: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 74: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 75: google.protobuf.FieldMask
+	(*Operation)(nil),               // 76: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 77: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	56, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
-	0,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Request.Intake
-	1,  // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
+	55, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	56, // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
+	0,  // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
 	57, // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
 	58, // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
-	9,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
+	8,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
 	59, // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
 	59, // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
 	59, // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
 	60, // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
 	61, // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	19, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	20, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
-	2,  // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
-	3,  // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
+	18, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	19, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	1,  // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
+	2,  // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
 	62, // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
 	59, // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
 	59, // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
 	59, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
 	59, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
-	8,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	21, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	7,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
+	20, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
 	63, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
 	58, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
 	64, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
 	65, // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	66, // 26: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	10, // 27: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	15, // 28: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	11, // 29: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	14, // 30: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	16, // 31: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	17, // 32: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	18, // 33: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	12, // 34: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	13, // 35: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	67, // 36: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	68, // 37: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,  // 38: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	61, // 39: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	61, // 40: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	69, // 41: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	70, // 42: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	71, // 43: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,  // 44: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	59, // 45: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	59, // 46: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	59, // 47: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	72, // 48: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	70, // 49: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	59, // 50: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,  // 51: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	73, // 52: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	59, // 53: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	59, // 54: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,  // 55: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,  // 56: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 57: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 58: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 59: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	74, // 60: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 61: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	75, // 62: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	76, // 63: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,  // 64: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,  // 65: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 66: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 67: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,  // 68: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	21, // 69: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	21, // 70: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 71: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 72: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	21, // 73: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	21, // 74: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 75: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 76: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	66, // 77: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,  // 78: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	22, // 79: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	24, // 80: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	26, // 81: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	28, // 82: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	30, // 83: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	32, // 84: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	34, // 85: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	36, // 86: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	38, // 87: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	40, // 88: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	42, // 89: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	44, // 90: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	46, // 91: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	48, // 92: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	50, // 93: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	52, // 94: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	54, // 95: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	23, // 96: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	25, // 97: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	27, // 98: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	29, // 99: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	31, // 100: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	33, // 101: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	35, // 102: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	37, // 103: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	39, // 104: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	41, // 105: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	43, // 106: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	45, // 107: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	47, // 108: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	49, // 109: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	51, // 110: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	53, // 111: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	55, // 112: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	96, // [96:113] is the sub-list for method output_type
-	79, // [79:96] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	66, // 26: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	67, // 27: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	9,  // 28: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	14, // 29: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	10, // 30: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	13, // 31: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	15, // 32: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	16, // 33: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	17, // 34: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	11, // 35: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	12, // 36: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	68, // 37: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	69, // 38: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	3,  // 39: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	61, // 40: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	61, // 41: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	70, // 42: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	71, // 43: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	72, // 44: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	4,  // 45: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	59, // 46: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	59, // 47: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	59, // 48: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	73, // 49: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	71, // 50: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	59, // 51: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	5,  // 52: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	74, // 53: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	59, // 54: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	59, // 55: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	6,  // 56: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	6,  // 57: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 58: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	6,  // 59: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 60: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	75, // 61: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	6,  // 62: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	76, // 63: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	77, // 64: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	6,  // 65: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	6,  // 66: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 67: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	5,  // 68: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	6,  // 69: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	20, // 70: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	20, // 71: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	6,  // 72: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 73: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	20, // 74: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	20, // 75: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	6,  // 76: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	6,  // 77: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	67, // 78: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	6,  // 79: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	21, // 80: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	23, // 81: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	25, // 82: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	27, // 83: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	29, // 84: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	31, // 85: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	33, // 86: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	35, // 87: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	37, // 88: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	39, // 89: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	41, // 90: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	43, // 91: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	45, // 92: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	47, // 93: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	49, // 94: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	51, // 95: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	53, // 96: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	22, // 97: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	24, // 98: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	26, // 99: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	28, // 100: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	30, // 101: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	32, // 102: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	34, // 103: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	36, // 104: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	38, // 105: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	40, // 106: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	42, // 107: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	44, // 108: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	46, // 109: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	48, // 110: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	50, // 111: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	52, // 112: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	54, // 113: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	97, // [97:114] is the sub-list for method output_type
+	80, // [80:97] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5049,7 +5074,7 @@ func file_naru_api_v1_request_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      6,
 			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -60,7 +60,8 @@ type RequestServiceClient interface {
 	SubmitRequest(ctx context.Context, in *SubmitRequestRequest, opts ...grpc.CallOption) (*SubmitRequestResponse, error)
 	// WithdrawRequest ends a request that is not carried out yet.
 	WithdrawRequest(ctx context.Context, in *WithdrawRequestRequest, opts ...grpc.CallOption) (*WithdrawRequestResponse, error)
-	// DecideRequest writes the caller's decision into the record. Who may, the stage says.
+	// DecideRequest writes the caller's decision into the record. Who may, the stage says: people, in sessions of their own; in an external
+	// stage the services of another system, by their tokens.
 	DecideRequest(ctx context.Context, in *DecideRequestRequest, opts ...grpc.CallOption) (*DecideRequestResponse, error)
 	// CommentRequest adds a comment. Who comments does not become a contributor.
 	CommentRequest(ctx context.Context, in *CommentRequestRequest, opts ...grpc.CallOption) (*CommentRequestResponse, error)
@@ -289,7 +290,8 @@ type RequestServiceServer interface {
 	SubmitRequest(context.Context, *SubmitRequestRequest) (*SubmitRequestResponse, error)
 	// WithdrawRequest ends a request that is not carried out yet.
 	WithdrawRequest(context.Context, *WithdrawRequestRequest) (*WithdrawRequestResponse, error)
-	// DecideRequest writes the caller's decision into the record. Who may, the stage says.
+	// DecideRequest writes the caller's decision into the record. Who may, the stage says: people, in sessions of their own; in an external
+	// stage the services of another system, by their tokens.
 	DecideRequest(context.Context, *DecideRequestRequest) (*DecideRequestResponse, error)
 	// CommentRequest adds a comment. Who comments does not become a contributor.
 	CommentRequest(context.Context, *CommentRequestRequest) (*CommentRequestResponse, error)
