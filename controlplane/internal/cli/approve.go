@@ -184,5 +184,25 @@ func roomOf(m *apiv1.Request) (said []string) {
 			said = append(said, strings.ReplaceAll(fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetQuantity(), h.GetCluster(), local(h.GetHoldUntil())), " in cluster ,", ","))
 		}
 	}
+	if m.GetFit() != nil && m.GetFulfilment() != apiv1.Request_RESERVED {
+		said = append(said, fitOf(m.GetFit()))
+	}
+	return said
+}
+
+// fitOf says whether there would be room now, and why not.
+func fitOf(m *apiv1.Fit) string {
+	said := "whether there is room now is not known"
+	switch m.GetAnswer() {
+	case apiv1.Fit_YES:
+		return "there is room for all of it now"
+	case apiv1.Fit_ANSWER_UNSPECIFIED:
+		return "whether there is room now is not shown here"
+	case apiv1.Fit_NO:
+		said = "there is no room for all of it now"
+	}
+	if why := m.GetProblem().GetDetail(); why != "" {
+		said += ": " + why
+	}
 	return said
 }

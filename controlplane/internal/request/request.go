@@ -81,7 +81,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
 	seen.BehindIds = nil
-	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds = nil, 0, nil, nil
+	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
 	if err != nil {
