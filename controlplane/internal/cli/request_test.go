@@ -84,6 +84,21 @@ func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T)
 	}
 }
 
+func TestARequestSaysWhenItIsToBeDecidedAndBegun(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft --start 2026-12-01T09:00:00+09:00 --decide-by 2027-01-02T03:04:05Z --carry-out-by 2027-02-03T04:05:06Z")
+	d.must("request update r-1 --context ann --decide-by 2027-01-09T03:04:05Z")
+	got := d.must("request show r-1 --context ann -o yaml")
+	for _, words := range []string{"2026-12-01T00:00:00", "2027-01-09T03:04:05", "2027-02-03T04:05:06"} {
+		if !strings.Contains(got, words) {
+			t.Errorf("it does not say %s:\n%s", words, got)
+		}
+	}
+	if r := d.naru(asks + " --carry-out-by tomorrow"); r.code != problem.ExitUsage || !strings.Contains(r.err, "--carry-out-by tomorrow: write it as 2026-12-01T09:00:00+09:00") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+}
+
 func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	d := counter(t)
 	d.Connect(d.Zone("business").GetId(), true)
