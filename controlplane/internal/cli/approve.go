@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
@@ -104,61 +105,21 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	if len(m.GetFrozen()) == 0 || !bytes.Equal(sum[:], m.GetFrozenHash()) || proto.Unmarshal(m.GetFrozen(), frozen) != nil {
 		return problem.Newf(problem.WrongState, "naru request show "+m.GetName()+" says how far it is.", "request %s is not frozen: there is nothing to decide on", m.GetName())
 	}
+	if unread(frozen.ProtoReflect()) {
+		return problem.Newf(problem.Unsupported, "Use a naru of the server's version; naru version says which this one is.",
+			"request %s says something that this naru does not know, and nobody decides on what they do not see", m.GetName())
+	}
 	line := func(name, format string, args ...any) {
 		if text := printable(fmt.Sprintf(format, args...)); strings.TrimSpace(text) != "" {
 			fmt.Fprintf(a.err, "%-14s %s\n", name, text)
 		}
 	}
-	line("request", "%s  %s", m.GetName(), frozen.GetTitle())
-	who := frozen.GetRequester()
-	if frozen.GetOnBehalfOf() != "" {
-		who += " for " + frozen.GetOnBehalfOf()
-	}
-	line("asked by", "%s", who)
-	line("written also by", "%s", strings.Join(frozen.GetContributors(), ", "))
-	line("project", "%s (%s)", frozen.GetProject(), frozen.GetOrganization())
-	where := frozen.GetZone()
-	if from := frozen.GetSourceZone(); from != "" && from != where {
-		where += ", asked for in " + from
-	}
-	line("zone", "%s, %s", where, lower(frozen.GetGrade()))
-	line("change", "%s %s", lower(frozen.GetChangeType()), lower(frozen.GetRoleCluster()))
-	line("reason", "%s", frozen.GetReason())
-	if ask := frozen.GetSpecification().GetCreate(); ask != nil {
-		line("what", "%d of %s (version %d), flavor %s, named %s", ask.GetQuantity(), ask.GetOffering(), ask.GetOfferingVersion(), ask.GetFlavor(), ask.GetNamePattern())
-		line("form", "%s", ask.GetForm())
-		line("without", "%s", strings.Join(ask.GetWithoutSoftware(), ", "))
-	}
-	for _, text := range askedOfVMs(frozen.GetSpecification()) {
-		line("what", "%s", text)
-	}
-	if ask := frozen.GetSpecification().GetExtend(); ask != nil {
-		line("what", "%d days more of VM %s", ask.GetDays(), ask.GetVm())
-	}
-	if x := frozen.GetAmount(); x != nil {
-		line("takes", "%s", sizeOf(x))
-	}
-	if x := frozen.GetMonthlyCost(); x.GetAmount() != "" {
-		line("costs a month", "%s %s", x.GetAmount(), x.GetCurrency())
-	}
+	askedFor(line, m.GetName(), frozen)
 	for _, text := range roomOf(m) {
 		line("room", "%s", text)
 	}
 	for _, q := range m.GetQuotas() { // what it holds is counted already
 		line("then left", "%s", share(q))
-	}
-	if frozen.GetLeaseDays() > 0 {
-		line("lasts", "%d days", frozen.GetLeaseDays())
-	}
-	for _, x := range frozen.GetFiles() {
-		line("file", "%s, %d bytes, sha256 %x", x.GetFile(), x.GetSize(), x.GetSha256())
-	}
-	line("policy", "%s (version %d)", frozen.GetPolicy(), frozen.GetPolicyVersion())
-	for _, why := range frozen.GetPolicyTrace() {
-		line("", "%s", why)
-	}
-	if frozen.GetAuthority() != 0 {
-		line("authority", "%s", lower(frozen.GetAuthority()))
 	}
 	for _, s := range m.GetStages() {
 		said := s.GetName() + ": " + lower(s.GetState())
@@ -190,6 +151,24 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	return nil
 }
 
+// unread reports whether a message has fields that this program does not know: it is of a newer version then.
+func unread(m protoreflect.Message) bool {
+	found := len(m.GetUnknown()) > 0
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil || f.IsMap():
+		case f.IsList():
+			for i := range v.List().Len() {
+				found = found || unread(v.List().Get(i).Message())
+			}
+		default:
+			found = found || unread(v.Message())
+		}
+		return !found
+	})
+	return found
+}
+
 // showComments shows what was said of a request besides: it is not what is decided on, and may say why one should not.
 func (a *app) showComments(ctx context.Context, c *client.Client, m *apiv1.Request) error {
 	if m.GetComments() == 0 {
@@ -197,7 +176,7 @@ func (a *app) showComments(ctx context.Context, c *client.Client, m *apiv1.Reque
 	}
 	all, err := commentsOf(ctx, c, m.GetId())
 	for _, said := range all {
-		if said.GetText() != "" {
+		if said.GetText() != "" && said.GetFile() == "" { // files are part of what is decided on
 			fmt.Fprintf(a.err, "%-14s %s\n", "comment", printable(said.GetAuthor()+", "+local(said.GetAt())+": "+said.GetText()))
 		}
 	}
@@ -218,49 +197,25 @@ func roomOf(m *apiv1.Request) (said []string) {
 			said = append(said, strings.ReplaceAll(fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetQuantity(), h.GetCluster(), local(h.GetHoldUntil())), " in cluster ,", ","))
 		}
 	}
+	if m.GetFit() != nil && m.GetFulfilment() != apiv1.Request_RESERVED {
+		said = append(said, fitOf(m.GetFit()))
+	}
 	return said
 }
 
-// askedOfVMs says what is asked of VMs that are there.
-func askedOfVMs(what *apiv1.RequestSpecification) []string {
-	stop := func(may bool) string {
-		if may {
-			return "; it may be stopped for that"
-		}
-		return ""
+// fitOf says whether there would be room now, and why not.
+func fitOf(m *apiv1.Fit) string {
+	said := "whether there is room now is not known"
+	switch m.GetAnswer() {
+	case apiv1.Fit_YES:
+		return "there is room for all of it now"
+	case apiv1.Fit_ANSWER_UNSPECIFIED:
+		return "whether there is room now is not shown here"
+	case apiv1.Fit_NO:
+		said = "there is no room for all of it now"
 	}
-	switch what := what.GetWhat().(type) {
-	case *apiv1.RequestSpecification_Power:
-		return []string{lower(what.Power.GetVerb()) + " VM " + what.Power.GetVm()}
-	case *apiv1.RequestSpecification_Resize:
-		ask := what.Resize
-		return []string{"resize VM " + ask.GetVm() + " to flavor " + ask.GetFlavor() + stop(ask.GetMayStop()), "from " + sizeOf(ask.GetSizeBefore()) + " to " + sizeOf(ask.GetSize())}
-	case *apiv1.RequestSpecification_Snapshot:
-		return []string{"take snapshot " + what.Snapshot.GetName() + " of VM " + what.Snapshot.GetVm() + stop(what.Snapshot.GetMayStop())}
-	case *apiv1.RequestSpecification_Restore:
-		if ask := what.Restore; ask.GetSnapshotId() != "" {
-			return []string{"put the disk of VM " + ask.GetVm() + " back to snapshot " + ask.GetSnapshot() + stop(ask.GetMayStop()), "what was written to it since is lost"}
-		}
-		return []string{"take VM " + what.Restore.GetVm() + " out of the trash"}
-	case *apiv1.RequestSpecification_Reclaim:
-		return []string{fmt.Sprintf("put %s into the trash, and delete them for good after %d days", strings.Join(what.Reclaim.GetVms(), ", "), what.Reclaim.GetKeepDays())}
-	case *apiv1.RequestSpecification_AccessForTime:
-		ask := what.AccessForTime
-		said := []string{fmt.Sprintf("the role %s in the %s, for %d days", ask.GetRole(), lower(ask.GetScope()), ask.GetDays()), "it permits " + strings.Join(ask.GetPermissions(), ", ")}
-		if ask.GetCondition() != "" {
-			said = append(said, "where "+ask.GetCondition())
-		}
-		if ask.GetAtEdges() {
-			said = append(said, "at zones' edges too")
-		}
-		return said
-	case *apiv1.RequestSpecification_CrossZone:
-		ask := what.CrossZone
-		return []string{fmt.Sprintf("let the project's people change from zone %s what they have in the zone, for %d days", ask.GetSourceZone(), ask.GetDays()), "by " + strings.Join(ask.GetPermissions(), ", ")}
+	if why := m.GetProblem().GetDetail(); why != "" {
+		said += ": " + why
 	}
-	return nil
-}
-
-func sizeOf(x *apiv1.Resources) string {
-	return fmt.Sprintf("%d cores, %d MiB, %d GiB", x.GetCores(), x.GetMemoryMib(), x.GetDiskGib())
+	return said
 }

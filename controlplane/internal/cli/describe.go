@@ -53,8 +53,11 @@ func (a *app) lines(f protoreflect.FieldDescriptor, v protoreflect.Value) []stri
 		return out
 	}
 	if f.Message() != nil {
-		if p, ok := v.Message().Interface().(*apiv1.Problem); ok {
-			return a.problem(p)
+		switch m := v.Message().Interface().(type) {
+		case *apiv1.Problem:
+			return a.problem(m)
+		case *apiv1.Fit:
+			return strings.Split(strings.TrimSpace(printable(fitOf(m))+"\n"+printable(m.GetProblem().GetNext())), "\n")
 		}
 	}
 	if f.Kind() == protoreflect.StringKind {

@@ -79,7 +79,7 @@ func (a *app) changed(kind apiv1.WatchType_Value, m proto.Message) error {
 		return err
 	}
 	if a.output == "json" {
-		fmt.Fprintf(a.out, "{\"type\":%q,\"noun\":%s}\n", kind, noun)
+		fmt.Fprintf(a.out, "{\"type\":%q,\"noun\":%s}\n", kind, escaped(noun))
 		return nil
 	}
 	fmt.Fprintln(a.out, "---")
@@ -95,6 +95,7 @@ func (a *app) document(v any) error {
 	if err != nil {
 		return err
 	}
+	b = escaped(b)
 	if a.output == "json" {
 		var pretty bytes.Buffer
 		if err := json.Indent(&pretty, b, "", "  "); err != nil {
@@ -109,17 +110,24 @@ func (a *app) document(v any) error {
 		return err
 	}
 	block(&node)
-	e := yaml.NewEncoder(a.out)
+	var text bytes.Buffer
+	e := yaml.NewEncoder(&text)
 	e.SetIndent(2)
-	return e.Encode(&node)
+	if err := e.Encode(&node); err != nil {
+		return err
+	}
+	_, err = a.out.Write(escaped(text.Bytes()))
+	return err
 }
 
-// block takes the JSON style off a YAML document; what has nothing in it keeps it.
+// block takes the JSON style off a YAML document; what has nothing in it, and what has to be escaped, keeps it.
 func block(n *yaml.Node) {
 	if len(n.Content) > 0 {
 		n.Style &^= yaml.FlowStyle
 	}
-	n.Style &^= yaml.DoubleQuotedStyle
+	if !strings.ContainsFunc(n.Value, steersIn) {
+		n.Style &^= yaml.DoubleQuotedStyle
+	}
 	for _, c := range n.Content {
 		block(c)
 	}

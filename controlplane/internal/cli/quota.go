@@ -26,7 +26,10 @@ var quotaColumns = []column[*apiv1.Quota]{
 	{head: "AGE", value: func(m *apiv1.Quota) string { return age(m.GetCreatedAt()) }, wide: true},
 }
 
-// shareOf is what is used, with what is held, of a limit: "7+2/10"; "-" where there is none.
+// withheld reports whether what is used of a quota is not shown here: a zone that it counts keeps that to itself.
+func withheld(m *apiv1.Quota) bool { return m.GetUsed() == nil && m.GetHeld() == nil }
+
+// shareOf is what is used, with what is held, of a limit: "7+2/10"; "?/10" where that is not shown here, "-" where there is no limit.
 func shareOf(of func(*apiv1.Amounts) *uint32) func(*apiv1.Quota) string {
 	number := func(m *apiv1.Amounts) uint32 {
 		if m == nil || of(m) == nil {
@@ -37,6 +40,9 @@ func shareOf(of func(*apiv1.Amounts) *uint32) func(*apiv1.Quota) string {
 	return func(m *apiv1.Quota) string {
 		if m.GetLimit() == nil || of(m.GetLimit()) == nil {
 			return "-"
+		}
+		if withheld(m) {
+			return "?/" + strconv.FormatUint(uint64(number(m.GetLimit())), 10)
 		}
 		used := strconv.FormatUint(uint64(number(m.GetUsed())), 10)
 		if held := number(m.GetHeld()); held > 0 {
@@ -60,9 +66,16 @@ func share(m *apiv1.Quota) string {
 		{"GiB", func(m *apiv1.Amounts) *uint32 { return m.DiskGib }, m.GetLeft().GetDiskGib()},
 		{"snapshots", func(m *apiv1.Amounts) *uint32 { return m.Snapshots }, m.GetLeft().GetSnapshots()},
 	} {
-		if s := shareOf(x.of)(m); s != "-" {
+		switch s := shareOf(x.of)(m); {
+		case s == "-":
+		case withheld(m):
+			said = append(said, strings.TrimPrefix(s, "?/")+" "+x.unit)
+		default:
 			said = append(said, fmt.Sprintf("%s %s (%d left)", s, x.unit, x.left))
 		}
+	}
+	if withheld(m) {
+		return m.GetName() + ": of " + strings.Join(said, ", ") + "; what is used is not shown here"
 	}
 	return m.GetName() + ": " + strings.Join(said, ", ")
 }

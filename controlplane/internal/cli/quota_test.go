@@ -4,7 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
 func TestAQuotaIsSetChangedShownAndDeleted(t *testing.T) {
@@ -37,5 +40,19 @@ func TestAQuotaIsSetChangedShownAndDeleted(t *testing.T) {
 	d.must("quota delete project.web")
 	if r := d.naru("quota show project.web"); r.code != problem.ExitNotFound {
 		t.Errorf("deleted: %+v", r)
+	}
+}
+
+func TestWhatIsUsedOfAQuotaIsNotSaidToBeNothingWhereItIsNotShown(t *testing.T) {
+	m := &apiv1.Quota{Name: "project.portal", Limit: &apiv1.Amounts{Vms: proto.Uint32(20), Cores: proto.Uint32(80)}}
+	if got := quotaColumns[1].value(m) + " " + quotaColumns[3].value(m); got != "?/20 -" {
+		t.Errorf("%q", got)
+	}
+	if got := share(m); got != "project.portal: of 20 VMs, 80 cores; what is used is not shown here" {
+		t.Errorf("%q", got)
+	}
+	m.Used, m.Held, m.Left = &apiv1.Amounts{}, &apiv1.Amounts{Vms: proto.Uint32(1)}, &apiv1.Amounts{Vms: proto.Uint32(19), Cores: proto.Uint32(80)}
+	if got := quotaColumns[1].value(m) + ", " + share(m); got != "0+1/20, project.portal: 0+1/20 VMs (19 left), 0/80 cores (80 left)" {
+		t.Errorf("%q", got)
 	}
 }

@@ -118,7 +118,7 @@ type draftFlags struct {
 	quantity, lease, keepDays                                                                                                  uint32
 	keys, form, without, vms                                                                                                   []string
 	force, draft, resize, untrash, reclaim, mayStop, crossing, inZone                                                          bool
-	access, from, intake, externalRef                                                                                          string
+	access, from, decideBy, carryOutBy, intake, externalRef                                                                    string
 	permissions                                                                                                                []string
 	days                                                                                                                       uint32
 	scope
@@ -139,6 +139,8 @@ func (d *draftFlags) describe(f *pflag.FlagSet) {
 	f.StringArrayVar(&d.form, "field", nil, "`NAME=VALUE` of the offering's form; may be given again")
 	f.StringArrayVar(&d.without, "without", nil, "optional `software` to leave out")
 	f.StringVar(&d.start, "start", "", "not before this time: 2026-12-01T09:00:00+09:00")
+	f.StringVar(&d.decideBy, "decide-by", "", "it expires if it is not decided by this time")
+	f.StringVar(&d.carryOutBy, "carry-out-by", "", "it lapses if it is approved and not begun by this time")
 }
 
 func (a *app) createRequest() *cobra.Command {
@@ -243,8 +245,8 @@ func (a *app) draftOf(d *draftFlags) (*apiv1.Request, error) {
 	case d.changeType != "" && m.GetChangeType() == 0:
 		return nil, usagef("--change-type %s: it is standard, normal or emergency", d.changeType)
 	}
-	var err error
-	if m.DesiredStart, err = timeOf(d.start); err != nil {
+	err := d.times(m)
+	if err != nil {
 		return nil, err
 	}
 	switch {

@@ -66,19 +66,43 @@ func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T)
 	if got := d.must("approve --context bob -o name"); got != "r-1\n" {
 		t.Errorf("his queue: %q", got)
 	}
+	if r := naru(t.Context(), "approve r-1 --context bob", "n\n"); !strings.Contains(r.err, "whether there is room now is not known: zone business is out of reach") {
+		t.Errorf("it is not said that nothing is known:\n%s", r.err)
+	}
+	d.Connect(d.Zone("business").GetId(), true)
 	r := naru(t.Context(), "approve r-1 --context bob", "n\n")
-	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval: open, takes 1 of bob", "hash", "Nothing was decided"} {
+	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval: open, takes 1 of bob", "hash", "Nothing was decided",
+		"room           there is room for all of it now"} {
 		if !strings.Contains(r.err, words) {
 			t.Errorf("an approver is not shown %q:\n%s", words, r.err)
 		}
+	}
+	if got := d.must("request show r-1 --context ann"); !strings.Contains(got, "there is room for all of it now") {
+		t.Errorf("who asked is not told that it fits:\n%s", got)
 	}
 	if got := d.must("approve r-1 --yes --context bob"); !strings.Contains(got, "approved") {
 		t.Error(got)
 	}
 }
 
+func TestARequestSaysWhenItIsToBeDecidedAndBegun(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft --start 2026-12-01T09:00:00+09:00 --decide-by 2027-01-02T03:04:05Z --carry-out-by 2027-02-03T04:05:06Z")
+	d.must("request update r-1 --context ann --decide-by 2027-01-09T03:04:05Z")
+	got := d.must("request show r-1 --context ann -o yaml")
+	for _, words := range []string{"2026-12-01T00:00:00", "2027-01-09T03:04:05", "2027-02-03T04:05:06"} {
+		if !strings.Contains(got, words) {
+			t.Errorf("it does not say %s:\n%s", words, got)
+		}
+	}
+	if r := d.naru(asks + " --carry-out-by tomorrow"); r.code != problem.ExitUsage || !strings.Contains(r.err, "--carry-out-by tomorrow: write it as 2026-12-01T09:00:00+09:00") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+}
+
 func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
-	counter(t)
+	d := counter(t)
+	d.Connect(d.Zone("business").GetId(), true)
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	walk := func(typed string, flags *draftFlags) (bool, string, error) {
@@ -108,7 +132,7 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	if flags.offering != "web-server" || flags.zone != "business" || flags.name != "web-##" || flags.quantity != 2 || len(flags.keys) != 0 || strings.Join(flags.form, " ") != `host_name="shop" port=80` {
 		t.Errorf("%+v", flags)
 	}
-	for _, words := range []string{"Web server", "web-sever is none of these", "mars is none of these", "Zone (", "no key is no public SSH key", "many is no number", "Host name: Host name: ", "port [80]: ", "30000 KRW", "approval: bob", "Submit it?"} {
+	for _, words := range []string{"Web server", "web-sever is none of these", "mars is none of these", "Zone (", "no key is no public SSH key", "many is no number", "Host name: Host name: ", "port [80]: ", "30000 KRW", "there is room for all of it now", "approval: bob", "Submit it?"} {
 		if !strings.Contains(said, words) {
 			t.Errorf("it does not say %q:\n%s", words, said)
 		}
@@ -224,5 +248,24 @@ func TestAnApproverIsToldWhatRoomIsKept(t *testing.T) {
 		if got := strings.Join(roomOf(m), "; "); got != want {
 			t.Errorf("it says %q, want %q", got, want)
 		}
+	}
+}
+
+func TestAnApproverIsToldWhetherItFitsNow(t *testing.T) {
+	for want, m := range map[string]*apiv1.Fit{
+		"there is room for all of it now":                                                             {Answer: apiv1.Fit_YES},
+		"there is no room for all of it now: 2 hosts looked at: 2 lack memory":                        {Answer: apiv1.Fit_NO, Problem: &apiv1.Problem{Detail: "2 hosts looked at: 2 lack memory"}},
+		"there is no room for all of it now":                                                          {Answer: apiv1.Fit_NO}, // where figures are shown, and names are not
+		"whether there is room now is not known: zone business is cut off since 2026-11-22T09:00:00Z": {Answer: apiv1.Fit_NOT_KNOWN, Problem: &apiv1.Problem{Detail: "zone business is cut off since 2026-11-22T09:00:00Z"}},
+		"whether there is room now is not shown here":                                                 {},
+	} {
+		if got := strings.Join(roomOf(&apiv1.Request{Fit: m}), "; "); got != want {
+			t.Errorf("it says %q, want %q", got, want)
+		}
+	}
+	kept := &apiv1.Request{Fulfilment: apiv1.Request_RESERVED, Fit: &apiv1.Fit{Answer: apiv1.Fit_YES},
+		Holds: []*apiv1.Reservation{{State: apiv1.Reservation_HELD, Quantity: 2, HoldUntil: timestamppb.New(time.Now())}}}
+	if got := roomOf(kept); len(got) != 1 || !strings.HasPrefix(got[0], "kept for 2") {
+		t.Errorf("of what is kept it says %q", got)
 	}
 }

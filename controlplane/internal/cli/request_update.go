@@ -76,10 +76,11 @@ Of the form, fields that are not given stay as they are. Whoever changes a reque
 // revised is a request with what the given flags change of it, and the fields that they change.
 func (a *app) revised(was *apiv1.Request, d *draftFlags, given map[string]bool) (m *apiv1.Request, paths []string, err error) {
 	m = &apiv1.Request{Title: d.title, Reason: d.reason, OnBehalfOf: d.onBehalfOf, Zone: d.zone, LeaseDays: d.lease, Specification: proto.CloneOf(was.GetSpecification())}
-	if m.DesiredStart, err = timeOf(d.start); err != nil {
+	if err := d.times(m); err != nil {
 		return nil, nil, err
 	}
-	for flag, field := range map[string]string{"title": "title", "reason": "reason", "on-behalf-of": "on_behalf_of", "zone": "zone", "lease-days": "lease_days", "start": "desired_start"} {
+	for flag, field := range map[string]string{"title": "title", "reason": "reason", "on-behalf-of": "on_behalf_of", "zone": "zone", "lease-days": "lease_days",
+		"start": "desired_start", "decide-by": "decide_by", "carry-out-by": "carry_out_by"} {
 		if given[flag] {
 			paths = append(paths, field)
 		}
@@ -149,14 +150,20 @@ func (a *app) keysOf(given []string) (keys []string, err error) {
 	return keys, nil
 }
 
-// timeOf reads the time before which something is not to begin.
-func timeOf(text string) (*timestamppb.Timestamp, error) {
-	if text == "" {
-		return nil, nil
+// times reads when something is not to begin before, and when it is to be decided and begun by.
+func (d *draftFlags) times(m *apiv1.Request) error {
+	for _, x := range []struct {
+		flag, text string
+		to         **timestamppb.Timestamp
+	}{{"start", d.start, &m.DesiredStart}, {"decide-by", d.decideBy, &m.DecideBy}, {"carry-out-by", d.carryOutBy, &m.CarryOutBy}} {
+		if x.text == "" {
+			continue
+		}
+		t, err := time.Parse(time.RFC3339, x.text)
+		if err != nil {
+			return usagef("--%s %s: write it as 2026-12-01T09:00:00+09:00", x.flag, x.text)
+		}
+		*x.to = timestamppb.New(t)
 	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return nil, usagef("--start %s: write it as 2026-12-01T09:00:00+09:00", text)
-	}
-	return timestamppb.New(t), nil
+	return nil
 }

@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -76,12 +80,36 @@ func tint(state string) colour {
 	return tints[strings.TrimSuffix(word, ":")]
 }
 
+// steers reports whether a character steers a terminal, or has text read in another order than it stands in.
+func steers(r rune) bool {
+	return unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+}
+
 // printable keeps what others wrote from steering the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if steers(r) {
 			return '·'
 		}
 		return r
 	}, s)
+}
+
+// steersIn is steers within a document of JSON or YAML, which has lines.
+func steersIn(r rune) bool { return r != '\n' && r != '\t' && steers(r) }
+
+// escaped writes what would steer the terminal in a document of JSON or YAML as they do within quotes: there is none without.
+func escaped(document []byte) []byte {
+	if !bytes.ContainsFunc(document, steersIn) {
+		return document
+	}
+	var out []byte
+	for _, r := range string(document) {
+		if steersIn(r) {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }

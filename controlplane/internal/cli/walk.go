@@ -122,6 +122,10 @@ func (a *app) showPreview(r *apiv1.PreviewRequestResponse) {
 	if x := m.GetMonthlyCost(); x.GetAmount() != "" {
 		line("costs a month", x.GetAmount()+" "+x.GetCurrency())
 	}
+	if m.GetFit() != nil {
+		line("room", fitOf(m.GetFit()))
+		line("", m.GetFit().GetProblem().GetNext())
+	}
 	for _, s := range m.GetStages() {
 		line("stage", s.GetName()+": "+strings.Join(s.GetApprovers(), ", "))
 	}

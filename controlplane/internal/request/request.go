@@ -110,7 +110,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
 	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
-	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds = nil, 0, nil, nil
+	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
 	if err != nil {

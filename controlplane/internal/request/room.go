@@ -32,6 +32,12 @@ func takes(r *apiv1.Request) bool {
 	return r.GetSpecification().GetCreate() != nil || ask != nil && !proto.Equal(Growth(ask.GetSizeBefore(), ask.GetSize()), &apiv1.Resources{})
 }
 
+// TakesRoom reports whether r waits for what takes room: it was submitted, may still be carried out, and nothing of it was begun.
+func TakesRoom(r *apiv1.Request) bool {
+	open := r.GetApproval() == apiv1.Request_SUBMITTED || r.GetApproval() == apiv1.Request_IN_REVIEW || r.GetApproval() == apiv1.Request_APPROVED
+	return open && takes(r) && waits(r)
+}
+
 // WantsRoom reports whether room is to be kept for r: it takes some, and between now and then there is a wait, for the last decision
 // or for its day. What is approved and can begin takes what is free.
 func WantsRoom(r *apiv1.Request, now *timestamppb.Timestamp) bool {

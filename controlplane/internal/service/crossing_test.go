@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -71,5 +74,56 @@ func TestP6ARoleThatDoesNotCountAtEdgesDecidesNothingThere(t *testing.T) {
 	}
 	if _, err := o.As(o.users["dan"]).Requests.DecideRequest(t.Context(), in); err != nil {
 		t.Errorf("in the control network: %v", err)
+	}
+}
+
+// lets has zone business let that out to the edges of other zones.
+func (o *office) lets(d *apiv1.Disclosure) {
+	o.Helper()
+	d.Direction = apiv1.Disclosure_OUT
+	if _, err := o.Admin().Zones.UpdateZone(o.Context(), &apiv1.UpdateZoneRequest{
+		Zone: &apiv1.Zone{Id: "business", Policy: &apiv1.ZonePolicy{Disclosures: []*apiv1.Disclosure{d}}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"policy"}},
+	}); err != nil {
+		o.Fatal(err)
+	}
+}
+
+// TestNobodyDecidesAtAnEdgeThatDoesNotShowWhatIsDecidedOn: its hash is shown there, and proves nothing.
+func TestNobodyDecidesAtAnEdgeThatDoesNotShowWhatIsDecidedOn(t *testing.T) {
+	o := newOffice(t, zoneStage("theirs", 1, apiv1.Eligibility_DESTINATION), zoneStage("ours", 1, apiv1.Eligibility_SOURCE))
+	o.users["eve"] = o.User("eve", apiv1.User_PERSON)
+	o.Bind("b-eve", "zone-administrator", o.users["eve"], apiv1.RoleBinding_ZONE, "internet")
+	edge := func(zone *apiv1.Zone, who string) *client.Services { return o.AtEdge(zone, o.users[who]) }
+	if _, err := edge(o.site.Internet, "ann").Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask(), Submit: true}); err != nil {
+		t.Fatal(err)
+	}
+	decide := func(at *client.Services, verdict apiv1.Decision_Verdict) (*apiv1.Request, error) {
+		t.Helper()
+		r, err := at.Requests.GetRequest(t.Context(), &apiv1.GetRequestRequest{Request: "r-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.GetRequest().GetFrozenHash()) == 0 {
+			t.Fatal("its hash is not shown")
+		}
+		_, err = at.Requests.DecideRequest(t.Context(), &apiv1.DecideRequestRequest{Request: "r-1", Verdict: verdict, Comment: "unseen", SeenHash: r.GetRequest().GetFrozenHash()})
+		return r.GetRequest(), err
+	}
+	o.lets(&apiv1.Disclosure{Names: true, Addresses: true})
+	for _, verdict := range []apiv1.Decision_Verdict{apiv1.Decision_APPROVE, apiv1.Decision_DENY, apiv1.Decision_RETURN} {
+		m, err := decide(edge(o.site.Internet, "eve"), verdict)
+		if len(m.GetFrozen()) != 0 || slices.Contains(m.GetActions(), "decide") {
+			t.Fatalf("at the other zone's edge is shown %v", m)
+		}
+		if !problem.Is(err, problem.Forbidden) || !strings.Contains(problem.Of(err).GetNext(), "in the control network, or at the edge of zone business") {
+			t.Errorf("%v of what is not shown: %v", verdict, err)
+		}
+	}
+	if m, err := decide(edge(o.site.Business, "cho"), apiv1.Decision_APPROVE); err != nil || len(m.GetFrozen()) == 0 || !slices.Contains(m.GetActions(), "decide") {
+		t.Errorf("at its own zone's edge: %v", err)
+	}
+	o.lets(&apiv1.Disclosure{Names: true, Addresses: true, Figures: true})
+	if m, err := decide(edge(o.site.Internet, "eve"), apiv1.Decision_APPROVE); err != nil || len(m.GetFrozen()) == 0 || !slices.Contains(m.GetActions(), "decide") {
+		t.Errorf("where all of it is shown: %v", err)
 	}
 }

@@ -106,6 +106,9 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		if err != nil {
 			return nil, err
 		}
+		if err := seesFrozen(ctx, tx, m); err != nil {
+			return nil, err
+		}
 		if !bytes.Equal(r.GetSeenHash(), m.GetFrozenHash()) && request.Deciding(m) {
 			return nil, problem.Newf(problem.WrongState, "Look at it again, and decide again: naru approve "+m.GetName()+".", "request %s is not what was shown any more", m.GetName())
 		}
@@ -126,6 +129,28 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		return nil, nil
 	})
 	return &apiv1.DecideRequestResponse{Request: s.answer(ctx, result, &err)}, err
+}
+
+// seesFrozen refuses a decision at the edge of a zone at which the bytes that are decided on are withheld: their hash, which is shown
+// there, is no proof that they were seen.
+func seesFrozen(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
+	via := callOf(ctx).ViaZoneID
+	if via == "" || m.GetZoneId() == "" {
+		return nil
+	}
+	zones := map[string]*apiv1.Zone{}
+	for _, id := range []string{m.GetZoneId(), via} {
+		z, err := tx.Zones.Get(id)
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
+		zones[id] = z
+	}
+	if rights.Crosses(zones[m.GetZoneId()], zones[via]).All() {
+		return nil
+	}
+	return problem.Newf(problem.Forbidden, "Log in in the control network, or at the edge of zone "+m.GetZone()+", and decide there.",
+		"zone %s does not let all that is asked for in request %s be shown at this edge, and nobody decides on what they do not see", m.GetZone(), m.GetName())
 }
 
 // record is what the audit log says of a decision.
@@ -334,7 +359,7 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	trial := &apiv1.Request{Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
 	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, "", nil) == nil, "withdraw")
 	seats, err := s.seats(ctx, tx, m, me)
-	add(err == nil && len(seats) > 0, "decide")
+	add(err == nil && len(seats) > 0 && seesFrozen(ctx, tx, m) == nil, "decide")
 	add(part && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
 	add(true, "comment", "copy")
 	return nil

@@ -112,16 +112,26 @@ func (s requestService) hasPart(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	return len(seats) > 0, err
 }
 
-// GetRequest returns one request, with what the caller may do and who may decide.
+// GetRequest returns one request, with what the caller may do, who may decide, and whether there is room for it now.
 func (s requestService) GetRequest(ctx context.Context, r *apiv1.GetRequestRequest) (*apiv1.GetRequestResponse, error) {
 	out := &apiv1.GetRequestResponse{}
-	err := s.read(ctx, func(tx *state.Tx) (err error) {
+	var room answer
+	if err := s.read(ctx, func(tx *state.Tx) (err error) {
 		if out.Request, err = s.seen(ctx, tx, r.GetRequest()); err != nil {
 			return err
 		}
-		return s.describe(ctx, tx, out.Request)
-	})
-	return out, err
+		if err = s.describe(ctx, tx, out.Request); err != nil {
+			return err
+		}
+		room, err = s.fits(tx, out.Request)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if room != nil {
+		out.Request.Fit = room(ctx)
+	}
+	return out, nil
 }
 
 func (s requestService) WatchRequests(r *apiv1.WatchRequestsRequest, stream grpc.ServerStreamingServer[apiv1.WatchRequestsResponse]) error {

@@ -84,7 +84,9 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 // PreviewRequest says what would become of a request. What stands in its way is part of the answer.
 func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequestRequest) (*apiv1.PreviewRequestResponse, error) {
 	out := &apiv1.PreviewRequestResponse{}
+	var room answer
 	err := s.read(ctx, func(tx *state.Tx) error {
+		room = nil
 		me, err := s.caller(ctx, tx)
 		if err != nil {
 			return err
@@ -121,7 +123,14 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 		if m.Quotas, err = quota.OverRequest(tx, m); err != nil {
 			return err
 		}
-		return s.approvers(tx, m)
+		if err := s.approvers(tx, m); err != nil {
+			return err
+		}
+		room, err = s.fits(tx, m)
+		return err
 	})
+	if err == nil && room != nil {
+		out.Request.Fit = room(ctx)
+	}
 	return out, err
 }

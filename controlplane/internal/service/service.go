@@ -65,6 +65,8 @@ type Chooser interface {
 	// problem NO_HOST_FITS that explains itself where no host can take the VM; that rests on everything up to the revision
 	// after.
 	Choose(ctx context.Context, vm *apiv1.VM, after uint64) (clusterID string, err error)
+	// ChooseAll is Choose of several VMs that are to be there together.
+	ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) (clusterIDs []string, err error)
 	// Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm.
 	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
 }

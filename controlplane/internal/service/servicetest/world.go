@@ -345,6 +345,10 @@ func (c choices) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
 	return c.w.Chooser.Resize(ctx, vm, after)
 }
 
+func (c choices) ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) ([]string, error) {
+	return c.w.Chooser.ChooseAll(ctx, vms, after)
+}
+
 func (c choices) Choose(ctx context.Context, vm *apiv1.VM, after uint64) (string, error) {
 	c.w.mu.Lock()
 	fn := c.w.between

@@ -228,6 +228,60 @@ func (Request_Fulfilment) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{0, 2}
 }
 
+type Fit_Answer int32
+
+const (
+	// ANSWER_UNSPECIFIED: the zone does not let it be shown at the edge that it is read at.
+	Fit_ANSWER_UNSPECIFIED Fit_Answer = 0
+	Fit_YES                Fit_Answer = 1
+	Fit_NO                 Fit_Answer = 2
+	// NOT_KNOWN: what the zone has is not known now.
+	Fit_NOT_KNOWN Fit_Answer = 3
+)
+
+// Enum value maps for Fit_Answer.
+var (
+	Fit_Answer_name = map[int32]string{
+		0: "ANSWER_UNSPECIFIED",
+		1: "YES",
+		2: "NO",
+		3: "NOT_KNOWN",
+	}
+	Fit_Answer_value = map[string]int32{
+		"ANSWER_UNSPECIFIED": 0,
+		"YES":                1,
+		"NO":                 2,
+		"NOT_KNOWN":          3,
+	}
+)
+
+func (x Fit_Answer) Enum() *Fit_Answer {
+	p := new(Fit_Answer)
+	*p = x
+	return p
+}
+
+func (x Fit_Answer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Fit_Answer) Descriptor() protoreflect.EnumDescriptor {
+	return file_naru_api_v1_request_proto_enumTypes[3].Descriptor()
+}
+
+func (Fit_Answer) Type() protoreflect.EnumType {
+	return &file_naru_api_v1_request_proto_enumTypes[3]
+}
+
+func (x Fit_Answer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Fit_Answer.Descriptor instead.
+func (Fit_Answer) EnumDescriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{1, 0}
+}
+
 type PowerVM_Verb int32
 
 const (
@@ -264,11 +318,11 @@ func (x PowerVM_Verb) String() string {
 }
 
 func (PowerVM_Verb) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[3].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[4].Descriptor()
 }
 
 func (PowerVM_Verb) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[3]
+	return &file_naru_api_v1_request_proto_enumTypes[4]
 }
 
 func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
@@ -277,7 +331,7 @@ func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerVM_Verb.Descriptor instead.
 func (PowerVM_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type Stage_State int32
@@ -332,11 +386,11 @@ func (x Stage_State) String() string {
 }
 
 func (Stage_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[4].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[5].Descriptor()
 }
 
 func (Stage_State) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[4]
+	return &file_naru_api_v1_request_proto_enumTypes[5]
 }
 
 func (x Stage_State) Number() protoreflect.EnumNumber {
@@ -345,7 +399,7 @@ func (x Stage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage_State.Descriptor instead.
 func (Stage_State) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type Decision_Verdict int32
@@ -385,11 +439,11 @@ func (x Decision_Verdict) String() string {
 }
 
 func (Decision_Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_naru_api_v1_request_proto_enumTypes[5].Descriptor()
+	return file_naru_api_v1_request_proto_enumTypes[6].Descriptor()
 }
 
 func (Decision_Verdict) Type() protoreflect.EnumType {
-	return &file_naru_api_v1_request_proto_enumTypes[5]
+	return &file_naru_api_v1_request_proto_enumTypes[6]
 }
 
 func (x Decision_Verdict) Number() protoreflect.EnumNumber {
@@ -398,7 +452,7 @@ func (x Decision_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision_Verdict.Descriptor instead.
 func (Decision_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Request is what a person asks for, from the draft to what came of it. Its two axes are never folded into one. It outlives
@@ -514,8 +568,10 @@ type Request struct {
 	// Whose word lets it through, as its policy said at submission.
 	Authority Authority_Value `protobuf:"varint,60,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
 	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it.
-	SentSha256    []byte `protobuf:"bytes,61,opt,name=sent_sha256,json=sentSha256,proto3" json:"sent_sha256,omitempty"`
-	SentRound     uint32 `protobuf:"varint,62,opt,name=sent_round,json=sentRound,proto3" json:"sent_round,omitempty"`
+	SentSha256 []byte `protobuf:"bytes,61,opt,name=sent_sha256,json=sentSha256,proto3" json:"sent_sha256,omitempty"`
+	SentRound  uint32 `protobuf:"varint,62,opt,name=sent_round,json=sentRound,proto3" json:"sent_round,omitempty"`
+	// Whether there is room for all of it now, where it takes some and was not begun. Only where one request is asked for, or previewed.
+	Fit           *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -991,6 +1047,67 @@ func (x *Request) GetSentRound() uint32 {
 	return 0
 }
 
+func (x *Request) GetFit() *Fit {
+	if x != nil {
+		return x.Fit
+	}
+	return nil
+}
+
+// Fit is whether there would be room for something now, as far as is known here. Its zone decides in the end, when it is carried out.
+type Fit struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Answer Fit_Answer             `protobuf:"varint,1,opt,name=answer,proto3,enum=naru.api.v1.Fit_Answer" json:"answer,omitempty"`
+	// Why not, host by host; or why it is not known.
+	Problem       *Problem `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fit) Reset() {
+	*x = Fit{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fit) ProtoMessage() {}
+
+func (x *Fit) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fit.ProtoReflect.Descriptor instead.
+func (*Fit) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Fit) GetAnswer() Fit_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return Fit_ANSWER_UNSPECIFIED
+}
+
+func (x *Fit) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
 // Part is one VM of a request, or one act.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1011,7 +1128,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[1]
+	mi := &file_naru_api_v1_request_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1140,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[1]
+	mi := &file_naru_api_v1_request_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1153,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{1}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Part) GetName() string {
@@ -1102,7 +1219,7 @@ type RequestSpecification struct {
 
 func (x *RequestSpecification) Reset() {
 	*x = RequestSpecification{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	mi := &file_naru_api_v1_request_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1231,7 @@ func (x *RequestSpecification) String() string {
 func (*RequestSpecification) ProtoMessage() {}
 
 func (x *RequestSpecification) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	mi := &file_naru_api_v1_request_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1244,7 @@ func (x *RequestSpecification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSpecification.ProtoReflect.Descriptor instead.
 func (*RequestSpecification) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RequestSpecification) GetWhat() isRequestSpecification_What {
@@ -1307,7 +1424,7 @@ type CreateVMs struct {
 
 func (x *CreateVMs) Reset() {
 	*x = CreateVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[3]
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1436,7 @@ func (x *CreateVMs) String() string {
 func (*CreateVMs) ProtoMessage() {}
 
 func (x *CreateVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[3]
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1449,7 @@ func (x *CreateVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMs.ProtoReflect.Descriptor instead.
 func (*CreateVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateVMs) GetOffering() string {
@@ -1440,7 +1557,7 @@ type ExtendLease struct {
 
 func (x *ExtendLease) Reset() {
 	*x = ExtendLease{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1569,7 @@ func (x *ExtendLease) String() string {
 func (*ExtendLease) ProtoMessage() {}
 
 func (x *ExtendLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1582,7 @@ func (x *ExtendLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendLease.ProtoReflect.Descriptor instead.
 func (*ExtendLease) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExtendLease) GetVm() string {
@@ -1511,7 +1628,7 @@ type AccessForTime struct {
 
 func (x *AccessForTime) Reset() {
 	*x = AccessForTime{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1640,7 @@ func (x *AccessForTime) String() string {
 func (*AccessForTime) ProtoMessage() {}
 
 func (x *AccessForTime) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1653,7 @@ func (x *AccessForTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessForTime.ProtoReflect.Descriptor instead.
 func (*AccessForTime) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AccessForTime) GetRole() string {
@@ -1604,7 +1721,7 @@ type CrossZone struct {
 
 func (x *CrossZone) Reset() {
 	*x = CrossZone{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1733,7 @@ func (x *CrossZone) String() string {
 func (*CrossZone) ProtoMessage() {}
 
 func (x *CrossZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1746,7 @@ func (x *CrossZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CrossZone.ProtoReflect.Descriptor instead.
 func (*CrossZone) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CrossZone) GetSourceZone() string {
@@ -1675,7 +1792,7 @@ type PowerVM struct {
 
 func (x *PowerVM) Reset() {
 	*x = PowerVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1804,7 @@ func (x *PowerVM) String() string {
 func (*PowerVM) ProtoMessage() {}
 
 func (x *PowerVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1817,7 @@ func (x *PowerVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerVM.ProtoReflect.Descriptor instead.
 func (*PowerVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PowerVM) GetVm() string {
@@ -1749,7 +1866,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1878,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1891,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ResizeVM) GetVm() string {
@@ -1837,7 +1954,7 @@ type SnapshotVM struct {
 
 func (x *SnapshotVM) Reset() {
 	*x = SnapshotVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1966,7 @@ func (x *SnapshotVM) String() string {
 func (*SnapshotVM) ProtoMessage() {}
 
 func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1979,7 @@ func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVM.ProtoReflect.Descriptor instead.
 func (*SnapshotVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SnapshotVM) GetVm() string {
@@ -1924,7 +2041,7 @@ type RestoreVM struct {
 
 func (x *RestoreVM) Reset() {
 	*x = RestoreVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2053,7 @@ func (x *RestoreVM) String() string {
 func (*RestoreVM) ProtoMessage() {}
 
 func (x *RestoreVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2066,7 @@ func (x *RestoreVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVM.ProtoReflect.Descriptor instead.
 func (*RestoreVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RestoreVM) GetVm() string {
@@ -2001,7 +2118,7 @@ type ReclaimVMs struct {
 
 func (x *ReclaimVMs) Reset() {
 	*x = ReclaimVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2130,7 @@ func (x *ReclaimVMs) String() string {
 func (*ReclaimVMs) ProtoMessage() {}
 
 func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2143,7 @@ func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVMs.ProtoReflect.Descriptor instead.
 func (*ReclaimVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReclaimVMs) GetVms() []string {
@@ -2095,7 +2212,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +2224,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +2237,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Stage) GetName() string {
@@ -2334,7 +2451,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2463,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2476,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Decision) GetId() string {
@@ -2509,7 +2626,7 @@ type Comment struct {
 
 func (x *Comment) Reset() {
 	*x = Comment{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2638,7 @@ func (x *Comment) String() string {
 func (*Comment) ProtoMessage() {}
 
 func (x *Comment) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2651,7 @@ func (x *Comment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comment.ProtoReflect.Descriptor instead.
 func (*Comment) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Comment) GetId() string {
@@ -2618,7 +2735,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2747,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2760,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequestsRequest) GetFilter() string {
@@ -2699,7 +2816,7 @@ type ListRequestsResponse struct {
 
 func (x *ListRequestsResponse) Reset() {
 	*x = ListRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2828,7 @@ func (x *ListRequestsResponse) String() string {
 func (*ListRequestsResponse) ProtoMessage() {}
 
 func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2841,7 @@ func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListRequestsResponse) GetRequests() []*Request {
@@ -2751,7 +2868,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +2880,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +2893,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetRequestRequest) GetRequest() string {
@@ -2795,7 +2912,7 @@ type GetRequestResponse struct {
 
 func (x *GetRequestResponse) Reset() {
 	*x = GetRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2924,7 @@ func (x *GetRequestResponse) String() string {
 func (*GetRequestResponse) ProtoMessage() {}
 
 func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2937,7 @@ func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestResponse.ProtoReflect.Descriptor instead.
 func (*GetRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRequestResponse) GetRequest() *Request {
@@ -2841,7 +2958,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +2970,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +2983,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateRequestRequest) GetRequest() *Request {
@@ -2892,7 +3009,7 @@ type CreateRequestResponse struct {
 
 func (x *CreateRequestResponse) Reset() {
 	*x = CreateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3021,7 @@ func (x *CreateRequestResponse) String() string {
 func (*CreateRequestResponse) ProtoMessage() {}
 
 func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3034,7 @@ func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateRequestResponse) GetRequest() *Request {
@@ -2939,7 +3056,7 @@ type UpdateRequestRequest struct {
 
 func (x *UpdateRequestRequest) Reset() {
 	*x = UpdateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3068,7 @@ func (x *UpdateRequestRequest) String() string {
 func (*UpdateRequestRequest) ProtoMessage() {}
 
 func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3081,7 @@ func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateRequestRequest) GetRequest() *Request {
@@ -2990,7 +3107,7 @@ type UpdateRequestResponse struct {
 
 func (x *UpdateRequestResponse) Reset() {
 	*x = UpdateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3119,7 @@ func (x *UpdateRequestResponse) String() string {
 func (*UpdateRequestResponse) ProtoMessage() {}
 
 func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3132,7 @@ func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestResponse.ProtoReflect.Descriptor instead.
 func (*UpdateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateRequestResponse) GetRequest() *Request {
@@ -3035,7 +3152,7 @@ type DeleteRequestRequest struct {
 
 func (x *DeleteRequestRequest) Reset() {
 	*x = DeleteRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3164,7 @@ func (x *DeleteRequestRequest) String() string {
 func (*DeleteRequestRequest) ProtoMessage() {}
 
 func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3060,7 +3177,7 @@ func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteRequestRequest) GetRequest() string {
@@ -3079,7 +3196,7 @@ type DeleteRequestResponse struct {
 
 func (x *DeleteRequestResponse) Reset() {
 	*x = DeleteRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3208,7 @@ func (x *DeleteRequestResponse) String() string {
 func (*DeleteRequestResponse) ProtoMessage() {}
 
 func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3221,7 @@ func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteRequestResponse) GetOperation() *Operation {
@@ -3126,7 +3243,7 @@ type WatchRequestsRequest struct {
 
 func (x *WatchRequestsRequest) Reset() {
 	*x = WatchRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3255,7 @@ func (x *WatchRequestsRequest) String() string {
 func (*WatchRequestsRequest) ProtoMessage() {}
 
 func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3268,7 @@ func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchRequestsRequest) GetAfter() string {
@@ -3186,7 +3303,7 @@ type WatchRequestsResponse struct {
 
 func (x *WatchRequestsResponse) Reset() {
 	*x = WatchRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3315,7 @@ func (x *WatchRequestsResponse) String() string {
 func (*WatchRequestsResponse) ProtoMessage() {}
 
 func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3328,7 @@ func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchRequestsResponse) GetType() WatchType_Value {
@@ -3245,7 +3362,7 @@ type SubmitRequestRequest struct {
 
 func (x *SubmitRequestRequest) Reset() {
 	*x = SubmitRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3374,7 @@ func (x *SubmitRequestRequest) String() string {
 func (*SubmitRequestRequest) ProtoMessage() {}
 
 func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3387,7 @@ func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubmitRequestRequest) GetRequest() string {
@@ -3289,7 +3406,7 @@ type SubmitRequestResponse struct {
 
 func (x *SubmitRequestResponse) Reset() {
 	*x = SubmitRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3418,7 @@ func (x *SubmitRequestResponse) String() string {
 func (*SubmitRequestResponse) ProtoMessage() {}
 
 func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3431,7 @@ func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SubmitRequestResponse) GetRequest() *Request {
@@ -3335,7 +3452,7 @@ type WithdrawRequestRequest struct {
 
 func (x *WithdrawRequestRequest) Reset() {
 	*x = WithdrawRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3464,7 @@ func (x *WithdrawRequestRequest) String() string {
 func (*WithdrawRequestRequest) ProtoMessage() {}
 
 func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3477,7 @@ func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WithdrawRequestRequest) GetRequest() string {
@@ -3386,7 +3503,7 @@ type WithdrawRequestResponse struct {
 
 func (x *WithdrawRequestResponse) Reset() {
 	*x = WithdrawRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3515,7 @@ func (x *WithdrawRequestResponse) String() string {
 func (*WithdrawRequestResponse) ProtoMessage() {}
 
 func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3528,7 @@ func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WithdrawRequestResponse) GetRequest() *Request {
@@ -3443,7 +3560,7 @@ type DecideRequestRequest struct {
 
 func (x *DecideRequestRequest) Reset() {
 	*x = DecideRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3572,7 @@ func (x *DecideRequestRequest) String() string {
 func (*DecideRequestRequest) ProtoMessage() {}
 
 func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3585,7 @@ func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DecideRequestRequest) GetRequest() string {
@@ -3536,7 +3653,7 @@ type DecideRequestResponse struct {
 
 func (x *DecideRequestResponse) Reset() {
 	*x = DecideRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3665,7 @@ func (x *DecideRequestResponse) String() string {
 func (*DecideRequestResponse) ProtoMessage() {}
 
 func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3678,7 @@ func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestResponse.ProtoReflect.Descriptor instead.
 func (*DecideRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DecideRequestResponse) GetRequest() *Request {
@@ -3582,7 +3699,7 @@ type CommentRequestRequest struct {
 
 func (x *CommentRequestRequest) Reset() {
 	*x = CommentRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3711,7 @@ func (x *CommentRequestRequest) String() string {
 func (*CommentRequestRequest) ProtoMessage() {}
 
 func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3724,7 @@ func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CommentRequestRequest) GetRequest() string {
@@ -3633,7 +3750,7 @@ type CommentRequestResponse struct {
 
 func (x *CommentRequestResponse) Reset() {
 	*x = CommentRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3762,7 @@ func (x *CommentRequestResponse) String() string {
 func (*CommentRequestResponse) ProtoMessage() {}
 
 func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3775,7 @@ func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestResponse.ProtoReflect.Descriptor instead.
 func (*CommentRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CommentRequestResponse) GetComment() *Comment {
@@ -3685,7 +3802,7 @@ type AttachToRequestRequest struct {
 
 func (x *AttachToRequestRequest) Reset() {
 	*x = AttachToRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3814,7 @@ func (x *AttachToRequestRequest) String() string {
 func (*AttachToRequestRequest) ProtoMessage() {}
 
 func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3827,7 @@ func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestRequest.ProtoReflect.Descriptor instead.
 func (*AttachToRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AttachToRequestRequest) GetRequest() string {
@@ -3757,7 +3874,7 @@ type AttachToRequestResponse struct {
 
 func (x *AttachToRequestResponse) Reset() {
 	*x = AttachToRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3886,7 @@ func (x *AttachToRequestResponse) String() string {
 func (*AttachToRequestResponse) ProtoMessage() {}
 
 func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3899,7 @@ func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestResponse.ProtoReflect.Descriptor instead.
 func (*AttachToRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AttachToRequestResponse) GetComment() *Comment {
@@ -3802,7 +3919,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3931,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3944,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -3846,7 +3963,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +3975,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +3988,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -3891,7 +4008,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3903,7 +4020,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3916,7 +4033,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -3935,7 +4052,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4064,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4077,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -3983,7 +4100,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3995,7 +4112,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4008,7 +4125,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -4043,7 +4160,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4055,7 +4172,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4068,7 +4185,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -4097,7 +4214,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4109,7 +4226,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4122,7 +4239,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -4149,7 +4266,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4278,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4291,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -4200,7 +4317,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4212,7 +4329,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4225,7 +4342,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -4247,7 +4364,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4259,7 +4376,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4272,7 +4389,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -4300,7 +4417,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4312,7 +4429,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4442,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4353,7 +4470,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4365,7 +4482,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4378,7 +4495,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4399,7 +4516,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xf3\x1d\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\x9d\x1e\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4484,7 +4601,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\vsent_sha256\x18= \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
 	"sentSha256\x12#\n" +
 	"\n" +
-	"sent_round\x18> \x01(\rB\x04\xa0\xbb\x18\x05R\tsentRound\"\x91\x01\n" +
+	"sent_round\x18> \x01(\rB\x04\xa0\xbb\x18\x05R\tsentRound\x12(\n" +
+	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\"\x91\x01\n" +
 	"\vRoleCluster\x12\x1c\n" +
 	"\x18ROLE_CLUSTER_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eINFRASTRUCTURE\x10\x01\x12\x0e\n" +
@@ -4516,7 +4634,15 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\a\x12\n" +
 	"\n" +
-	"\x06LAPSED\x10\b\"\xf3\x01\n" +
+	"\x06LAPSED\x10\b\"\xbc\x01\n" +
+	"\x03Fit\x129\n" +
+	"\x06answer\x18\x01 \x01(\x0e2\x17.naru.api.v1.Fit.AnswerB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x06answer\x128\n" +
+	"\aproblem\x18\x02 \x01(\v2\x14.naru.api.v1.ProblemB\b\xa0\xbb\x18\x03Ȼ\x18\x04R\aproblem\"@\n" +
+	"\x06Answer\x12\x16\n" +
+	"\x12ANSWER_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03YES\x10\x01\x12\x06\n" +
+	"\x02NO\x10\x02\x12\r\n" +
+	"\tNOT_KNOWN\x10\x03\"\xf3\x01\n" +
 	"\x04Part\x12#\n" +
 	"\x04name\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18?\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12)\n" +
@@ -4838,208 +4964,213 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_request_proto_rawDescData
 }
 
-var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_naru_api_v1_request_proto_goTypes = []any{
 	(Request_RoleCluster)(0),        // 0: naru.api.v1.Request.RoleCluster
 	(Request_Approval)(0),           // 1: naru.api.v1.Request.Approval
 	(Request_Fulfilment)(0),         // 2: naru.api.v1.Request.Fulfilment
-	(PowerVM_Verb)(0),               // 3: naru.api.v1.PowerVM.Verb
-	(Stage_State)(0),                // 4: naru.api.v1.Stage.State
-	(Decision_Verdict)(0),           // 5: naru.api.v1.Decision.Verdict
-	(*Request)(nil),                 // 6: naru.api.v1.Request
-	(*Part)(nil),                    // 7: naru.api.v1.Part
-	(*RequestSpecification)(nil),    // 8: naru.api.v1.RequestSpecification
-	(*CreateVMs)(nil),               // 9: naru.api.v1.CreateVMs
-	(*ExtendLease)(nil),             // 10: naru.api.v1.ExtendLease
-	(*AccessForTime)(nil),           // 11: naru.api.v1.AccessForTime
-	(*CrossZone)(nil),               // 12: naru.api.v1.CrossZone
-	(*PowerVM)(nil),                 // 13: naru.api.v1.PowerVM
-	(*ResizeVM)(nil),                // 14: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),              // 15: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),               // 16: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),              // 17: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                   // 18: naru.api.v1.Stage
-	(*Decision)(nil),                // 19: naru.api.v1.Decision
-	(*Comment)(nil),                 // 20: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),     // 21: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),    // 22: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),       // 23: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),      // 24: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),    // 25: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),   // 26: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),    // 27: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),   // 28: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),    // 29: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),   // 30: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),    // 31: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),   // 32: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),    // 33: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),   // 34: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),  // 35: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil), // 36: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),    // 37: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),   // 38: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),   // 39: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),  // 40: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),  // 41: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil), // 42: naru.api.v1.AttachToRequestResponse
-	(*CopyRequestRequest)(nil),      // 43: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),     // 44: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),     // 45: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),    // 46: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),     // 47: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),    // 48: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),    // 49: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),   // 50: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),   // 51: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),  // 52: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),    // 53: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),   // 54: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),          // 55: naru.api.v1.RequestKind.Value
-	(Intake_Value)(0),               // 56: naru.api.v1.Intake.Value
-	(ChangeType_Value)(0),           // 57: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                 // 58: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),   // 59: google.protobuf.Timestamp
-	(*Money)(nil),                   // 60: naru.api.v1.Money
-	(*Resources)(nil),               // 61: naru.api.v1.Resources
-	(*Reference)(nil),               // 62: naru.api.v1.Reference
-	(*Amounts)(nil),                 // 63: naru.api.v1.Amounts
-	(*Quota)(nil),                   // 64: naru.api.v1.Quota
-	(*Reservation)(nil),             // 65: naru.api.v1.Reservation
-	(Authority_Value)(0),            // 66: naru.api.v1.Authority.Value
-	(*Problem)(nil),                 // 67: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 68: naru.api.v1.VM.Affinity
-	(RoleBinding_Scope)(0),          // 69: naru.api.v1.RoleBinding.Scope
-	(*Text)(nil),                    // 70: naru.api.v1.Text
-	(*Eligibility)(nil),             // 71: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 72: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 73: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 74: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 75: google.protobuf.FieldMask
-	(*Operation)(nil),               // 76: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 77: naru.api.v1.WatchType.Value
+	(Fit_Answer)(0),                 // 3: naru.api.v1.Fit.Answer
+	(PowerVM_Verb)(0),               // 4: naru.api.v1.PowerVM.Verb
+	(Stage_State)(0),                // 5: naru.api.v1.Stage.State
+	(Decision_Verdict)(0),           // 6: naru.api.v1.Decision.Verdict
+	(*Request)(nil),                 // 7: naru.api.v1.Request
+	(*Fit)(nil),                     // 8: naru.api.v1.Fit
+	(*Part)(nil),                    // 9: naru.api.v1.Part
+	(*RequestSpecification)(nil),    // 10: naru.api.v1.RequestSpecification
+	(*CreateVMs)(nil),               // 11: naru.api.v1.CreateVMs
+	(*ExtendLease)(nil),             // 12: naru.api.v1.ExtendLease
+	(*AccessForTime)(nil),           // 13: naru.api.v1.AccessForTime
+	(*CrossZone)(nil),               // 14: naru.api.v1.CrossZone
+	(*PowerVM)(nil),                 // 15: naru.api.v1.PowerVM
+	(*ResizeVM)(nil),                // 16: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),              // 17: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),               // 18: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),              // 19: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                   // 20: naru.api.v1.Stage
+	(*Decision)(nil),                // 21: naru.api.v1.Decision
+	(*Comment)(nil),                 // 22: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),     // 23: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),    // 24: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),       // 25: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),      // 26: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),    // 27: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),   // 28: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),    // 29: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),   // 30: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),    // 31: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),   // 32: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),    // 33: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),   // 34: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),    // 35: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),   // 36: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),  // 37: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil), // 38: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),    // 39: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),   // 40: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),   // 41: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),  // 42: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),  // 43: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil), // 44: naru.api.v1.AttachToRequestResponse
+	(*CopyRequestRequest)(nil),      // 45: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),     // 46: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),     // 47: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),    // 48: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),     // 49: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),    // 50: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),    // 51: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),   // 52: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),   // 53: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),  // 54: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),    // 55: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),   // 56: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),          // 57: naru.api.v1.RequestKind.Value
+	(Intake_Value)(0),               // 58: naru.api.v1.Intake.Value
+	(ChangeType_Value)(0),           // 59: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                 // 60: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),   // 61: google.protobuf.Timestamp
+	(*Money)(nil),                   // 62: naru.api.v1.Money
+	(*Resources)(nil),               // 63: naru.api.v1.Resources
+	(*Reference)(nil),               // 64: naru.api.v1.Reference
+	(*Amounts)(nil),                 // 65: naru.api.v1.Amounts
+	(*Quota)(nil),                   // 66: naru.api.v1.Quota
+	(*Reservation)(nil),             // 67: naru.api.v1.Reservation
+	(Authority_Value)(0),            // 68: naru.api.v1.Authority.Value
+	(*Problem)(nil),                 // 69: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 70: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),          // 71: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                    // 72: naru.api.v1.Text
+	(*Eligibility)(nil),             // 73: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 74: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 75: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 76: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 77: google.protobuf.FieldMask
+	(*Operation)(nil),               // 78: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 79: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	55, // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
-	56, // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
-	0,  // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	57, // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	58, // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
-	8,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	59, // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	59, // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	59, // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	60, // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	61, // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	18, // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	19, // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
-	1,  // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
-	2,  // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	62, // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	59, // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	59, // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	59, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	59, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
-	7,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	20, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	63, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	58, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	64, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	65, // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	66, // 26: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	67, // 27: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	9,  // 28: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	14, // 29: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	10, // 30: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	13, // 31: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	15, // 32: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	16, // 33: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	17, // 34: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	11, // 35: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	12, // 36: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	68, // 37: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	69, // 38: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	3,  // 39: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	61, // 40: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	61, // 41: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	70, // 42: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	71, // 43: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	72, // 44: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	4,  // 45: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	59, // 46: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	59, // 47: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	59, // 48: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	73, // 49: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	71, // 50: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	59, // 51: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	5,  // 52: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	74, // 53: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	59, // 54: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	59, // 55: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	6,  // 56: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	6,  // 57: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 58: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	6,  // 59: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 60: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	75, // 61: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	6,  // 62: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	76, // 63: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	77, // 64: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	6,  // 65: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	6,  // 66: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 67: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	5,  // 68: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	6,  // 69: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	20, // 70: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	20, // 71: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	6,  // 72: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 73: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	20, // 74: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	20, // 75: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	6,  // 76: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	6,  // 77: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	67, // 78: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	6,  // 79: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	21, // 80: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	23, // 81: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	25, // 82: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	27, // 83: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	29, // 84: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	31, // 85: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	33, // 86: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	35, // 87: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	37, // 88: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	39, // 89: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	41, // 90: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	43, // 91: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	45, // 92: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	47, // 93: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	49, // 94: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	51, // 95: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	53, // 96: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	22, // 97: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	24, // 98: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	26, // 99: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	28, // 100: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	30, // 101: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	32, // 102: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	34, // 103: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	36, // 104: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	38, // 105: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	40, // 106: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	42, // 107: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	44, // 108: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	46, // 109: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	48, // 110: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	50, // 111: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	52, // 112: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	54, // 113: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	97, // [97:114] is the sub-list for method output_type
-	80, // [80:97] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	57,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	58,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
+	0,   // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
+	59,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	60,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	10,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
+	61,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	61,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	61,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	62,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	63,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	20,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	21,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	1,   // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
+	2,   // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
+	64,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	61,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	61,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	61,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	61,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	9,   // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
+	22,  // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	65,  // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	60,  // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	66,  // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	67,  // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	68,  // 26: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	8,   // 27: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 28: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	69,  // 29: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	69,  // 30: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	11,  // 31: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	16,  // 32: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	12,  // 33: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	15,  // 34: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	17,  // 35: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	18,  // 36: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	19,  // 37: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	13,  // 38: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	14,  // 39: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	70,  // 40: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	71,  // 41: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 42: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	63,  // 43: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	63,  // 44: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	72,  // 45: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	73,  // 46: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	74,  // 47: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 48: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	61,  // 49: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	61,  // 50: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	61,  // 51: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	75,  // 52: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	73,  // 53: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	61,  // 54: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 55: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	76,  // 56: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	61,  // 57: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	61,  // 58: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	7,   // 59: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 60: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 61: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 62: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 63: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	77,  // 64: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 65: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	78,  // 66: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	79,  // 67: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 68: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 69: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 70: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 71: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 72: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	22,  // 73: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	22,  // 74: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 75: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 76: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	22,  // 77: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	22,  // 78: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 79: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 80: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	69,  // 81: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 82: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	23,  // 83: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	25,  // 84: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	27,  // 85: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	29,  // 86: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	31,  // 87: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	33,  // 88: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	35,  // 89: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	37,  // 90: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	39,  // 91: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	41,  // 92: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	43,  // 93: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	45,  // 94: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	47,  // 95: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	49,  // 96: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	51,  // 97: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	53,  // 98: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	55,  // 99: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	24,  // 100: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	26,  // 101: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	28,  // 102: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	30,  // 103: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	32,  // 104: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	34,  // 105: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	36,  // 106: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	38,  // 107: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	40,  // 108: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	42,  // 109: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	44,  // 110: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	46,  // 111: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	48,  // 112: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	50,  // 113: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	52,  // 114: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	54,  // 115: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	56,  // 116: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	100, // [100:117] is the sub-list for method output_type
+	83,  // [83:100] is the sub-list for method input_type
+	83,  // [83:83] is the sub-list for extension type_name
+	83,  // [83:83] is the sub-list for extension extendee
+	0,   // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5058,7 +5189,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_session_proto_init()
 	file_naru_api_v1_vm_proto_init()
 	file_naru_api_v1_zone_proto_init()
-	file_naru_api_v1_request_proto_msgTypes[2].OneofWrappers = []any{
+	file_naru_api_v1_request_proto_msgTypes[3].OneofWrappers = []any{
 		(*RequestSpecification_Create)(nil),
 		(*RequestSpecification_Resize)(nil),
 		(*RequestSpecification_Extend)(nil),
@@ -5074,8 +5205,8 @@ func file_naru_api_v1_request_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   49,
+			NumEnums:      7,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

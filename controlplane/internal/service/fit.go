@@ -1,0 +1,122 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/problem"
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
+
+// answer says whether there would be room for something now. It may have to wait for the picture of hosts, so no snapshot may be held
+// meanwhile.
+type answer func(context.Context) *apiv1.Fit
+
+// told is an answer for which no host has to be looked at; why is nil where it is yes.
+func told(is apiv1.Fit_Answer, why error) answer {
+	f := &apiv1.Fit{Answer: is}
+	if why != nil {
+		f.Problem = problem.Of(why)
+	}
+	return func(context.Context) *apiv1.Fit { return f }
+}
+
+// looked is the answer of the picture of hosts.
+func looked(look func(context.Context) error) answer {
+	return func(ctx context.Context) *apiv1.Fit {
+		switch err := look(ctx); {
+		case err == nil:
+			return &apiv1.Fit{Answer: apiv1.Fit_YES}
+		case problem.Is(err, problem.NoHostFits):
+			return &apiv1.Fit{Answer: apiv1.Fit_NO, Problem: problem.Of(err)}
+		default:
+			return &apiv1.Fit{Answer: apiv1.Fit_NOT_KNOWN, Problem: problem.Of(err)}
+		}
+	}
+}
+
+// fits returns the answer for all of a request that has not begun, but for what room is kept for already; nil where it takes none. The
+// request is described.
+func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
+	if !request.TakesRoom(m) {
+		return nil, nil
+	}
+	open := slices.DeleteFunc(slices.Clone(m.GetParts()), func(p *apiv1.Part) bool {
+		return slices.ContainsFunc(m.GetHolds(), func(h *apiv1.Reservation) bool {
+			return h.GetId() == p.GetReservation() && h.GetState() == apiv1.Reservation_HELD && time.Now().Before(h.GetHoldUntil().AsTime())
+		})
+	})
+	if len(open) == 0 {
+		return told(apiv1.Fit_YES, nil), nil
+	}
+	zone, err := tx.Zones.Get(m.GetZoneId())
+	if errors.Is(err, state.ErrNotFound) {
+		return told(apiv1.Fit_NO, problem.Newf(problem.ZoneUnavailable, "Ask for it in another zone.", "zone %s is gone", m.GetZone())), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	making := m.GetSpecification().GetCreate() != nil
+	if err := takesVMs(zone); making && err != nil {
+		return told(apiv1.Fit_NO, err), nil
+	}
+	if zone.GetFreshness() != apiv1.Freshness_LIVE {
+		return told(apiv1.Fit_NOT_KNOWN, outOfReach(zone)), nil
+	}
+	after := tx.Meta().Revision
+	if making {
+		vms, err := toMake(tx, m, open)
+		var refused *problem.Error
+		if errors.As(err, &refused) {
+			return told(apiv1.Fit_NOT_KNOWN, refused), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return looked(func(ctx context.Context) error {
+			_, err := s.Chooser.ChooseAll(ctx, vms, after)
+			return err
+		}), nil
+	}
+	vm, err := tx.VMs.Get(open[0].GetVmId())
+	if errors.Is(err, state.ErrNotFound) {
+		return told(apiv1.Fit_NO, problem.Newf(problem.NotFound, "Withdraw the request.", "VM %s is gone", open[0].GetName())), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	vm.Size = m.GetSpecification().GetResize().GetSize()
+	return looked(func(ctx context.Context) error { return s.Chooser.Resize(ctx, vm, after) }), nil
+}
+
+// toMake are VMs of a request, as far as it matters where they would go.
+func toMake(tx *state.Tx, m *apiv1.Request, parts []*apiv1.Part) ([]*apiv1.VM, error) {
+	all, err := intake.VM(tx, m)
+	if err != nil {
+		return nil, err
+	}
+	all.UserData, all.SshKeys = "", nil
+	vms := make([]*apiv1.VM, len(parts))
+	for i, p := range parts {
+		vms[i] = proto.CloneOf(all)
+		vms[i].Id, vms[i].Name = p.GetVmId(), p.GetName()
+	}
+	return vms, nil
+}
+
+// outOfReach says since when nothing is known of a zone.
+func outOfReach(zone *apiv1.Zone) error {
+	said := "is out of reach"
+	if since := lastHeard(zone); since != nil {
+		said = "is cut off since " + since.AsTime().UTC().Format(time.RFC3339)
+	}
+	return problem.Newf(problem.ZoneUnavailable, "Look again when it is back, or decide without knowing: what is approved waits for room.",
+		"zone %s %s", zone.GetName(), said)
+}
