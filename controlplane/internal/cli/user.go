@@ -32,6 +32,8 @@ func userState(m *apiv1.User) string {
 	switch {
 	case m.GetDisabled():
 		return "disabled"
+	case m.GetGoneAt() != nil:
+		return "gone"
 	case m.GetKind() == apiv1.User_PERSON && m.GetPasswordChangedAt() == nil && len(m.GetIdentityProviders()) > 0:
 		return "by " + strings.Join(m.GetIdentityProviders(), ", ")
 	case m.GetKind() == apiv1.User_PERSON && m.GetPasswordChangedAt() == nil:

@@ -550,6 +550,9 @@ type Request struct {
 	Revision string `protobuf:"bytes,53,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The VMs that it is to make, one for each that was asked for, in order: what is done of each.
 	Parts []*Part `protobuf:"bytes,54,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Since when it is approved and not carried out because of whom it is for: who asked, or for whom, is disabled, gone, or may not ask for it
+	// any more. After seven days it fails.
+	OrphanedAt *timestamppb.Timestamp `protobuf:"bytes,56,opt,name=orphaned_at,json=orphanedAt,proto3" json:"orphaned_at,omitempty"`
 	// Ids of those who could have asked, or written, in the place of who did: who set their passwords, or made the tokens of a
 	// service. None of them decides.
 	BehindIds []string `protobuf:"bytes,90,rep,name=behind_ids,json=behindIds,proto3" json:"behind_ids,omitempty"`
@@ -971,6 +974,13 @@ func (x *Request) GetRevision() string {
 func (x *Request) GetParts() []*Part {
 	if x != nil {
 		return x.Parts
+	}
+	return nil
+}
+
+func (x *Request) GetOrphanedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OrphanedAt
 	}
 	return nil
 }
@@ -4380,7 +4390,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa1\x1d\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xe4\x1d\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4452,7 +4462,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x184 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x185 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x125\n" +
-	"\x05parts\x186 \x03(\v2\x11.naru.api.v1.PartB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05parts\x124\n" +
+	"\x05parts\x186 \x03(\v2\x11.naru.api.v1.PartB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05parts\x12A\n" +
+	"\vorphaned_at\x188 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\n" +
+	"orphanedAt\x124\n" +
 	"\n" +
 	"behind_ids\x18Z \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10\x80\x02\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x05R\tbehindIds\x128\n" +
 	"\x05files\x187 \x03(\v2\x14.naru.api.v1.CommentB\f\xbaH\x05\x92\x01\x02\x10\b\xa0\xbb\x18\x03R\x05files\x12.\n" +
@@ -4917,103 +4929,104 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	59, // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
 	59, // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	8,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	21, // 21: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	63, // 22: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	58, // 23: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	64, // 24: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	65, // 25: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	66, // 26: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	10, // 27: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	15, // 28: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	11, // 29: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	14, // 30: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	16, // 31: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	17, // 32: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	18, // 33: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	12, // 34: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	13, // 35: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	67, // 36: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	68, // 37: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,  // 38: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	61, // 39: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	61, // 40: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	69, // 41: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	70, // 42: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	71, // 43: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,  // 44: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	59, // 45: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	59, // 46: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	59, // 47: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	72, // 48: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	70, // 49: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	59, // 50: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,  // 51: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	73, // 52: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	59, // 53: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	59, // 54: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,  // 55: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,  // 56: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 57: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 58: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 59: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	74, // 60: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 61: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	75, // 62: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	76, // 63: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,  // 64: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,  // 65: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 66: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,  // 67: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,  // 68: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	21, // 69: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	21, // 70: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 71: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,  // 72: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	21, // 73: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	21, // 74: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,  // 75: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,  // 76: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	66, // 77: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,  // 78: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	22, // 79: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	24, // 80: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	26, // 81: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	28, // 82: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	30, // 83: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	32, // 84: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	34, // 85: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	36, // 86: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	38, // 87: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	40, // 88: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	42, // 89: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	44, // 90: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	46, // 91: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	48, // 92: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	50, // 93: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	52, // 94: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	54, // 95: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	23, // 96: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	25, // 97: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	27, // 98: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	29, // 99: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	31, // 100: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	33, // 101: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	35, // 102: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	37, // 103: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	39, // 104: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	41, // 105: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	43, // 106: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	45, // 107: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	47, // 108: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	49, // 109: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	51, // 110: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	53, // 111: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	55, // 112: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	96, // [96:113] is the sub-list for method output_type
-	79, // [79:96] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	59, // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
+	21, // 22: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	63, // 23: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	58, // 24: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	64, // 25: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	65, // 26: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	66, // 27: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	10, // 28: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	15, // 29: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	11, // 30: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	14, // 31: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	16, // 32: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	17, // 33: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	18, // 34: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	12, // 35: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	13, // 36: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	67, // 37: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	68, // 38: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,  // 39: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	61, // 40: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	61, // 41: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	69, // 42: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	70, // 43: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	71, // 44: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,  // 45: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	59, // 46: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	59, // 47: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	59, // 48: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	72, // 49: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	70, // 50: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	59, // 51: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,  // 52: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	73, // 53: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	59, // 54: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	59, // 55: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	7,  // 56: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,  // 57: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 58: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 59: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 60: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	74, // 61: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 62: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	75, // 63: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	76, // 64: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,  // 65: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,  // 66: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 67: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,  // 68: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,  // 69: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	21, // 70: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	21, // 71: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 72: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,  // 73: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	21, // 74: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	21, // 75: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,  // 76: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,  // 77: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	66, // 78: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,  // 79: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	22, // 80: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	24, // 81: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	26, // 82: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	28, // 83: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	30, // 84: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	32, // 85: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	34, // 86: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	36, // 87: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	38, // 88: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	40, // 89: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	42, // 90: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	44, // 91: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	46, // 92: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	48, // 93: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	50, // 94: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	52, // 95: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	54, // 96: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	23, // 97: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	25, // 98: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	27, // 99: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	29, // 100: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	31, // 101: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	33, // 102: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	35, // 103: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	37, // 104: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	39, // 105: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	41, // 106: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	43, // 107: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	45, // 108: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	47, // 109: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	49, // 110: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	51, // 111: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	53, // 112: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	55, // 113: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	97, // [97:114] is the sub-list for method output_type
+	80, // [80:97] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
