@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -262,5 +264,169 @@ func TestWhoHasLeftTheDirectoryDecidesNothingAndIsToldNothing(t *testing.T) {
 	}
 	if err := p.decide("cho", name, apiv1.Decision_APPROVE, nil); err != nil {
 		t.Errorf("what bob delegated was not kept: %v", err)
+	}
+}
+
+// moved is a world in which kim is of bureau, and has all that one can have by it.
+func moved(t *testing.T) *servicetest.World {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	w.Roles()
+	a := w.Admin()
+	for _, name := range []string{"bureau", "section", "other"} {
+		m := &apiv1.Organization{Name: name}
+		if name == "section" {
+			m.Parent = "bureau"
+		}
+		if _, err := a.Organizations.CreateOrganization(t.Context(), &apiv1.CreateOrganizationRequest{Organization: m}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := a.Projects.CreateProject(t.Context(), &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "shop", Organization: "section"}}); err != nil {
+		t.Fatal(err)
+	}
+	kim, lee := w.User("kim", apiv1.User_PERSON), w.User("lee", apiv1.User_PERSON)
+	if _, err := a.Users.UpdateUser(t.Context(), into("bureau", false)); err != nil {
+		t.Fatal(err)
+	}
+	w.Bind("b-shop", "project-operator", kim, apiv1.RoleBinding_PROJECT, "shop")
+	w.Bind("b-bureau", "reviewer", kim, apiv1.RoleBinding_ORGANIZATION, "bureau")
+	w.Bind("b-web", "user", kim, apiv1.RoleBinding_PROJECT, "web")
+	w.Bind("b-zone", "zone-operator", kim, apiv1.RoleBinding_ZONE, "business")
+	for group, places := range map[string][]string{"leads": {"shop"}, "ops": {"shop", "web"}, "club": nil} {
+		if _, err := a.Groups.CreateGroup(t.Context(), &apiv1.CreateGroupRequest{Group: &apiv1.Group{Name: group}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, place := range places {
+			if _, err := a.RoleBindings.CreateRoleBinding(t.Context(), &apiv1.CreateRoleBindingRequest{RoleBinding: &apiv1.RoleBinding{Role: "user", Group: group, Scope: apiv1.RoleBinding_PROJECT, Place: place}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := a.Groups.AddGroupMember(t.Context(), &apiv1.AddGroupMemberRequest{Group: group, User: "kim"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range [][2]*apiv1.User{{kim, lee}, {lee, kim}} {
+		w.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: d[0].GetId(), SessionId: "s-" + d[0].GetId()}, Body: &commandv1.Command_CreateDelegation{CreateDelegation: &commandv1.CreateDelegation{Delegation: &apiv1.Delegation{
+			Id: "d-" + d[0].GetName(), FromUser: d[0].GetName(), FromUserId: d[0].GetId(), ToUser: d[1].GetName(), ToUserId: d[1].GetId(), EndsAt: timestamppb.New(time.Now().Add(time.Hour))}}}})
+	}
+	var shop *apiv1.Project
+	w.View(func(tx *state.Tx) (err error) { shop, err = tx.Projects.ByName("shop", nil); return err })
+	r, err := w.Propose(t.Context(), &commandv1.Command{Id: make([]byte, 16), Actor: "user:kim", Origin: &commandv1.Origin{ActorId: "u-kim"}, Body: &commandv1.Command_CreateAccessToken{CreateAccessToken: &commandv1.CreateAccessToken{
+		AccessToken: &apiv1.AccessToken{Id: "t-nightly", Name: "nightly", Project: "shop", ProjectId: shop.GetId(), SecretHash: make([]byte, 32), ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))}}}})
+	if err != nil || r.GetProblem() != nil {
+		t.Fatal(r, err)
+	}
+	return w
+}
+
+func into(organization string, drop bool) *apiv1.UpdateUserRequest {
+	return &apiv1.UpdateUserRequest{User: &apiv1.User{Id: "kim", Organization: organization}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"organization"}}, DropRights: drop}
+}
+
+// said are references as kind and name, in order.
+func said(all []*apiv1.Reference) (out []string) {
+	for _, r := range all {
+		out = append(out, r.GetKind()+" "+r.GetName())
+	}
+	slices.Sort(out)
+	return out
+}
+
+var (
+	ofBureau = []string{"delegation to lee", "group leads", "role-binding project-operator in project shop", "role-binding reviewer in organization bureau"}
+	ofOthers = []string{"delegation from lee", "group ops, which has roles elsewhere too", "token nightly of project shop"}
+)
+
+func TestAMoverIsShownWithWhatTheyHaveByTheFormerOrganization(t *testing.T) {
+	w := moved(t)
+	r, err := w.Admin().Users.UpdateUser(t.Context(), into("other", false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := slices.Concat(ofBureau, ofOthers)
+	slices.Sort(want)
+	if got := said(r.GetUser().GetKeeps()); !slices.Equal(got, want) || r.GetUser().GetDropped() != nil {
+		t.Errorf("kept %q\nwant %q, dropped %v", got, want, r.GetUser().GetDropped())
+	}
+	shown, err := w.Admin().Users.GetUser(t.Context(), &apiv1.GetUserRequest{User: "kim"})
+	if err != nil || shown.GetUser().GetKeeps() != nil || shown.GetUser().GetOrganization() != "other" {
+		t.Errorf("%v, %v", shown, err)
+	}
+	if _, err := w.Admin().Users.UpdateUser(t.Context(), into("other", true)); !problem.Is(err, problem.Invalid) || !strings.Contains(problem.Of(err).GetNext(), "naru role-binding delete") {
+		t.Errorf("nobody moves, and what is by which organization is dropped: %v", err)
+	}
+}
+
+func TestAMoverLosesWhatTheyHaveByTheFormerOrganizationWhereThatIsAsked(t *testing.T) {
+	w := moved(t)
+	r, err := w.Admin().Users.UpdateUser(t.Context(), into("other", true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := said(r.GetUser().GetDropped()); !slices.Equal(got, ofBureau) {
+		t.Errorf("dropped %q", got)
+	}
+	if got := said(r.GetUser().GetKeeps()); !slices.Equal(got, ofOthers) {
+		t.Errorf("kept %q", got)
+	}
+	var bindings, groups []string
+	w.View(func(tx *state.Tx) error {
+		for b, err := range tx.RoleBindings.All(state.Scope{"user_id": "u-kim"}) {
+			if err != nil {
+				return err
+			}
+			bindings = append(bindings, b.GetId())
+		}
+		ids, err := tx.GroupsOf("u-kim")
+		for _, id := range ids {
+			g, err := tx.Groups.Get(id)
+			if err != nil {
+				return err
+			}
+			groups = append(groups, g.GetName())
+		}
+		return err
+	})
+	slices.Sort(groups)
+	if !slices.Equal(bindings, []string{"b-web", "b-zone"}) || !slices.Equal(groups, []string{"club", "ops"}) {
+		t.Errorf("kim has %v and is in %v", bindings, groups)
+	}
+	log, err := w.Admin().Audit.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{PageSize: 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []string
+	for _, e := range log.GetAuditEntries() {
+		if e.GetAction() != "audit.list-entries" {
+			entries = append(entries, e.GetAction()+" "+e.GetTarget().GetName())
+		}
+	}
+	slices.Sort(entries)
+	if want := []string{"delegation.delete to lee", "group.remove-member leads", "role-binding.delete project-operator in project shop", "role-binding.delete reviewer in organization bureau", "user.update kim"}; !slices.Equal(entries, want) {
+		t.Errorf("the record says %q", entries)
+	}
+	ops, err := w.Admin().Operations.ListOperations(t.Context(), &apiv1.ListOperationsRequest{Filter: "kind=role-binding.delete"})
+	if err != nil || len(ops.GetOperations()) != 2 {
+		t.Errorf("%v, %v", ops, err)
+	}
+	told, err := w.As(&apiv1.User{Name: "lee", Id: "u-lee"}).Notifications.ListNotifications(t.Context(), &apiv1.ListNotificationsRequest{Filter: "topic=delegation.deleted"})
+	if err != nil || len(told.GetNotifications()) != 1 {
+		t.Errorf("lee was told %v, %v", told, err)
+	}
+}
+
+// TestNobodyDropsWithAMoveWhatTheyCouldNotEndByItself.
+func TestNobodyDropsWithAMoveWhatTheyCouldNotEndByItself(t *testing.T) {
+	w := moved(t)
+	hr := w.User("hr", apiv1.User_PERSON)
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateRole{CreateRole: &commandv1.CreateRole{Role: &apiv1.Role{Id: "role-hr", Name: "hr",
+		Permissions: []string{"*.read", "user.*", "vm.*", "host.*", "cluster.*", "snapshot.*", "operation.*", "request.*", "lease.*", "group.*", "delegation.*"}}}}})
+	w.Bind("b-hr", "hr", hr, apiv1.RoleBinding_FEDERATION, "")
+	if _, err := w.As(hr).Users.UpdateUser(t.Context(), into("other", true)); !problem.Is(err, problem.Forbidden) || !strings.Contains(err.Error(), "role-binding.delete") {
+		t.Errorf("%v", err)
+	}
+	if r, err := w.As(hr).Users.UpdateUser(t.Context(), into("other", false)); err != nil || len(r.GetUser().GetKeeps()) != len(ofBureau)+len(ofOthers) {
+		t.Errorf("%v, %v", r, err)
 	}
 }

@@ -5705,8 +5705,10 @@ type UpdateUser struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	User             *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Ends what they have by their former organization.
+	DropRights    bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateUser) Reset() {
@@ -5751,6 +5753,13 @@ func (x *UpdateUser) GetExpectedRevision() string {
 		return x.ExpectedRevision
 	}
 	return ""
+}
+
+func (x *UpdateUser) GetDropRights() bool {
+	if x != nil {
+		return x.DropRights
+	}
+	return false
 }
 
 type DisableUser struct {
@@ -9298,11 +9307,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"3\n" +
 	"\n" +
 	"CreateUser\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"`\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"\x81\x01\n" +
 	"\n" +
 	"UpdateUser\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\x12+\n" +
-	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\">\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12\x1f\n" +
+	"\vdrop_rights\x18\x03 \x01(\bR\n" +
+	"dropRights\">\n" +
 	"\vDisableUser\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
