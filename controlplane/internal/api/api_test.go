@@ -219,3 +219,29 @@ func TestATooLargeMessageIsRefusedOverGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestAMoveOverRESTSaysWhatItLeftAndWhatItEnded: drop_rights stands beside the body, which is the user.
+func TestAMoveOverRESTSaysWhatItLeftAndWhatItEnded(t *testing.T) {
+	f := newFederation(t, 1)
+	f.Roles()
+	c := f.asAdmin()
+	for _, step := range [][2]string{
+		{"/v1/organizations", `{"name":"bureau"}`}, {"/v1/organizations", `{"name":"other"}`}, {"/v1/users", `{"name":"jung","organization":"bureau"}`},
+		{"/v1/role-bindings", `{"role":"user","user":"jung","scope":"ORGANIZATION","place":"bureau"}`},
+		{"/v1/role-bindings", `{"role":"reviewer","user":"jung","scope":"ORGANIZATION","place":"other"}`},
+	} {
+		if a := c.call("POST", step[0], step[1]); a.StatusCode != 202 {
+			t.Fatalf("%s: %d %s", step[0], a.StatusCode, a.body)
+		}
+	}
+	c.call("PATCH", "/v1/users/jung?drop_rights=true", `{"title":"x"}`).problem(t, 400, problem.Invalid, "they stay in bureau")
+	for _, move := range []struct{ to, query, says, never string }{
+		{"other", "?drop_rights=true", `"dropped":[{"kind":"role-binding",`, `"keeps":[{`},
+		{"bureau", "", `"keeps":[{"kind":"role-binding",`, `"dropped":[{`},
+	} {
+		a := c.call("PATCH", "/v1/users/jung"+move.query, `{"organization":"`+move.to+`"}`)
+		if a.StatusCode != 200 || !strings.Contains(string(a.body), move.says) || strings.Contains(string(a.body), move.never) {
+			t.Errorf("into %s: %d %s", move.to, a.StatusCode, a.body)
+		}
+	}
+}

@@ -58,6 +58,9 @@ func updateCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 	changes := pflag.NewFlagSet("changes", pflag.ContinueOnError)
 	n.fields(changes, m)
 	cmd.Flags().AddFlagSet(changes)
+	if n.options != nil {
+		n.options(cmd.Flags())
+	}
 	a.completeFields(cmd)
 	a.completeArguments(cmd, n.name, 1, &s)
 	if n.fixed != nil {

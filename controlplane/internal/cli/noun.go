@@ -54,7 +54,9 @@ type noun[M proto.Message] struct {
 	create func(ctx context.Context, c *client.Client, m M) (*apiv1.Operation, error)
 	// fields adds the flags of fields that may be changed.
 	fields func(f *pflag.FlagSet, m M)
-	update func(ctx context.Context, c *client.Client, m M, mask *fieldmaskpb.FieldMask, s scope) (M, error)
+	// options adds flags of update that are no fields.
+	options func(f *pflag.FlagSet)
+	update  func(ctx context.Context, c *client.Client, m M, mask *fieldmaskpb.FieldMask, s scope) (M, error)
 }
 
 // people is what people call the nouns.

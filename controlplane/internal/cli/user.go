@@ -32,6 +32,8 @@ func userState(m *apiv1.User) string {
 	switch {
 	case m.GetDisabled():
 		return "disabled"
+	case m.GetGoneAt() != nil:
+		return "gone"
 	case m.GetKind() == apiv1.User_PERSON && m.GetPasswordChangedAt() == nil && len(m.GetIdentityProviders()) > 0:
 		return "by " + strings.Join(m.GetIdentityProviders(), ", ")
 	case m.GetKind() == apiv1.User_PERSON && m.GetPasswordChangedAt() == nil:
@@ -43,6 +45,7 @@ func userState(m *apiv1.User) string {
 }
 
 func (a *app) userNoun() noun[*apiv1.User] {
+	var drop bool
 	return noun[*apiv1.User]{
 		name: "user", plural: "users", short: "Users: persons, and services that act by themselves", in: []string{}, filter: "organization=home", columns: userColumns,
 		list: func(ctx context.Context, c *client.Client, q query) ([]*apiv1.User, string, error) {
@@ -76,9 +79,33 @@ func (a *app) userNoun() noun[*apiv1.User] {
 			return r.GetOperation(), err
 		},
 		update: func(ctx context.Context, c *client.Client, m *apiv1.User, mask *fieldmaskpb.FieldMask, _ scope) (*apiv1.User, error) {
-			r, err := c.Users.UpdateUser(ctx, &apiv1.UpdateUserRequest{User: m, UpdateMask: mask})
+			r, err := c.Users.UpdateUser(ctx, &apiv1.UpdateUserRequest{User: m, UpdateMask: mask, DropRights: drop})
+			if err == nil {
+				a.printTies(r.GetUser())
+			}
 			return r.GetUser(), err
 		},
+		options: func(f *pflag.FlagSet) {
+			f.BoolVar(&drop, "drop-rights", false, "with --organization: end the roles, places in groups and delegations that they have by the former one")
+		},
+	}
+}
+
+// printTies says what a user who has got another organization has by the former one.
+func (a *app) printTies(m *apiv1.User) {
+	list := func(said string, all []*apiv1.Reference) {
+		if len(all) == 0 {
+			return
+		}
+		fmt.Fprintln(a.err, m.GetName()+said)
+		for _, r := range all {
+			fmt.Fprintf(a.err, "  %s %s (%s)\n", r.GetKind(), printable(r.GetName()), r.GetId())
+		}
+	}
+	list(" no longer has by the former organization:", m.GetDropped())
+	list(" keeps by the former organization:", m.GetKeeps())
+	if len(m.GetKeeps()) > 0 {
+		fmt.Fprintf(a.err, "End what is not to be kept: naru role-binding delete ID, naru group remove GROUP %s, naru delegation delete ID, naru token delete NAME.\n", m.GetName())
 	}
 }
 

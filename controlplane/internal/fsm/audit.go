@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -80,7 +81,10 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 	digest := sha256.Sum256(data)
 	e.Digest, e.Outcome = digest[:], apiv1.AuditEntry_DONE
 	if !refused {
-		return a.write(tx, e)
+		if err := a.write(tx, e); err != nil {
+			return err
+		}
+		return a.dropped(e, r)
 	}
 	e.Outcome, e.ProblemCode, e.Message = apiv1.AuditEntry_REFUSED, r.GetProblem().GetCode(), cut(r.GetProblem().GetDetail())
 	return a.refused(e)
@@ -98,6 +102,28 @@ func unaudited(in *commandv1.Command) bool {
 		return !in.GetCheckIdentity().GetGone() && in.GetCheckIdentity().GetGroupsUnknown()
 	}
 	return false
+}
+
+// dropped writes what a user has lost with their former organization: an entry of each, as where it is ended by itself.
+func (a *auditRecord) dropped(e *apiv1.AuditEntry, r *commandv1.Result) error {
+	if !a.in.GetUpdateUser().GetDropRights() {
+		return nil
+	}
+	user := &apiv1.User{}
+	if err := proto.Unmarshal(r.GetNoun(), user); err != nil {
+		return err
+	}
+	for _, what := range user.GetDropped() {
+		of := proto.CloneOf(e)
+		of.Action, of.Target, of.Message = what.GetKind()+".delete", what, "with the former organization of "+user.GetName()
+		if what.GetKind() == "group" {
+			of.Action = "group.remove-member"
+		}
+		if err := a.write(a.tx, of); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // broughtAbout writes what a zone's journal brought about besides reports: a key with which it countersigns that is new, what the log does not

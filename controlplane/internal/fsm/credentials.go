@@ -34,12 +34,22 @@ func (c *command) putCredentials(user *apiv1.User, kept *commandv1.Credentials) 
 	if err := c.tx.PutCredentials(kept); err != nil {
 		return nil, err
 	}
+	if ownPassword(kept) || len(user.GetIdentityProviders()) > 0 {
+		if err := c.comesIn(user, kept); err != nil {
+			return nil, err
+		}
+	}
 	user.MustChangePassword, user.PasswordChangedAt = kept.GetOneTimeUntil() != nil, kept.GetChangedAt()
 	user.SecondFactor = apiv1.User_NONE
 	if len(kept.GetSealedAuthenticator()) > 0 {
 		user.SecondFactor = apiv1.User_TOTP
 	}
 	return put(c.tx.Users, user)
+}
+
+// ownPassword reports whether a user has a password that they have chosen themselves.
+func ownPassword(kept *commandv1.Credentials) bool {
+	return kept.GetPassword() != "" && kept.GetOneTimeUntil() == nil
 }
 
 // resetPassword gives a person a password for one login. Who is logged in as them no longer is.

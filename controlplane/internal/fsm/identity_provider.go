@@ -191,7 +191,29 @@ func (c *command) forgetIdentity(m *apiv1.Identity) error {
 		}
 	}
 	user.IdentityProviders = slices.DeleteFunc(user.GetIdentityProviders(), func(name string) bool { return name == m.GetIdentityProvider() })
+	if err := c.comesIn(user, kept); err != nil {
+		return err
+	}
 	return c.tx.Users.Put(user)
+}
+
+// comesIn notes since when a user has no way in any more: nobody by whom they are linked knows them still, and no password is their own. It
+// is asked where a link or a password changes, so that who was never given any is not gone.
+func (c *command) comesIn(user *apiv1.User, kept *commandv1.Credentials) error {
+	in := ownPassword(kept)
+	for m, err := range c.tx.Identities.All(state.Scope{"user_id": user.GetId()}) {
+		if err != nil {
+			return err
+		}
+		in = in || m.GetGoneAt() == nil
+	}
+	switch {
+	case in:
+		user.GoneAt = nil
+	case user.GoneAt == nil:
+		user.GoneAt = c.now
+	}
+	return nil
 }
 
 // placesBy gives a user the places in groups that a provider gives them, and takes from them those that it gave and gives no longer. Where
@@ -296,6 +318,7 @@ func (c *command) mayLink(m *apiv1.Identity, p *apiv1.IdentityProvider, user *ap
 
 func (c *command) link(m *apiv1.Identity, p *apiv1.IdentityProvider, user *apiv1.User) error {
 	m.IdentityProvider, m.User, m.UserId, m.CreatedAt = p.GetName(), user.GetName(), user.GetId(), c.now
+	user.GoneAt = nil
 	user.IdentityProviders = append(user.GetIdentityProviders(), p.GetName())
 	if err := c.tx.Users.Put(user); err != nil {
 		return err
@@ -360,6 +383,7 @@ func (c *command) beginProviderSession(in *commandv1.BeginProviderSession) (*com
 	}
 	// From now on it may have been any of those who have had a hand in the provider.
 	known.SetBy = withHolders(known.GetSetBy(), p.GetSetBy(), user.GetId())
+	user.GoneAt = nil
 	known.Login, known.LastLoginAt, known.GoneAt, known.SealedRefreshToken = m.GetLogin(), c.now, nil, m.GetSealedRefreshToken()
 	if first {
 		err = c.link(known, p, user)
@@ -458,6 +482,18 @@ func (c *command) checkIdentity(in *commandv1.CheckIdentity) (*commandv1.Result,
 	}
 	if !proto.Equal(was, m) {
 		if err := c.tx.Identities.Put(m); err != nil {
+			return nil, err
+		}
+	}
+	if (was.GetGoneAt() == nil) != (m.GetGoneAt() == nil) {
+		user, kept, err := c.credentials(m.GetUserId())
+		if err != nil {
+			return nil, err
+		}
+		if err := c.comesIn(user, kept); err != nil {
+			return nil, err
+		}
+		if err := c.tx.Users.Put(user); err != nil {
 			return nil, err
 		}
 	}

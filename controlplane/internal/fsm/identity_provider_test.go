@@ -261,3 +261,58 @@ func TestWhoIsGoneAtTheProviderLosesWhatItGave(t *testing.T) {
 		t.Errorf("who is there again is in %v", got)
 	}
 }
+
+// checked is what corp says of the identity of a subject.
+func (p *plane) checked(subject string, gone bool) *commandv1.Command {
+	p.Helper()
+	in := &commandv1.CheckIdentity{IdentityId: "i-" + subject, Gone: gone, ProviderRevision: p.corp().GetRevision()}
+	p.view(func(tx *state.Tx) { in.ExpectedRevision = get(p, tx.Identities, in.GetIdentityId()).GetRevision() })
+	return &commandv1.Command{Body: &commandv1.Command_CheckIdentity{CheckIdentity: in}}
+}
+
+// TestWhoHasNoWayInAnyMoreIsGoneUntilTheyHaveOne: a link that counts, or a password of their own. Whom nobody has let in yet is not gone.
+func TestWhoHasNoWayInAnyMoreIsGoneUntilTheyHaveOne(t *testing.T) {
+	p := providing(t)
+	p.accept(createUser("lee"))
+	p.accept(p.comes("7", "kim", "one"))
+	gone := func(name string) (out bool) {
+		p.view(func(tx *state.Tx) { out = get(p, tx.Users, "u-"+name).GetGoneAt() != nil })
+		return out
+	}
+	expect := func(want bool, when string) {
+		t.Helper()
+		if gone("kim") != want || gone("lee") {
+			t.Errorf("%s: kim is gone: %v, lee: %v", when, gone("kim"), gone("lee"))
+		}
+	}
+	expect(false, "at first")
+	p.accept(p.checked("7", true))
+	expect(true, "the provider does not know them")
+	p.accept(p.checked("7", true))
+	expect(true, "nor when it is asked again")
+	p.accept(p.checked("7", false))
+	expect(false, "the provider knows them again")
+	p.accept(p.checked("7", true))
+	p.accept(p.comes("7", "kim", "two"))
+	expect(false, "they have logged in again")
+	p.accept(p.checked("7", true))
+	p.accept(resetPassword("kim"))
+	expect(true, "somebody has given them a password for one login")
+	p.accept(p.logIn("kim", "three"))
+	p.accept(p.changePassword("kim", "three"))
+	expect(false, "they have a password of their own")
+	p.accept(p.checked("7", false))
+	p.accept(p.checked("7", true))
+	expect(false, "the provider does not know them, and the password is theirs")
+	p.accept(resetPassword("kim"))
+	expect(true, "the password is theirs no more")
+	p.accept(p.checked("7", false))
+	expect(false, "the provider knows them")
+	p.accept(&commandv1.Command{Body: &commandv1.Command_UnlinkIdentity{UnlinkIdentity: &commandv1.DeleteNoun{Id: "i-7"}}})
+	expect(true, "nothing is left")
+	p.accept(&commandv1.Command{Body: &commandv1.Command_LinkIdentity{LinkIdentity: &commandv1.LinkIdentity{
+		Identity: &apiv1.Identity{Id: "i-8", IdentityProviderId: "ip-corp", Subject: "8", UserId: "u-kim"}}}})
+	expect(false, "they are linked anew")
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteIdentityProvider{DeleteIdentityProvider: &commandv1.DeleteNoun{Id: "ip-corp"}}})
+	expect(true, "their only provider is deleted")
+}

@@ -116,7 +116,7 @@ func (c *command) spread(told *apiv1.Notification, organizationID string, to []*
 		} else if err != nil {
 			return err
 		}
-		if u.GetDisabled() && !strings.HasPrefix(told.GetTopic(), "account.") {
+		if request.Away(u) != "" && !strings.HasPrefix(told.GetTopic(), "account.") {
 			continue
 		}
 		m := proto.CloneOf(told)

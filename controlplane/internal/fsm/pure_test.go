@@ -28,6 +28,7 @@ var allowed = map[string]string{
 	"github.com/naru-project/naru/controlplane/internal/quota":    "what quotas leave, by the transaction alone",
 	"github.com/naru-project/naru/controlplane/internal/request":  "the rules of requests, which are pure",
 	"github.com/naru-project/naru/controlplane/internal/state":    "the transaction",
+	"github.com/naru-project/naru/controlplane/internal/tie":      "what somebody has by an organization, by the transaction alone",
 	"github.com/naru-project/naru/pkg/audit":                      "the tree and the form of a zone's own log, which are pure",
 	"github.com/naru-project/naru/pkg/problem":                    "refusals",
 	"github.com/naru-project/naru/pkg/schema":                     "merging by who may write a field",

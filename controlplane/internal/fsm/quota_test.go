@@ -198,8 +198,7 @@ func TestARequestHoldsFromItsSubmissionAndAtEveryEndGivesBack(t *testing.T) {
 		},
 		"failed before it began": func(p *plane) {
 			p.approve("r", "bob", "one")
-			p.accept(&commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{
-				RequestId: "r", What: commandv1.PassRequest_FAIL, Reason: "the image is gone"}}})
+			p.givenUp("r")
 		},
 	} {
 		t.Run(end, func(t *testing.T) {
@@ -228,7 +227,7 @@ func TestARequestThatLapsesOrExpiresGivesBackAndOneThatFailedHoldsAgainAtItsRetr
 
 	p.submitted("s", "one")
 	p.approve("s", "bob", "one")
-	p.accept(&commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: "s", What: commandv1.PassRequest_FAIL, Reason: "x"}}})
+	p.givenUp("s")
 	p.accept(createVM(7))
 	retry := &commandv1.Command{Body: &commandv1.Command_RetryRequest{RetryRequest: &commandv1.RetryRequest{RequestId: "s"}}}
 	p.refuse(problem.QuotaExceeded, retry)

@@ -40,14 +40,14 @@ func (c *command) concerns(m *apiv1.Request) error {
 	return c.projectExists(m.GetProjectId(), m.GetProject())
 }
 
-// actingUser returns a user who does something now; one who is disabled does nothing.
+// actingUser returns a user who does something now, or for whom it is done: one who is away does nothing.
 func (c *command) actingUser(p *commandv1.Person) (*apiv1.User, error) {
 	u, err := c.tx.Users.Get(p.GetId())
 	if err != nil {
 		return nil, orNotFound(err, "user", p.GetName())
 	}
-	if u.GetDisabled() {
-		return nil, problem.Newf(problem.Forbidden, "Ask an administrator.", "user %s is disabled", u.GetName())
+	if why := request.Away(u); why != "" {
+		return nil, problem.Newf(problem.Forbidden, "Ask an administrator.", "user %s %s", u.GetName(), why)
 	}
 	if u.GetName() != p.GetName() {
 		return nil, invalid("user " + u.GetId() + " is " + u.GetName() + ", not " + p.GetName())
@@ -150,11 +150,14 @@ func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Res
 	if err != nil {
 		return nil, err
 	}
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return nil, err
+	}
 	by, err := c.actingUser(in.GetBy())
 	if err != nil {
 		return nil, err
 	}
-	if err := request.Withdraw(m, person(by), in.GetReason(), c.now); err != nil {
+	if err := request.Withdraw(m, person(by), in.GetSince(), in.GetReason(), c.now); err != nil {
 		return nil, err
 	}
 	return c.putRequest(m)
@@ -249,9 +252,14 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			err = request.Miss(m, in.GetReason())
 		}
 	case commandv1.PassRequest_FAIL:
-		told, err = "request.failed", request.Fail(m, in.GetReason())
+		gone, e := c.goneFor(m)
+		if told, err = "request.failed", e; err == nil {
+			err = request.Fail(m, gone, in.GetReason(), c.clock)
+		}
+	case commandv1.PassRequest_ORPHAN:
+		err = request.Orphan(m, in.GetReason(), c.clock)
 	default:
-		err = invalid("a request passes by EXPIRE, LAPSE, REMIND, ESCALATE, STICK, WAIT, FAIL, HOLD or MISS")
+		err = invalid("a request passes by EXPIRE, LAPSE, REMIND, ESCALATE, STICK, WAIT, FAIL, HOLD, MISS or ORPHAN")
 	}
 	if err != nil {
 		return nil, err
@@ -268,6 +276,21 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 		}
 	}
 	return c.putRequest(m)
+}
+
+// goneFor reports whether who asked for a request, or for whom it is, is there no more and will not be again.
+func (c *command) goneFor(m *apiv1.Request) (bool, error) {
+	for _, id := range []string{m.GetRequesterId(), m.GetOnBehalfOfId()} {
+		if id == "" {
+			continue
+		}
+		if _, err := c.tx.Users.Get(id); missing(err) {
+			return true, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // tellOfRequest stores an event about a request, which belongs to its project.

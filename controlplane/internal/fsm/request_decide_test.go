@@ -178,3 +178,32 @@ func TestP6ADecisionIsMadeInASessionThatHoldsThen(t *testing.T) {
 		})
 	}
 }
+
+// TestP6NobodyDecidesForOneWhoHasNoWayInAnyMore: the delegation is kept, and holds again when they do.
+func TestP6NobodyDecidesForOneWhoHasNoWayInAnyMore(t *testing.T) {
+	p := staffed(t)
+	p.submitted("r", "review")
+	p.accept(p.delegation("g", "bob", "cho", time.Hour))
+	vote := func() *commandv1.Command {
+		return p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+			in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
+		})
+	}
+	away := func(at *timestamppb.Timestamp) {
+		if err := p.db.Update(func(tx *state.Tx) error {
+			m, err := tx.Users.Get("u-bob")
+			if m.GoneAt = at; err == nil {
+				err = tx.Users.Put(m)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away(timestamppb.New(p.now))
+	p.refuse(problem.Forbidden, vote())
+	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	p.refuse(problem.Forbidden, p.delegation("g2", "dan", "bob", time.Hour))
+	away(nil)
+	p.accept(vote())
+}

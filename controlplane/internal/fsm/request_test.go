@@ -356,3 +356,58 @@ func TestPowerByRequestIsDoneWhenTheZoneSaysSo(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 }
+
+// givenUp lets an approved request fail, since it was orphaned for as long as that takes.
+func (p *plane) givenUp(id string) {
+	p.Helper()
+	for _, what := range []commandv1.PassRequest_What{commandv1.PassRequest_ORPHAN, commandv1.PassRequest_FAIL} {
+		p.accept(&commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: id, What: what, Reason: "ann is away"}}})
+		p.now = p.now.AddDate(0, 0, 7)
+	}
+}
+
+// TestWhatIsApprovedFailsOnlyAfterItWasOrphanedForSevenDays, by this state's clock and nobody's word; what was withdrawn for another says why.
+func TestWhatIsApprovedFailsOnlyAfterItWasOrphanedForSevenDays(t *testing.T) {
+	p := staffed(t)
+	p.submitted("r", "review")
+	pass := func(what commandv1.PassRequest_What) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: "r", ExpectedRevision: p.request("r").GetRevision(), What: what, Reason: "ann is away"}}}
+	}
+	withdraw := func(since string) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_WithdrawRequest{WithdrawRequest: &commandv1.WithdrawRequest{RequestId: "r", By: who("dan"), Since: since}}}
+	}
+	p.refuse(problem.WrongState, pass(commandv1.PassRequest_ORPHAN)) // it is not approved
+	p.approve("r", "bob", "review")
+	p.refuse(problem.WrongState, pass(commandv1.PassRequest_FAIL))
+	p.refuse(problem.Forbidden, withdraw(""))
+	p.accept(pass(commandv1.PassRequest_ORPHAN))
+	p.now = p.now.Add(4 * 24 * time.Hour)
+	p.accept(pass(commandv1.PassRequest_ORPHAN)) // another reason does not begin it anew
+	p.now = p.now.Add(3*24*time.Hour - time.Minute)
+	p.refuse(problem.WrongState, pass(commandv1.PassRequest_FAIL))
+	p.now = p.now.Add(2 * time.Minute)
+	p.accept(pass(commandv1.PassRequest_FAIL))
+	if m := p.request("r"); m.GetFulfilment() != apiv1.Request_FAILED || m.GetOrphanedAt() == nil {
+		t.Errorf("%v", m)
+	}
+	p.accept(withdraw("ann, who asked for it, is disabled"))
+	if m := p.request("r"); m.GetApproval() != apiv1.Request_CANCELLED || m.GetApprovalReason() != "withdrawn by dan, since ann, who asked for it, is disabled" {
+		t.Errorf("%v", m)
+	}
+}
+
+// TestWhatIsOrphanedBeginsAnewWhenItPasses, and at once where who asked is gone for good.
+func TestWhatIsOrphanedBeginsAnewWhenItPasses(t *testing.T) {
+	p := staffed(t)
+	p.submitted("r", "review")
+	p.approve("r", "bob", "review")
+	pass := func(what commandv1.PassRequest_What) *commandv1.Command {
+		return &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: "r", ExpectedRevision: p.request("r").GetRevision(), What: what, Reason: "ann is away"}}}
+	}
+	p.accept(pass(commandv1.PassRequest_ORPHAN))
+	p.accept(pass(commandv1.PassRequest_WAIT))
+	p.now = p.now.Add(8 * 24 * time.Hour)
+	p.refuse(problem.WrongState, pass(commandv1.PassRequest_FAIL))
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ann"}}})
+	p.accept(pass(commandv1.PassRequest_FAIL))
+}

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/controlplane/internal/tie"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -34,9 +35,61 @@ func (c *command) updateUser(in *commandv1.UpdateUser) (*commandv1.Result, error
 	if err := c.organizationExists(m.GetOrganizationId(), m.GetOrganization()); err != nil {
 		return nil, err
 	}
+	var ties *tie.Ties
+	if was.GetOrganizationId() != m.GetOrganizationId() {
+		if ties, err = tie.Of(c.tx, was, m.GetOrganizationId(), c.clock); err != nil {
+			return nil, err
+		}
+	}
 	was.Title, was.Email, was.Language = m.GetTitle(), m.GetEmail(), m.GetLanguage()
 	was.Organization, was.OrganizationId = m.GetOrganization(), m.GetOrganizationId()
-	return put(c.tx.Users, was)
+	if err := c.tx.Users.Put(was); err != nil {
+		return nil, err
+	}
+	switch {
+	case ties == nil:
+	case in.GetDropRights():
+		was.Dropped, was.Keeps = ties.Ending(), ties.Rest
+		err = c.untie(was, ties)
+	default:
+		was.Keeps = ties.All()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return made(was, nil)
+}
+
+// untie ends what ties a user to the organization that they have left, each as it is ended by itself.
+func (c *command) untie(user *apiv1.User, ties *tie.Ties) error {
+	ended := func(kind string, target *apiv1.Reference, at whereabouts) error {
+		return c.finish(c.accepted(c.nextID(), kind, target, at, nil), nil)
+	}
+	for _, b := range ties.Bindings {
+		if err := c.tx.RoleBindings.Delete(b.GetId()); err != nil {
+			return err
+		}
+		if err := ended("role-binding.delete", bindingReference(b), where(b)); err != nil {
+			return err
+		}
+	}
+	for _, g := range ties.Groups {
+		if err := c.tx.ForgetMembership(g.GetId(), user.GetId()); err != nil {
+			return err
+		}
+	}
+	for _, d := range ties.Delegations {
+		if err := c.notifyOfDelegation("delegation.deleted", d); err != nil {
+			return err
+		}
+		if err := c.tx.Delegations.Delete(d.GetId()); err != nil {
+			return err
+		}
+		if err := ended("delegation.delete", delegationReference(d), where(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // disableUser refuses the user from now on, everywhere: nobody can log in or act as a disabled user.

@@ -21,6 +21,8 @@ type Member struct {
 	Groups []string
 	reach  rights.Reach // of deciding
 	rights *rights.Rights
+	// belongs: some role is theirs in the project, or in an organization above it.
+	belongs bool
 }
 
 // Decided reports whether a member, or somebody in their place, has decided on a request in this round.
@@ -62,7 +64,7 @@ func (p *Panel) Member(userID string) (*Member, error) {
 func (p *Panel) grants(m *Member) error {
 	user := m.GetUser()
 	who := rights.Subject{
-		Kind: user.GetKind().String(), ID: user.GetId(), Name: user.GetName(), Organization: user.GetOrganization(), Disabled: user.GetDisabled(),
+		Kind: user.GetKind().String(), ID: user.GetId(), Name: user.GetName(), Organization: user.GetOrganization(), Disabled: request.Away(user) != "",
 		Edge: p.edge, Zones: p.zones,
 	}
 	var bindings []*apiv1.RoleBinding // collected first: a snapshot runs one statement of a kind at a time
@@ -70,9 +72,11 @@ func (p *Panel) grants(m *Member) error {
 		if err != nil {
 			return err
 		}
-		if len(p.covers(b)) > 0 {
+		at := p.covers(b)
+		if len(at) > 0 {
 			bindings = append(bindings, b)
 		}
+		m.belongs = m.belongs || slices.Contains(at, apiv1.Eligibility_PROJECT)
 	}
 	for _, b := range bindings {
 		role, err := p.tx.Roles.Get(b.GetRoleId())
@@ -116,6 +120,20 @@ func (p *Panel) MayGive(m *Member, role *apiv1.Role, scope apiv1.RoleBinding_Sco
 	}
 	return m.rights.Reach(give().Permission, give()).Contains(at, give().Permission) && m.rights.MayGive(role, scope, id, "", until, give()) == nil
 }
+
+// ask is what asking needs.
+var ask = sync.OnceValue(func() rights.Method {
+	m, _ := rights.MethodOf(apiv1.RequestService_CreateRequest_FullMethodName)
+	return m
+})
+
+// MayAsk reports whether a member may ask for what the request asks for: in its project, and in its zone where it has one.
+func (p *Panel) MayAsk(m *Member) bool {
+	return m.rights.Reach(ask().Permission, ask()).Contains(rights.Place{ProjectID: p.places.project, ZoneID: p.places.zone}, ask().Permission)
+}
+
+// HasRole reports whether a member has any role in the project of the request.
+func (p *Panel) HasRole(m *Member) bool { return m.belongs }
 
 // meant reports whether what was made then can be what the stages name: what is made anew under the name of what was deleted after
 // the submission is something else.

@@ -208,6 +208,9 @@ func (p *Panel) May(stage *apiv1.Stage, m *Member) (bool, string) {
 	if s == nil {
 		return false, "there is no such stage"
 	}
+	if why := request.Away(m.GetUser()); why != "" {
+		return false, why
+	}
 	ok, why := s.Eligible(m.PolicyPerson)
 	at := s.GetEligible().GetAt()
 	if !ok && stage.GetEscalatedAt() != nil {

@@ -7,10 +7,11 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Withdraw ends r by the wish of who asked or for whom it is, while nothing is under way. What was let through before it was reviewed,
-// and has begun, is not withdrawn: the review would end with it.
-func Withdraw(r *apiv1.Request, by Person, reason string, now *timestamppb.Timestamp) error {
-	if by.ID == "" || by.ID != r.GetRequesterId() && by.ID != r.GetOnBehalfOfId() {
+// Withdraw ends r by the wish of who asked or for whom it is, while nothing is under way; since says why who asked cannot, where it is by
+// that of another. What was let through before it was reviewed, and has begun, is not withdrawn: the review would end with it.
+func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestamppb.Timestamp) error {
+	own := by.ID == r.GetRequesterId() || by.ID == r.GetOnBehalfOfId()
+	if by.ID == "" || !own && since == "" {
 		return problem.Newf(problem.Forbidden, "Ask "+r.GetRequester()+", or have it denied.", "only who asked for request %s, or for whom it is, withdraws it", r.GetName())
 	}
 	switch {
@@ -20,6 +21,9 @@ func Withdraw(r *apiv1.Request, by Person, reason string, now *timestamppb.Times
 		return wrongState(r, "", "withdrawn")
 	}
 	why := "withdrawn by " + by.Name
+	if !own {
+		why += ", since " + since
+	}
 	if reason != "" {
 		why += ": " + reason
 	}
@@ -153,7 +157,7 @@ func Ended(r *apiv1.Request, operation string, failed *apiv1.Problem, now *times
 	return true
 }
 
-// Wait notes what r waits for that is approved, or wants room; empty for nothing.
+// Wait notes what r waits for that is approved, or wants room; empty for nothing. It is not orphaned then.
 func Wait(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
 	switch wants := WantsRoom(r, now); {
 	case wants && r.GetFulfilment() == apiv1.Request_NONE:
@@ -162,16 +166,7 @@ func Wait(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
 	default:
 		return wrongState(r, "", "kept waiting")
 	}
-	r.FulfilmentReason = shortened(why)
-	return nil
-}
-
-// Fail ends the attempt to carry out an approved r that cannot be begun.
-func Fail(r *apiv1.Request, why string) error {
-	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
-		return wrongState(r, "", "let fail")
-	}
-	r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(why)
+	r.FulfilmentReason, r.OrphanedAt = shortened(why), nil
 	return nil
 }
 
@@ -181,7 +176,7 @@ func Retry(r *apiv1.Request) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED {
 		return wrongState(r, "Only one that failed is carried out again.", "carried out again")
 	}
-	r.Fulfilment, r.FulfilmentReason = apiv1.Request_NONE, ""
+	r.Fulfilment, r.FulfilmentReason, r.OrphanedAt = apiv1.Request_NONE, "", nil
 	for _, p := range r.GetParts() {
 		if !p.GetDone() {
 			p.Operation, p.Error = "", nil

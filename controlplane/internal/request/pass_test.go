@@ -16,14 +16,14 @@ func TestP6WhatWasLetThroughAndHasBegunIsReviewedToTheEnd(t *testing.T) {
 		Id: "r", Name: "r-1", Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_FAILED, ReviewedAfterwards: true,
 		Stages: []*apiv1.Stage{{Name: "review", State: apiv1.Stage_OPEN}},
 	}
-	if err := request.Withdraw(r, person("ann"), "done with it", timestamppb.Now()); !problem.Is(err, problem.WrongState) {
+	if err := request.Withdraw(r, person("ann"), "", "done with it", timestamppb.Now()); !problem.Is(err, problem.WrongState) {
 		t.Fatalf("%v", err)
 	}
 	if s := r.GetStages()[0]; s.GetState() != apiv1.Stage_OPEN || r.GetApproval() != apiv1.Request_APPROVED {
 		t.Errorf("the request is %v", r)
 	}
 	r.Stages[0].State = apiv1.Stage_APPROVED
-	if err := request.Withdraw(r, person("ann"), "done with it", timestamppb.Now()); err != nil {
+	if err := request.Withdraw(r, person("ann"), "", "done with it", timestamppb.Now()); err != nil {
 		t.Error(err)
 	}
 }

@@ -55,7 +55,7 @@ func person(id string) request.Person { return request.Person{ID: id, Name: id} 
 func (l *life) stamp() *timestamppb.Timestamp { return timestamppb.New(l.now) }
 
 var acts = []string{"submit", "submit", "decide", "decide", "decide", "decide", "decide", "replay", "edit", "withdraw", "expire", "escalate", "remind", "stick",
-	"begin", "begin", "end", "end", "wait", "fail", "retry", "lapse", "reserve", "reserve", "hold", "hold", "miss"}
+	"begin", "begin", "end", "end", "wait", "fail", "orphan", "retry", "lapse", "reserve", "reserve", "hold", "hold", "miss"}
 
 func (l *life) step(t *rapid.T) {
 	l.now = l.now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 1, 60, -3600, 7200}).Draw(t, "seconds")) * time.Second) // clocks jump
@@ -99,7 +99,7 @@ func (l *life) do(t *rapid.T, what string) error {
 		return err
 	case "withdraw":
 		by := rapid.SampledFrom(people).Draw(t, "by")
-		err := request.Withdraw(l.r, person(by), "", l.stamp())
+		err := request.Withdraw(l.r, person(by), "", "", l.stamp())
 		if err == nil && by != "ann" && by != l.r.GetOnBehalfOfId() {
 			t.Fatalf("%s withdrew what others asked for", by)
 		}
@@ -144,7 +144,15 @@ func (l *life) do(t *rapid.T, what string) error {
 	case "miss":
 		return request.Miss(l.r, "the zone has none")
 	case "fail":
-		return request.Fail(l.r, "the image is gone")
+		before := proto.CloneOf(l.r)
+		gone := rapid.Bool().Draw(t, "gone")
+		err := request.Fail(l.r, gone, "who asked is gone", l.stamp())
+		if err == nil && !gone && before.GetOrphanedAt().AsTime().Add(7*24*time.Hour).After(l.stamp().AsTime()) {
+			t.Fatal("it failed before seven days were over")
+		}
+		return err
+	case "orphan":
+		return request.Orphan(l.r, "who asked is away", l.stamp())
 	case "retry":
 		return request.Retry(l.r)
 	case "lapse":

@@ -108,7 +108,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
-	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt = nil, nil, nil
+	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt = nil, nil, nil, nil
 	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1

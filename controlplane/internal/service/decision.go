@@ -357,12 +357,33 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	add(part && request.Editable(m), "update", "submit", "attach")
 	add(me.GetId() == m.GetRequesterId() && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
 	trial := &apiv1.Request{Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
-	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, "", nil) == nil, "withdraw")
+	since, err := s.othersMayEnd(ctx, tx, m)
+	if err != nil {
+		return err
+	}
+	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, since, "", nil) == nil, "withdraw")
 	seats, err := s.seats(ctx, tx, m, me)
 	add(err == nil && len(seats) > 0 && seesFrozen(ctx, tx, m) == nil, "decide")
 	add(part && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
 	add(true, "comment", "copy")
 	return nil
+}
+
+// othersMayEnd says why the caller may withdraw what somebody else asked for, as far as that is known; empty where they may not.
+func (s requestService) othersMayEnd(ctx context.Context, tx *state.Tx, m *apiv1.Request) (string, error) {
+	loss, err := intake.Away(tx, m)
+	if err != nil || loss == nil && m.GetOrphanedAt() == nil {
+		return "", err
+	}
+	if loss, err = intake.Abandoned(tx, m, time.Now()); err != nil || loss == nil {
+		return "", err
+	}
+	if err := s.requests.mayMakeBy(ctx, tx, m, "request.create"); problem.Is(err, problem.Forbidden) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	return loss.Why, nil
 }
 
 // approvers writes into each stage that is not decided who may decide there now.

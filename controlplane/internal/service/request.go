@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -157,7 +159,18 @@ func (s requestService) WithdrawRequest(ctx context.Context, r *apiv1.WithdrawRe
 		if err != nil {
 			return nil, err
 		}
-		c.Body = &commandv1.Command_WithdrawRequest{WithdrawRequest: &commandv1.WithdrawRequest{RequestId: m.GetId(), By: personOf(me), Reason: r.GetReason()}}
+		in := &commandv1.WithdrawRequest{RequestId: m.GetId(), By: personOf(me), Reason: r.GetReason()}
+		if me.GetId() != m.GetRequesterId() && me.GetId() != m.GetOnBehalfOfId() {
+			loss, err := intake.Abandoned(tx, m, time.Now())
+			if err == nil && loss != nil {
+				in.Since, in.Reads = loss.Why, loss.Reads
+				err = s.requests.mayMakeBy(ctx, tx, m, "request.create") // to have helped write it is not enough
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		c.Body = &commandv1.Command_WithdrawRequest{WithdrawRequest: in}
 		return nil, nil
 	})
 	return &apiv1.WithdrawRequestResponse{Request: s.answer(ctx, result, &err)}, err

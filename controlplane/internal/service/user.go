@@ -5,8 +5,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/controlplane/internal/tie"
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -48,10 +51,49 @@ func (s userService) CreateUser(ctx context.Context, r *apiv1.CreateUserRequest)
 }
 
 func (s userService) UpdateUser(ctx context.Context, r *apiv1.UpdateUserRequest) (*apiv1.UpdateUserResponse, error) {
-	m, err := s.users.update(ctx, r, r.GetUser(), r.GetUpdateMask(), place{}, s.homeOf, func(c *commandv1.Command, m *apiv1.User, expected string) {
-		c.Body = &commandv1.Command_UpdateUser{UpdateUser: &commandv1.UpdateUser{User: m, ExpectedRevision: expected}}
+	users := s.users
+	var was *apiv1.User
+	users.guard = func(ctx context.Context, tx *state.Tx, m *apiv1.User) error {
+		was = m
+		if to := r.GetUser().GetOrganization(); r.GetDropRights() && (to == "" || to == m.GetOrganization() || to == m.GetOrganizationId()) {
+			return problem.Newf(problem.Invalid, "Give another organization with it; or end one thing after the other: naru role-binding delete, naru group remove, naru delegation delete.",
+				"drop_rights ends what user %s has by the organization that they leave, and they stay in %s", m.GetName(), m.GetOrganization()).With("drop_rights", "goes with another organization")
+		}
+		return s.users.guard(ctx, tx, m)
+	}
+	m, err := users.update(ctx, r, r.GetUser(), r.GetUpdateMask(), place{}, func(tx *state.Tx, m *apiv1.User) error {
+		if err := s.homeOf(tx, m); err != nil || !r.GetDropRights() {
+			return err
+		}
+		return s.mayUntie(ctx, tx, was, m.GetOrganizationId())
+	}, func(c *commandv1.Command, m *apiv1.User, expected string) {
+		c.Body = &commandv1.Command_UpdateUser{UpdateUser: &commandv1.UpdateUser{User: m, ExpectedRevision: expected, DropRights: r.GetDropRights()}}
 	})
 	return &apiv1.UpdateUserResponse{User: m}, err
+}
+
+// mayUntie refuses to end what a user has by the organization that they leave, where the caller could not end each of it by itself.
+func (s userService) mayUntie(ctx context.Context, tx *state.Tx, was *apiv1.User, organizationID string) error {
+	ties, err := tie.Of(tx, was, organizationID, timestamppb.Now())
+	if err != nil {
+		return err
+	}
+	for _, b := range ties.Bindings {
+		if err := s.roleBindings.mayMakeBy(ctx, tx, b, "role-binding.delete"); err != nil {
+			return err
+		}
+	}
+	for _, g := range ties.Groups {
+		if err := s.groups.mayMakeBy(ctx, tx, g, "group.remove-member"); err != nil {
+			return err
+		}
+	}
+	for _, d := range ties.Delegations {
+		if err := s.delegations.mayMakeBy(ctx, tx, d, "delegation.delete"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s userService) DeleteUser(ctx context.Context, r *apiv1.DeleteUserRequest) (*apiv1.DeleteUserResponse, error) {

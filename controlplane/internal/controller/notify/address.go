@@ -82,8 +82,15 @@ func delegatesOf(tx *state.Tx, r *apiv1.Request, p *panel.Panel, stage *apiv1.St
 		}
 		holds := !now.Before(d.GetStartsAt().AsTime()) && now.Before(d.GetEndsAt().AsTime()) &&
 			(d.GetProjectId() == "" || d.GetProjectId() == r.GetProjectId()) && (d.GetZoneId() == "" || d.GetZoneId() == r.GetZoneId())
+		if !holds {
+			continue
+		}
+		to, err := tx.Users.Get(d.GetToUserId())
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return nil, err
+		}
 		impartial := p.Impartial(&apiv1.Decision{Stage: stage.GetName(), Actor: d.GetToUser(), ActorId: d.GetToUserId(), ActingFor: from.GetName(), ActingForId: from.GetId()}) == nil
-		if holds && impartial && !slices.Contains(stage.GetExcluded(), d.GetToUser()) {
+		if err == nil && request.Away(to) == "" && impartial && !slices.Contains(stage.GetExcluded(), d.GetToUser()) {
 			ids = append(ids, d.GetToUserId())
 		}
 	}

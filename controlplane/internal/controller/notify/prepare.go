@@ -80,7 +80,7 @@ func (l *load) toPerson(tx *state.Tx) error {
 		return err
 	}
 	l.message.Address, l.message.Language = u.GetEmail(), u.GetLanguage()
-	l.nobody = u.GetEmail() == "" || u.GetDisabled() && !strings.HasPrefix(n.GetTopic(), "account.")
+	l.nobody = u.GetEmail() == "" || request.Away(u) != "" && !strings.HasPrefix(n.GetTopic(), "account.")
 	if asks(n.GetTopic()) {
 		r, err := tx.Requests.Get(n.GetAbout().GetId())
 		if err != nil && !errors.Is(err, state.ErrNotFound) {

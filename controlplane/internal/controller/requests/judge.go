@@ -1,7 +1,6 @@
 package requests
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -60,7 +59,7 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 		}
 	}
 	if approved && waits {
-		if j, stays, err := orphaned(tx, r); err != nil || stays {
+		if j, stays, _, err := orphaned(tx, r, now, people); err != nil || stays {
 			return j, err
 		}
 	}
@@ -101,21 +100,34 @@ func waiting(r *apiv1.Request, why string) job {
 	return passing(r, commandv1.PassRequest_WAIT, "", why)
 }
 
-// orphaned lets fail what nobody asks for any more, and keeps neither room nor work for one who is disabled; stays is true where
-// nothing else is to be done for the request then.
-func orphaned(tx *state.Tx, r *apiv1.Request) (j job, stays bool, err error) {
-	const anew = "; somebody else can ask for it anew: naru request copy "
-	switch u, err := tx.Users.Get(r.GetRequesterId()); {
-	case errors.Is(err, state.ErrNotFound):
-		return passing(r, commandv1.PassRequest_FAIL, "", r.GetRequester()+", who asked for it, is gone"+anew+r.GetName()), true, nil
-	case err != nil || !u.GetDisabled():
-		return job{}, false, err
+// orphaned shows that nothing is carried out for those whom a request is for, and lets it fail where they are gone, or when that has lasted;
+// stays is true where nothing else is to be done for the request then. What they may do is looked at where closely is.
+func orphaned(tx *state.Tx, r *apiv1.Request, now time.Time, closely bool) (j job, stays bool, reads []*commandv1.Read, err error) {
+	var loss *intake.Loss
+	if closely || r.GetOrphanedAt() != nil {
+		loss, reads, err = intake.Orphaned(tx, r, now)
+	} else {
+		loss, err = intake.Away(tx, r)
 	}
-	why := r.GetRequester() + ", who asked for it, is disabled" + anew + r.GetName()
-	if len(request.Rooms(r)) > 0 {
-		return passing(r, commandv1.PassRequest_MISS, "", why), true, nil
+	switch {
+	case err != nil:
+	case loss == nil && r.GetOrphanedAt() == nil:
+		return job{}, false, reads, nil
+	case loss == nil:
+		j = passing(r, commandv1.PassRequest_WAIT, "", "")
+	case loss.ForGood || request.GivenUp(r, now):
+		j = passing(r, commandv1.PassRequest_FAIL, "", loss.Why+"; somebody else can ask for it anew: naru request copy "+r.GetName())
+	default:
+		who := r.GetRequester()
+		if loss.Asker {
+			who = "whoever may ask for something in project " + r.GetProject()
+		}
+		why := loss.Why + "; after seven days so it fails, and until then " + who + " can end it: naru request withdraw " + r.GetName()
+		if r.GetOrphanedAt() == nil || r.GetFulfilmentReason() != shortened(why) {
+			j = passing(r, commandv1.PassRequest_ORPHAN, "", why)
+		}
 	}
-	return waiting(r, why), true, nil
+	return j, true, nil, err
 }
 
 // fulfil carries out what is approved, or shows what it waits for.
@@ -133,11 +145,16 @@ func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job,
 			return wait("zone " + zone.GetName() + " is out of reach"), nil
 		}
 	}
-	j, err := c.carry(tx, r, now)
+	j, stays, reads, err := orphaned(tx, r, now, true)
+	if err != nil || stays {
+		return j, err
+	}
+	j, err = c.carry(tx, r, now)
 	if err != nil {
 		// It was approved as it is, so what is missing is somebody else's to mend: it is shown, and tried again.
 		return wait(problem.Of(err).GetDetail()), nil
 	}
+	j.carry.Reads = append(j.carry.GetReads(), reads...)
 	return j, nil
 }
 

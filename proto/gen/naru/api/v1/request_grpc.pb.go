@@ -58,7 +58,8 @@ type RequestServiceClient interface {
 	WatchRequests(ctx context.Context, in *WatchRequestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRequestsResponse], error)
 	// SubmitRequest freezes what is asked for and begins its approval.
 	SubmitRequest(ctx context.Context, in *SubmitRequestRequest, opts ...grpc.CallOption) (*SubmitRequestResponse, error)
-	// WithdrawRequest ends a request that is not carried out yet.
+	// WithdrawRequest ends a request that is not carried out yet: by the word of who asked or for whom it is, or, where who asked cannot any
+	// more, of whoever may ask in the project.
 	WithdrawRequest(ctx context.Context, in *WithdrawRequestRequest, opts ...grpc.CallOption) (*WithdrawRequestResponse, error)
 	// DecideRequest writes the caller's decision into the record. Who may, the stage says: people, in sessions of their own; in an external
 	// stage the services of another system, by their tokens.
@@ -288,7 +289,8 @@ type RequestServiceServer interface {
 	WatchRequests(*WatchRequestsRequest, grpc.ServerStreamingServer[WatchRequestsResponse]) error
 	// SubmitRequest freezes what is asked for and begins its approval.
 	SubmitRequest(context.Context, *SubmitRequestRequest) (*SubmitRequestResponse, error)
-	// WithdrawRequest ends a request that is not carried out yet.
+	// WithdrawRequest ends a request that is not carried out yet: by the word of who asked or for whom it is, or, where who asked cannot any
+	// more, of whoever may ask in the project.
 	WithdrawRequest(context.Context, *WithdrawRequestRequest) (*WithdrawRequestResponse, error)
 	// DecideRequest writes the caller's decision into the record. Who may, the stage says: people, in sessions of their own; in an external
 	// stage the services of another system, by their tokens.

@@ -329,8 +329,15 @@ type User struct {
 	Revision string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Names of the identity providers through which they can log in.
 	IdentityProviders []string `protobuf:"bytes,16,rep,name=identity_providers,json=identityProviders,proto3" json:"identity_providers,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Since when they cannot come in any more: no identity provider knows them still, and no password is their own. Like a disabled user
+	// they decide nothing and nothing is carried out for them, until a provider knows them again or they have a password of their own.
+	GoneAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=gone_at,json=goneAt,proto3" json:"gone_at,omitempty"`
+	// Of an answer to UpdateUser that gave them another organization: what they have by the former one. Their roles in it, below it and in
+	// its projects; groups that have such roles; delegations; tokens. keeps is what they have still, dropped what drop_rights ended.
+	Keeps         []*Reference `protobuf:"bytes,18,rep,name=keeps,proto3" json:"keeps,omitempty"`
+	Dropped       []*Reference `protobuf:"bytes,19,rep,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
@@ -471,6 +478,27 @@ func (x *User) GetRevision() string {
 func (x *User) GetIdentityProviders() []string {
 	if x != nil {
 		return x.IdentityProviders
+	}
+	return nil
+}
+
+func (x *User) GetGoneAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GoneAt
+	}
+	return nil
+}
+
+func (x *User) GetKeeps() []*Reference {
+	if x != nil {
+		return x.Keeps
+	}
+	return nil
+}
+
+func (x *User) GetDropped() []*Reference {
+	if x != nil {
+		return x.Dropped
 	}
 	return nil
 }
@@ -781,7 +809,11 @@ type UpdateUserRequest struct {
 	// Its id is an id or a name.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The fields to change; REST fills it from the body.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// With another organization: ends what they have by the former one. Roles that are bound to them in it, below it and in its projects;
+	// places that somebody gave them in groups that have roles nowhere else; delegations that they have given. Whoever asks for it may end
+	// each of these.
+	DropRights    bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,6 +860,13 @@ func (x *UpdateUserRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateUserRequest) GetDropRights() bool {
+	if x != nil {
+		return x.DropRights
+	}
+	return false
 }
 
 type UpdateUserResponse struct {
@@ -1755,7 +1794,7 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05keyId\x12+\n" +
 	"\n" +
 	"ciphertext\x18\x02 \x01(\fB\v\xbaH\bz\x06\x100\x18\x80\x80\x01R\n" +
-	"ciphertext\"\xd1\a\n" +
+	"ciphertext\"\xf8\b\n" +
 	"\x04User\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12K\n" +
 	"\x04name\x18\x02 \x01(\tB7\xe0A\x02\xbaH-\xd8\x01\x01r(2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x128\n" +
@@ -1774,7 +1813,10 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
 	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12;\n" +
-	"\x12identity_providers\x18\x10 \x03(\tB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\x11identityProviders\"5\n" +
+	"\x12identity_providers\x18\x10 \x03(\tB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\x11identityProviders\x129\n" +
+	"\agone_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x06goneAt\x122\n" +
+	"\x05keeps\x18\x12 \x03(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\x05keeps\x126\n" +
+	"\adropped\x18\x13 \x03(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\adropped\"5\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1800,11 +1842,13 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x11CreateUserRequest\x12-\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserB\x06\xbaH\x03\xc8\x01\x01R\x04user\"J\n" +
 	"\x12CreateUserResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\x7f\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\xa0\x01\n" +
 	"\x11UpdateUserRequest\x12-\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserB\x06\xbaH\x03\xc8\x01\x01R\x04user\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\";\n" +
+	"updateMask\x12\x1f\n" +
+	"\vdrop_rights\x18\x03 \x01(\bR\n" +
+	"dropRights\";\n" +
 	"\x12UpdateUserResponse\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"2\n" +
 	"\x11DeleteUserRequest\x12\x1d\n" +
@@ -1920,65 +1964,69 @@ var file_naru_api_v1_user_proto_goTypes = []any{
 	(*RemoveAuthenticatorRequest)(nil),   // 29: naru.api.v1.RemoveAuthenticatorRequest
 	(*RemoveAuthenticatorResponse)(nil),  // 30: naru.api.v1.RemoveAuthenticatorResponse
 	(*timestamppb.Timestamp)(nil),        // 31: google.protobuf.Timestamp
-	(*Operation)(nil),                    // 32: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),        // 33: google.protobuf.FieldMask
-	(WatchType_Value)(0),                 // 34: naru.api.v1.WatchType.Value
+	(*Reference)(nil),                    // 32: naru.api.v1.Reference
+	(*Operation)(nil),                    // 33: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),        // 34: google.protobuf.FieldMask
+	(WatchType_Value)(0),                 // 35: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_user_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.User.kind:type_name -> naru.api.v1.User.Kind
 	1,  // 1: naru.api.v1.User.second_factor:type_name -> naru.api.v1.User.SecondFactor
 	31, // 2: naru.api.v1.User.password_changed_at:type_name -> google.protobuf.Timestamp
 	31, // 3: naru.api.v1.User.created_at:type_name -> google.protobuf.Timestamp
-	4,  // 4: naru.api.v1.ListUsersResponse.users:type_name -> naru.api.v1.User
-	4,  // 5: naru.api.v1.GetUserResponse.user:type_name -> naru.api.v1.User
-	4,  // 6: naru.api.v1.CreateUserRequest.user:type_name -> naru.api.v1.User
-	32, // 7: naru.api.v1.CreateUserResponse.operation:type_name -> naru.api.v1.Operation
-	4,  // 8: naru.api.v1.UpdateUserRequest.user:type_name -> naru.api.v1.User
-	33, // 9: naru.api.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 10: naru.api.v1.UpdateUserResponse.user:type_name -> naru.api.v1.User
-	32, // 11: naru.api.v1.DeleteUserResponse.operation:type_name -> naru.api.v1.Operation
-	34, // 12: naru.api.v1.WatchUsersResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 13: naru.api.v1.WatchUsersResponse.user:type_name -> naru.api.v1.User
-	4,  // 14: naru.api.v1.DisableUserResponse.user:type_name -> naru.api.v1.User
-	4,  // 15: naru.api.v1.EnableUserResponse.user:type_name -> naru.api.v1.User
-	3,  // 16: naru.api.v1.ChangePasswordRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 17: naru.api.v1.ChangePasswordResponse.user:type_name -> naru.api.v1.User
-	3,  // 18: naru.api.v1.EnrollAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	3,  // 19: naru.api.v1.ConfirmAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 20: naru.api.v1.ConfirmAuthenticatorResponse.user:type_name -> naru.api.v1.User
-	3,  // 21: naru.api.v1.RemoveAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 22: naru.api.v1.RemoveAuthenticatorResponse.user:type_name -> naru.api.v1.User
-	5,  // 23: naru.api.v1.UserService.ListUsers:input_type -> naru.api.v1.ListUsersRequest
-	7,  // 24: naru.api.v1.UserService.GetUser:input_type -> naru.api.v1.GetUserRequest
-	9,  // 25: naru.api.v1.UserService.CreateUser:input_type -> naru.api.v1.CreateUserRequest
-	11, // 26: naru.api.v1.UserService.UpdateUser:input_type -> naru.api.v1.UpdateUserRequest
-	13, // 27: naru.api.v1.UserService.DeleteUser:input_type -> naru.api.v1.DeleteUserRequest
-	15, // 28: naru.api.v1.UserService.WatchUsers:input_type -> naru.api.v1.WatchUsersRequest
-	17, // 29: naru.api.v1.UserService.DisableUser:input_type -> naru.api.v1.DisableUserRequest
-	19, // 30: naru.api.v1.UserService.EnableUser:input_type -> naru.api.v1.EnableUserRequest
-	21, // 31: naru.api.v1.UserService.ResetPassword:input_type -> naru.api.v1.ResetPasswordRequest
-	23, // 32: naru.api.v1.UserService.ChangePassword:input_type -> naru.api.v1.ChangePasswordRequest
-	25, // 33: naru.api.v1.UserService.EnrollAuthenticator:input_type -> naru.api.v1.EnrollAuthenticatorRequest
-	27, // 34: naru.api.v1.UserService.ConfirmAuthenticator:input_type -> naru.api.v1.ConfirmAuthenticatorRequest
-	29, // 35: naru.api.v1.UserService.RemoveAuthenticator:input_type -> naru.api.v1.RemoveAuthenticatorRequest
-	6,  // 36: naru.api.v1.UserService.ListUsers:output_type -> naru.api.v1.ListUsersResponse
-	8,  // 37: naru.api.v1.UserService.GetUser:output_type -> naru.api.v1.GetUserResponse
-	10, // 38: naru.api.v1.UserService.CreateUser:output_type -> naru.api.v1.CreateUserResponse
-	12, // 39: naru.api.v1.UserService.UpdateUser:output_type -> naru.api.v1.UpdateUserResponse
-	14, // 40: naru.api.v1.UserService.DeleteUser:output_type -> naru.api.v1.DeleteUserResponse
-	16, // 41: naru.api.v1.UserService.WatchUsers:output_type -> naru.api.v1.WatchUsersResponse
-	18, // 42: naru.api.v1.UserService.DisableUser:output_type -> naru.api.v1.DisableUserResponse
-	20, // 43: naru.api.v1.UserService.EnableUser:output_type -> naru.api.v1.EnableUserResponse
-	22, // 44: naru.api.v1.UserService.ResetPassword:output_type -> naru.api.v1.ResetPasswordResponse
-	24, // 45: naru.api.v1.UserService.ChangePassword:output_type -> naru.api.v1.ChangePasswordResponse
-	26, // 46: naru.api.v1.UserService.EnrollAuthenticator:output_type -> naru.api.v1.EnrollAuthenticatorResponse
-	28, // 47: naru.api.v1.UserService.ConfirmAuthenticator:output_type -> naru.api.v1.ConfirmAuthenticatorResponse
-	30, // 48: naru.api.v1.UserService.RemoveAuthenticator:output_type -> naru.api.v1.RemoveAuthenticatorResponse
-	36, // [36:49] is the sub-list for method output_type
-	23, // [23:36] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	31, // 4: naru.api.v1.User.gone_at:type_name -> google.protobuf.Timestamp
+	32, // 5: naru.api.v1.User.keeps:type_name -> naru.api.v1.Reference
+	32, // 6: naru.api.v1.User.dropped:type_name -> naru.api.v1.Reference
+	4,  // 7: naru.api.v1.ListUsersResponse.users:type_name -> naru.api.v1.User
+	4,  // 8: naru.api.v1.GetUserResponse.user:type_name -> naru.api.v1.User
+	4,  // 9: naru.api.v1.CreateUserRequest.user:type_name -> naru.api.v1.User
+	33, // 10: naru.api.v1.CreateUserResponse.operation:type_name -> naru.api.v1.Operation
+	4,  // 11: naru.api.v1.UpdateUserRequest.user:type_name -> naru.api.v1.User
+	34, // 12: naru.api.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 13: naru.api.v1.UpdateUserResponse.user:type_name -> naru.api.v1.User
+	33, // 14: naru.api.v1.DeleteUserResponse.operation:type_name -> naru.api.v1.Operation
+	35, // 15: naru.api.v1.WatchUsersResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 16: naru.api.v1.WatchUsersResponse.user:type_name -> naru.api.v1.User
+	4,  // 17: naru.api.v1.DisableUserResponse.user:type_name -> naru.api.v1.User
+	4,  // 18: naru.api.v1.EnableUserResponse.user:type_name -> naru.api.v1.User
+	3,  // 19: naru.api.v1.ChangePasswordRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 20: naru.api.v1.ChangePasswordResponse.user:type_name -> naru.api.v1.User
+	3,  // 21: naru.api.v1.EnrollAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	3,  // 22: naru.api.v1.ConfirmAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 23: naru.api.v1.ConfirmAuthenticatorResponse.user:type_name -> naru.api.v1.User
+	3,  // 24: naru.api.v1.RemoveAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 25: naru.api.v1.RemoveAuthenticatorResponse.user:type_name -> naru.api.v1.User
+	5,  // 26: naru.api.v1.UserService.ListUsers:input_type -> naru.api.v1.ListUsersRequest
+	7,  // 27: naru.api.v1.UserService.GetUser:input_type -> naru.api.v1.GetUserRequest
+	9,  // 28: naru.api.v1.UserService.CreateUser:input_type -> naru.api.v1.CreateUserRequest
+	11, // 29: naru.api.v1.UserService.UpdateUser:input_type -> naru.api.v1.UpdateUserRequest
+	13, // 30: naru.api.v1.UserService.DeleteUser:input_type -> naru.api.v1.DeleteUserRequest
+	15, // 31: naru.api.v1.UserService.WatchUsers:input_type -> naru.api.v1.WatchUsersRequest
+	17, // 32: naru.api.v1.UserService.DisableUser:input_type -> naru.api.v1.DisableUserRequest
+	19, // 33: naru.api.v1.UserService.EnableUser:input_type -> naru.api.v1.EnableUserRequest
+	21, // 34: naru.api.v1.UserService.ResetPassword:input_type -> naru.api.v1.ResetPasswordRequest
+	23, // 35: naru.api.v1.UserService.ChangePassword:input_type -> naru.api.v1.ChangePasswordRequest
+	25, // 36: naru.api.v1.UserService.EnrollAuthenticator:input_type -> naru.api.v1.EnrollAuthenticatorRequest
+	27, // 37: naru.api.v1.UserService.ConfirmAuthenticator:input_type -> naru.api.v1.ConfirmAuthenticatorRequest
+	29, // 38: naru.api.v1.UserService.RemoveAuthenticator:input_type -> naru.api.v1.RemoveAuthenticatorRequest
+	6,  // 39: naru.api.v1.UserService.ListUsers:output_type -> naru.api.v1.ListUsersResponse
+	8,  // 40: naru.api.v1.UserService.GetUser:output_type -> naru.api.v1.GetUserResponse
+	10, // 41: naru.api.v1.UserService.CreateUser:output_type -> naru.api.v1.CreateUserResponse
+	12, // 42: naru.api.v1.UserService.UpdateUser:output_type -> naru.api.v1.UpdateUserResponse
+	14, // 43: naru.api.v1.UserService.DeleteUser:output_type -> naru.api.v1.DeleteUserResponse
+	16, // 44: naru.api.v1.UserService.WatchUsers:output_type -> naru.api.v1.WatchUsersResponse
+	18, // 45: naru.api.v1.UserService.DisableUser:output_type -> naru.api.v1.DisableUserResponse
+	20, // 46: naru.api.v1.UserService.EnableUser:output_type -> naru.api.v1.EnableUserResponse
+	22, // 47: naru.api.v1.UserService.ResetPassword:output_type -> naru.api.v1.ResetPasswordResponse
+	24, // 48: naru.api.v1.UserService.ChangePassword:output_type -> naru.api.v1.ChangePasswordResponse
+	26, // 49: naru.api.v1.UserService.EnrollAuthenticator:output_type -> naru.api.v1.EnrollAuthenticatorResponse
+	28, // 50: naru.api.v1.UserService.ConfirmAuthenticator:output_type -> naru.api.v1.ConfirmAuthenticatorResponse
+	30, // 51: naru.api.v1.UserService.RemoveAuthenticator:output_type -> naru.api.v1.RemoveAuthenticatorResponse
+	39, // [39:52] is the sub-list for method output_type
+	26, // [26:39] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_user_proto_init() }

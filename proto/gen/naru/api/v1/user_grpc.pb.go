@@ -46,7 +46,8 @@ type UserServiceClient interface {
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
 	// CreateUser answers 202 with an Operation whose target is the new user.
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
-	// UpdateUser changes client fields; If-Match guards against a lost update.
+	// UpdateUser changes client fields; If-Match guards against a lost update. Of another organization it says what the user has by the
+	// former one.
 	UpdateUser(ctx context.Context, in *UpdateUserRequest, opts ...grpc.CallOption) (*UpdateUserResponse, error)
 	// DeleteUser answers 202 with an Operation.
 	DeleteUser(ctx context.Context, in *DeleteUserRequest, opts ...grpc.CallOption) (*DeleteUserResponse, error)
@@ -227,7 +228,8 @@ type UserServiceServer interface {
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// CreateUser answers 202 with an Operation whose target is the new user.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
-	// UpdateUser changes client fields; If-Match guards against a lost update.
+	// UpdateUser changes client fields; If-Match guards against a lost update. Of another organization it says what the user has by the
+	// former one.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// DeleteUser answers 202 with an Operation.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)

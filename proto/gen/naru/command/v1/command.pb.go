@@ -47,21 +47,24 @@ const (
 	PassRequest_HOLD PassRequest_What = 8
 	// MISS: the room is not kept, or not any more; what is left of it is freed, and it is asked for anew.
 	PassRequest_MISS PassRequest_What = 9
+	// ORPHAN: nobody stands behind it now who may; its room is freed, and it fails when that lasts.
+	PassRequest_ORPHAN PassRequest_What = 10
 )
 
 // Enum value maps for PassRequest_What.
 var (
 	PassRequest_What_name = map[int32]string{
-		0: "WHAT_UNSPECIFIED",
-		1: "EXPIRE",
-		2: "LAPSE",
-		3: "REMIND",
-		4: "ESCALATE",
-		5: "STICK",
-		6: "WAIT",
-		7: "FAIL",
-		8: "HOLD",
-		9: "MISS",
+		0:  "WHAT_UNSPECIFIED",
+		1:  "EXPIRE",
+		2:  "LAPSE",
+		3:  "REMIND",
+		4:  "ESCALATE",
+		5:  "STICK",
+		6:  "WAIT",
+		7:  "FAIL",
+		8:  "HOLD",
+		9:  "MISS",
+		10: "ORPHAN",
 	}
 	PassRequest_What_value = map[string]int32{
 		"WHAT_UNSPECIFIED": 0,
@@ -74,6 +77,7 @@ var (
 		"FAIL":             7,
 		"HOLD":             8,
 		"MISS":             9,
+		"ORPHAN":           10,
 	}
 )
 
@@ -5701,8 +5705,10 @@ type UpdateUser struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	User             *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Ends what they have by their former organization.
+	DropRights    bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateUser) Reset() {
@@ -5747,6 +5753,13 @@ func (x *UpdateUser) GetExpectedRevision() string {
 		return x.ExpectedRevision
 	}
 	return ""
+}
+
+func (x *UpdateUser) GetDropRights() bool {
+	if x != nil {
+		return x.DropRights
+	}
+	return false
 }
 
 type DisableUser struct {
@@ -7317,10 +7330,13 @@ func (x *SubmitRequest) GetOpenings() []*DecideRequest_Opening {
 }
 
 type WithdrawRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	By            *Person                `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	By        *Person                `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Reason    string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why who asked for it cannot end it, where another does; reads are what that rests on.
+	Since         string  `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Reads         []*Read `protobuf:"bytes,5,rep,name=reads,proto3" json:"reads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7374,6 +7390,20 @@ func (x *WithdrawRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *WithdrawRequest) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *WithdrawRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
 }
 
 // DecideRequest carries a decision. Whether the one whose place it is, is eligible, the proposer has found; on what that rests
@@ -9277,11 +9307,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"3\n" +
 	"\n" +
 	"CreateUser\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"`\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"\x81\x01\n" +
 	"\n" +
 	"UpdateUser\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\x12+\n" +
-	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\">\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12\x1f\n" +
+	"\vdrop_rights\x18\x03 \x01(\bR\n" +
+	"dropRights\">\n" +
 	"\vDisableUser\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
@@ -9379,12 +9411,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\tautomatic\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tautomatic\x12\x17\n" +
 	"\aat_once\x18\x05 \x01(\bR\x06atOnce\x12+\n" +
 	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12B\n" +
-	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\"q\n" +
+	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\"\xb4\x01\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
 	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x95\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\tR\x05since\x12+\n" +
+	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\x95\x03\n" +
 	"\rDecideRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
@@ -9425,7 +9459,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12<\n" +
 	"\freservations\x18\x03 \x03(\v2\x18.naru.api.v1.ReservationR\freservations\x12\x14\n" +
-	"\x05parts\x18\x04 \x03(\rR\x05parts\"\x84\x03\n" +
+	"\x05parts\x18\x04 \x03(\rR\x05parts\"\x90\x03\n" +
 	"\vPassRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
@@ -9433,7 +9467,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x04what\x18\x03 \x01(\x0e2!.naru.command.v1.PassRequest.WhatR\x04what\x12\x14\n" +
 	"\x05stage\x18\x04 \x01(\tR\x05stage\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x127\n" +
-	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"\x80\x01\n" +
+	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"\x8c\x01\n" +
 	"\x04What\x12\x14\n" +
 	"\x10WHAT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -9446,7 +9480,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x04WAIT\x10\x06\x12\b\n" +
 	"\x04FAIL\x10\a\x12\b\n" +
 	"\x04HOLD\x10\b\x12\b\n" +
-	"\x04MISS\x10\t\"K\n" +
+	"\x04MISS\x10\t\x12\n" +
+	"\n" +
+	"\x06ORPHAN\x10\n" +
+	"\"K\n" +
 	"\x10CreateDelegation\x127\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
@@ -9960,42 +9997,43 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	31,  // 241: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
 	107, // 242: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
 	81,  // 243: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	182, // 244: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	107, // 245: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 246: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	183, // 247: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	108, // 248: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	154, // 249: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	109, // 250: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 251: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	176, // 252: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 253: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	109, // 254: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	184, // 255: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	185, // 256: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	186, // 257: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	186, // 258: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	187, // 259: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 260: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	109, // 261: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	109, // 262: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	164, // 263: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	109, // 264: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 265: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	109, // 266: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	188, // 267: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	109, // 268: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 269: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 270: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	156, // 271: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	164, // 272: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	109, // 273: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	109, // 274: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	275, // [275:275] is the sub-list for method output_type
-	275, // [275:275] is the sub-list for method input_type
-	275, // [275:275] is the sub-list for extension type_name
-	275, // [275:275] is the sub-list for extension extendee
-	0,   // [0:275] is the sub-list for field type_name
+	31,  // 244: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	182, // 245: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	107, // 246: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 247: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	183, // 248: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	108, // 249: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	154, // 250: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	109, // 251: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 252: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	176, // 253: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 254: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	109, // 255: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	184, // 256: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	185, // 257: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	186, // 258: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	186, // 259: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	187, // 260: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 261: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	109, // 262: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	109, // 263: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	164, // 264: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	109, // 265: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 266: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	109, // 267: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	188, // 268: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	109, // 269: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 270: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 271: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	156, // 272: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	164, // 273: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	109, // 274: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	109, // 275: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	276, // [276:276] is the sub-list for method output_type
+	276, // [276:276] is the sub-list for method input_type
+	276, // [276:276] is the sub-list for extension type_name
+	276, // [276:276] is the sub-list for extension extendee
+	0,   // [0:276] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
