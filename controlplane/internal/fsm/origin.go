@@ -40,7 +40,7 @@ func (c *command) sessionLives(o *commandv1.Origin) error {
 	case !later(s.GetExpiresAt(), c.clock):
 		return problem.Newf(problem.TokenExpired, "Log in again: naru login.", "the session of %s has ended", s.GetUser())
 	}
-	c.session = s
+	c.session, c.person = s, s.GetUserId()
 	return c.enabled(s.GetUserId())
 }
 
@@ -54,6 +54,7 @@ func (c *command) tokenLives(o *commandv1.Origin) error {
 	case !later(t.GetExpiresAt(), c.clock):
 		return problem.Newf(problem.TokenExpired, "Ask an administrator for a new one: naru token create.", "access token %s has expired", t.GetName())
 	}
+	c.person = t.GetCreatedByUserId()
 	return c.enabled(t.GetUserId())
 }
 
@@ -67,6 +68,7 @@ func (c *command) certificateLives(o *commandv1.Origin) error {
 		return problem.Newf(problem.Revoked, "Ask an administrator: naru admin create, or naru admin renew.",
 			"the certificate for the key %s is not, or no longer, one of an administrator", o.GetKey())
 	}
+	c.person = m.GetUserId()
 	return c.enabled(m.GetUserId())
 }
 
