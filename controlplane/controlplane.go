@@ -107,7 +107,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	})
 	authenticator := auth.New(s.service, s.keeper.Root, s.replica.Now)
 	if s.api, err = api.New(api.Config{
-		Certificate: s.keeper.Holder().TLSCertificate, Register: s.service.Register, Who: authenticator, May: s.service, Audit: s.service,
+		Certificate: s.keeper.Holder().TLSCertificate, Register: s.service.Register, Who: authenticator, Current: s.replica.ReadIndex, May: s.service, Audit: s.service,
 		Ready: s.ready, Gatherer: registry, Registerer: registry, Logger: log.With("part", "api"),
 	}); err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	log := &lines{}
 	who := believed{auth.New(w.Service, func() *x509.Certificate { return nil }, time.Now)}
 	s, err := api.New(api.Config{
-		Register: w.Service.Register, Who: who, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
+		Register: w.Service.Register, Who: who, Current: w.Current, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
 		Logger: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -147,7 +147,7 @@ func TestNoSecretOfAPersonIsWrittenDown(t *testing.T) {
 	f.KeepLog = true
 	log := &lines{}
 	server, err := api.New(api.Config{
-		Register: f.Service.Register, Who: auth.New(f.Service, func() *x509.Certificate { return f.root.Certificate }, time.Now), May: f.Service, Audit: f.Service,
+		Register: f.Service.Register, Who: auth.New(f.Service, func() *x509.Certificate { return f.root.Certificate }, time.Now), Current: f.Current, May: f.Service, Audit: f.Service,
 		Gatherer: prometheus.NewRegistry(), Logger: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

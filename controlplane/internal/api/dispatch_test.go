@@ -139,7 +139,7 @@ func oddServer(t *testing.T) (apiv1.ZoneServiceClient, odd) {
 	t.Helper()
 	o := odd{block: make(chan struct{})}
 	s, err := api.New(api.Config{
-		Register: func(r grpc.ServiceRegistrar) { apiv1.RegisterZoneServiceServer(r, o) }, Who: anybody{}, May: anybody{}, Gatherer: prometheus.NewRegistry(), Audit: unwritten{},
+		Register: func(r grpc.ServiceRegistrar) { apiv1.RegisterZoneServiceServer(r, o) }, Who: anybody{}, Current: func(context.Context) error { return nil }, May: anybody{}, Gatherer: prometheus.NewRegistry(), Audit: unwritten{},
 	})
 	if err != nil {
 		t.Fatal(err)

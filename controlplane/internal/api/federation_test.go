@@ -57,6 +57,7 @@ func newFederation(t testing.TB, hosts int) *federation {
 		Certificate: func() (*tls.Certificate, error) { return &own, nil },
 		Register:    f.Service.Register,
 		Who:         auth.New(f.Service, func() *x509.Certificate { return f.root.Certificate }, time.Now),
+		Current:     f.Current,
 		May:         f.Service,
 		Audit:       f.Service,
 		Ready:       func(context.Context) error { return f.ready },

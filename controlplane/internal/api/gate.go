@@ -68,6 +68,7 @@ type gate struct {
 	metrics *metrics
 	unaries atomic.Int64
 	live    liveStreams
+	current current
 }
 
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -150,6 +151,9 @@ func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
 	call.TraceID, call.ViaZoneID, call.Place = v.trace, credentials.ViaZone, placeOf(ctx)
 	v.call = call
 	if v.principal, err = g.who.Authenticate(ctx, credentials); err != nil {
+		return nil, err
+	}
+	if err := g.sure(ctx, v); err != nil {
 		return nil, err
 	}
 	if err := v.principal.Restricted(v.method); err != nil {

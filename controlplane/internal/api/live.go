@@ -10,7 +10,7 @@ import (
 )
 
 // recheckTime is how often the credentials of streams are looked at again: what is revoked is cut off within two seconds.
-const recheckTime = time.Second
+const recheckTime = 500 * time.Millisecond
 
 // liveStreams are the streams under way, so that those whose credential is no longer good can be cut.
 type liveStreams struct {
@@ -44,8 +44,9 @@ func (l *liveStreams) enter(p auth.Principal, cut context.CancelCauseFunc) (leav
 	}, nil
 }
 
-// watch looks at every stream's credential each second until ctx ends.
-func (l *liveStreams) watch(ctx context.Context, recheck func(context.Context, auth.Principal) error) {
+// watch looks at every stream's credential again and again until ctx ends. Where it cannot be told in time whether this server has heard of what
+// was revoked, those end of whom only the state says that they may be let in.
+func (g *gate) watch(ctx context.Context) {
 	tick := time.NewTicker(recheckTime)
 	defer tick.Stop()
 	for {
@@ -54,16 +55,28 @@ func (l *liveStreams) watch(ctx context.Context, recheck func(context.Context, a
 			return
 		case <-tick.C:
 		}
+		limit := g.current.until()
+		if next := time.Now().Add(recheckTime); next.After(limit) {
+			limit = next
+		}
+		asking, cancel := context.WithDeadline(ctx, limit)
+		unknown := g.current.renew(asking)
+		cancel()
+		if time.Now().Add(recheckTime).Before(g.current.until()) {
+			unknown = nil // there is time to ask again
+		}
 		verdicts := map[auth.Principal]error{} // one principal has many streams
-		for _, s := range l.list() {
+		for _, s := range g.live.list() {
 			err, asked := verdicts[s.principal]
 			if !asked {
-				err = recheck(ctx, s.principal)
+				err = g.who.Recheck(ctx, s.principal)
 				verdicts[s.principal] = err
 			}
-			// Only a refusal cuts: that the store cannot be asked just now says nothing of the credential.
-			if refused(err) {
+			switch {
+			case refused(err): // that the store cannot be asked just now says nothing of the credential
 				s.cut(err)
+			case unknown != nil && kept(s.principal):
+				s.cut(unknown)
 			}
 		}
 	}

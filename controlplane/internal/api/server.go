@@ -28,6 +28,8 @@ type Config struct {
 	Register func(grpc.ServiceRegistrar)
 	// Who says who calls.
 	Who Authenticator
+	// Current returns when this server's state holds everything that was acknowledged before the call.
+	Current func(context.Context) error
 	// May decides what they may do.
 	May Authorizer
 	// Audit writes refusals and sensitive reads down.
@@ -59,7 +61,8 @@ func New(c Config) (*Server, error) {
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}
-	g := &gate{who: c.Who, may: c.May, audit: c.Audit, sensitive: methodsThat(isSensitive), reads: methodsThat(isRead), log: c.Logger, metrics: newMetrics(c.Registerer)}
+	g := &gate{who: c.Who, may: c.May, audit: c.Audit, sensitive: methodsThat(isSensitive), reads: methodsThat(isRead), log: c.Logger, metrics: newMetrics(c.Registerer),
+		current: current{ask: c.Current}}
 	s := &Server{config: c, gate: g, dispatcher: newDispatcher(g), log: c.Logger}
 	s.grpc = grpc.NewServer(append(frontdoor.Options(maxMessage), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream))...)
 	c.Register(both{s.grpc, s.dispatcher})
@@ -93,7 +96,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var watching sync.WaitGroup
-	watching.Go(func() { s.gate.live.watch(ctx, s.config.Who.Recheck) })
+	watching.Go(func() { s.gate.watch(ctx) })
 	door := &frontdoor.Door{
 		Certificate: s.config.Certificate, GRPC: s.grpc, Web: http.HandlerFunc(s.serveHTTP), Closing: s.gate.live.cutAll, Log: s.log,
 		Registerer: s.config.Registerer,

@@ -209,10 +209,10 @@ func unknownToken() error {
 
 // recorded refuses a certificate whose administrator is no longer one, or has another key now.
 func (a *Authenticator) recorded(ctx context.Context, p Principal) (Principal, error) {
-	m, err := a.known.Administrator(ctx, p.Name, p.key)
-	if problem.Is(err, problem.NotFound) || err == nil && m.GetFingerprint() != p.key {
+	m, err := a.known.Administrator(ctx, p.Name, p.Key)
+	if problem.Is(err, problem.NotFound) || err == nil && m.GetFingerprint() != p.Key {
 		err = problem.Newf(problem.Revoked, "Ask an administrator: naru admin create, or naru admin renew.",
-			"the certificate of %s for the key %s is not, or no longer, one of an administrator", p.Name, p.key)
+			"the certificate of %s for the key %s is not, or no longer, one of an administrator", p.Name, p.Key)
 	}
 	if err != nil {
 		return Principal{}, err
@@ -238,7 +238,7 @@ func (a *Authenticator) certificate(ctx context.Context, chain []*x509.Certifica
 	if err != nil {
 		return Principal{}, refusedCertificate(peer, err)
 	}
-	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Strength: apiv1.Session_CERTIFICATE, Expires: peer.NotAfter, key: pki.Fingerprint(peer.Key)}
+	p = Principal{Kind: Admin, Name: peer.Admin, Actor: peer.ID.String(), Strength: apiv1.Session_CERTIFICATE, Expires: peer.NotAfter, Key: pki.Fingerprint(peer.Key)}
 	a.mu.Lock()
 	if len(a.admins) >= maxAdmins {
 		clear(a.admins)

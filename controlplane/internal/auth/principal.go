@@ -43,7 +43,8 @@ type Principal struct {
 	// Expires is when the credential ends.
 	Expires time.Time
 
+	// Key is the fingerprint of the one that an administrator's certificate is for.
+	Key string
+
 	tokenID string
-	// key is the fingerprint of the one that an administrator's certificate is for.
-	key string
 }

@@ -19,6 +19,7 @@ func TestWhatConcernsOneIsListedInOnesLanguageAndMarkedAsRead(t *testing.T) {
 	for range 2 {
 		d.Do(&commandv1.Command{Body: &commandv1.Command_RevokeSessions{RevokeSessions: &commandv1.RevokeSessions{UserId: bob.GetId()}}})
 	}
+	d.Session(bob)
 	t.Setenv("LC_ALL", "")
 	t.Setenv("LC_MESSAGES", "")
 	t.Setenv("LANG", "en_US.UTF-8")

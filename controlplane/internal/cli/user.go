@@ -64,6 +64,7 @@ func (a *app) userNoun() noun[*apiv1.User] {
 		},
 		remove: func(ctx context.Context, c *client.Client, name string, s scope) (*apiv1.Operation, error) {
 			r, err := c.Users.DeleteUser(ctx, &apiv1.DeleteUserRequest{User: name})
+			a.sayEnded(name, r.GetEnded())
 			return r.GetOperation(), err
 		},
 		make:  "Make a user; a person then gets a password for one login: naru user reset-password",
@@ -110,8 +111,9 @@ func (a *app) printTies(m *apiv1.User) {
 }
 
 func (a *app) user() *cobra.Command {
-	disable := a.userVerb("disable", "Refuse a user from now on: every session and token ends, everywhere", func(ctx context.Context, c *client.Client, name, reason string) (*apiv1.User, error) {
+	disable := a.userVerb("disable", "Refuse a user from now on: every session and token ends, everywhere, also certificates and tokens of their making", func(ctx context.Context, c *client.Client, name, reason string) (*apiv1.User, error) {
 		r, err := c.Users.DisableUser(ctx, &apiv1.DisableUserRequest{User: name, Reason: reason})
+		a.sayEnded(name, r.GetEnded())
 		return r.GetUser(), err
 	})
 	enable := a.userVerb("enable", "Let a user in again", func(ctx context.Context, c *client.Client, name, reason string) (*apiv1.User, error) {
@@ -137,6 +139,17 @@ func (a *app) userVerb(verb, short string, do func(ctx context.Context, c *clien
 		})
 	}
 	return cmd
+}
+
+// sayEnded says which certificates and access tokens ended with a user, so that whoever needs them makes others.
+func (a *app) sayEnded(user string, ended []*apiv1.Reference) {
+	if len(ended) == 0 {
+		return
+	}
+	fmt.Fprintf(a.err, "With %s ended %d certificates and access tokens. What still needs one gets another: naru token create.\n", user, len(ended))
+	for _, m := range ended {
+		fmt.Fprintf(a.err, "  %s %s\n", m.GetKind(), m.GetName())
+	}
 }
 
 func (a *app) resetPassword() *cobra.Command {

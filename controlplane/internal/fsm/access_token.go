@@ -37,7 +37,7 @@ func (c *command) createAccessToken(in *commandv1.CreateAccessToken) (*commandv1
 			return nil, err
 		}
 	}
-	m.CreatedBy, m.CreatedById, m.CreatedAt = c.actor, c.by, c.now
+	m.CreatedBy, m.CreatedById, m.CreatedByUserId, m.CreatedAt = c.actor, c.by, c.person, c.now
 	return put(c.tx.AccessTokens, m)
 }
 
@@ -50,6 +50,39 @@ func (c *command) deleteAccessToken(in *commandv1.DeleteNoun) (*commandv1.Result
 		return nil, err
 	}
 	return remove(c, c.tx.AccessTokens, "access-token", m)
+}
+
+// endAccessTokens ends those of a service, and those that a user made; by are the ids under which the user called: a token that was made with
+// one that ends goes with it.
+func (c *command) endAccessTokens(m *apiv1.User, by map[string]bool) (ended []*apiv1.Reference, err error) {
+	var all []*apiv1.AccessToken
+	for t, err := range c.tx.AccessTokens.All(nil) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	for more := true; more; {
+		more = false
+		for _, t := range all {
+			if by[t.GetId()] || t.GetUserId() != m.GetId() && t.GetCreatedByUserId() != m.GetId() && !by[t.GetCreatedById()] {
+				continue
+			}
+			by[t.GetId()], more = true, true
+			ended = append(ended, reference("access-token", t))
+			if err := c.tell(apiv1.Event_WARNING, accessTokenDeleted, where(t), reference("access-token", t),
+				"access token "+t.GetName()+" ended with user "+m.GetName()+", whose it was or who made it; whoever needs it makes another: naru token create"); err != nil {
+				return nil, err
+			}
+			if err := c.tx.ForgetKeys(t.GetId()); err != nil {
+				return nil, err
+			}
+			if err := c.tx.AccessTokens.Delete(t.GetId()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ended, nil
 }
 
 // projectExists checks that a noun names a project that exists, by id and name.

@@ -68,21 +68,46 @@ func (c *command) deleteAdministrator(in *commandv1.DeleteNoun) (*commandv1.Resu
 	if err != nil {
 		return nil, err
 	}
-	remains := false
-	for other, err := range c.tx.Administrators.All(nil) {
+	if _, err := c.endAdministrators(func(other *apiv1.Administrator) bool { return other.GetId() == m.GetId() }); err != nil {
+		return nil, err
+	}
+	op, err := c.done("administrator.delete", reference("administrator", m), whereabouts{})
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// endAdministrators ends those that are asked for, and returns them. One whose certificate is good always remains.
+func (c *command) endAdministrators(which func(*apiv1.Administrator) bool) (ended []*apiv1.Administrator, err error) {
+	last, remains := "", false
+	for m, err := range c.tx.Administrators.All(nil) {
 		if err != nil {
 			return nil, err
 		}
-		remains = remains || other.GetId() != m.GetId() && later(other.GetExpiresAt(), c.clock)
+		good := later(m.GetExpiresAt(), c.clock)
+		switch {
+		case !which(m):
+			remains = remains || good
+			continue
+		case good:
+			last = m.GetName()
+		}
+		ended = append(ended, m)
 	}
-	if !remains {
+	if last != "" && !remains {
 		return nil, problem.Newf(problem.InUse, "Make another administrator first: naru admin create.",
-			"%s is the last administrator whose certificate is good", m.GetName())
+			"%s is the last administrator whose certificate is good", last)
 	}
-	if err := c.tellOfAdministrator(apiv1.Event_WARNING, "administrator.deleted", m, "may no longer administer the federation, by the word of "+c.actor); err != nil {
-		return nil, err
+	for _, m := range ended {
+		if err := c.tellOfAdministrator(apiv1.Event_WARNING, administratorDeleted, m, "may no longer administer the federation, by the word of "+c.actor); err != nil {
+			return nil, err
+		}
+		if err := c.tx.Administrators.Delete(m.GetId()); err != nil {
+			return nil, err
+		}
 	}
-	return remove(c, c.tx.Administrators, "administrator", m)
+	return ended, nil
 }
 
 // made notes by whose word an administrator has a certificate: whoever it is may have the key.
@@ -98,7 +123,7 @@ func (c *command) made(m *apiv1.Administrator) error {
 	return nil
 }
 
-// isPerson checks that somebody who is named is a person; nobody need be named.
+// isPerson checks that somebody who is named is a person, and let in; nobody need be named.
 func (c *command) isPerson(userID string) error {
 	if userID == "" {
 		return nil
@@ -106,6 +131,9 @@ func (c *command) isPerson(userID string) error {
 	user, err := stored(c.tx.Users, "user", userID, "")
 	if err == nil && user.GetKind() != apiv1.User_PERSON {
 		err = problem.Newf(problem.WrongState, "Name a person.", "user %s is a service", user.GetName())
+	}
+	if err == nil && user.GetDisabled() {
+		err = problem.Newf(problem.WrongState, "Let them in again first, or name somebody else: naru user enable.", "user %s is disabled", user.GetName())
 	}
 	return err
 }

@@ -84,7 +84,10 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 		if err := a.write(tx, e); err != nil {
 			return err
 		}
-		return a.dropped(e, r)
+		if err := a.dropped(e, r); err != nil {
+			return err
+		}
+		return a.endedWith(e)
 	}
 	e.Outcome, e.ProblemCode, e.Message = apiv1.AuditEntry_REFUSED, r.GetProblem().GetCode(), cut(r.GetProblem().GetDetail())
 	return a.refused(e)
@@ -155,6 +158,34 @@ func (a *auditRecord) broughtAbout(zoneID string, data []byte, refused bool) err
 			Outcome: apiv1.AuditEntry_DONE, Message: cut(m.GetMessage()), Digest: digest[:],
 		}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// What ends with a user is told by these events, and the record says of each what it says where that is ended by hand.
+const administratorDeleted, accessTokenDeleted = "administrator.deleted", "access-token.deleted"
+
+// endedWith writes of each certificate and access token that ended with a user an entry of its own; user is the entry of what was done to
+// the user.
+func (a *auditRecord) endedWith(user *apiv1.AuditEntry) error {
+	switch a.in.GetBody().(type) {
+	case *commandv1.Command_DisableUser, *commandv1.Command_DeleteUser:
+	default:
+		return nil
+	}
+	for _, kind := range []string{administratorDeleted, accessTokenDeleted} {
+		told, err := a.tx.EventsNow(kind)
+		if err != nil {
+			return err
+		}
+		for _, m := range told {
+			e := proto.CloneOf(user)
+			e.Action, e.Target, e.Message = strings.TrimSuffix(kind, "d"), m.GetTarget(), cut(m.GetMessage())
+			e.Project, e.ProjectId, e.Zone, e.ZoneId = m.GetProject(), m.GetProjectId(), m.GetZone(), m.GetZoneId()
+			if err := a.write(a.tx, e); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -130,7 +130,7 @@ func (p *plane) count(table string) (n int) {
 func TestP7ARefusalThatCannotBeWrittenIsNoRefusal(t *testing.T) {
 	p := furnished(t)
 	c := createZone("business")
-	c.Origin = &commandv1.Origin{ActorId: "a"}
+	c.Origin = &commandv1.Origin{}
 	before := p.snapshot()
 	refusing := p.machine.WithAudit(func(*state.Tx, *apiv1.AuditEntry) error { return errAudit })
 	if _, err := refusing.Apply([]fsm.Entry{p.entry(c)}); !errors.Is(err, errAudit) || string(p.snapshot()) != string(before) {
@@ -141,19 +141,22 @@ func TestP7ARefusalThatCannotBeWrittenIsNoRefusal(t *testing.T) {
 func TestAnEntrySaysWhoDidWhatToWhat(t *testing.T) {
 	p := furnished(t)
 	p.accept(createVM(1))
+	p.accept(createUser("kim"))
+	p.accept(createAdministrator("ann", start.Add(24*time.Hour)))
+	p.inSession("kim")
 	from := len(p.audit(0))
 	asked := func(c *commandv1.Command, actor string, o *commandv1.Origin) *commandv1.Command {
 		c.Actor, c.Origin, c.TraceId = actor, o, "t1"
 		return c
 	}
-	kim := &commandv1.Origin{ActorId: "u-kim", SessionId: "s-1", ZoneId: "z-business", Strength: apiv1.Session_TWO_FACTORS}
+	kim := &commandv1.Origin{ActorId: "u-kim", SessionId: "s-kim", ZoneId: "z-business", Strength: apiv1.Session_TWO_FACTORS}
 	stop := desire(1, apiv1.VM_STOPPED, "op-stop")
 	stop.GetSetVmDesired().Kind = "vm.stop"
 	p.accept(asked(stop, "user:kim", kim))
-	p.accept(asked(createZone("lab"), "spiffe://example.test/admin/ann", &commandv1.Origin{ActorId: "a-ann"}))
+	p.accept(asked(createZone("lab"), "spiffe://example.test/admin/ann", &commandv1.Origin{ActorId: "a-ann", Strength: apiv1.Session_CERTIFICATE, Key: "SHA256:ann"}))
 	p.accept(asked(&commandv1.Command{Body: &commandv1.Command_DeleteHost{DeleteHost: &commandv1.DeleteNoun{Id: "h-1"}}}, "token:ci", &commandv1.Origin{}))
 	p.accept(asked(&commandv1.Command{Body: &commandv1.Command_QuarantineZone{QuarantineZone: &commandv1.QuarantineZone{ZoneId: "z-lab", Reason: "it lies"}}}, "upkeep", nil))
-	p.refuse(problem.Conflict, asked(createZone("lab"), "spiffe://example.test/admin/ann", &commandv1.Origin{ActorId: "a-ann"}))
+	p.refuse(problem.Conflict, asked(createZone("lab"), "spiffe://example.test/admin/ann", &commandv1.Origin{ActorId: "a-ann", Strength: apiv1.Session_CERTIFICATE, Key: "SHA256:ann"}))
 	var got []string
 	for _, e := range p.audit(from) {
 		got = append(got, fmt.Sprintf("%s %s %s %s:%s project=%s zone=%s via=%s %s %s", e.GetActor(), e.GetActorId(), e.GetAction(),
@@ -172,7 +175,7 @@ func TestAnEntrySaysWhoDidWhatToWhat(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if e := p.audit(from)[0]; e.GetSessionId() != "s-1" || e.GetStrength() != apiv1.Session_TWO_FACTORS {
+	if e := p.audit(from)[0]; e.GetSessionId() != "s-kim" || e.GetStrength() != apiv1.Session_TWO_FACTORS {
 		t.Errorf("the first says nothing of its session: %v", e)
 	}
 }

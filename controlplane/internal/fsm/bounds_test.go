@@ -61,16 +61,16 @@ func TestWhatWaitsForPeopleIsBoundedForEachRequester(t *testing.T) {
 func TestAnIdempotencyKeyIsOfWhoeverHasTheId(t *testing.T) {
 	p := staffed(t)
 	keyed := func(id, draft string) *commandv1.Command {
-		c := draftOf("ann", draft)
-		c.Actor, c.Origin = "user:ann", &commandv1.Origin{ActorId: id}
+		c := p.by(id, draftOf("ann", draft))
+		c.Actor = "user:ann"
 		c.Idempotency = &commandv1.Idempotency{Key: "k", RequestHash: make([]byte, 32)}
 		return c
 	}
-	first := p.accept(keyed("u-1", "a"))
-	if again := p.accept(keyed("u-1", "b")); string(again.GetNoun()) != string(first.GetNoun()) {
+	first := p.accept(keyed("u-ann", "a"))
+	if again := p.accept(keyed("u-ann", "b")); string(again.GetNoun()) != string(first.GetNoun()) {
 		t.Error("the same key of the same user was carried out twice")
 	}
-	if other := p.accept(keyed("u-2", "c")); string(other.GetNoun()) == string(first.GetNoun()) {
+	if other := p.accept(keyed("u-bob", "c")); string(other.GetNoun()) == string(first.GetNoun()) {
 		t.Error("another of the name was answered with what was the first one's")
 	}
 }

@@ -22,6 +22,9 @@ type command struct {
 	actor string
 	// by is the id of who acts: a user, an administrator or an access token; empty where nobody does.
 	by string
+	// session is the one in which whoever acts does so, and person who that is, whichever way they came; unset where nobody knows.
+	session *apiv1.Session
+	person  string
 	// now is when: it never goes back, and stands still while the leader's clock is behind what was seen before.
 	now *timestamppb.Timestamp
 	// clock is what the leader's clock showed. What ends at a time that a clock showed is held against it, so that a clock that
@@ -71,6 +74,9 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		if !bootstrapped {
 			return nil, problem.New(problem.Unavailable, "the federation has not been bootstrapped", "Bootstrap its first server.")
 		}
+	}
+	if err := c.lives(in); err != nil {
+		return nil, err
 	}
 	switch b := in.GetBody().(type) {
 	case *commandv1.Command_BeginEpoch:

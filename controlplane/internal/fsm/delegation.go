@@ -21,7 +21,7 @@ func (c *command) createDelegation(in *commandv1.CreateDelegation, origin *comma
 	if m.GetId() == "" || m.GetFromUserId() == "" || origin.GetActorId() != m.GetFromUserId() {
 		return nil, problem.New(problem.Forbidden, "everybody delegates their own decisions only, in a session of their own", "Log in as yourself: naru login.")
 	}
-	if _, err := c.ownSession(origin); err != nil {
+	if _, err := c.ownSession(); err != nil {
 		return nil, err
 	}
 	if _, err := c.tx.Delegations.Get(m.GetId()); !missing(err) {

@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,27 +12,33 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// by says who acts.
-func by(id string, c *commandv1.Command) *commandv1.Command {
+// by says who acts: a user in a session, an administrator with the key that createAdministrator gives, or the bearer of a token.
+func (p *plane) by(id string, c *commandv1.Command) *commandv1.Command {
+	p.Helper()
 	c.Origin = &commandv1.Origin{ActorId: id}
+	if name, ok := strings.CutPrefix(id, "u-"); ok {
+		c.Origin.SessionId = p.inSession(name)
+	} else if name, ok := strings.CutPrefix(id, "a-"); ok {
+		c.Origin.Strength, c.Origin.Key = apiv1.Session_CERTIFICATE, "SHA256:"+name
+	}
 	return c
 }
 
-func reset(by_, user string) *commandv1.Command { return by("u-"+by_, resetPassword(user)) }
+func (p *plane) reset(by, user string) *commandv1.Command { return p.by("u-"+by, resetPassword(user)) }
 
 // takeAuthenticator enrols one for a user, and takes it away by another's hand.
 func takeAuthenticator(p *plane, by_, user string) {
-	p.accept(by("u-root", resetPassword(user)))
+	p.accept(p.by("u-cho", resetPassword(user)))
 	p.accept(&commandv1.Command{Body: &commandv1.Command_EnrollAuthenticator{EnrollAuthenticator: &commandv1.EnrollAuthenticator{
 		UserId: "u-" + user, SealedAuthenticator: []byte("s"), Until: timestamppb.New(start.Add(time.Hour)), Shown: p.proof(user, "enrol")}}})
 	p.accept(&commandv1.Command{Body: &commandv1.Command_ConfirmAuthenticator{ConfirmAuthenticator: &commandv1.ConfirmAuthenticator{
 		UserId: "u-" + user, Shown: p.proof(user, "confirm")}}})
-	p.accept(by("u-"+by_, &commandv1.Command{Body: &commandv1.Command_RemoveAuthenticator{RemoveAuthenticator: &commandv1.RemoveAuthenticator{UserId: "u-" + user}}}))
+	p.accept(p.by("u-"+by_, &commandv1.Command{Body: &commandv1.Command_RemoveAuthenticator{RemoveAuthenticator: &commandv1.RemoveAuthenticator{UserId: "u-" + user}}}))
 }
 
 // administratorOf is one that somebody made a certificate for, and who it is said to be.
-func administratorOf(maker, user string) *commandv1.Command {
-	c := by("u-"+maker, createAdministrator("x", start.Add(time.Hour)))
+func (p *plane) administratorOf(maker, user string) *commandv1.Command {
+	c := p.by("u-"+maker, createAdministrator("x", start.Add(time.Hour)))
 	m := c.GetCreateAdministrator().GetAdministrator()
 	if user != "" {
 		m.User, m.UserId = user, "u-"+user
@@ -39,8 +46,8 @@ func administratorOf(maker, user string) *commandv1.Command {
 	return c
 }
 
-func tokenOfService(name, maker string) *commandv1.Command {
-	c := by("u-"+maker, createToken(name))
+func (p *plane) tokenOfService(name, maker string) *commandv1.Command {
+	c := p.by("u-"+maker, createToken(name))
 	m := c.GetCreateAccessToken().GetAccessToken()
 	m.Project, m.ProjectId, m.User, m.UserId = "", "", "ci", "u-ci"
 	return c
@@ -53,32 +60,32 @@ func TestNobodyDecidesByTheHandOfAnother(t *testing.T) {
 		refused bool
 	}{
 		"nothing": {before: func(*plane) {}},
-		"somebody with no part in it gave bob's password": {before: func(p *plane) { p.accept(reset("cho", "bob")) }},
-		"ann gave bob's password":                         {func(p *plane) { p.accept(reset("ann", "bob")) }, true},
+		"somebody with no part in it gave bob's password": {before: func(p *plane) { p.accept(p.reset("cho", "bob")) }},
+		"ann gave bob's password":                         {func(p *plane) { p.accept(p.reset("ann", "bob")) }, true},
 		"and bob has chosen another": {func(p *plane) {
-			p.accept(reset("ann", "bob"))
+			p.accept(p.reset("ann", "bob"))
 			p.accept(p.logIn("bob", "one"))
 			p.accept(p.changePassword("bob", "one"))
 		}, true},
-		"and bob has given himself one": {func(p *plane) { p.accept(reset("ann", "bob")); p.accept(reset("bob", "bob")) }, true},
-		"and cho has given another":     {before: func(p *plane) { p.accept(reset("ann", "bob")); p.accept(reset("cho", "bob")) }},
+		"and bob has given himself one": {func(p *plane) { p.accept(p.reset("ann", "bob")); p.accept(p.reset("bob", "bob")) }, true},
+		"and cho has given another":     {before: func(p *plane) { p.accept(p.reset("ann", "bob")); p.accept(p.reset("cho", "bob")) }},
 		"and cho has, by ann's hand": {func(p *plane) {
-			p.accept(reset("ann", "bob"))
-			p.accept(reset("ann", "cho"))
-			p.accept(reset("cho", "bob"))
+			p.accept(p.reset("ann", "bob"))
+			p.accept(p.reset("ann", "cho"))
+			p.accept(p.reset("cho", "bob"))
 		}, true},
 		"ann took bob's authenticator away": {func(p *plane) { takeAuthenticator(p, "ann", "bob") }, true},
 		"cho took it away":                  {before: func(p *plane) { takeAuthenticator(p, "cho", "bob") }},
 		"ann gave it by a certificate that says it is ann": {func(p *plane) {
-			p.accept(administratorOf("root", "ann"))
-			p.accept(by("a-x", resetPassword("bob")))
+			p.accept(p.administratorOf("cho", "ann"))
+			p.accept(p.by("a-x", resetPassword("bob")))
 		}, true},
 		"ann gave it by a certificate of her making that says it is dan": {func(p *plane) {
-			p.accept(administratorOf("ann", "dan"))
-			p.accept(by("a-x", resetPassword("bob")))
+			p.accept(p.administratorOf("ann", "dan"))
+			p.accept(p.by("a-x", resetPassword("bob")))
 		}, true},
-		"cho, with no part in it, gave both their passwords": {before: func(p *plane) { p.accept(reset("cho", "bob")); p.accept(reset("cho", "ann")) }},
-		"bob gave ann's password":                            {func(p *plane) { p.accept(reset("bob", "ann")) }, true},
+		"cho, with no part in it, gave both their passwords": {before: func(p *plane) { p.accept(p.reset("cho", "bob")); p.accept(p.reset("cho", "ann")) }},
+		"bob gave ann's password":                            {func(p *plane) { p.accept(p.reset("bob", "ann")) }, true},
 	} {
 		t.Run(about, func(t *testing.T) {
 			p := staffed(t)
@@ -102,9 +109,9 @@ func TestNobodyDecidesByTheHandOfAnother(t *testing.T) {
 // TestWhoCouldHaveWrittenARequestNeverDecidesOnIt, whatever becomes of the account afterwards.
 func TestWhoCouldHaveWrittenARequestNeverDecidesOnIt(t *testing.T) {
 	p := staffed(t)
-	p.accept(reset("bob", "ann"))
+	p.accept(p.reset("bob", "ann"))
 	p.draft("r", nil)
-	p.accept(reset("cho", "ann")) // bob is out, and has written
+	p.accept(p.reset("cho", "ann")) // bob is out, and has written
 	p.accept(p.submission("r", "review"))
 	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, nil)) // could have submitted it
@@ -113,7 +120,7 @@ func TestWhoCouldHaveWrittenARequestNeverDecidesOnIt(t *testing.T) {
 
 func TestNobodyWhoseAccountAPartyHasHeldDecidesThroughADelegateEither(t *testing.T) {
 	p := staffed(t)
-	p.accept(reset("ann", "bob"))
+	p.accept(p.reset("ann", "bob"))
 	p.submitted("r", "review")
 	p.accept(p.delegation("g", "bob", "cho", time.Hour))
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
@@ -124,14 +131,13 @@ func TestNobodyWhoseAccountAPartyHasHeldDecidesThroughADelegateEither(t *testing
 // TestWhoMadeATokenOfAServiceDoesNotDecideOnWhatTheServiceAsksFor, even where the token has been taken away since.
 func TestWhoMadeATokenOfAServiceDoesNotDecideOnWhatTheServiceAsksFor(t *testing.T) {
 	p := staffed(t)
-	p.accept(tokenOfService("bobs", "bob"))
+	p.accept(p.tokenOfService("bobs", "bob"))
 	p.draft("r", func(m *apiv1.Request) { m.Requester, m.RequesterId = "ci", "u-ci" })
 	p.accept(deletion("access-token", "t-bobs", ""))
-	p.accept(tokenOfService("chos", "cho"))
+	p.accept(p.tokenOfService("chos", "cho"))
 	submit := p.submission("r", "review")
 	submit.GetSubmitRequest().By = who("ci")
 	p.accept(submit)
-	p.accept(tokenOfService("roots", "root")) // of somebody who is no user any more
 	for _, name := range []string{"bob", "cho"} {
 		p.refuse(problem.Forbidden, p.vote("r", name, "review", apiv1.Decision_APPROVE, nil))
 	}
@@ -143,7 +149,7 @@ func TestP6WhatAPolicyLetsThroughIsNotThatOfItsAuthor(t *testing.T) {
 	for author, want := range map[string]bool{"ann": false, "dan": true} {
 		for _, atOnce := range []bool{false, true} {
 			p := staffed(t)
-			p.accept(by("u-"+author, &commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{
+			p.accept(p.by("u-"+author, &commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{
 				ApprovalPolicy: &apiv1.ApprovalPolicy{Id: "p", Name: "lax"}}}}))
 			p.draft("r", func(m *apiv1.Request) { m.ChangeType = apiv1.ChangeType_EMERGENCY })
 			submit := p.submission("r", "review")

@@ -101,8 +101,8 @@ func TestWhoeverHadAHandInAProviderIsBehindWhoeverComesInByIt(t *testing.T) {
 	if slices.Contains(held(), "u-mallory") {
 		t.Error("mallory is behind kim without having done anything")
 	}
-	p.accept(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-mallory"}, Body: &commandv1.Command_SetIdentityProviderSecret{
-		SetIdentityProviderSecret: &commandv1.SetIdentityProviderSecret{IdentityProviderId: "ip-corp", Sealed: []byte("sealed")}}})
+	p.accept(p.by("u-mallory", &commandv1.Command{Body: &commandv1.Command_SetIdentityProviderSecret{
+		SetIdentityProviderSecret: &commandv1.SetIdentityProviderSecret{IdentityProviderId: "ip-corp", Sealed: []byte("sealed")}}}))
 	if slices.Contains(held(), "u-mallory") {
 		t.Error("mallory is behind kim before anybody came in")
 	}
@@ -132,14 +132,14 @@ func TestWhoLinkedAPersonIsBehindThemAsLongAsTheLinkStands(t *testing.T) {
 		p.accept(createUser(name))
 	}
 	link := func() *commandv1.Command {
-		return by("u-mallory", &commandv1.Command{Body: &commandv1.Command_LinkIdentity{LinkIdentity: &commandv1.LinkIdentity{
+		return p.by("u-mallory", &commandv1.Command{Body: &commandv1.Command_LinkIdentity{LinkIdentity: &commandv1.LinkIdentity{
 			Identity: &apiv1.Identity{Id: "i-7", IdentityProviderId: "ip-corp", Subject: "7", UserId: "u-kim"}}}})
 	}
 	end := func(name string) *commandv1.Command {
-		return by("u-"+name, &commandv1.Command{Body: &commandv1.Command_UnlinkIdentity{UnlinkIdentity: &commandv1.DeleteNoun{Id: "i-7"}}})
+		return p.by("u-"+name, &commandv1.Command{Body: &commandv1.Command_UnlinkIdentity{UnlinkIdentity: &commandv1.DeleteNoun{Id: "i-7"}}})
 	}
 	p.accept(link())
-	p.accept(reset("lee", "kim"))
+	p.accept(p.reset("lee", "kim"))
 	if got := p.behind("kim"); !slices.Equal(got, []string{"u-kim", "u-lee", "u-mallory"}) {
 		t.Errorf("linked, and with a password of lee's, behind kim are %v", got)
 	}
@@ -152,7 +152,7 @@ func TestWhoLinkedAPersonIsBehindThemAsLongAsTheLinkStands(t *testing.T) {
 	if got := p.behind("kim"); !slices.Contains(got, "u-mallory") {
 		t.Errorf("once mallory has ended it herself, behind kim are %v", got)
 	}
-	p.accept(reset("lee", "kim"))
+	p.accept(p.reset("lee", "kim"))
 	if got := p.behind("kim"); slices.Contains(got, "u-mallory") {
 		t.Errorf("after that, and with a password of lee's, behind kim are %v", got)
 	}

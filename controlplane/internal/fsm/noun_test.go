@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -54,7 +55,7 @@ func createBroker(name string) *commandv1.Command {
 
 func createToken(name string) *commandv1.Command {
 	return &commandv1.Command{Body: &commandv1.Command_CreateAccessToken{CreateAccessToken: &commandv1.CreateAccessToken{AccessToken: &apiv1.AccessToken{
-		Id: "t-" + name, Name: name, Project: "shop", ProjectId: "p-shop", Zone: "business", ZoneId: "z-business", SecretHash: make([]byte, 32)}}}}
+		Id: "t-" + name, Name: name, Project: "shop", ProjectId: "p-shop", Zone: "business", ZoneId: "z-business", SecretHash: make([]byte, 32), ExpiresAt: timestamppb.New(start.AddDate(0, 6, 0))}}}}
 }
 
 func TestWhatIsDependedOnCannotBeDeleted(t *testing.T) {

@@ -35,7 +35,7 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	} else if service {
 		err = c.ownToken(origin, actor, m)
 	} else {
-		session, err = c.ownSession(origin)
+		session, err = c.ownSession()
 	}
 	if err != nil {
 		return nil, err
@@ -76,18 +76,6 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	return c.putRequest(m)
 }
 
-// ownSession returns the session in which whoever acts does so: their own, which has not ended.
-func (c *command) ownSession(origin *commandv1.Origin) (*apiv1.Session, error) {
-	s, err := c.tx.Sessions.Get(origin.GetSessionId())
-	if err != nil && !missing(err) {
-		return nil, err
-	}
-	if err != nil || s.GetUserId() != origin.GetActorId() || !later(s.GetExpiresAt(), c.clock) || s.GetMustChangePassword() {
-		return nil, problem.New(problem.TokenInvalid, "the session in which this was to be done has ended, or is another's", "Log in again: naru login.")
-	}
-	return s, nil
-}
-
 // ownToken refuses what a service does otherwise than by a token of its own that is good for the request then and there.
 func (c *command) ownToken(origin *commandv1.Origin, service *apiv1.User, m *apiv1.Request) error {
 	t, err := c.tx.AccessTokens.Get(origin.GetActorId())
@@ -95,8 +83,8 @@ func (c *command) ownToken(origin *commandv1.Origin, service *apiv1.User, m *api
 		return err
 	}
 	switch {
-	case err != nil || t.GetUserId() != service.GetId() || !later(t.GetExpiresAt(), c.clock):
-		return problem.Newf(problem.TokenInvalid, "Ask an administrator for one: naru token create.", "service %s decides by a token of its own, and there is none, or it has ended", service.GetName())
+	case err != nil || t.GetUserId() != service.GetId():
+		return problem.Newf(problem.TokenInvalid, "Ask an administrator for one: naru token create.", "service %s decides by a token of its own, and there is none", service.GetName())
 	case t.GetProjectId() != "" && t.GetProjectId() != m.GetProjectId(), t.GetZoneId() != "" && t.GetZoneId() != origin.GetZoneId():
 		return problem.Newf(problem.Forbidden, "Ask an administrator for one of this place.", "token %s is good in another project, or at the edge of another zone", t.GetName())
 	}

@@ -32,7 +32,9 @@ func TestP6NobodyDecidesWhoMustNot(t *testing.T) {
 	}
 	p.refuse(problem.TokenInvalid, p.vote("r", "ci", "review", apiv1.Decision_APPROVE, nil))
 	dan := p.vote("r", "dan", "review", apiv1.Decision_APPROVE, nil)
-	for what, origin := range map[string]*commandv1.Origin{"nobody": nil, "an administrator's certificate": {ActorId: "administrator-1"}, "another user": {ActorId: "u-ann"}} {
+	p.accept(createAdministrator("root", start.Add(24*time.Hour)))
+	for what, origin := range map[string]*commandv1.Origin{"nobody": nil, "an administrator's certificate": {ActorId: "a-root", Strength: apiv1.Session_CERTIFICATE, Key: "SHA256:root"},
+		"another user": {ActorId: "u-ann", SessionId: p.inSession("ann")}} {
 		forged := proto.CloneOf(dan)
 		forged.Origin = origin
 		if got := p.refuse(problem.Forbidden, forged); got == nil {
@@ -42,7 +44,7 @@ func TestP6NobodyDecidesWhoMustNot(t *testing.T) {
 	p.refuse(problem.Conflict, p.vote("r", "dan", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) { in.Decision.SeenHash = bytes.Repeat([]byte{1}, 32) }))
 	p.refuse(problem.Conflict, p.vote("r", "dan", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) { in.GroupIds = []string{"g-left"} }))
 	p.accept(&commandv1.Command{Body: &commandv1.Command_DisableUser{DisableUser: &commandv1.DisableUser{UserId: "u-dan", Reason: "left"}}})
-	p.refuse(problem.Forbidden, dan)
+	p.refuse(problem.TokenInvalid, dan)
 	if m := p.request("r"); len(m.GetDecisions()) != 0 || m.GetApproval() != apiv1.Request_SUBMITTED {
 		t.Errorf("%v", m)
 	}
@@ -83,7 +85,7 @@ func TestADelegateDecidesWhileTheDelegationHoldsAndBothAreShown(t *testing.T) {
 	}
 	p.refuse(problem.Forbidden, p.vote("r", "cho", "review", apiv1.Decision_APPROVE, for2bob))
 	forged := p.delegation("g", "bob", "cho", time.Hour)
-	forged.Origin.ActorId = "u-cho" // nobody helps themselves to another's decisions
+	forged.Origin.ActorId, forged.Origin.SessionId = "u-cho", p.inSession("cho") // nobody helps themselves to another's decisions
 	p.refuse(problem.Forbidden, forged)
 	later := p.delegation("g", "bob", "cho", 2*time.Hour)
 	later.GetCreateDelegation().GetDelegation().StartsAt = timestamppb.New(p.now.Add(time.Hour))
@@ -170,8 +172,12 @@ func TestP6ADecisionIsMadeInASessionThatHoldsThen(t *testing.T) {
 			if end(p); about == "of another user" {
 				vote.Origin.SessionId, give.Origin.SessionId = p.inSession("cho"), "s-cho"
 			}
-			p.refuse(problem.TokenInvalid, vote)
-			p.refuse(problem.TokenInvalid, give)
+			want := map[string]problem.Code{"over": problem.TokenExpired, "of one who has to choose a password": problem.Forbidden}[about]
+			if want == "" {
+				want = problem.TokenInvalid
+			}
+			p.refuse(want, vote)
+			p.refuse(want, give)
 			if len(p.request("r").GetDecisions()) != 0 {
 				t.Error("it counts")
 			}

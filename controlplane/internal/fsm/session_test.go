@@ -387,22 +387,23 @@ func TestNobodyIsAnsweredByTheKeyOfWhoIsGone(t *testing.T) {
 	for about, x := range map[string]struct {
 		actor string
 		end   *commandv1.Command
+		then  problem.Code
 	}{
-		"a user":          {"u-ci", &commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ci"}}}},
-		"a user's token":  {"t-mine", &commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ci"}}}},
-		"a deleted token": {"t-mine", deletion("access-token", "t-mine", "")},
+		"a user":          {"u-ci", &commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ci"}}}, problem.Revoked},
+		"a user's token":  {"t-mine", &commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ci"}}}, problem.TokenInvalid},
+		"a deleted token": {"t-mine", deletion("access-token", "t-mine", ""), problem.TokenInvalid},
 	} {
 		t.Run(about, func(t *testing.T) {
 			p := staffed(t)
-			p.accept(tokenOfService("mine", "root"))
+			p.accept(p.tokenOfService("mine", "cho"))
 			keyed := func(hash string, c *commandv1.Command) *commandv1.Command {
 				c.Idempotency = &commandv1.Idempotency{Key: "again", RequestHash: digest(hash)}
-				return by(x.actor, c)
+				return p.by(x.actor, c)
 			}
 			p.accept(keyed("a", createUser("one")))
 			p.refuse(problem.IdempotencyMismatch, keyed("b", createUser("two")))
 			p.accept(x.end)
-			p.accept(keyed("b", createUser("two")))
+			p.refuse(x.then, keyed("b", createUser("two"))) // and not for its key
 		})
 	}
 }

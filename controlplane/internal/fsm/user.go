@@ -101,20 +101,40 @@ func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, err
 	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
 		return nil, err
 	}
-	if _, err := c.endSessions(m.GetId(), ""); err != nil {
-		return nil, err
-	}
-	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
-		return nil, err
-	}
-	if err := c.dropLocalOperator(m.GetId()); err != nil {
+	ended, err := c.endCredentials(m)
+	if err != nil {
 		return nil, err
 	}
 	m.Disabled, m.DisabledReason = true, in.GetReason()
 	if err := c.notifyUser("account.disabled", m); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Users, m)
+	if err := c.tx.Users.Put(m); err != nil {
+		return nil, err
+	}
+	return made(&apiv1.DisableUserResponse{User: m, Ended: ended}, nil)
+}
+
+// endCredentials ends all by which a user could go on: sessions, what a zone knows them by, the administrators' certificates that say that
+// they are theirs, the tokens of a service, and those that the user made and so has seen. It returns which certificates and tokens.
+func (c *command) endCredentials(m *apiv1.User) (ended []*apiv1.Reference, err error) {
+	administrators, err := c.endAdministrators(func(a *apiv1.Administrator) bool { return a.GetUserId() == m.GetId() })
+	if err != nil {
+		return nil, err
+	}
+	by := map[string]bool{m.GetId(): true}
+	for _, a := range administrators {
+		by[a.GetId()] = true
+		ended = append(ended, reference("administrator", a))
+	}
+	tokens, err := c.endAccessTokens(m, by)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.endSessions(m.GetId(), ""); err != nil {
+		return nil, err
+	}
+	return append(ended, tokens...), c.dropLocalOperator(m.GetId())
 }
 
 func (c *command) enableUser(in *commandv1.EnableUser) (*commandv1.Result, error) {
@@ -132,7 +152,7 @@ func (c *command) enableUser(in *commandv1.EnableUser) (*commandv1.Result, error
 	return put(c.tx.Users, m)
 }
 
-// deleteUser deletes a user, with sessions, memberships, rights, and what showed that it was them.
+// deleteUser deletes a user, with memberships, rights, and whatever showed that it was them.
 func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Users, "user", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
@@ -141,16 +161,11 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
 		return nil, err
 	}
-	if _, err := c.endSessions(m.GetId(), ""); err != nil {
+	ended, err := c.endCredentials(m)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetKeys(m.GetId()); err != nil {
-		return nil, err
-	}
-	if err := c.tx.AccessTokens.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
-		return nil, err
-	}
-	if err := c.dropLocalOperator(m.GetId()); err != nil {
 		return nil, err
 	}
 	if err := c.tx.ForgetCredentials(m.GetId()); err != nil {
@@ -168,5 +183,12 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err := c.tx.RoleBindings.DeleteAll(state.Scope{"user_id": m.GetId()}); err != nil {
 		return nil, err
 	}
-	return remove(c, c.tx.Users, "user", m)
+	if err := c.tx.Users.Delete(m.GetId()); err != nil {
+		return nil, err
+	}
+	op, err := c.done("user.delete", reference("user", m), whereabouts{})
+	if err != nil {
+		return nil, err
+	}
+	return made(&apiv1.DeleteUserResponse{Operation: op, Ended: ended}, op)
 }

@@ -29,18 +29,21 @@ type bureau struct {
 	*site
 	machines  map[string]*fsm.Machine
 	databases map[string]*state.DB
-	quit      map[string]func() // ends a server's controller
+	quit      map[string]func()        // ends a server's controller
+	turns     map[string]chan struct{} // whoever takes a server's turn holds up what it applies, until they give it back
 	// dying gets the leader that is about to carry a request out, once; heard says whether its command goes out before it dies.
 	dying chan *node
 	heard bool
 }
 
 func newBureau(t *testing.T, heard bool) *bureau {
-	b := &bureau{machines: map[string]*fsm.Machine{}, databases: map[string]*state.DB{}, quit: map[string]func(){}, dying: make(chan *node, 1), heard: heard}
+	b := &bureau{machines: map[string]*fsm.Machine{}, databases: map[string]*state.DB{}, quit: map[string]func(){}, turns: map[string]chan struct{}{}, dying: make(chan *node, 1), heard: heard}
 	b.site = &site{t: t, weave: newEther().weave, tune: func(c *Config) {
 		m, db := openMachine(t, c.Dir, c.ServerID)
 		b.machines[c.ServerID], b.databases[c.ServerID] = m, db
-		c.Machine = realMachine{m}
+		b.turns[c.ServerID] = make(chan struct{}, 1)
+		b.turns[c.ServerID] <- struct{}{}
+		c.Machine = inTurn{realMachine{m}, b.turns[c.ServerID]}
 	}}
 	for i := range 3 {
 		n := b.add(fmt.Sprintf("server-%d", i+1))
@@ -53,6 +56,18 @@ func newBureau(t *testing.T, heard bool) *bureau {
 		}
 	}
 	return b
+}
+
+// inTurn is a machine that applies while it has its turn.
+type inTurn struct {
+	realMachine
+	turn chan struct{}
+}
+
+func (m inTurn) Apply(entries []Entry) ([]*commandv1.Result, error) {
+	<-m.turn
+	defer func() { m.turn <- struct{}{} }()
+	return m.realMachine.Apply(entries)
 }
 
 // serve has a server carry requests out in its terms; mortal, until it is about to.

@@ -23,14 +23,21 @@ type administratorService struct {
 }
 
 // Administrator returns an administrator by name, for whoever checks a certificate of the key with this fingerprint. It is
-// shared and read-only. One that is remembered with another key is read again: it may just have been renewed.
+// shared and read-only. One that is remembered with another key is read again: it may just have been renewed. Of a person who is
+// disabled there is a problem REVOKED.
 func (s *Service) Administrator(ctx context.Context, name, fingerprint string) (*apiv1.Administrator, error) {
 	m, age := s.people.get(name)
 	if m.GetFingerprint() == fingerprint && m != nil {
 		return m, nil
 	}
 	err := s.view(ctx, func(tx *state.Tx) (err error) {
-		m, err = tx.Administrators.ByName(name, nil)
+		if m, err = tx.Administrators.ByName(name, nil); err != nil || m.GetUserId() == "" {
+			return err
+		}
+		u, err := tx.Users.Get(m.GetUserId())
+		if errors.Is(err, state.ErrNotFound) || err == nil && u.GetDisabled() {
+			return problem.New(problem.Revoked, "the person who administrator "+name+" is has been disabled", "Ask another administrator.")
+		}
 		return err
 	})
 	if errors.Is(err, state.ErrNotFound) {

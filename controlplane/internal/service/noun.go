@@ -383,7 +383,13 @@ func (n noun[M]) matches(ctx context.Context, stored M) error {
 // remove deletes a noun by id or name.
 func (n noun[M]) remove(ctx context.Context, req proto.Message, name string, at place, body func(*commandv1.Command, *commandv1.DeleteNoun)) (*apiv1.Operation, error) {
 	target := &apiv1.Reference{Kind: n.kind}
-	r, err := n.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+	r, err := n.removal(ctx, req, name, at, target, body)
+	return n.ended(ctx, n.kind+".delete", target, r, err)
+}
+
+// removal is remove that returns what the state machine answers. It fills in what target is.
+func (n noun[M]) removal(ctx context.Context, req proto.Message, name string, at place, target *apiv1.Reference, body func(*commandv1.Command, *commandv1.DeleteNoun)) (*commandv1.Result, error) {
+	return n.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, err := n.find(ctx, tx, name, at)
 		if err != nil {
 			return nil, err
@@ -402,7 +408,6 @@ func (n noun[M]) remove(ctx context.Context, req proto.Message, name string, at 
 		body(c, d)
 		return nil, nil
 	})
-	return n.ended(ctx, n.kind+".delete", target, r, err)
 }
 
 func fieldOf(m proto.Message, name protoreflect.Name) protoreflect.FieldDescriptor {

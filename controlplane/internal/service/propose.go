@@ -74,9 +74,9 @@ func (s *Service) propose(ctx context.Context, req proto.Message, fill func(*com
 	if err != nil {
 		return nil, err
 	}
-	if r.GetProblem() != nil {
+	if r.GetProblem() != nil && c.GetRecordAudit() == nil {
 		call := callOf(ctx)
-		call.Asked.noteRecorded() // the state machine writes what it refuses
+		call.Asked.noteRecorded() // the state machine writes what it refuses, but of what was to be an entry itself
 	}
 	return r, problem.FromProto(r.GetProblem())
 }

@@ -91,7 +91,7 @@ func (s *Service) RecordRead(ctx context.Context, method string, req proto.Messa
 // origin is what the record says of a call beside its actor.
 func (c Call) origin() *commandv1.Origin {
 	return &commandv1.Origin{
-		ActorId: c.Principal.ID, ZoneId: c.ViaZoneID, SessionId: c.Principal.SessionID, Strength: c.Principal.Strength,
+		ActorId: c.Principal.ID, ZoneId: c.ViaZoneID, SessionId: c.Principal.SessionID, Strength: c.Principal.Strength, Key: c.Principal.Key,
 	}
 }
 

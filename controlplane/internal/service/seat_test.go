@@ -141,7 +141,7 @@ func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 		if !emergency {
 			m.Automatic = &apiv1.AutomaticApproval{When: "true", Reason: "small", MaxQuantity: 10}
 		}
-		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who}, Body: &commandv1.Command_UpdateApprovalPolicy{
+		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who, SessionId: o.Session(o.users[who])}, Body: &commandv1.Command_UpdateApprovalPolicy{
 			UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: m}}})
 	}
 	publish := func(who, policy string) {
@@ -150,7 +150,7 @@ func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 		o.View(func(tx *state.Tx) (err error) { m, err = tx.Offerings.ByName("web-server", nil); return err })
 		m.ApprovalPolicy = policy
 		o.Do(&commandv1.Command{Body: &commandv1.Command_UpdateOffering{UpdateOffering: &commandv1.UpdateOffering{Offering: m}}})
-		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who}, Body: &commandv1.Command_PublishOffering{PublishOffering: &commandv1.PublishOffering{Offering: m}}})
+		o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-" + who, SessionId: o.Session(o.users[who])}, Body: &commandv1.Command_PublishOffering{PublishOffering: &commandv1.PublishOffering{Offering: m}}})
 	}
 	asked := 0
 	approval := func(change apiv1.ChangeType_Value, about func(*apiv1.Request)) apiv1.Request_Approval {
@@ -181,7 +181,7 @@ func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 		{author: "ann", emergency: true, want: waits},
 		{author: "dan", about: func(m *apiv1.Request) { m.OnBehalfOf = "dan" }, want: waits},
 		{author: "dan", before: func() {
-			o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-ann"}, Body: &commandv1.Command_ResetPassword{ResetPassword: &commandv1.ResetPassword{
+			o.Do(&commandv1.Command{Origin: &commandv1.Origin{ActorId: "u-ann", SessionId: o.Session(o.users["ann"])}, Body: &commandv1.Command_ResetPassword{ResetPassword: &commandv1.ResetPassword{
 				UserId: "u-dan", Password: "$one-time$", Until: timestamppb.New(time.Now().Add(time.Hour))}}})
 		}, want: waits},
 		{author: "cho", before: func() { publish("ann", "two-steps") }, want: waits},

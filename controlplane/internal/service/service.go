@@ -164,7 +164,7 @@ type Service struct {
 // New returns a service.
 func New(c Config) *Service {
 	s := &Service{Config: c, passwords: credential.NewPasswords(), doors: door.New(time.Now), stays: newCache[apiv1.Session](c.Reader, "sessions"),
-		tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators"),
+		tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators", "users"),
 		zoneBooks: newCache[zoneBook](c.Reader, "zones"), rights: newCache[rights.Rights](c.Reader, rightsTopics...), changed: newChanges()}
 	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", zone: "name", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)
 	s.offerings = noun[*apiv1.Offering]{Service: s, kind: "offering", topic: "offerings", table: func(tx *state.Tx) state.Table[*apiv1.Offering] { return tx.Offerings }}.watched(offeringChange)

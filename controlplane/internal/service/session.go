@@ -89,7 +89,7 @@ func (s sessionService) LogOut(ctx context.Context, r *apiv1.LogOutRequest) (*ap
 	_, err = s.propose(ctx, r, func(c *commandv1.Command) {
 		c.Body = &commandv1.Command_DeleteSession{DeleteSession: &commandv1.DeleteNoun{Id: id}}
 	})
-	if problem.Is(err, problem.NotFound) {
+	if problem.Is(err, problem.TokenInvalid) {
 		err = nil // somebody else ended it meanwhile
 	}
 	return &apiv1.LogOutResponse{}, err

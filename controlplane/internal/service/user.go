@@ -97,17 +97,28 @@ func (s userService) mayUntie(ctx context.Context, tx *state.Tx, was *apiv1.User
 }
 
 func (s userService) DeleteUser(ctx context.Context, r *apiv1.DeleteUserRequest) (*apiv1.DeleteUserResponse, error) {
-	op, err := s.users.remove(ctx, r, r.GetUser(), place{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
+	result, err := s.users.removal(ctx, r, r.GetUser(), place{}, &apiv1.Reference{}, func(c *commandv1.Command, d *commandv1.DeleteNoun) {
 		c.Body = &commandv1.Command_DeleteUser{DeleteUser: d}
 	})
-	return &apiv1.DeleteUserResponse{Operation: op}, err
+	out := &apiv1.DeleteUserResponse{}
+	if err == nil {
+		err = proto.Unmarshal(result.GetNoun(), out)
+	}
+	return out, err
 }
 
 func (s userService) DisableUser(ctx context.Context, r *apiv1.DisableUserRequest) (*apiv1.DisableUserResponse, error) {
-	m, err := s.changeUser(ctx, r, r.GetUser(), func(c *commandv1.Command, m *apiv1.User) {
+	result, err := s.proposeOfUser(ctx, r, r.GetUser(), func(c *commandv1.Command, m *apiv1.User) {
 		c.Body = &commandv1.Command_DisableUser{DisableUser: &commandv1.DisableUser{UserId: m.GetId(), Reason: r.GetReason()}}
 	})
-	return &apiv1.DisableUserResponse{User: m}, err
+	if err != nil {
+		return nil, err
+	}
+	out := &apiv1.DisableUserResponse{}
+	if err := proto.Unmarshal(result.GetNoun(), out); err != nil {
+		return nil, err
+	}
+	return out, s.view(ctx, func(tx *state.Tx) error { return tx.Users.Derive(out.GetUser()) })
 }
 
 func (s userService) EnableUser(ctx context.Context, r *apiv1.EnableUserRequest) (*apiv1.EnableUserResponse, error) {
@@ -117,10 +128,19 @@ func (s userService) EnableUser(ctx context.Context, r *apiv1.EnableUserRequest)
 	return &apiv1.EnableUserResponse{User: m}, err
 }
 
-// changeUser proposes what body says of a user that is there, and returns the user as it then is. Nobody does that to one who has
-// rights that they do not have: whoever sets a password could act as its owner.
+// changeUser proposes what body says of a user that is there, and returns the user as it then is.
 func (s userService) changeUser(ctx context.Context, req proto.Message, name string, body func(*commandv1.Command, *apiv1.User)) (*apiv1.User, error) {
-	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+	result, err := s.proposeOfUser(ctx, req, name, body)
+	if err != nil {
+		return nil, err
+	}
+	return s.users.shown(ctx, result)
+}
+
+// proposeOfUser proposes what body says of a user that is there. Nobody does that to one who has rights that they do not have: whoever
+// sets a password could act as its owner.
+func (s userService) proposeOfUser(ctx context.Context, req proto.Message, name string, body func(*commandv1.Command, *apiv1.User)) (*commandv1.Result, error) {
+	return s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		m, err := s.users.find(ctx, tx, name, place{})
 		if err != nil {
 			return nil, err
@@ -131,10 +151,6 @@ func (s userService) changeUser(ctx context.Context, req proto.Message, name str
 		body(c, m)
 		return nil, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s.users.shown(ctx, result)
 }
 
 // homeOf resolves the organization that a user belongs to.

@@ -27,7 +27,7 @@ func (w *World) ServeWith(who api.Authenticator) (url string, ca []byte) {
 	own, ca := w.certificate()
 	server, err := api.New(api.Config{
 		Certificate: func() (*tls.Certificate, error) { return own, nil },
-		Register:    w.Service.Register, Who: who, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
+		Register:    w.Service.Register, Who: who, Current: w.Current, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		w.Fatal(err)

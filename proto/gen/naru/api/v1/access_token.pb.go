@@ -46,8 +46,10 @@ type AccessToken struct {
 	User   string `protobuf:"bytes,12,opt,name=user,proto3" json:"user,omitempty"`
 	UserId string `protobuf:"bytes,13,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Who made it, and so may have it.
-	CreatedById string                 `protobuf:"bytes,14,opt,name=created_by_id,json=createdById,proto3" json:"created_by_id,omitempty"`
-	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedById string `protobuf:"bytes,14,opt,name=created_by_id,json=createdById,proto3" json:"created_by_id,omitempty"`
+	// The person who that is, whichever way they called: in a session, with a certificate that says so, or with a token of their making.
+	CreatedByUserId string                 `protobuf:"bytes,15,opt,name=created_by_user_id,json=createdByUserId,proto3" json:"created_by_user_id,omitempty"`
+	CreatedAt       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
 	Revision      string `protobuf:"bytes,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -164,6 +166,13 @@ func (x *AccessToken) GetUserId() string {
 func (x *AccessToken) GetCreatedById() string {
 	if x != nil {
 		return x.CreatedById
+	}
+	return ""
+}
+
+func (x *AccessToken) GetCreatedByUserId() string {
+	if x != nil {
+		return x.CreatedByUserId
 	}
 	return ""
 }
@@ -743,7 +752,7 @@ var File_naru_api_v1_access_token_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"\n" +
-	"\x1enaru/api/v1/access_token.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/session.proto\"\x8d\x05\n" +
+	"\x1enaru/api/v1/access_token.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x19naru/api/v1/session.proto\"\xc7\x05\n" +
 	"\vAccessToken\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12F\n" +
 	"\x04name\x18\x02 \x01(\tB2\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x12%\n" +
@@ -760,7 +769,8 @@ const file_naru_api_v1_access_token_proto_rawDesc = "" +
 	"secretHash\x12\x1f\n" +
 	"\x04user\x18\f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04user\x12$\n" +
 	"\auser_id\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06userId\x12/\n" +
-	"\rcreated_by_id\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\vcreatedById\x12?\n" +
+	"\rcreated_by_id\x18\x0e \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\vcreatedById\x128\n" +
+	"\x12created_by_user_id\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x05R\x0fcreatedByUserId\x12?\n" +
 	"\n" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +

@@ -959,8 +959,10 @@ func (x *DeleteUserRequest) GetUser() string {
 }
 
 type DeleteUserResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operation *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// What else ended: the administrators' certificates that said that they are the user's, and the access tokens that the user made.
+	Ended         []*Reference `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -998,6 +1000,13 @@ func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
 func (x *DeleteUserResponse) GetOperation() *Operation {
 	if x != nil {
 		return x.Operation
+	}
+	return nil
+}
+
+func (x *DeleteUserResponse) GetEnded() []*Reference {
+	if x != nil {
+		return x.Ended
 	}
 	return nil
 }
@@ -1169,8 +1178,11 @@ func (x *DisableUserRequest) GetReason() string {
 }
 
 type DisableUserResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// What ended besides sessions and a service's own tokens, and stays ended: the administrators' certificates that said that they are
+	// the user's, and the access tokens that the user made.
+	Ended         []*Reference `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1208,6 +1220,13 @@ func (*DisableUserResponse) Descriptor() ([]byte, []int) {
 func (x *DisableUserResponse) GetUser() *User {
 	if x != nil {
 		return x.User
+	}
+	return nil
+}
+
+func (x *DisableUserResponse) GetEnded() []*Reference {
+	if x != nil {
+		return x.Ended
 	}
 	return nil
 }
@@ -1852,9 +1871,10 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x12UpdateUserResponse\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"2\n" +
 	"\x11DeleteUserRequest\x12\x1d\n" +
-	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"J\n" +
+	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"x\n" +
 	"\x12DeleteUserResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"T\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\x12,\n" +
+	"\x05ended\x18\x02 \x03(\v2\x16.naru.api.v1.ReferenceR\x05ended\"T\n" +
 	"\x11WatchUsersRequest\x12\x1d\n" +
 	"\x05after\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05after\x12 \n" +
 	"\x06filter\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\"\x89\x01\n" +
@@ -1865,9 +1885,10 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x12DisableUserRequest\x12\x1d\n" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12\"\n" +
 	"\x06reason\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"<\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"j\n" +
 	"\x13DisableUserResponse\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"V\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\x12,\n" +
+	"\x05ended\x18\x02 \x03(\v2\x16.naru.api.v1.ReferenceR\x05ended\"V\n" +
 	"\x11EnableUserRequest\x12\x1d\n" +
 	"\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12\"\n" +
 	"\x06reason\x18\x02 \x01(\tB\n" +
@@ -1896,7 +1917,7 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\x12-\n" +
 	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedR\asecrets\"D\n" +
 	"\x1bRemoveAuthenticatorResponse\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user2\xcf\x0e\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user2\xc9\x0e\n" +
 	"\vUserService\x12n\n" +
 	"\tListUsers\x12\x1d.naru.api.v1.ListUsersRequest\x1a\x1e.naru.api.v1.ListUsersResponse\"\"\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12y\n" +
 	"\aGetUser\x12\x1b.naru.api.v1.GetUserRequest\x1a\x1c.naru.api.v1.GetUserResponse\"3\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x18b\x04user\x12\x10/v1/users/{user}\x12\x80\x01\n" +
@@ -1907,8 +1928,8 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\n" +
 	"DeleteUser\x12\x1e.naru.api.v1.DeleteUserRequest\x1a\x1f.naru.api.v1.DeleteUserResponse\"2\xb2\xbb\x18\vuser.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/users/{user}\x12u\n" +
 	"\n" +
-	"WatchUsers\x12\x1e.naru.api.v1.WatchUsersRequest\x1a\x1f.naru.api.v1.WatchUsersResponse\"$\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/users:watch0\x01\x12\x8b\x01\n" +
-	"\vDisableUser\x12\x1f.naru.api.v1.DisableUserRequest\x1a .naru.api.v1.DisableUserResponse\"9\xb2\xbb\x18\fuser.disable\x82\xd3\xe4\x93\x02#:\x01*b\x04user\"\x18/v1/users/{user}:disable\x12\x86\x01\n" +
+	"WatchUsers\x12\x1e.naru.api.v1.WatchUsersRequest\x1a\x1f.naru.api.v1.WatchUsersResponse\"$\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/users:watch0\x01\x12\x85\x01\n" +
+	"\vDisableUser\x12\x1f.naru.api.v1.DisableUserRequest\x1a .naru.api.v1.DisableUserResponse\"3\xb2\xbb\x18\fuser.disable\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/users/{user}:disable\x12\x86\x01\n" +
 	"\n" +
 	"EnableUser\x12\x1e.naru.api.v1.EnableUserRequest\x1a\x1f.naru.api.v1.EnableUserResponse\"7\xb2\xbb\x18\vuser.enable\x82\xd3\xe4\x93\x02\":\x01*b\x04user\"\x17/v1/users/{user}:enable\x12\x98\x01\n" +
 	"\rResetPassword\x12!.naru.api.v1.ResetPasswordRequest\x1a\".naru.api.v1.ResetPasswordResponse\"@\xb2\xbb\x18\x13user.reset-password\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/users/{user}:resetPassword\x12\x90\x01\n" +
@@ -1985,48 +2006,50 @@ var file_naru_api_v1_user_proto_depIdxs = []int32{
 	34, // 12: naru.api.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
 	4,  // 13: naru.api.v1.UpdateUserResponse.user:type_name -> naru.api.v1.User
 	33, // 14: naru.api.v1.DeleteUserResponse.operation:type_name -> naru.api.v1.Operation
-	35, // 15: naru.api.v1.WatchUsersResponse.type:type_name -> naru.api.v1.WatchType.Value
-	4,  // 16: naru.api.v1.WatchUsersResponse.user:type_name -> naru.api.v1.User
-	4,  // 17: naru.api.v1.DisableUserResponse.user:type_name -> naru.api.v1.User
-	4,  // 18: naru.api.v1.EnableUserResponse.user:type_name -> naru.api.v1.User
-	3,  // 19: naru.api.v1.ChangePasswordRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 20: naru.api.v1.ChangePasswordResponse.user:type_name -> naru.api.v1.User
-	3,  // 21: naru.api.v1.EnrollAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	3,  // 22: naru.api.v1.ConfirmAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 23: naru.api.v1.ConfirmAuthenticatorResponse.user:type_name -> naru.api.v1.User
-	3,  // 24: naru.api.v1.RemoveAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
-	4,  // 25: naru.api.v1.RemoveAuthenticatorResponse.user:type_name -> naru.api.v1.User
-	5,  // 26: naru.api.v1.UserService.ListUsers:input_type -> naru.api.v1.ListUsersRequest
-	7,  // 27: naru.api.v1.UserService.GetUser:input_type -> naru.api.v1.GetUserRequest
-	9,  // 28: naru.api.v1.UserService.CreateUser:input_type -> naru.api.v1.CreateUserRequest
-	11, // 29: naru.api.v1.UserService.UpdateUser:input_type -> naru.api.v1.UpdateUserRequest
-	13, // 30: naru.api.v1.UserService.DeleteUser:input_type -> naru.api.v1.DeleteUserRequest
-	15, // 31: naru.api.v1.UserService.WatchUsers:input_type -> naru.api.v1.WatchUsersRequest
-	17, // 32: naru.api.v1.UserService.DisableUser:input_type -> naru.api.v1.DisableUserRequest
-	19, // 33: naru.api.v1.UserService.EnableUser:input_type -> naru.api.v1.EnableUserRequest
-	21, // 34: naru.api.v1.UserService.ResetPassword:input_type -> naru.api.v1.ResetPasswordRequest
-	23, // 35: naru.api.v1.UserService.ChangePassword:input_type -> naru.api.v1.ChangePasswordRequest
-	25, // 36: naru.api.v1.UserService.EnrollAuthenticator:input_type -> naru.api.v1.EnrollAuthenticatorRequest
-	27, // 37: naru.api.v1.UserService.ConfirmAuthenticator:input_type -> naru.api.v1.ConfirmAuthenticatorRequest
-	29, // 38: naru.api.v1.UserService.RemoveAuthenticator:input_type -> naru.api.v1.RemoveAuthenticatorRequest
-	6,  // 39: naru.api.v1.UserService.ListUsers:output_type -> naru.api.v1.ListUsersResponse
-	8,  // 40: naru.api.v1.UserService.GetUser:output_type -> naru.api.v1.GetUserResponse
-	10, // 41: naru.api.v1.UserService.CreateUser:output_type -> naru.api.v1.CreateUserResponse
-	12, // 42: naru.api.v1.UserService.UpdateUser:output_type -> naru.api.v1.UpdateUserResponse
-	14, // 43: naru.api.v1.UserService.DeleteUser:output_type -> naru.api.v1.DeleteUserResponse
-	16, // 44: naru.api.v1.UserService.WatchUsers:output_type -> naru.api.v1.WatchUsersResponse
-	18, // 45: naru.api.v1.UserService.DisableUser:output_type -> naru.api.v1.DisableUserResponse
-	20, // 46: naru.api.v1.UserService.EnableUser:output_type -> naru.api.v1.EnableUserResponse
-	22, // 47: naru.api.v1.UserService.ResetPassword:output_type -> naru.api.v1.ResetPasswordResponse
-	24, // 48: naru.api.v1.UserService.ChangePassword:output_type -> naru.api.v1.ChangePasswordResponse
-	26, // 49: naru.api.v1.UserService.EnrollAuthenticator:output_type -> naru.api.v1.EnrollAuthenticatorResponse
-	28, // 50: naru.api.v1.UserService.ConfirmAuthenticator:output_type -> naru.api.v1.ConfirmAuthenticatorResponse
-	30, // 51: naru.api.v1.UserService.RemoveAuthenticator:output_type -> naru.api.v1.RemoveAuthenticatorResponse
-	39, // [39:52] is the sub-list for method output_type
-	26, // [26:39] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	32, // 15: naru.api.v1.DeleteUserResponse.ended:type_name -> naru.api.v1.Reference
+	35, // 16: naru.api.v1.WatchUsersResponse.type:type_name -> naru.api.v1.WatchType.Value
+	4,  // 17: naru.api.v1.WatchUsersResponse.user:type_name -> naru.api.v1.User
+	4,  // 18: naru.api.v1.DisableUserResponse.user:type_name -> naru.api.v1.User
+	32, // 19: naru.api.v1.DisableUserResponse.ended:type_name -> naru.api.v1.Reference
+	4,  // 20: naru.api.v1.EnableUserResponse.user:type_name -> naru.api.v1.User
+	3,  // 21: naru.api.v1.ChangePasswordRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 22: naru.api.v1.ChangePasswordResponse.user:type_name -> naru.api.v1.User
+	3,  // 23: naru.api.v1.EnrollAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	3,  // 24: naru.api.v1.ConfirmAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 25: naru.api.v1.ConfirmAuthenticatorResponse.user:type_name -> naru.api.v1.User
+	3,  // 26: naru.api.v1.RemoveAuthenticatorRequest.secrets:type_name -> naru.api.v1.Sealed
+	4,  // 27: naru.api.v1.RemoveAuthenticatorResponse.user:type_name -> naru.api.v1.User
+	5,  // 28: naru.api.v1.UserService.ListUsers:input_type -> naru.api.v1.ListUsersRequest
+	7,  // 29: naru.api.v1.UserService.GetUser:input_type -> naru.api.v1.GetUserRequest
+	9,  // 30: naru.api.v1.UserService.CreateUser:input_type -> naru.api.v1.CreateUserRequest
+	11, // 31: naru.api.v1.UserService.UpdateUser:input_type -> naru.api.v1.UpdateUserRequest
+	13, // 32: naru.api.v1.UserService.DeleteUser:input_type -> naru.api.v1.DeleteUserRequest
+	15, // 33: naru.api.v1.UserService.WatchUsers:input_type -> naru.api.v1.WatchUsersRequest
+	17, // 34: naru.api.v1.UserService.DisableUser:input_type -> naru.api.v1.DisableUserRequest
+	19, // 35: naru.api.v1.UserService.EnableUser:input_type -> naru.api.v1.EnableUserRequest
+	21, // 36: naru.api.v1.UserService.ResetPassword:input_type -> naru.api.v1.ResetPasswordRequest
+	23, // 37: naru.api.v1.UserService.ChangePassword:input_type -> naru.api.v1.ChangePasswordRequest
+	25, // 38: naru.api.v1.UserService.EnrollAuthenticator:input_type -> naru.api.v1.EnrollAuthenticatorRequest
+	27, // 39: naru.api.v1.UserService.ConfirmAuthenticator:input_type -> naru.api.v1.ConfirmAuthenticatorRequest
+	29, // 40: naru.api.v1.UserService.RemoveAuthenticator:input_type -> naru.api.v1.RemoveAuthenticatorRequest
+	6,  // 41: naru.api.v1.UserService.ListUsers:output_type -> naru.api.v1.ListUsersResponse
+	8,  // 42: naru.api.v1.UserService.GetUser:output_type -> naru.api.v1.GetUserResponse
+	10, // 43: naru.api.v1.UserService.CreateUser:output_type -> naru.api.v1.CreateUserResponse
+	12, // 44: naru.api.v1.UserService.UpdateUser:output_type -> naru.api.v1.UpdateUserResponse
+	14, // 45: naru.api.v1.UserService.DeleteUser:output_type -> naru.api.v1.DeleteUserResponse
+	16, // 46: naru.api.v1.UserService.WatchUsers:output_type -> naru.api.v1.WatchUsersResponse
+	18, // 47: naru.api.v1.UserService.DisableUser:output_type -> naru.api.v1.DisableUserResponse
+	20, // 48: naru.api.v1.UserService.EnableUser:output_type -> naru.api.v1.EnableUserResponse
+	22, // 49: naru.api.v1.UserService.ResetPassword:output_type -> naru.api.v1.ResetPasswordResponse
+	24, // 50: naru.api.v1.UserService.ChangePassword:output_type -> naru.api.v1.ChangePasswordResponse
+	26, // 51: naru.api.v1.UserService.EnrollAuthenticator:output_type -> naru.api.v1.EnrollAuthenticatorResponse
+	28, // 52: naru.api.v1.UserService.ConfirmAuthenticator:output_type -> naru.api.v1.ConfirmAuthenticatorResponse
+	30, // 53: naru.api.v1.UserService.RemoveAuthenticator:output_type -> naru.api.v1.RemoveAuthenticatorResponse
+	41, // [41:54] is the sub-list for method output_type
+	28, // [28:41] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_user_proto_init() }

@@ -658,7 +658,7 @@ func RegisterUserServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux
 			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
 			return
 		}
-		forward_UserService_DisableUser_0(annotatedContext, mux, outboundMarshaler, w, req, response_UserService_DisableUser_0{resp.(*DisableUserResponse)}, mux.GetForwardResponseOptions()...)
+		forward_UserService_DisableUser_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
 	mux.Handle(http.MethodPost, pattern_UserService_EnableUser_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
@@ -937,7 +937,7 @@ func RegisterUserServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux
 			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
 			return
 		}
-		forward_UserService_DisableUser_0(annotatedContext, mux, outboundMarshaler, w, req, response_UserService_DisableUser_0{resp.(*DisableUserResponse)}, mux.GetForwardResponseOptions()...)
+		forward_UserService_DisableUser_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
 	mux.Handle(http.MethodPost, pattern_UserService_EnableUser_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
@@ -1078,15 +1078,6 @@ type response_UserService_DeleteUser_0 struct {
 func (m response_UserService_DeleteUser_0) XXX_ResponseBody() interface{} {
 	response := m.DeleteUserResponse
 	return response.Operation
-}
-
-type response_UserService_DisableUser_0 struct {
-	*DisableUserResponse
-}
-
-func (m response_UserService_DisableUser_0) XXX_ResponseBody() interface{} {
-	response := m.DisableUserResponse
-	return response.User
 }
 
 type response_UserService_EnableUser_0 struct {

@@ -53,9 +53,10 @@ type UserServiceClient interface {
 	DeleteUser(ctx context.Context, in *DeleteUserRequest, opts ...grpc.CallOption) (*DeleteUserResponse, error)
 	// WatchUsers sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchUsers(ctx context.Context, in *WatchUsersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchUsersResponse], error)
-	// DisableUser ends every session and token of a user, at once and everywhere.
+	// DisableUser ends, at once and everywhere, every session and token of a user, every administrator's certificate that says that it is
+	// theirs, and every access token that they made.
 	DisableUser(ctx context.Context, in *DisableUserRequest, opts ...grpc.CallOption) (*DisableUserResponse, error)
-	// EnableUser undoes DisableUser; sessions and tokens stay ended.
+	// EnableUser undoes DisableUser; what it ended stays ended.
 	EnableUser(ctx context.Context, in *EnableUserRequest, opts ...grpc.CallOption) (*EnableUserResponse, error)
 	// ResetPassword gives a person a password for one login, and ends every session of theirs.
 	ResetPassword(ctx context.Context, in *ResetPasswordRequest, opts ...grpc.CallOption) (*ResetPasswordResponse, error)
@@ -235,9 +236,10 @@ type UserServiceServer interface {
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
 	// WatchUsers sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchUsers(*WatchUsersRequest, grpc.ServerStreamingServer[WatchUsersResponse]) error
-	// DisableUser ends every session and token of a user, at once and everywhere.
+	// DisableUser ends, at once and everywhere, every session and token of a user, every administrator's certificate that says that it is
+	// theirs, and every access token that they made.
 	DisableUser(context.Context, *DisableUserRequest) (*DisableUserResponse, error)
-	// EnableUser undoes DisableUser; sessions and tokens stay ended.
+	// EnableUser undoes DisableUser; what it ended stays ended.
 	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
 	// ResetPassword gives a person a password for one login, and ends every session of theirs.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)

@@ -2710,9 +2710,11 @@ type Origin struct {
 	// Id of the user, administrator or access token.
 	ActorId string `protobuf:"bytes,1,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	// The zone at whose edge it was asked for; empty: the control network.
-	ZoneId        string              `protobuf:"bytes,3,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
-	SessionId     string              `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Strength      v1.Session_Strength `protobuf:"varint,5,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	ZoneId    string              `protobuf:"bytes,3,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
+	SessionId string              `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Strength  v1.Session_Strength `protobuf:"varint,5,opt,name=strength,proto3,enum=naru.api.v1.Session_Strength" json:"strength,omitempty"`
+	// Of an administrator: the fingerprint of the key that their certificate is for.
+	Key           string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2773,6 +2775,13 @@ func (x *Origin) GetStrength() v1.Session_Strength {
 		return x.Strength
 	}
 	return v1.Session_Strength(0)
+}
+
+func (x *Origin) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
 }
 
 // Idempotency keeps a client's repeated write from being done twice.
@@ -9096,13 +9105,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0fcreate_crossing\x18\x90\x03 \x01(\v2\x1f.naru.command.v1.CreateCrossingH\x00R\x0ecreateCrossing\x12G\n" +
 	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossing\x12U\n" +
 	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperatorsB\r\n" +
-	"\x04body\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
+	"\x04body\x12\x05\xbaH\x02\b\x01\"\xcc\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
 	"\azone_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06zoneId\x12&\n" +
 	"\n" +
 	"session_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\tsessionId\x129\n" +
-	"\bstrength\x18\x05 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthR\bstrength\"U\n" +
+	"\bstrength\x18\x05 \x01(\x0e2\x1d.naru.api.v1.Session.StrengthR\bstrength\x12\x19\n" +
+	"\x03key\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03key\"U\n" +
 	"\vIdempotency\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x03key\x12*\n" +
 	"\frequest_hash\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\vrequestHash\"\x98\x01\n" +
