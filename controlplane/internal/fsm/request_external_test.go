@@ -149,7 +149,7 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 		"by a token that she who asks made": {func(p *plane) { p.token("change", func(t *apiv1.AccessToken) { t.CreatedById = "u-ann" }) },
 			func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.Forbidden},
 		"by a token that has ended": {func(p *plane) { p.now = p.now.AddDate(2, 0, 0) },
-			func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.TokenInvalid},
+			func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.TokenExpired},
 		"by a token that is gone": {func(p *plane) {
 			p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteAccessToken{DeleteAccessToken: &commandv1.DeleteNoun{Id: "t-change"}}})
 		}, func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.TokenInvalid},
@@ -166,7 +166,7 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 			func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.Forbidden},
 		"a service that is disabled": {func(p *plane) {
 			p.accept(&commandv1.Command{Body: &commandv1.Command_DisableUser{DisableUser: &commandv1.DisableUser{UserId: "u-change", Reason: "replaced"}}})
-		}, func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.Forbidden},
+		}, func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.TokenInvalid}, // its tokens end with it
 		"after the withdrawal": {func(p *plane) {
 			p.accept(&commandv1.Command{Body: &commandv1.Command_WithdrawRequest{WithdrawRequest: &commandv1.WithdrawRequest{RequestId: "r", By: who("ann")}}})
 		}, func(p *plane) *commandv1.Command { return p.said("r", "change", "itsm", nil) }, problem.WrongState},

@@ -206,6 +206,19 @@ func TestP12WhoIsDisabledResetOrDeletedHasNoSession(t *testing.T) {
 	}
 }
 
+func TestNobodyShutsThemselvesOut(t *testing.T) {
+	for name, c := range map[string]*commandv1.Command{"disabled": disableUser("kim"), "deleted": deletion("user", "u-kim", "")} {
+		t.Run(name, func(t *testing.T) {
+			p := loggedIn(t)
+			p.accept(p.logIn("kim", "two"))
+			c.Origin = &commandv1.Origin{ActorId: "u-kim", SessionId: "two", Strength: apiv1.Session_PASSWORD}
+			p.refuse(problem.WrongState, c)
+			c.Origin = nil
+			p.accept(c)
+		})
+	}
+}
+
 func TestADisabledUserCannotLogIn(t *testing.T) {
 	p := loggedIn(t)
 	c := p.logIn("kim", "two")

@@ -92,13 +92,21 @@ func (c *command) untie(user *apiv1.User, ties *tie.Ties) error {
 	return nil
 }
 
+// mayGo refuses to disable or delete who does it themselves, and who is the last one to administer the federation.
+func (c *command) mayGo(m *apiv1.User) error {
+	if c.person == m.GetId() {
+		return problem.Newf(problem.WrongState, "Another administrator does it.", "%s is the one who asks, and nobody shuts themselves out", m.GetName())
+	}
+	return c.staysAdministered(taken{user: m.GetId()})
+}
+
 // disableUser refuses the user from now on, everywhere: nobody can log in or act as a disabled user.
 func (c *command) disableUser(in *commandv1.DisableUser) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Users, "user", in.GetUserId(), "")
 	if err != nil {
 		return nil, err
 	}
-	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
+	if err := c.mayGo(m); err != nil {
 		return nil, err
 	}
 	ended, err := c.endCredentials(m)
@@ -158,7 +166,7 @@ func (c *command) deleteUser(in *commandv1.DeleteNoun) (*commandv1.Result, error
 	if err != nil {
 		return nil, err
 	}
-	if err := c.staysAdministered(taken{user: m.GetId()}); err != nil {
+	if err := c.mayGo(m); err != nil {
 		return nil, err
 	}
 	ended, err := c.endCredentials(m)
