@@ -213,6 +213,12 @@ func (r *Replica) takeOffice(ctx context.Context) (inOffice <-chan uint64, leave
 // handOver asks Raft to let another server lead. Where there is none, all stays as it is, and what Raft has refused meanwhile
 // is proposed again.
 func (r *Replica) handOver(why string) {
+	select {
+	case r.handing <- struct{}{}:
+	case <-r.stopping.Done():
+		return
+	}
+	defer func() { <-r.handing }()
 	if err := r.raft.LeadershipTransfer().Error(); err != nil {
 		r.c.Logger.Debug("leadership could not be handed over", "why", why, "error", err)
 		if r.applier.applying() < r.c.Tuning.StallTimeout { // else nothing is answered, and the log would only grow

@@ -64,6 +64,9 @@ type Replica struct {
 
 	removing sync.RWMutex // read-locked while this server is removed by its own word
 
+	// handing is full while Raft is asked to let another server lead. What it has been asked, and not looked at when it ends, it never answers.
+	handing chan struct{}
+
 	spawning sync.Mutex // no task begins once stopping has ended
 	tasks    sync.WaitGroup
 }
@@ -92,7 +95,7 @@ func start(c Config, weave weave) (*Replica, error) {
 	r := &Replica{
 		c: c, metrics: newMetrics(c.Metrics), progress: &progress{}, pending: &pending{}, witnesses: newWitnesses(), hashes: &hashes{}, leadership: newLeadership(),
 		elections: make(chan bool), leftOut: make(chan struct{}, 1), snapshotDamaged: make(chan struct{}, 1), failed: make(chan error, 1),
-		running: make(chan struct{}), closed: make(chan struct{}),
+		running: make(chan struct{}), closed: make(chan struct{}), handing: make(chan struct{}, 1),
 	}
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	r.clock = newClock(r.clockJumped)
@@ -259,12 +262,18 @@ func (r *Replica) spawn(task func()) bool {
 
 // stopRaft waits until Raft's goroutines have ended, though not for ever: a disk may keep one of them.
 func (r *Replica) stopRaft() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- r.raft.Shutdown().Error() }()
+	select {
+	case r.handing <- struct{}{}: // for good
+		go func() { done <- r.raft.Shutdown().Error() }()
+	case <-ctx.Done():
+	}
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(stopTimeout):
+	case <-ctx.Done():
 		return fmt.Errorf("the server did not come to rest within %v: an append or a batch is still under way", stopTimeout)
 	}
 }
