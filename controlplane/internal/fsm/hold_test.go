@@ -144,6 +144,21 @@ func TestWhoMadeATokenOfAServiceDoesNotDecideOnWhatTheServiceAsksFor(t *testing.
 	p.approve("r", "dan", "review")
 }
 
+// TestWhoMadeATokenByATokenOfTheirsIsFoundThoughThatIsGone: bob has the service's in hand, whichever way he made it.
+func TestWhoMadeATokenByATokenOfTheirsIsFoundThoughThatIsGone(t *testing.T) {
+	p := staffed(t)
+	p.accept(p.tokenOfService("first", "bob"))
+	second := p.tokenOfService("second", "bob")
+	p.accept(p.by("t-first", second))
+	p.draft("r", func(m *apiv1.Request) { m.Requester, m.RequesterId = "ci", "u-ci" })
+	p.accept(deletion("access-token", "t-first", ""))
+	submit := p.submission("r", "review")
+	submit.GetSubmitRequest().By = who("ci")
+	p.accept(submit)
+	p.refuse(problem.Forbidden, p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil))
+	p.approve("r", "cho", "review")
+}
+
 // TestP6WhatAPolicyLetsThroughIsNotThatOfItsAuthor, whatever a proposer says.
 func TestP6WhatAPolicyLetsThroughIsNotThatOfItsAuthor(t *testing.T) {
 	for author, want := range map[string]bool{"ann": false, "dan": true} {

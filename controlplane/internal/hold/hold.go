@@ -53,7 +53,7 @@ func holders(tx *state.Tx, id string) (ids []string, err error) {
 			if err != nil {
 				return nil, err
 			}
-			ids = append(ids, t.GetCreatedById())
+			ids = append(ids, t.GetCreatedById(), t.GetCreatedByUserId()) // the second stays when what the first made it with is gone
 		}
 		return ids, nil
 	}
@@ -81,7 +81,7 @@ func holdersOfCredential(tx *state.Tx, id string) ([]string, error) {
 		return nil, err
 	}
 	t, err := tx.AccessTokens.Get(id)
-	return []string{t.GetCreatedById(), t.GetUserId()}, present(err)
+	return []string{t.GetCreatedById(), t.GetCreatedByUserId(), t.GetUserId()}, present(err)
 }
 
 func present(err error) error {
