@@ -116,6 +116,15 @@ func (c Code) entry() entry {
 	return table[Internal]
 }
 
+// OfRights reports whether a code says that somebody was not let in, or has no right to what they asked for.
+func (c Code) OfRights() bool {
+	switch c {
+	case Unauthenticated, Forbidden, TokenInvalid, TokenUsed, TokenExpired, CertificateInvalid, Revoked:
+		return true
+	}
+	return false
+}
+
 // HTTPStatus returns the HTTP status of a code; that of Internal for one that is not in the table.
 func HTTPStatus(c Code) int { return c.entry().http }
 

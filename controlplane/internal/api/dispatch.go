@@ -70,10 +70,11 @@ func isSensitive(m protoreflect.MethodDescriptor) bool {
 	return yes
 }
 
-// isRead reports whether a method changes nothing, by the permission that it takes.
+// isRead reports whether a method changes nothing, by the permission that it takes, or because it only tries.
 func isRead(m protoreflect.MethodDescriptor) bool {
 	permission, _ := proto.GetExtension(m.Options(), apiv1.E_Permission).(string)
-	return strings.HasSuffix(permission, ".read")
+	name := string(m.Name())
+	return strings.HasSuffix(permission, ".read") || strings.HasPrefix(name, "Preview") || strings.HasPrefix(name, "Test")
 }
 
 // methodsThat are those of the API of which something is so, by their full names.

@@ -197,15 +197,12 @@ func (g *gate) recordRefusal(v *visit, p *problem.Error) {
 		return
 	}
 	switch p.Code() {
-	case problem.Unauthenticated, problem.Forbidden, problem.TokenInvalid, problem.TokenUsed, problem.TokenExpired, problem.CertificateInvalid,
-		problem.Revoked:
 	case problem.Invalid, problem.TooLarge, problem.TooMany, problem.Unsupported, problem.Unavailable, problem.LinkDown, problem.Timeout, problem.Cancelled,
 		problem.Internal:
 		return
-	default:
-		if g.reads[v.method] {
-			return
-		}
+	}
+	if !p.Code().OfRights() && g.reads[v.method] {
+		return
 	}
 	if v.refused != nil {
 		p = v.refused

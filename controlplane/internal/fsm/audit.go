@@ -14,6 +14,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/action"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/audit"
+	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -22,7 +23,8 @@ import (
 const (
 	// auditEvery is how often, in microseconds, the reports of a zone become an entry, and refusals that are alike do.
 	auditEvery = 60 * 1_000_000
-	// maxRefusalKinds of a zone's edge, or of the control network, are told apart at once. What is beyond is one kind.
+	// maxRefusalKinds of a zone's edge, or of the control network, are told apart at once: so many of those for want of a right, and so many
+	// others, so that people's slips do not crowd out what somebody tries. What is beyond is one kind.
 	maxRefusalKinds = 30
 	// settleAtOnce bounds what one command settles.
 	settleAtOnce = 100
@@ -322,7 +324,7 @@ func (a *auditRecord) refused(e *apiv1.AuditEntry) error {
 	known, err := a.tx.Refusals(like)
 	if missing(err) {
 		var crowded bool
-		if crowded, err = a.crowded(via); err == nil && crowded {
+		if crowded, err = a.crowded(via, e.GetProblemCode()); err == nil && crowded {
 			like.Actor, like.Action, like.Code = "", "", ""
 			e = &apiv1.AuditEntry{Time: e.GetTime(), Action: "refusals.count", Outcome: e.GetOutcome(), ViaZone: e.GetViaZone(),
 				Message: "refused, of so many kinds that they are only counted"}
@@ -347,11 +349,12 @@ func (a *auditRecord) refused(e *apiv1.AuditEntry) error {
 }
 
 // crowded reports whether another kind of refusals at a zone's edge is one too many, old ones being settled.
-func (a *auditRecord) crowded(via string) (bool, error) {
+func (a *auditRecord) crowded(via, code string) (bool, error) {
 	if err := a.settle(); err != nil {
 		return false, err
 	}
-	kinds, err := a.tx.RefusalKinds(via)
+	ofRights := problem.Code(code).OfRights()
+	kinds, err := a.tx.RefusalKinds(via, func(code string) bool { return problem.Code(code).OfRights() == ofRights })
 	return kinds >= maxRefusalKinds, err
 }
 

@@ -215,6 +215,23 @@ func TestAFloodOfRefusalsCannotFillTheLog(t *testing.T) {
 	}
 }
 
+// TestSlipsDoNotCrowdOutWhatSomebodyTries: those of many people, each a kind of its own, leave room for who has no right to something.
+func TestSlipsDoNotCrowdOutWhatSomebodyTries(t *testing.T) {
+	p := furnished(t)
+	refused := func(actor, code string) {
+		p.accept(&commandv1.Command{Actor: actor, Stamp: timestamppb.New(start), Body: &commandv1.Command_RecordAudit{RecordAudit: &commandv1.RecordAudit{
+			Entry: &apiv1.AuditEntry{Action: "vm.stop", Outcome: apiv1.AuditEntry_REFUSED, ProblemCode: code}}}})
+	}
+	for n := range 200 {
+		refused(fmt.Sprintf("user:someone-%d", n), "WRONG_STATE")
+	}
+	refused("user:mallory", "FORBIDDEN")
+	all := p.audit(0)
+	if last := all[len(all)-1]; last.GetActor() != "user:mallory" || last.GetAction() != "vm.stop" {
+		t.Errorf("what mallory has tried is told as %v", last)
+	}
+}
+
 // TestReportsOfAZoneAreOneEntryAMinute with a digest in which each of them is.
 func TestReportsOfAZoneAreOneEntryAMinute(t *testing.T) {
 	p := furnished(t)

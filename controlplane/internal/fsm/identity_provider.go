@@ -197,15 +197,20 @@ func (c *command) forgetIdentity(m *apiv1.Identity) error {
 	return c.tx.Users.Put(user)
 }
 
-// comesIn notes since when a user has no way in any more: nobody by whom they are linked knows them still, and no password is their own. It
-// is asked where a link or a password changes, so that who was never given any is not gone.
+// comesIn notes since when a user has no way in any more: no directory by which they are linked knows them still, and no password is their
+// own. A provider of OpenID Connect only says that somebody has to log in again, and lets them. It is asked where a link or a password
+// changes, so that who was never given any is not gone.
 func (c *command) comesIn(user *apiv1.User, kept *commandv1.Credentials) error {
 	in := ownPassword(kept)
 	for m, err := range c.tx.Identities.All(state.Scope{"user_id": user.GetId()}) {
 		if err != nil {
 			return err
 		}
-		in = in || m.GetGoneAt() == nil
+		p, err := c.tx.IdentityProviders.Get(m.GetIdentityProviderId())
+		if err != nil && !missing(err) {
+			return err
+		}
+		in = in || m.GetGoneAt() == nil || p.GetOidc() != nil
 	}
 	switch {
 	case in:

@@ -270,9 +270,37 @@ func (p *plane) checked(subject string, gone bool) *commandv1.Command {
 	return &commandv1.Command{Body: &commandv1.Command_CheckIdentity{CheckIdentity: in}}
 }
 
+// toDirectory makes corp one that says of everybody whether they are there; what it is never changes by a command.
+func (p *plane) toDirectory() {
+	p.Helper()
+	p.write(func(tx *state.Tx) error {
+		m, err := tx.IdentityProviders.Get("ip-corp")
+		if err != nil {
+			return err
+		}
+		m.Oidc, m.Ldap = nil, &apiv1.Directory{Urls: []string{"ldaps://corp.example"}}
+		return tx.IdentityProviders.Put(m)
+	})
+}
+
+// TestWhoHasToLogInAgainIsNotGone: that is all that a provider says which takes a refresh token no more.
+func TestWhoHasToLogInAgainIsNotGone(t *testing.T) {
+	p := providing(t)
+	p.accept(p.comes("7", "kim", "one"))
+	p.accept(p.checked("7", true))
+	if p.view(func(tx *state.Tx) {
+		if m := get(p, tx.Users, "u-kim"); m.GetGoneAt() != nil {
+			t.Errorf("kim is gone since %v", m.GetGoneAt().AsTime())
+		}
+	}); len(p.sessions("kim")) != 0 {
+		t.Errorf("kim has the sessions %v", p.sessions("kim"))
+	}
+}
+
 // TestWhoHasNoWayInAnyMoreIsGoneUntilTheyHaveOne: a link that counts, or a password of their own. Whom nobody has let in yet is not gone.
 func TestWhoHasNoWayInAnyMoreIsGoneUntilTheyHaveOne(t *testing.T) {
 	p := providing(t)
+	p.toDirectory()
 	p.accept(createUser("lee"))
 	p.accept(p.comes("7", "kim", "one"))
 	gone := func(name string) (out bool) {

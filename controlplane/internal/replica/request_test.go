@@ -146,6 +146,10 @@ func (b *bureau) furnish() {
 		all = append(all, &commandv1.Command{Body: &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: &apiv1.User{
 			Id: "u-" + name, Name: name, Kind: apiv1.User_PERSON, Organization: "home", OrganizationId: "o-home"}}}})
 	}
+	all = append(all, // ann may ask, now and when it is carried out
+		&commandv1.Command{Body: &commandv1.Command_CreateRole{CreateRole: &commandv1.CreateRole{Role: &apiv1.Role{Id: "r-asker", Name: "asker", Permissions: []string{"request.create"}}}}},
+		&commandv1.Command{Body: &commandv1.Command_CreateRoleBinding{CreateRoleBinding: &commandv1.CreateRoleBinding{RoleBinding: &apiv1.RoleBinding{
+			Id: "b-ann", Role: "asker", RoleId: "r-asker", User: "ann", UserId: "u-ann", Scope: apiv1.RoleBinding_PROJECT, Place: "shop", PlaceId: "p-shop", Reason: "work"}}}})
 	for _, c := range all {
 		c.Actor = "test"
 		b.must(b.leader(), c)

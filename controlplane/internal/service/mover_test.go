@@ -193,7 +193,7 @@ func (o *office) linked(who string) {
 	o.Helper()
 	home := o.users[who]
 	o.Do(&commandv1.Command{Body: &commandv1.Command_CreateIdentityProvider{CreateIdentityProvider: &commandv1.CreateIdentityProvider{IdentityProvider: &apiv1.IdentityProvider{
-		Id: "ip-corp", Name: "corp", Organization: home.GetOrganization(), OrganizationId: home.GetOrganizationId(), Oidc: &apiv1.OpenIDConnect{Issuer: "https://corp.example", ClientId: "naru"}}}}})
+		Id: "ip-corp", Name: "corp", Organization: home.GetOrganization(), OrganizationId: home.GetOrganizationId(), Ldap: &apiv1.Directory{Urls: []string{"ldaps://corp.example"}}}}}})
 	o.Do(&commandv1.Command{Body: &commandv1.Command_LinkIdentity{LinkIdentity: &commandv1.LinkIdentity{Identity: &apiv1.Identity{
 		Id: "i-" + who, IdentityProviderId: "ip-corp", Subject: who, UserId: "u-" + who}}}})
 }

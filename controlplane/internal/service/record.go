@@ -98,7 +98,8 @@ func (c Call) origin() *commandv1.Origin {
 const (
 	// refusalEvery is how often a server writes refusals that are alike.
 	refusalEvery = time.Minute
-	// maxRefusalKinds a server tells apart within that time; those beyond are one kind for each zone they came through.
+	// maxRefusalKinds a server tells apart within that time, half of them for no want of a right; those beyond are one kind for each zone they
+	// came through.
 	maxRefusalKinds = 256
 )
 
@@ -124,11 +125,15 @@ func (r *refusals) take(k refusalKind, now time.Time) uint32 {
 	if r.kinds == nil {
 		r.kinds = map[refusalKind]counted{}
 	}
+	limit := maxRefusalKinds
+	if !problem.Code(k.code).OfRights() {
+		limit /= 2
+	}
 	was, known := r.kinds[k]
-	if !known && len(r.kinds) >= maxRefusalKinds {
+	if !known && len(r.kinds) >= limit {
 		r.forget(now)
 	}
-	if !known && len(r.kinds) >= maxRefusalKinds {
+	if !known && len(r.kinds) >= limit {
 		k = refusalKind{viaZoneID: k.viaZoneID}
 		was, known = r.kinds[k]
 	}

@@ -124,10 +124,12 @@ func (tx *Tx) ForgetRefusals(like Refusals) error {
 	return tx.write("DELETE FROM audit_refusals WHERE via_zone_id=? AND actor=? AND action=? AND code=?", like.ViaZoneID, like.Actor, like.Action, like.Code)
 }
 
-// RefusalKinds returns how many kinds of refusals are known of a zone's edge.
-func (tx *Tx) RefusalKinds(viaZoneID string) (n int, err error) {
-	err = tx.query("SELECT count(*) FROM audit_refusals WHERE via_zone_id=?", func(s *sqlite.Stmt) error {
-		n = s.ColumnInt(0)
+// RefusalKinds returns how many kinds of refusals are known of a zone's edge, of those whose codes count.
+func (tx *Tx) RefusalKinds(viaZoneID string, counts func(code string) bool) (n int, err error) {
+	err = tx.query("SELECT code, count(*) FROM audit_refusals WHERE via_zone_id=? GROUP BY code", func(s *sqlite.Stmt) error {
+		if counts(s.ColumnText(0)) {
+			n += s.ColumnInt(1)
+		}
 		return nil
 	}, viaZoneID)
 	return n, err
