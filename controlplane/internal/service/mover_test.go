@@ -312,7 +312,7 @@ func moved(t *testing.T) *servicetest.World {
 	}
 	var shop *apiv1.Project
 	w.View(func(tx *state.Tx) (err error) { shop, err = tx.Projects.ByName("shop", nil); return err })
-	r, err := w.Propose(t.Context(), &commandv1.Command{Id: make([]byte, 16), Actor: "user:kim", Origin: &commandv1.Origin{ActorId: "u-kim"}, Body: &commandv1.Command_CreateAccessToken{CreateAccessToken: &commandv1.CreateAccessToken{
+	r, err := w.Propose(t.Context(), &commandv1.Command{Id: make([]byte, 16), Actor: "user:kim", Origin: &commandv1.Origin{ActorId: "u-kim", SessionId: "s-u-kim"}, Body: &commandv1.Command_CreateAccessToken{CreateAccessToken: &commandv1.CreateAccessToken{
 		AccessToken: &apiv1.AccessToken{Id: "t-nightly", Name: "nightly", Project: "shop", ProjectId: shop.GetId(), SecretHash: make([]byte, 32), ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))}}}})
 	if err != nil || r.GetProblem() != nil {
 		t.Fatal(r, err)

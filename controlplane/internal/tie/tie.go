@@ -179,21 +179,19 @@ func (f *finder) delegations() error {
 	return nil
 }
 
-// tokens finds those of a service, and those that the user has made for a project.
+// tokens finds those of a service, and those that the user has made for a project, whichever way.
 func (f *finder) tokens() error {
-	for _, scope := range []state.Scope{{"user_id": f.user.GetId()}, {"created_by": "user:" + f.user.GetName()}} {
-		all, err := collected(f, f.tx.AccessTokens, scope, (*apiv1.AccessToken).GetExpiresAt)
+	all, err := collected(f, f.tx.AccessTokens, nil, (*apiv1.AccessToken).GetExpiresAt)
+	if err != nil {
+		return err
+	}
+	for _, t := range all {
+		is, err := f.ofProject(t.GetProjectId())
 		if err != nil {
 			return err
 		}
-		for _, t := range all {
-			is, err := f.ofProject(t.GetProjectId())
-			if err != nil {
-				return err
-			}
-			if is && (t.GetUserId() == f.user.GetId() || t.GetCreatedById() == f.user.GetId()) {
-				f.Rest = append(f.Rest, named("token", t.GetId(), t.GetName()+" of project "+t.GetProject()))
-			}
+		if is && slices.Contains([]string{t.GetUserId(), t.GetCreatedById(), t.GetCreatedByUserId()}, f.user.GetId()) {
+			f.Rest = append(f.Rest, named("token", t.GetId(), t.GetName()+" of project "+t.GetProject()))
 		}
 	}
 	return nil
