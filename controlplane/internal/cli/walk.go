@@ -82,31 +82,28 @@ func (a *app) walk(ctx context.Context, c *client.Client, d *draftFlags) (goOn b
 	}
 }
 
-// forget takes back what cannot be, so that it is asked for again; false where it is nothing that was asked for.
-func (d *draftFlags) forget(wrong error) (any bool) {
+// forget takes back what cannot be, so that it is asked for again; false, and nothing is taken back, where some of it was not asked for.
+func (d *draftFlags) forget(wrong error) bool {
 	if !problem.Is(wrong, problem.Invalid) {
 		return false
 	}
+	typed := map[string]func(){
+		"name_pattern": func() { d.name = "" }, "form": func() { d.form = nil }, "ssh_keys": func() { d.keys = nil },
+		"quantity": func() { d.quantity = 0 }, "reason": func() { d.reason = "" },
+	}
+	var takeBack []func()
 	for _, f := range problem.Of(wrong).GetErrors() {
-		field := strings.TrimPrefix(f.GetField(), "request.")
-		field, _, _ = strings.Cut(strings.TrimPrefix(field, "specification.create."), "[")
-		switch field, _, _ = strings.Cut(field, "."); field {
-		case "name_pattern":
-			d.name = ""
-		case "form":
-			d.form = nil
-		case "ssh_keys":
-			d.keys = nil
-		case "quantity":
-			d.quantity = 0
-		case "reason":
-			d.reason = ""
-		default:
+		field := strings.TrimPrefix(strings.TrimPrefix(f.GetField(), "request."), "specification.create.")
+		end := strings.IndexAny(field+".", "[.")
+		if typed[field[:end]] == nil {
 			return false
 		}
-		any = true
+		takeBack = append(takeBack, typed[field[:end]])
 	}
-	return any
+	for _, f := range takeBack {
+		f()
+	}
+	return len(takeBack) > 0
 }
 
 func (a *app) showPreview(r *apiv1.PreviewRequestResponse) {
