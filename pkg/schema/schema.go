@@ -8,6 +8,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -45,9 +46,17 @@ func Validate(m proto.Message) error {
 	return e
 }
 
+// label is the pattern of most names: of VMs, zones, projects.
+const label = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+var isLabel = regexp.MustCompile(label)
+
+// IsLabel reports whether a name keeps the rule that most names have to.
+func IsLabel(name string) bool { return isLabel.MatchString(name) }
+
 // patterns says in words what a pattern of the schema asks for.
 var patterns = map[string]string{
-	"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$":       "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last",
+	label:                                     "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last",
 	"^[a-z]([a-z0-9#-]{0,61}[a-z0-9#])?$":     "takes 1 to 63 lower-case letters, digits and dashes, a letter first and no dash last, and # where a number goes",
 	"^[a-z]{1,32}$":                           "takes 1 to 32 lower-case letters",
 	"^[0-9a-f]{64}$":                          "takes 64 hexadecimal digits, in lower case",

@@ -55,23 +55,11 @@ func (c *command) addVM(m *apiv1.VM, operation string, deadline *timestamppb.Tim
 	return op, c.tx.Desire(m.GetZoneId(), reference("vm", m))
 }
 
-// isLabel reports whether a name keeps the rule for names of VMs in the schema. One that does not is passed on by no broker, nor is any
-// answer that has it.
-func isLabel(name string) bool {
-	for i, r := range []byte(name) {
-		letter, other := r >= 'a' && r <= 'z', r >= '0' && r <= '9' || r == '-' && i < len(name)-1
-		if !letter && (i == 0 || !other) {
-			return false
-		}
-	}
-	return name != "" && len(name) <= 63
-}
-
 func (c *command) mayCreateVM(m *apiv1.VM) error {
 	if err := mayCreate(c.tx.VMs, "VM", m, state.Scope{"project_id": m.GetProjectId()}); err != nil {
 		return err
 	}
-	if !isLabel(m.GetName()) {
+	if !schema.IsLabel(m.GetName()) { // no broker would pass it on, nor any answer that has it
 		return invalid("a VM cannot be called " + strconv.Quote(m.GetName()))
 	}
 	if m.GetSize() == nil {
