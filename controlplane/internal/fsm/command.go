@@ -22,8 +22,9 @@ type command struct {
 	actor string
 	// by is the id of who acts: a user, an administrator or an access token; empty where nobody does.
 	by string
-	// session is the one in which whoever acts does so, and person who that is, whichever way they came; unset where nobody knows.
+	// session, or token, is the one by which whoever acts does so, and person who that is, whichever way they came; unset where nobody knows.
 	session *apiv1.Session
+	token   *apiv1.AccessToken
 	person  string
 	// now is when: it never goes back, and stands still while the leader's clock is behind what was seen before.
 	now *timestamppb.Timestamp

@@ -54,7 +54,7 @@ func (c *command) tokenLives(o *commandv1.Origin) error {
 	case !later(t.GetExpiresAt(), c.clock):
 		return problem.Newf(problem.TokenExpired, "Ask an administrator for a new one: naru token create.", "access token %s has expired", t.GetName())
 	}
-	c.person = t.GetCreatedByUserId()
+	c.token, c.person = t, t.GetCreatedByUserId()
 	return c.enabled(t.GetUserId())
 }
 

@@ -33,7 +33,7 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	if service := actor.GetKind() == apiv1.User_SERVICE; d.GetId() == "" || !service && origin.GetActorId() != d.GetActorId() {
 		return nil, problem.New(problem.Forbidden, "a decision is made by whoever calls, in a session of their own", "Log in as yourself: naru login.")
 	} else if service {
-		err = c.ownToken(origin, actor, m)
+		err = c.ownToken(actor, m, origin.GetZoneId())
 	} else {
 		session, err = c.ownSession()
 	}
@@ -77,15 +77,11 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 }
 
 // ownToken refuses what a service does otherwise than by a token of its own that is good for the request then and there.
-func (c *command) ownToken(origin *commandv1.Origin, service *apiv1.User, m *apiv1.Request) error {
-	t, err := c.tx.AccessTokens.Get(origin.GetActorId())
-	if err != nil && !missing(err) {
-		return err
-	}
-	switch {
-	case err != nil || t.GetUserId() != service.GetId():
+func (c *command) ownToken(service *apiv1.User, m *apiv1.Request, edge string) error {
+	switch t := c.token; {
+	case t.GetUserId() != service.GetId():
 		return problem.Newf(problem.TokenInvalid, "Ask an administrator for one: naru token create.", "service %s decides by a token of its own, and there is none", service.GetName())
-	case t.GetProjectId() != "" && t.GetProjectId() != m.GetProjectId(), t.GetZoneId() != "" && t.GetZoneId() != origin.GetZoneId():
+	case t.GetProjectId() != "" && t.GetProjectId() != m.GetProjectId(), t.GetZoneId() != "" && t.GetZoneId() != edge:
 		return problem.Newf(problem.Forbidden, "Ask an administrator for one of this place.", "token %s is good in another project, or at the edge of another zone", t.GetName())
 	}
 	return nil
