@@ -75,13 +75,17 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 	return nil, problem.New(problem.Invalid, "the request does not say what is asked for", "Fill in a specification.").With("specification", "is required")
 }
 
+// Command is what the command line calls a kind of noun.
+func Command(kind string) string {
+	if kind == "offering" {
+		return "catalog"
+	}
+	return kind
+}
+
 func gone(err error, kind, name string) error {
 	if errors.Is(err, state.ErrNotFound) {
-		command := kind
-		if kind == "offering" {
-			command = "catalog"
-		}
-		return problem.Newf(problem.NotFound, "naru "+command+" list shows which there are.", "there is no %s %s", kind, name)
+		return problem.Newf(problem.NotFound, "naru "+Command(kind)+" list shows which there are.", "there is no %s %s", kind, name)
 	}
 	return err
 }

@@ -175,14 +175,6 @@ func (n noun[M]) word() string {
 	return n.kind
 }
 
-// command is what the command line calls the noun.
-func (n noun[M]) command() string {
-	if n.kind == "offering" {
-		return "catalog"
-	}
-	return n.kind
-}
-
 func withArticle(word string) string {
 	if strings.ContainsRune("aeio", rune(word[0])) {
 		return "an " + word

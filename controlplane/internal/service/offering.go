@@ -96,7 +96,7 @@ func (s offeringService) shownVersion(ctx context.Context, tx *state.Tx, name st
 		case !all && version != 0:
 			return nil, s.offerings.noVersion(name, version)
 		case !all:
-			return nil, problem.Newf(problem.NotFound, "naru catalog list shows which there are.", "there is no offering %s", name)
+			return nil, s.offerings.notThere(name)
 		}
 	}
 	return m, nil

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -336,5 +337,5 @@ func touches(reach rights.Reach, project, zone string) bool {
 
 // notThere is the answer about a noun that does not exist, or not for the caller.
 func (n noun[M]) notThere(name string) error {
-	return problem.Newf(problem.NotFound, "naru "+n.command()+" list shows which there are.", "there is no %s %s", n.word(), name)
+	return problem.Newf(problem.NotFound, "naru "+intake.Command(n.kind)+" list shows which there are.", "there is no %s %s", n.word(), name)
 }
