@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -61,37 +60,6 @@ func edgesOf(service string) map[string]apiv1.Edge {
 		edge, _ := proto.GetExtension(methods.Get(i).Options(), apiv1.E_Edge).(apiv1.Edge)
 		out[string(methods.Get(i).Name())] = edge
 	}
-	return out
-}
-
-// isSensitive reports whether a method shows what may not be shown without an entry in the audit log.
-func isSensitive(m protoreflect.MethodDescriptor) bool {
-	yes, _ := proto.GetExtension(m.Options(), apiv1.E_Sensitive).(bool)
-	return yes
-}
-
-// isRead reports whether a method changes nothing, by the permission that it takes, or because it only tries.
-func isRead(m protoreflect.MethodDescriptor) bool {
-	permission, _ := proto.GetExtension(m.Options(), apiv1.E_Permission).(string)
-	name := string(m.Name())
-	return strings.HasSuffix(permission, ".read") || strings.HasPrefix(name, "Preview") || strings.HasPrefix(name, "Test")
-}
-
-// methodsThat are those of the API of which something is so, by their full names.
-func methodsThat(are func(protoreflect.MethodDescriptor) bool) map[string]bool {
-	out := map[string]bool{}
-	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(f protoreflect.FileDescriptor) bool {
-		for i := range f.Services().Len() {
-			s := f.Services().Get(i)
-			for j := range s.Methods().Len() {
-				m := s.Methods().Get(j)
-				if are(m) {
-					out["/"+string(s.FullName())+"/"+string(m.Name())] = true
-				}
-			}
-		}
-		return true
-	})
 	return out
 }
 

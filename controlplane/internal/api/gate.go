@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -57,13 +58,9 @@ const recordTime = 2 * time.Second
 // call a trace id and a deadline, validates the request, strips the answer of internal fields, turns errors into problems,
 // survives panics, counts and logs. Its two methods have the form of gRPC's interceptors.
 type gate struct {
-	who   Authenticator
-	may   Authorizer
-	audit Recorder
-	// sensitive methods read what may not be shown without an entry.
-	sensitive map[string]bool
-	// reads are the methods that change nothing.
-	reads   map[string]bool
+	who     Authenticator
+	may     Authorizer
+	audit   Recorder
 	log     *slog.Logger
 	metrics *metrics
 	unaries atomic.Int64
@@ -183,7 +180,7 @@ func (g *gate) withhold(ctx context.Context, v *visit, err error) error {
 
 // recordRead writes the read of something sensitive before it is shown: no entry, no answer.
 func (g *gate) recordRead(ctx context.Context, v *visit, req proto.Message) error {
-	if !g.sensitive[v.method] {
+	if m, _ := rights.MethodOf(v.method); !m.Sensitive {
 		return nil
 	}
 	return g.audit.RecordRead(ctx, v.method, req)
@@ -201,7 +198,7 @@ func (g *gate) recordRefusal(v *visit, p *problem.Error) {
 		problem.Internal:
 		return
 	}
-	if !p.Code().OfRights() && g.reads[v.method] {
+	if m, _ := rights.MethodOf(v.method); !p.Code().OfRights() && m.Reads() {
 		return
 	}
 	if v.refused != nil {

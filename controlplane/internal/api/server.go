@@ -61,7 +61,7 @@ func New(c Config) (*Server, error) {
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}
-	g := &gate{who: c.Who, may: c.May, audit: c.Audit, sensitive: methodsThat(isSensitive), reads: methodsThat(isRead), log: c.Logger, metrics: newMetrics(c.Registerer),
+	g := &gate{who: c.Who, may: c.May, audit: c.Audit, log: c.Logger, metrics: newMetrics(c.Registerer),
 		current: current{ask: c.Current}}
 	s := &Server{config: c, gate: g, dispatcher: newDispatcher(g), log: c.Logger}
 	s.grpc = grpc.NewServer(append(frontdoor.Options(maxMessage), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream))...)

@@ -34,6 +34,12 @@ type Method struct {
 	Edge      apiv1.Edge
 }
 
+// Reads reports whether the method changes nothing, by the permission that it takes, or because it only tries.
+func (m Method) Reads() bool {
+	_, name, _ := strings.Cut(m.Short(), "/")
+	return strings.HasSuffix(m.Permission, ".read") || strings.HasPrefix(name, "Preview") || strings.HasPrefix(name, "Test")
+}
+
 // Short is Name as people write it: VMService/CreateVM.
 func (m Method) Short() string { return strings.TrimPrefix(m.Name, prefix) }
 
