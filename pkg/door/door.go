@@ -39,6 +39,8 @@ type tries struct {
 	wrong int
 	until time.Time // nobody may try before
 	last  time.Time
+	// before is when the try before the last was made.
+	before time.Time
 }
 
 // New returns doors that are all open.
@@ -64,7 +66,7 @@ func (d *Doors) Knock(w Way) error {
 			"there were too many wrong tries as this user from here: the next may be made in %s", readable(wait))
 	}
 	t.wrong++
-	t.last = now
+	t.before, t.last = t.last, now
 	t.until = t.closed()
 	return nil
 }
@@ -76,7 +78,7 @@ func (d *Doors) Open(w Way) {
 	delete(d.kept, w)
 }
 
-// Undo says that a try was not judged: it counts no more than if it had not been made.
+// Undo says that a try was not judged to its end: it counts no more than if it had not been made.
 func (d *Doors) Undo(w Way) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -88,6 +90,7 @@ func (d *Doors) Undo(w Way) {
 		delete(d.kept, w)
 		return
 	}
+	t.last = t.before
 	t.until = t.closed()
 }
 

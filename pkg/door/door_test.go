@@ -96,6 +96,28 @@ func TestATryThatWasNotJudgedCountsNoMore(t *testing.T) {
 	d.Undo(Way{User: "nobody"})
 }
 
+// TestATryThatIsTakenBackClosesNothing: who has waited is let in with the next, however often they were wrong before.
+func TestATryThatIsTakenBackClosesNothing(t *testing.T) {
+	now := time.Unix(0, 0)
+	d := New(func() time.Time { return now })
+	w := Way{User: "kim"}
+	for range 2 * free {
+		for d.Knock(w) != nil {
+			now = now.Add(time.Second)
+		}
+	}
+	for d.Knock(w) != nil {
+		now = now.Add(time.Second)
+	}
+	d.Undo(w)
+	if err := d.Knock(w); err != nil {
+		t.Errorf("the try after the one that was taken back: %v", err)
+	}
+	if err := d.Knock(w); !problem.Is(err, problem.TooMany) {
+		t.Errorf("and one more: %v", err)
+	}
+}
+
 func TestWhatIsRememberedOfTriesIsBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	d := New(func() time.Time { return now })

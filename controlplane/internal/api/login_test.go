@@ -314,8 +314,10 @@ func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
 		_, m, err := f.at("", nil).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword, Code: code}, "")
 		return m, err
 	}
-	if _, err := logIn(""); !problem.Is(err, problem.CodeNeeded) {
-		t.Errorf("without a code: %v", err)
+	for range 20 { // it is no wrong try
+		if _, err := logIn(""); !problem.Is(err, problem.CodeNeeded) {
+			t.Fatalf("without a code: %v", err)
+		}
 	}
 	if _, err := logIn(first); !problem.Is(err, problem.Unauthenticated) {
 		t.Errorf("with a code that has counted: %v", err)

@@ -236,6 +236,7 @@ func (s *Service) judgeCode(c claim, out *shown) error {
 		return nil
 	}
 	if out.secrets.GetCode() == "" {
+		s.doors.Undo(out.way) // so far all was right: it is the try with the code that counts
 		return problem.Newf(problem.CodeNeeded, "Send the code that the authenticator shows.", "user %s has an authenticator", out.user.GetName()).With("code", "is required")
 	}
 	secret, err := s.Secrets.Unseal(authenticatorRole(out.user.GetId()), authenticator)
