@@ -92,6 +92,48 @@ func TestAnOperatorLogsInAndSwitchesAVMOff(t *testing.T) {
 	}
 }
 
+// TestAnOperatorStartsAVMThatFellThoughItIsWantedToRun: what is wanted is not what is.
+func TestAnOperatorStartsAVMThatFellThoughItIsWantedToRun(t *testing.T) {
+	z := newZone(t)
+	credential := z.in(z.operator("kim", func(*linkv1.Operator) {}))
+	is := func(state apiv1.VM_State) {
+		t.Helper()
+		wanted, err := z.store.Get(t.Context(), etcdstore.Desired, "vm", "vm-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := z.store.Begin(z.own)
+		tx.PutObserved(&apiv1.VM{Id: "vm-1", State: state, Reached: wanted.Message.(*apiv1.VM).GetGeneration()})
+		if _, err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		z.shown()
+	}
+	start := func() *apiv1.Operation {
+		t.Helper()
+		r := &apiv1.StartVMResponse{}
+		if err := z.call(credential, apiv1.VMService_StartVM_FullMethodName, &apiv1.StartVMRequest{Vm: "vm-1", Project: "web"}, r); err != nil {
+			t.Fatal(err)
+		}
+		return r.GetOperation()
+	}
+	is(apiv1.VM_RUNNING)
+	if !start().GetDone() {
+		t.Error("a VM that runs is started")
+	}
+	is(apiv1.VM_STOPPED)
+	if start().GetDone() {
+		t.Error("a VM that fell is said to be started")
+	}
+	if !start().GetDone() {
+		t.Error("it is started once more while that is under way")
+	}
+	is(apiv1.VM_RUNNING)
+	if !start().GetDone() {
+		t.Error("it runs again, and is started")
+	}
+}
+
 // TestWhoDoesNotShowThatTheyAreAnOperatorIsNotLetIn, and is told the same whoever they say they are.
 func TestWhoDoesNotShowThatTheyAreAnOperatorIsNotLetIn(t *testing.T) {
 	z := newZone(t)

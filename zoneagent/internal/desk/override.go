@@ -61,7 +61,7 @@ func (d *Desk) tryOverride(ctx context.Context, who *person, w wish, name, proje
 	if err != nil {
 		return nil, d.refuse(ctx, who, w.action(), vm, err)
 	}
-	if vm.GetDesiredState() == w.state && vm.GetForce() == w.force {
+	if vm.GetDesiredState() == w.state && vm.GetForce() == w.force && !astray(vm, observed) {
 		return nothingToDo(vm, w.action(), timestamppb.New(d.Now())), nil
 	}
 	cursor, err := d.Store.Get(ctx, etcdstore.Cursor, "", "")
@@ -89,6 +89,11 @@ func (d *Desk) tryOverride(ctx context.Context, who *person, w wish, name, proje
 	}
 	d.Log.Info("the zone is cut off, and holds to what an operator of its own wants of a VM", "vm", vm.GetName(), "wants", w.action(), "user", who.GetUser())
 	return operationOf(vm), nil
+}
+
+// astray reports a VM that came to be as it is wanted, and is not so any more: it fell with its host, or somebody in it switched it off.
+func astray(vm, observed *apiv1.VM) bool {
+	return schema.CompareGenerations(observed.GetReached(), vm.GetGeneration()) >= 0 && observed.GetState() != vm.GetDesiredState()
 }
 
 // find finds a VM of the zone by name or id.
