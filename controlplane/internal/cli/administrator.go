@@ -75,7 +75,7 @@ func (a *app) createAdministrator() *cobra.Command {
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "create NAME --csr @FILE", Short: "Make an administrator, and print the certificate for the key of a request", Args: oneArgument}
 	cmd.Flags().StringVar(&request, "csr", "", "certificate request of the new administrator's key, or @FILE: naru admin request")
-	cmd.Flags().DurationVar(&lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
+	lifetimeFlag(cmd, &lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
 	cmd.Flags().StringVar(&user, "user", "", "the person who it is; without it they decide on no request")
 	a.completeNames(cmd, "user", "user")
 	cmd.MarkFlagRequired("csr")
@@ -103,7 +103,7 @@ func (a *app) renewAdministrator() *cobra.Command {
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "renew [NAME --csr @FILE]", Short: "Renew your own certificate in its file; with NAME, print one for another's key", Args: arguments(0, 1)}
 	cmd.Flags().StringVar(&request, "csr", "", "certificate request of the administrator's key, or @FILE")
-	cmd.Flags().DurationVar(&lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
+	lifetimeFlag(cmd, &lifetime, "lifetime", 0, "how long the certificate lives (2160h)")
 	cmd.Flags().StringVar(&user, "user", "", "the person who it is")
 	a.completeNames(cmd, "user", "user")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -211,7 +211,7 @@ func badFlag(cmd *cobra.Command, err error) error {
 		case "int", "uint32":
 			text += "it is a whole number, 0 or more"
 		case "duration":
-			text += "it is a time like 30s, 5m or 24h"
+			text += "it is a time like 30s, 5m or 24h, and longer than nothing"
 		case "bool":
 			text += "it is true or false"
 		default:

@@ -50,7 +50,7 @@ func (a *app) delegate() *cobra.Command {
 	a.scopeFlags(cmd, []string{"project", "zone"}, &s)
 	f := cmd.Flags()
 	f.StringVar(&to, "to", "", "`user` who decides in your place")
-	f.DurationVar(&lasts, "for", 0, "how long, as 72h")
+	lifetimeFlag(cmd, &lasts, "for", 0, "how long, as 72h")
 	f.StringVar(&starts, "starts", "", "from this time: 2026-12-01T09:00:00+09:00; without it, now")
 	f.StringVar(&reason, "reason", "", "why")
 	cmd.MarkFlagRequired("to")

@@ -140,7 +140,7 @@ func (a *app) createRoleBinding() *cobra.Command {
 	f.StringVar(places[apiv1.RoleBinding_ORGANIZATION], "organization", "", "in this organization, and all that stands below it")
 	f.StringVar(places[apiv1.RoleBinding_PROJECT], "project", "", "in this project")
 	f.StringVar(places[apiv1.RoleBinding_ZONE], "zone", "", "for what is in this zone")
-	f.DurationVar(&lifetime, "lifetime", 0, "how long it lasts; 0: until it is taken away")
+	lifetimeFlag(cmd, &lifetime, "lifetime", 0, "how long it lasts; without it, until it is taken away")
 	f.StringVar(&m.Reason, "reason", "", "why, for those who read it later")
 	w.flags(cmd)
 	cmd.MarkFlagsMutuallyExclusive("user", "group")

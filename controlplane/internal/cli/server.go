@@ -63,7 +63,7 @@ func (a *app) server() *cobra.Command {
 func (a *app) serverToken() *cobra.Command {
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "token", Short: "Make a token with which one server may join", Args: noArguments}
-	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
+	lifetimeFlag(cmd, &lifetime, "lifetime", time.Hour, "how long it can be used")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			r, err := c.Servers.CreateServerToken(ctx, &apiv1.CreateServerTokenRequest{LifetimeSeconds: uint32(lifetime.Seconds())})

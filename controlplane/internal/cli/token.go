@@ -51,7 +51,7 @@ func (a *app) createToken() *cobra.Command {
 	var user string
 	cmd := &cobra.Command{Use: "create NAME", Short: "Make an access token; its secret is shown once", Args: oneArgument}
 	a.scopeFlags(cmd, []string{"project", "zone"}, &s)
-	cmd.Flags().DurationVar(&lifetime, "lifetime", 24*time.Hour, "how long it is valid")
+	lifetimeFlag(cmd, &lifetime, "lifetime", 24*time.Hour, "how long it is valid")
 	cmd.Flags().StringVar(&user, "user", "", "the service as which its bearer acts; without it, the bearer operates one project")
 	a.completeNames(cmd, "user", "user")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -55,6 +55,12 @@ func (a *app) inField(field string) string {
 	if a.command == nil {
 		return field
 	}
+	if strings.Contains(field, "].") { // of one of many, which a file has: which of them is said too
+		if first, rest, _ := strings.Cut(field, "."); !strings.Contains(first, "[") {
+			return rest
+		}
+		return field
+	}
 	_, arguments, _ := strings.Cut(a.command.Use, " ")
 	takes, _, _ := strings.Cut(strings.Trim(arguments, "[]"), " ")
 	noun := ""
@@ -81,6 +87,8 @@ func (a *app) nextInWords(p *apiv1.Problem) string {
 			"configuration; an administrator's certificate goes there as certificate_file and key_file."
 	case code == problem.Unsupported && strings.Contains(p.GetNext(), "openapi.json"):
 		return "The server and this naru are of different versions: use a naru of the server's."
+	case strings.Contains(p.GetNext(), "Idempotency-Key"): // which is the API's to give
+		return "Look whether it was done, before you do it again."
 	}
 	return a.inWords(p.GetNext())
 }

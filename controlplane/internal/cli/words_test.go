@@ -22,6 +22,10 @@ func TestARefusalSpeaksOfFlagsArgumentsAndCommands(t *testing.T) {
 		"flavor create s9":                                      {"  --memory-mib: "},
 		"vm list --filter color=red":                            {"  --filter: there is no column"},
 		"zone token business --lifetime 9999h":                  {"  --lifetime: "},
+		"role-binding create user --user kim --lifetime -1h":    {"--lifetime", "longer than nothing"},
+		"role-binding create user --user kim --lifetime 0":      {"--lifetime", "longer than nothing"},
+		"role create r1 --permissions foo.bar":                  {"The nouns are access-token, "},
+		"role create r1 --permissions flavor.fly":               {"There are flavor.create, "},
 		"server list --context web":                             {"Not allowed"},
 		"vm list --context nobody":                              {"Log in: naru login.", "token or token_file"},
 		"zone create UPPER":                                     {"  NAME: takes"},
@@ -58,5 +62,18 @@ func TestAMethodIsCalledByItsCommand(t *testing.T) {
 	a.explain(problem.New(problem.Forbidden, "The Broker is no method", ""))
 	if got := strings.Count(out.String(), "naru server list cannot be called"); got != 2 || !strings.Contains(out.String(), "The Broker is no method") {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// TestAFieldOfOneOfManyIsNamedWithWhereItStands: a file has many stages, and each its own name.
+func TestAFieldOfOneOfManyIsNamedWithWhereItStands(t *testing.T) {
+	a := &app{command: &cobra.Command{Use: "create NAME"}}
+	a.command.Flags().String("ssh-key", "", "")
+	for field, want := range map[string]string{
+		"approval_policy.stages[1].needed": "stages[1].needed", "stages[0].name": "stages[0].name", "approval_policy.name": "NAME", "vm.ssh_keys[2]": "--ssh-key",
+	} {
+		if got := a.inField(field); got != want {
+			t.Errorf("%s is called %s, not %s", field, got, want)
+		}
 	}
 }

@@ -96,7 +96,7 @@ func (a *app) zoneToken() *cobra.Command {
 	var lifetime time.Duration
 	cmd := &cobra.Command{Use: "token NAME", Short: "Make a token with which one agent of a zone can ask to join", Args: oneArgument}
 	a.completeArguments(cmd, "zone", 1, &scope{})
-	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
+	lifetimeFlag(cmd, &lifetime, "lifetime", time.Hour, "how long it can be used")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			r, err := c.Zones.CreateJoinToken(ctx, &apiv1.CreateJoinTokenRequest{Zone: args[0], LifetimeSeconds: uint32(lifetime.Seconds())})

@@ -98,6 +98,21 @@ func policyText(role *apiv1.Role) string {
 	return b.String()
 }
 
+// like says which permissions there are of a pattern's noun, or which nouns.
+func like(pattern string) string {
+	noun, _, _ := strings.Cut(pattern, ".")
+	if near := Expand([]string{noun + ".*"}); len(near) > 0 {
+		return "There are " + strings.Join(near, ", ") + "."
+	}
+	var nouns []string
+	for _, p := range permissions() {
+		noun, _, _ := strings.Cut(p, ".")
+		nouns = append(nouns, noun)
+	}
+	slices.Sort(nouns)
+	return "The nouns are " + strings.Join(slices.Compact(nouns), ", ") + "."
+}
+
 // CheckRole refuses a role that could not be asked, saying why.
 func CheckRole(role *apiv1.Role) error {
 	var unknown []string
@@ -107,7 +122,7 @@ func CheckRole(role *apiv1.Role) error {
 		}
 	}
 	if len(unknown) > 0 {
-		return problem.Newf(problem.Invalid, "naru role permissions lists all; * stands for a whole noun or verb: vm.*, *.read.",
+		return problem.Newf(problem.Invalid, like(unknown[0])+" * stands for a whole noun or verb.",
 			"no method needs the permission %s", strings.Join(unknown, ", ")).With("permissions", "names what no method needs")
 	}
 	if len(role.GetPermissions()) == 0 {

@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// lifetimeFlag adds a flag of how long something lasts. What is no time at all is refused, so that nothing lasts for ever by a slip.
+func lifetimeFlag(cmd *cobra.Command, into *time.Duration, name string, usual time.Duration, usage string) {
+	*into = usual
+	cmd.Flags().Var((*lifetime)(into), name, usage)
+}
+
+type lifetime time.Duration
+
+func (l *lifetime) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
+
+func (l *lifetime) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err == nil && d <= 0 {
+		err = errors.New("it is not longer than nothing")
+	}
+	*l = lifetime(d)
+	return err
+}
+
+func (*lifetime) Type() string { return "duration" }
