@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -64,15 +65,18 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	return remove(c, c.tx.Groups, "group", m)
 }
 
-// policiesThatAsk names the approval policies that ask a group, by its name.
+// policiesThatAsk names the approval policies that ask a group, by its name, or whose conditions have that name in quotation marks.
 func (c *command) policiesThatAsk(group string) (string, error) {
 	var found []string
+	asks := func(e *apiv1.Eligibility) bool {
+		return slices.Contains(e.GetGroups(), group) || strings.Contains(e.GetCondition(), `"`+group+`"`) || strings.Contains(e.GetCondition(), `'`+group+`'`)
+	}
 	for p, err := range c.tx.ApprovalPolicies.All(nil) {
 		if err != nil {
 			return "", err
 		}
 		if slices.ContainsFunc(p.GetStages(), func(s *apiv1.StageTemplate) bool {
-			return slices.Contains(s.GetEligible().GetGroups(), group) || slices.Contains(s.GetEscalateTo().GetGroups(), group)
+			return asks(s.GetEligible()) || asks(s.GetEscalateTo())
 		}) {
 			found = append(found, p.GetName())
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -220,6 +221,11 @@ func TestGroupsHaveMembersUntilOneOfTheTwoIsGone(t *testing.T) {
 	policy.Stages[0].EscalateTo = &apiv1.Eligibility{Groups: []string{"ops"}}
 	p.accept(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: policy}}})
 	p.refuse(problem.InUse, deletion("group", "g-ops", ""))
+	inWords := proto.CloneOf(policy)
+	inWords.Stages[0].EscalateTo = &apiv1.Eligibility{Condition: `'ops' in groups || "leads" in groups`}
+	p.accept(&commandv1.Command{Body: &commandv1.Command_UpdateApprovalPolicy{UpdateApprovalPolicy: &commandv1.UpdateApprovalPolicy{ApprovalPolicy: inWords}}})
+	p.refuse(problem.InUse, deletion("group", "g-ops", ""))
+	p.accept(deletion("group", "g-dev", ""))
 	p.accept(deletion("approval-policy", policy.GetId(), ""))
 	p.accept(deletion("group", "g-ops", ""))
 	p.accept(createGroup("ops"))
