@@ -219,7 +219,7 @@ func (g *gate) finish(v *visit, err error) error {
 	if err != nil {
 		// The problem may be shared with others who got the same refusal.
 		p = &problem.Error{Problem: proto.CloneOf(problem.Of(err))}
-		p.Problem.TraceId = v.trace
+		p.Problem.TraceId, p.Problem.Plain = v.trace, ""
 		code, level = string(p.Code()), slog.LevelInfo
 	}
 	g.metrics.calls.WithLabelValues(v.method, code).Inc()

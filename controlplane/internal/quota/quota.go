@@ -147,20 +147,23 @@ func within(m *apiv1.Quota, sum state.Sums, more state.Amounts) error {
 	limits := []*uint32{limit.Vms, limit.Cores, limit.MemoryMib, limit.DiskGib, limit.Snapshots}
 	units := []string{"VMs", "cores", "MiB of memory", "GiB of disk", "snapshots"}
 	held, used, asked := sum.Held.Each(), sum.Used.Each(), more.Each()
-	var said []string
+	var said, plain []string
 	for i, most := range limits {
 		if most == nil || asked[i] <= 0 || used[i]+held[i]+asked[i] <= int64(*most) {
 			continue
 		}
 		n := func(n int64) string { return strconv.FormatInt(n, 10) }
 		said = append(said, n(asked[i])+" "+units[i]+" asked for, "+n(used[i])+" used and "+n(held[i])+" held of "+n(int64(*most)))
+		plain = append(plain, n(asked[i])+" "+units[i]+" asked for, of at most "+n(int64(*most)))
 	}
 	if len(said) == 0 {
 		return nil
 	}
-	return problem.Newf(problem.QuotaExceeded,
+	over := problem.Newf(problem.QuotaExceeded,
 		"Delete what is not needed, empty the trash or withdraw requests; or ask an administrator for a larger quota. naru quota show "+m.GetName()+" shows this one.",
 		"the quota of %s does not allow it: %s", Of(m), strings.Join(said, "; "))
+	over.Problem.Plain = "the quota of " + Of(m) + " does not allow it: " + strings.Join(plain, "; ") + "; how much of that is used is not shown here"
+	return over
 }
 
 // Of says what a quota is of, and where: "project web in zone business, for sensitive VMs".

@@ -63,10 +63,11 @@ func (s *Service) Disclose(ctx context.Context, zoneID string, answer proto.Mess
 			about = everywhere
 		}
 		if !slices.Contains(spoken, problem.Code(p.GetCode())) && !leastShown(book, at, about).All() {
+			next := p.GetNext()
 			rights.RedactProblem(p)
 			p.Detail, p.Next = "why is not shown here: it may tell of a zone of which not everything is", "Ask in the control network, or at that zone's own edge."
-			if problem.Code(p.GetCode()) == problem.QuotaExceeded {
-				p.Next = "naru quota list shows the limits. What is used of them is shown in the control network."
+			if p.GetPlain() != "" {
+				p.Detail, p.Next = p.GetPlain(), next
 			}
 		}
 	}

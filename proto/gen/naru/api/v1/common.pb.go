@@ -364,7 +364,9 @@ type Problem struct {
 	// Of NO_HOST_FITS: what the detail says of each cluster, for programs and tables.
 	Clusters []*ClusterRefusal `protobuf:"bytes,7,rep,name=clusters,proto3" json:"clusters,omitempty"`
 	// The draft as which what was written is kept, by name; empty where nothing is. It can be changed and submitted again.
-	Draft         string `protobuf:"bytes,8,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft string `protobuf:"bytes,8,opt,name=draft,proto3" json:"draft,omitempty"`
+	// What is said in place of the detail where that may tell of a zone of which not everything is shown; empty where nothing can be.
+	Plain         string `protobuf:"bytes,9,opt,name=plain,proto3" json:"plain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +453,13 @@ func (x *Problem) GetClusters() []*ClusterRefusal {
 func (x *Problem) GetDraft() string {
 	if x != nil {
 		return x.Draft
+	}
+	return ""
+}
+
+func (x *Problem) GetPlain() string {
+	if x != nil {
+		return x.Plain
 	}
 	return ""
 }
@@ -766,7 +775,7 @@ const file_naru_api_v1_common_proto_rawDesc = "" +
 	"\tReference\x12\x1f\n" +
 	"\x04kind\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18 \xa0\xbb\x18\x03R\x04kind\x12\x1b\n" +
 	"\x02id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12$\n" +
-	"\x04name\x18\x03 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\"\xf9\x02\n" +
+	"\x04name\x18\x03 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\"\x9d\x03\n" +
 	"\aProblem\x12\x1f\n" +
 	"\x04code\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04code\x12\"\n" +
 	"\x05title\x18\x02 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x04\xa0\xbb\x18\x03R\x05title\x12(\n" +
@@ -775,7 +784,8 @@ const file_naru_api_v1_common_proto_rawDesc = "" +
 	"\btrace_id\x18\x05 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\atraceId\x12C\n" +
 	"\x06errors\x18\x06 \x03(\v2\x19.naru.api.v1.FieldProblemB\x10\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03Ȼ\x18\x04R\x06errors\x12I\n" +
 	"\bclusters\x18\a \x03(\v2\x1b.naru.api.v1.ClusterRefusalB\x10\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03Ȼ\x18\x04R\bclusters\x12!\n" +
-	"\x05draft\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x05draft\"\xb7\x01\n" +
+	"\x05draft\x18\b \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x05draft\x12\"\n" +
+	"\x05plain\x18\t \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x05R\x05plain\"\xb7\x01\n" +
 	"\x0eClusterRefusal\x12%\n" +
 	"\acluster\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\acluster\x12\x1a\n" +
 	"\x05hosts\x18\x02 \x01(\rB\x04\xa0\xbb\x18\x03R\x05hosts\x12 \n" +
