@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,9 @@ In a stage that another system decides in, its service says what was decided the
 				verdict = apiv1.Decision_DENY
 			case back:
 				verdict = apiv1.Decision_RETURN
+			case !yes && !slices.Contains(m.GetActions(), "decide"):
+				fmt.Fprintln(a.err, printable("There is nothing for you to decide in request "+m.GetName()+" now: it is "+lower(m.GetApproval())+"."))
+				return nil
 			case !yes && !a.confirm(ctx, "Approve request "+m.GetName()+"? [y/N] "):
 				fmt.Fprintln(a.err, "Nothing was decided. To deny or return it: --deny or --return, with --comment.")
 				return nil
@@ -139,9 +143,7 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 		if d.GetActingFor() != "" {
 			said += " for " + d.GetActingFor()
 		}
-		if d.GetExternalRef() != "" {
-			said += ", as " + d.GetExternalApprover() + " decided there, " + d.GetExternalRef()
-		}
+		said += decidedThere(d)
 		if d.GetVoid() {
 			said += " (void)"
 		}
@@ -149,6 +151,14 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	}
 	line("hash", "%x", m.GetFrozenHash())
 	return nil
+}
+
+// decidedThere says who took a decision in another system, and its number there; nothing of one that was taken here.
+func decidedThere(d *apiv1.Decision) string {
+	if d.GetExternalRef() == "" {
+		return ""
+	}
+	return ", as " + d.GetExternalApprover() + " decided there, " + d.GetExternalRef()
 }
 
 // unread reports whether a message has fields that this program does not know: it is of a newer version then.
@@ -185,7 +195,8 @@ func (a *app) showComments(ctx context.Context, c *client.Client, m *apiv1.Reque
 
 // roomOf says whether there is room for what is asked for.
 func roomOf(m *apiv1.Request) (said []string) {
-	if m.GetFulfilment() == apiv1.Request_RESERVING {
+	held := slices.ContainsFunc(m.GetHolds(), func(h *apiv1.Reservation) bool { return h.GetState() == apiv1.Reservation_HELD })
+	if m.GetFulfilment() == apiv1.Request_RESERVING && !held {
 		said = append(said, "not kept yet: "+m.GetFulfilmentReason())
 	}
 	for _, h := range m.GetHolds() {
@@ -197,7 +208,7 @@ func roomOf(m *apiv1.Request) (said []string) {
 			said = append(said, strings.ReplaceAll(fmt.Sprintf("kept for %d in cluster %s, until %s", h.GetQuantity(), h.GetCluster(), local(h.GetHoldUntil())), " in cluster ,", ","))
 		}
 	}
-	if m.GetFit() != nil && m.GetFulfilment() != apiv1.Request_RESERVED {
+	if m.GetFit() != nil && m.GetFulfilment() != apiv1.Request_RESERVED && !held {
 		said = append(said, fitOf(m.GetFit()))
 	}
 	return said

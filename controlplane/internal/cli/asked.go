@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"unicode"
@@ -28,8 +29,8 @@ func askedFor(line writer, name string, frozen *apiv1.Request) {
 	line("by way of", "%s", by)
 	line("written also by", "%s", strings.Join(frozen.GetContributors(), ", "))
 	line("project", "%s (%s)", frozen.GetProject(), frozen.GetOrganization())
-	where := frozen.GetZone()
-	if from := frozen.GetSourceZone(); from != "" && from != where {
+	where := cmp.Or(frozen.GetZone(), "none")
+	if from := frozen.GetSourceZone(); from != "" && from != frozen.GetZone() {
 		where += ", asked for in " + from
 	}
 	line("zone", "%s, %s", where, lower(frozen.GetGrade()))
@@ -49,7 +50,7 @@ func askedFor(line writer, name string, frozen *apiv1.Request) {
 	line("to decide by", "%s", local(frozen.GetDecideBy()))
 	line("to begin by", "%s", local(frozen.GetCarryOutBy()))
 	for _, x := range frozen.GetFiles() {
-		line("file", "%s, %s, %d bytes, sha256 %x", x.GetFile(), x.GetMediaType(), x.GetSize(), x.GetSha256())
+		line("file", "%s, %s, %d bytes, sha256 %x", x.GetFile(), cmp.Or(x.GetMediaType(), "of no kind that was said"), x.GetSize(), x.GetSha256())
 		line("", "%s", strings.TrimSuffix(x.GetAuthor()+", "+local(x.GetAt())+": "+x.GetText(), ": "))
 	}
 	line("policy", "%s (version %d)", frozen.GetPolicy(), frozen.GetPolicyVersion())

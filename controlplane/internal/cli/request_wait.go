@@ -69,7 +69,7 @@ func (t *requestTale) tell(m *apiv1.Request) {
 		if d.GetActingFor() != "" {
 			who += " for " + d.GetActingFor()
 		}
-		t.once(m, "decision "+d.GetId(), c, mark, d.GetStage()+": "+said[d.GetVerdict()]+" by "+who+because(d.GetComment()), true)
+		t.once(m, "decision "+d.GetId(), c, mark, d.GetStage()+": "+said[d.GetVerdict()]+" by "+who+decidedThere(d)+because(d.GetComment()), true)
 	}
 	t.once(m, "approved", green, "✓", "approved", m.GetApproval() == apiv1.Request_APPROVED)
 	waits := m.GetFulfilment() < apiv1.Request_EXECUTING && m.GetFulfilmentReason() != ""
