@@ -109,8 +109,12 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if len(m.GetParts()) == 0 {
 		return nil, invalid("a request without parts asks for nothing")
 	}
+	due, err := c.openings(in.GetOpenings(), in.GetReckonedAt())
+	if err != nil {
+		return nil, err
+	}
 	if err := request.Submit(m, request.Submission{
-		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: openings(in.GetOpenings()), Now: c.now,
+		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: due, Now: c.now,
 	}); err != nil {
 		return nil, err
 	}
@@ -232,11 +236,11 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 	told := "" // reminders and what is waited for are shown, and no events
 	switch in.GetWhat() {
 	case commandv1.PassRequest_EXPIRE:
-		told, err = "request.expired", request.Expire(m, c.now)
+		told, err = "request.expired", request.Expire(m, c.clock, c.now)
 	case commandv1.PassRequest_LAPSE:
-		told, err = "request.lapsed", request.Lapse(m, c.now)
+		told, err = "request.lapsed", request.Lapse(m, c.clock)
 	case commandv1.PassRequest_REMIND:
-		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.now)
+		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.clock)
 	case commandv1.PassRequest_ESCALATE:
 		told, err = "request.escalated", request.Escalate(m, in.GetStage(), in.GetReason(), c.now)
 	case commandv1.PassRequest_STICK:
@@ -244,7 +248,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			told = "request.stuck"
 		}
 	case commandv1.PassRequest_WAIT:
-		err = request.Wait(m, in.GetReason(), c.now)
+		err = request.Wait(m, in.GetReason(), c.clock)
 	case commandv1.PassRequest_HOLD:
 		err = request.Hold(m)
 	case commandv1.PassRequest_MISS:

@@ -21,7 +21,9 @@ type Vote struct {
 	// SteppedUp says that the actor has just proved again who they are.
 	SteppedUp bool
 	Openings  []Opening
-	Now       *timestamppb.Timestamp
+	// Now is when it is made, and Clock what the clock shows, by which the time to decide is over or not: Now never goes
+	// back.
+	Now, Clock *timestamppb.Timestamp
 }
 
 // Decide writes a decision down and draws what follows. That the one whose place it is, is eligible, the proposer has found.
@@ -29,7 +31,7 @@ func Decide(r *apiv1.Request, v Vote) error {
 	if err := Verify(r); err != nil {
 		return err
 	}
-	s, err := openStage(r, v.Decision.GetStage(), v.Now)
+	s, err := openStage(r, v.Decision.GetStage(), v.Clock)
 	if err != nil {
 		return err
 	}
@@ -51,7 +53,7 @@ func Decide(r *apiv1.Request, v Vote) error {
 }
 
 // openStage returns the stage that a vote is for.
-func openStage(r *apiv1.Request, name string, now *timestamppb.Timestamp) (*apiv1.Stage, error) {
+func openStage(r *apiv1.Request, name string, clock *timestamppb.Timestamp) (*apiv1.Stage, error) {
 	if !Deciding(r) {
 		return nil, wrongState(r, "Nothing is left to decide.", "decided on")
 	}
@@ -63,7 +65,7 @@ func openStage(r *apiv1.Request, name string, now *timestamppb.Timestamp) (*apiv
 		return nil, problem.Newf(problem.WrongState, "naru request show "+r.GetName()+" shows which stage is open.", "stage %s of request %s is %s", s.GetName(), r.GetName(), lower(s.GetState()))
 	case len(r.GetDecisions()) >= maxDecisions:
 		return nil, problem.Newf(problem.WrongState, "Withdraw it and copy it: naru request copy "+r.GetName()+".", "nothing more fits into the record of request %s", r.GetName())
-	case !underReview(r) && (passed(r.GetDecideBy(), now) || s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), now)):
+	case !underReview(r) && (passed(r.GetDecideBy(), clock) || s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), clock)):
 		return nil, problem.Newf(problem.WrongState, "Ask the requester to copy it: naru request copy "+r.GetName()+".", "the time to decide on request %s is over", r.GetName())
 	}
 	return s, nil

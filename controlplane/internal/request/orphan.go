@@ -25,12 +25,12 @@ func Away(u *apiv1.User) string {
 const orphanedFor = 7 * 24 * time.Hour
 
 // Orphan notes that an approved r, of which nothing was begun, is not carried out for those whom it is for, and why. Its room is to be freed.
-func Orphan(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
+func Orphan(r *apiv1.Request, why string, clock *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
 		return wrongState(r, "", "orphaned")
 	}
 	if r.OrphanedAt == nil {
-		r.OrphanedAt = now
+		r.OrphanedAt = clock
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_NONE, shortened(why)
 	return nil
@@ -42,11 +42,11 @@ func GivenUp(r *apiv1.Request, now time.Time) bool {
 }
 
 // Fail ends the attempt to carry out an approved r for those who are gone for good, or have been away for too long.
-func Fail(r *apiv1.Request, gone bool, why string, now *timestamppb.Timestamp) error {
+func Fail(r *apiv1.Request, gone bool, why string, clock *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
 		return wrongState(r, "", "let fail")
 	}
-	if !gone && !GivenUp(r, now.AsTime()) {
+	if !gone && !GivenUp(r, clock.AsTime()) {
 		return problem.Newf(problem.WrongState, "", "request %s has not been orphaned for long enough to fail", r.GetName())
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(why)

@@ -85,7 +85,7 @@ func (l *life) do(t *rapid.T, what string) error {
 			return nil
 		}
 		v := l.votes[rapid.IntRange(0, len(l.votes)-1).Draw(t, "vote")]
-		v.Now = l.stamp()
+		v.Now, v.Clock = l.stamp(), l.stamp()
 		if err := request.Decide(l.r, v); err == nil {
 			t.Fatalf("a decision was taken twice: %v", v.Decision)
 		}
@@ -105,7 +105,7 @@ func (l *life) do(t *rapid.T, what string) error {
 		}
 		return err
 	case "expire":
-		return request.Expire(l.r, l.stamp())
+		return request.Expire(l.r, l.stamp(), l.stamp())
 	case "escalate":
 		return request.Escalate(l.r, stage(), "due", l.stamp())
 	case "remind":
@@ -209,7 +209,7 @@ func (l *life) decide(t *rapid.T) error {
 			Verdict: apiv1.Decision_Verdict(rapid.SampledFrom([]int{1, 1, 1, 1, 1, 2, 3, 0, 9}).Draw(t, "verdict")), Comment: rapid.SampledFrom([]string{"", "why", "why"}).Draw(t, "comment"),
 			SeenHash: l.r.GetFrozenHash(),
 		},
-		Person: rapid.IntRange(0, 9).Draw(t, "program") > 0, SteppedUp: rapid.Bool().Draw(t, "stepped up"), Now: l.stamp(),
+		Person: rapid.IntRange(0, 9).Draw(t, "program") > 0, SteppedUp: rapid.Bool().Draw(t, "stepped up"), Now: l.stamp(), Clock: l.stamp(),
 	}
 	if rapid.IntRange(0, 6).Draw(t, "old") == 0 {
 		v.Decision.SeenHash = rapid.SampledFrom(append(slices.Clone(l.seen), nil, []byte("other"))).Draw(t, "seen")

@@ -1,7 +1,8 @@
 // Package request is the life of a request: who may decide, when that is enough, and what follows. It is rules over the
 // noun itself, and nothing else: no clock, no policy language, no store, so that the replicated state machine can apply
 // them. What takes judgement, whether a person is eligible, which stages a policy asks for, when a working day ends, is
-// found by whoever proposes, and comes in as a fact.
+// found by whoever proposes, and comes in as a fact. So do the times: now is when something is done, and never goes back;
+// clock is what the clock shows, against which what ends is held.
 //
 // What holds on every path:
 //

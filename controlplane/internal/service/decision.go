@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/hold"
@@ -37,7 +38,7 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	if only := callOf(ctx).Principal.ProjectID; !request.Deciding(m) || only != "" && only != m.GetProjectId() {
 		return nil, nil
 	}
-	now := time.Now()
+	now := s.Now()
 	p, err := panel.Of(tx, m, now)
 	if err != nil {
 		return nil, err
@@ -122,9 +123,11 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		in := &commandv1.DecideRequest{
 			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
 		}
-		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), time.Now()); err != nil {
+		now := s.Now()
+		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), now); err != nil {
 			return nil, err
 		}
+		in.ReckonedAt = timestamppb.New(now)
 		c.Body = &commandv1.Command_DecideRequest{DecideRequest: in}
 		return nil, nil
 	})
@@ -306,7 +309,7 @@ func (s *Service) deciding(ctx context.Context, tx *state.Tx, me *apiv1.User) (r
 	if err != nil {
 		return nil, err
 	}
-	delegations, err := tx.DelegationsTo(me.GetId(), time.Now().UnixMicro())
+	delegations, err := tx.DelegationsTo(me.GetId(), s.Now().UnixMicro())
 	if err != nil {
 		return nil, err
 	}
@@ -375,7 +378,7 @@ func (s requestService) othersMayEnd(ctx context.Context, tx *state.Tx, m *apiv1
 	if err != nil || loss == nil && m.GetOrphanedAt() == nil {
 		return "", err
 	}
-	if loss, err = intake.Abandoned(tx, m, time.Now()); err != nil || loss == nil {
+	if loss, err = intake.Abandoned(tx, m, s.Now()); err != nil || loss == nil {
 		return "", err
 	}
 	if err := s.requests.mayMakeBy(ctx, tx, m, "request.create"); problem.Is(err, problem.Forbidden) {
@@ -392,7 +395,7 @@ func (s requestService) approvers(tx *state.Tx, m *apiv1.Request) error {
 	if len(undecided) == 0 {
 		return nil
 	}
-	p, err := panel.Of(tx, m, time.Now())
+	p, err := panel.Of(tx, m, s.Now())
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -161,7 +160,7 @@ func (s requestService) WithdrawRequest(ctx context.Context, r *apiv1.WithdrawRe
 		}
 		in := &commandv1.WithdrawRequest{RequestId: m.GetId(), By: personOf(me), Reason: r.GetReason()}
 		if me.GetId() != m.GetRequesterId() && me.GetId() != m.GetOnBehalfOfId() {
-			loss, err := intake.Abandoned(tx, m, time.Now())
+			loss, err := intake.Abandoned(tx, m, s.Now())
 			if err == nil && loss != nil {
 				in.Since, in.Reads = loss.Why, loss.Reads
 				err = s.requests.mayMakeBy(ctx, tx, m, "request.create") // to have helped write it is not enough

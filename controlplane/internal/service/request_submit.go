@@ -3,9 +3,9 @@ package service
 import (
 	"context"
 	"errors"
-	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/quota"
@@ -66,7 +66,8 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	if err != nil {
 		return nil, err
 	}
-	plan, err := intake.Plan(tx, m, time.Now())
+	now := s.Now()
+	plan, err := intake.Plan(tx, m, now)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +79,7 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	}
 	return &commandv1.SubmitRequest{
 		Request: m, ExpectedRevision: revision, By: personOf(me), Automatic: plan.Automatic, AtOnce: plan.AtOnce, Reads: append(reads, plan.Reads...), Openings: plan.Openings,
+		ReckonedAt: timestamppb.New(now),
 	}, nil
 }
 

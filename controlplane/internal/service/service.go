@@ -98,6 +98,8 @@ type Config struct {
 	Secrets      Secrets
 	Outbound     Outbound
 	Providers    Providers
+	// Now is the time by which is reckoned what time ends: that of the commands which this server would stamp.
+	Now func() time.Time
 }
 
 // Service is all use cases. Run has to be running for watches to go on.

@@ -51,7 +51,9 @@ type World struct {
 	Unseal      func(role string, sealed []byte) ([]byte, error)
 	Leaderless  atomic.Bool // no server leads
 	KeepLog     bool        // for RaftLog
-	Outbox      Outbox
+	// Off is by how much this server's clock is ahead of the one that stamps what is proposed.
+	Off    time.Duration
+	Outbox Outbox
 	// Asker asks identity providers on this machine.
 	Asker *provider.Asker
 
@@ -90,7 +92,8 @@ func New(t testing.TB) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox, Providers: w.Asker})
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox, Providers: w.Asker,
+		Now: func() time.Time { return time.Now().Add(w.Off) }})
 	w.Unseal = keys.Unseal
 	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, Current: w.Current, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
 	if err != nil {

@@ -4223,9 +4223,11 @@ func (x *CreateVM) GetReads() []*Read {
 
 // Read is a version that a decision rests on.
 type Read struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Noun          *v1.Reference          `protobuf:"bytes,1,opt,name=noun,proto3" json:"noun,omitempty"`
-	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind role-bindings-of-user is all that a user has, by themselves and by their groups: what rests on it notices one
+	// that was given meanwhile as well as one that was taken.
+	Noun          *v1.Reference `protobuf:"bytes,1,opt,name=noun,proto3" json:"noun,omitempty"`
+	Revision      string        `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5715,7 +5717,9 @@ type UpdateUser struct {
 	User             *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
 	// Ends what they have by their former organization.
-	DropRights    bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
+	DropRights bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
+	// Ids of what that is, of which the proposer has found that the caller may end it.
+	Ends          []string `protobuf:"bytes,4,rep,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5769,6 +5773,13 @@ func (x *UpdateUser) GetDropRights() bool {
 		return x.DropRights
 	}
 	return false
+}
+
+func (x *UpdateUser) GetEnds() []string {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
 }
 
 type DisableUser struct {
@@ -7252,9 +7263,11 @@ type SubmitRequest struct {
 	// Why no person is asked; empty where people are.
 	Automatic string `protobuf:"bytes,4,opt,name=automatic,proto3" json:"automatic,omitempty"`
 	// The policy lets it through at once and reviews it afterwards.
-	AtOnce        bool                     `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
-	Reads         []*Read                  `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
-	Openings      []*DecideRequest_Opening `protobuf:"bytes,7,rep,name=openings,proto3" json:"openings,omitempty"`
+	AtOnce   bool                     `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	Reads    []*Read                  `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	Openings []*DecideRequest_Opening `protobuf:"bytes,7,rep,name=openings,proto3" json:"openings,omitempty"`
+	// As of a decision.
+	ReckonedAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=reckoned_at,json=reckonedAt,proto3" json:"reckoned_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7334,6 +7347,13 @@ func (x *SubmitRequest) GetReads() []*Read {
 func (x *SubmitRequest) GetOpenings() []*DecideRequest_Opening {
 	if x != nil {
 		return x.Openings
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetReckonedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReckonedAt
 	}
 	return nil
 }
@@ -7427,7 +7447,9 @@ type DecideRequest struct {
 	// Ids of groups in which the one whose place it is has to be.
 	GroupIds []string `protobuf:"bytes,5,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
 	// What was decided, for the audit log.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the proposer's clock showed when it reckoned the openings.
+	ReckonedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reckoned_at,json=reckonedAt,proto3" json:"reckoned_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7502,6 +7524,13 @@ func (x *DecideRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *DecideRequest) GetReckonedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReckonedAt
+	}
+	return nil
 }
 
 type CommentRequest struct {
@@ -7777,8 +7806,10 @@ type PassRequest struct {
 	Stage            string                 `protobuf:"bytes,4,opt,name=stage,proto3" json:"stage,omitempty"`
 	Reason           string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	RemindAt         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=remind_at,json=remindAt,proto3" json:"remind_at,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of FAIL, what it rests on that nobody stands behind it who may.
+	Reads         []*Read `protobuf:"bytes,7,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PassRequest) Reset() {
@@ -7849,6 +7880,13 @@ func (x *PassRequest) GetReason() string {
 func (x *PassRequest) GetRemindAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RemindAt
+	}
+	return nil
+}
+
+func (x *PassRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
 	}
 	return nil
 }
@@ -9317,13 +9355,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"3\n" +
 	"\n" +
 	"CreateUser\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"\x81\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"\x95\x01\n" +
 	"\n" +
 	"UpdateUser\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12\x1f\n" +
 	"\vdrop_rights\x18\x03 \x01(\bR\n" +
-	"dropRights\">\n" +
+	"dropRights\x12\x12\n" +
+	"\x04ends\x18\x04 \x03(\tR\x04ends\">\n" +
 	"\vDisableUser\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
@@ -9413,7 +9452,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\rUpdateRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
-	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\xc7\x02\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\x84\x03\n" +
 	"\rSubmitRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
@@ -9421,14 +9460,16 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\tautomatic\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tautomatic\x12\x17\n" +
 	"\aat_once\x18\x05 \x01(\bR\x06atOnce\x12+\n" +
 	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12B\n" +
-	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\"\xb4\x01\n" +
+	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12;\n" +
+	"\vreckoned_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"reckonedAt\"\xb4\x01\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
 	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05since\x18\x04 \x01(\tR\x05since\x12+\n" +
-	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\x95\x03\n" +
+	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xd2\x03\n" +
 	"\rDecideRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
@@ -9436,7 +9477,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\bopenings\x18\x03 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
 	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
 	"\tgroup_ids\x18\x05 \x03(\tR\bgroupIds\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a\x8b\x01\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12;\n" +
+	"\vreckoned_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"reckonedAt\x1a\x8b\x01\n" +
 	"\aOpening\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
 	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
@@ -9469,7 +9512,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12<\n" +
 	"\freservations\x18\x03 \x03(\v2\x18.naru.api.v1.ReservationR\freservations\x12\x14\n" +
-	"\x05parts\x18\x04 \x03(\rR\x05parts\"\x90\x03\n" +
+	"\x05parts\x18\x04 \x03(\rR\x05parts\"\xbd\x03\n" +
 	"\vPassRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
@@ -9477,7 +9520,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x04what\x18\x03 \x01(\x0e2!.naru.command.v1.PassRequest.WhatR\x04what\x12\x14\n" +
 	"\x05stage\x18\x04 \x01(\tR\x05stage\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x127\n" +
-	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"\x8c\x01\n" +
+	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x12+\n" +
+	"\x05reads\x18\a \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\x8c\x01\n" +
 	"\x04What\x12\x14\n" +
 	"\x10WHAT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -10006,44 +10050,47 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	81,  // 240: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
 	31,  // 241: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
 	107, // 242: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	81,  // 243: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	31,  // 244: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
-	182, // 245: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	107, // 246: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 247: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	183, // 248: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	108, // 249: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	154, // 250: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	109, // 251: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 252: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	176, // 253: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 254: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	109, // 255: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	184, // 256: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	185, // 257: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	186, // 258: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	186, // 259: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	187, // 260: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 261: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	109, // 262: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	109, // 263: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	164, // 264: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	109, // 265: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 266: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	109, // 267: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	188, // 268: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	109, // 269: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 270: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 271: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	156, // 272: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	164, // 273: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	109, // 274: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	109, // 275: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	276, // [276:276] is the sub-list for method output_type
-	276, // [276:276] is the sub-list for method input_type
-	276, // [276:276] is the sub-list for extension type_name
-	276, // [276:276] is the sub-list for extension extendee
-	0,   // [0:276] is the sub-list for field type_name
+	109, // 243: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	81,  // 244: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	31,  // 245: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	182, // 246: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	107, // 247: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 248: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	109, // 249: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	183, // 250: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	108, // 251: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	154, // 252: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	109, // 253: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 254: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	176, // 255: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 256: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	109, // 257: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	31,  // 258: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
+	184, // 259: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	185, // 260: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	186, // 261: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	186, // 262: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	187, // 263: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 264: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	109, // 265: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	109, // 266: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	164, // 267: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	109, // 268: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 269: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	109, // 270: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	188, // 271: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	109, // 272: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 273: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 274: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	156, // 275: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	164, // 276: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	109, // 277: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	109, // 278: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	279, // [279:279] is the sub-list for method output_type
+	279, // [279:279] is the sub-list for method input_type
+	279, // [279:279] is the sub-list for extension type_name
+	279, // [279:279] is the sub-list for extension extendee
+	0,   // [0:279] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
