@@ -256,10 +256,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			err = request.Miss(m, in.GetReason())
 		}
 	case commandv1.PassRequest_FAIL:
-		gone, e := c.goneFor(m)
-		if told, err = "request.failed", e; err == nil {
-			err = request.Fail(m, gone, in.GetReason(), c.clock)
-		}
+		told, err = "request.failed", c.giveUp(m, in)
 	case commandv1.PassRequest_ORPHAN:
 		err = request.Orphan(m, in.GetReason(), c.clock)
 	default:
@@ -280,6 +277,22 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 		}
 	}
 	return c.putRequest(m)
+}
+
+// giveUp lets an approved request fail for which nobody stands any more. Who is gone is so for good; whoever was only away,
+// or had lost what it takes, may be back since that was found.
+func (c *command) giveUp(m *apiv1.Request, in *commandv1.PassRequest) error {
+	gone, err := c.goneFor(m)
+	if err != nil {
+		return err
+	}
+	if err := request.Fail(m, gone, in.GetReason(), c.clock); err != nil || gone {
+		return err
+	}
+	if len(in.GetReads()) == 0 {
+		return invalid("that a request fails for somebody who is away rests on what was read of them")
+	}
+	return c.readsHold(in.GetReads())
 }
 
 // goneFor reports whether who asked for a request, or for whom it is, is there no more and will not be again.

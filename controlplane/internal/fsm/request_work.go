@@ -26,8 +26,13 @@ func (c *command) carryOutRequest(in *commandv1.CarryOutRequest) (*commandv1.Res
 	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
-	if _, err := c.actingUser(&commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}); err != nil {
-		return nil, err
+	for _, p := range []*commandv1.Person{{Id: m.GetRequesterId(), Name: m.GetRequester()}, {Id: m.GetOnBehalfOfId(), Name: m.GetOnBehalfOf()}} {
+		if p.GetId() == "" {
+			continue
+		}
+		if _, err := c.actingUser(p); err != nil {
+			return nil, err
+		}
 	}
 	if err := request.Begin(m, c.clock); err != nil {
 		return nil, err

@@ -132,6 +132,18 @@ func (c *command) staysAdministered(t taken) error {
 }
 
 // keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
+// revisionOfBindings is that of all the bindings that somebody has.
+func (c *command) revisionOfBindings(userID string) (string, error) {
+	var all []*apiv1.RoleBinding
+	for b, err := range c.tx.RoleBindingsOf(userID) {
+		if err != nil {
+			return "", err
+		}
+		all = append(all, b)
+	}
+	return state.RoleBindingsRevision(all), nil
+}
+
 // the writes, which a refusal undoes.
 func (c *command) keepingAdministered(take func() error) error {
 	before, err := c.administered(taken{})

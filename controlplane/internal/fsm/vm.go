@@ -138,8 +138,8 @@ func (c *command) revisionOf(kind, id string) (string, error) {
 		return revision(c.tx.VMs, id)
 	case "user":
 		return revision(c.tx.Users, id)
-	case "role-binding":
-		return revision(c.tx.RoleBindings, id)
+	case "role-bindings-of-user":
+		return c.revisionOfBindings(id)
 	case "role":
 		return revision(c.tx.Roles, id)
 	case "calendar":

@@ -1,6 +1,9 @@
 package state
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"iter"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -51,6 +54,16 @@ func (tx *Tx) RoleBindingsOf(userID string) iter.Seq2[*apiv1.RoleBinding, error]
 	t := tx.RoleBindings
 	return t.rows(t.spec.text.all+` WHERE (user_id<>'' AND user_id=?1)
 		OR (group_id<>'' AND group_id IN (SELECT group_id FROM group_members WHERE user_id=?1)) ORDER BY id`, userID)
+}
+
+// RoleBindingsRevision is the revision of all the bindings that somebody has (RoleBindingsOf): another one where a binding
+// was given to them or taken from them, or a group with one was.
+func RoleBindingsRevision(all []*apiv1.RoleBinding) string {
+	h := sha256.New()
+	for _, b := range all {
+		fmt.Fprintf(h, "%s %s\n", b.GetId(), b.GetRevision())
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // ForgetRoleBindings removes the bindings that ended before a time, at most so many of them.

@@ -117,6 +117,7 @@ func orphaned(tx *state.Tx, r *apiv1.Request, now time.Time, closely bool) (j jo
 		j = passing(r, commandv1.PassRequest_WAIT, "", "")
 	case loss.ForGood || request.GivenUp(r, now):
 		j = passing(r, commandv1.PassRequest_FAIL, "", loss.Why+"; somebody else can ask for it anew: naru request copy "+r.GetName())
+		j.pass.Reads = loss.Reads
 	default:
 		who := r.GetRequester()
 		if loss.Asker {
