@@ -144,6 +144,37 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "bob" })))
 		}, func(p *plane) *commandv1.Command { return p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil) }, problem.WrongState},
 		"in somebody's place": {func(p *plane) { p.accept(p.delegation("g", "bob", "cho", time.Hour)) }, func(p *plane) *commandv1.Command {
+		"who has decided here, by their address": {func(p *plane) { p.approve("r", "bob", "review") }, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "BOB@example.org" }))
+		}, problem.WrongState},
+		"in whose place somebody has decided here, by what they are called": {func(p *plane) {
+			p.accept(p.delegation("g", "bob", "cho", time.Hour))
+			p.accept(p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+				in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
+			}))
+		}, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "밥" }))
+		}, problem.WrongState},
+		"who has decided there by their address, here": {func(p *plane) {
+			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "bob@example.org" })))
+		}, func(p *plane) *commandv1.Command { return p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil) }, problem.WrongState},
+		"for whom has decided there by what they are called, here": {func(p *plane) {
+			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = " 밥" })))
+			p.accept(p.delegation("g", "bob", "cho", time.Hour))
+		}, func(p *plane) *commandv1.Command {
+			return p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+				in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
+			})
+		}, problem.WrongState},
+		"whom the policy excludes": {nil, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "CHO" }))
+		}, problem.Forbidden},
+		"whom the policy excludes, by their address": {nil, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "cho@example.org" }))
+		}, problem.Forbidden},
+		"whom the policy excludes, and of whom no more is known here": {nil, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "Kang" }))
+		}, problem.Forbidden},
 			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ActingFor, d.ActingForId, d.Delegation = "bob", "u-bob", "g" }))
 		}, problem.Forbidden},
 		"by a token that she who asks made": {func(p *plane) { p.token("change", func(t *apiv1.AccessToken) { t.CreatedById = "u-ann" }) },
@@ -174,14 +205,19 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 		t.Run(about, func(t *testing.T) {
 			p := withSystem(t)
 			if err := p.db.Update(func(tx *state.Tx) error {
-				ann := get(p, tx.Users, "u-ann")
-				ann.Title, ann.Email = "앤", "ann@example.org"
-				return tx.Users.Put(ann)
+				for name, title := range map[string]string{"ann": "앤", "bob": "밥", "cho": "초"} {
+					m := get(p, tx.Users, "u-"+name)
+					m.Title, m.Email = title, name+"@example.org"
+					if err := tx.Users.Put(m); err != nil {
+						return err
+					}
+				}
+				return nil
 			}); err != nil {
 				t.Fatal(err)
 			}
 			p.draft("r", func(m *apiv1.Request) { m.OnBehalfOf, m.OnBehalfOfId = "dan", "u-dan" })
-			p.accept(p.external("r", "review", nil))
+			p.accept(p.external("r", "review", func(in *commandv1.SubmitRequest) { in.Request.Stages[1].Excluded = []string{"cho", "kang"} }))
 			if c.before != nil {
 				c.before(p)
 			}

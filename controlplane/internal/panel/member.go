@@ -29,7 +29,7 @@ type Member struct {
 
 // Decided reports whether a member, or somebody in their place, has decided on a request in this round.
 func (m *Member) Decided(r *apiv1.Request) bool {
-	return request.Decided(r, request.Person{ID: m.GetUser().GetId(), Name: m.GetUser().GetName()}) != nil
+	return request.DecidedBy(r, m.GetUser()) != nil
 }
 
 // Member returns a user as stages judge them. Errors: state.ErrNotFound.

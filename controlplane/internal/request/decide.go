@@ -92,6 +92,8 @@ func may(r *apiv1.Request, s *apiv1.Stage, v Vote) error {
 		return problem.New(problem.Invalid, "this decision takes a comment", "Say why.").With("comment", "is empty")
 	case slices.Contains(s.GetExcluded(), d.GetActor()), slices.Contains(s.GetExcluded(), d.GetActingFor()):
 		return problem.Newf(problem.Forbidden, "Somebody else has to decide.", "the policy excludes who decides here, or in whose place, from stage %s", s.GetName())
+	case slices.ContainsFunc(s.GetExcluded(), func(name string) bool { return same(name, d.GetExternalApprover()) }):
+		return problem.Newf(problem.Forbidden, "Somebody else has to decide there.", "the policy excludes %s from stage %s", d.GetExternalApprover(), s.GetName())
 	case s.GetStepUp() && !v.SteppedUp:
 		return problem.Newf(problem.Forbidden, "Confirm that it is you: naru session step-up; then decide again.", "a decision on a request of grade %s takes a fresh proof of who decides", lower(r.GetGrade()))
 	}
@@ -137,10 +139,15 @@ func Impartial(r *apiv1.Request, d *apiv1.Decision) error {
 			return problem.Newf(problem.Forbidden, "Somebody else has to decide.", "%s asked for request %s, gains from it or helped write it, and nobody decides on their own", who.Name, r.GetName())
 		}
 		if by := Decided(r, who); by != nil {
-			return problem.Newf(problem.WrongState, "Somebody else has to decide.", "%s has decided on request %s already, in stage %s; everybody counts once", who.Name, r.GetName(), by.GetStage())
+			return Again(r, who.Name, by)
 		}
 	}
 	return nil
+}
+
+// Again refuses who has decided already.
+func Again(r *apiv1.Request, name string, by *apiv1.Decision) error {
+	return problem.Newf(problem.WrongState, "Somebody else has to decide.", "%s has decided on request %s already, in stage %s; everybody counts once", name, r.GetName(), by.GetStage())
 }
 
 // follow draws what comes of a decision.

@@ -185,6 +185,28 @@ func deciders(d *apiv1.Decision) []Person {
 	return []Person{{d.GetActorId(), d.GetActor()}, {d.GetActingForId(), d.GetActingFor()}, {"", d.GetExternalApprover()}}
 }
 
+// DecidedBy is Decided of a user, whatever another system calls them.
+func DecidedBy(r *apiv1.Request, u *apiv1.User) *apiv1.Decision {
+	for _, d := range counting(r) {
+		if Called(u, d.GetExternalApprover()) {
+			return d
+		}
+	}
+	return Decided(r, Person{ID: u.GetId(), Name: u.GetName()})
+}
+
+// Voters are the ids of those whose decisions count in this round: who made them, and in whose place.
+func Voters(r *apiv1.Request) (ids []string) {
+	for _, d := range counting(r) {
+		for _, id := range []string{d.GetActorId(), d.GetActingForId()} {
+			if id != "" {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
 // ExternalRefs are the numbers that the decisions of another system that count have there.
 func ExternalRefs(r *apiv1.Request) (refs []string) {
 	for _, d := range counting(r) {

@@ -25,8 +25,19 @@ func (p Person) is(o Person) bool {
 	if p.ID != "" && o.ID != "" {
 		return p.ID == o.ID
 	}
-	name := strings.TrimSpace(p.Name)
-	return name != "" && strings.EqualFold(name, strings.TrimSpace(o.Name))
+	return same(p.Name, o.Name)
+}
+
+// same reports whether two names are one and say something, however they are written.
+func same(a, b string) bool {
+	a = strings.TrimSpace(a)
+	return a != "" && strings.EqualFold(a, strings.TrimSpace(b))
+}
+
+// Called reports whether a user is called so: by their name, their title or their mail address. Of who decides in another
+// system no more is known here than what that system calls them.
+func Called(u *apiv1.User, name string) bool {
+	return same(u.GetName(), name) || same(u.GetTitle(), name) || same(u.GetEmail(), name)
 }
 
 // Edit notes that somebody changed what r asks for, or added to it. Whoever it is, beside the requester, has helped write it
