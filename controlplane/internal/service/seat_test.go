@@ -131,6 +131,35 @@ func TestARightToDecideCountsWhereItsConditionHolds(t *testing.T) {
 }
 
 // TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn, of the version that counts: people decide it.
+// TestWhoAsksExcludesNobodyByDelegatingToThem: or whoever asks would choose who does not decide, and of a stage in which
+// everybody has to, there would be left whom they like. In their place nobody decides.
+func TestWhoAsksExcludesNobodyByDelegatingToThem(t *testing.T) {
+	all := leads("review")
+	all.Rule = apiv1.StageTemplate_ALL
+	o := newOffice(t, all)
+	o.group("leads", "bob", "dan")
+	o.Bind("b-dan", "approver", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+	o.Bind("b-ann-decides", "approver", o.users["ann"], apiv1.RoleBinding_PROJECT, "web")
+	if _, err := o.As(o.users["ann"]).Delegations.CreateDelegation(t.Context(), &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{
+		ToUser: "bob", EndsAt: timestamppb.New(time.Now().Add(time.Hour)), Reason: "holiday"}}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := o.submit("ann", ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := m.GetStages()[0]; s.GetNeeded() != 2 || !slices.Equal(s.GetApprovers(), []string{"bob", "dan"}) || !slices.Equal(o.waiting("bob"), []string{m.GetName()}) {
+		t.Fatalf("%v, and bob has %v waiting", s, o.waiting("bob"))
+	}
+	if err := o.decide("bob", m.GetName(), apiv1.Decision_APPROVE, func(in *apiv1.DecideRequestRequest) { in.ActingFor = "ann" }); !problem.Is(err, problem.Forbidden) {
+		t.Errorf("bob decided in ann's place: %v", err)
+	}
+	o.approved(m.GetName(), "bob", "dan")
+	if m := o.show("ann", m.GetName()); m.GetApproval() != apiv1.Request_APPROVED || m.GetDecisions()[0].GetActingFor() != "" {
+		t.Errorf("%v", m)
+	}
+}
+
 func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 	o := newOffice(t)
 	o.Bind("b-dan", "user", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
