@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -131,7 +132,6 @@ func (c *command) staysAdministered(t taken) error {
 	return c.administeredAfter(t)
 }
 
-// keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
 // revisionOfBindings is that of all the bindings that somebody has.
 func (c *command) revisionOfBindings(userID string) (string, error) {
 	var all []*apiv1.RoleBinding
@@ -144,6 +144,7 @@ func (c *command) revisionOfBindings(userID string) (string, error) {
 	return state.RoleBindingsRevision(all), nil
 }
 
+// keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
 // the writes, which a refusal undoes.
 func (c *command) keepingAdministered(take func() error) error {
 	before, err := c.administered(taken{})
@@ -156,7 +157,7 @@ func (c *command) keepingAdministered(take func() error) error {
 	return c.administeredAfter(taken{})
 }
 
-// administered reports whether anybody administers the federation without what is taken away.
+// administered reports whether anybody who can log in administers the federation without what is taken away.
 func (c *command) administered(without taken) (bool, error) {
 	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
 	if missing(err) {
@@ -165,15 +166,59 @@ func (c *command) administered(without taken) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return c.tx.Administered(role.GetId(), c.clock, without.binding, without.user, without.membership)
+	holders, err := c.tx.HoldersEverywhere(role.GetId(), c.clock, without.binding, without.user, without.membership)
+	for _, id := range holders {
+		if in, err := c.logsIn(id); err != nil || in {
+			return in, err
+		}
+	}
+	return false, err
+}
+
+// logsIn reports whether a user could log in now: by a password of their own, by a link with a provider that is enabled and
+// knows them, or by a certificate of theirs. Who was only given a password for one login may never come.
+func (c *command) logsIn(userID string) (bool, error) {
+	user, err := c.tx.Users.Get(userID)
+	if err != nil || user.GetKind() != apiv1.User_PERSON || request.Away(user) != "" {
+		return false, err
+	}
+	kept, err := c.tx.Credentials(userID)
+	if err != nil && !missing(err) || ownPassword(kept) {
+		return ownPassword(kept), err
+	}
+	var links []*apiv1.Identity // collected first: one statement of a kind runs at a time
+	for m, err := range c.tx.Identities.All(state.Scope{"user_id": userID}) {
+		if err != nil {
+			return false, err
+		}
+		links = append(links, m)
+	}
+	for _, m := range links {
+		p, err := c.tx.IdentityProviders.Get(m.GetIdentityProviderId())
+		if err != nil && !missing(err) {
+			return false, err
+		}
+		if err == nil && !p.GetDisabled() && (m.GetGoneAt() == nil || p.GetOidc() != nil) {
+			return true, nil
+		}
+	}
+	for m, err := range c.tx.Administrators.All(nil) {
+		if err != nil {
+			return false, err
+		}
+		if m.GetUserId() == userID && later(m.GetExpiresAt(), c.clock) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (c *command) administeredAfter(t taken) error {
 	if still, err := c.administered(t); err != nil || still {
 		return err
 	}
-	return problem.New(problem.InUse, "after this nobody would administer the federation",
-		"Make another federation administrator first: naru role-binding create "+federationAdministrator+" --user NAME.")
+	return problem.New(problem.InUse, "after this nobody who can log in would administer the federation",
+		"Make another federation administrator first, and have them log in and choose a password: naru role-binding create "+federationAdministrator+" --user NAME.")
 }
 
 // tellOfBinding tells of rights in the whole federation; those elsewhere are in the audit log only.
