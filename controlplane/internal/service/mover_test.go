@@ -401,6 +401,9 @@ func TestAMoverLosesWhatTheyHaveByTheFormerOrganizationWhereThatIsAsked(t *testi
 		if e.GetAction() != "audit.list-entries" {
 			entries = append(entries, e.GetAction()+" "+e.GetTarget().GetName())
 		}
+		if project := map[string]string{"project-operator in project shop": "shop"}[e.GetTarget().GetName()]; e.GetProject() != project || (e.GetProjectId() == "") != (project == "") {
+			t.Errorf("who looks into the log of a project finds %v", e)
+		}
 	}
 	slices.Sort(entries)
 	if want := []string{"delegation.delete to lee", "group.remove-member leads", "role-binding.delete project-operator in project shop", "role-binding.delete reviewer in organization bureau", "user.update kim"}; !slices.Equal(entries, want) {
