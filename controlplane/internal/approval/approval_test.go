@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
@@ -128,15 +129,16 @@ func TestP6NobodyDecidesOnWhatTheyAskedForAndNobodyWhoIsNotEligible(t *testing.T
 	c.Beneficiary = &apiv1.User{Id: "9", Name: "han"}
 	review := planOf(t, twoSteps(), c).Stages[0]
 	for want, p := range map[string]*apiv1.PolicyPerson{
-		"":                      person(func(*apiv1.PolicyPerson) {}),
-		"asks for it":           person(func(p *apiv1.PolicyPerson) { p.User.Id, p.User.Name = "1", "renamed" }),
-		"it is asked for them":  person(func(p *apiv1.PolicyPerson) { p.User.Id = "9" }),
-		"is excluded":           person(func(p *apiv1.PolicyPerson) { p.User.Name = "choi" }),
-		"is disabled":           person(func(p *apiv1.PolicyPerson) { p.User.Disabled = true }),
-		"is a program":          person(func(p *apiv1.PolicyPerson) { p.User.Kind = apiv1.User_SERVICE }),
-		"has none of the roles": person(func(p *apiv1.PolicyPerson) { p.Roles[0].At = apiv1.Eligibility_FEDERATION }),
-		"the condition does no": person(func(p *apiv1.PolicyPerson) { p.User.Organization = "other" }),
-		"nobody is named":       {},
+		"":                              person(func(*apiv1.PolicyPerson) {}),
+		"asks for it":                   person(func(p *apiv1.PolicyPerson) { p.User.Id, p.User.Name = "1", "renamed" }),
+		"it is asked for them":          person(func(p *apiv1.PolicyPerson) { p.User.Id = "9" }),
+		"is excluded":                   person(func(p *apiv1.PolicyPerson) { p.User.Name = "choi" }),
+		"is disabled":                   person(func(p *apiv1.PolicyPerson) { p.User.Disabled = true }),
+		"has no way to log in any more": person(func(p *apiv1.PolicyPerson) { p.User.GoneAt = timestamppb.Now() }),
+		"is a program":                  person(func(p *apiv1.PolicyPerson) { p.User.Kind = apiv1.User_SERVICE }),
+		"has none of the roles":         person(func(p *apiv1.PolicyPerson) { p.Roles[0].At = apiv1.Eligibility_FEDERATION }),
+		"the condition does no":         person(func(p *apiv1.PolicyPerson) { p.User.Organization = "other" }),
+		"nobody is named":               {},
 	} {
 		may, why := review.Eligible(p)
 		if may != (want == "") || !strings.HasPrefix(why, want) {

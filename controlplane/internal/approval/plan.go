@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/calendar"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -122,8 +123,8 @@ func (s *Stage) may(p *apiv1.PolicyPerson, l *apiv1.Eligibility, condition *expr
 	switch {
 	case user.GetName() == "":
 		return false, "nobody is named"
-	case user.GetDisabled():
-		return false, "is disabled"
+	case request.Away(user) != "":
+		return false, request.Away(user)
 	case user.GetKind() == apiv1.User_SERVICE && !s.GetExternal():
 		return false, "is a program"
 	case user.GetKind() != apiv1.User_SERVICE && s.GetExternal():

@@ -9,8 +9,10 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Away says why somebody can do nothing now; empty where they can. It takes nothing from them, and may pass: this is the one place that
-// says who counts, as approver, as the one who delegated, as the one who asked, and as whoever is to be told.
+// Away says why somebody can do nothing now; empty where they can. It takes nothing from them, and may pass: this is the one
+// place that says who counts, as approver, as the one who delegated, as the one who asked, as whoever is to be told, and to
+// whom a certificate is given. A credential that somebody has lives on but where they are disabled: what a directory says
+// for an hour ends none.
 func Away(u *apiv1.User) string {
 	switch {
 	case u.GetDisabled():
