@@ -6,11 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/panel"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -161,34 +161,26 @@ func (s requestService) source(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	return nil
 }
 
-// beneficiary is for whom something is asked: the caller, or somebody with a role in the project. That somebody else has none there, and
-// that there is nobody of the name, is one answer.
+// beneficiary is for whom something is asked: who asks, or somebody with a role in the project, as when it is carried out.
+// That somebody else has none there, and that there is nobody of the name, is one answer.
 func (s requestService) beneficiary(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*apiv1.User, error) {
 	none := problem.Newf(problem.NotFound, "Name somebody who has a role in the project: naru role-binding list.", "there is no user %s with a role in project %s", m.GetOnBehalfOf(), m.GetProject())
 	u, err := s.users.within(tx, m.GetOnBehalfOf(), nil)
 	if problem.Is(err, problem.NotFound) {
 		return nil, none
 	}
-	if err != nil || u.GetId() == callOf(ctx).Principal.UserID {
+	if err != nil || u.GetId() == m.GetRequesterId() {
 		return u, err
 	}
-	above, err := tx.OrganizationsAbove(m.GetOrganizationId())
+	p, err := panel.Planned(tx, m, nil, s.Now())
 	if err != nil {
 		return nil, err
 	}
-	for b, err := range tx.RoleBindingsOf(u.GetId()) {
-		if err != nil {
-			return nil, err
-		}
-		if b.GetExpiresAt() != nil && !b.GetExpiresAt().AsTime().After(time.Now()) {
-			continue
-		}
-		if b.GetScope() == apiv1.RoleBinding_PROJECT && b.GetPlaceId() == m.GetProjectId() ||
-			b.GetScope() == apiv1.RoleBinding_ORGANIZATION && slices.Contains(above, b.GetPlaceId()) {
-			return u, nil
-		}
+	member, err := p.Member(u.GetId())
+	if err == nil && !p.HasRole(member) {
+		err = none
 	}
-	return nil, none
+	return u, err
 }
 
 // UpdateRequest changes a draft, or what was returned. Who changes it has helped write it.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -130,7 +131,6 @@ func TestARightToDecideCountsWhereItsConditionHolds(t *testing.T) {
 	}
 }
 
-// TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn, of the version that counts: people decide it.
 // TestWhoAsksExcludesNobodyByDelegatingToThem: or whoever asks would choose who does not decide, and of a stage in which
 // everybody has to, there would be left whom they like. In their place nobody decides.
 func TestWhoAsksExcludesNobodyByDelegatingToThem(t *testing.T) {
@@ -160,6 +160,7 @@ func TestWhoAsksExcludesNobodyByDelegatingToThem(t *testing.T) {
 	}
 }
 
+// TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn, of the version that counts: people decide it.
 func TestAPolicyLetsNothingThroughThatItsAuthorHasAPartIn(t *testing.T) {
 	o := newOffice(t)
 	o.Bind("b-dan", "user", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
@@ -365,6 +366,22 @@ func TestP14NobodyLearnsWhoThereIsByAskingForThem(t *testing.T) {
 	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m}); err != nil {
 		t.Error(err)
 	}
+	// Who helps write has a right to, and no more: for them it can be where it could be carried out for them.
+	o.Bind("b-eun", "federation-administrator", o.users["dan"], apiv1.RoleBinding_FEDERATION, "")
+	mine, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forDan := &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: mine.GetRequest().GetId(), OnBehalfOf: "dan"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"on_behalf_of"}}}
+	if _, err := o.As(o.users["dan"]).Requests.UpdateRequest(t.Context(), forDan); !problem.Is(err, problem.NotFound) {
+		t.Errorf("dan has no role in the project, and it is for dan: %v", err)
+	}
+	o.Bind("b-dan", "user", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+	if _, err := o.As(o.users["dan"]).Requests.UpdateRequest(t.Context(), forDan); err != nil {
+		t.Error(err)
+	}
+	o.Unbind("b-dan")
+	o.Unbind("b-eun")
 	far, err := o.Admin().Organizations.CreateOrganization(t.Context(), &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: "far"}})
 	if err != nil {
 		t.Fatal(err)
