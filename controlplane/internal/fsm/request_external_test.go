@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,7 +144,6 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 		"who has decided there, here": {func(p *plane) {
 			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "bob" })))
 		}, func(p *plane) *commandv1.Command { return p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil) }, problem.WrongState},
-		"in somebody's place": {func(p *plane) { p.accept(p.delegation("g", "bob", "cho", time.Hour)) }, func(p *plane) *commandv1.Command {
 		"who has decided here, by their address": {func(p *plane) { p.approve("r", "bob", "review") }, func(p *plane) *commandv1.Command {
 			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "BOB@example.org" }))
 		}, problem.WrongState},
@@ -175,6 +175,7 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 		"whom the policy excludes, and of whom no more is known here": {nil, func(p *plane) *commandv1.Command {
 			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "Kang" }))
 		}, problem.Forbidden},
+		"in somebody's place": {func(p *plane) { p.accept(p.delegation("g", "bob", "cho", time.Hour)) }, func(p *plane) *commandv1.Command {
 			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ActingFor, d.ActingForId, d.Delegation = "bob", "u-bob", "g" }))
 		}, problem.Forbidden},
 		"by a token that she who asks made": {func(p *plane) { p.token("change", func(t *apiv1.AccessToken) { t.CreatedById = "u-ann" }) },
@@ -280,5 +281,38 @@ func TestWhatLetsARequestThroughIsWhatItsPolicySays(t *testing.T) {
 				t.Errorf("%v", m)
 			}
 		})
+	}
+}
+
+// TestNoNumberOfAnotherSystemIsCutOff: what is left of one is another one.
+func TestNoNumberOfAnotherSystemIsCutOff(t *testing.T) {
+	p := withSystem(t)
+	p.draft("r", nil)
+	p.accept(p.external("r", "review", func(in *commandv1.SubmitRequest) {
+		s := in.Request.Stages[0]
+		s.External, s.Eligible = true, &apiv1.Eligibility{Users: []string{"dr"}}
+		in.Request.Authority = apiv1.Authority_ITSM
+	}))
+	long := "CHG-" + strings.Repeat("7", 124)
+	for _, d := range [][3]string{{"dr", "review", long}, {"change", "itsm", long[:127] + "8"}} {
+		p.accept(p.said("r", d[0], d[1], func(c *commandv1.Command) {
+			c.GetDecideRequest().GetDecision().ExternalApprover, c.GetDecideRequest().GetDecision().ExternalRef = "of "+d[1], d[2]
+		}))
+	}
+	told := ""
+	p.view(func(tx *state.Tx) {
+		for m, err := range tx.Notifications.All(state.Scope{"topic": "request.approved"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, is := range m.GetParameters() {
+				if is.GetKey() == "decision_ref" {
+					told = is.GetValue()
+				}
+			}
+		}
+	})
+	if told != long {
+		t.Errorf("%q", told)
 	}
 }
