@@ -146,6 +146,9 @@ func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job,
 			return wait("zone " + zone.GetName() + " is out of reach"), nil
 		}
 	}
+	if c.later.holds(r.GetId(), now) {
+		return job{}, nil // before looking closely at people for nothing
+	}
 	j, stays, reads, err := orphaned(tx, r, now, true)
 	if err != nil || stays {
 		return j, err

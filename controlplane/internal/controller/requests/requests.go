@@ -106,6 +106,13 @@ func (d *delays) put(id string, until time.Time) {
 	d.until[id] = until
 }
 
+// holds reports whether a request is still to be left alone.
+func (d *delays) holds(id string, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return now.Before(d.until[id])
+}
+
 // over reports whether a request is not to be left alone any more, and forgets that it was.
 func (d *delays) over(id string, now time.Time) bool {
 	d.mu.Lock()
