@@ -41,7 +41,7 @@ func roleBindings() *spec[*apiv1.RoleBinding] {
 			text("organization_id", placed(apiv1.RoleBinding_ORGANIZATION, id)).asFixed().asHidden(),
 			text("zone_id", placed(apiv1.RoleBinding_ZONE, id)).asFixed().asHidden(),
 		},
-		further: []string{"(user_id)", "(group_id)", "(role_id)", "(place_id)", "(expires_at)"},
+		further: []string{"(user_id)", "(group_id)", "(role_id, place_id)", "(place_id)", "(expires_at)"},
 	}
 }
 
