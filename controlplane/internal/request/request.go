@@ -104,6 +104,38 @@ func InZone(r *apiv1.Request) bool {
 // Freeze writes down what approvers decide on: all of r but what becomes of it. It is called once a round, by who proposes
 // the submission.
 func Freeze(r *apiv1.Request) error {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen(r))
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	r.Frozen, r.FrozenHash = b, sum[:]
+	return nil
+}
+
+// frozen refuses an r that is not what its frozen bytes say: people decide on these, and what is stored beside them is carried
+// out.
+func frozen(r *apiv1.Request) error {
+	if sum := sha256.Sum256(r.GetFrozen()); len(r.GetFrozen()) == 0 || !bytes.Equal(sum[:], r.GetFrozenHash()) {
+		return problem.New(problem.Invalid, "the request is not frozen as its hash says", "This is a fault of the sender, not of the user; report it.")
+	}
+	kept, is := &apiv1.Request{}, seen(r)
+	if err := proto.Unmarshal(r.GetFrozen(), kept); err == nil && proto.Equal(kept, is) {
+		return nil
+	}
+	said := "no request"
+	for fields, i := is.ProtoReflect().Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		f := fields.Get(i)
+		if a, b := kept.ProtoReflect(), is.ProtoReflect(); a.Has(f) != b.Has(f) || !a.Get(f).Equal(b.Get(f)) {
+			said = "another " + string(f.Name())
+			break
+		}
+	}
+	return problem.Newf(problem.Invalid, "This is a fault of the sender, not of the user; report it.", "people would decide on %s than request %s has", said, r.GetName())
+}
+
+// seen is what approvers decide on.
+func seen(r *apiv1.Request) *apiv1.Request {
 	seen := proto.CloneOf(r)
 	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
@@ -112,13 +144,7 @@ func Freeze(r *apiv1.Request) error {
 	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(b)
-	r.Frozen, r.FrozenHash = b, sum[:]
-	return nil
+	return seen
 }
 
 // chain ties d to the decision before it.

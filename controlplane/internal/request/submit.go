@@ -1,9 +1,7 @@
 package request
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"slices"
 	"strings"
 
@@ -77,15 +75,17 @@ func Submit(r *apiv1.Request, in Submission) error {
 	if !Editable(r) {
 		return wrongState(r, "Copy it: naru request copy "+r.GetName()+".", "submitted")
 	}
-	if sum := sha256.Sum256(r.GetFrozen()); len(r.GetFrozen()) == 0 || !bytes.Equal(sum[:], r.GetFrozenHash()) {
-		return problem.New(problem.Invalid, "the request is not frozen as its hash says", "This is a fault of the sender, not of the user; report it.")
-	}
 	if err := maySubmit(r, in); err != nil {
 		return err
 	}
-	if err := contribute(r, in.By); err != nil {
+	written := proto.CloneOf(r) // who submits has helped write what people see
+	if err := contribute(written, in.By); err != nil {
 		return err
 	}
+	if err := frozen(written); err != nil {
+		return err
+	}
+	r.Contributors, r.ContributorIds = written.GetContributors(), written.GetContributorIds()
 	voidDecisions(r)
 	r.Round++
 	r.SubmittedAt, r.DecidedAt = in.Now, nil
