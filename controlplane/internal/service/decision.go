@@ -205,8 +205,15 @@ func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	return seat{}, problem.Newf(problem.Invalid, "Say in which stage, and for whom.", "%s may decide on request %s in several places: %s", me.GetName(), m.GetName(), strings.Join(which, ", "))
 }
 
-// mostLooked bounds how many requests a call looks at; it then says where the next one goes on.
-const mostLooked = 2000
+const (
+	// looksAPlace is how many requests are looked at for each place on a page, at most: who has few among many gets pages that hold
+	// less, and none that takes long.
+	looksAPlace = 4
+	// mostLooked bounds that, leastLooked makes small pages worth their call, and lookAtOnce are looked at on one snapshot.
+	mostLooked, leastLooked, lookAtOnce = 1000, 100, 50
+	// lookTime is after how long a call looks at no further ones.
+	lookTime = 2 * time.Second
+)
 
 // ListApprovals returns what waits for the caller: what is due first stands first. A page may hold less than was asked for, and the
 // next one more.
@@ -217,47 +224,24 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 	}
 	out := &apiv1.ListApprovalsResponse{}
 	size := min(int(cmp.Or(r.GetPageSize(), 100)), 1000)
-	err = s.read(ctx, func(tx *state.Tx) error {
-		callOf(ctx).Asked.note()
-		out.Reset()
-		after := after
-		me, err := s.caller(ctx, tx)
-		if err != nil {
+	look, began := s.read, time.Now() // the first snapshot is a current one, and what follows is no older
+	for left := min(max(looksAPlace*size, leastLooked), mostLooked); left > 0; left -= lookAtOnce {
+		var found []*apiv1.Request
+		var more bool
+		var next state.Awaited
+		if err := look(ctx, func(tx *state.Tx) (err error) {
+			found, next, more, err = s.awaiting(ctx, tx, after, min(left, lookAtOnce), size-len(out.GetRequests()))
 			return err
+		}); err != nil {
+			return nil, err
 		}
-		reach, err := s.deciding(ctx, tx, me)
-		if err != nil {
-			return err
+		out.Requests, after, look = append(out.GetRequests(), found...), next, s.view
+		if out.NextPageToken = ""; !more {
+			break
 		}
-		for looked := 0; looked < mostLooked; {
-			const few = 200
-			open, err := tx.AwaitedRequests(after, few)
-			if err != nil {
-				return err
-			}
-			for _, m := range open {
-				if len(out.GetRequests()) == size {
-					out.NextPageToken = awaitedText(after)
-					return nil
-				}
-				after = state.AwaitedOf(m)
-				if !panel.Reaches(reach, m) {
-					continue
-				}
-				seats, err := s.seats(ctx, tx, m, me)
-				if err == nil && len(seats) > 0 { // one that cannot be judged does not hide the others
-					out.Requests = append(out.Requests, m)
-				}
-			}
-			if looked += len(open); len(open) < few {
-				return nil
-			}
+		if out.NextPageToken = awaitedText(after); len(out.GetRequests()) == size || time.Since(began) > lookTime {
+			break
 		}
-		out.NextPageToken = awaitedText(after)
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	for _, m := range out.GetRequests() {
 		if err := s.view(ctx, func(tx *state.Tx) error { return s.describe(ctx, tx, m) }); err != nil {
@@ -265,6 +249,45 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 		}
 	}
 	return out, nil
+}
+
+// awaiting finds what waits for the caller behind a place, until so many were looked at or found; more may be behind next.
+func (s requestService) awaiting(ctx context.Context, tx *state.Tx, after state.Awaited, looks, places int) (
+	found []*apiv1.Request, next state.Awaited, more bool, err error,
+) {
+	callOf(ctx).Asked.note()
+	me, err := s.caller(ctx, tx)
+	if err != nil {
+		return nil, after, false, err
+	}
+	reach, err := s.deciding(ctx, tx, me)
+	if err != nil {
+		return nil, after, false, err
+	}
+	open, err := tx.AwaitedRequests(after, looks)
+	if err != nil {
+		return nil, after, false, err
+	}
+	for i, m := range open {
+		if len(found) == places {
+			return found, after, true, nil
+		}
+		if panel.Reaches(reach, m) {
+			seats, err := s.seats(ctx, tx, m, me)
+			switch { // one that cannot be judged does not hide the others
+			case errors.Is(err, state.ErrRetry):
+				return nil, after, false, err
+			case errors.Is(err, state.ErrTooLong) && i > 0:
+				return found, after, true, nil // another snapshot goes on with it
+			case errors.Is(err, state.ErrTooLong):
+				return found, state.AwaitedOf(m), true, nil
+			case err == nil && len(seats) > 0:
+				found = append(found, m)
+			}
+		}
+		after = state.AwaitedOf(m)
+	}
+	return found, after, len(open) == looks, nil
 }
 
 // holds writes into a request the room that is kept for it; on which hosts is the zone's own affair.
