@@ -92,7 +92,7 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 			return err
 		}
 		m := proto.CloneOf(r.GetRequest())
-		m.Requester, m.RequesterId, m.SourceZoneId, m.Approval, m.Fulfilment = me.GetName(), me.GetId(), callOf(ctx).ViaZoneID, apiv1.Request_DRAFT, apiv1.Request_NONE
+		m.Revision, m.Requester, m.RequesterId, m.SourceZoneId, m.Approval, m.Fulfilment = "", me.GetName(), me.GetId(), callOf(ctx).ViaZoneID, apiv1.Request_DRAFT, apiv1.Request_NONE
 		if err := takenIn(m, me); err != nil {
 			return err
 		}

@@ -350,7 +350,14 @@ func (c choices) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
 	return c.w.Chooser.Resize(ctx, vm, after)
 }
 
+func (c choices) Picture(ctx context.Context, after uint64) (uint64, error) {
+	return c.w.Chooser.Picture(ctx, after)
+}
+
 func (c choices) ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) ([]string, error) {
+	c.w.mu.Lock()
+	c.w.choices++
+	c.w.mu.Unlock()
 	return c.w.Chooser.ChooseAll(ctx, vms, after)
 }
 
