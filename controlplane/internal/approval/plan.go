@@ -3,6 +3,7 @@ package approval
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/calendar"
@@ -57,8 +58,8 @@ func (p *Policy) Plan(c *apiv1.PolicyCase) (*Plan, error) {
 	if a := p.GetAutomatic(); a != nil {
 		holds, err := p.automatic.holds(vars)
 		switch over := beyond(a, c.GetRequest()); {
-		case err != nil:
-			return nil, failed(p.GetName(), "automatic.when", err)
+		case err != nil: // doubt is no approval
+			plan.Trace = append(plan.Trace, "people decide: automatic.when cannot be evaluated: "+strings.TrimSpace(err.Error()))
 		case !holds:
 			plan.Trace = append(plan.Trace, "people decide: what automatic approval asks for does not hold")
 		case over != "":

@@ -139,6 +139,9 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	if err := c.tx.ForgetDeliveries(apiv1.Delivery_DEAD, events, pruneAtOnce); err != nil {
 		return nil, err
 	}
+	if err := c.dropFiles(); err != nil {
+		return nil, err
+	}
 	return &commandv1.Result{}, c.tx.ForgetRejected(events, pruneAtOnce)
 }
 

@@ -103,6 +103,9 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.mayAskMore(m); err != nil {
 		return nil, err
 	}
+	if err := c.maySubmitToday(m); err != nil {
+		return nil, err
+	}
 	if err := quota.Adds(c.tx, m); err != nil {
 		return nil, err
 	}
@@ -117,6 +120,11 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.behind(m, request.Concerned(m)...); err != nil {
 		return nil, err
 	}
+	if m.AutomaticAt = nil; in.GetAutomatic() != "" {
+		if err := c.letThrough(m); err != nil {
+			return nil, err
+		}
+	}
 	if in.GetAutomatic() != "" || in.GetAtOnce() {
 		if err := c.disinterested(m); err != nil {
 			return nil, err
@@ -125,14 +133,23 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	return c.putRequest(m)
 }
 
-// disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
-func (c *command) disinterested(m *apiv1.Request) error {
+// judgedBy returns the policy that a request was judged by, which must be the newest version still.
+func (c *command) judgedBy(m *apiv1.Request) (*apiv1.ApprovalPolicy, error) {
 	policy, err := c.tx.ApprovalPolicies.ByName(m.GetPolicy(), nil)
 	if err != nil && !missing(err) {
-		return err
+		return nil, err
 	}
 	if err != nil || policy.GetVersion() != m.GetPolicyVersion() {
-		return problem.Newf(problem.Conflict, "Try again.", "version %d of approval policy %s is not the newest any more", m.GetPolicyVersion(), m.GetPolicy())
+		return nil, problem.Newf(problem.Conflict, "Try again.", "version %d of approval policy %s is not the newest any more", m.GetPolicyVersion(), m.GetPolicy())
+	}
+	return policy, nil
+}
+
+// disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
+func (c *command) disinterested(m *apiv1.Request) error {
+	policy, err := c.judgedBy(m)
+	if err != nil {
+		return err
 	}
 	parties, err := hold.In(c.tx, m)
 	if err != nil {
@@ -187,6 +204,9 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 			return nil, err
 		}
 		if err := c.behind(m, by.GetId()); err != nil {
+			return nil, err
+		}
+		if err := c.mayKeep(m, len(in.GetContent())); err != nil {
 			return nil, err
 		}
 		switch sum := sha256.Sum256(in.GetContent()); {

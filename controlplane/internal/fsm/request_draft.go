@@ -121,7 +121,7 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	if err := request.Edit(m, person(by)); err != nil {
 		return nil, err
 	}
-	is := in.GetRequest()
+	is, was := in.GetRequest(), m.GetProjectId()
 	m.Title, m.Reason, m.RoleCluster, m.ChangeType = is.GetTitle(), is.GetReason(), is.GetRoleCluster(), is.GetChangeType()
 	m.OnBehalfOf, m.OnBehalfOfId = is.GetOnBehalfOf(), is.GetOnBehalfOfId()
 	m.Project, m.ProjectId, m.Organization, m.OrganizationId = is.GetProject(), is.GetProjectId(), is.GetOrganization(), is.GetOrganizationId()
@@ -130,6 +130,11 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
 	if err := c.concerns(m); err != nil {
 		return nil, err
+	}
+	if was != m.GetProjectId() {
+		if err := c.mayKeep(m, 0); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.behind(m, by.GetId()); err != nil {
 		return nil, err

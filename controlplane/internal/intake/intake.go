@@ -14,6 +14,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/catalog"
 	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/panel"
+	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
@@ -262,6 +263,21 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		case wrote != "":
 			out.Automatic, out.AtOnce = "", false
 			plan.Trace = append(plan.Trace, "people decide first: whoever wrote "+wrote+" has a part in the request")
+		}
+	}
+	if out.Automatic != "" {
+		with, over, err := quota.Daily(tx, policy.GetAutomatic(), r, timestamppb.New(now))
+		switch {
+		case err != nil:
+			return nil, err
+		case over != "" && len(plan.Stages) == 0:
+			return nil, problem.Newf(problem.TooMany, "Wait until tomorrow, or ask whoever looks after the policies for a stage in which people decide.",
+				"policy %s asks nobody about this request, and lets no more through in 24 hours: %s", policy.GetName(), over)
+		case over != "":
+			out.Automatic = ""
+			plan.Trace = append(plan.Trace, "people decide first: "+over)
+		case with != "":
+			plan.Trace = append(plan.Trace, with)
 		}
 	}
 	r.PolicyTrace = append(trace, plan.Trace...)

@@ -96,6 +96,11 @@ func AuthorityOf(stages []*apiv1.Stage) apiv1.Authority_Value {
 	return apiv1.Authority_ITSM
 }
 
+// Quantity is how many things r asks for, or about.
+func Quantity(r *apiv1.Request) uint32 {
+	return max(r.GetSpecification().GetCreate().GetQuantity(), uint32(len(r.GetParts())), 1)
+}
+
 // InZone reports whether a zone carries r out; what none does is written in the control plane alone.
 func InZone(r *apiv1.Request) bool {
 	return r.GetSpecification().GetAccessForTime() == nil && r.GetSpecification().GetCrossZone() == nil
@@ -140,7 +145,7 @@ func seen(r *apiv1.Request) *apiv1.Request {
 	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
-	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt = nil, nil, nil, nil
+	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil
 	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1

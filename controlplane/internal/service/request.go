@@ -240,6 +240,10 @@ func (s requestService) GetAttachment(ctx context.Context, r *apiv1.GetAttachmen
 			return err
 		}
 		out.Comment, out.Content, err = tx.Attachment(m.GetId(), r.GetComment())
+		if dropped := out.Comment.GetDroppedAt(); err == nil && dropped != nil {
+			return problem.Newf(problem.WrongState, "Whoever kept a copy can show that it is the same by its SHA-256.",
+				"file %s of request %s is not kept any more since %s; its SHA-256 is %x", out.Comment.GetFile(), m.GetName(), dropped.AsTime().UTC().Format(time.DateOnly), out.Comment.GetSha256())
+		}
 		if errors.Is(err, state.ErrNotFound) {
 			return problem.Newf(problem.NotFound, "naru request show "+m.GetName()+" lists its files.", "request %s has no file %s", m.GetName(), r.GetComment())
 		}

@@ -555,6 +555,8 @@ type Request struct {
 	// Since when it is approved and not carried out because of whom it is for: who asked, or for whom, is disabled, gone, or may not ask for it
 	// any more. After seven days it fails.
 	OrphanedAt *timestamppb.Timestamp `protobuf:"bytes,56,opt,name=orphaned_at,json=orphanedAt,proto3" json:"orphaned_at,omitempty"`
+	// When a policy let it through without people, in the round that it is in.
+	AutomaticAt *timestamppb.Timestamp `protobuf:"bytes,57,opt,name=automatic_at,json=automaticAt,proto3" json:"automatic_at,omitempty"`
 	// Ids of those who could have asked, or written, in the place of who did: who set their passwords, or made the tokens of a
 	// service. None of them decides.
 	BehindIds []string `protobuf:"bytes,90,rep,name=behind_ids,json=behindIds,proto3" json:"behind_ids,omitempty"`
@@ -990,6 +992,13 @@ func (x *Request) GetParts() []*Part {
 func (x *Request) GetOrphanedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.OrphanedAt
+	}
+	return nil
+}
+
+func (x *Request) GetAutomaticAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AutomaticAt
 	}
 	return nil
 }
@@ -2627,9 +2636,11 @@ type Comment struct {
 	File      string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
 	MediaType string `protobuf:"bytes,6,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	// In bytes.
-	Size          uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at,proto3" json:"at,omitempty"`
+	Size   uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256 []byte                 `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at,proto3" json:"at,omitempty"`
+	// Since when the file is not kept any more: 90 days after the request has ended. Its name, size and digest stay.
+	DroppedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=dropped_at,json=droppedAt,proto3" json:"dropped_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2723,6 +2734,13 @@ func (x *Comment) GetSha256() []byte {
 func (x *Comment) GetAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.At
+	}
+	return nil
+}
+
+func (x *Comment) GetDroppedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DroppedAt
 	}
 	return nil
 }
@@ -4526,7 +4544,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xe0\x1e\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa5\x1f\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4600,7 +4618,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\brevision\x185 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x125\n" +
 	"\x05parts\x186 \x03(\v2\x11.naru.api.v1.PartB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05parts\x12A\n" +
 	"\vorphaned_at\x188 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\n" +
-	"orphanedAt\x124\n" +
+	"orphanedAt\x12C\n" +
+	"\fautomatic_at\x189 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\vautomaticAt\x124\n" +
 	"\n" +
 	"behind_ids\x18Z \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10\x80\x02\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x05R\tbehindIds\x128\n" +
 	"\x05files\x187 \x03(\v2\x14.naru.api.v1.CommentB\f\xbaH\x05\x92\x01\x02\x10\b\xa0\xbb\x18\x03R\x05files\x12.\n" +
@@ -4823,7 +4842,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\aAPPROVE\x10\x01\x12\b\n" +
 	"\x04DENY\x10\x02\x12\n" +
 	"\n" +
-	"\x06RETURN\x10\x03\"\xd7\x02\n" +
+	"\x06RETURN\x10\x03\"\x98\x03\n" +
 	"\aComment\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12#\n" +
 	"\x06author\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06author\x12(\n" +
@@ -4834,7 +4853,10 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"media_type\x18\x06 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03R\tmediaType\x12\x18\n" +
 	"\x04size\x18\a \x01(\rB\x04\xa0\xbb\x18\x03R\x04size\x12#\n" +
 	"\x06sha256\x18\b \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x03R\x06sha256\x120\n" +
-	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\"\xe2\x01\n" +
+	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x12?\n" +
+	"\n" +
+	"dropped_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tdroppedAt\"\xe2\x01\n" +
 	"\x13ListRequestsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -5083,107 +5105,109 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	61,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	9,   // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
 	61,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
-	22,  // 22: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	65,  // 23: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	60,  // 24: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	66,  // 25: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	67,  // 26: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	68,  // 27: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	8,   // 28: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
-	3,   // 29: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	69,  // 30: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	69,  // 31: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 32: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	16,  // 33: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 34: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 35: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	17,  // 36: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	18,  // 37: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	19,  // 38: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 39: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 40: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	70,  // 41: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	71,  // 42: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 43: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	63,  // 44: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	63,  // 45: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	72,  // 46: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	73,  // 47: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	74,  // 48: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 49: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	61,  // 50: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	61,  // 51: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	61,  // 52: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	75,  // 53: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	73,  // 54: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	61,  // 55: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 56: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	76,  // 57: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	61,  // 58: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	61,  // 59: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,   // 60: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 61: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 62: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 63: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 64: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	77,  // 65: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 66: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	78,  // 67: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	79,  // 68: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 69: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 70: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 71: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 72: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 73: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	22,  // 74: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	22,  // 75: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 76: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 77: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	22,  // 78: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	22,  // 79: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 80: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 81: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	69,  // 82: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 83: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	23,  // 84: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	25,  // 85: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	27,  // 86: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	29,  // 87: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	31,  // 88: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	33,  // 89: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	35,  // 90: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	37,  // 91: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	39,  // 92: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	41,  // 93: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	43,  // 94: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	45,  // 95: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	47,  // 96: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	49,  // 97: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	51,  // 98: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	53,  // 99: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	55,  // 100: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	24,  // 101: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	26,  // 102: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	28,  // 103: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	30,  // 104: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	32,  // 105: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	34,  // 106: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	36,  // 107: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	38,  // 108: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	40,  // 109: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	42,  // 110: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	44,  // 111: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	46,  // 112: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	48,  // 113: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	50,  // 114: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	52,  // 115: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	54,  // 116: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	56,  // 117: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	101, // [101:118] is the sub-list for method output_type
-	84,  // [84:101] is the sub-list for method input_type
-	84,  // [84:84] is the sub-list for extension type_name
-	84,  // [84:84] is the sub-list for extension extendee
-	0,   // [0:84] is the sub-list for field type_name
+	61,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
+	22,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	65,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	60,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	66,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	67,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	68,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	8,   // 29: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 30: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	69,  // 31: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	69,  // 32: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	11,  // 33: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	16,  // 34: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	12,  // 35: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	15,  // 36: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	17,  // 37: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	18,  // 38: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	19,  // 39: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	13,  // 40: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	14,  // 41: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	70,  // 42: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	71,  // 43: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 44: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	63,  // 45: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	63,  // 46: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	72,  // 47: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	73,  // 48: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	74,  // 49: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 50: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	61,  // 51: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	61,  // 52: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	61,  // 53: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	75,  // 54: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	73,  // 55: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	61,  // 56: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 57: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	76,  // 58: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	61,  // 59: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	61,  // 60: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	61,  // 61: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 62: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 63: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 64: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 65: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 66: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	77,  // 67: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 68: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	78,  // 69: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	79,  // 70: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 71: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 72: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 73: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 74: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 75: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	22,  // 76: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	22,  // 77: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 78: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 79: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	22,  // 80: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	22,  // 81: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 82: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 83: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	69,  // 84: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 85: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	23,  // 86: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	25,  // 87: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	27,  // 88: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	29,  // 89: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	31,  // 90: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	33,  // 91: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	35,  // 92: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	37,  // 93: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	39,  // 94: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	41,  // 95: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	43,  // 96: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	45,  // 97: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	47,  // 98: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	49,  // 99: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	51,  // 100: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	53,  // 101: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	55,  // 102: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	24,  // 103: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	26,  // 104: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	28,  // 105: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	30,  // 106: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	32,  // 107: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	34,  // 108: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	36,  // 109: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	38,  // 110: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	40,  // 111: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	42,  // 112: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	44,  // 113: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	46,  // 114: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	48,  // 115: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	50,  // 116: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	52,  // 117: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	54,  // 118: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	56,  // 119: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	103, // [103:120] is the sub-list for method output_type
+	86,  // [86:103] is the sub-list for method input_type
+	86,  // [86:86] is the sub-list for extension type_name
+	86,  // [86:86] is the sub-list for extension extendee
+	0,   // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
