@@ -92,7 +92,7 @@ func usedRecord(w *servicetest.World) (id string) {
 	return id
 }
 
-// asked makes request r-1 of project web, which waits for an approver of it and has a file, and a delegation; whoever has part in
+// asked makes the request asked of project web, which waits for an approver of it and has a file, and a delegation; whoever has part in
 // them is nobody else in the matrix.
 func asked(t *testing.T, w *servicetest.World, vm *apiv1.VM) {
 	t.Helper()

@@ -35,6 +35,8 @@ type command struct {
 	ids uint32
 	// cause is the id of the zone whose doing the command is; empty where nobody in a zone has a say in it.
 	cause string
+	// changes are the operations on VMs that it has opened.
+	changes []change
 }
 
 // newCommand gives a command its revision and its time.

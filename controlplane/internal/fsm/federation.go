@@ -112,6 +112,9 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	if err := c.tx.ForgetEvents(events, pruneAtOnce); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetRecords(state.Micros(in.GetRecordsBefore()), pruneAtOnce); err != nil {
+		return nil, err
+	}
 	if err := c.closeUsage(events); err != nil {
 		return nil, err
 	}

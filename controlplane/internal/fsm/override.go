@@ -95,7 +95,18 @@ func (c *command) forgetOverride(m *apiv1.VM, replaced bool) error {
 	if err != nil {
 		return err
 	}
+	if !op.GetDone() {
+		op.Error = overtaken()
+		if err := c.endPart(op); err != nil {
+			return err
+		}
+	}
 	return c.tx.Operations.Delete(id)
+}
+
+// overtaken says of an override why nobody tells what came of it.
+func overtaken() *apiv1.Problem {
+	return problem.New(problem.Cancelled, "the next override of the VM took this one's place", "").Problem
 }
 
 // overrideConflict says why an override does not become what is wanted; nil where it does.

@@ -232,6 +232,9 @@ func (c *command) endPart(op *apiv1.Operation) error {
 	if !request.Ended(m, op.GetId(), op.GetError(), c.now) {
 		return nil
 	}
+	if request.Recorded(m) {
+		return c.tx.Requests.Put(m) // nobody waits for it to be told: who did it has the operation
+	}
 	if m.GetFulfilment() == apiv1.Request_FAILED {
 		if err := c.tellOfRequest(apiv1.Event_WARNING, "request.failed", m, m.GetFulfilmentReason()); err != nil {
 			return err

@@ -44,6 +44,8 @@ func KindOf(s *apiv1.RequestSpecification) apiv1.RequestKind_Value {
 		return apiv1.RequestKind_ACCESS
 	case *apiv1.RequestSpecification_CrossZone:
 		return apiv1.RequestKind_CROSS_ZONE
+	case *apiv1.RequestSpecification_Delete:
+		return apiv1.RequestKind_DELETE
 	}
 	return apiv1.RequestKind_VALUE_UNSPECIFIED
 }

@@ -16,7 +16,7 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	}
 	switch {
 	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
-	case r.GetApproval() == apiv1.Request_APPROVED && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
+	case r.GetApproval() == apiv1.Request_APPROVED && !Recorded(r) && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
 	default:
 		return wrongState(r, "", "withdrawn")
 	}
@@ -173,7 +173,7 @@ func Wait(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
 // Retry lets a failed r be carried out again. What was approved stands, so no approval is asked for; what is done is not done
 // again.
 func Retry(r *apiv1.Request) error {
-	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED {
+	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED || Recorded(r) {
 		return wrongState(r, "Only one that failed is carried out again.", "carried out again")
 	}
 	r.Fulfilment, r.FulfilmentReason, r.OrphanedAt = apiv1.Request_NONE, "", nil

@@ -38,6 +38,19 @@ import (
 // Asking are the topics of what people are told of a request that waits for their decision.
 var Asking = []string{"request.waiting", "request.escalated", "request.reminded"}
 
+// Recorded reports whether r is the record of a standard change: of what was done to a VM without a request, and allowed by its policy, a
+// permission or the clock. Nothing becomes of it but what becomes of its operation.
+func Recorded(r *apiv1.Request) bool { return r.GetIntake() >= apiv1.Intake_DIRECT }
+
+// OfRecord refuses what is not done to a record.
+func OfRecord(r *apiv1.Request, done string) error {
+	if !Recorded(r) {
+		return nil
+	}
+	return problem.Newf(problem.WrongState, "Make the change that is wanted now, or ask for it: naru request create.",
+		"request %s is the record of what was done without a request, and cannot be %s", r.GetName(), done)
+}
+
 // parties are those who may not decide on r: who asked, for whom, who helped write.
 func parties(r *apiv1.Request) []Person {
 	all := []Person{{r.GetRequesterId(), r.GetRequester()}, {r.GetOnBehalfOfId(), r.GetOnBehalfOf()}}
@@ -222,6 +235,9 @@ func count(r *apiv1.Request, s *apiv1.Stage, v apiv1.Decision_Verdict) (n uint32
 }
 
 func wrongState(r *apiv1.Request, next, done string) error {
+	if err := OfRecord(r, done); err != nil {
+		return err
+	}
 	said := lower(r.GetApproval())
 	if r.GetApproval() == apiv1.Request_APPROVED && r.GetFulfilment() > apiv1.Request_NONE {
 		said += ", " + lower(r.GetFulfilment())

@@ -106,7 +106,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		if err != nil {
 			return nil, err
 		}
-		if err := seesFrozen(ctx, tx, m); err != nil {
+		if err := cmp.Or(request.OfRecord(m, "decided on"), seesFrozen(ctx, tx, m)); err != nil {
 			return nil, err
 		}
 		if !bytes.Equal(r.GetSeenHash(), m.GetFrozenHash()) && request.Deciding(m) {
@@ -356,7 +356,7 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	part := slices.Contains(request.Concerned(m), me.GetId())
 	add(part && request.Editable(m), "update", "submit", "attach")
 	add(me.GetId() == m.GetRequesterId() && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
-	trial := &apiv1.Request{Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
+	trial := &apiv1.Request{Intake: m.GetIntake(), Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
 	since, err := s.othersMayEnd(ctx, tx, m)
 	if err != nil {
 		return err
@@ -364,8 +364,10 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, since, "", nil) == nil, "withdraw")
 	seats, err := s.seats(ctx, tx, m, me)
 	add(err == nil && len(seats) > 0 && seesFrozen(ctx, tx, m) == nil, "decide")
-	add(part && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
-	add(true, "comment", "copy")
+	recorded := request.Recorded(m)
+	add(part && !recorded && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
+	add(true, "comment")
+	add(!recorded, "copy")
 	return nil
 }
 

@@ -114,7 +114,7 @@ func TestF9WhetherAVMCanGrowIsSaidOfItsOwnHost(t *testing.T) {
 	if _, err := o.submit("ann", of(resizeTo("s2"))); err != nil {
 		t.Fatal(err)
 	}
-	if is, why := o.fits("r-1"); is != apiv1.Fit_YES {
+	if is, why := o.fits("r-2"); is != apiv1.Fit_YES {
 		t.Errorf("%v: %s", is, why)
 	}
 	if is := o.preview(of(resizeTo("huge"))); is.GetAnswer() != apiv1.Fit_NO || !strings.Contains(is.GetProblem().GetDetail(), "lacks cores") {

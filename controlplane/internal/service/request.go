@@ -55,7 +55,7 @@ func personOf(u *apiv1.User) *commandv1.Person {
 }
 
 func (s requestService) ListRequests(ctx context.Context, r *apiv1.ListRequestsRequest) (*apiv1.ListRequestsResponse, error) {
-	out := &apiv1.ListRequestsResponse{}
+	out, filter := &apiv1.ListRequestsResponse{}, r.GetFilter()
 	err := s.read(ctx, func(tx *state.Tx) error {
 		scope, err := s.requests.scope(ctx, tx, place{project: r.GetProject()})
 		if err != nil {
@@ -71,9 +71,18 @@ func (s requestService) ListRequests(ctx context.Context, r *apiv1.ListRequestsR
 				return err
 			}
 			table = tx.Requests.Within([]state.Bound{{{Column: "requester_id", Values: []string{me.GetId()}}}, {{Column: "on_behalf_of_id", Values: []string{me.GetId()}}}})
+			if filter == "" {
+				filter = "asked=true"
+			} else {
+				filter += " AND asked=true"
+			}
 		}
-		out.Requests, out.NextPageToken, err = table.List(state.Query{
-			Filter: r.GetFilter(), OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
+		without, err := s.requests.withheld(ctx, scope)
+		if err != nil {
+			return err
+		}
+		out.Requests, out.NextPageToken, err = table.Without(without...).List(state.Query{
+			Filter: filter, OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
 		})
 		return err
 	})
@@ -256,6 +265,9 @@ func (s requestService) CopyRequest(ctx context.Context, r *apiv1.CopyRequestReq
 			return err
 		}
 		m, err := s.seen(ctx, tx, r.GetRequest())
+		if err == nil {
+			err = request.OfRecord(m, "copied")
+		}
 		draft = request.Copy(m)
 		return err
 	}); err != nil {

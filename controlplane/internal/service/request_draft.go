@@ -86,6 +86,9 @@ func takenIn(m *apiv1.Request, by *apiv1.User) error {
 	switch {
 	case m.GetIntake() == apiv1.Intake_VALUE_UNSPECIFIED:
 		m.Intake = apiv1.Intake_API
+	case request.Recorded(m):
+		return problem.New(problem.Invalid, "what was done without a request is recorded by itself, and nobody sends such a record",
+			"Leave intake out, or send PORTAL or API.").With("intake", "is "+m.GetIntake().String())
 	case m.GetIntake() != apiv1.Intake_ITSM:
 	case by.GetKind() != apiv1.User_SERVICE:
 		return problem.Newf(problem.Forbidden, "Leave intake out; external_ref can be given all the same. Another system asks by the token of a service.",
@@ -98,7 +101,10 @@ func takenIn(m *apiv1.Request, by *apiv1.User) error {
 
 // name finds what the names in a draft stand for: people, project, zone.
 func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
-	m.Kind = intake.KindOf(m.GetSpecification())
+	if m.Kind = intake.KindOf(m.GetSpecification()); m.GetKind() == apiv1.RequestKind_DELETE {
+		return problem.New(problem.Invalid, "nothing is deleted for good by a request", "Ask that the VM goes to the trash: reclaim, with the days that it is kept.").
+			With("specification.delete", "is in records alone")
+	}
 	project, err := s.projects.find(ctx, tx, m.GetProject(), place{})
 	if err != nil {
 		return inField(err, "project")

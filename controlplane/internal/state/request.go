@@ -38,6 +38,8 @@ func requests() *spec[*apiv1.Request] {
 			enum("approval", (*apiv1.Request).GetApproval),
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
+			flag("asked", asked).asFixed(),
+			words("vm", vmsOf).tellsOf("parts"),
 			flag("open", open).asHidden(),
 			flag("deciding", func(m *apiv1.Request) bool { return dueOf(m) > 0 }).asHidden(),
 			hidden("due", dueOf),
@@ -47,8 +49,37 @@ func requests() *spec[*apiv1.Request] {
 			moment("created_at", (*apiv1.Request).GetCreatedAt).asFixed(),
 		},
 		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)", "(on_behalf_of_id)",
-			"(project_id, approval)", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1"},
+			"(project_id, approval)", "(created_at, id) WHERE asked=0", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1"},
 	}
+}
+
+// asked reports whether somebody asked for it: it is no record of what was done without a request.
+func asked(m *apiv1.Request) bool { return m.GetIntake() < apiv1.Intake_DIRECT }
+
+// vmsOf are the names and ids of the VMs that a request is about, as far as they are known.
+func vmsOf(m *apiv1.Request) (out []string) {
+	if m.GetKind() == apiv1.RequestKind_ACCESS || m.GetKind() == apiv1.RequestKind_CROSS_ZONE {
+		return nil // its part is no VM
+	}
+	for _, p := range m.GetParts() {
+		for _, of := range []string{p.GetName(), p.GetVmId()} {
+			if of != "" {
+				out = append(out, of)
+			}
+		}
+	}
+	return out
+}
+
+// ForgetRecords removes up to limit requests that are records of changes made without one, and from before the time in microseconds.
+// What is still being done stays.
+func (tx *Tx) ForgetRecords(before int64, limit int) error {
+	const old = "SELECT id FROM requests WHERE asked=0 AND created_at<? AND fulfilment<>? ORDER BY created_at, id" + atMost
+	executing := int(apiv1.Request_EXECUTING)
+	if err := tx.write("DELETE FROM comments WHERE request_id IN ("+old+")", before, executing, limit); err != nil {
+		return err
+	}
+	return tx.forget("requests", old, before, executing, limit)
 }
 
 // open reports whether something may still become of a request without anybody's word: a stage or a time is waited for, or it is

@@ -47,21 +47,24 @@ const (
 	RequestKind_ACCESS RequestKind_Value = 8
 	// CROSS_ZONE: something may cross from one zone to another, for a time.
 	RequestKind_CROSS_ZONE RequestKind_Value = 9
+	// DELETE a VM, or a snapshot, for good. Nobody asks for that; it is recorded where it was done directly, or by the clock.
+	RequestKind_DELETE RequestKind_Value = 10
 )
 
 // Enum value maps for RequestKind_Value.
 var (
 	RequestKind_Value_name = map[int32]string{
-		0: "VALUE_UNSPECIFIED",
-		1: "CREATE",
-		2: "RESIZE",
-		3: "EXTEND",
-		4: "POWER",
-		5: "SNAPSHOT",
-		6: "RESTORE",
-		7: "RECLAIM",
-		8: "ACCESS",
-		9: "CROSS_ZONE",
+		0:  "VALUE_UNSPECIFIED",
+		1:  "CREATE",
+		2:  "RESIZE",
+		3:  "EXTEND",
+		4:  "POWER",
+		5:  "SNAPSHOT",
+		6:  "RESTORE",
+		7:  "RECLAIM",
+		8:  "ACCESS",
+		9:  "CROSS_ZONE",
+		10: "DELETE",
 	}
 	RequestKind_Value_value = map[string]int32{
 		"VALUE_UNSPECIFIED": 0,
@@ -74,6 +77,7 @@ var (
 		"RECLAIM":           7,
 		"ACCESS":            8,
 		"CROSS_ZONE":        9,
+		"DELETE":            10,
 	}
 )
 
@@ -166,6 +170,15 @@ const (
 	Intake_API               Intake_Value = 2
 	// ITSM: another system of record asks, with a number of its own.
 	Intake_ITSM Intake_Value = 3
+	// These nobody sends: by them it is known that the request is the record of a change that nobody asked for by a request.
+	// DIRECT: somebody who may did it at once.
+	Intake_DIRECT Intake_Value = 4
+	// LEASE: a lease, or the time in the trash, was over.
+	Intake_LEASE Intake_Value = 5
+	// ZONE: a local operator did it in a zone that was cut off.
+	Intake_ZONE Intake_Value = 6
+	// AUTOSCALE: a policy had it done as the load was.
+	Intake_AUTOSCALE Intake_Value = 7
 )
 
 // Enum value maps for Intake_Value.
@@ -175,12 +188,20 @@ var (
 		1: "PORTAL",
 		2: "API",
 		3: "ITSM",
+		4: "DIRECT",
+		5: "LEASE",
+		6: "ZONE",
+		7: "AUTOSCALE",
 	}
 	Intake_Value_value = map[string]int32{
 		"VALUE_UNSPECIFIED": 0,
 		"PORTAL":            1,
 		"API":               2,
 		"ITSM":              3,
+		"DIRECT":            4,
+		"LEASE":             5,
+		"ZONE":              6,
+		"AUTOSCALE":         7,
 	}
 )
 
@@ -2616,8 +2637,8 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	" \x01(\bR\x06stepUp\x12\x1a\n" +
 	"\bexternal\x18\r \x01(\bR\bexternal\x12\x1a\n" +
 	"\beligible\x18\v \x03(\tR\beligible\x12!\n" +
-	"\fnot_eligible\x18\f \x03(\tR\vnotEligible\"\xa1\x01\n" +
-	"\vRequestKind\"\x91\x01\n" +
+	"\fnot_eligible\x18\f \x03(\tR\vnotEligible\"\xad\x01\n" +
+	"\vRequestKind\"\x9d\x01\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2633,7 +2654,10 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACCESS\x10\b\x12\x0e\n" +
 	"\n" +
-	"CROSS_ZONE\x10\t\"U\n" +
+	"CROSS_ZONE\x10\t\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\n" +
+	"\"U\n" +
 	"\n" +
 	"ChangeType\"G\n" +
 	"\x05Value\x12\x15\n" +
@@ -2641,14 +2665,19 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\bSTANDARD\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\r\n" +
-	"\tEMERGENCY\x10\x03\"G\n" +
-	"\x06Intake\"=\n" +
+	"\tEMERGENCY\x10\x03\"w\n" +
+	"\x06Intake\"m\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06PORTAL\x10\x01\x12\a\n" +
 	"\x03API\x10\x02\x12\b\n" +
-	"\x04ITSM\x10\x03\"J\n" +
+	"\x04ITSM\x10\x03\x12\n" +
+	"\n" +
+	"\x06DIRECT\x10\x04\x12\t\n" +
+	"\x05LEASE\x10\x05\x12\b\n" +
+	"\x04ZONE\x10\x06\x12\r\n" +
+	"\tAUTOSCALE\x10\a\"J\n" +
 	"\tAuthority\"=\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\t\n" +

@@ -3326,8 +3326,10 @@ type Prune struct {
 	Before           *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
 	OperationsBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=operations_before,json=operationsBefore,proto3" json:"operations_before,omitempty"`
 	EventsBefore     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=events_before,json=eventsBefore,proto3" json:"events_before,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Requests that are records of standard changes, and older than this, are forgotten once the change is done or has failed.
+	RecordsBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=records_before,json=recordsBefore,proto3" json:"records_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Prune) Reset() {
@@ -3377,6 +3379,13 @@ func (x *Prune) GetOperationsBefore() *timestamppb.Timestamp {
 func (x *Prune) GetEventsBefore() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EventsBefore
+	}
+	return nil
+}
+
+func (x *Prune) GetRecordsBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordsBefore
 	}
 	return nil
 }
@@ -9151,11 +9160,12 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bepoch_id\x18\x02 \x01(\fR\aepochId\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11restored_revision\x18\x04 \x01(\x04R\x10restoredRevision\"\xc5\x01\n" +
+	"\x11restored_revision\x18\x04 \x01(\x04R\x10restoredRevision\"\x88\x02\n" +
 	"\x05Prune\x122\n" +
 	"\x06before\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12G\n" +
 	"\x11operations_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10operationsBefore\x12?\n" +
-	"\revents_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\feventsBefore\")\n" +
+	"\revents_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\feventsBefore\x12A\n" +
+	"\x0erecords_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rrecordsBefore\")\n" +
 	"\x11RaiseFeatureLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"3\n" +
 	"\n" +
@@ -9927,123 +9937,124 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	109, // 161: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
 	109, // 162: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
 	109, // 163: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	147, // 164: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	147, // 165: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	148, // 166: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	148, // 167: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	149, // 168: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	149, // 169: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	150, // 170: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	150, // 171: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	151, // 172: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	151, // 173: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	152, // 174: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	152, // 175: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	153, // 176: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	153, // 177: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	154, // 178: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	109, // 179: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 180: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	155, // 181: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	154, // 182: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	156, // 183: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	109, // 184: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	109, // 185: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	157, // 186: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	109, // 187: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	158, // 188: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	109, // 189: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	144, // 190: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	159, // 191: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	146, // 192: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	160, // 193: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	161, // 194: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	162, // 195: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	105, // 196: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
-	163, // 197: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
-	156, // 198: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
-	164, // 199: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
-	106, // 200: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
-	165, // 201: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	166, // 202: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	167, // 203: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	145, // 204: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	109, // 205: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	168, // 206: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	168, // 207: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	169, // 208: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	169, // 209: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	170, // 210: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	170, // 211: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	171, // 212: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	172, // 213: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	173, // 214: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	174, // 215: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	174, // 216: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	174, // 217: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	175, // 218: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 219: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	176, // 220: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 221: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	177, // 222: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	109, // 223: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	178, // 224: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 225: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	178, // 226: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 227: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	178, // 228: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 229: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	179, // 230: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	179, // 231: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	180, // 232: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 233: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	180, // 234: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 235: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	181, // 236: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	181, // 237: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	81,  // 238: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	181, // 239: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	81,  // 240: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 241: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	107, // 242: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	81,  // 243: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	31,  // 244: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
-	182, // 245: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	107, // 246: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 247: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	183, // 248: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	108, // 249: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	154, // 250: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	109, // 251: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 252: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	176, // 253: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 254: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	109, // 255: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	184, // 256: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	185, // 257: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	186, // 258: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	186, // 259: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	187, // 260: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 261: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	109, // 262: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	109, // 263: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	164, // 264: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	109, // 265: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 266: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	109, // 267: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	188, // 268: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	109, // 269: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 270: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 271: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	156, // 272: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	164, // 273: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	109, // 274: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	109, // 275: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	276, // [276:276] is the sub-list for method output_type
-	276, // [276:276] is the sub-list for method input_type
-	276, // [276:276] is the sub-list for extension type_name
-	276, // [276:276] is the sub-list for extension extendee
-	0,   // [0:276] is the sub-list for field type_name
+	109, // 164: naru.command.v1.Prune.records_before:type_name -> google.protobuf.Timestamp
+	147, // 165: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	147, // 166: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	148, // 167: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	148, // 168: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	149, // 169: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	149, // 170: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	150, // 171: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	150, // 172: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	151, // 173: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	151, // 174: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	152, // 175: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	152, // 176: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	153, // 177: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	153, // 178: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	154, // 179: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	109, // 180: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 181: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	155, // 182: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	154, // 183: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	156, // 184: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	109, // 185: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	109, // 186: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	157, // 187: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	109, // 188: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	158, // 189: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	109, // 190: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	144, // 191: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	159, // 192: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	146, // 193: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	160, // 194: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	161, // 195: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	162, // 196: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	105, // 197: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	163, // 198: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	156, // 199: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	164, // 200: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	106, // 201: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	165, // 202: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	166, // 203: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	167, // 204: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	145, // 205: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	109, // 206: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	168, // 207: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	168, // 208: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	169, // 209: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	169, // 210: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	170, // 211: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	170, // 212: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	171, // 213: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	172, // 214: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	173, // 215: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	174, // 216: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	174, // 217: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	174, // 218: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	175, // 219: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 220: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	176, // 221: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 222: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	177, // 223: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	109, // 224: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	178, // 225: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 226: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	178, // 227: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 228: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	178, // 229: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 230: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	179, // 231: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	179, // 232: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	180, // 233: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 234: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	180, // 235: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 236: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	181, // 237: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	181, // 238: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 239: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	181, // 240: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 241: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 242: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	107, // 243: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	81,  // 244: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	31,  // 245: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	182, // 246: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	107, // 247: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 248: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	183, // 249: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	108, // 250: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	154, // 251: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	109, // 252: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 253: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	176, // 254: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 255: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	109, // 256: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	184, // 257: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	185, // 258: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	186, // 259: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	186, // 260: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	187, // 261: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 262: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	109, // 263: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	109, // 264: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	164, // 265: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	109, // 266: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 267: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	109, // 268: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	188, // 269: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	109, // 270: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 271: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	109, // 272: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	156, // 273: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	164, // 274: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	109, // 275: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	109, // 276: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	277, // [277:277] is the sub-list for method output_type
+	277, // [277:277] is the sub-list for method input_type
+	277, // [277:277] is the sub-list for extension type_name
+	277, // [277:277] is the sub-list for extension extendee
+	0,   // [0:277] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
