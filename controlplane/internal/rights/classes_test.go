@@ -39,7 +39,7 @@ var everywhereKnown = map[string]string{
 	"what the policy says, which is no zone's": `
 		AccessForTime.condition Eligibility.condition Request.policy_trace Text.en Text.ko`,
 	"the record, which is read in the control network": `
-		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.message AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
+		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
 		AuditCheckpoint.note AuditCheckpoint.root AuditCheckpoint.size AuditLog.key AuditLog.name AuditLog.refused AuditLog.zone
 		AuditEntry.via_zone AuditEntry.zone AuditWitness.behind AuditWitness.keys AuditWitness.lost AuditWitness.note AuditWitness.size AuditWitness.zone`,
 }
@@ -120,5 +120,15 @@ func TestF6WhatARequestWaitsForCrossesAsASentence(t *testing.T) {
 	}}
 	if !proto.Equal(answer, want) || unplaced != 1 {
 		t.Errorf("%v", answer)
+	}
+}
+
+// TestF6WhatTheRecordSaysCrossesAsASentence: of the zone that an entry names, and where it names none, of all zones.
+func TestF6WhatTheRecordSaysCrossesAsASentence(t *testing.T) {
+	m := &apiv1.ListAuditEntriesResponse{AuditEntries: []*apiv1.AuditEntry{
+		{Sequence: "0", Zone: "open", Message: "kvm-1 is full"}, {Sequence: "1", Zone: "shut", Message: "kvm-2 is full"}, {Sequence: "2", Message: "kvm-3 is full"}}}
+	Redact(m, func(zone string) Shown { return Shown{zone == "open", zone == "open", zone == "open"} }, func(*apiv1.Problem) {})
+	if got := m.GetAuditEntries(); got[0].GetMessage() == "" || got[1].GetMessage() != "" || got[2].GetMessage() != "" {
+		t.Errorf("%v", m)
 	}
 }

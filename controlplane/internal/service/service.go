@@ -142,6 +142,7 @@ type Service struct {
 	identities        noun[*apiv1.Identity]
 
 	refusals refusals
+	reads    reads
 
 	feeds []func(context.Context) // of all nouns that can be watched
 
