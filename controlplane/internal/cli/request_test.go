@@ -32,11 +32,11 @@ func counter(t *testing.T) *desk {
 		d.write(name+".yaml", strings.Replace(admin, "token: admin", "project: web\ntoken: "+servicetest.AsUser(u), 1))
 	}
 	d.Do(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: &apiv1.ApprovalPolicy{
-		Id: "p", Name: "one-step", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "approval", Rule: apiv1.StageTemplate_ANY,
+		Id: "p", Name: "one-step", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "approval", Title: &apiv1.Text{Ko: "승인"}, Rule: apiv1.StageTemplate_ANY,
 			Eligible: &apiv1.Eligibility{Roles: []string{"approver"}, At: apiv1.Eligibility_PROJECT}}}}}}})
 	made, err := d.Admin().Offerings.CreateOffering(t.Context(), &apiv1.CreateOfferingRequest{Offering: &apiv1.Offering{
-		Name: "web-server", Title: &apiv1.Text{En: "Web server", Ko: "Web server"}, Image: "tiny", Currency: "KRW", MonthlyPrice: "10000", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1", MonthlyPrice: "5000"}},
-		Form: `{"type": "object", "required": ["host_name"], "properties": {"host_name": {"type": "string", "title": "Host name"}, "port": {"type": "integer", "default": 80}}}`}})
+		Name: "web-server", Title: &apiv1.Text{En: "Web server", Ko: "웹 서버"}, Image: "tiny", Currency: "KRW", MonthlyPrice: "10000", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1", MonthlyPrice: "5000"}},
+		Form: `{"type": "object", "required": ["host_name"], "properties": {"host_name": {"type": "string", "title": "서버 이름", "titles": {"ko": "서버 이름", "en": "Host name"}}, "port": {"type": "integer", "default": 80}}}`}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T)
 	}
 	d.Connect(d.Zone("business").GetId(), true)
 	r := naru(t.Context(), "approve r-1 --context bob", "n\n")
-	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval: open, takes 1 of bob", "hash", "Nothing was decided",
+	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval (승인): open, takes 1 of bob", "hash", "Nothing was decided",
 		"room           there is room for all of it now"} {
 		if !strings.Contains(r.err, words) {
 			t.Errorf("an approver is not shown %q:\n%s", words, r.err)
@@ -125,6 +125,7 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 		return goOn, errOut.String(), err
 	}
 	flags := &draftFlags{scope: scope{project: "web"}}
+	inTheLanguage(t, "en_US.UTF-8")
 	goOn, said, err := walk("web-sever\nweb-server\nmars\nbusiness\n\nshop\n\nweb-##\nno key\n\nmany\n2\nthe old ones are full\ny\n", flags)
 	if err != nil || !goOn {
 		t.Fatalf("%v, %v\n%s", goOn, err, said)
@@ -144,6 +145,11 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	if goOn, _, err := walk("\nbusiness\nshop\n\nweb\n\n\nfull\nn\ny\n", flags); err != nil || !goOn || !flags.draft {
 		t.Errorf("what is not to be submitted is not kept: %v", err)
 	}
+	inTheLanguage(t, "ko_KR.UTF-8")
+	if _, said, _ := walk("web-server\nbusiness\nshop\n", &draftFlags{scope: scope{project: "web"}}); !strings.Contains(said, "웹 서버") || !strings.Contains(said, "서버 이름: ") {
+		t.Errorf("it is not in the reader's language:\n%s", said)
+	}
+	inTheLanguage(t, "en_US.UTF-8")
 	// What cannot be is asked for again, and nothing else is.
 	flags = &draftFlags{scope: scope{project: "web"}}
 	goOn, said, err = walk("\nbusiness\nshop\n\n../../etc\n\n\nfull\nweb-1\ny\n", flags)
