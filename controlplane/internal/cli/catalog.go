@@ -166,6 +166,7 @@ func (a *app) deleteOffering() *cobra.Command {
 			return a.finish(ctx, c, r.GetOperation(), w)
 		})
 	}
+	a.asks(cmd, deletes("offering", "offerings"))
 	return cmd
 }
 
