@@ -174,13 +174,29 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	}
 }
 
-// What is refused at its submission is not lost, and what is returned is mended in place, by flags or by what show shows.
+// What is refused at its submission for what may change is not lost, and is kept once, however often it is tried; of what is wrong in
+// itself nothing is kept. What is returned is mended in place, by flags or by what show shows.
 func TestADraftAndWhatWasReturnedAreChangedAtTheCommandLine(t *testing.T) {
 	d := counter(t)
-	r := d.naru(strings.Replace(asks, "host_name=shop", "port=80", 1))
-	if r.code == 0 || !strings.Contains(r.err, "kept as the draft r-1") || !strings.Contains(r.err, "naru request update r-1") {
-		t.Fatalf("%d\n%s", r.code, r.err)
+	for range 3 {
+		if r := d.naru(strings.Replace(asks, "host_name=shop", "port=80", 1)); r.code == 0 || !strings.Contains(r.err, "host_name") || strings.Contains(r.err, "draft") {
+			t.Fatalf("%d\n%s", r.code, r.err)
+		}
 	}
+	if got := d.must("request list --context ann -o name"); got != "" {
+		t.Errorf("of what was wrong is kept %s", got)
+	}
+	d.must("quota set --project web --vms 1")
+	for range 3 {
+		r := d.naru(asks + " --field port=80")
+		if r.code == 0 || !strings.Contains(r.err, "kept as the draft r-1") || !strings.Contains(r.err, "naru request update r-1") {
+			t.Fatalf("%d\n%s", r.code, r.err)
+		}
+	}
+	if r := d.naru(strings.Replace(asks, "--quantity 2", "--quantity 3", 1)); !strings.Contains(r.err, "kept as the draft r-2") {
+		t.Errorf("what is something else: %s", r.err)
+	}
+	d.must("request delete r-2 --context ann")
 	d.must("request update r-1 --context ann --field host_name=shop --quantity 1 --reason 'one is enough'")
 	d.must("request submit r-1 --context ann")
 	d.must("approve r-1 --context bob --return --comment 'under which name?'")
@@ -203,7 +219,7 @@ func TestADraftAndWhatWasReturnedAreChangedAtTheCommandLine(t *testing.T) {
 		}
 	}
 	d.must("request create --context ann --draft -f " + shown)
-	if got := d.must("request show r-2 --context ann -o yaml"); !strings.Contains(got, "name_pattern: shop-##") {
+	if got := d.must("request show r-3 --context ann -o yaml"); !strings.Contains(got, "name_pattern: shop-##") {
 		t.Errorf("made of what was shown:\n%s", got)
 	}
 }

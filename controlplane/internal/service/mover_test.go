@@ -237,7 +237,7 @@ func TestWhoHasLeftTheDirectoryDecidesNothingAndIsToldNothing(t *testing.T) {
 	if _, err := p.submit("ann", ask()); err != nil {
 		t.Fatal(err)
 	}
-	name := p.show("ann", "r-2").GetName()
+	name := p.show("ann", "r-1").GetName()
 	p.corpSays("bob", true)
 	p.tell()
 	p.turn()

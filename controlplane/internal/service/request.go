@@ -261,7 +261,7 @@ func (s requestService) CopyRequest(ctx context.Context, r *apiv1.CopyRequestReq
 	}); err != nil {
 		return nil, err
 	}
-	m, err := s.draft(ctx, r, draft)
+	m, err := s.draft(ctx, r, draft, false)
 	return &apiv1.CopyRequestResponse{Request: m}, err
 }
 

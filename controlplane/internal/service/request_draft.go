@@ -19,9 +19,10 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// CreateRequest keeps a draft, and submits it where that is asked.
+// CreateRequest keeps a draft, and submits it where that is asked. Of what is to be submitted and is wrong in itself no
+// draft is kept.
 func (s requestService) CreateRequest(ctx context.Context, r *apiv1.CreateRequestRequest) (*apiv1.CreateRequestResponse, error) {
-	m, err := s.draft(ctx, r, r.GetRequest())
+	m, err := s.draft(ctx, r, r.GetRequest(), r.GetSubmit())
 	if err != nil || !r.GetSubmit() || !request.Editable(m) {
 		return &apiv1.CreateRequestResponse{Request: m}, err
 	}
@@ -43,7 +44,7 @@ func kept(err error, m *apiv1.Request) error {
 	return own
 }
 
-func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request) (*apiv1.Request, error) {
+func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request, submit bool) (*apiv1.Request, error) {
 	if err := schema.CheckCreate(sent); err != nil {
 		return nil, err
 	}
@@ -71,6 +72,12 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		}
 		if err := s.requests.mayMake(ctx, tx, m); err != nil {
 			return nil, err
+		}
+		if submit {
+			kept, err := s.again(ctx, tx, m)
+			if kept != nil || err != nil {
+				return kept, err
+			}
 		}
 		c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
 		return nil, nil
