@@ -98,6 +98,17 @@ func TestARequestSaysWhenItIsToBeDecidedAndBegun(t *testing.T) {
 	if r := d.naru(asks + " --carry-out-by tomorrow"); r.code != problem.ExitUsage || !strings.Contains(r.err, "--carry-out-by tomorrow: write it as 2026-12-01T09:00:00+09:00") {
 		t.Errorf("%d\n%s", r.code, r.err)
 	}
+	for range 2 {
+		if r := d.naru(asks + " --start 2020-01-01T09:00:00+09:00"); r.code == 0 || !strings.Contains(r.err, "the start 2020-01-01T00:00:00Z is over") || !strings.Contains(r.err, "to come, or none") || strings.Contains(r.err, "draft") {
+			t.Errorf("%d\n%s", r.code, r.err)
+		}
+	}
+	d.must("request update r-1 --context ann --start 2020-01-01T09:00:00+09:00")
+	if r := d.naru("request submit r-1 --context ann"); r.code == 0 || !strings.Contains(r.err, "is over") {
+		t.Errorf("a draft with a start that is over is submitted: %d\n%s", r.code, r.err)
+	}
+	d.must("request update r-1 --context ann --start ''")
+	d.must("request submit r-1 --context ann")
 }
 
 func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
@@ -174,8 +185,8 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	}
 }
 
-// What is refused at its submission for what may change is not lost, and is kept once, however often it is tried; of what is wrong in
-// itself nothing is kept. What is returned is mended in place, by flags or by what show shows.
+// What is refused at its submission for what may change is not lost, and is kept once, however often it is tried; of what is
+// wrong in itself nothing is kept. What is returned is mended in place, by flags or by what show shows.
 func TestADraftAndWhatWasReturnedAreChangedAtTheCommandLine(t *testing.T) {
 	d := counter(t)
 	for range 3 {

@@ -5,17 +5,19 @@ import (
 	"errors"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// again looks at what is to be submitted at once before a draft of it is kept: who tries the same once more goes on with the draft that
-// is there, which is the result then; and what is wrong in itself is refused without one, since only its author can change that. What
-// another system sends under a number is known by that.
+// again looks at what is to be submitted at once before a draft of it is kept: who tries the same once more goes on with the
+// draft that is there, which is the result then; and what is wrong in itself is refused without one, since only its author
+// can change that. What another system sends under a number is known by that.
 func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*commandv1.Result, error) {
 	if m.GetExternalRef() != "" {
 		if _, err := tx.RequestOf(m.GetRequesterId(), m.GetExternalRef()); !errors.Is(err, state.ErrNotFound) {
@@ -36,10 +38,14 @@ func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Reques
 	return nil, s.wrong(ctx, tx, m)
 }
 
-// wrong is what the submission would be refused for because of what was written.
+// wrong is what the submission would be refused for because of what was written. By this server's clock: where that is off,
+// the submission is refused by the log's, and leaves the draft.
 func (s requestService) wrong(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
 	m = proto.CloneOf(m)
 	m.Approval, m.Fulfilment = apiv1.Request_DRAFT, apiv1.Request_NONE
+	if err := request.StartsInTime(m, timestamppb.Now()); err != nil {
+		return err
+	}
 	_, err := intake.Resolve(tx, m)
 	callOf(ctx).Asked.About(m)
 	if problem.Is(err, problem.Invalid) || problem.Is(err, problem.NotFound) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/quota"
@@ -112,6 +113,10 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 			return err
 		}
 		m = in.GetRequest()
+		if err := request.StartsInTime(m, timestamppb.Now()); errors.As(err, &refused) {
+			out.Request, out.Problem = m, refused.Problem
+			return nil
+		}
 		if err := request.Submit(m, request.Submission{
 			By: request.Person{ID: me.GetId(), Name: me.GetName()}, Stages: m.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(),
 		}); errors.As(err, &refused) {
