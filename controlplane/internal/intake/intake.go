@@ -4,6 +4,7 @@ package intake
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -294,8 +295,12 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		}
 	}
 	if out.Automatic == "" {
-		if err := request.Satisfiable(needs, request.Concerned(r)); err != nil {
-			return nil, problem.Plain(err)
+		err := request.Satisfiable(needs, request.Concerned(r))
+		if err != nil && !asksZone(r) {
+			err = problem.Plain(err)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	out.Openings, err = Openings(tx, r.GetStages(), now)
@@ -332,6 +337,11 @@ func choose(tx *state.Tx, c *apiv1.PolicyCase) (*approval.Policy, []string, erro
 }
 
 // frozen is a stage as a request keeps it.
+// asksZone reports whether people of the zone are asked in a stage: who they are, and how many, is the zone's to tell.
+func asksZone(r *apiv1.Request) bool {
+	return r.GetZoneId() != "" && slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == apiv1.Eligibility_DESTINATION })
+}
+
 func frozen(s *approval.Stage) *apiv1.Stage {
 	return &apiv1.Stage{
 		Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: s.GetRule(),
