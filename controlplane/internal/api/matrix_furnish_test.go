@@ -130,4 +130,14 @@ func people(w *servicetest.World) {
 		Id: "r-unbound", Name: "unbound", Permissions: []string{"vm.read"}}}}})
 	choi := w.User("choi", apiv1.User_PERSON)
 	w.Bind("b-spare", "spare", choi, apiv1.RoleBinding_FEDERATION, "")
+	if err := w.DB.Update(func(tx *state.Tx) error { // by a request, so that whoever approves shortens it
+		b, err := tx.RoleBindings.Get("b-spare")
+		if err != nil {
+			return err
+		}
+		b.Request, b.RequestId = "r-1", "asked"
+		return tx.RoleBindings.Put(b)
+	}); err != nil {
+		w.Fatal(err)
+	}
 }

@@ -221,7 +221,8 @@ func examples(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.CrossingService_GetCrossing_FullMethodName:    &apiv1.GetCrossingRequest{Crossing: "cr-spare"},
 		apiv1.CrossingService_CreateCrossing_FullMethodName: &apiv1.CreateCrossingRequest{Crossing: &apiv1.Crossing{
 			Project: "web", SourceZone: "internet", Zone: "business", Permissions: []string{"vm.start"}, EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
-		apiv1.CrossingService_DeleteCrossing_FullMethodName: &apiv1.DeleteCrossingRequest{Crossing: "cr-spare"},
+		apiv1.CrossingService_ShortenCrossing_FullMethodName: &apiv1.ShortenCrossingRequest{Crossing: "cr-spare", Reason: "x", EndsAt: timestamppb.New(time.Now().Add(time.Hour))},
+		apiv1.CrossingService_DeleteCrossing_FullMethodName:  &apiv1.DeleteCrossingRequest{Crossing: "cr-spare"},
 
 		apiv1.DelegationService_ListDelegations_FullMethodName:  &apiv1.ListDelegationsRequest{},
 		apiv1.DelegationService_WatchDelegations_FullMethodName: &apiv1.WatchDelegationsRequest{},
@@ -259,7 +260,8 @@ func examples(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.RoleBindingService_WatchRoleBindings_FullMethodName: &apiv1.WatchRoleBindingsRequest{},
 		apiv1.RoleBindingService_CreateRoleBinding_FullMethodName: &apiv1.CreateRoleBindingRequest{RoleBinding: &apiv1.RoleBinding{
 			Role: "spare", User: "choi", Scope: apiv1.RoleBinding_PROJECT, Place: "web"}},
-		apiv1.RoleBindingService_DeleteRoleBinding_FullMethodName: &apiv1.DeleteRoleBindingRequest{RoleBinding: "b-spare"},
+		apiv1.RoleBindingService_ShortenRoleBinding_FullMethodName: &apiv1.ShortenRoleBindingRequest{RoleBinding: "b-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))},
+		apiv1.RoleBindingService_DeleteRoleBinding_FullMethodName:  &apiv1.DeleteRoleBindingRequest{RoleBinding: "b-spare"},
 	}
 }
 

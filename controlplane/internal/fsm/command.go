@@ -298,6 +298,10 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.createLease(b.CreateLease)
 	case *commandv1.Command_PassLease:
 		return c.passLease(b.PassLease)
+	case *commandv1.Command_ShortenRoleBinding:
+		return c.shortenRoleBinding(b.ShortenRoleBinding)
+	case *commandv1.Command_ShortenCrossing:
+		return c.shortenCrossing(b.ShortenCrossing)
 	case *commandv1.Command_ShortenLease:
 		return c.shortenLease(b.ShortenLease)
 

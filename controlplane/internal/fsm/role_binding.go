@@ -9,9 +9,19 @@ import (
 
 func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1.Result, error) {
 	m := in.GetRoleBinding()
+	m.Request, m.RequestId = "", ""
 	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
+	op, err := c.bind(m)
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// bind gives a role, by somebody's own right or by a request.
+func (c *command) bind(m *apiv1.RoleBinding) (*apiv1.Operation, error) {
 	if m.GetId() == "" {
 		return nil, invalid("a role binding without id cannot be created")
 	}
@@ -59,11 +69,7 @@ func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1
 	if err := c.tx.RoleBindings.Put(m); err != nil {
 		return nil, err
 	}
-	op, err := c.done("role-binding.create", bindingReference(m), where(m))
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return c.done("role-binding.create", bindingReference(m), where(m))
 }
 
 // outlives reports whether one binding ends after another.
