@@ -17,7 +17,7 @@ import (
 )
 
 // lives is how many random procedures are gone through where nobody says; make soak says how many.
-const lives = 120
+const lives = 200
 
 var acts = []string{"ask", "ask", "ask", "edit", "submit", "submit", "vote", "vote", "vote", "vote", "vote", "vote", "vote", "vote", "vote", "race", "race", "race", "withdraw", "delegate", "delegate", "end delegation",
 	"reset", "bind", "member", "in or out", "rules", "rules", "turn", "turn", "turn", "build", "build", "retry", "clock", "clock", "next leader"}

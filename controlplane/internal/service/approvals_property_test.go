@@ -296,7 +296,7 @@ func (p *procedure) vote(name, actor string) {
 		holder = p.name("holder")
 	}
 	for _, id := range slices.Sorted(maps.Keys(p.places)) {
-		if p.places[id].to == actor && p.flip("as a delegate", 2) {
+		if p.places[id].to == actor && !p.flip("for oneself", 3) {
 			holder = p.places[id].from
 		}
 	}
