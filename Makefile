@@ -42,8 +42,10 @@ e2e: setup build $(TOOLS)/dex ## end to end only
 race: ## the race detector where it matters
 	@go test $(GOFLAGS_P) -race -short ./federation ./federation/internal/... ./federation/hub ./federation/dial ./federation/link ./controlplane/internal/replica/... ./pkg/placement/... ./zoneagent/internal/desk ./zoneagent/internal/members ./zoneagent/internal/schedule/... ./zoneagent/internal/worker/...
 
-soak: ## ten million random lives of requests
+soak: ## random lives of requests: ten million by the rules, ten thousand logs, twenty thousand procedures by the API
 	@go test $(GOFLAGS_P) ./controlplane/internal/request -run P6 -rapid.checks=10000000 -timeout 24h
+	@go test $(GOFLAGS_P) ./controlplane/internal/fsm -run 'P23TheSame|P24Snapshot|P2Duplicated|RandomLogs' -rapid.checks=10000 -timeout 24h
+	@go test $(GOFLAGS_P) ./controlplane/internal/service -run P6NobodyGetsPastThePeople -rapid.checks=20000 -timeout 24h
 
 bench: build ## the benchmarks of docs/benchmarks.md; NAME=S1 for one
 	@deploy/bench.sh $(NAME)

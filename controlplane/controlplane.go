@@ -103,7 +103,7 @@ func New(c *Config, log *slog.Logger) (_ *Server, err error) {
 	asker := provider.New(networks(c.IdentityProviders.Allow), s.replica.Now)
 	s.service = service.New(service.Config{
 		Reader: s.db, Proposer: s.replica, Servers: s.replica, Samples: &allSamples{s.replica},
-		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper, Secrets: s.keeper, Outbound: sender, Providers: asker,
+		Chooser: s.chooser, JoinTokens: s.keeper, Certificates: s.keeper, Secrets: s.keeper, Outbound: sender, Providers: asker, Now: s.replica.Now,
 	})
 	authenticator := auth.New(s.service, s.keeper.Root, s.replica.Now)
 	if s.api, err = api.New(api.Config{

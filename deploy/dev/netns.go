@@ -36,6 +36,9 @@ func (s *Site) layNetworks(ctx context.Context, o Options) error {
 	for _, g := range groups {
 		fmt.Fprintf(&add, "netns add %s\n", s.netns(g))
 	}
+	if err := s.noteNetnsFolder(); err != nil {
+		return err
+	}
 	if err := ipBatch(ctx, "", add.String()); err != nil {
 		return err
 	}
@@ -199,16 +202,16 @@ func (s *Site) liftNetworks(ctx context.Context) error {
 			fmt.Fprintf(&del, "netns del %s\n", name)
 		}
 	}
-	return ipBatch(ctx, "", del.String())
+	if err := ipBatch(ctx, "", del.String()); err != nil {
+		return err
+	}
+	return s.liftNetnsFolder()
 }
 
 // enter begins a command that runs in a namespace. Unlike ip netns exec it mounts nothing, which in a chroot cannot be done.
 func enter(ns string) []string {
 	return []string{"nsenter", "--net=" + filepath.Join(netnsFolder, ns), "--"}
 }
-
-// netnsFolder is where ip netns keeps its names.
-const netnsFolder = "/run/netns"
 
 // ipBatch runs ip commands, a line each, in a namespace; in the present one where ns is empty.
 func ipBatch(ctx context.Context, ns, lines string) error {

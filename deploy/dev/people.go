@@ -95,7 +95,7 @@ var webServer = &apiv1.Offering{
 	Name: "web-server", Title: &apiv1.Text{Ko: "웹 서버", En: "Web server"}, Category: "web",
 	Image: "tiny", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1", MonthlyPrice: "30000"}}, Currency: "KRW", MonthlyPrice: "10000",
 	ApprovalPolicy: "both-sides", Lease: &apiv1.LeaseTerms{DefaultDays: 90, LongestDays: 365},
-	Form: `{"type":"object","required":["service_name"],"properties":{"service_name":{"type":"string","title":"서비스 이름","pattern":"[a-z][a-z0-9-]{0,31}"}}}`,
+	Form: `{"type":"object","required":["service_name"],"properties":{"service_name":{"type":"string","title":"서비스 이름","titles":{"ko":"서비스 이름","en":"Service name"},"pattern":"[a-z][a-z0-9-]{0,31}"}}}`,
 }
 
 // logPersonIn gives a person a password for one login, with which they log in at the edge of their zone and choose their own.

@@ -29,6 +29,8 @@ const patience = 90 * time.Second
 type standing struct {
 	dir   string
 	admin *client.Client
+	// secrets are what was used at it, and must be in no log.
+	secrets []string
 }
 
 // raise brings a site up with `naru-dev run` and takes it down when the test ends. Of a test that failed it shows what

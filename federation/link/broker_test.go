@@ -55,7 +55,7 @@ func TestAnObjectThatABrokerRefusesIsLeftOutAndTheRestConverges(t *testing.T) {
 		w := newWorld().build()
 		w.path = brokered
 		var skipped []string
-		w.zone.Skipped = func(o *linkv1.Object, reason string) {
+		w.zone.config.Skipped = func(o *linkv1.Object, reason string) {
 			skipped = append(skipped, o.GetVm().Id)
 			if !strings.HasPrefix(reason, "RULES: ") {
 				t.Errorf("skipped because of %q", reason)

@@ -59,7 +59,7 @@
 // what it refused. In a refused frame's place it sends WITHHELD with that frame's counter, and tells the sender with
 // REFUSED, which has none. Neither carries a tag. The ends then do what each class needs: a journal batch comes again
 // entry by entry, and only the entry that cannot pass is consumed as withheld, under the broker's word; a state chunk
-// comes again in halves, down to single objects, and an object that cannot pass is left out and reported (Common.Skipped),
+// comes again in halves, down to single objects, and an object that cannot pass is left out and reported (Skipped),
 // so that the rest converges; a call fails with the reason; a sample is dropped.
 //
 // It cannot change a frame, make one, repeat one, or move one to another session, direction or place (I1); it cannot

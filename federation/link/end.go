@@ -26,8 +26,6 @@ type Common struct {
 	// Metrics and Log default to none.
 	Metrics *Metrics
 	Log     *slog.Logger
-	// Skipped, if set, is told of an object that was left out of the state, because a broker refuses it.
-	Skipped func(o *linkv1.Object, reason string)
 }
 
 // shared is a Common made ready.

@@ -28,6 +28,8 @@ type Admission struct {
 	// Opened, if set, is told once both ends have proven who they are and their numbers agree, before anything else flows.
 	// An error of it ends the session.
 	Opened func(ctx context.Context, o *Opened) error
+	// Skipped, if set, is told of an object that was left out of the state, because a broker refuses it. It does not wait.
+	Skipped func(o *linkv1.Object, reason string)
 }
 
 // HubConfig is what the control plane's end is made of.
@@ -117,7 +119,7 @@ func (h *HubEnd) begin(ctx context.Context, s *session, o *Opened, a *Admission)
 			return err
 		}
 	}
-	s.joinState(a.Classes, o, h.Skipped)
+	s.joinState(a.Classes, o, a.Skipped)
 	s.joinJournal(a.Classes, o)
 	s.joinSamples(nil, a.Samples)
 	if a.Calls != nil {

@@ -36,6 +36,8 @@ type ZoneConfig struct {
 	Opened func(ctx context.Context, o *Opened) error
 	// Samples, if set, is relayed.
 	Samples *Samples
+	// Skipped, if set, is told of an object that was left out of the state, because a broker refuses it.
+	Skipped func(o *linkv1.Object, reason string)
 }
 
 // ZoneEnd is a zone's end of the link. It runs one session at a time. It is also the connection over which the zone's
@@ -98,7 +100,7 @@ func (z *ZoneEnd) begin(ctx context.Context, s *session, o *Opened) error {
 			return err
 		}
 	}
-	s.joinState(z.config.Classes, o, z.Skipped)
+	s.joinState(z.config.Classes, o, z.config.Skipped)
 	s.joinJournal(z.config.Classes, o)
 	s.joinSamples(z.config.Samples, nil)
 	calls := &callTable{s: s, live: map[uint64]*zoneCall{}, wake: make(chan struct{}, 1)}

@@ -60,7 +60,7 @@ func Rules() []Rule {
 		},
 		{
 			Of:     []string{"controlplane/internal/calendar", "controlplane/internal/catalog", "controlplane/internal/approval"},
-			Only:   []string{"proto/gen/naru/api/v1", "pkg/problem", "pkg/grade", "controlplane/internal/calendar", "google.golang.org/protobuf/...", "golang.org/x/text/...", "cel.dev/cel-go/...", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
+			Only:   []string{"proto/gen/naru/api/v1", "pkg/problem", "pkg/grade", "controlplane/internal/calendar", "controlplane/internal/request", "google.golang.org/protobuf/...", "golang.org/x/text/...", "cel.dev/cel-go/...", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
 			Reason: "what is judged of an offering, a policy or a calendar is a function of what it says: it is tested without a state, and says the same on every server",
 		},
 		{

@@ -66,6 +66,8 @@ var topics = map[string]topic{
 	"lease.trashed":                 {phrase{"VM {about} is in the trash, and is deleted on {until}", "가상 서버 {about} 휴지통으로 옮겨졌습니다. 완전 삭제: {until}"}, untrash},
 	"lease.extended":                {phrase{"The lease of VM {about} is extended, until {until}", "가상 서버 {about} 이용 기간이 연장되었습니다. 종료: {until}"}, lease},
 	"lease.shortened":               {phrase{"The lease of VM {about} ends earlier, on {until}", "가상 서버 {about} 이용 기간이 단축되었습니다. 종료: {until}"}, lease},
+	"role.shortened":                {phrase{"A role of yours ends earlier, on {until}: {about}", "역할의 기간이 단축되었습니다. 종료: {until}, 역할: {about}"}, ""},
+	"crossing.shortened":            {phrase{"A crossing that you asked for ends earlier, on {until}: {about}", "망 간 허가의 기간이 단축되었습니다. 종료: {until}, 허가: {about}"}, "naru crossing list"},
 	"delegation.created":            {phrase{"You may decide in the place of {from}", "{from} 님의 결재를 위임받았습니다"}, "naru delegation list"},
 	"delegation.deleted":            {phrase{"You may no longer decide in the place of {from}", "{from} 님의 결재 위임이 끝났습니다"}, "naru delegation list"},
 	"account.password-reset":        {phrase{"An administrator has set another password for you", "관리자가 비밀번호를 다시 설정했습니다"}, ""},

@@ -3,7 +3,6 @@ package api_test
 import (
 	"context"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -43,7 +42,7 @@ func stale(ctx context.Context) context.Context {
 }
 
 // TestP12WithoutALeaderNobodyIsLetInWhoMayHaveBeenRevoked: of a session and of a token only the state says that they count, and this server
-// hears nothing of it any more. An administrator by certificate goes on looking.
+// hears nothing of it any more. An administrator by certificate goes on looking. How soon that is, live_test says.
 func TestP12WithoutALeaderNobodyIsLetInWhoMayHaveBeenRevoked(t *testing.T) {
 	f := newFederation(t, 1)
 	f.person("kim")
@@ -68,18 +67,17 @@ func TestP12WithoutALeaderNobodyIsLetInWhoMayHaveBeenRevoked(t *testing.T) {
 	}
 	f.Leaderless.Store(true)
 	defer f.Leaderless.Store(false)
-	lost := time.Now()
 	for _, who := range []string{"a session", "a token"} {
 		if err := <-watches[who]; !problem.Is(err, problem.Unavailable) {
 			t.Errorf("the watch with %s ended with %v", who, err)
 		}
-		if took := time.Since(lost); took > 2500*time.Millisecond { // two seconds, and what a slow machine takes
-			t.Errorf("the watch with %s ended after %s", who, took)
-		}
 	}
-	time.Sleep(time.Until(lost.Add(2 * time.Second)))
 	for _, who := range []string{"a session", "a token"} {
-		if err := list(callers[who]); !problem.Is(err, problem.Unavailable) || problem.Of(err).GetNext() == "" {
+		err := list(callers[who])
+		for err == nil && t.Context().Err() == nil { // streams end a little before what is known is too old
+			err = list(callers[who])
+		}
+		if !problem.Is(err, problem.Unavailable) || problem.Of(err).GetNext() == "" {
 			t.Errorf("a stale read with %s: %v", who, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // A refusal tells why where the zone that the call is about may be told of, whatever other zones keep to themselves.
@@ -57,7 +58,18 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 	if got := ask(apiv1.VMService_RebootVM_FullMethodName, stop); !strings.Contains(got, "web-1") {
 		t.Errorf("a VM that is not on is told as %q", got)
 	}
+	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: &apiv1.ApprovalPolicy{
+		Id: "p", Name: "there", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "keepers-of-business", Rule: apiv1.StageTemplate_ANY,
+			Eligible: &apiv1.Eligibility{Roles: []string{"approver"}, At: apiv1.Eligibility_DESTINATION}}}}}}})
+	reclaim := &apiv1.CreateRequestRequest{Submit: true, Request: &apiv1.Request{Project: "web", Reason: "it is old",
+		Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Reclaim{Reclaim: &apiv1.ReclaimVMs{Vms: []string{"web-1"}, KeepDays: 7}}}}}
+	if got := ask(apiv1.RequestService_CreateRequest_FullMethodName, reclaim); !strings.Contains(got, "stage keepers-of-business takes one approval") {
+		t.Errorf("that nobody could decide in a zone that shows everything is told as %q", got)
+	}
 	grade(apiv1.Zone_CLASSIFIED)
+	if got := ask(apiv1.RequestService_CreateRequest_FullMethodName, reclaim); got != notHere {
+		t.Errorf("of the stages of a classified zone is told: %q", got)
+	}
 	if got := ask(apiv1.VMService_CreateVM_FullMethodName, taken); got != notHere {
 		t.Errorf("of a classified zone is told: %q", got)
 	}
@@ -71,7 +83,7 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 	name := apiv1.RequestService_CreateRequest_FullMethodName
 	_, err := callFrom(t.Context(), w, site.Internet.GetId(), name, apiMethods()[name], &apiv1.CreateRequestRequest{Submit: true, Request: &apiv1.Request{
 		Project: "web", Reason: "it hangs", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Vm: "web-1", Verb: apiv1.PowerVM_REBOOT}}}}}, kim)
-	if p := problem.Of(err); p.GetDraft() != "r-1" {
+	if p := problem.Of(err); p.GetDraft() != "r-2" {
 		t.Errorf("what is refused at its submission is told as %v", p)
 	}
 }

@@ -286,29 +286,41 @@ func authenticator(t *testing.T, uri string) (next func() string) {
 	}
 }
 
-func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
-	f := newFederation(t, 1)
+// kimEnrols is a federation in which kim has logged in and begun to enrol an authenticator. next is its next code; confirm
+// shows a code of it, with a password; show seals for a method kim's own password with a code.
+func kimEnrols(t *testing.T) (f *federation, c *client.Services, next func() string, confirm func(password, code string) (*apiv1.User, error), show func(method, code string) *apiv1.Sealed) {
+	t.Helper()
+	f = newFederation(t, 1)
 	f.person("kim")
 	s := f.logIn("", "kim", ownPassword)
-	c := f.at("", s)
+	c = f.at("", s)
 	uri, err := enrol(t.Context(), c, s, ownPassword)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := authenticator(t, uri)
-	first := next()
-	confirm := func(password string) (*apiv1.ConfirmAuthenticatorResponse, error) {
-		secrets, err := c.Seal(t.Context(), s.For(apiv1.UserService_ConfirmAuthenticator_FullMethodName), &apiv1.Secrets{Password: password, Code: first})
+	seal := func(method, password, code string) *apiv1.Sealed {
+		secrets, err := c.Seal(t.Context(), s.For(method), &apiv1.Secrets{Password: password, Code: code})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{Secrets: secrets})
+		return secrets
 	}
-	if _, err := confirm("wrong wrong wrong"); !problem.Is(err, problem.Unauthenticated) {
+	confirm = func(password, code string) (*apiv1.User, error) {
+		r, err := c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{
+			Secrets: seal(apiv1.UserService_ConfirmAuthenticator_FullMethodName, password, code)})
+		return r.GetUser(), err
+	}
+	return f, c, authenticator(t, uri), confirm, func(method, code string) *apiv1.Sealed { return seal(method, ownPassword, code) }
+}
+
+func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
+	f, _, next, confirm, _ := kimEnrols(t)
+	first := next()
+	if _, err := confirm("wrong wrong wrong", first); !problem.Is(err, problem.Unauthenticated) {
 		t.Errorf("confirmed with a wrong password: %v", err)
 	}
-	if r, err := confirm(ownPassword); err != nil || r.GetUser().GetSecondFactor() != apiv1.User_TOTP {
-		t.Fatalf("%v, %v", r, err)
+	if u, err := confirm(ownPassword, first); err != nil || u.GetSecondFactor() != apiv1.User_TOTP {
+		t.Fatalf("%v, %v", u, err)
 	}
 	logIn := func(code string) (*apiv1.Session, error) {
 		_, m, err := f.at("", nil).LogIn(t.Context(), "kim", &apiv1.Secrets{Password: ownPassword, Code: code}, "")
@@ -334,25 +346,9 @@ func TestAnAuthenticatorsCodeIsAskedForAndCountsOnce(t *testing.T) {
 }
 
 func TestASessionIsSteppedUpWithACode(t *testing.T) {
-	f := newFederation(t, 1)
-	f.person("kim")
-	s := f.logIn("", "kim", ownPassword)
-	c := f.at("", s)
-	uri, err := enrol(t.Context(), c, s, ownPassword)
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := authenticator(t, uri)
-	show := func(method, code string) *apiv1.Sealed {
-		secrets, err := c.Seal(t.Context(), s.For(method), &apiv1.Secrets{Password: ownPassword, Code: code})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return secrets
-	}
+	_, c, next, confirm, show := kimEnrols(t)
 	first := next()
-	if _, err := c.Users.ConfirmAuthenticator(t.Context(), &apiv1.ConfirmAuthenticatorRequest{
-		Secrets: show(apiv1.UserService_ConfirmAuthenticator_FullMethodName, first)}); err != nil {
+	if _, err := confirm(ownPassword, first); err != nil {
 		t.Fatal(err)
 	}
 	stepUp := func(code string) (*apiv1.Session, error) {

@@ -92,7 +92,7 @@ func usedRecord(w *servicetest.World) (id string) {
 	return id
 }
 
-// asked makes request r-1 of project web, which waits for an approver of it and has a file, and a delegation; whoever has part in
+// asked makes the request asked of project web, which waits for an approver of it and has a file, and a delegation; whoever has part in
 // them is nobody else in the matrix.
 func asked(t *testing.T, w *servicetest.World, vm *apiv1.VM) {
 	t.Helper()
@@ -130,4 +130,14 @@ func people(w *servicetest.World) {
 		Id: "r-unbound", Name: "unbound", Permissions: []string{"vm.read"}}}}})
 	choi := w.User("choi", apiv1.User_PERSON)
 	w.Bind("b-spare", "spare", choi, apiv1.RoleBinding_FEDERATION, "")
+	if err := w.DB.Update(func(tx *state.Tx) error { // by a request, so that whoever approves shortens it
+		b, err := tx.RoleBindings.Get("b-spare")
+		if err != nil {
+			return err
+		}
+		b.Request, b.RequestId = "r-1", "asked"
+		return tx.RoleBindings.Put(b)
+	}); err != nil {
+		w.Fatal(err)
+	}
 }

@@ -213,15 +213,16 @@ func examples(w *servicetest.World, operation string) map[string]proto.Message {
 
 		apiv1.RequestService_ListRequests_FullMethodName:    &apiv1.ListRequestsRequest{},
 		apiv1.RequestService_WatchRequests_FullMethodName:   &apiv1.WatchRequestsRequest{},
-		apiv1.RequestService_GetRequest_FullMethodName:      &apiv1.GetRequestRequest{Request: "r-1"},
-		apiv1.RequestService_ListComments_FullMethodName:    &apiv1.ListCommentsRequest{Request: "r-1"},
-		apiv1.RequestService_GetAttachment_FullMethodName:   &apiv1.GetAttachmentRequest{Request: "r-1", Comment: "plan"},
+		apiv1.RequestService_GetRequest_FullMethodName:      &apiv1.GetRequestRequest{Request: "asked"},
+		apiv1.RequestService_ListComments_FullMethodName:    &apiv1.ListCommentsRequest{Request: "asked"},
+		apiv1.RequestService_GetAttachment_FullMethodName:   &apiv1.GetAttachmentRequest{Request: "asked", Comment: "plan"},
 		apiv1.CrossingService_ListCrossings_FullMethodName:  &apiv1.ListCrossingsRequest{},
 		apiv1.CrossingService_WatchCrossings_FullMethodName: &apiv1.WatchCrossingsRequest{},
 		apiv1.CrossingService_GetCrossing_FullMethodName:    &apiv1.GetCrossingRequest{Crossing: "cr-spare"},
 		apiv1.CrossingService_CreateCrossing_FullMethodName: &apiv1.CreateCrossingRequest{Crossing: &apiv1.Crossing{
 			Project: "web", SourceZone: "internet", Zone: "business", Permissions: []string{"vm.start"}, EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
-		apiv1.CrossingService_DeleteCrossing_FullMethodName: &apiv1.DeleteCrossingRequest{Crossing: "cr-spare"},
+		apiv1.CrossingService_ShortenCrossing_FullMethodName: &apiv1.ShortenCrossingRequest{Crossing: "cr-spare", Reason: "x", EndsAt: timestamppb.New(time.Now().Add(time.Hour))},
+		apiv1.CrossingService_DeleteCrossing_FullMethodName:  &apiv1.DeleteCrossingRequest{Crossing: "cr-spare"},
 
 		apiv1.DelegationService_ListDelegations_FullMethodName:  &apiv1.ListDelegationsRequest{},
 		apiv1.DelegationService_WatchDelegations_FullMethodName: &apiv1.WatchDelegationsRequest{},
@@ -259,7 +260,8 @@ func examples(w *servicetest.World, operation string) map[string]proto.Message {
 		apiv1.RoleBindingService_WatchRoleBindings_FullMethodName: &apiv1.WatchRoleBindingsRequest{},
 		apiv1.RoleBindingService_CreateRoleBinding_FullMethodName: &apiv1.CreateRoleBindingRequest{RoleBinding: &apiv1.RoleBinding{
 			Role: "spare", User: "choi", Scope: apiv1.RoleBinding_PROJECT, Place: "web"}},
-		apiv1.RoleBindingService_DeleteRoleBinding_FullMethodName: &apiv1.DeleteRoleBindingRequest{RoleBinding: "b-spare"},
+		apiv1.RoleBindingService_ShortenRoleBinding_FullMethodName: &apiv1.ShortenRoleBindingRequest{RoleBinding: "b-spare", Reason: "x", ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))},
+		apiv1.RoleBindingService_DeleteRoleBinding_FullMethodName:  &apiv1.DeleteRoleBindingRequest{RoleBinding: "b-spare"},
 	}
 }
 
@@ -288,15 +290,15 @@ var notInMatrix = map[string]proto.Message{
 // else.
 var ofUsers = map[string]proto.Message{
 	apiv1.RequestService_CreateRequest_FullMethodName:   &apiv1.CreateRequestRequest{Request: stopWeb()},
-	apiv1.RequestService_UpdateRequest_FullMethodName:   &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: "r-1", Title: "x"}, UpdateMask: mask("title")},
-	apiv1.RequestService_DeleteRequest_FullMethodName:   &apiv1.DeleteRequestRequest{Request: "r-1"},
-	apiv1.RequestService_SubmitRequest_FullMethodName:   &apiv1.SubmitRequestRequest{Request: "r-1"},
-	apiv1.RequestService_WithdrawRequest_FullMethodName: &apiv1.WithdrawRequestRequest{Request: "r-1"},
-	apiv1.RequestService_DecideRequest_FullMethodName:   &apiv1.DecideRequestRequest{Request: "r-1", Verdict: apiv1.Decision_APPROVE, SeenHash: make([]byte, 32)},
-	apiv1.RequestService_CommentRequest_FullMethodName:  &apiv1.CommentRequestRequest{Request: "r-1", Text: "x"},
-	apiv1.RequestService_AttachToRequest_FullMethodName: &apiv1.AttachToRequestRequest{Request: "r-1", File: "x", Content: []byte("x")},
-	apiv1.RequestService_CopyRequest_FullMethodName:     &apiv1.CopyRequestRequest{Request: "r-1"},
-	apiv1.RequestService_RetryRequest_FullMethodName:    &apiv1.RetryRequestRequest{Request: "r-1"},
+	apiv1.RequestService_UpdateRequest_FullMethodName:   &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: "asked", Title: "x"}, UpdateMask: mask("title")},
+	apiv1.RequestService_DeleteRequest_FullMethodName:   &apiv1.DeleteRequestRequest{Request: "asked"},
+	apiv1.RequestService_SubmitRequest_FullMethodName:   &apiv1.SubmitRequestRequest{Request: "asked"},
+	apiv1.RequestService_WithdrawRequest_FullMethodName: &apiv1.WithdrawRequestRequest{Request: "asked"},
+	apiv1.RequestService_DecideRequest_FullMethodName:   &apiv1.DecideRequestRequest{Request: "asked", Verdict: apiv1.Decision_APPROVE, SeenHash: make([]byte, 32)},
+	apiv1.RequestService_CommentRequest_FullMethodName:  &apiv1.CommentRequestRequest{Request: "asked", Text: "x"},
+	apiv1.RequestService_AttachToRequest_FullMethodName: &apiv1.AttachToRequestRequest{Request: "asked", File: "x", Content: []byte("x")},
+	apiv1.RequestService_CopyRequest_FullMethodName:     &apiv1.CopyRequestRequest{Request: "asked"},
+	apiv1.RequestService_RetryRequest_FullMethodName:    &apiv1.RetryRequestRequest{Request: "asked"},
 	apiv1.RequestService_PreviewRequest_FullMethodName:  &apiv1.PreviewRequestRequest{Request: stopWeb()},
 	apiv1.RequestService_ListApprovals_FullMethodName:   &apiv1.ListApprovalsRequest{},
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -181,9 +180,19 @@ func adminRequest(m proto.Message) proto.Message {
 	if f != nil && f.Kind() == protoreflect.StringKind && out.ProtoReflect().Get(f).String() == "" {
 		out.ProtoReflect().Set(f, protoreflect.ValueOfString("web"))
 	}
-	if shorter, ok := out.(*apiv1.ShortenLeaseRequest); ok { // than it is by now
-		shorter.ExpiresAt = timestamppb.New(shorter.GetExpiresAt().AsTime().Add(-time.Minute))
+	for _, end := range []*timestamppb.Timestamp{ // each earlier than it is by now
+		sent[*apiv1.ShortenLeaseRequest](out).GetExpiresAt(), sent[*apiv1.ShortenRoleBindingRequest](out).GetExpiresAt(), sent[*apiv1.ShortenCrossingRequest](out).GetEndsAt(),
+	} {
+		if end != nil {
+			end.Seconds -= 60
+		}
 	}
+	return out
+}
+
+// sent is a message as what it is; nil where it is something else.
+func sent[M proto.Message](m proto.Message) (out M) {
+	out, _ = m.(M)
 	return out
 }
 

@@ -62,7 +62,7 @@ func about(name string, request proto.Message) (project, zone string, list bool)
 		return "web", "business", false
 	}
 	if strings.HasPrefix(call, "List") || strings.HasPrefix(call, "Watch") || strings.HasPrefix(call, "Top") || strings.HasPrefix(call, "Summarize") {
-		return "", "", call != "ListAuditEntries" && call != "ListAuditLogs" && call != "ListGroupMembers" && call != "ListApprovalPolicyVersions"
+		return "", "", call != "ListGroupMembers" && call != "ListApprovalPolicyVersions"
 	}
 	text := func(field string) string {
 		f := request.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field))
@@ -279,7 +279,7 @@ func outside(t *testing.T, where string, answer proto.Message, place bound, comm
 				project = text("name")
 			case "Zone":
 				zone = text("name")
-			case "VM", "Operation", "Event", "AccessToken", "Host", "Cluster", "VMSample", "HostSample", "UsageRecord", "UsageSum":
+			case "VM", "Operation", "Event", "AccessToken", "Host", "Cluster", "VMSample", "HostSample", "UsageRecord", "UsageSum", "AuditEntry", "AuditLog":
 			default:
 				continue
 			}

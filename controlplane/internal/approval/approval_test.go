@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
@@ -114,6 +115,44 @@ func TestEachLimitOfAutomaticApprovalHoldsByItself(t *testing.T) {
 	}
 }
 
+// TestWhatHasNoKnownPriceIsLetThroughByNoExpressionOnThePrice, nor taken for cheap by a condition.
+func TestWhatHasNoKnownPriceIsLetThroughByNoExpressionOnThePrice(t *testing.T) {
+	for about, c := range map[string]struct {
+		kind      apiv1.RequestKind_Value
+		cost      *apiv1.Money
+		when      string
+		automatic bool
+		trace     string
+	}{
+		"a resize":                       {kind: apiv1.RequestKind_RESIZE, when: `amount(request.monthly_cost, "KRW") < 1000`, trace: "the price is not known"},
+		"an extension, without currency": {kind: apiv1.RequestKind_EXTEND, cost: &apiv1.Money{Currency: "KRW"}, when: `amount(request.monthly_cost, "KRW") < 1000`, trace: "the price is not known"},
+		"a resize that asks first":       {kind: apiv1.RequestKind_RESIZE, when: `!has(request.monthly_cost) || amount(request.monthly_cost, "KRW") < 1000`, automatic: true},
+		"and has it against it":          {kind: apiv1.RequestKind_RESIZE, when: `has(request.monthly_cost) && amount(request.monthly_cost, "KRW") < 1000`, trace: "does not hold"},
+		"what can have no price":         {kind: apiv1.RequestKind_POWER, when: `amount(request.monthly_cost, "KRW") < 1000`, automatic: true},
+		"what is given for nothing":      {kind: apiv1.RequestKind_CREATE, when: `amount(request.monthly_cost, "KRW") == 0`, automatic: true},
+		"what has a price":               {kind: apiv1.RequestKind_RESIZE, cost: &apiv1.Money{Currency: "KRW", Amount: "999"}, when: `amount(request.monthly_cost, "KRW") < 1000`, automatic: true},
+	} {
+		policy, given := twoSteps(), small()
+		policy.Automatic.When, policy.Automatic.MaxMonthlyCost = c.when, nil
+		given.Request.Kind, given.Request.MonthlyCost = c.kind, c.cost
+		if plan := planOf(t, policy, given); plan.Automatic != c.automatic || !strings.Contains(strings.Join(plan.Trace, "\n"), c.trace) {
+			t.Errorf("%s: automatic %v, %v", about, plan.Automatic, plan.Trace)
+		}
+	}
+	daily, resize := twoSteps(), small()
+	daily.Automatic.When, daily.Automatic.MaxMonthlyCost = "true", nil
+	daily.Automatic.ProjectDaily = &apiv1.DailyLimits{MaxMonthlyCost: &apiv1.Money{Currency: "KRW", Amount: "1000"}}
+	resize.Request.Kind, resize.Request.MonthlyCost = apiv1.RequestKind_RESIZE, nil
+	if plan := planOf(t, daily, resize); plan.Automatic || !strings.Contains(strings.Join(plan.Trace, "\n"), "what a month will cost is not known") {
+		t.Errorf("under a limit of the day: automatic %v, %v", plan.Automatic, plan.Trace)
+	}
+	policy := twoSteps()
+	policy.Condition = `amount(request.monthly_cost, "KRW") < 1000`
+	if holds, err := compile(t, policy).Applies(resize); err == nil || holds || !strings.Contains(err.Error(), "has(request.monthly_cost)") {
+		t.Errorf("%v, %v", holds, err)
+	}
+}
+
 // person returns one who may review, changed.
 func person(change func(*apiv1.PolicyPerson)) *apiv1.PolicyPerson {
 	p := &apiv1.PolicyPerson{
@@ -128,15 +167,16 @@ func TestP6NobodyDecidesOnWhatTheyAskedForAndNobodyWhoIsNotEligible(t *testing.T
 	c.Beneficiary = &apiv1.User{Id: "9", Name: "han"}
 	review := planOf(t, twoSteps(), c).Stages[0]
 	for want, p := range map[string]*apiv1.PolicyPerson{
-		"":                      person(func(*apiv1.PolicyPerson) {}),
-		"asks for it":           person(func(p *apiv1.PolicyPerson) { p.User.Id, p.User.Name = "1", "renamed" }),
-		"it is asked for them":  person(func(p *apiv1.PolicyPerson) { p.User.Id = "9" }),
-		"is excluded":           person(func(p *apiv1.PolicyPerson) { p.User.Name = "choi" }),
-		"is disabled":           person(func(p *apiv1.PolicyPerson) { p.User.Disabled = true }),
-		"is a program":          person(func(p *apiv1.PolicyPerson) { p.User.Kind = apiv1.User_SERVICE }),
-		"has none of the roles": person(func(p *apiv1.PolicyPerson) { p.Roles[0].At = apiv1.Eligibility_FEDERATION }),
-		"the condition does no": person(func(p *apiv1.PolicyPerson) { p.User.Organization = "other" }),
-		"nobody is named":       {},
+		"":                              person(func(*apiv1.PolicyPerson) {}),
+		"asks for it":                   person(func(p *apiv1.PolicyPerson) { p.User.Id, p.User.Name = "1", "renamed" }),
+		"it is asked for them":          person(func(p *apiv1.PolicyPerson) { p.User.Id = "9" }),
+		"is excluded":                   person(func(p *apiv1.PolicyPerson) { p.User.Name = "choi" }),
+		"is disabled":                   person(func(p *apiv1.PolicyPerson) { p.User.Disabled = true }),
+		"has no way to log in any more": person(func(p *apiv1.PolicyPerson) { p.User.GoneAt = timestamppb.Now() }),
+		"is a program":                  person(func(p *apiv1.PolicyPerson) { p.User.Kind = apiv1.User_SERVICE }),
+		"has none of the roles":         person(func(p *apiv1.PolicyPerson) { p.Roles[0].At = apiv1.Eligibility_FEDERATION }),
+		"the condition does no":         person(func(p *apiv1.PolicyPerson) { p.User.Organization = "other" }),
+		"nobody is named":               {},
 	} {
 		may, why := review.Eligible(p)
 		if may != (want == "") || !strings.HasPrefix(why, want) {

@@ -61,13 +61,13 @@ var environments = sync.OnceValues(func() (envs struct{ ofCase, ofPerson *cel.En
 	return envs, err
 })
 
-// amount is money as a whole number of minor units. There is no comparing between currencies.
+// amount is money as a whole number of minor units. There is no comparing between currencies, nor with what is not known.
 func amount(money, currency ref.Val) ref.Val {
-	m, ok := money.Value().(*apiv1.Money)
-	if !ok {
-		return types.NewErr("it is no money")
-	}
-	if m.GetAmount() == "" {
+	m, _ := money.Value().(*apiv1.Money) // what is not set is an empty message of another type
+	switch {
+	case m.GetAmount() == "":
+		return types.NewErr("the price is not known; ask first whether it is: has(request.monthly_cost)")
+	case m.GetAmount() == "0":
 		return types.Int(0)
 	}
 	if want, _ := currency.Value().(string); m.GetCurrency() != want {
@@ -141,11 +141,17 @@ func (x *expression) holds(vars map[string]any) (bool, error) {
 	return b, nil
 }
 
-// variables of a case. What it does not hold is there and empty; what says no grade is open.
+// variables of a case. What it does not hold is there and empty; what says no grade is open, and what can have no price costs
+// nothing.
 func variables(c *apiv1.PolicyCase) map[string]any {
 	c = proto.CloneOf(c)
 	if c.Request != nil {
 		c.Request.Grade = grade.Highest(c.Request.Grade)
+		if c.Request.GetMonthlyCost().GetAmount() == "" {
+			if c.Request.MonthlyCost = nil; !unpriced(c.Request) {
+				c.Request.MonthlyCost = &apiv1.Money{Amount: "0"}
+			}
+		}
 	}
 	if c.Project != nil {
 		c.Project.Grade = grade.Highest(c.Project.Grade)

@@ -3,9 +3,11 @@ package approval
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/calendar"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -57,8 +59,8 @@ func (p *Policy) Plan(c *apiv1.PolicyCase) (*Plan, error) {
 	if a := p.GetAutomatic(); a != nil {
 		holds, err := p.automatic.holds(vars)
 		switch over := beyond(a, c.GetRequest()); {
-		case err != nil:
-			return nil, failed(p.GetName(), "automatic.when", err)
+		case err != nil: // doubt is no approval
+			plan.Trace = append(plan.Trace, "people decide: automatic.when cannot be evaluated: "+strings.TrimSpace(err.Error()))
 		case !holds:
 			plan.Trace = append(plan.Trace, "people decide: what automatic approval asks for does not hold")
 		case over != "":
@@ -122,8 +124,8 @@ func (s *Stage) may(p *apiv1.PolicyPerson, l *apiv1.Eligibility, condition *expr
 	switch {
 	case user.GetName() == "":
 		return false, "nobody is named"
-	case user.GetDisabled():
-		return false, "is disabled"
+	case request.Away(user) != "":
+		return false, request.Away(user)
 	case user.GetKind() == apiv1.User_SERVICE && !s.GetExternal():
 		return false, "is a program"
 	case user.GetKind() != apiv1.User_SERVICE && s.GetExternal():

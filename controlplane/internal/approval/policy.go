@@ -45,8 +45,10 @@ func Compile(p *apiv1.ApprovalPolicy) (*Policy, error) {
 		if a.GetMaxGrade() == 0 && a.GetMaxQuantity() == 0 && a.GetMaxLeaseDays() == 0 && a.GetMaxMonthlyCost().GetAmount() == "" && !anything(a.GetMaxAmount()) {
 			e.With("automatic", "sets no limit; set at least one: max_quantity, max_amount, max_monthly_cost, max_lease_days or max_grade")
 		}
-		if a.GetMaxMonthlyCost().GetAmount() != "" && a.GetMaxMonthlyCost().GetCurrency() == "" {
-			e.With("automatic.max_monthly_cost.currency", "is required")
+		for _, limit := range ceilings(a) {
+			if limit.GetCurrency() == "" {
+				e.With("automatic."+limit.field+"max_monthly_cost.currency", "is required")
+			}
 		}
 	}
 	if len(p.GetStages()) == 0 {
@@ -259,6 +261,9 @@ func beyond(a *apiv1.AutomaticApproval, r *apiv1.RequestFacts) string {
 	if g := grade.Highest(r.GetGrade()); g > grade.Highest(a.GetMaxGrade()) {
 		return "the grade is " + grade.Word(g) + ", and the limit " + grade.Word(a.GetMaxGrade())
 	}
+	if unpriced(r) && len(ceilings(a)) > 0 {
+		return "what a month will cost is not known"
+	}
 	lease := ""
 	if a.GetMaxLeaseDays() > 0 && r.GetLeaseDays() == 0 {
 		lease = "the lease has no end"
@@ -273,12 +278,27 @@ func beyond(a *apiv1.AutomaticApproval, r *apiv1.RequestFacts) string {
 	)
 }
 
+// ceiling is one of what a month costs, with where it stands.
+type ceiling struct {
+	field string
+	*apiv1.Money
+}
+
+// ceilings are those that are set: for each request, and for a day.
+func ceilings(a *apiv1.AutomaticApproval) []ceiling {
+	return slices.DeleteFunc([]ceiling{
+		{"", a.GetMaxMonthlyCost()}, {"requester_daily.", a.GetRequesterDaily().GetMaxMonthlyCost()}, {"project_daily.", a.GetProjectDaily().GetMaxMonthlyCost()},
+	}, func(l ceiling) bool { return l.GetAmount() == "" })
+}
+
+// unpriced reports whether a request costs something, and nobody knows how much.
+func unpriced(r *apiv1.RequestFacts) bool {
+	prolongs := r.GetKind() == apiv1.RequestKind_RESIZE || r.GetKind() == apiv1.RequestKind_EXTEND || r.GetKind() == apiv1.RequestKind_RESTORE
+	return r.GetMonthlyCost().GetAmount() == "" && prolongs
+}
+
 func costs(limit *apiv1.Money, r *apiv1.RequestFacts) string {
 	is := r.GetMonthlyCost()
-	prolongs := r.GetKind() == apiv1.RequestKind_RESIZE || r.GetKind() == apiv1.RequestKind_EXTEND || r.GetKind() == apiv1.RequestKind_RESTORE
-	if limit.GetAmount() != "" && is.GetAmount() == "" && prolongs {
-		return "what a month will cost is not known"
-	}
 	if limit.GetAmount() == "" || is.GetAmount() == "" || is.GetAmount() == "0" {
 		return ""
 	}

@@ -18,7 +18,7 @@ import (
 const form = `{
   "type": "object",
   "properties": {
-    "service_name": {"type": "string", "title": "서비스 이름", "pattern": "[a-z][a-z0-9-]{0,31}"},
+    "service_name": {"type": "string", "title": "서비스 이름", "titles": {"ko": "서비스 이름", "en": "Service name"}, "pattern": "[a-z][a-z0-9-]{0,31}"},
     "workers": {"type": "integer", "minimum": 1, "maximum": 64, "default": 4},
     "tls": {"type": "boolean", "default": true},
     "domains": {"type": "array", "items": {"type": "string", "format": "hostname"}, "maxItems": 3, "default": []},
@@ -218,6 +218,8 @@ func TestAFormThatIsMoreThanAFormIsRefused(t *testing.T) {
 		"the form is not a JSON object":  `[]`,
 		"additionalProperties is false":  `{"type":"object","additionalProperties":true,"properties":{"x":{"type":"string"}}}`,
 		"$schema is":                     `{"$schema":"https://evil.example/meta","type":"object","properties":{"x":{"type":"string"}}}`,
+		"field x: titles is":             field(`{"type":"string","titles":{"de":"x"}}`),
+		"by language":                    field(`{"type":"string","titles":"x"}`),
 		"bytes, and 65536":               field(`{"type":"string","title":"` + strings.Repeat("x", 65536) + `"}`),
 	} {
 		if _, err := catalog.CompileForm(schema); err == nil || !strings.Contains(err.Error(), want) {

@@ -56,7 +56,7 @@ var (
 		"boolean": {},
 		"array":   {"items", "minItems", "maxItems", "uniqueItems"},
 	}
-	anyField = []string{"type", "title", "description", "default"}
+	anyField = []string{"type", "title", "titles", "description", "default"}
 	formats  = []string{"date", "time", "date-time", "email", "hostname", "ipv4", "ipv6", "uuid"}
 )
 
@@ -209,6 +209,13 @@ func readField(name string, raw json.RawMessage) (*Field, error) {
 	for member, into := range map[string]any{"type": &field.Type, "title": &field.Title, "description": &field.Description} {
 		if members[member] != nil && json.Unmarshal(members[member], into) != nil {
 			return nil, fmt.Errorf("%s: %s is a text", what, member)
+		}
+	}
+	if members["titles"] != nil {
+		var titles struct{ Ko, En *string }
+		d := json.NewDecoder(bytes.NewReader(members["titles"]))
+		if d.DisallowUnknownFields(); d.Decode(&titles) != nil {
+			return nil, fmt.Errorf(`%s: titles is what it is called by language: {"ko": "…", "en": "…"}`, what)
 		}
 	}
 	allowed, ok := fieldKeywords[field.Type]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,6 +55,7 @@ In a stage that another system decides in, its service says what was decided the
 			if err := a.showFrozen(m); err != nil {
 				return err
 			}
+			a.showTitles(ctx, c, m.GetSpecification().GetCreate())
 			if err := a.showComments(ctx, c, m); err != nil {
 				return err
 			}
@@ -126,7 +128,7 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 		line("then left", "%s", share(q))
 	}
 	for _, s := range m.GetStages() {
-		said := s.GetName() + ": " + lower(s.GetState())
+		said := titled(s.GetName(), s.GetTitle()) + ": " + lower(s.GetState())
 		if s.GetState() == apiv1.Stage_OPEN {
 			said += fmt.Sprintf(", takes %d of %s", s.GetNeeded(), strings.Join(s.GetApprovers(), ", "))
 		}
@@ -177,6 +179,29 @@ func unread(m protoreflect.Message) bool {
 		return !found
 	})
 	return found
+}
+
+// showTitles shows what people call what is asked for, and what was filled into its form, where they may look into the
+// catalogue: it is not what is decided on.
+func (a *app) showTitles(ctx context.Context, c *client.Client, ask *apiv1.CreateVMs) {
+	if ask == nil {
+		return
+	}
+	r, err := c.Offerings.GetOffering(ctx, &apiv1.GetOfferingRequest{Offering: ask.GetOffering(), Version: ask.GetOfferingVersion()})
+	if err != nil {
+		return
+	}
+	fmt.Fprintf(a.err, "%-14s %s\n", "offering", printable(titled(ask.GetOffering(), r.GetOffering().GetTitle())))
+	fields, _ := readForm(r.GetOffering().GetForm())
+	var filled map[string]any
+	if json.Unmarshal([]byte(ask.GetForm()), &filled) != nil {
+		return
+	}
+	for _, name := range fields.names() {
+		if v, is := filled[name]; is {
+			fmt.Fprintf(a.err, "%-14s %s\n", "", printable(fmt.Sprint(fields.title(name), ": ", v)))
+		}
+	}
 }
 
 // showComments shows what was said of a request besides: it is not what is decided on, and may say why one should not.

@@ -111,6 +111,12 @@ func specified(line writer, of *apiv1.RequestSpecification) {
 		what("what was written to it since is lost")
 	case *apiv1.RequestSpecification_Reclaim:
 		what("put %s into the trash, and delete them for good after %d days", strings.Join(of.Reclaim.GetVms(), ", "), of.Reclaim.GetKeepDays())
+	case *apiv1.RequestSpecification_Delete: // of records, which nobody decides on
+		if of.Delete.GetSnapshot() == "" {
+			what("delete VM %s for good", of.Delete.GetVm())
+			break
+		}
+		what("delete snapshot %s of VM %s", of.Delete.GetSnapshot(), of.Delete.GetVm())
 	case *apiv1.RequestSpecification_AccessForTime:
 		ask := of.AccessForTime
 		what("the role %s in the %s, for %d days", ask.GetRole(), lower(ask.GetScope()), ask.GetDays())

@@ -48,14 +48,6 @@ func priceOf(m *apiv1.Offering) string {
 	return strings.Join(prices, ", ")
 }
 
-// inLanguage is a text as this reader has it: the first that there is.
-func inLanguage(t *apiv1.Text) string {
-	if t.GetKo() != "" {
-		return t.GetKo()
-	}
-	return t.GetEn()
-}
-
 func (a *app) offeringNoun() noun[*apiv1.Offering] {
 	return noun[*apiv1.Offering]{
 		name: "catalog", plural: "offerings", short: "Offerings: what can be asked for, and at what price", in: []string{}, filter: "state=published", columns: offeringColumns,
@@ -174,6 +166,7 @@ func (a *app) deleteOffering() *cobra.Command {
 			return a.finish(ctx, c, r.GetOperation(), w)
 		})
 	}
+	a.asks(cmd, deletes("offering", "offerings"))
 	return cmd
 }
 

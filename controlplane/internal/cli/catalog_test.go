@@ -37,6 +37,7 @@ func file(t *testing.T, name, text string) string {
 // The manual's offering, from the first word to the last, as the manual has it.
 func TestTheManualsOfferingIsMadePublishedChangedAndRetired(t *testing.T) {
 	d := newDesk(t)
+	inTheLanguage(t, "ko_KR.UTF-8")
 	d.must("flavor create m1 --cores 2 --memory-mib 4096 --disk-gib 20")
 	web := example(t, "catalogue.md", "web.yaml")
 	d.must("catalog create web --file " + web)

@@ -20,6 +20,7 @@ var crossingColumns = []column[*apiv1.Crossing]{
 	{head: "ENDS", value: func(m *apiv1.Crossing) string { return local(m.GetEndsAt()) }},
 	{head: "REQUEST", value: (*apiv1.Crossing).GetRequest},
 	{head: "REASON", value: (*apiv1.Crossing).GetReason, text: true, wide: true},
+	{head: "SHORTENED", value: (*apiv1.Crossing).GetShortened, text: true, wide: true},
 	{head: "BY", value: (*apiv1.Crossing).GetCreatedBy, text: true, wide: true},
 	{head: "ID", value: (*apiv1.Crossing).GetId},
 }
@@ -42,7 +43,20 @@ func (a *app) crossingNoun() noun[*apiv1.Crossing] {
 	}
 }
 
-func (a *app) crossing() *cobra.Command { return command(a, a.crossingNoun(), a.createCrossing()) }
+func (a *app) crossing() *cobra.Command {
+	return command(a, a.crossingNoun(), a.createCrossing(), a.shortenCrossing())
+}
+
+func (a *app) shortenCrossing() *cobra.Command {
+	return a.shorten("crossing", "Make a crossing end earlier", "  naru crossing shorten ID --until 2026-12-31T18:00:00+09:00 --reason 'the migration is done'", nil,
+		func(ctx context.Context, c *client.Client, name string, _ scope, until *timestamppb.Timestamp, reason string) error {
+			r, err := c.Crossings.ShortenCrossing(ctx, &apiv1.ShortenCrossingRequest{Crossing: name, EndsAt: until, Reason: reason})
+			if err != nil {
+				return err
+			}
+			return printOne(a, r.GetCrossing(), crossingColumns)
+		})
+}
 
 func (a *app) createCrossing() *cobra.Command {
 	var m apiv1.Crossing

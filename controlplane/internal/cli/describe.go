@@ -54,6 +54,8 @@ func (a *app) lines(f protoreflect.FieldDescriptor, v protoreflect.Value) []stri
 	}
 	if f.Message() != nil {
 		switch m := v.Message().Interface().(type) {
+		case *apiv1.Text:
+			return strings.Split(printable(inLanguage(m)), "\n")
 		case *apiv1.Problem:
 			return a.problem(m)
 		case *apiv1.Fit:

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -116,28 +115,12 @@ func (a *app) extendLease() *cobra.Command {
 }
 
 func (a *app) shortenLease() *cobra.Command {
-	var s scope
-	var until, reason string
-	cmd := &cobra.Command{Use: "shorten VM", Short: "Make a lease end earlier", Args: oneArgument, Example: "  naru lease shorten web-1 --until 2026-12-31T18:00:00+09:00 --reason 'not needed'"}
-	a.scopeFlags(cmd, []string{"project"}, &s)
-	a.completeArguments(cmd, "vm", 1, &s)
-	cmd.Flags().StringVar(&until, "until", "", "the new `time` of its end")
-	cmd.Flags().StringVar(&reason, "reason", "", "why; it is kept")
-	_ = cmd.MarkFlagRequired("until")
-	_ = cmd.MarkFlagRequired("reason")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		at, err := time.Parse(time.RFC3339, until)
-		if err != nil {
-			return usagef("--until %s: it is a time like 2026-12-31T18:00:00+09:00", until)
-		}
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			a.defaults([]string{"project"}, &s)
-			r, err := c.Leases.ShortenLease(ctx, &apiv1.ShortenLeaseRequest{Lease: args[0], Project: s.project, ExpiresAt: timestamppb.New(at), Reason: reason})
+	return a.shorten("vm", "Make a lease end earlier", "  naru lease shorten web-1 --until 2026-12-31T18:00:00+09:00 --reason 'not needed'", []string{"project"},
+		func(ctx context.Context, c *client.Client, name string, s scope, until *timestamppb.Timestamp, reason string) error {
+			r, err := c.Leases.ShortenLease(ctx, &apiv1.ShortenLeaseRequest{Lease: name, Project: s.project, ExpiresAt: until, Reason: reason})
 			if err != nil {
 				return err
 			}
 			return printOne(a, r.GetLease(), leaseColumns)
 		})
-	}
-	return cmd
 }

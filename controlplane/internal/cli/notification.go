@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,11 +20,6 @@ var notificationColumns = []column[*apiv1.Notification]{
 	{head: "PROJECT", value: (*apiv1.Notification).GetProject},
 	{head: "TOPIC", value: (*apiv1.Notification).GetTopic, wide: true},
 	{head: "ID", value: (*apiv1.Notification).GetId, wide: true},
-}
-
-// language is that of whoever types, as their environment says.
-func language() string {
-	return notice.Language(cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_MESSAGES"), os.Getenv("LANG")), notice.English)
 }
 
 func (a *app) notificationNoun(unread *bool) noun[*apiv1.Notification] {

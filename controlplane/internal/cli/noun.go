@@ -322,6 +322,7 @@ func deleteCommand[M proto.Message](a *app, n noun[M]) *cobra.Command {
 			return first
 		})
 	}
+	a.asks(cmd, deletes(n.name, n.people()))
 	return cmd
 }
 

@@ -23,10 +23,25 @@ var requestColumns = []column[*apiv1.Request]{
 	{head: "ZONE", value: (*apiv1.Request).GetZone},
 	{head: "APPROVAL", value: func(m *apiv1.Request) string { return lower(m.GetApproval()) }, state: true},
 	{head: "FULFILMENT", value: func(m *apiv1.Request) string { return lower(m.GetFulfilment()) }, state: true},
+	{head: "CHANGE", value: func(m *apiv1.Request) string { return lower(m.GetChangeType()) }},
+	{head: "INTAKE", value: func(m *apiv1.Request) string { return lower(m.GetIntake()) }},
+	{head: "VM", value: vmsOf, wide: true},
 	{head: "AUTHORITY", value: func(m *apiv1.Request) string { return lower(m.GetAuthority()) }, wide: true},
 	{head: "WAITS FOR", value: waitsFor, text: true, wide: true},
 	{head: "SUBMITTED", value: func(m *apiv1.Request) string { return local(m.GetSubmittedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.Request).GetId, wide: true},
+}
+
+// vmsOf names the VMs that a request is about.
+func vmsOf(m *apiv1.Request) string {
+	if m.GetKind() == apiv1.RequestKind_ACCESS || m.GetKind() == apiv1.RequestKind_CROSS_ZONE {
+		return ""
+	}
+	var names []string
+	for _, p := range m.GetParts() {
+		names = append(names, p.GetName())
+	}
+	return strings.Join(names, ",")
 }
 
 // waitsFor says what a request waits for.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,12 @@ var commentColumns = []column[*apiv1.Comment]{
 	{head: "AT", value: func(m *apiv1.Comment) string { return local(m.GetAt()) }},
 	{head: "AUTHOR", value: (*apiv1.Comment).GetAuthor},
 	{head: "TEXT", value: (*apiv1.Comment).GetText, text: true},
-	{head: "FILE", value: (*apiv1.Comment).GetFile},
+	{head: "FILE", value: func(m *apiv1.Comment) string {
+		if m.GetDroppedAt() != nil {
+			return m.GetFile() + ", not kept since " + m.GetDroppedAt().AsTime().Local().Format(time.DateOnly)
+		}
+		return m.GetFile()
+	}},
 	{head: "SIZE", value: func(m *apiv1.Comment) string {
 		if m.GetFile() == "" {
 			return ""

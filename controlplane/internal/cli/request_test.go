@@ -32,11 +32,11 @@ func counter(t *testing.T) *desk {
 		d.write(name+".yaml", strings.Replace(admin, "token: admin", "project: web\ntoken: "+servicetest.AsUser(u), 1))
 	}
 	d.Do(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: &apiv1.ApprovalPolicy{
-		Id: "p", Name: "one-step", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "approval", Rule: apiv1.StageTemplate_ANY,
+		Id: "p", Name: "one-step", Enabled: true, Stages: []*apiv1.StageTemplate{{Name: "approval", Title: &apiv1.Text{Ko: "승인"}, Rule: apiv1.StageTemplate_ANY,
 			Eligible: &apiv1.Eligibility{Roles: []string{"approver"}, At: apiv1.Eligibility_PROJECT}}}}}}})
 	made, err := d.Admin().Offerings.CreateOffering(t.Context(), &apiv1.CreateOfferingRequest{Offering: &apiv1.Offering{
-		Name: "web-server", Title: &apiv1.Text{En: "Web server", Ko: "Web server"}, Image: "tiny", Currency: "KRW", MonthlyPrice: "10000", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1", MonthlyPrice: "5000"}},
-		Form: `{"type": "object", "required": ["host_name"], "properties": {"host_name": {"type": "string", "title": "Host name"}, "port": {"type": "integer", "default": 80}}}`}})
+		Name: "web-server", Title: &apiv1.Text{En: "Web server", Ko: "웹 서버"}, Image: "tiny", Currency: "KRW", MonthlyPrice: "10000", Flavors: []*apiv1.OfferedFlavor{{Flavor: "s1", MonthlyPrice: "5000"}},
+		Form: `{"type": "object", "required": ["host_name"], "properties": {"host_name": {"type": "string", "title": "서버 이름", "titles": {"ko": "서버 이름", "en": "Host name"}}, "port": {"type": "integer", "default": 80}}}`}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T)
 	}
 	d.Connect(d.Zone("business").GetId(), true)
 	r := naru(t.Context(), "approve r-1 --context bob", "n\n")
-	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval: open, takes 1 of bob", "hash", "Nothing was decided",
+	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval (승인): open, takes 1 of bob", "hash", "Nothing was decided",
 		"room           there is room for all of it now"} {
 		if !strings.Contains(r.err, words) {
 			t.Errorf("an approver is not shown %q:\n%s", words, r.err)
@@ -98,6 +98,17 @@ func TestARequestSaysWhenItIsToBeDecidedAndBegun(t *testing.T) {
 	if r := d.naru(asks + " --carry-out-by tomorrow"); r.code != problem.ExitUsage || !strings.Contains(r.err, "--carry-out-by tomorrow: write it as 2026-12-01T09:00:00+09:00") {
 		t.Errorf("%d\n%s", r.code, r.err)
 	}
+	for range 2 {
+		if r := d.naru(asks + " --start 2020-01-01T09:00:00+09:00"); r.code == 0 || !strings.Contains(r.err, "the start 2020-01-01T00:00:00Z is over") || !strings.Contains(r.err, "to come, or none") || strings.Contains(r.err, "draft") {
+			t.Errorf("%d\n%s", r.code, r.err)
+		}
+	}
+	d.must("request update r-1 --context ann --start 2020-01-01T09:00:00+09:00")
+	if r := d.naru("request submit r-1 --context ann"); r.code == 0 || !strings.Contains(r.err, "is over") {
+		t.Errorf("a draft with a start that is over is submitted: %d\n%s", r.code, r.err)
+	}
+	d.must("request update r-1 --context ann --start ''")
+	d.must("request submit r-1 --context ann")
 }
 
 func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
@@ -125,6 +136,7 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 		return goOn, errOut.String(), err
 	}
 	flags := &draftFlags{scope: scope{project: "web"}}
+	inTheLanguage(t, "en_US.UTF-8")
 	goOn, said, err := walk("web-sever\nweb-server\nmars\nbusiness\n\nshop\n\nweb-##\nno key\n\nmany\n2\nthe old ones are full\ny\n", flags)
 	if err != nil || !goOn {
 		t.Fatalf("%v, %v\n%s", goOn, err, said)
@@ -144,6 +156,11 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	if goOn, _, err := walk("\nbusiness\nshop\n\nweb\n\n\nfull\nn\ny\n", flags); err != nil || !goOn || !flags.draft {
 		t.Errorf("what is not to be submitted is not kept: %v", err)
 	}
+	inTheLanguage(t, "ko_KR.UTF-8")
+	if _, said, _ := walk("web-server\nbusiness\nshop\n", &draftFlags{scope: scope{project: "web"}}); !strings.Contains(said, "웹 서버") || !strings.Contains(said, "서버 이름: ") {
+		t.Errorf("it is not in the reader's language:\n%s", said)
+	}
+	inTheLanguage(t, "en_US.UTF-8")
 	// What cannot be is asked for again, and nothing else is.
 	flags = &draftFlags{scope: scope{project: "web"}}
 	goOn, said, err = walk("\nbusiness\nshop\n\n../../etc\n\n\nfull\nweb-1\ny\n", flags)
@@ -168,13 +185,29 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	}
 }
 
-// What is refused at its submission is not lost, and what is returned is mended in place, by flags or by what show shows.
+// What is refused at its submission for what may change is not lost, and is kept once, however often it is tried; of what is
+// wrong in itself nothing is kept. What is returned is mended in place, by flags or by what show shows.
 func TestADraftAndWhatWasReturnedAreChangedAtTheCommandLine(t *testing.T) {
 	d := counter(t)
-	r := d.naru(strings.Replace(asks, "host_name=shop", "port=80", 1))
-	if r.code == 0 || !strings.Contains(r.err, "kept as the draft r-1") || !strings.Contains(r.err, "naru request update r-1") {
-		t.Fatalf("%d\n%s", r.code, r.err)
+	for range 3 {
+		if r := d.naru(strings.Replace(asks, "host_name=shop", "port=80", 1)); r.code == 0 || !strings.Contains(r.err, "host_name") || strings.Contains(r.err, "draft") {
+			t.Fatalf("%d\n%s", r.code, r.err)
+		}
 	}
+	if got := d.must("request list --context ann -o name"); got != "" {
+		t.Errorf("of what was wrong is kept %s", got)
+	}
+	d.must("quota set --project web --vms 1")
+	for range 3 {
+		r := d.naru(asks + " --field port=80")
+		if r.code == 0 || !strings.Contains(r.err, "kept as the draft r-1") || !strings.Contains(r.err, "naru request update r-1") {
+			t.Fatalf("%d\n%s", r.code, r.err)
+		}
+	}
+	if r := d.naru(strings.Replace(asks, "--quantity 2", "--quantity 3", 1)); !strings.Contains(r.err, "kept as the draft r-2") {
+		t.Errorf("what is something else: %s", r.err)
+	}
+	d.must("request delete r-2 --context ann")
 	d.must("request update r-1 --context ann --field host_name=shop --quantity 1 --reason 'one is enough'")
 	d.must("request submit r-1 --context ann")
 	d.must("approve r-1 --context bob --return --comment 'under which name?'")
@@ -197,7 +230,7 @@ func TestADraftAndWhatWasReturnedAreChangedAtTheCommandLine(t *testing.T) {
 		}
 	}
 	d.must("request create --context ann --draft -f " + shown)
-	if got := d.must("request show r-2 --context ann -o yaml"); !strings.Contains(got, "name_pattern: shop-##") {
+	if got := d.must("request show r-3 --context ann -o yaml"); !strings.Contains(got, "name_pattern: shop-##") {
 		t.Errorf("made of what was shown:\n%s", got)
 	}
 }

@@ -95,6 +95,7 @@ var bindingColumns = []column[*apiv1.RoleBinding]{
 		return local(m.GetExpiresAt())
 	}},
 	{head: "REASON", value: (*apiv1.RoleBinding).GetReason, text: true, wide: true},
+	{head: "SHORTENED", value: (*apiv1.RoleBinding).GetShortened, text: true, wide: true},
 	{head: "BY", value: (*apiv1.RoleBinding).GetCreatedBy, text: true, wide: true},
 }
 
@@ -120,7 +121,18 @@ func (a *app) roleBinding() *cobra.Command {
 			r, err := c.RoleBindings.DeleteRoleBinding(ctx, &apiv1.DeleteRoleBindingRequest{RoleBinding: name})
 			return r.GetOperation(), err
 		},
-	}, a.createRoleBinding())
+	}, a.createRoleBinding(), a.shortenRoleBinding())
+}
+
+func (a *app) shortenRoleBinding() *cobra.Command {
+	return a.shorten("role-binding", "Make a role that somebody has end earlier", "  naru role-binding shorten ID --until 2026-12-31T18:00:00+09:00 --reason 'the work is done'", nil,
+		func(ctx context.Context, c *client.Client, name string, _ scope, until *timestamppb.Timestamp, reason string) error {
+			r, err := c.RoleBindings.ShortenRoleBinding(ctx, &apiv1.ShortenRoleBindingRequest{RoleBinding: name, ExpiresAt: until, Reason: reason})
+			if err != nil {
+				return err
+			}
+			return printOne(a, r.GetRoleBinding(), bindingColumns)
+		})
 }
 
 func (a *app) createRoleBinding() *cobra.Command {

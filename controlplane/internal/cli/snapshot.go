@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,5 +74,8 @@ func (a *app) restoreSnapshot() *cobra.Command {
 		return r.GetOperation(), err
 	})
 	mayStopFlag(cmd, &mayStop)
+	a.asks(cmd, func(args []string) (said, answer string) {
+		return "Put the VM's disk back to snapshot " + strings.Join(args, ", ") + "? What was written to it since is lost.", ""
+	})
 	return cmd
 }

@@ -173,12 +173,29 @@ now, or to the end of the time. Sums of times that adjoin add up to that of the 
 			if a.documents() {
 				return a.message(r)
 			}
+			in := a.inZone(ctx, c, req.GetZone())
 			if len(r.GetUsageSums()) == 0 {
-				fmt.Fprintln(a.err, "Nothing was used.")
+				fmt.Fprintf(a.err, "Nothing was used%s.\n", in)
 				return nil
+			}
+			if in != "" {
+				fmt.Fprintf(a.err, "This is what was used%s.\n", in)
 			}
 			return printList(a, usageSumColumns, r.GetUsageSums())
 		})
 	}
 	return cmd
+}
+
+// inZone says of what zone alone a sum is, where no other was asked for: who acts at a zone's edge is shown what was used
+// there.
+func (a *app) inZone(ctx context.Context, c *client.Client, asked string) string {
+	if asked != "" {
+		return " in zone " + printable(asked)
+	}
+	who, err := c.AccessTokens.WhoAmI(ctx, &apiv1.WhoAmIRequest{})
+	if err != nil || who.GetZone() == "" {
+		return ""
+	}
+	return " in zone " + printable(who.GetZone()) + ", at whose edge this is; what was used elsewhere is shown there, and in the control network"
 }

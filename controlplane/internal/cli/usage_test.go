@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -45,6 +46,20 @@ func TestUseIsListedShownAndSummedUp(t *testing.T) {
 	}
 	if got := d.must("usage sum --by nothing -o json --from " + since.Add(time.Minute).Format(time.RFC3339)); !strings.Contains(got, `"seconds": "30"`) {
 		t.Errorf("sum of a part:\n%s", got)
+	}
+	robot := d.User("robot", apiv1.User_SERVICE)
+	d.Roles()
+	d.Bind("b-robot", "user", robot, apiv1.RoleBinding_PROJECT, "web")
+	d.WithTokenOf(robot, d.Zone("internet"))
+	d.write("robot.yaml", strings.Replace(string(d.read("admin.yaml")), "token: admin", "token: "+servicetest.AsService(robot, d.Zone("internet")), 1))
+	if r := d.naru("usage sum --context robot --until 2020-01-01T00:00:00Z"); r.code != 0 || !strings.Contains(r.err, "Nothing was used in zone internet, at whose edge this is") {
+		t.Errorf("at an edge: %+v", r)
+	}
+	if r := d.naru("usage sum --until 2020-01-01T00:00:00Z"); r.code != 0 || !strings.Contains(r.err, "Nothing was used.") {
+		t.Errorf("in the control network: %+v", r)
+	}
+	if r := d.naru("usage sum --zone internet"); r.code != 0 || !strings.Contains(r.err, "Nothing was used in zone internet.") {
+		t.Errorf("of a zone: %+v", r)
 	}
 	for line, says := range map[string]string{
 		"usage sum --by colour":      "--by colour: it is vm, project",

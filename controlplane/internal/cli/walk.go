@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -281,38 +280,23 @@ func zonesOf(ctx context.Context, c *client.Client) (names []string) {
 // fillForm asks for the fields of an offering's form that are not given: those that it requires first. The form itself, a JSON
 // Schema, is checked by the control plane.
 func (a *app) fillForm(ctx context.Context, d *draftFlags, form string) error {
-	var schema struct {
-		Properties map[string]struct {
-			Title, Description string
-			Type               any
-			Enum               []any
-			Default            any
-		}
-		Required []string
-	}
-	if form == "" {
-		return nil
-	}
-	if err := json.Unmarshal([]byte(form), &schema); err != nil {
+	fields, err := readForm(form)
+	if err != nil {
 		return fmt.Errorf("the form of offering %s: %w", d.offering, err)
 	}
-	names := slices.SortedFunc(maps.Keys(schema.Properties), func(x, y string) int {
-		needed := func(name string) int { return 1 - btoi(slices.Contains(schema.Required, name)) }
-		return cmp.Or(needed(x)-needed(y), strings.Compare(x, y))
-	})
-	for _, name := range names {
+	for _, name := range fields.names() {
 		if slices.ContainsFunc(d.form, func(given string) bool { return strings.HasPrefix(given, name+"=") }) {
 			continue
 		}
-		field := schema.Properties[name]
-		what, usual, value := cmp.Or(field.Title, field.Description, name), "", ""
+		field := fields.Properties[name]
+		what, usual, value := fields.title(name), "", ""
 		if len(field.Enum) > 0 {
 			what += " (" + strings.Trim(fmt.Sprint(field.Enum), "[]") + ")"
 		}
 		if field.Default != nil {
 			usual = fmt.Sprint(field.Default)
 		}
-		if err := a.fill(ctx, &value, what, usual, slices.Contains(schema.Required, name)); err != nil {
+		if err := a.fill(ctx, &value, what, usual, slices.Contains(fields.Required, name)); err != nil {
 			return err
 		}
 		if value == "" {
@@ -328,11 +312,4 @@ func (a *app) fillForm(ctx context.Context, d *draftFlags, form string) error {
 		d.form = append(d.form, name+"="+value)
 	}
 	return nil
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/naru-project/naru/controlplane/internal/hold"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -132,8 +133,8 @@ func (c *command) isPerson(userID string) error {
 	if err == nil && user.GetKind() != apiv1.User_PERSON {
 		err = problem.Newf(problem.WrongState, "Name a person.", "user %s is a service", user.GetName())
 	}
-	if err == nil && user.GetDisabled() {
-		err = problem.Newf(problem.WrongState, "Let them in again first, or name somebody else: naru user enable.", "user %s is disabled", user.GetName())
+	if why := request.Away(user); err == nil && why != "" {
+		err = problem.Newf(problem.WrongState, "Let them in again first, or name somebody else: naru user enable, naru user reset-password.", "user %s %s", user.GetName(), why)
 	}
 	return err
 }

@@ -117,8 +117,17 @@ func (a *auditRecord) dropped(e *apiv1.AuditEntry, r *commandv1.Result) error {
 	if err := proto.Unmarshal(r.GetNoun(), user); err != nil {
 		return err
 	}
+	ops, err := a.tx.OperationsNow()
+	if err != nil {
+		return err
+	}
 	for _, what := range user.GetDropped() {
 		of := proto.CloneOf(e)
+		for _, op := range ops {
+			if op.GetTarget().GetId() == what.GetId() {
+				of.Project, of.ProjectId, of.Zone, of.ZoneId = op.GetProject(), op.GetProjectId(), op.GetZone(), op.GetZoneId()
+			}
+		}
 		of.Action, of.Target, of.Message = what.GetKind()+".delete", what, "with the former organization of "+user.GetName()
 		if what.GetKind() == "group" {
 			of.Action = "group.remove-member"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -42,6 +43,9 @@ func TestDraftsAreBoundedForEachRequesterAndProject(t *testing.T) {
 func TestWhatWaitsForPeopleIsBoundedForEachRequester(t *testing.T) {
 	p := staffed(t)
 	for i := range 1000 {
+		if i%400 == 0 { // on several days
+			p.now = p.now.Add(25 * time.Hour)
+		}
 		p.submitted(fmt.Sprint("r", i), "review")
 	}
 	p.draft("more", nil)

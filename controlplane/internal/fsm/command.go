@@ -35,6 +35,8 @@ type command struct {
 	ids uint32
 	// cause is the id of the zone whose doing the command is; empty where nobody in a zone has a say in it.
 	cause string
+	// changes are the operations on VMs that it has opened.
+	changes []change
 }
 
 // newCommand gives a command its revision and its time.
@@ -298,6 +300,10 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.createLease(b.CreateLease)
 	case *commandv1.Command_PassLease:
 		return c.passLease(b.PassLease)
+	case *commandv1.Command_ShortenRoleBinding:
+		return c.shortenRoleBinding(b.ShortenRoleBinding)
+	case *commandv1.Command_ShortenCrossing:
+		return c.shortenCrossing(b.ShortenCrossing)
 	case *commandv1.Command_ShortenLease:
 		return c.shortenLease(b.ShortenLease)
 

@@ -90,6 +90,7 @@ func (c *command) beginAccess(m *apiv1.Request, ask *apiv1.AccessForTime) (*apiv
 	b := &apiv1.RoleBinding{
 		Id: c.nextID(), Role: role.GetName(), RoleId: role.GetId(), Scope: ask.GetScope(), Place: m.GetProject(), PlaceId: m.GetProjectId(),
 		User: m.GetRequester(), UserId: m.GetRequesterId(), ExpiresAt: after(c.clock, int64(ask.GetDays())*day), Reason: "request " + m.GetName(),
+		Request: m.GetName(), RequestId: m.GetId(),
 	}
 	if ask.GetScope() == apiv1.RoleBinding_ZONE {
 		b.Place, b.PlaceId = m.GetZone(), m.GetZoneId()
@@ -97,7 +98,7 @@ func (c *command) beginAccess(m *apiv1.Request, ask *apiv1.AccessForTime) (*apiv
 	if m.GetOnBehalfOfId() != "" {
 		b.User, b.UserId = m.GetOnBehalfOf(), m.GetOnBehalfOfId()
 	}
-	return begun(c.createRoleBinding(&commandv1.CreateRoleBinding{RoleBinding: b}))
+	return c.bind(b)
 }
 
 // beginCrossing opens the crossing that was approved, for as long from now.

@@ -43,7 +43,7 @@ func (c *command) createDelegation(in *commandv1.CreateDelegation, origin *comma
 		return nil, problem.New(problem.Invalid, "nobody delegates to themselves", "Name somebody else.").With("to_user", "is the caller")
 	}
 	if m.GetStartsAt() == nil {
-		m.StartsAt = c.now
+		m.StartsAt = c.clock // at once, though a clock was ahead before
 	}
 	switch {
 	case !later(m.GetEndsAt(), c.clock) || !later(m.GetEndsAt(), m.GetStartsAt()):

@@ -112,6 +112,9 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 	if err := c.tx.ForgetEvents(events, pruneAtOnce); err != nil {
 		return nil, err
 	}
+	if err := c.tx.ForgetRecords(state.Micros(in.GetRecordsBefore()), pruneAtOnce); err != nil {
+		return nil, err
+	}
 	if err := c.closeUsage(events); err != nil {
 		return nil, err
 	}
@@ -137,6 +140,9 @@ func (c *command) prune(in *commandv1.Prune) (*commandv1.Result, error) {
 		return nil, err
 	}
 	if err := c.tx.ForgetDeliveries(apiv1.Delivery_DEAD, events, pruneAtOnce); err != nil {
+		return nil, err
+	}
+	if err := c.dropFiles(); err != nil {
 		return nil, err
 	}
 	return &commandv1.Result{}, c.tx.ForgetRejected(events, pruneAtOnce)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -172,6 +173,9 @@ func TestP6WhatAPolicyLetsThroughIsNotThatOfItsAuthor(t *testing.T) {
 			in.Request.Policy, in.Request.PolicyVersion = "lax", 1
 			if in.AtOnce = atOnce; !atOnce {
 				in.Automatic = "small"
+			}
+			if err := request.Freeze(in.GetRequest()); err != nil {
+				t.Fatal(err)
 			}
 			if want {
 				p.accept(submit)

@@ -96,10 +96,15 @@ func (c *command) updateIdentityProvider(in *commandv1.UpdateIdentityProvider) (
 	if err := c.handIn(was); err != nil {
 		return nil, err
 	}
-	if err := c.keepingAdministered(func() error { return c.withdraw(was) }); err != nil {
+	if err := c.keepingAdministered(func() error {
+		if err := c.withdraw(was); err != nil {
+			return err
+		}
+		return c.tx.IdentityProviders.Put(was)
+	}); err != nil {
 		return nil, err
 	}
-	return put(c.tx.IdentityProviders, was)
+	return made(was, nil)
 }
 
 func providerKind(m *apiv1.IdentityProvider) string {

@@ -205,13 +205,14 @@ func TestNobodyTakesTheLastAdministratorAwayThroughAProvider(t *testing.T) {
 			p.accept(builtInRoles(1, "federation-administrator"))
 			p.accept(p.comes("7", "kim", "one"))
 			p.accept(give("b", "federation-administrator", "group:ops", "", never))
-			if got := p.refuse(problem.InUse, take(p)).GetDetail(); !strings.Contains(got, "nobody would administer") {
+			if got := p.refuse(problem.InUse, take(p)).GetDetail(); !strings.Contains(got, "would administer the federation") {
 				t.Errorf("%q", got)
 			}
 			if len(p.groups("u-kim")) != 1 || len(p.sessions("kim")) != 1 || p.corp().GetDisabled() {
 				t.Error("what was refused was done")
 			}
 			p.accept(createUser("park"))
+			p.chosen("park")
 			p.accept(give("b-park", "federation-administrator", "park", "", never))
 			p.accept(take(p))
 		})

@@ -103,8 +103,9 @@ func referenceLease(m *apiv1.Lease) *apiv1.Reference {
 	return &apiv1.Reference{Kind: "lease", Id: m.GetId(), Name: m.GetVm()}
 }
 
-// passLease takes the next step of a lease, which has to be due. Each step is reckoned from when the one before was carried out, so
-// that a clock that jumps, or a time without a leader, shortens neither the warning nor the grace.
+// passLease takes the next step of a lease, which has to be due. Each step is reckoned from when the one before was carried
+// out, so that a clock that jumps, or a time without a leader, shortens neither the warning nor the grace; by the clock as
+// it is, so that one that was ahead and was set right makes what begins since no longer.
 func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) {
 	m, err := c.tx.Leases.Get(in.GetLeaseId())
 	if err != nil {
@@ -124,21 +125,21 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 		if m.GetState() != apiv1.Lease_PENDING || vm.GetUsableAt() == nil {
 			return nil, notDue
 		}
-		m.StartsAt, m.ExpiresAt = c.now, after(c.now, int64(m.GetDays())*day)
+		m.StartsAt, m.ExpiresAt = c.clock, after(c.clock, int64(m.GetDays())*day)
 		if longest := m.GetTerms().GetLongestDays(); longest > 0 {
-			m.LongestUntil = after(c.now, int64(longest)*day)
+			m.LongestUntil = after(c.clock, int64(longest)*day)
 		}
-		goesOn(m, c.now)
+		goesOn(m, c.clock)
 		err = c.tellOfLease(apiv1.Event_INFO, "lease.started", m, m.GetExpiresAt(), "begins, and ends on "+dayOf(m.GetExpiresAt()))
 	case commandv1.PassLease_WARN:
-		if m.GetState() != apiv1.Lease_ACTIVE || later(m.GetWarnAt(), c.now) {
+		if m.GetState() != apiv1.Lease_ACTIVE || later(m.GetWarnAt(), c.clock) {
 			return nil, notDue
 		}
 		span := m.GetExpiresAt().GetSeconds() - m.GetWarnAt().GetSeconds()
-		m.State, m.WarnedAt, m.ExpiresAt = apiv1.Lease_WARNED, c.now, latest(m.GetExpiresAt(), after(c.now, span))
+		m.State, m.WarnedAt, m.ExpiresAt = apiv1.Lease_WARNED, c.now, latest(m.GetExpiresAt(), after(c.clock, span))
 		err = c.tellOfLease(apiv1.Event_WARNING, "lease.ends-soon", m, m.GetExpiresAt(), "ends on "+dayOf(m.GetExpiresAt())+"; ask for more time: naru lease extend "+m.GetVm())
 	case commandv1.PassLease_EXPIRE:
-		if m.GetState() != apiv1.Lease_WARNED || later(m.GetExpiresAt(), c.now) || setAside(vm) {
+		if m.GetState() != apiv1.Lease_WARNED || later(m.GetExpiresAt(), c.clock) || setAside(vm) {
 			return nil, notDue
 		}
 		m.WasRunning = vm.GetDesiredState() == apiv1.VM_RUNNING
@@ -146,10 +147,10 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 		if err != nil {
 			return nil, err
 		}
-		m.State, m.ReclaimAt = apiv1.Lease_EXPIRED, after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays))
+		m.State, m.ReclaimAt = apiv1.Lease_EXPIRED, after(c.clock, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays))
 		err = c.tellOfLease(apiv1.Event_WARNING, "lease.expired", m, m.GetReclaimAt(), "is over: the VM is stopped, and goes to the trash on "+dayOf(m.GetReclaimAt()))
 	case commandv1.PassLease_TRASH:
-		if m.GetState() != apiv1.Lease_EXPIRED || later(m.GetReclaimAt(), c.now) || setAside(vm) {
+		if m.GetState() != apiv1.Lease_EXPIRED || later(m.GetReclaimAt(), c.clock) || setAside(vm) {
 			return nil, notDue
 		}
 		set := &commandv1.SetVMDesired{VmId: vm.GetId(), Desired: apiv1.VM_TRASHED, OperationId: in.GetOperationId(), Kind: "vm.trash", Deadline: in.GetDeadline()}
@@ -157,7 +158,7 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 			return nil, problem.Newf(problem.WrongState, "Repair it, or delete it: naru vm delete "+vm.GetName()+".",
 				"VM %s is %s, and the trash takes what runs or stands", vm.GetName(), strings.ToLower(vm.GetState().String()))
 		}
-		m.DeleteAt = after(c.now, orUsual(m.GetTerms().GetTrashDays(), usualTrashDays))
+		m.DeleteAt = after(c.clock, orUsual(m.GetTerms().GetTrashDays(), usualTrashDays))
 		set.DeleteAt = m.GetDeleteAt()
 		if op, err = begun(c.setVMDesired(set)); err != nil {
 			return nil, err
@@ -182,9 +183,9 @@ func setAside(vm *apiv1.VM) bool {
 }
 
 // goesOn makes a lease whose end was set one that goes on, and of which people are warned in time.
-func goesOn(m *apiv1.Lease, now *timestamppb.Timestamp) {
+func goesOn(m *apiv1.Lease, clock *timestamppb.Timestamp) {
 	m.State, m.WarnedAt, m.ReclaimAt, m.DeleteAt, m.WasRunning = apiv1.Lease_ACTIVE, nil, nil, nil, false
-	m.WarnAt = latest(now, after(m.GetExpiresAt(), -orUsual(m.GetTerms().GetWarnDays(), usualWarnDays)))
+	m.WarnAt = latest(clock, after(m.GetExpiresAt(), -orUsual(m.GetTerms().GetWarnDays(), usualWarnDays)))
 }
 
 // keepLease stores a lease, and its end with its VM.
@@ -231,13 +232,13 @@ func (c *command) shortenLease(in *commandv1.ShortenLease) (*commandv1.Result, e
 	switch end := in.GetExpiresAt(); {
 	case m.GetState() != apiv1.Lease_ACTIVE && m.GetState() != apiv1.Lease_WARNED:
 		return nil, problem.Newf(problem.WrongState, "naru lease show "+m.GetVm()+" says how far it is.", "the lease of VM %s does not run, and cannot be shortened", m.GetVm())
-	case end == nil || later(c.now, end):
+	case end == nil || later(c.clock, end):
 		return nil, problem.Newf(problem.Invalid, "Name a time to come, or put the VM into the trash: naru vm trash "+m.GetVm()+".", "a lease does not end in the past").With("expires_at", "is past")
 	case !later(m.GetExpiresAt(), end):
 		return nil, problem.Newf(problem.Invalid, "Ask for more time by a request: naru lease extend "+m.GetVm()+".", "the lease of VM %s ends on %s, which is not later", m.GetVm(), dayOf(m.GetExpiresAt())).With("expires_at", "is not earlier")
 	}
 	m.ExpiresAt, m.Shortened = in.GetExpiresAt(), cut(in.GetReason())
-	goesOn(m, c.now)
+	goesOn(m, c.clock)
 	if err := c.tellOfLease(apiv1.Event_WARNING, "lease.shortened", m, m.GetExpiresAt(), "ends earlier, on "+dayOf(m.GetExpiresAt())+": "+in.GetReason()); err != nil {
 		return nil, err
 	}
@@ -256,11 +257,11 @@ func (c *command) beginExtend(r *apiv1.Request, ask *apiv1.ExtendLease, at *comm
 	if err != nil {
 		return nil, err
 	}
-	end := after(latest(m.GetExpiresAt(), c.now), int64(ask.GetDays())*day)
+	end := after(latest(m.GetExpiresAt(), c.clock), int64(ask.GetDays())*day)
 	if m.GetLongestUntil() != nil && later(end, m.GetLongestUntil()) {
 		end = m.GetLongestUntil()
 	}
-	if !later(end, m.GetExpiresAt()) || !later(end, c.now) {
+	if !later(end, m.GetExpiresAt()) || !later(end, c.clock) {
 		return nil, problem.Newf(problem.WrongState, "Make another VM.", "the lease of VM %s lasts no longer than until %s", m.GetVm(), dayOf(m.GetLongestUntil()))
 	}
 	back := m.GetState() == apiv1.Lease_EXPIRED && m.GetWasRunning()
@@ -268,7 +269,7 @@ func (c *command) beginExtend(r *apiv1.Request, ask *apiv1.ExtendLease, at *comm
 	if len(m.GetExtensions()) < 256 {
 		m.Extensions = append(m.GetExtensions(), r.GetName())
 	}
-	goesOn(m, c.now)
+	goesOn(m, c.clock)
 	if err := c.tellOfLease(apiv1.Event_INFO, "lease.extended", m, m.GetExpiresAt(), "is extended by request "+r.GetName()+", until "+dayOf(end)); err != nil {
 		return nil, err
 	}
@@ -302,10 +303,10 @@ func (c *command) leaseAllows(vm *apiv1.VM, in *commandv1.SetVMDesired) error {
 		return problem.Newf(problem.WrongState, "Ask for more time: naru lease extend "+vm.GetName()+".", "the lease of VM %s ended on %s", vm.GetName(), dayOf(m.GetExpiresAt()))
 	case in.GetUntrash() && (m.GetState() == apiv1.Lease_TRASHED || m.GetState() == apiv1.Lease_EXPIRED):
 		m.State, m.DeleteAt = apiv1.Lease_EXPIRED, nil
-		m.ReclaimAt = latest(m.GetReclaimAt(), after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
+		m.ReclaimAt = latest(m.GetReclaimAt(), after(c.clock, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
 		return c.tx.Leases.Put(m)
 	case in.GetUntrash() && m.GetState() == apiv1.Lease_WARNED:
-		m.ExpiresAt = latest(m.GetExpiresAt(), after(c.now, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
+		m.ExpiresAt = latest(m.GetExpiresAt(), after(c.clock, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
 		vm.ExpiresAt = m.GetExpiresAt()
 		return c.tx.Leases.Put(m)
 	}

@@ -113,6 +113,24 @@ func TestACertificateThatWasDeletedBeforeLeavesNoTokenBehind(t *testing.T) {
 	}
 }
 
+// TestWhatWasMadeByATokenOfBeforeIsItsMakersToo: that says by what it was made, and not yet by whom.
+func TestWhatWasMadeByATokenOfBeforeIsItsMakersToo(t *testing.T) {
+	p := leaver(t)
+	if err := p.db.Update(func(tx *state.Tx) error {
+		m := get(p, tx.AccessTokens, "t-of-dan")
+		m.CreatedByUserId = ""
+		return tx.AccessTokens.Put(m)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.accept(p.by("t-of-dan", createToken("since")))
+	p.accept(deletion("access-token", "t-of-dan", ""))
+	p.accept(disableUser("dan"))
+	if got := tokens(p); !slices.Equal(got, []string{"ci", "of-bob", "of-other"}) {
+		t.Errorf("the tokens left are %v", got)
+	}
+}
+
 // TestTheLastGoodCertificateIsNotTakenWithItsPerson; one that has ended, or is beside a good one, is.
 func TestTheLastGoodCertificateIsNotTakenWithItsPerson(t *testing.T) {
 	for about, end := range map[string]*commandv1.Command{"disabled": disableUser("dan"), "deleted": deletion("user", "u-dan", "")} {

@@ -35,8 +35,11 @@ type news struct {
 	results []*apiv1.Notification_Made
 }
 
+// maxParameter is in bytes (proto: max_len in characters).
+const maxParameter = 256
+
 func parameter(key, value string) *apiv1.Notification_Parameter {
-	return &apiv1.Notification_Parameter{Key: key, Value: cutTo(value, 256)}
+	return &apiv1.Notification_Parameter{Key: key, Value: cutTo(value, maxParameter)}
 }
 
 // author is who has the command carried out, by name; empty where that is nobody.

@@ -94,7 +94,7 @@ func (c *command) setNotificationChannelSecret(in *commandv1.SetNotificationChan
 	}
 	next := &commandv1.ChannelSecrets{ChannelId: m.GetId(), Sealed: in.GetSealed()}
 	m.SecretSetAt, m.SecretOverlapsUntil = c.now, nil
-	if m.GetWebhook() != nil && err == nil && later(in.GetOverlapsUntil(), c.now) {
+	if m.GetWebhook() != nil && err == nil && later(in.GetOverlapsUntil(), c.clock) {
 		next.SealedBefore, next.BeforeUntil = was.GetSealed(), in.GetOverlapsUntil()
 		m.SecretOverlapsUntil = in.GetOverlapsUntil()
 	}

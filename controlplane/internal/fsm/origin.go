@@ -55,6 +55,13 @@ func (c *command) tokenLives(o *commandv1.Origin) error {
 		return problem.Newf(problem.TokenExpired, "Ask an administrator for a new one: naru token create.", "access token %s has expired", t.GetName())
 	}
 	c.token, c.person = t, t.GetCreatedByUserId()
+	if c.person == "" { // made before that was written down: by a user themselves, or nobody knows by whom
+		u, err := c.tx.Users.Get(t.GetCreatedById())
+		if err != nil && !missing(err) {
+			return err
+		}
+		c.person = u.GetId()
+	}
 	return c.enabled(t.GetUserId())
 }
 

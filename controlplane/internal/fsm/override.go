@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -41,7 +40,7 @@ func (c *command) acceptOverride(zone *apiv1.Zone, e *linkv1.JournalEntry, in *l
 	if o.GetDesiredState() == apiv1.VM_RUNNING {
 		kind, done = "vm.start", "started"
 	}
-	op, err := c.openOn(m, o.GetId(), kind, &timestamppb.Timestamp{Seconds: c.now.GetSeconds() + overrideTime})
+	op, err := c.openOn(m, o.GetId(), kind, after(c.clock, overrideTime))
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +94,18 @@ func (c *command) forgetOverride(m *apiv1.VM, replaced bool) error {
 	if err != nil {
 		return err
 	}
+	if !op.GetDone() {
+		op.Error = overtaken()
+		if err := c.endPart(op); err != nil {
+			return err
+		}
+	}
 	return c.tx.Operations.Delete(id)
+}
+
+// overtaken says of an override why nobody tells what came of it.
+func overtaken() *apiv1.Problem {
+	return problem.New(problem.Cancelled, "the next override of the VM took this one's place", "").Problem
 }
 
 // overrideConflict says why an override does not become what is wanted; nil where it does.

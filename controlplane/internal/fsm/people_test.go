@@ -231,3 +231,26 @@ func TestGroupsHaveMembersUntilOneOfTheTwoIsGone(t *testing.T) {
 	p.accept(createGroup("ops"))
 	in("lee")
 }
+
+// TestWhatEndsWithAMoveIsWhatWasJudged: a role that somebody was given meanwhile ends by nobody's word who may not end it.
+func TestWhatEndsWithAMoveIsWhatWasJudged(t *testing.T) {
+	p := peopled(t)
+	p.accept(createOrganization("other", ""))
+	move := func(ends ...string) *commandv1.Command {
+		var m *apiv1.User
+		p.view(func(tx *state.Tx) { m = get(p, tx.Users, "u-kim") })
+		m.Organization, m.OrganizationId = "other", "o-other"
+		return &commandv1.Command{Body: &commandv1.Command_UpdateUser{UpdateUser: &commandv1.UpdateUser{User: m, DropRights: true, Ends: ends}}}
+	}
+	p.accept(give("b-1", "user", "kim", "project:shop", never))
+	seen := move("b-1")
+	p.accept(give("b-2", "user", "kim", "organization:home", never))
+	p.refuse(problem.Conflict, seen)
+	p.refuse(problem.Conflict, move())
+	p.accept(move("b-1", "b-2"))
+	p.view(func(tx *state.Tx) {
+		if n, err := tx.RoleBindings.Count(nil, ""); n != 0 || err != nil {
+			t.Errorf("%d bindings are left (%v)", n, err)
+		}
+	})
+}

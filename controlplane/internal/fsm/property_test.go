@@ -16,21 +16,32 @@ import (
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
 )
 
-// history draws a log: the furniture, then commands of all kinds over a few nouns, so that they meet.
-func history(rt *rapid.T, p *plane) {
-	p.raw(nil)
-	p.entry(bootstrap())
+// history draws a log, applies it entry by entry and returns what came of each: the furniture and the staff, then commands of all kinds over
+// a few nouns, so that they meet. What is drawn of requests is drawn of the state as it then stands; clocks jump.
+func history(rt *rapid.T, p *plane) (results []*commandv1.Result) {
+	apply := func(e fsm.Entry) { results = append(results, p.replay([]fsm.Entry{e}, whole)...) }
+	apply(p.raw(nil))
+	apply(p.entry(bootstrap()))
 	for _, c := range furniture() {
-		p.entry(c)
+		apply(p.entry(c))
 	}
-	steps := rapid.SliceOfN(rapid.Custom(drawCommand), 1, 60).Draw(rt, "commands")
-	for _, c := range steps {
-		if c == nil {
-			p.raw(rapid.SampledFrom([][]byte{nil, {}, {0x0a, 0xff}, []byte("junk")}).Draw(rt, "raw"))
+	for _, c := range staffing() {
+		apply(p.entry(c(p)))
+	}
+	for range rapid.IntRange(40, 80).Draw(rt, "commands") {
+		var c *commandv1.Command
+		if rapid.IntRange(0, 2).Draw(rt, "paper") > 0 {
+			c = scribe{p, rt}.draw()
+		} else if c = drawCommand(rt); c == nil {
+			apply(p.raw(rapid.SampledFrom([][]byte{nil, {}, {0x0a, 0xff}, []byte("junk")}).Draw(rt, "raw")))
 			continue
 		}
-		p.entry(c)
+		if rapid.IntRange(0, 9).Draw(rt, "clock jumps") == 0 {
+			c.Stamp = timestamppb.New(p.now.Add(time.Duration(rapid.IntRange(-120, 120).Draw(rt, "by")) * time.Second))
+		}
+		apply(p.entry(c))
 	}
+	return results
 }
 
 func drawCommand(rt *rapid.T) *commandv1.Command {
@@ -145,8 +156,7 @@ func single(int) int { return 1 }
 func TestP23TheSameLogGivesTheSameBytesHoweverItIsCutIntoBatches(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := empty(rt)
-		history(rt, p)
-		first := p.replay(p.log, whole)
+		first := history(rt, p)
 		other := fresh(rt, p.log)
 		second := other.replay(p.log, func(left int) int { return rapid.IntRange(1, left).Draw(rt, "batch") })
 		for i := range first {
@@ -167,8 +177,9 @@ func TestP23TheSameLogGivesTheSameBytesHoweverItIsCutIntoBatches(t *testing.T) {
 
 func TestP24SnapshotAndTailAreTheWholeLog(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		p := empty(rt)
-		history(rt, p)
+		drawn := empty(rt)
+		history(rt, drawn)
+		p := fresh(rt, drawn.log)
 		at := rapid.IntRange(0, len(p.log)).Draw(rt, "snapshot at")
 		before := p.replay(p.log[:at], whole)
 		snapshot := p.snapshot()
@@ -197,8 +208,7 @@ func TestP24SnapshotAndTailAreTheWholeLog(t *testing.T) {
 func TestP2DuplicatedCommandsChangeNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := empty(rt)
-		history(rt, p)
-		once := p.replay(p.log, whole)
+		once := history(rt, p)
 		_, want, err := p.machine.StateHash()
 		if err != nil {
 			rt.Fatal(err)

@@ -100,7 +100,13 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.concerns(m); err != nil {
 		return nil, err
 	}
+	if err := request.StartsInTime(m, c.clock); err != nil {
+		return nil, err
+	}
 	if err := c.mayAskMore(m); err != nil {
+		return nil, err
+	}
+	if err := c.maySubmitToday(m); err != nil {
 		return nil, err
 	}
 	if err := quota.Adds(c.tx, m); err != nil {
@@ -109,13 +115,22 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if len(m.GetParts()) == 0 {
 		return nil, invalid("a request without parts asks for nothing")
 	}
+	due, err := c.openings(in.GetOpenings(), in.GetReckonedAt())
+	if err != nil {
+		return nil, err
+	}
 	if err := request.Submit(m, request.Submission{
-		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: openings(in.GetOpenings()), Now: c.now,
+		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: due, Now: c.now,
 	}); err != nil {
 		return nil, err
 	}
 	if err := c.behind(m, request.Concerned(m)...); err != nil {
 		return nil, err
+	}
+	if m.AutomaticAt = nil; in.GetAutomatic() != "" {
+		if err := c.letThrough(m); err != nil {
+			return nil, err
+		}
 	}
 	if in.GetAutomatic() != "" || in.GetAtOnce() {
 		if err := c.disinterested(m); err != nil {
@@ -125,14 +140,23 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	return c.putRequest(m)
 }
 
-// disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
-func (c *command) disinterested(m *apiv1.Request) error {
+// judgedBy returns the policy that a request was judged by, which must be the newest version still.
+func (c *command) judgedBy(m *apiv1.Request) (*apiv1.ApprovalPolicy, error) {
 	policy, err := c.tx.ApprovalPolicies.ByName(m.GetPolicy(), nil)
 	if err != nil && !missing(err) {
-		return err
+		return nil, err
 	}
 	if err != nil || policy.GetVersion() != m.GetPolicyVersion() {
-		return problem.Newf(problem.Conflict, "Try again.", "version %d of approval policy %s is not the newest any more", m.GetPolicyVersion(), m.GetPolicy())
+		return nil, problem.Newf(problem.Conflict, "Try again.", "version %d of approval policy %s is not the newest any more", m.GetPolicyVersion(), m.GetPolicy())
+	}
+	return policy, nil
+}
+
+// disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
+func (c *command) disinterested(m *apiv1.Request) error {
+	policy, err := c.judgedBy(m)
+	if err != nil {
+		return err
 	}
 	parties, err := hold.In(c.tx, m)
 	if err != nil {
@@ -189,6 +213,9 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 		if err := c.behind(m, by.GetId()); err != nil {
 			return nil, err
 		}
+		if err := c.mayKeep(m, len(in.GetContent())); err != nil {
+			return nil, err
+		}
 		switch sum := sha256.Sum256(in.GetContent()); {
 		case len(m.GetFiles()) >= maxFiles:
 			return nil, problem.Newf(problem.TooMany, "Put several files into one.", "request %s has %d files, and takes no more", m.GetName(), maxFiles)
@@ -232,11 +259,11 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 	told := "" // reminders and what is waited for are shown, and no events
 	switch in.GetWhat() {
 	case commandv1.PassRequest_EXPIRE:
-		told, err = "request.expired", request.Expire(m, c.now)
+		told, err = "request.expired", request.Expire(m, c.clock, c.now)
 	case commandv1.PassRequest_LAPSE:
-		told, err = "request.lapsed", request.Lapse(m, c.now)
+		told, err = "request.lapsed", request.Lapse(m, c.clock)
 	case commandv1.PassRequest_REMIND:
-		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.now)
+		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.clock)
 	case commandv1.PassRequest_ESCALATE:
 		told, err = "request.escalated", request.Escalate(m, in.GetStage(), in.GetReason(), c.now)
 	case commandv1.PassRequest_STICK:
@@ -244,7 +271,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			told = "request.stuck"
 		}
 	case commandv1.PassRequest_WAIT:
-		err = request.Wait(m, in.GetReason(), c.now)
+		err = request.Wait(m, in.GetReason(), c.clock)
 	case commandv1.PassRequest_HOLD:
 		err = request.Hold(m)
 	case commandv1.PassRequest_MISS:
@@ -252,10 +279,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 			err = request.Miss(m, in.GetReason())
 		}
 	case commandv1.PassRequest_FAIL:
-		gone, e := c.goneFor(m)
-		if told, err = "request.failed", e; err == nil {
-			err = request.Fail(m, gone, in.GetReason(), c.clock)
-		}
+		told, err = "request.failed", c.giveUp(m, in)
 	case commandv1.PassRequest_ORPHAN:
 		err = request.Orphan(m, in.GetReason(), c.clock)
 	default:
@@ -276,6 +300,22 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 		}
 	}
 	return c.putRequest(m)
+}
+
+// giveUp lets an approved request fail for which nobody stands any more. Who is gone is so for good; whoever was only away,
+// or had lost what it takes, may be back since that was found.
+func (c *command) giveUp(m *apiv1.Request, in *commandv1.PassRequest) error {
+	gone, err := c.goneFor(m)
+	if err != nil {
+		return err
+	}
+	if err := request.Fail(m, gone, in.GetReason(), c.clock); err != nil || gone {
+		return err
+	}
+	if len(in.GetReads()) == 0 {
+		return invalid("that a request fails for somebody who is away rests on what was read of them")
+	}
+	return c.readsHold(in.GetReads())
 }
 
 // goneFor reports whether who asked for a request, or for whom it is, is there no more and will not be again.

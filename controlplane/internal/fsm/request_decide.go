@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
@@ -8,12 +10,35 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-func openings(in []*commandv1.DecideRequest_Opening) []request.Opening {
+// mostOff is how far the clock by which a proposer reckons may be from that by which what it reckoned passes; a command may
+// wait as long.
+const (
+	second  = 1_000_000_000 // nanoseconds
+	mostOff = 60 * second
+)
+
+// openings are when stages would be due. The proposer has reckoned that by its own clock, and time passes them by the
+// leader's: where the two are far from one another, a request would be over before anybody could decide, or never be.
+func (c *command) openings(in []*commandv1.DecideRequest_Opening, reckoned *timestamppb.Timestamp) ([]request.Opening, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	if reckoned == nil {
+		return nil, invalid("when stages are due was reckoned at a time")
+	}
+	if off := reckoned.AsTime().Sub(c.clock.AsTime()); off.Abs() > mostOff {
+		is := "ahead of"
+		if off < 0 {
+			is = "behind"
+		}
+		return nil, problem.Newf(problem.Conflict, "Try it at another server, and have an administrator set the clocks of the control plane's servers right.",
+			"the clock of the server that was called is %v %s that of the server that leads, and by which the time to decide passes", off.Abs().Round(second), is)
+	}
 	var out []request.Opening
 	for _, o := range in {
 		out = append(out, request.Opening{Stage: o.GetStage(), RemindAt: o.GetRemindAt(), DueAt: o.GetDueAt()})
 	}
-	return out
+	return out, nil
 }
 
 // decideRequest writes a decision down. The proposer has found that the one whose place it is, is eligible; here it is checked that
@@ -66,10 +91,14 @@ func (c *command) decideRequest(in *commandv1.DecideRequest, origin *commandv1.O
 	if err := parties.Impartial(d); err != nil {
 		return nil, err
 	}
+	due, err := c.openings(in.GetOpenings(), in.GetReckonedAt())
+	if err != nil {
+		return nil, err
+	}
 	d.Strength = origin.GetStrength()
 	if err := request.Decide(m, request.Vote{
 		Decision: d, Person: actor.GetKind() == apiv1.User_PERSON && principal.GetKind() == apiv1.User_PERSON, SteppedUp: session.GetSteppedUpUntil() != nil && later(session.GetSteppedUpUntil(), c.clock),
-		Openings: openings(in.GetOpenings()), Now: c.now,
+		Openings: due, Now: c.now, Clock: c.clock,
 	}); err != nil {
 		return nil, err
 	}

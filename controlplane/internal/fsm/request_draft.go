@@ -21,8 +21,8 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 			return nil, err
 		}
 	}
-	if m.GetId() == "" {
-		return nil, invalid("a request without id cannot be created")
+	if m.GetId() == "" || request.Recorded(m) {
+		return nil, invalid("a request without id, or that is a record, cannot be created")
 	}
 	if _, err := c.tx.Requests.Get(m.GetId()); err == nil {
 		return nil, problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another request", m.GetId())
@@ -121,7 +121,7 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	if err := request.Edit(m, person(by)); err != nil {
 		return nil, err
 	}
-	is := in.GetRequest()
+	is, was := in.GetRequest(), m.GetProjectId()
 	m.Title, m.Reason, m.RoleCluster, m.ChangeType = is.GetTitle(), is.GetReason(), is.GetRoleCluster(), is.GetChangeType()
 	m.OnBehalfOf, m.OnBehalfOfId = is.GetOnBehalfOf(), is.GetOnBehalfOfId()
 	m.Project, m.ProjectId, m.Organization, m.OrganizationId = is.GetProject(), is.GetProjectId(), is.GetOrganization(), is.GetOrganizationId()
@@ -130,6 +130,11 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 	m.LeaseDays, m.DesiredStart, m.DecideBy, m.CarryOutBy = is.GetLeaseDays(), is.GetDesiredStart(), is.GetDecideBy(), is.GetCarryOutBy()
 	if err := c.concerns(m); err != nil {
 		return nil, err
+	}
+	if was != m.GetProjectId() {
+		if err := c.mayKeep(m, 0); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.behind(m, by.GetId()); err != nil {
 		return nil, err
@@ -141,6 +146,9 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 func (c *command) deleteRequest(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Requests, "request", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
+		return nil, err
+	}
+	if err := request.OfRecord(m, "deleted"); err != nil {
 		return nil, err
 	}
 	if m.GetApproval() != apiv1.Request_DRAFT || m.GetRound() > 0 {

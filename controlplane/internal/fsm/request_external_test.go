@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,37 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 		"who has decided there, here": {func(p *plane) {
 			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "bob" })))
 		}, func(p *plane) *commandv1.Command { return p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil) }, problem.WrongState},
+		"who has decided here, by their address": {func(p *plane) { p.approve("r", "bob", "review") }, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "BOB@example.org" }))
+		}, problem.WrongState},
+		"in whose place somebody has decided here, by what they are called": {func(p *plane) {
+			p.accept(p.delegation("g", "bob", "cho", time.Hour))
+			p.accept(p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+				in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
+			}))
+		}, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "밥" }))
+		}, problem.WrongState},
+		"who has decided there by their address, here": {func(p *plane) {
+			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "bob@example.org" })))
+		}, func(p *plane) *commandv1.Command { return p.vote("r", "bob", "review", apiv1.Decision_APPROVE, nil) }, problem.WrongState},
+		"for whom has decided there by what they are called, here": {func(p *plane) {
+			p.accept(p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = " 밥" })))
+			p.accept(p.delegation("g", "bob", "cho", time.Hour))
+		}, func(p *plane) *commandv1.Command {
+			return p.vote("r", "cho", "review", apiv1.Decision_APPROVE, func(in *commandv1.DecideRequest) {
+				in.Decision.ActingFor, in.Decision.ActingForId, in.Decision.Delegation = "bob", "u-bob", "g"
+			})
+		}, problem.WrongState},
+		"whom the policy excludes": {nil, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "CHO" }))
+		}, problem.Forbidden},
+		"whom the policy excludes, by their address": {nil, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "cho@example.org" }))
+		}, problem.Forbidden},
+		"whom the policy excludes, and of whom no more is known here": {nil, func(p *plane) *commandv1.Command {
+			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ExternalApprover = "Kang" }))
+		}, problem.Forbidden},
 		"in somebody's place": {func(p *plane) { p.accept(p.delegation("g", "bob", "cho", time.Hour)) }, func(p *plane) *commandv1.Command {
 			return p.said("r", "change", "itsm", of(func(d *apiv1.Decision) { d.ActingFor, d.ActingForId, d.Delegation = "bob", "u-bob", "g" }))
 		}, problem.Forbidden},
@@ -174,14 +206,19 @@ func TestP6NoWordOfAnotherSystemCountsThatMustNot(t *testing.T) {
 		t.Run(about, func(t *testing.T) {
 			p := withSystem(t)
 			if err := p.db.Update(func(tx *state.Tx) error {
-				ann := get(p, tx.Users, "u-ann")
-				ann.Title, ann.Email = "앤", "ann@example.org"
-				return tx.Users.Put(ann)
+				for name, title := range map[string]string{"ann": "앤", "bob": "밥", "cho": "초"} {
+					m := get(p, tx.Users, "u-"+name)
+					m.Title, m.Email = title, name+"@example.org"
+					if err := tx.Users.Put(m); err != nil {
+						return err
+					}
+				}
+				return nil
 			}); err != nil {
 				t.Fatal(err)
 			}
 			p.draft("r", func(m *apiv1.Request) { m.OnBehalfOf, m.OnBehalfOfId = "dan", "u-dan" })
-			p.accept(p.external("r", "review", nil))
+			p.accept(p.external("r", "review", func(in *commandv1.SubmitRequest) { in.Request.Stages[1].Excluded = []string{"cho", "kang"} }))
 			if c.before != nil {
 				c.before(p)
 			}
@@ -244,5 +281,38 @@ func TestWhatLetsARequestThroughIsWhatItsPolicySays(t *testing.T) {
 				t.Errorf("%v", m)
 			}
 		})
+	}
+}
+
+// TestNoNumberOfAnotherSystemIsCutOff: what is left of one is another one.
+func TestNoNumberOfAnotherSystemIsCutOff(t *testing.T) {
+	p := withSystem(t)
+	p.draft("r", nil)
+	p.accept(p.external("r", "review", func(in *commandv1.SubmitRequest) {
+		s := in.Request.Stages[0]
+		s.External, s.Eligible = true, &apiv1.Eligibility{Users: []string{"dr"}}
+		in.Request.Authority = apiv1.Authority_ITSM
+	}))
+	long := "CHG-" + strings.Repeat("7", 124)
+	for _, d := range [][3]string{{"dr", "review", long}, {"change", "itsm", long[:127] + "8"}} {
+		p.accept(p.said("r", d[0], d[1], func(c *commandv1.Command) {
+			c.GetDecideRequest().GetDecision().ExternalApprover, c.GetDecideRequest().GetDecision().ExternalRef = "of "+d[1], d[2]
+		}))
+	}
+	told := ""
+	p.view(func(tx *state.Tx) {
+		for m, err := range tx.Notifications.All(state.Scope{"topic": "request.approved"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, is := range m.GetParameters() {
+				if is.GetKey() == "decision_ref" {
+					told = is.GetValue()
+				}
+			}
+		}
+	})
+	if told != long {
+		t.Errorf("%q", told)
 	}
 }

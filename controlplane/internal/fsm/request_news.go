@@ -32,8 +32,9 @@ func (c *command) putRequest(m *apiv1.Request) (*commandv1.Result, error) {
 	return made(m, nil)
 }
 
-// requestNews is about a request. It names no zone: it says nothing of one that the request's own number does not. It says how the
-// request came in, and by which numbers another system knows it and what was decided there.
+// requestNews is about a request. It is in no zone, and names none but that of what was made, in its results: it says
+// nothing else of one that the request's own number does not. It says how the request came in, and by which numbers another
+// system knows it and what was decided there.
 func requestNews(topic string, m *apiv1.Request, parameters ...*apiv1.Notification_Parameter) news {
 	if m.GetIntake() != 0 {
 		parameters = append(parameters, parameter("intake", strings.ToLower(m.GetIntake().String())))
@@ -41,10 +42,24 @@ func requestNews(topic string, m *apiv1.Request, parameters ...*apiv1.Notificati
 	if m.GetExternalRef() != "" {
 		parameters = append(parameters, parameter("external_ref", m.GetExternalRef()))
 	}
-	if refs := request.ExternalRefs(m); len(refs) > 0 {
-		parameters = append(parameters, parameter("decision_ref", strings.Join(refs, ", ")))
+	if refs := numbers(request.ExternalRefs(m)); refs != "" {
+		parameters = append(parameters, parameter("decision_ref", refs))
 	}
 	return news{topic: topic, about: reference("request", m), at: whereabouts{project: m.GetProject(), projectID: m.GetProjectId()}, parameters: parameters}
+}
+
+// numbers lists as many as fit into a parameter, each whole: what is cut off one is another one.
+func numbers(refs []string) string {
+	all := ""
+	for _, ref := range refs {
+		if all != "" {
+			ref = ", " + ref
+		}
+		if len(all)+len(ref) <= maxParameter {
+			all += ref
+		}
+	}
+	return all
 }
 
 // concerned are those who asked, for whom it is and who helped write it, but for whoever does it.

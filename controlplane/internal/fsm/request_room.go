@@ -44,7 +44,7 @@ func (c *command) reserveRequest(in *commandv1.ReserveRequest) (*commandv1.Resul
 		each[i]++
 		ids = append(ids, in.GetReservations()[i].GetId())
 	}
-	if err := request.Reserve(m, ids, c.now); err != nil {
+	if err := request.Reserve(m, ids, c.clock); err != nil {
 		return nil, err
 	}
 	for i, r := range in.GetReservations() {

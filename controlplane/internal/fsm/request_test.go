@@ -3,6 +3,7 @@ package fsm_test
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -357,11 +358,22 @@ func TestPowerByRequestIsDoneWhenTheZoneSaysSo(t *testing.T) {
 	}
 }
 
+// asRead is somebody as they are now.
+func (p *plane) asRead(name string) (reads []*commandv1.Read) {
+	p.Helper()
+	p.view(func(tx *state.Tx) {
+		if m := get(p, tx.Users, "u-"+name); m != nil {
+			reads = append(reads, &commandv1.Read{Noun: &apiv1.Reference{Kind: "user", Id: m.GetId(), Name: name}, Revision: m.GetRevision()})
+		}
+	})
+	return reads
+}
+
 // givenUp lets an approved request fail, since it was orphaned for as long as that takes.
 func (p *plane) givenUp(id string) {
 	p.Helper()
 	for _, what := range []commandv1.PassRequest_What{commandv1.PassRequest_ORPHAN, commandv1.PassRequest_FAIL} {
-		p.accept(&commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: id, What: what, Reason: "ann is away"}}})
+		p.accept(&commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: id, What: what, Reason: "ann is away", Reads: p.asRead("ann")}}})
 		p.now = p.now.AddDate(0, 0, 7)
 	}
 }
@@ -371,7 +383,7 @@ func TestWhatIsApprovedFailsOnlyAfterItWasOrphanedForSevenDays(t *testing.T) {
 	p := staffed(t)
 	p.submitted("r", "review")
 	pass := func(what commandv1.PassRequest_What) *commandv1.Command {
-		return &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: "r", ExpectedRevision: p.request("r").GetRevision(), What: what, Reason: "ann is away"}}}
+		return &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: "r", ExpectedRevision: p.request("r").GetRevision(), What: what, Reason: "ann is away", Reads: p.asRead("ann")}}}
 	}
 	withdraw := func(since string) *commandv1.Command {
 		return &commandv1.Command{Body: &commandv1.Command_WithdrawRequest{WithdrawRequest: &commandv1.WithdrawRequest{RequestId: "r", By: who("dan"), Since: since}}}
@@ -386,6 +398,12 @@ func TestWhatIsApprovedFailsOnlyAfterItWasOrphanedForSevenDays(t *testing.T) {
 	p.now = p.now.Add(3*24*time.Hour - time.Minute)
 	p.refuse(problem.WrongState, pass(commandv1.PassRequest_FAIL))
 	p.now = p.now.Add(2 * time.Minute)
+	seen := pass(commandv1.PassRequest_FAIL)
+	p.accept(disableUser("ann"))
+	p.refuse(problem.Conflict, seen) // ann is not as she was when it was found that she is away
+	restsOnNothing := pass(commandv1.PassRequest_FAIL)
+	restsOnNothing.GetPassRequest().Reads = nil
+	p.refuse(problem.Invalid, restsOnNothing)
 	p.accept(pass(commandv1.PassRequest_FAIL))
 	if m := p.request("r"); m.GetFulfilment() != apiv1.Request_FAILED || m.GetOrphanedAt() == nil {
 		t.Errorf("%v", m)
@@ -410,4 +428,52 @@ func TestWhatIsOrphanedBeginsAnewWhenItPasses(t *testing.T) {
 	p.refuse(problem.WrongState, pass(commandv1.PassRequest_FAIL))
 	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteUser{DeleteUser: &commandv1.DeleteNoun{Id: "u-ann"}}})
 	p.accept(pass(commandv1.PassRequest_FAIL))
+}
+
+// TestNothingIsCarriedOutForWhoIsAway, whether they asked for it or it is for them, whatever the proposer knew.
+func TestNothingIsCarriedOutForWhoIsAway(t *testing.T) {
+	for _, name := range []string{"ann", "cho"} {
+		p := staffed(t)
+		p.draft("r", func(m *apiv1.Request) { m.OnBehalfOf, m.OnBehalfOfId = "cho", "u-cho" })
+		p.accept(p.submission("r", "review"))
+		p.approve("r", "bob", "review")
+		p.accept(disableUser(name))
+		if r := p.refuse(problem.Forbidden, p.carryOut("r", "a", 0, 1)); !strings.Contains(r.GetDetail(), "user "+name+" is disabled") {
+			t.Errorf("%v", r)
+		}
+		p.accept(enableUser(name))
+		p.accept(p.carryOut("r", "b", 0, 1))
+	}
+}
+
+// TestWhatRestsOnSomebodysRolesNoticesOneThatIsGivenAndOneThatIsTaken, by themselves and by a group.
+func TestWhatRestsOnSomebodysRolesNoticesOneThatIsGivenAndOneThatIsTaken(t *testing.T) {
+	p := staffed(t)
+	p.submitted("r", "review")
+	p.approve("r", "bob", "review")
+	p.accept(createRole("worker", "vm.read"))
+	p.accept(createGroup("workers"))
+	p.accept(give("b-group", "worker", "group:workers", "project:shop", never))
+	rests := func() *commandv1.Command {
+		c := p.carryOut("r", "a", 0, 1)
+		p.view(func(tx *state.Tx) {
+			var all []*apiv1.RoleBinding
+			for b, err := range tx.RoleBindingsOf("u-ann") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, b)
+			}
+			c.GetCarryOutRequest().Reads = []*commandv1.Read{{Noun: &apiv1.Reference{Kind: "role-bindings-of-user", Id: "u-ann", Name: "ann"}, Revision: state.RoleBindingsRevision(all)}}
+		})
+		return c
+	}
+	for _, change := range []*commandv1.Command{give("b-ann", "worker", "ann", "zone:business", never), enter("workers", "ann"), leave("workers", "ann"), take("b-ann")} {
+		seen := rests()
+		p.accept(change)
+		p.refuse(problem.Conflict, seen)
+	}
+	seen := rests()
+	p.accept(give("b-bob", "worker", "bob", "project:shop", never)) // another's are no matter
+	p.accept(seen)
 }

@@ -26,10 +26,15 @@ func (c *command) carryOutRequest(in *commandv1.CarryOutRequest) (*commandv1.Res
 	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
-	if _, err := c.actingUser(&commandv1.Person{Id: m.GetRequesterId(), Name: m.GetRequester()}); err != nil {
-		return nil, err
+	for _, p := range []*commandv1.Person{{Id: m.GetRequesterId(), Name: m.GetRequester()}, {Id: m.GetOnBehalfOfId(), Name: m.GetOnBehalfOf()}} {
+		if p.GetId() == "" {
+			continue
+		}
+		if _, err := c.actingUser(p); err != nil {
+			return nil, err
+		}
 	}
-	if err := request.Begin(m, c.now); err != nil {
+	if err := request.Begin(m, c.clock); err != nil {
 		return nil, err
 	}
 	todo := 0
@@ -111,7 +116,7 @@ func (c *command) begin(m *apiv1.Request, p *apiv1.Part, at *commandv1.CarryOutR
 		return c.beginRestore(what.Restore, at, in.GetDeadline())
 	case *apiv1.RequestSpecification_Reclaim:
 		return begun(c.setVMDesired(&commandv1.SetVMDesired{VmId: p.GetVmId(), Desired: apiv1.VM_TRASHED, OperationId: at.GetOperationId(), Kind: "vm.trash", Deadline: in.GetDeadline(),
-			DeleteAt: &timestamppb.Timestamp{Seconds: c.now.GetSeconds() + int64(what.Reclaim.GetKeepDays())*24*3600, Nanos: c.now.GetNanos()}}))
+			DeleteAt: after(c.clock, int64(what.Reclaim.GetKeepDays())*day)}))
 	}
 	if m.GetSpecification().GetCreate() == nil || in.GetVm() == nil {
 		return nil, invalid("nothing is known of how to carry out request " + m.GetName())
@@ -231,6 +236,9 @@ func (c *command) endPart(op *apiv1.Operation) error {
 	}
 	if !request.Ended(m, op.GetId(), op.GetError(), c.now) {
 		return nil
+	}
+	if request.Recorded(m) {
+		return c.tx.Requests.Put(m) // nobody waits for it to be told: who did it has the operation
 	}
 	if m.GetFulfilment() == apiv1.Request_FAILED {
 		if err := c.tellOfRequest(apiv1.Event_WARNING, "request.failed", m, m.GetFulfilmentReason()); err != nil {

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -9,9 +10,19 @@ import (
 
 func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1.Result, error) {
 	m := in.GetRoleBinding()
+	m.Request, m.RequestId = "", ""
 	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
+	op, err := c.bind(m)
+	if err != nil {
+		return nil, err
+	}
+	return made(m, op)
+}
+
+// bind gives a role, by somebody's own right or by a request.
+func (c *command) bind(m *apiv1.RoleBinding) (*apiv1.Operation, error) {
 	if m.GetId() == "" {
 		return nil, invalid("a role binding without id cannot be created")
 	}
@@ -59,11 +70,7 @@ func (c *command) createRoleBinding(in *commandv1.CreateRoleBinding) (*commandv1
 	if err := c.tx.RoleBindings.Put(m); err != nil {
 		return nil, err
 	}
-	op, err := c.done("role-binding.create", bindingReference(m), where(m))
-	if err != nil {
-		return nil, err
-	}
-	return made(m, op)
+	return c.done("role-binding.create", bindingReference(m), where(m))
 }
 
 // outlives reports whether one binding ends after another.
@@ -131,6 +138,18 @@ func (c *command) staysAdministered(t taken) error {
 	return c.administeredAfter(t)
 }
 
+// revisionOfBindings is that of all the bindings that somebody has.
+func (c *command) revisionOfBindings(userID string) (string, error) {
+	var all []*apiv1.RoleBinding
+	for b, err := range c.tx.RoleBindingsOf(userID) {
+		if err != nil {
+			return "", err
+		}
+		all = append(all, b)
+	}
+	return state.RoleBindingsRevision(all), nil
+}
+
 // keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
 // the writes, which a refusal undoes.
 func (c *command) keepingAdministered(take func() error) error {
@@ -144,7 +163,7 @@ func (c *command) keepingAdministered(take func() error) error {
 	return c.administeredAfter(taken{})
 }
 
-// administered reports whether anybody administers the federation without what is taken away.
+// administered reports whether anybody who can log in administers the federation without what is taken away.
 func (c *command) administered(without taken) (bool, error) {
 	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
 	if missing(err) {
@@ -153,15 +172,59 @@ func (c *command) administered(without taken) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return c.tx.Administered(role.GetId(), c.clock, without.binding, without.user, without.membership)
+	holders, err := c.tx.HoldersEverywhere(role.GetId(), c.clock, without.binding, without.user, without.membership)
+	for _, id := range holders {
+		if in, err := c.logsIn(id); err != nil || in {
+			return in, err
+		}
+	}
+	return false, err
+}
+
+// logsIn reports whether a user could log in now: by a password of their own, by a link with a provider that is enabled and
+// knows them, or by a certificate of theirs. Who was only given a password for one login may never come.
+func (c *command) logsIn(userID string) (bool, error) {
+	user, err := c.tx.Users.Get(userID)
+	if err != nil || user.GetKind() != apiv1.User_PERSON || request.Away(user) != "" {
+		return false, err
+	}
+	kept, err := c.tx.Credentials(userID)
+	if err != nil && !missing(err) || ownPassword(kept) {
+		return ownPassword(kept), err
+	}
+	var links []*apiv1.Identity // collected first: one statement of a kind runs at a time
+	for m, err := range c.tx.Identities.All(state.Scope{"user_id": userID}) {
+		if err != nil {
+			return false, err
+		}
+		links = append(links, m)
+	}
+	for _, m := range links {
+		p, err := c.tx.IdentityProviders.Get(m.GetIdentityProviderId())
+		if err != nil && !missing(err) {
+			return false, err
+		}
+		if err == nil && !p.GetDisabled() && (m.GetGoneAt() == nil || p.GetOidc() != nil) {
+			return true, nil
+		}
+	}
+	for m, err := range c.tx.Administrators.All(nil) {
+		if err != nil {
+			return false, err
+		}
+		if m.GetUserId() == userID && later(m.GetExpiresAt(), c.clock) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (c *command) administeredAfter(t taken) error {
 	if still, err := c.administered(t); err != nil || still {
 		return err
 	}
-	return problem.New(problem.InUse, "after this nobody would administer the federation",
-		"Make another federation administrator first: naru role-binding create "+federationAdministrator+" --user NAME.")
+	return problem.New(problem.InUse, "after this nobody who can log in would administer the federation",
+		"Make another federation administrator first, and have them log in and choose a password: naru role-binding create "+federationAdministrator+" --user NAME.")
 }
 
 // tellOfBinding tells of rights in the whole federation; those elsewhere are in the audit log only.

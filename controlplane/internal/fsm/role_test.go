@@ -174,6 +174,7 @@ func TestTheLastFederationAdministratorCannotBeTakenAway(t *testing.T) {
 	for about, path := range paths {
 		t.Run(about, func(t *testing.T) {
 			p := peopled(t)
+			p.chosen("kim", "lee")
 			p.now = start
 			for _, c := range path.have {
 				p.accept(c)
@@ -181,6 +182,7 @@ func TestTheLastFederationAdministratorCannotBeTakenAway(t *testing.T) {
 			p.now = start.Add(time.Hour)
 			p.refuse(problem.InUse, path.take)
 			p.accept(createUser("park"))
+			p.chosen("park")
 			p.accept(give("b-park", role, "park", "", never))
 			p.accept(path.take)
 		})

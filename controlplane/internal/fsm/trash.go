@@ -1,8 +1,6 @@
 package fsm
 
 import (
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -44,7 +42,7 @@ func inTrash(m *apiv1.VM) *problem.Error {
 // trashFollowed notes since when a VM is in the trash that a restored backup did not know to be there.
 func (c *command) trashFollowed(m *apiv1.VM) {
 	if m.GetDesiredState() == apiv1.VM_TRASHED && m.GetDeleteAt() == nil {
-		m.TrashedAt, m.DeleteAt = c.now, &timestamppb.Timestamp{Seconds: c.now.GetSeconds() + keepTrash, Nanos: c.now.GetNanos()}
+		m.TrashedAt, m.DeleteAt = c.now, after(c.clock, keepTrash)
 	}
 }
 

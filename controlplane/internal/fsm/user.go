@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"slices"
+
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/controlplane/internal/tie"
 	"github.com/naru-project/naru/pkg/problem"
@@ -39,6 +41,9 @@ func (c *command) updateUser(in *commandv1.UpdateUser) (*commandv1.Result, error
 	if was.GetOrganizationId() != m.GetOrganizationId() {
 		if ties, err = tie.Of(c.tx, was, m.GetOrganizationId(), c.clock); err != nil {
 			return nil, err
+		}
+		if in.GetDropRights() && !slices.Equal(ties.IDs(), in.GetEnds()) {
+			return nil, problem.Newf(problem.Conflict, "Try again.", "what %s has by organization %s was changed meanwhile", was.GetName(), was.GetOrganization())
 		}
 	}
 	was.Title, was.Email, was.Language = m.GetTitle(), m.GetEmail(), m.GetLanguage()

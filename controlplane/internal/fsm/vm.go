@@ -138,8 +138,8 @@ func (c *command) revisionOf(kind, id string) (string, error) {
 		return revision(c.tx.VMs, id)
 	case "user":
 		return revision(c.tx.Users, id)
-	case "role-binding":
-		return revision(c.tx.RoleBindings, id)
+	case "role-bindings-of-user":
+		return c.revisionOfBindings(id)
 	case "role":
 		return revision(c.tx.Roles, id)
 	case "calendar":
@@ -229,7 +229,7 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 	return made(m, op)
 }
 
-// openOn makes an operation on a VM. Where its zone is away, the first step says so.
+// openOn makes an operation on a VM, and notes that the command changes it. Where its zone is away, the first step says so.
 func (c *command) openOn(m *apiv1.VM, id, kind string, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
 	op, err := c.open(id, kind, reference("vm", m), where(m), deadline)
 	if err != nil {
@@ -242,6 +242,7 @@ func (c *command) openOn(m *apiv1.VM, id, kind string, deadline *timestamppb.Tim
 	if zone.GetFreshness() != apiv1.Freshness_LIVE && zone.GetState() != apiv1.Zone_RETIRED {
 		op.Steps[0].Message = "zone " + zone.GetName() + " is out of reach; it is carried out when the zone is back"
 	}
+	c.changes = append(c.changes, change{m, op})
 	return op, nil
 }
 

@@ -152,12 +152,17 @@ func (p *Parties) Impartial(d *apiv1.Decision) error {
 	if err := request.Impartial(p.r, d); err != nil {
 		return err
 	}
-	if err := p.elsewhere(d.GetExternalApprover()); err != nil {
+	if err := p.elsewhere(d); err != nil {
 		return err
 	}
 	for _, who := range []request.Person{{ID: d.GetActorId(), Name: d.GetActor()}, {ID: d.GetActingForId(), Name: d.GetActingFor()}} {
 		if who.ID == "" {
 			continue
+		}
+		if u, err := p.tx.Users.Get(who.ID); present(err) != nil {
+			return err
+		} else if by := request.DecidedBy(p.r, u); err == nil && by != nil {
+			return request.Again(p.r, who.Name, by)
 		}
 		by, err := p.Meets(who.ID)
 		if err != nil {
@@ -176,26 +181,54 @@ func (p *Parties) Impartial(d *apiv1.Decision) error {
 	return nil
 }
 
-// elsewhere refuses who decided in another system and goes there by what somebody with a part in the request is called here.
-func (p *Parties) elsewhere(approver string) error {
-	approver = strings.TrimSpace(approver)
+// elsewhere refuses who decided in another system and goes there by what somebody is called here who has a part in the
+// request, has decided on it here, or is excluded from the stage.
+func (p *Parties) elsewhere(d *apiv1.Decision) error {
+	approver := strings.TrimSpace(d.GetExternalApprover())
 	if approver == "" {
 		return nil
 	}
-	for _, id := range p.part {
-		u, err := p.tx.Users.Get(id)
-		if errors.Is(err, state.ErrNotFound) {
-			continue
+	var excluded []string
+	for _, name := range request.StageOf(p.r, d.GetStage()).GetExcluded() {
+		u, err := p.tx.Users.ByName(name, nil)
+		if err := present(err); err != nil {
+			return err
+		}
+		excluded = append(excluded, u.GetId())
+	}
+	for _, of := range []struct {
+		ids  []string
+		code problem.Code
+		why  string
+	}{
+		{p.part, problem.Forbidden, "who has a part in request " + p.r.GetName() + ", or could have had it in the name of who has"},
+		{request.Voters(p.r), problem.WrongState, "who has decided on request " + p.r.GetName() + " already; everybody counts once"},
+		{excluded, problem.Forbidden, "whom the policy excludes from stage " + d.GetStage()},
+	} {
+		u, err := p.called(approver, of.ids)
+		if err == nil && u != nil {
+			err = problem.Newf(of.code, "Somebody else has to decide; or, where it is somebody else of that name, say so: external_approver tells them apart.",
+				"%s is what %s is called here, %s", approver, u.GetName(), of.why)
 		}
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc([]string{u.GetName(), u.GetTitle(), u.GetEmail()}, func(called string) bool { return strings.EqualFold(called, approver) }) {
-			return problem.Newf(problem.Forbidden, "Somebody else has to decide; or, where it is somebody else of that name, say so: external_approver tells them apart.",
-				"%s is what %s is called here, who has a part in request %s, or could have had it in the name of who has", approver, u.GetName(), p.r.GetName())
-		}
 	}
 	return nil
+}
+
+// called returns the first of those of whom the ids are given who is called so here; nil for none.
+func (p *Parties) called(name string, ids []string) (*apiv1.User, error) {
+	for _, id := range ids {
+		u, err := p.tx.Users.Get(id)
+		if err := present(err); err != nil {
+			return nil, err
+		}
+		if request.Called(u, name) {
+			return u, nil
+		}
+	}
+	return nil, nil
 }
 
 func (p *Parties) name(id string) string {

@@ -4,6 +4,7 @@ package intake
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,6 +15,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/catalog"
 	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/panel"
+	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
@@ -44,6 +46,8 @@ func KindOf(s *apiv1.RequestSpecification) apiv1.RequestKind_Value {
 		return apiv1.RequestKind_ACCESS
 	case *apiv1.RequestSpecification_CrossZone:
 		return apiv1.RequestKind_CROSS_ZONE
+	case *apiv1.RequestSpecification_Delete:
+		return apiv1.RequestKind_DELETE
 	}
 	return apiv1.RequestKind_VALUE_UNSPECIFIED
 }
@@ -264,6 +268,21 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 			plan.Trace = append(plan.Trace, "people decide first: whoever wrote "+wrote+" has a part in the request")
 		}
 	}
+	if out.Automatic != "" {
+		with, over, err := quota.Daily(tx, policy.GetAutomatic(), r, timestamppb.New(now))
+		switch {
+		case err != nil:
+			return nil, err
+		case over != "" && len(plan.Stages) == 0:
+			return nil, problem.Newf(problem.TooMany, "Wait until tomorrow, or ask whoever looks after the policies for a stage in which people decide.",
+				"policy %s asks nobody about this request, and lets no more through in 24 hours: %s", policy.GetName(), over)
+		case over != "":
+			out.Automatic = ""
+			plan.Trace = append(plan.Trace, "people decide first: "+over)
+		case with != "":
+			plan.Trace = append(plan.Trace, with)
+		}
+	}
 	r.PolicyTrace = append(trace, plan.Trace...)
 	r.PolicyTrace = r.PolicyTrace[max(0, len(r.PolicyTrace)-64):]
 	p, err := panel.Planned(tx, r, plan, now)
@@ -294,8 +313,12 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		}
 	}
 	if out.Automatic == "" {
-		if err := request.Satisfiable(needs, request.Concerned(r)); err != nil {
-			return nil, problem.Plain(err)
+		err := request.Satisfiable(needs, request.Concerned(r))
+		if err != nil && !asksZone(r) {
+			err = problem.Plain(err)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	out.Openings, err = Openings(tx, r.GetStages(), now)
@@ -332,6 +355,11 @@ func choose(tx *state.Tx, c *apiv1.PolicyCase) (*approval.Policy, []string, erro
 }
 
 // frozen is a stage as a request keeps it.
+// asksZone reports whether people of the zone are asked in a stage: who they are, and how many, is the zone's to tell.
+func asksZone(r *apiv1.Request) bool {
+	return r.GetZoneId() != "" && slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == apiv1.Eligibility_DESTINATION })
+}
+
 func frozen(s *approval.Stage) *apiv1.Stage {
 	return &apiv1.Stage{
 		Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: s.GetRule(),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/rights"
+	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -16,7 +17,8 @@ import (
 // Member is a user with what their eligibility rests on.
 type Member struct {
 	*apiv1.PolicyPerson
-	// Reads are the versions of the user, of the bindings and of their roles; Groups the ids of the groups that they are in.
+	// Reads are the versions of the user, of all their bindings and of the roles; Groups the ids of the groups that they are
+	// in.
 	Reads  []*commandv1.Read
 	Groups []string
 	reach  rights.Reach // of deciding
@@ -27,7 +29,7 @@ type Member struct {
 
 // Decided reports whether a member, or somebody in their place, has decided on a request in this round.
 func (m *Member) Decided(r *apiv1.Request) bool {
-	return request.Decided(r, request.Person{ID: m.GetUser().GetId(), Name: m.GetUser().GetName()}) != nil
+	return request.DecidedBy(r, m.GetUser()) != nil
 }
 
 // Member returns a user as stages judge them. Errors: state.ErrNotFound.
@@ -67,17 +69,20 @@ func (p *Panel) grants(m *Member) error {
 		Kind: user.GetKind().String(), ID: user.GetId(), Name: user.GetName(), Organization: user.GetOrganization(), Disabled: request.Away(user) != "",
 		Edge: p.edge, Zones: p.zones,
 	}
-	var bindings []*apiv1.RoleBinding // collected first: a snapshot runs one statement of a kind at a time
+	var all, bindings []*apiv1.RoleBinding // collected first: a snapshot runs one statement of a kind at a time
 	for b, err := range p.tx.RoleBindingsOf(user.GetId()) {
 		if err != nil {
 			return err
 		}
+		all = append(all, b)
 		at := p.covers(b)
 		if len(at) > 0 {
 			bindings = append(bindings, b)
 		}
 		m.belongs = m.belongs || slices.Contains(at, apiv1.Eligibility_PROJECT)
 	}
+	m.Reads = append(m.Reads, &commandv1.Read{
+		Noun: &apiv1.Reference{Kind: "role-bindings-of-user", Id: user.GetId(), Name: user.GetName()}, Revision: state.RoleBindingsRevision(all)})
 	for _, b := range bindings {
 		role, err := p.tx.Roles.Get(b.GetRoleId())
 		if err != nil {
@@ -89,9 +94,7 @@ func (p *Panel) grants(m *Member) error {
 			Organizations: []rights.Ref{{ID: p.r.GetOrganizationId(), Name: p.r.GetOrganization()}},
 			Projects:      []rights.Project{{Ref: rights.Ref{ID: p.r.GetProjectId(), Name: p.r.GetProject()}, Organization: p.r.GetOrganization()}},
 		})
-		m.Reads = append(m.Reads,
-			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role-binding", Id: b.GetId(), Name: b.GetRole()}, Revision: b.GetRevision()},
-			&commandv1.Read{Noun: &apiv1.Reference{Kind: "role", Id: role.GetId(), Name: role.GetName()}, Revision: role.GetRevision()})
+		m.Reads = append(m.Reads, &commandv1.Read{Noun: &apiv1.Reference{Kind: "role", Id: role.GetId(), Name: role.GetName()}, Revision: role.GetRevision()})
 	}
 	r := rights.New(who)
 	m.reach, m.rights = r.Reach(decide().Permission, decide()), r

@@ -64,7 +64,7 @@ type places struct {
 // Case is what policies see of a request. What is gone since is seen by its name.
 func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
 	c := &apiv1.PolicyCase{Request: &apiv1.RequestFacts{
-		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: max(r.GetSpecification().GetCreate().GetQuantity(), uint32(len(r.GetParts())), 1), Amount: r.GetAmount(),
+		Kind: r.GetKind(), ChangeType: r.GetChangeType(), Grade: r.GetGrade(), Quantity: request.Quantity(r), Amount: r.GetAmount(),
 		Role: r.GetSpecification().GetAccessForTime().GetRole(), Permissions: slices.Concat(r.GetSpecification().GetAccessForTime().GetPermissions(), r.GetSpecification().GetCrossZone().GetPermissions()),
 		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(), Intake: r.GetIntake(),
 	}}

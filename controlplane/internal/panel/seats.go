@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -44,21 +45,31 @@ func (p *Panel) candidates(stage *apiv1.Stage) (ids []string, err error) {
 		lists = append(lists, stage.GetEscalateTo())
 	}
 	for _, l := range lists {
+		named := p.named
 		if len(l.GetRoles())+len(l.GetGroups())+len(l.GetUsers()) == 0 { // whoever the condition holds of
-			for u, err := range p.tx.Users.All(nil) {
-				if err != nil {
-					return nil, err
-				}
-				ids = append(ids, u.GetId())
-			}
-			continue
+			named = p.permitted
 		}
-		if ids, err = p.named(l, ids); err != nil {
+		if ids, err = named(l, ids); err != nil {
 			return nil, err
 		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
+}
+
+// permitted adds those who have a role with the permission to decide, by a binding that covers the request: nobody else may, whatever
+// a condition says of them.
+func (p *Panel) permitted(_ *apiv1.Eligibility, ids []string) ([]string, error) {
+	var roles []string // collected first: a snapshot runs one statement of a kind at a time
+	for role, err := range p.tx.Roles.All(nil) {
+		if err != nil {
+			return nil, err
+		}
+		if rights.Permits(role, decide().Permission) {
+			roles = append(roles, role.GetId())
+		}
+	}
+	return p.bound(roles, ids)
 }
 
 func (p *Panel) named(l *apiv1.Eligibility, ids []string) ([]string, error) {
@@ -70,51 +81,72 @@ func (p *Panel) named(l *apiv1.Eligibility, ids []string) ([]string, error) {
 			return nil, err
 		}
 	}
-	members := func(groupID string) error {
-		after := ""
-		for {
-			page, names, err := p.tx.MembersOf(groupID, after, 1000)
-			if err != nil || len(page) == 0 {
-				return err
-			}
-			for _, m := range page {
-				ids = append(ids, m.UserID)
-			}
-			after = names[len(names)-1]
-		}
-	}
 	for _, name := range l.GetGroups() {
 		g, err := p.tx.Groups.ByName(name, nil)
 		if errors.Is(err, state.ErrNotFound) {
 			continue
 		}
 		if err == nil {
-			err = members(g.GetId())
+			ids, err = p.members(g.GetId(), ids)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	for _, role := range l.GetRoles() {
-		var groups []string // collected first: a snapshot runs one statement of a kind at a time
-		for b, err := range p.tx.RoleBindings.All(state.Scope{"role": role}) {
-			if err != nil {
-				return nil, err
-			}
-			if len(p.covers(b)) == 0 {
-				continue
-			}
-			if b.GetGroupId() != "" {
-				groups = append(groups, b.GetGroupId())
-			} else {
-				ids = append(ids, b.GetUserId())
-			}
+	var roles []string
+	for _, name := range l.GetRoles() {
+		role, err := p.tx.Roles.ByName(name, nil)
+		if err == nil {
+			roles = append(roles, role.GetId())
+		} else if !errors.Is(err, state.ErrNotFound) {
+			return nil, err
 		}
-		for _, g := range groups {
-			if err := members(g); err != nil {
-				return nil, err
+	}
+	return p.bound(roles, ids)
+}
+
+// bound adds those who have one of the roles by a binding that covers the request, themselves or by a group.
+func (p *Panel) bound(roles, ids []string) (_ []string, err error) {
+	places := append([]string{"", p.places.project, p.places.zone, p.places.source}, p.places.organizations...) // the federation has no id
+	slices.Sort(places)
+	places = slices.Compact(places)
+	var groups []string // collected first, as above
+	for _, role := range roles {
+		for _, place := range places {
+			for b, err := range p.tx.RoleBindings.All(state.Scope{"role_id": role, "place_id": place}) {
+				if err != nil {
+					return nil, err
+				}
+				switch {
+				case len(p.covers(b)) == 0:
+				case b.GetGroupId() != "":
+					groups = append(groups, b.GetGroupId())
+				default:
+					ids = append(ids, b.GetUserId())
+				}
 			}
 		}
 	}
+	slices.Sort(groups)
+	for _, g := range slices.Compact(groups) {
+		if ids, err = p.members(g, ids); err != nil {
+			return nil, err
+		}
+	}
 	return ids, nil
+}
+
+// members adds those who are in a group.
+func (p *Panel) members(groupID string, ids []string) ([]string, error) {
+	after := ""
+	for {
+		page, names, err := p.tx.MembersOf(groupID, after, 1000)
+		if err != nil || len(page) == 0 {
+			return ids, err
+		}
+		for _, m := range page {
+			ids = append(ids, m.UserID)
+		}
+		after = names[len(names)-1]
+	}
 }

@@ -21,7 +21,9 @@ type Vote struct {
 	// SteppedUp says that the actor has just proved again who they are.
 	SteppedUp bool
 	Openings  []Opening
-	Now       *timestamppb.Timestamp
+	// Now is when it is made, and Clock what the clock shows, by which the time to decide is over or not: Now never goes
+	// back.
+	Now, Clock *timestamppb.Timestamp
 }
 
 // Decide writes a decision down and draws what follows. That the one whose place it is, is eligible, the proposer has found.
@@ -29,7 +31,7 @@ func Decide(r *apiv1.Request, v Vote) error {
 	if err := Verify(r); err != nil {
 		return err
 	}
-	s, err := openStage(r, v.Decision.GetStage(), v.Now)
+	s, err := openStage(r, v.Decision.GetStage(), v.Clock)
 	if err != nil {
 		return err
 	}
@@ -51,7 +53,7 @@ func Decide(r *apiv1.Request, v Vote) error {
 }
 
 // openStage returns the stage that a vote is for.
-func openStage(r *apiv1.Request, name string, now *timestamppb.Timestamp) (*apiv1.Stage, error) {
+func openStage(r *apiv1.Request, name string, clock *timestamppb.Timestamp) (*apiv1.Stage, error) {
 	if !Deciding(r) {
 		return nil, wrongState(r, "Nothing is left to decide.", "decided on")
 	}
@@ -63,7 +65,7 @@ func openStage(r *apiv1.Request, name string, now *timestamppb.Timestamp) (*apiv
 		return nil, problem.Newf(problem.WrongState, "naru request show "+r.GetName()+" shows which stage is open.", "stage %s of request %s is %s", s.GetName(), r.GetName(), lower(s.GetState()))
 	case len(r.GetDecisions()) >= maxDecisions:
 		return nil, problem.Newf(problem.WrongState, "Withdraw it and copy it: naru request copy "+r.GetName()+".", "nothing more fits into the record of request %s", r.GetName())
-	case !underReview(r) && (passed(r.GetDecideBy(), now) || s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), now)):
+	case !underReview(r) && (passed(r.GetDecideBy(), clock) || s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), clock)):
 		return nil, problem.Newf(problem.WrongState, "Ask the requester to copy it: naru request copy "+r.GetName()+".", "the time to decide on request %s is over", r.GetName())
 	}
 	return s, nil
@@ -90,6 +92,8 @@ func may(r *apiv1.Request, s *apiv1.Stage, v Vote) error {
 		return problem.New(problem.Invalid, "this decision takes a comment", "Say why.").With("comment", "is empty")
 	case slices.Contains(s.GetExcluded(), d.GetActor()), slices.Contains(s.GetExcluded(), d.GetActingFor()):
 		return problem.Newf(problem.Forbidden, "Somebody else has to decide.", "the policy excludes who decides here, or in whose place, from stage %s", s.GetName())
+	case slices.ContainsFunc(s.GetExcluded(), func(name string) bool { return same(name, d.GetExternalApprover()) }):
+		return problem.Newf(problem.Forbidden, "Somebody else has to decide there.", "the policy excludes %s from stage %s", d.GetExternalApprover(), s.GetName())
 	case s.GetStepUp() && !v.SteppedUp:
 		return problem.Newf(problem.Forbidden, "Confirm that it is you: naru session step-up; then decide again.", "a decision on a request of grade %s takes a fresh proof of who decides", lower(r.GetGrade()))
 	}
@@ -135,10 +139,15 @@ func Impartial(r *apiv1.Request, d *apiv1.Decision) error {
 			return problem.Newf(problem.Forbidden, "Somebody else has to decide.", "%s asked for request %s, gains from it or helped write it, and nobody decides on their own", who.Name, r.GetName())
 		}
 		if by := Decided(r, who); by != nil {
-			return problem.Newf(problem.WrongState, "Somebody else has to decide.", "%s has decided on request %s already, in stage %s; everybody counts once", who.Name, r.GetName(), by.GetStage())
+			return Again(r, who.Name, by)
 		}
 	}
 	return nil
+}
+
+// Again refuses who has decided already.
+func Again(r *apiv1.Request, name string, by *apiv1.Decision) error {
+	return problem.Newf(problem.WrongState, "Somebody else has to decide.", "%s has decided on request %s already, in stage %s; everybody counts once", name, r.GetName(), by.GetStage())
 }
 
 // follow draws what comes of a decision.

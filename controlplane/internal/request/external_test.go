@@ -26,7 +26,7 @@ func TestWhatAnotherSystemDecidedIsBoundIntoTheDecision(t *testing.T) {
 		{Person: true, Decision: &apiv1.Decision{Id: "d1", Stage: "review", ActorId: "bob", Actor: "bob"}},
 		{Decision: &apiv1.Decision{Id: "d2", Stage: "itsm", ActorId: "desk", Actor: "desk", ExternalApprover: "Hong", ExternalRef: "CHG-7"}},
 	} {
-		v.Now, v.Decision.Verdict, v.Decision.SeenHash = now, apiv1.Decision_APPROVE, r.GetFrozenHash()
+		v.Now, v.Clock, v.Decision.Verdict, v.Decision.SeenHash = now, now, apiv1.Decision_APPROVE, r.GetFrozenHash()
 		if err := request.Decide(r, v); err != nil {
 			t.Fatal(err)
 		}

@@ -9,8 +9,10 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// Away says why somebody can do nothing now; empty where they can. It takes nothing from them, and may pass: this is the one place that
-// says who counts, as approver, as the one who delegated, as the one who asked, and as whoever is to be told.
+// Away says why somebody can do nothing now; empty where they can. It takes nothing from them, and may pass: this is the one
+// place that says who counts, as approver, as the one who delegated, as the one who asked, as whoever is to be told, and to
+// whom a certificate is given. A credential that somebody has lives on but where they are disabled: what a directory says
+// for an hour ends none.
 func Away(u *apiv1.User) string {
 	switch {
 	case u.GetDisabled():
@@ -25,12 +27,12 @@ func Away(u *apiv1.User) string {
 const orphanedFor = 7 * 24 * time.Hour
 
 // Orphan notes that an approved r, of which nothing was begun, is not carried out for those whom it is for, and why. Its room is to be freed.
-func Orphan(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
+func Orphan(r *apiv1.Request, why string, clock *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
 		return wrongState(r, "", "orphaned")
 	}
 	if r.OrphanedAt == nil {
-		r.OrphanedAt = now
+		r.OrphanedAt = clock
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_NONE, shortened(why)
 	return nil
@@ -42,11 +44,11 @@ func GivenUp(r *apiv1.Request, now time.Time) bool {
 }
 
 // Fail ends the attempt to carry out an approved r for those who are gone for good, or have been away for too long.
-func Fail(r *apiv1.Request, gone bool, why string, now *timestamppb.Timestamp) error {
+func Fail(r *apiv1.Request, gone bool, why string, clock *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
 		return wrongState(r, "", "let fail")
 	}
-	if !gone && !GivenUp(r, now.AsTime()) {
+	if !gone && !GivenUp(r, clock.AsTime()) {
 		return problem.Newf(problem.WrongState, "", "request %s has not been orphaned for long enough to fail", r.GetName())
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(why)

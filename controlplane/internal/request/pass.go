@@ -16,7 +16,7 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	}
 	switch {
 	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
-	case r.GetApproval() == apiv1.Request_APPROVED && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
+	case r.GetApproval() == apiv1.Request_APPROVED && !Recorded(r) && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
 	default:
 		return wrongState(r, "", "withdrawn")
 	}
@@ -31,19 +31,20 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	return nil
 }
 
-// Expire ends r because nobody decided in time: by the time that it names, or in a stage whose policy says that it then ends.
-func Expire(r *apiv1.Request, now *timestamppb.Timestamp) error {
+// Expire ends r because nobody decided in time: by the time that it names, or in a stage whose policy says that it then
+// ends. Whether that is over, the clock says; now is when it ends.
+func Expire(r *apiv1.Request, clock, now *timestamppb.Timestamp) error {
 	switch r.GetApproval() {
 	case apiv1.Request_SUBMITTED, apiv1.Request_IN_REVIEW, apiv1.Request_RETURNED:
 	default:
 		return wrongState(r, "", "expired")
 	}
-	if passed(r.GetDecideBy(), now) {
+	if passed(r.GetDecideBy(), clock) {
 		end(r, apiv1.Request_EXPIRED, "nobody had decided by the time that it names", now)
 		return nil
 	}
 	for _, s := range r.GetStages() {
-		if s.GetState() == apiv1.Stage_OPEN && s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), now) {
+		if s.GetState() == apiv1.Stage_OPEN && s.GetOnDue() == apiv1.StageTemplate_EXPIRE && passed(s.GetDueAt(), clock) {
 			s.State, s.StateReason, s.Stuck = apiv1.Stage_EXPIRED, "nobody decided in time", ""
 			end(r, apiv1.Request_EXPIRED, "stage "+s.GetName()+" was not decided in time", now)
 			return nil
@@ -66,12 +67,12 @@ func Escalate(r *apiv1.Request, stage, why string, now *timestamppb.Timestamp) e
 }
 
 // Remind notes that people were reminded, and when they will be next; nil for never.
-func Remind(r *apiv1.Request, stage string, next, now *timestamppb.Timestamp) error {
+func Remind(r *apiv1.Request, stage string, next, clock *timestamppb.Timestamp) error {
 	s, err := waiting(r, stage)
 	if err != nil {
 		return err
 	}
-	if !passed(s.GetRemindAt(), now) {
+	if !passed(s.GetRemindAt(), clock) {
 		return problem.Newf(problem.WrongState, "", "nobody is to be reminded yet of stage %s of request %s", stage, r.GetName())
 	}
 	s.RemindAt, s.Reminders = next, s.GetReminders()+1
@@ -99,22 +100,22 @@ func waiting(r *apiv1.Request, name string) (*apiv1.Stage, error) {
 
 // Ready refuses to carry out what is not approved, or is carried out already, or not yet to be. A round is begun once: only
 // this function and Retry, which needs a failure, lead there.
-func Ready(r *apiv1.Request, now *timestamppb.Timestamp) error {
+func Ready(r *apiv1.Request, clock *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_NONE && r.GetFulfilment() != apiv1.Request_RESERVED {
 		return wrongState(r, "", "carried out")
 	}
-	if r.GetDesiredStart() != nil && !passed(r.GetDesiredStart(), now) {
+	if r.GetDesiredStart() != nil && !passed(r.GetDesiredStart(), clock) {
 		return problem.Newf(problem.WrongState, "", "request %s is not to be carried out yet", r.GetName())
 	}
-	if passed(r.GetCarryOutBy(), now) {
+	if passed(r.GetCarryOutBy(), clock) {
 		return problem.Newf(problem.WrongState, "", "the time to carry out request %s is over", r.GetName())
 	}
 	return nil
 }
 
 // Begin notes that r is carried out: for each part that is not done an operation was opened.
-func Begin(r *apiv1.Request, now *timestamppb.Timestamp) error {
-	if err := Ready(r, now); err != nil {
+func Begin(r *apiv1.Request, clock *timestamppb.Timestamp) error {
+	if err := Ready(r, clock); err != nil {
 		return err
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_EXECUTING, ""
@@ -158,8 +159,8 @@ func Ended(r *apiv1.Request, operation string, failed *apiv1.Problem, now *times
 }
 
 // Wait notes what r waits for that is approved, or wants room; empty for nothing. It is not orphaned then.
-func Wait(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
-	switch wants := WantsRoom(r, now); {
+func Wait(r *apiv1.Request, why string, clock *timestamppb.Timestamp) error {
+	switch wants := WantsRoom(r, clock); {
 	case wants && r.GetFulfilment() == apiv1.Request_NONE:
 		r.Fulfilment = apiv1.Request_RESERVING
 	case wants, r.GetApproval() == apiv1.Request_APPROVED && waits(r):
@@ -173,7 +174,7 @@ func Wait(r *apiv1.Request, why string, now *timestamppb.Timestamp) error {
 // Retry lets a failed r be carried out again. What was approved stands, so no approval is asked for; what is done is not done
 // again.
 func Retry(r *apiv1.Request) error {
-	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED {
+	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED || Recorded(r) {
 		return wrongState(r, "Only one that failed is carried out again.", "carried out again")
 	}
 	r.Fulfilment, r.FulfilmentReason, r.OrphanedAt = apiv1.Request_NONE, "", nil
@@ -186,8 +187,8 @@ func Retry(r *apiv1.Request) error {
 }
 
 // Lapse ends an approved r that was not carried out in time.
-func Lapse(r *apiv1.Request, now *timestamppb.Timestamp) error {
-	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) && r.GetFulfilment() != apiv1.Request_FAILED || !passed(r.GetCarryOutBy(), now) {
+func Lapse(r *apiv1.Request, clock *timestamppb.Timestamp) error {
+	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) && r.GetFulfilment() != apiv1.Request_FAILED || !passed(r.GetCarryOutBy(), clock) {
 		return wrongState(r, "", "lapsed")
 	}
 	r.Fulfilment, r.FulfilmentReason = apiv1.Request_LAPSED, "it was approved, and not carried out by the time that it names"

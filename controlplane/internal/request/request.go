@@ -1,7 +1,8 @@
 // Package request is the life of a request: who may decide, when that is enough, and what follows. It is rules over the
 // noun itself, and nothing else: no clock, no policy language, no store, so that the replicated state machine can apply
 // them. What takes judgement, whether a person is eligible, which stages a policy asks for, when a working day ends, is
-// found by whoever proposes, and comes in as a fact.
+// found by whoever proposes, and comes in as a fact. So do the times: now is when something is done, and never goes back;
+// clock is what the clock shows, against which what ends is held.
 //
 // What holds on every path:
 //
@@ -37,6 +38,19 @@ import (
 
 // Asking are the topics of what people are told of a request that waits for their decision.
 var Asking = []string{"request.waiting", "request.escalated", "request.reminded"}
+
+// Recorded reports whether r is the record of a standard change: of what was done to a VM without a request, and allowed by its policy, a
+// permission or the clock. Nothing becomes of it but what becomes of its operation.
+func Recorded(r *apiv1.Request) bool { return r.GetIntake() >= apiv1.Intake_DIRECT }
+
+// OfRecord refuses what is not done to a record.
+func OfRecord(r *apiv1.Request, done string) error {
+	if !Recorded(r) {
+		return nil
+	}
+	return problem.Newf(problem.WrongState, "Make the change that is wanted now, or ask for it: naru request create.",
+		"request %s is the record of what was done without a request, and cannot be %s", r.GetName(), done)
+}
 
 // parties are those who may not decide on r: who asked, for whom, who helped write.
 func parties(r *apiv1.Request) []Person {
@@ -96,6 +110,11 @@ func AuthorityOf(stages []*apiv1.Stage) apiv1.Authority_Value {
 	return apiv1.Authority_ITSM
 }
 
+// Quantity is how many things r asks for, or about.
+func Quantity(r *apiv1.Request) uint32 {
+	return max(r.GetSpecification().GetCreate().GetQuantity(), uint32(len(r.GetParts())), 1)
+}
+
 // InZone reports whether a zone carries r out; what none does is written in the control plane alone.
 func InZone(r *apiv1.Request) bool {
 	return r.GetSpecification().GetAccessForTime() == nil && r.GetSpecification().GetCrossZone() == nil
@@ -104,21 +123,47 @@ func InZone(r *apiv1.Request) bool {
 // Freeze writes down what approvers decide on: all of r but what becomes of it. It is called once a round, by who proposes
 // the submission.
 func Freeze(r *apiv1.Request) error {
-	seen := proto.CloneOf(r)
-	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
-	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
-	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
-	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt = nil, nil, nil, nil
-	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
-	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
-	seen.Round = r.GetRound() + 1
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen(r))
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(b)
 	r.Frozen, r.FrozenHash = b, sum[:]
 	return nil
+}
+
+// frozen refuses an r that is not what its frozen bytes say: people decide on these, and what is stored beside them is carried
+// out.
+func frozen(r *apiv1.Request) error {
+	if sum := sha256.Sum256(r.GetFrozen()); len(r.GetFrozen()) == 0 || !bytes.Equal(sum[:], r.GetFrozenHash()) {
+		return problem.New(problem.Invalid, "the request is not frozen as its hash says", "This is a fault of the sender, not of the user; report it.")
+	}
+	kept, is := &apiv1.Request{}, seen(r)
+	if err := proto.Unmarshal(r.GetFrozen(), kept); err == nil && proto.Equal(kept, is) {
+		return nil
+	}
+	said := "no request"
+	for fields, i := is.ProtoReflect().Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		f := fields.Get(i)
+		if a, b := kept.ProtoReflect(), is.ProtoReflect(); a.Has(f) != b.Has(f) || !a.Get(f).Equal(b.Get(f)) {
+			said = "another " + string(f.Name())
+			break
+		}
+	}
+	return problem.Newf(problem.Invalid, "This is a fault of the sender, not of the user; report it.", "people would decide on %s than request %s has", said, r.GetName())
+}
+
+// seen is what approvers decide on.
+func seen(r *apiv1.Request) *apiv1.Request {
+	seen := proto.CloneOf(r)
+	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
+	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
+	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
+	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil
+	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
+	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
+	seen.Round = r.GetRound() + 1
+	return seen
 }
 
 // chain ties d to the decision before it.
@@ -184,6 +229,28 @@ func deciders(d *apiv1.Decision) []Person {
 	return []Person{{d.GetActorId(), d.GetActor()}, {d.GetActingForId(), d.GetActingFor()}, {"", d.GetExternalApprover()}}
 }
 
+// DecidedBy is Decided of a user, whatever another system calls them.
+func DecidedBy(r *apiv1.Request, u *apiv1.User) *apiv1.Decision {
+	for _, d := range counting(r) {
+		if Called(u, d.GetExternalApprover()) {
+			return d
+		}
+	}
+	return Decided(r, Person{ID: u.GetId(), Name: u.GetName()})
+}
+
+// Voters are the ids of those whose decisions count in this round: who made them, and in whose place.
+func Voters(r *apiv1.Request) (ids []string) {
+	for _, d := range counting(r) {
+		for _, id := range []string{d.GetActorId(), d.GetActingForId()} {
+			if id != "" {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
 // ExternalRefs are the numbers that the decisions of another system that count have there.
 func ExternalRefs(r *apiv1.Request) (refs []string) {
 	for _, d := range counting(r) {
@@ -222,6 +289,9 @@ func count(r *apiv1.Request, s *apiv1.Stage, v apiv1.Decision_Verdict) (n uint32
 }
 
 func wrongState(r *apiv1.Request, next, done string) error {
+	if err := OfRecord(r, done); err != nil {
+		return err
+	}
 	said := lower(r.GetApproval())
 	if r.GetApproval() == apiv1.Request_APPROVED && r.GetFulfilment() > apiv1.Request_NONE {
 		said += ", " + lower(r.GetFulfilment())

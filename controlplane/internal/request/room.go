@@ -40,15 +40,15 @@ func TakesRoom(r *apiv1.Request) bool {
 
 // WantsRoom reports whether room is to be kept for r: it takes some, and between now and then there is a wait, for the last decision
 // or for its day. What is approved and can begin takes what is free.
-func WantsRoom(r *apiv1.Request, now *timestamppb.Timestamp) bool {
-	if !takes(r) || !waits(r) || r.GetDesiredStart().AsTime().Sub(now.AsTime()) > roomAhead {
+func WantsRoom(r *apiv1.Request, clock *timestamppb.Timestamp) bool {
+	if !takes(r) || !waits(r) || r.GetDesiredStart().AsTime().Sub(clock.AsTime()) > roomAhead {
 		return false
 	}
 	switch r.GetApproval() {
 	case apiv1.Request_SUBMITTED, apiv1.Request_IN_REVIEW:
 		return !slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetState() == apiv1.Stage_WAITING })
 	case apiv1.Request_APPROVED:
-		return r.GetFulfilment() > apiv1.Request_NONE || r.GetDesiredStart() != nil && !passed(r.GetDesiredStart(), now)
+		return r.GetFulfilment() > apiv1.Request_NONE || r.GetDesiredStart() != nil && !passed(r.GetDesiredStart(), clock)
 	}
 	return false
 }
@@ -76,8 +76,8 @@ func Leave(r *apiv1.Request) {
 }
 
 // Reserve notes that room is asked for; each part names its reservation.
-func Reserve(r *apiv1.Request, reservations []string, now *timestamppb.Timestamp) error {
-	if !WantsRoom(r, now) || len(Rooms(r)) > 0 || len(reservations) != len(r.GetParts()) {
+func Reserve(r *apiv1.Request, reservations []string, clock *timestamppb.Timestamp) error {
+	if !WantsRoom(r, clock) || len(Rooms(r)) > 0 || len(reservations) != len(r.GetParts()) {
 		return wrongState(r, "", "reserved for")
 	}
 	for i, p := range r.GetParts() {

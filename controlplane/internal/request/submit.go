@@ -1,9 +1,7 @@
 package request
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"slices"
 	"strings"
 
@@ -25,8 +23,19 @@ func (p Person) is(o Person) bool {
 	if p.ID != "" && o.ID != "" {
 		return p.ID == o.ID
 	}
-	name := strings.TrimSpace(p.Name)
-	return name != "" && strings.EqualFold(name, strings.TrimSpace(o.Name))
+	return same(p.Name, o.Name)
+}
+
+// same reports whether two names are one and say something, however they are written.
+func same(a, b string) bool {
+	a = strings.TrimSpace(a)
+	return a != "" && strings.EqualFold(a, strings.TrimSpace(b))
+}
+
+// Called reports whether a user is called so: by their name, their title or their mail address. Of who decides in another
+// system no more is known here than what that system calls them.
+func Called(u *apiv1.User, name string) bool {
+	return same(u.GetName(), name) || same(u.GetTitle(), name) || same(u.GetEmail(), name)
 }
 
 // Edit notes that somebody changed what r asks for, or added to it. Whoever it is, beside the requester, has helped write it
@@ -77,15 +86,17 @@ func Submit(r *apiv1.Request, in Submission) error {
 	if !Editable(r) {
 		return wrongState(r, "Copy it: naru request copy "+r.GetName()+".", "submitted")
 	}
-	if sum := sha256.Sum256(r.GetFrozen()); len(r.GetFrozen()) == 0 || !bytes.Equal(sum[:], r.GetFrozenHash()) {
-		return problem.New(problem.Invalid, "the request is not frozen as its hash says", "This is a fault of the sender, not of the user; report it.")
-	}
 	if err := maySubmit(r, in); err != nil {
 		return err
 	}
-	if err := contribute(r, in.By); err != nil {
+	written := proto.CloneOf(r) // who submits has helped write what people see
+	if err := contribute(written, in.By); err != nil {
 		return err
 	}
+	if err := frozen(written); err != nil {
+		return err
+	}
+	r.Contributors, r.ContributorIds = written.GetContributors(), written.GetContributorIds()
 	voidDecisions(r)
 	r.Round++
 	r.SubmittedAt, r.DecidedAt = in.Now, nil

@@ -8,7 +8,7 @@ import (
 
 // Edition is that of the built-in roles here. It grows by one with each change of them, so that a server of an older version
 // does not put the older ones back. A test holds that.
-const Edition = 4
+const Edition = 5
 
 // Names of built-in roles that Naru itself relies on.
 const (
@@ -50,7 +50,7 @@ func BuiltIn() []*apiv1.Role {
 		{
 			Name: "approver", Title: "승인자", AtEdges: true,
 			Description: "Approves or rejects what is asked for.",
-			Permissions: of(reading, []string{"request.decide", "request.comment", "lease.shorten"}),
+			Permissions: of(reading, []string{"request.decide", "request.comment", "lease.shorten", "role-binding.shorten", "crossing.shorten"}),
 		},
 		{
 			Name: "zone-operator", Title: "존 운영자", AtEdges: true,
@@ -62,7 +62,7 @@ func BuiltIn() []*apiv1.Role {
 			Description: "Sets up a zone: its agents, clusters and hosts, what it shows, and who may work in it.",
 			Permissions: of(zoneOperator, []string{
 				"zone.update", "zone.create-join-token", "zone.list-join-requests", "zone.accept-agent", "zone.quarantine", "zone.lift-quarantine",
-				"cluster.*", "host.*", "crossing.read", "crossing.delete", "lease.read", "lease.shorten", "usage.read", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
+				"cluster.*", "host.*", "crossing.read", "crossing.delete", "crossing.shorten", "lease.read", "lease.shorten", "usage.read", "request.read", "request.decide", "request.comment", "role.read", "role-binding.*",
 			}),
 		},
 		{

@@ -25,7 +25,7 @@ var everywhereKnown = map[string]string{
 	"who did or does something": `
 		AccessToken.created_by Notification.by Comment.author Decision.acting_for Decision.actor Decision.external_approver Loss.by Operation.created_by Request.contributors Request.on_behalf_of Request.requester Session.client Crossing.created_by VM.Override.user`,
 	"what people wrote who ask, for those who ask": `
-		Decision.external_ref Comment.file Comment.media_type Comment.sha256 Comment.text CreateVMs.description CreateVMs.form CreateVMs.name_pattern CreateVMs.ssh_keys Crossing.reason Delegation.reason
+		Decision.external_ref Comment.file Comment.media_type Comment.sha256 Comment.text CreateVMs.description CreateVMs.form CreateVMs.name_pattern CreateVMs.ssh_keys Crossing.reason Crossing.shortened Delegation.reason
 		Request.external_ref Request.reason Request.title Snapshot.description SnapshotVM.description VM.Affinity.group VM.description VM.ssh_keys VM.user_data`,
 	"what somebody says of a zone to all": `
 		Zone.admin_reason Zone.description Zone.kind Cluster.purpose ZonePolicy.methods`,
@@ -39,7 +39,7 @@ var everywhereKnown = map[string]string{
 	"what the policy says, which is no zone's": `
 		AccessForTime.condition Eligibility.condition Request.policy_trace Text.en Text.ko`,
 	"the record, which is read in the control network": `
-		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.message AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
+		AuditEntry.acting_for AuditEntry.action AuditEntry.actor AuditEntry.digest AuditEntry.problem_code AuditEntry.project AuditEntry.sequence
 		AuditCheckpoint.note AuditCheckpoint.root AuditCheckpoint.size AuditLog.key AuditLog.name AuditLog.refused AuditLog.zone
 		AuditEntry.via_zone AuditEntry.zone AuditWitness.behind AuditWitness.keys AuditWitness.lost AuditWitness.note AuditWitness.size AuditWitness.zone`,
 }
@@ -120,5 +120,15 @@ func TestF6WhatARequestWaitsForCrossesAsASentence(t *testing.T) {
 	}}
 	if !proto.Equal(answer, want) || unplaced != 1 {
 		t.Errorf("%v", answer)
+	}
+}
+
+// TestF6WhatTheRecordSaysCrossesAsASentence: of the zone that an entry names, and where it names none, of all zones.
+func TestF6WhatTheRecordSaysCrossesAsASentence(t *testing.T) {
+	m := &apiv1.ListAuditEntriesResponse{AuditEntries: []*apiv1.AuditEntry{
+		{Sequence: "0", Zone: "open", Message: "kvm-1 is full"}, {Sequence: "1", Zone: "shut", Message: "kvm-2 is full"}, {Sequence: "2", Message: "kvm-3 is full"}}}
+	Redact(m, func(zone string) Shown { return Shown{zone == "open", zone == "open", zone == "open"} }, func(*apiv1.Problem) {})
+	if got := m.GetAuditEntries(); got[0].GetMessage() == "" || got[1].GetMessage() != "" || got[2].GetMessage() != "" {
+		t.Errorf("%v", m)
 	}
 }

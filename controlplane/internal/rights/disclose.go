@@ -72,10 +72,10 @@ func lets(z *apiv1.Zone, direction apiv1.Disclosure_Direction, grade apiv1.Zone_
 // Everywhere stands for all zones: what is summed up over them tells of each.
 const Everywhere = "*"
 
-// Redact takes out of a message each field that tells of a zone what may not be shown: shown is asked with the zone's name. A
-// message tells of the zone that it names, or that the message around it does, and a quota that names none of Everywhere; what tells of
-// none stays. A problem that stands in a
-// message of no zone may tell of any: unplaced is called with it.
+// Redact takes out of a message each field that tells of a zone what may not be shown: shown is asked with the zone's name.
+// A message tells of the zone that it names, or that the message around it does, and a quota or an entry of the record that
+// names none of Everywhere; what tells of none stays. A problem that stands in a message of no zone may tell of any:
+// unplaced is called with it.
 func Redact(m proto.Message, shown func(zone string) Shown, unplaced func(*apiv1.Problem)) {
 	redact(m.ProtoReflect(), "", shown, unplaced)
 }
@@ -96,7 +96,7 @@ func redact(m protoreflect.Message, zone string, shown func(string) Shown, unpla
 		zone = m.Get(d.zone).String()
 	case d.itself && m.Get(m.Descriptor().Fields().ByName("name")).String() != "":
 		zone = m.Get(m.Descriptor().Fields().ByName("name")).String()
-	case d.sums:
+	case d.any:
 		zone = Everywhere
 	}
 	if zone != "" && len(d.fields) > 0 {
@@ -150,7 +150,7 @@ func tellOf(m protoreflect.Message, yield func(string)) {
 type disclosure struct {
 	zone   protoreflect.FieldDescriptor // names the zone
 	itself bool                         // the message is the zone
-	sums   bool                         // where it names no zone, it is of all
+	any    bool                         // where it names no zone, it may tell of all
 	fields []disclosed
 	within []protoreflect.FieldDescriptor // messages
 }
@@ -168,7 +168,8 @@ func disclosing(d protoreflect.MessageDescriptor) *disclosure {
 	}
 	out := &disclosure{
 		itself: d.FullName() == (&apiv1.Zone{}).ProtoReflect().Descriptor().FullName(),
-		sums:   d.FullName() == (&apiv1.Quota{}).ProtoReflect().Descriptor().FullName(),
+		any: d.FullName() == (&apiv1.Quota{}).ProtoReflect().Descriptor().FullName() ||
+			d.FullName() == (&apiv1.AuditEntry{}).ProtoReflect().Descriptor().FullName(),
 	}
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)

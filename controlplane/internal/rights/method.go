@@ -29,9 +29,9 @@ type Method struct {
 	Permission string
 	// Own says that whoever is known may call it without the permission, on what is their own.
 	Own bool
-	// Sensitive reads are recorded before they are answered.
-	Sensitive bool
-	Edge      apiv1.Edge
+	// Sensitive reads are recorded before they are answered; of Personal ones those that ask for the same once a minute.
+	Sensitive, Personal bool
+	Edge                apiv1.Edge
 }
 
 // Reads reports whether the method changes nothing, by the permission that it takes, or because it only tries.
@@ -65,8 +65,12 @@ func methodOf(d protoreflect.MethodDescriptor) Method {
 	permission, _ := proto.GetExtension(d.Options(), apiv1.E_Permission).(string)
 	own, _ := proto.GetExtension(d.Options(), apiv1.E_Own).(bool)
 	sensitive, _ := proto.GetExtension(d.Options(), apiv1.E_Sensitive).(bool)
+	personal, _ := proto.GetExtension(d.Options(), apiv1.E_Personal).(bool)
 	edge, _ := proto.GetExtension(d.Options(), apiv1.E_Edge).(apiv1.Edge)
-	return Method{Name: "/" + string(d.Parent().FullName()) + "/" + string(d.Name()), Permission: permission, Own: own, Sensitive: sensitive, Edge: edge}
+	return Method{
+		Name: "/" + string(d.Parent().FullName()) + "/" + string(d.Name()), Permission: permission, Own: own,
+		Sensitive: sensitive || personal, Personal: personal, Edge: edge,
+	}
 }
 
 // MethodOf returns what the API says of a method; one that it does not have is nobody's. The name may be a person's:

@@ -165,11 +165,16 @@ func (r *Rights) Missing(m Method, where string) error {
 func RolesWith(permission string) []string {
 	var out []string
 	for _, role := range BuiltIn() {
-		if slices.ContainsFunc(role.GetPermissions(), func(p string) bool { return matches(p, permission) }) {
+		if Permits(role, permission) {
 			out = append(out, role.GetName())
 		}
 	}
 	return out
+}
+
+// Permits reports whether a role has a permission, wherever it is held and whatever its condition says.
+func Permits(role *apiv1.Role, permission string) bool {
+	return slices.ContainsFunc(role.GetPermissions(), func(p string) bool { return matches(p, permission) })
 }
 
 // nothing is a role that permits whatever is one's own, under Naru's own rules.

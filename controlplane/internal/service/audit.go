@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -20,10 +21,9 @@ type auditService struct {
 	*Service
 }
 
+// ListAuditEntries returns what the caller may see of a log: who may read the record in a zone or a project, what is of
+// that; who may read all that is of a zone, the whole of the logs that it has kept itself.
 func (s auditService) ListAuditEntries(ctx context.Context, r *apiv1.ListAuditEntriesRequest) (*apiv1.ListAuditEntriesResponse, error) {
-	if err := s.everywhere(ctx); err != nil {
-		return nil, err
-	}
 	out := &apiv1.ListAuditEntriesResponse{}
 	err := s.read(ctx, func(tx *state.Tx) (err error) {
 		// By name as it was then: the log also tells of what is gone.
@@ -34,21 +34,60 @@ func (s auditService) ListAuditEntries(ctx context.Context, r *apiv1.ListAuditEn
 		if r.GetZone() != "" {
 			scope["zone"] = r.GetZone()
 		}
+		entries := s.entries()
+		reach, err := entries.reach(ctx, tx, auditRead)
+		if err != nil {
+			return err
+		}
+		within := entries.bounds(ctx, reach, auditRead)
 		if r.GetLog() != "" {
-			if _, err := zoneLog(tx, r.GetLog()); err != nil {
+			l, err := zoneLog(tx, r.GetLog())
+			if err != nil {
 				return err
+			}
+			if readsLog(reach, l) {
+				within = nil
 			}
 		}
 		out.AuditEntries, out.NextPageToken, err = tx.Log(r.GetLog()).List(state.Query{
 			Filter: r.GetFilter(), OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
-		})
+		}, within)
 		return err
 	})
 	return out, err
 }
 
+// auditEntry is an entry as nouns are.
+type auditEntry struct{ *apiv1.AuditEntry }
+
+func (e auditEntry) GetId() string     { return e.GetSequence() }
+func (auditEntry) GetRevision() string { return "" }
+
+// entries say whose and where what they tell of is.
+func (s auditService) entries() noun[auditEntry] {
+	return noun[auditEntry]{Service: s.Service, kind: "audit", project: "project_id", zone: "zone_id"}
+}
+
+// auditRead is the permission to see what the record has of a place.
+const auditRead = "audit.read"
+
+// readsLog reports whether a reach has all in it that is of a zone, and so of the logs that it has kept itself.
+func readsLog(reach rights.Reach, l state.ZoneLog) bool {
+	return reach.Contains(rights.Place{ZoneID: l.GetZoneId()}, auditRead)
+}
+
+// whole refuses what is of the record as a whole to those who may see a part of it: what is signed has no parts.
+func (s auditService) whole(ctx context.Context) error {
+	err := s.everywhere(ctx)
+	if problem.Is(err, problem.Forbidden) {
+		err = problem.Newf(problem.Forbidden, "naru audit list shows what you may see of it. Ask an auditor of the federation for an export, or for a checkpoint.",
+			"the audit log is signed, exported and verified as a whole, and %s may see a part of it", callOf(ctx).Principal.Actor)
+	}
+	return err
+}
+
 func (s auditService) GetAuditCheckpoint(ctx context.Context, _ *apiv1.GetAuditCheckpointRequest) (*apiv1.GetAuditCheckpointResponse, error) {
-	if err := s.everywhere(ctx); err != nil {
+	if err := s.whole(ctx); err != nil {
 		return nil, err
 	}
 	out := &apiv1.GetAuditCheckpointResponse{}
@@ -65,35 +104,50 @@ func (s auditService) GetAuditCheckpoint(ctx context.Context, _ *apiv1.GetAuditC
 	return out, err
 }
 
-// ListAuditLogs returns the logs that there are.
+// ListAuditLogs returns the logs of which the caller may see all: who may read the record in a zone, those that it has kept
+// itself.
 func (s auditService) ListAuditLogs(ctx context.Context, _ *apiv1.ListAuditLogsRequest) (*apiv1.ListAuditLogsResponse, error) {
-	if err := s.everywhere(ctx); err != nil {
-		return nil, err
-	}
 	out := &apiv1.ListAuditLogsResponse{}
 	err := s.read(ctx, func(tx *state.Tx) error {
-		own := &apiv1.AuditLog{}
-		newest, err := tx.Checkpoint()
-		if err == nil {
-			own.Checkpoint = newest
-		} else if !errors.Is(err, state.ErrNotFound) {
-			return err
-		}
-		ring, err := tx.Keyring()
+		reach, err := s.entries().reach(ctx, tx, auditRead)
 		if err != nil {
 			return err
 		}
-		if n := len(ring.GetAuditKeys()); n > 0 {
-			own.Key = ring.GetAuditKeys()[n-1].GetPublicKey()
+		if reach.Everywhere() {
+			own, err := ownLog(tx)
+			if err != nil {
+				return err
+			}
+			out.AuditLogs = append(out.AuditLogs, own)
 		}
 		logs, err := tx.ZoneLogs()
-		out.AuditLogs = []*apiv1.AuditLog{own}
 		for _, l := range logs {
-			out.AuditLogs = append(out.AuditLogs, l.AuditLog)
+			if readsLog(reach, l) {
+				out.AuditLogs = append(out.AuditLogs, l.AuditLog)
+			}
 		}
 		return err
 	})
 	return out, err
+}
+
+// ownLog is the control plane's own log, as it was signed last.
+func ownLog(tx *state.Tx) (*apiv1.AuditLog, error) {
+	own := &apiv1.AuditLog{}
+	newest, err := tx.Checkpoint()
+	if err == nil {
+		own.Checkpoint = newest
+	} else if !errors.Is(err, state.ErrNotFound) {
+		return nil, err
+	}
+	ring, err := tx.Keyring()
+	if err != nil {
+		return nil, err
+	}
+	if n := len(ring.GetAuditKeys()); n > 0 {
+		own.Key = ring.GetAuditKeys()[n-1].GetPublicKey()
+	}
+	return own, nil
 }
 
 // zoneLog returns a log that a zone has kept itself, by its name.
@@ -170,7 +224,7 @@ func lostCheckpoints(tx *state.Tx) (lost []string, err error) {
 // ExportAudit sends what has been signed. Entries never change, so each piece is read on a snapshot of its own.
 func (s auditService) ExportAudit(r *apiv1.ExportAuditRequest, stream grpc.ServerStreamingServer[apiv1.ExportAuditResponse]) error {
 	ctx := stream.Context()
-	if err := s.everywhere(ctx); err != nil {
+	if err := s.whole(ctx); err != nil {
 		return err
 	}
 	e, from := &export{log: r.GetLog()}, uint64(0)

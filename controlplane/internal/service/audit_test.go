@@ -201,6 +201,79 @@ func TestAnExportSaysWhoHasCountersignedItAndWhatARestoreHasLost(t *testing.T) {
 	}
 }
 
+// TestAnAuditorOfAPlaceSeesWhatTheLogHasOfIt, and exports nothing, since what is signed is the whole.
+func TestAnAuditorOfAPlaceSeesWhatTheLogHasOfIt(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	private, public := newKey(t, w)
+	signed(t, w, private, public)
+	w.Roles()
+	for _, vm := range []*apiv1.VM{w.VM("web-1", "web"), w.VM("db-1", "db")} {
+		if _, err := w.Admin().VMs.CreateVM(t.Context(), &apiv1.CreateVMRequest{Vm: vm}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.BringLog("business", "life-1", 3, false)
+	for who, c := range map[string]struct {
+		scope apiv1.RoleBinding_Scope
+		place string
+		fits  func(e *apiv1.AuditEntry) bool
+		holds []string // targets that are among them
+		logs  int
+	}{
+		"zone":         {apiv1.RoleBinding_ZONE, "business", func(e *apiv1.AuditEntry) bool { return e.GetZone() == "business" }, []string{"web-1", "db-1"}, 1},
+		"other-zone":   {apiv1.RoleBinding_ZONE, "internet", func(e *apiv1.AuditEntry) bool { return e.GetZone() == "internet" }, nil, 0},
+		"project":      {apiv1.RoleBinding_PROJECT, "web", func(e *apiv1.AuditEntry) bool { return e.GetProject() == "web" }, []string{"web-1"}, 0},
+		"organization": {apiv1.RoleBinding_ORGANIZATION, "default", func(e *apiv1.AuditEntry) bool { return e.GetProject() != "" }, []string{"web-1", "db-1"}, 0},
+		"federation":   {apiv1.RoleBinding_FEDERATION, "", func(*apiv1.AuditEntry) bool { return true }, []string{"web-1", "db-1"}, 2},
+	} {
+		u := w.User(who, apiv1.User_PERSON)
+		w.Bind("b-"+who, "auditor", u, c.scope, c.place)
+		a := w.As(u).Audit
+		var targets []string
+		for token := ""; ; {
+			r, err := a.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{PageSize: 2, PageToken: token})
+			if err != nil {
+				t.Fatalf("%s: %v", who, err)
+			}
+			for _, e := range r.GetAuditEntries() {
+				if targets = append(targets, e.GetTarget().GetName()); !c.fits(e) {
+					t.Errorf("the auditor of %s sees %v", who, e)
+				}
+			}
+			if token = r.GetNextPageToken(); token == "" {
+				break
+			}
+		}
+		for _, name := range []string{"web-1", "db-1"} {
+			if slices.Contains(targets, name) != slices.Contains(c.holds, name) {
+				t.Errorf("the auditor of %s sees the entries of %v", who, targets)
+			}
+		}
+		logs, err := a.ListAuditLogs(t.Context(), &apiv1.ListAuditLogsRequest{})
+		if err != nil || len(logs.GetAuditLogs()) != c.logs {
+			t.Errorf("the auditor of %s sees the logs %v, %v", who, logs, err)
+		}
+		kept, err := a.ListAuditEntries(t.Context(), &apiv1.ListAuditEntriesRequest{Log: "business/1"})
+		if want := map[bool]int{true: 3}[c.logs > 0]; err != nil || len(kept.GetAuditEntries()) != want {
+			t.Errorf("the auditor of %s sees %d entries of business/1, %v", who, len(kept.GetAuditEntries()), err)
+		}
+		_, err = a.GetAuditCheckpoint(t.Context(), &apiv1.GetAuditCheckpointRequest{})
+		stream, err2 := a.ExportAudit(t.Context(), &apiv1.ExportAuditRequest{})
+		if err2 == nil {
+			_, err2 = stream.Recv()
+		}
+		for _, err := range []error{err, err2} {
+			err = problem.FromStatus(err)
+			if who == "federation" && err != nil {
+				t.Errorf("the auditor of the federation: %v", err)
+			} else if who != "federation" && (!problem.Is(err, problem.Forbidden) || !strings.Contains(problem.Of(err).GetDetail(), "as a whole") || !strings.Contains(problem.Of(err).GetNext(), "naru audit list")) {
+				t.Errorf("the auditor of %s exports: %v", who, err)
+			}
+		}
+	}
+}
+
 func minus(t *testing.T, a, b string) string {
 	t.Helper()
 	x, err := strconv.Atoi(a)

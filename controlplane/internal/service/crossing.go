@@ -64,6 +64,27 @@ func (s crossingService) CreateCrossing(ctx context.Context, r *apiv1.CreateCros
 	return &apiv1.CreateCrossingResponse{Operation: op}, err
 }
 
+// ShortenCrossing makes one end earlier: people of either side may.
+func (s crossingService) ShortenCrossing(ctx context.Context, r *apiv1.ShortenCrossingRequest) (*apiv1.ShortenCrossingResponse, error) {
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := s.crossings.find(ctx, tx, r.GetCrossing(), place{})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.crossings.matches(ctx, m); err != nil {
+			return nil, err
+		}
+		c.Body = &commandv1.Command_ShortenCrossing{ShortenCrossing: &commandv1.ShortenCrossing{
+			CrossingId: m.GetId(), ExpectedRevision: m.GetRevision(), EndsAt: r.GetEndsAt(), Reason: callOf(ctx).Principal.Name + ": " + r.GetReason()}}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.crossings.shown(ctx, result)
+	return &apiv1.ShortenCrossingResponse{Crossing: m}, err
+}
+
 // DeleteCrossing ends one: people of either side may.
 func (s crossingService) DeleteCrossing(ctx context.Context, r *apiv1.DeleteCrossingRequest) (*apiv1.DeleteCrossingResponse, error) {
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {

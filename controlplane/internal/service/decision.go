@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/controlplane/internal/intake"
@@ -37,7 +39,7 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	if only := callOf(ctx).Principal.ProjectID; !request.Deciding(m) || only != "" && only != m.GetProjectId() {
 		return nil, nil
 	}
-	now := time.Now()
+	now := s.Now()
 	p, err := panel.Of(tx, m, now)
 	if err != nil {
 		return nil, err
@@ -106,7 +108,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		if err != nil {
 			return nil, err
 		}
-		if err := seesFrozen(ctx, tx, m); err != nil {
+		if err := cmp.Or(request.OfRecord(m, "decided on"), seesFrozen(ctx, tx, m)); err != nil {
 			return nil, err
 		}
 		if !bytes.Equal(r.GetSeenHash(), m.GetFrozenHash()) && request.Deciding(m) {
@@ -122,9 +124,11 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		in := &commandv1.DecideRequest{
 			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
 		}
-		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), time.Now()); err != nil {
+		now := s.Now()
+		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), now); err != nil {
 			return nil, err
 		}
+		in.ReckonedAt = timestamppb.New(now)
 		c.Body = &commandv1.Command_DecideRequest{DecideRequest: in}
 		return nil, nil
 	})
@@ -205,8 +209,15 @@ func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	return seat{}, problem.Newf(problem.Invalid, "Say in which stage, and for whom.", "%s may decide on request %s in several places: %s", me.GetName(), m.GetName(), strings.Join(which, ", "))
 }
 
-// mostLooked bounds how many requests a call looks at; it then says where the next one goes on.
-const mostLooked = 2000
+const (
+	// looksAPlace is how many requests are looked at for each place on a page, at most: who has few among many gets pages that hold
+	// less, and none that takes long.
+	looksAPlace = 4
+	// mostLooked bounds that, leastLooked makes small pages worth their call, and lookAtOnce are looked at on one snapshot.
+	mostLooked, leastLooked, lookAtOnce = 1000, 100, 50
+	// lookTime is after how long a call looks at no further ones.
+	lookTime = 2 * time.Second
+)
 
 // ListApprovals returns what waits for the caller: what is due first stands first. A page may hold less than was asked for, and the
 // next one more.
@@ -217,47 +228,24 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 	}
 	out := &apiv1.ListApprovalsResponse{}
 	size := min(int(cmp.Or(r.GetPageSize(), 100)), 1000)
-	err = s.read(ctx, func(tx *state.Tx) error {
-		callOf(ctx).Asked.note()
-		out.Reset()
-		after := after
-		me, err := s.caller(ctx, tx)
-		if err != nil {
+	look, began := s.read, time.Now() // the first snapshot is a current one, and what follows is no older
+	for left := min(max(looksAPlace*size, leastLooked), mostLooked); left > 0; left -= lookAtOnce {
+		var found []*apiv1.Request
+		var more bool
+		var next state.Awaited
+		if err := look(ctx, func(tx *state.Tx) (err error) {
+			found, next, more, err = s.awaiting(ctx, tx, after, min(left, lookAtOnce), size-len(out.GetRequests()))
 			return err
+		}); err != nil {
+			return nil, err
 		}
-		reach, err := s.deciding(ctx, tx, me)
-		if err != nil {
-			return err
+		out.Requests, after, look = append(out.GetRequests(), found...), next, s.view
+		if out.NextPageToken = ""; !more {
+			break
 		}
-		for looked := 0; looked < mostLooked; {
-			const few = 200
-			open, err := tx.AwaitedRequests(after, few)
-			if err != nil {
-				return err
-			}
-			for _, m := range open {
-				if len(out.GetRequests()) == size {
-					out.NextPageToken = awaitedText(after)
-					return nil
-				}
-				after = state.AwaitedOf(m)
-				if !panel.Reaches(reach, m) {
-					continue
-				}
-				seats, err := s.seats(ctx, tx, m, me)
-				if err == nil && len(seats) > 0 { // one that cannot be judged does not hide the others
-					out.Requests = append(out.Requests, m)
-				}
-			}
-			if looked += len(open); len(open) < few {
-				return nil
-			}
+		if out.NextPageToken = awaitedText(after); len(out.GetRequests()) == size || time.Since(began) > lookTime {
+			break
 		}
-		out.NextPageToken = awaitedText(after)
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	for _, m := range out.GetRequests() {
 		if err := s.view(ctx, func(tx *state.Tx) error { return s.describe(ctx, tx, m) }); err != nil {
@@ -265,6 +253,45 @@ func (s requestService) ListApprovals(ctx context.Context, r *apiv1.ListApproval
 		}
 	}
 	return out, nil
+}
+
+// awaiting finds what waits for the caller behind a place, until so many were looked at or found; more may be behind next.
+func (s requestService) awaiting(ctx context.Context, tx *state.Tx, after state.Awaited, looks, places int) (
+	found []*apiv1.Request, next state.Awaited, more bool, err error,
+) {
+	callOf(ctx).Asked.note()
+	me, err := s.caller(ctx, tx)
+	if err != nil {
+		return nil, after, false, err
+	}
+	reach, err := s.deciding(ctx, tx, me)
+	if err != nil {
+		return nil, after, false, err
+	}
+	open, err := tx.AwaitedRequests(after, looks)
+	if err != nil {
+		return nil, after, false, err
+	}
+	for i, m := range open {
+		if len(found) == places {
+			return found, after, true, nil
+		}
+		if panel.Reaches(reach, m) {
+			seats, err := s.seats(ctx, tx, m, me)
+			switch { // one that cannot be judged does not hide the others
+			case errors.Is(err, state.ErrRetry):
+				return nil, after, false, err
+			case errors.Is(err, state.ErrTooLong) && i > 0:
+				return found, after, true, nil // another snapshot goes on with it
+			case errors.Is(err, state.ErrTooLong):
+				return found, state.AwaitedOf(m), true, nil
+			case err == nil && len(seats) > 0:
+				found = append(found, m)
+			}
+		}
+		after = state.AwaitedOf(m)
+	}
+	return found, after, len(open) == looks, nil
 }
 
 // holds writes into a request the room that is kept for it; on which hosts is the zone's own affair.
@@ -306,7 +333,7 @@ func (s *Service) deciding(ctx context.Context, tx *state.Tx, me *apiv1.User) (r
 	if err != nil {
 		return nil, err
 	}
-	delegations, err := tx.DelegationsTo(me.GetId(), time.Now().UnixMicro())
+	delegations, err := tx.DelegationsTo(me.GetId(), s.Now().UnixMicro())
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +383,7 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	part := slices.Contains(request.Concerned(m), me.GetId())
 	add(part && request.Editable(m), "update", "submit", "attach")
 	add(me.GetId() == m.GetRequesterId() && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
-	trial := &apiv1.Request{Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
+	trial := &apiv1.Request{Intake: m.GetIntake(), Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
 	since, err := s.othersMayEnd(ctx, tx, m)
 	if err != nil {
 		return err
@@ -364,8 +391,10 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, since, "", nil) == nil, "withdraw")
 	seats, err := s.seats(ctx, tx, m, me)
 	add(err == nil && len(seats) > 0 && seesFrozen(ctx, tx, m) == nil, "decide")
-	add(part && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
-	add(true, "comment", "copy")
+	recorded := request.Recorded(m)
+	add(part && !recorded && m.GetApproval() == apiv1.Request_APPROVED && m.GetFulfilment() == apiv1.Request_FAILED, "retry")
+	add(true, "comment")
+	add(!recorded, "copy")
 	return nil
 }
 
@@ -375,7 +404,7 @@ func (s requestService) othersMayEnd(ctx context.Context, tx *state.Tx, m *apiv1
 	if err != nil || loss == nil && m.GetOrphanedAt() == nil {
 		return "", err
 	}
-	if loss, err = intake.Abandoned(tx, m, time.Now()); err != nil || loss == nil {
+	if loss, err = intake.Abandoned(tx, m, s.Now()); err != nil || loss == nil {
 		return "", err
 	}
 	if err := s.requests.mayMakeBy(ctx, tx, m, "request.create"); problem.Is(err, problem.Forbidden) {
@@ -392,7 +421,7 @@ func (s requestService) approvers(tx *state.Tx, m *apiv1.Request) error {
 	if len(undecided) == 0 {
 		return nil
 	}
-	p, err := panel.Of(tx, m, time.Now())
+	p, err := panel.Of(tx, m, s.Now())
 	if err != nil {
 		return err
 	}

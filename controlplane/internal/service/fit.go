@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -42,6 +43,66 @@ func looked(look func(context.Context) error) answer {
 	}
 }
 
+// rooms are answers of the picture of hosts to what requests ask for, so that whoever looks again has nothing placed again. Safe for
+// concurrent use.
+type rooms struct {
+	mu      sync.Mutex
+	picture uint64 // of which they are
+	known   map[room]*apiv1.Fit
+}
+
+// room is what a request asks for as it stands: so many of its parts.
+type room struct {
+	request, revision string
+	parts             int
+}
+
+// maxRooms bounds what is kept.
+const maxRooms = 1024
+
+// once returns what is known of a picture, or looks. What nobody has written down yet has no revision, and is looked at each
+// time.
+func (s *Service) once(what room, after uint64, look answer) answer {
+	if what.revision == "" {
+		return look
+	}
+	return func(ctx context.Context) *apiv1.Fit {
+		picture, err := s.Chooser.Picture(ctx, after)
+		if err != nil {
+			return told(apiv1.Fit_NOT_KNOWN, err)(ctx)
+		}
+		if f := s.rooms.get(what, picture); f != nil {
+			return f
+		}
+		f := look(ctx)
+		if f.GetAnswer() != apiv1.Fit_NOT_KNOWN {
+			s.rooms.put(what, picture, f)
+		}
+		return f
+	}
+}
+
+func (k *rooms) get(what room, picture uint64) *apiv1.Fit {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.picture != picture {
+		return nil
+	}
+	return proto.CloneOf(k.known[what])
+}
+
+func (k *rooms) put(what room, picture uint64, f *apiv1.Fit) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.picture > picture {
+		return // there is a newer one meanwhile
+	}
+	if k.picture < picture || len(k.known) >= maxRooms {
+		k.picture, k.known = picture, map[room]*apiv1.Fit{}
+	}
+	k.known[what] = proto.CloneOf(f)
+}
+
 // fits returns the answer for all of a request that has not begun, but for what room is kept for already; nil where it takes none. The
 // request is described.
 func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
@@ -70,7 +131,7 @@ func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
 	if zone.GetFreshness() != apiv1.Freshness_LIVE {
 		return told(apiv1.Fit_NOT_KNOWN, outOfReach(zone)), nil
 	}
-	after := tx.Meta().Revision
+	after, what := tx.Meta().Revision, room{m.GetId(), m.GetRevision(), len(open)}
 	if making {
 		vms, err := toMake(tx, m, open)
 		var refused *problem.Error
@@ -80,10 +141,10 @@ func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return looked(func(ctx context.Context) error {
+		return s.once(what, after, looked(func(ctx context.Context) error {
 			_, err := s.Chooser.ChooseAll(ctx, vms, after)
 			return err
-		}), nil
+		})), nil
 	}
 	vm, err := tx.VMs.Get(open[0].GetVmId())
 	if errors.Is(err, state.ErrNotFound) {
@@ -93,7 +154,7 @@ func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
 		return nil, err
 	}
 	vm.Size = m.GetSpecification().GetResize().GetSize()
-	return looked(func(ctx context.Context) error { return s.Chooser.Resize(ctx, vm, after) }), nil
+	return s.once(what, after, looked(func(ctx context.Context) error { return s.Chooser.Resize(ctx, vm, after) })), nil
 }
 
 // toMake are VMs of a request, as far as it matters where they would go.

@@ -114,7 +114,7 @@ func TestF9WhetherAVMCanGrowIsSaidOfItsOwnHost(t *testing.T) {
 	if _, err := o.submit("ann", of(resizeTo("s2"))); err != nil {
 		t.Fatal(err)
 	}
-	if is, why := o.fits("r-1"); is != apiv1.Fit_YES {
+	if is, why := o.fits("r-2"); is != apiv1.Fit_YES {
 		t.Errorf("%v: %s", is, why)
 	}
 	if is := o.preview(of(resizeTo("huge"))); is.GetAnswer() != apiv1.Fit_NO || !strings.Contains(is.GetProblem().GetDetail(), "lacks cores") {
@@ -148,5 +148,52 @@ func TestF6WhetherItFitsCrossesAsTheZoneDisclosesIt(t *testing.T) {
 		if is := r.GetRequest().GetFit(); is.GetAnswer() != c.is || (is.GetProblem() != nil) != c.why {
 			t.Errorf("where zone business lets out %v, it is answered %v", c.lets, is)
 		}
+	}
+}
+
+// TestWhoLooksAgainHasNothingPlacedAgain: the answer is that of the request, and of the hosts, as they were.
+func TestWhoLooksAgainHasNothingPlacedAgain(t *testing.T) {
+	o := newOffice(t)
+	if _, err := o.submit("ann", asking(17)); err != nil {
+		t.Fatal(err)
+	}
+	o.Settle()
+	o.Interfere(nil)
+	for range 3 {
+		for _, who := range []string{"ann", "bob"} {
+			if f := o.show(who, "r-1").GetFit(); f.GetAnswer() != apiv1.Fit_NO || len(f.GetProblem().GetClusters()) != 1 {
+				t.Fatalf("%s is told %v", who, f)
+			}
+		}
+	}
+	if n := o.Choices(); n != 1 {
+		t.Errorf("hosts were looked at %d times", n)
+	}
+	if _, err := o.submit("ann", asking(1)); err != nil { // changes no host
+		t.Fatal(err)
+	}
+	if o.show("ann", "r-1"); o.Choices() != 1 {
+		t.Error("they were looked at again, and are as they were")
+	}
+	ctx, hosts := t.Context(), o.Admin().Hosts
+	if _, err := hosts.CreateHost(ctx, &apiv1.CreateHostRequest{Host: &apiv1.Host{Name: "kvm-3", Zone: "business", Cluster: "kvm", Endpoint: "sim://"}}); err != nil {
+		t.Fatal(err)
+	}
+	h, err := hosts.GetHost(ctx, &apiv1.GetHostRequest{Host: "kvm-3", Zone: "business"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Observe(o.site.Business.GetId(), &apiv1.Host{Id: h.GetHost().GetId(), Name: "kvm-3", Health: apiv1.Host_AVAILABLE, Freshness: apiv1.Freshness_LIVE,
+		Total: &apiv1.Resources{Cores: 8, MemoryMib: 32768, DiskGib: 1000}})
+	if f := o.show("ann", "r-1").GetFit(); f.GetAnswer() != apiv1.Fit_YES || o.Choices() != 2 {
+		t.Errorf("with another host it is %v, after %d looks", f, o.Choices())
+	}
+	for range 2 {
+		if f := o.preview(asking(16)); f.GetAnswer() != apiv1.Fit_YES {
+			t.Errorf("%v", f)
+		}
+	}
+	if f := o.preview(asking(25)); f.GetAnswer() != apiv1.Fit_NO {
+		t.Errorf("what was asked for before is answered for something else: %v", f)
 	}
 }

@@ -29,7 +29,7 @@ var registrar = []string{"user.*", "group.*", "role.*", "role-binding.*", "acces
 var harmless = map[string]string{
 	"user.create": "who is new has no rights", "user.disable": "takes rights away", "user.delete": "takes rights away", "group.create": "nobody is in it, and it has no rights",
 	"group.update": "its name stays", "group.delete": "takes rights away", "group.remove-member": "takes rights away", "role.delete": "takes rights away",
-	"role.explain": "tells", "role-binding.delete": "takes rights away", "access-token.delete": "takes rights away", "administrator.delete": "takes rights away",
+	"role.explain": "tells", "role-binding.delete": "takes rights away", "role-binding.shorten": "takes rights away", "access-token.delete": "takes rights away", "administrator.delete": "takes rights away",
 	"server.delete": "takes a server away", "server.back-up": "what is in it is sealed or hashed, and is no credential",
 	"identity.unlink": "takes rights away", "identity-provider.test": "tells",
 	"session.delete": "takes rights away", "session.revoke": "takes rights away", "organization.create": "nothing is in it", "organization.delete": "nothing is in it",

@@ -37,26 +37,26 @@ func (o *office) turns(n int) {
 
 func TestF9AVMGrowsIntoTheRoomThatWasKeptForItSinceTheLastStage(t *testing.T) {
 	o, asked := toGrow(t)
-	if m := o.show("bob", "r-1"); m.GetFulfilment() != apiv1.Request_RESERVING || !strings.Contains(m.GetFulfilmentReason(), "asked to keep room") {
+	if m := o.show("bob", "r-2"); m.GetFulfilment() != apiv1.Request_RESERVING || !strings.Contains(m.GetFulfilmentReason(), "asked to keep room") {
 		t.Errorf("it is %v: %s", m.GetFulfilment(), m.GetFulfilmentReason())
 	}
 	o.says(apiv1.Reservation_HELD)
 	o.turn()
-	if m := o.show("bob", "r-1"); m.GetFulfilment() != apiv1.Request_RESERVED || len(m.GetHolds()) != 1 || m.GetHolds()[0].GetVm() != "web-1" {
+	if m := o.show("bob", "r-2"); m.GetFulfilment() != apiv1.Request_RESERVED || len(m.GetHolds()) != 1 || m.GetHolds()[0].GetVm() != "web-1" {
 		t.Fatalf("it is %v, and has %v", m.GetFulfilment(), m.GetHolds())
 	}
-	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+	if err := o.decide("bob", "r-2", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Fatal(err)
 	}
 	o.turns(2)
-	if m, vm := o.show("ann", "r-1"), o.web1(); m.GetFulfilment() != apiv1.Request_EXECUTING || vm.GetErrand().GetReservation() != asked.GetId() || vm.GetSize().GetCores() != 2 {
+	if m, vm := o.show("ann", "r-2"), o.web1(); m.GetFulfilment() != apiv1.Request_EXECUTING || vm.GetErrand().GetReservation() != asked.GetId() || vm.GetSize().GetCores() != 2 {
 		t.Fatalf("it is %v: %s; the VM is wished %v", m.GetFulfilment(), m.GetFulfilmentReason(), vm.GetErrand())
 	}
 	if is := o.reservations()[0]; is.GetGiven() != 1 || is.GetDesiredState() != apiv1.Reservation_HELD {
 		t.Errorf("until its zone has carried it out the room is to stay: %v", is)
 	}
 	o.answer(apiv1.VM_RUNNING)
-	o.done(o.show("ann", "r-1"))
+	o.done(o.show("ann", "r-2"))
 	if is := o.reservations()[0]; is.GetDesiredState() != apiv1.Reservation_RELEASED {
 		t.Errorf("room is kept for what is done: %v", is)
 	}
@@ -66,11 +66,11 @@ func TestF9AnApprovedResizeWithoutRoomStandsAndAsksAgain(t *testing.T) {
 	o, _ := toGrow(t)
 	o.says(apiv1.Reservation_REFUSED)
 	o.turn()
-	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+	if err := o.decide("bob", "r-2", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Fatal(err)
 	}
 	o.turns(2)
-	if m := o.show("ann", "r-1"); m.GetApproval() != apiv1.Request_APPROVED || m.GetFulfilment() != apiv1.Request_RESERVING ||
+	if m := o.show("ann", "r-2"); m.GetApproval() != apiv1.Request_APPROVED || m.GetFulfilment() != apiv1.Request_RESERVING ||
 		!strings.Contains(m.GetFulfilmentReason(), "no host has 2 GiB free") || o.web1().GetSize().GetCores() != 1 {
 		t.Fatalf("it is %v: %s", m.GetFulfilment(), m.GetFulfilmentReason())
 	}
@@ -78,7 +78,7 @@ func TestF9AnApprovedResizeWithoutRoomStandsAndAsksAgain(t *testing.T) {
 	o.turn()
 	o.says(apiv1.Reservation_HELD)
 	o.turns(2)
-	if m := o.show("ann", "r-1"); m.GetFulfilment() != apiv1.Request_EXECUTING {
+	if m := o.show("ann", "r-2"); m.GetFulfilment() != apiv1.Request_EXECUTING {
 		t.Errorf("it is %v: %s", m.GetFulfilment(), m.GetFulfilmentReason())
 	}
 }
@@ -87,20 +87,20 @@ func TestF9AResizeSaysThatItsZoneIsAway(t *testing.T) {
 	o, _ := toGrow(t)
 	o.Connect(o.site.Business.GetId(), false)
 	o.turn()
-	if m := o.show("bob", "r-1"); m.GetFulfilment() != apiv1.Request_RESERVING || !strings.Contains(m.GetFulfilmentReason(), "has not said whether it has room") {
+	if m := o.show("bob", "r-2"); m.GetFulfilment() != apiv1.Request_RESERVING || !strings.Contains(m.GetFulfilmentReason(), "has not said whether it has room") {
 		t.Errorf("it is %v: %s", m.GetFulfilment(), m.GetFulfilmentReason())
 	}
-	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+	if err := o.decide("bob", "r-2", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Errorf("a decision waits for a zone: %v", err)
 	}
 	o.turn()
-	if m := o.show("ann", "r-1"); m.GetApproval() != apiv1.Request_APPROVED || m.GetFulfilment() != apiv1.Request_RESERVING || o.web1().GetSize().GetCores() != 1 {
+	if m := o.show("ann", "r-2"); m.GetApproval() != apiv1.Request_APPROVED || m.GetFulfilment() != apiv1.Request_RESERVING || o.web1().GetSize().GetCores() != 1 {
 		t.Errorf("it is %v and %v", m.GetApproval(), m.GetFulfilment())
 	}
 	o.Connect(o.site.Business.GetId(), true)
 	o.says(apiv1.Reservation_HELD)
 	o.turns(2)
-	if m := o.show("ann", "r-1"); m.GetFulfilment() != apiv1.Request_EXECUTING {
+	if m := o.show("ann", "r-2"); m.GetFulfilment() != apiv1.Request_EXECUTING {
 		t.Errorf("it is %v: %s", m.GetFulfilment(), m.GetFulfilmentReason())
 	}
 }
@@ -116,7 +116,7 @@ func TestF9OtherRoomIsAskedForWhereTheVMHasAnotherSizeMeanwhile(t *testing.T) {
 	}
 	o.answer(apiv1.VM_RUNNING)
 	o.turn()
-	if m := o.show("bob", "r-1"); m.GetFulfilment() != apiv1.Request_RESERVING || !strings.Contains(m.GetFulfilmentReason(), "another size meanwhile") {
+	if m := o.show("bob", "r-2"); m.GetFulfilment() != apiv1.Request_RESERVING || !strings.Contains(m.GetFulfilmentReason(), "another size meanwhile") {
 		t.Fatalf("it is %v: %s", m.GetFulfilment(), m.GetFulfilmentReason())
 	}
 	o.now = o.now.Add(2 * time.Minute)
@@ -136,18 +136,18 @@ func TestF9OtherRoomIsAskedForWhereTheVMHasAnotherSizeMeanwhile(t *testing.T) {
 
 func TestF9ARoomToGrowIsFreedWhereTheRequestEndsOrTheVMIsNotToGrowAnyMore(t *testing.T) {
 	for name, end := range map[string]func(*office) error{
-		"denied": func(o *office) error { return o.decide("bob", "r-1", apiv1.Decision_DENY, nil) },
+		"denied": func(o *office) error { return o.decide("bob", "r-2", apiv1.Decision_DENY, nil) },
 		"the VM is put into the trash": func(o *office) error {
 			_, err := o.In("web").VMs.TrashVM(o.Context(), &apiv1.TrashVMRequest{Vm: "web-1"})
 			return err
 		},
 		"the VM is deleted while it is resized": func(o *office) error {
-			if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+			if err := o.decide("bob", "r-2", apiv1.Decision_APPROVE, nil); err != nil {
 				return err
 			}
 			o.turns(2)
 			if o.web1().GetErrand() == nil {
-				o.Fatalf("it is not resized: %v", o.show("ann", "r-1"))
+				o.Fatalf("it is not resized: %v", o.show("ann", "r-2"))
 			}
 			_, err := o.In("web").VMs.DeleteVM(o.Context(), &apiv1.DeleteVMRequest{Vm: "web-1"})
 			return err
@@ -178,7 +178,7 @@ func TestNoRoomIsAskedForWhatDoesNotGrow(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.turn()
-	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+	if err := o.decide("bob", "r-2", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Fatal(err)
 	}
 	o.turns(2)
@@ -191,7 +191,7 @@ func TestNoRoomIsAskedForWhatDoesNotGrow(t *testing.T) {
 		}
 		return nil
 	})
-	if m := o.show("ann", "r-1"); asked != 0 || m.GetFulfilment() != apiv1.Request_EXECUTING {
+	if m := o.show("ann", "r-2"); asked != 0 || m.GetFulfilment() != apiv1.Request_EXECUTING {
 		t.Errorf("%d reservations, and it is %v: %s", asked, m.GetFulfilment(), m.GetFulfilmentReason())
 	}
 }

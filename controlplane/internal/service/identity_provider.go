@@ -146,7 +146,8 @@ func (s identityProviderService) TestIdentityProvider(ctx context.Context, r *ap
 	if r.GetLogin() != "" && p.GetLdap() == nil {
 		return nil, problem.New(problem.Invalid, "of an oidc provider nobody can ask who somebody is but themselves", "Log in through it: naru login --provider "+p.GetName()+".").With("login", "is for ldap")
 	}
-	if err := s.Record(ctx, Deed{Action: "identity-provider.test", Outcome: apiv1.AuditEntry_DONE, Target: reference("identity-provider", p)}); err != nil {
+	_, asked := askedFor("identity-provider.test", r)
+	if err := s.Record(ctx, Deed{Action: "identity-provider.test", Outcome: apiv1.AuditEntry_DONE, Target: reference("identity-provider", p), Message: asked}); err != nil {
 		return nil, err
 	}
 	failed := func(err error) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
 	"github.com/naru-project/naru/pkg/sealed"
+	"github.com/naru-project/naru/pkg/shell"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -207,7 +208,7 @@ func (s *Service) recognise(ctx context.Context, c claim, out *shown, person *pr
 
 // firstLogin is the user whom a first login makes.
 func (s *Service) firstLogin(tx *state.Tx, p *apiv1.IdentityProvider, person *provider.Person) (*apiv1.User, error) {
-	link := "naru identity-provider link " + p.GetName() + " " + person.Subject + " USER"
+	link := "naru identity-provider link " + p.GetName() + " " + shell.Quote(person.Subject) + " USER"
 	if !p.GetCreateUsers() {
 		return nil, problem.Newf(problem.Forbidden, "Ask an administrator: "+link+".", "identity provider %s knows you as %s, and that is linked with no user here", p.GetName(), person.Subject)
 	}

@@ -237,7 +237,7 @@ func TestWhoHasLeftTheDirectoryDecidesNothingAndIsToldNothing(t *testing.T) {
 	if _, err := p.submit("ann", ask()); err != nil {
 		t.Fatal(err)
 	}
-	name := p.show("ann", "r-2").GetName()
+	name := p.show("ann", "r-1").GetName()
 	p.corpSays("bob", true)
 	p.tell()
 	p.turn()
@@ -400,6 +400,9 @@ func TestAMoverLosesWhatTheyHaveByTheFormerOrganizationWhereThatIsAsked(t *testi
 	for _, e := range log.GetAuditEntries() {
 		if e.GetAction() != "audit.list-entries" {
 			entries = append(entries, e.GetAction()+" "+e.GetTarget().GetName())
+		}
+		if project := map[string]string{"project-operator in project shop": "shop"}[e.GetTarget().GetName()]; e.GetProject() != project || (e.GetProjectId() == "") != (project == "") {
+			t.Errorf("who looks into the log of a project finds %v", e)
 		}
 	}
 	slices.Sort(entries)

@@ -2,11 +2,8 @@ package service
 
 import (
 	"context"
-	"crypto/sha256"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/action"
 	"github.com/naru-project/naru/pkg/problem"
@@ -76,16 +73,6 @@ func (s *Service) record(ctx context.Context, e *apiv1.AuditEntry) error {
 // RecordRefusal writes that a call of a method (/naru.api.v1.VMService/GetVM) was refused.
 func (s *Service) RecordRefusal(ctx context.Context, method string, why error) error {
 	return s.Record(ctx, Deed{Action: action.OfMethod(method), Outcome: apiv1.AuditEntry_REFUSED, Problem: why})
-}
-
-// RecordRead writes that something sensitive is about to be shown, with the digest of the request.
-func (s *Service) RecordRead(ctx context.Context, method string, req proto.Message) error {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
-	if err != nil {
-		return err
-	}
-	digest := sha256.Sum256(b)
-	return s.Record(ctx, Deed{Action: action.OfMethod(method), Outcome: apiv1.AuditEntry_READ, Digest: digest[:]})
 }
 
 // origin is what the record says of a call beside its actor.

@@ -110,3 +110,45 @@ func TestALoginThatFailedIsWrittenAsTheOneWhoTried(t *testing.T) {
 		t.Errorf("the log says %v", found)
 	}
 }
+
+// TestWhoReadsPeoplesDataIsInTheLog, with what was read: once a minute, and before anything is shown.
+func TestWhoReadsPeoplesDataIsInTheLog(t *testing.T) {
+	w := servicetest.New(t)
+	for n := range 3 {
+		w.User("u-"+string(rune('a'+n)), apiv1.User_PERSON)
+	}
+	full := errors.New("no quorum")
+	w.FailNext(full)
+	if r, err := w.Admin().Users.ListUsers(t.Context(), &apiv1.ListUsersRequest{}); err == nil {
+		t.Errorf("a read that could not be written down shows %v", r)
+	}
+	before := w.Records()
+	for range 100 {
+		if _, err := w.Admin().Users.ListUsers(t.Context(), &apiv1.ListUsersRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for token := ""; ; { // page by page it is one question
+		r, err := w.Admin().Users.ListUsers(t.Context(), &apiv1.ListUsersRequest{Filter: "name~u", PageSize: 1, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token = r.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if n := w.Records() - before; n != 2 {
+		t.Errorf("103 reads of two things cost %d commands", n)
+	}
+	found := entriesOf(w, "user.list")
+	if len(found) != 2 || found[0].GetOutcome() != apiv1.AuditEntry_READ || found[0].GetMessage() != "all of them" || found[1].GetMessage() != `filter "name~u"` ||
+		found[0].GetActor() != "admin:admin" || len(found[0].GetDigest()) != 32 {
+		t.Errorf("the log says %v", found)
+	}
+	if _, err := w.Admin().IdentityProviders.ListIdentities(t.Context(), &apiv1.ListIdentitiesRequest{Filter: "user=u-a"}); err != nil {
+		t.Fatal(err)
+	}
+	if found := entriesOf(w, "identity-provider.list-identities"); len(found) != 1 || found[0].GetMessage() != `filter "user=u-a"` {
+		t.Errorf("the log says %v", found)
+	}
+}

@@ -55,7 +55,7 @@ func personOf(u *apiv1.User) *commandv1.Person {
 }
 
 func (s requestService) ListRequests(ctx context.Context, r *apiv1.ListRequestsRequest) (*apiv1.ListRequestsResponse, error) {
-	out := &apiv1.ListRequestsResponse{}
+	out, filter := &apiv1.ListRequestsResponse{}, r.GetFilter()
 	err := s.read(ctx, func(tx *state.Tx) error {
 		scope, err := s.requests.scope(ctx, tx, place{project: r.GetProject()})
 		if err != nil {
@@ -71,9 +71,18 @@ func (s requestService) ListRequests(ctx context.Context, r *apiv1.ListRequestsR
 				return err
 			}
 			table = tx.Requests.Within([]state.Bound{{{Column: "requester_id", Values: []string{me.GetId()}}}, {{Column: "on_behalf_of_id", Values: []string{me.GetId()}}}})
+			if filter == "" {
+				filter = "asked=true"
+			} else {
+				filter += " AND asked=true"
+			}
 		}
-		out.Requests, out.NextPageToken, err = table.List(state.Query{
-			Filter: r.GetFilter(), OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
+		without, err := s.requests.withheld(ctx, scope)
+		if err != nil {
+			return err
+		}
+		out.Requests, out.NextPageToken, err = table.Without(without...).List(state.Query{
+			Filter: filter, OrderBy: r.GetOrderBy(), PageSize: int(r.GetPageSize()), PageToken: r.GetPageToken(), Scope: scope,
 		})
 		return err
 	})
@@ -161,7 +170,7 @@ func (s requestService) WithdrawRequest(ctx context.Context, r *apiv1.WithdrawRe
 		}
 		in := &commandv1.WithdrawRequest{RequestId: m.GetId(), By: personOf(me), Reason: r.GetReason()}
 		if me.GetId() != m.GetRequesterId() && me.GetId() != m.GetOnBehalfOfId() {
-			loss, err := intake.Abandoned(tx, m, time.Now())
+			loss, err := intake.Abandoned(tx, m, s.Now())
 			if err == nil && loss != nil {
 				in.Since, in.Reads = loss.Why, loss.Reads
 				err = s.requests.mayMakeBy(ctx, tx, m, "request.create") // to have helped write it is not enough
@@ -240,6 +249,10 @@ func (s requestService) GetAttachment(ctx context.Context, r *apiv1.GetAttachmen
 			return err
 		}
 		out.Comment, out.Content, err = tx.Attachment(m.GetId(), r.GetComment())
+		if dropped := out.Comment.GetDroppedAt(); err == nil && dropped != nil {
+			return problem.Newf(problem.WrongState, "Whoever kept a copy can show that it is the same by its SHA-256.",
+				"file %s of request %s is not kept any more since %s; its SHA-256 is %x", out.Comment.GetFile(), m.GetName(), dropped.AsTime().UTC().Format(time.DateOnly), out.Comment.GetSha256())
+		}
 		if errors.Is(err, state.ErrNotFound) {
 			return problem.Newf(problem.NotFound, "naru request show "+m.GetName()+" lists its files.", "request %s has no file %s", m.GetName(), r.GetComment())
 		}
@@ -256,12 +269,15 @@ func (s requestService) CopyRequest(ctx context.Context, r *apiv1.CopyRequestReq
 			return err
 		}
 		m, err := s.seen(ctx, tx, r.GetRequest())
+		if err == nil {
+			err = request.OfRecord(m, "copied")
+		}
 		draft = request.Copy(m)
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	m, err := s.draft(ctx, r, draft)
+	m, err := s.draft(ctx, r, draft, false)
 	return &apiv1.CopyRequestResponse{Request: m}, err
 }
 

@@ -6,11 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
+	"github.com/naru-project/naru/controlplane/internal/panel"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -19,9 +19,10 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// CreateRequest keeps a draft, and submits it where that is asked.
+// CreateRequest keeps a draft, and submits it where that is asked. Of what is to be submitted and is wrong in itself no
+// draft is kept.
 func (s requestService) CreateRequest(ctx context.Context, r *apiv1.CreateRequestRequest) (*apiv1.CreateRequestResponse, error) {
-	m, err := s.draft(ctx, r, r.GetRequest())
+	m, err := s.draft(ctx, r, r.GetRequest(), r.GetSubmit())
 	if err != nil || !r.GetSubmit() || !request.Editable(m) {
 		return &apiv1.CreateRequestResponse{Request: m}, err
 	}
@@ -43,7 +44,7 @@ func kept(err error, m *apiv1.Request) error {
 	return own
 }
 
-func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request) (*apiv1.Request, error) {
+func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request, submit bool) (*apiv1.Request, error) {
 	if err := schema.CheckCreate(sent); err != nil {
 		return nil, err
 	}
@@ -72,6 +73,12 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		if err := s.requests.mayMake(ctx, tx, m); err != nil {
 			return nil, err
 		}
+		if submit {
+			kept, err := s.again(ctx, tx, m)
+			if kept != nil || err != nil {
+				return kept, err
+			}
+		}
 		c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
 		return nil, nil
 	})
@@ -86,6 +93,9 @@ func takenIn(m *apiv1.Request, by *apiv1.User) error {
 	switch {
 	case m.GetIntake() == apiv1.Intake_VALUE_UNSPECIFIED:
 		m.Intake = apiv1.Intake_API
+	case request.Recorded(m):
+		return problem.New(problem.Invalid, "what was done without a request is recorded by itself, and nobody sends such a record",
+			"Leave intake out, or send PORTAL or API.").With("intake", "is "+m.GetIntake().String())
 	case m.GetIntake() != apiv1.Intake_ITSM:
 	case by.GetKind() != apiv1.User_SERVICE:
 		return problem.Newf(problem.Forbidden, "Leave intake out; external_ref can be given all the same. Another system asks by the token of a service.",
@@ -98,7 +108,10 @@ func takenIn(m *apiv1.Request, by *apiv1.User) error {
 
 // name finds what the names in a draft stand for: people, project, zone.
 func (s requestService) name(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
-	m.Kind = intake.KindOf(m.GetSpecification())
+	if m.Kind = intake.KindOf(m.GetSpecification()); m.GetKind() == apiv1.RequestKind_DELETE {
+		return problem.New(problem.Invalid, "nothing is deleted for good by a request", "Ask that the VM goes to the trash: reclaim, with the days that it is kept.").
+			With("specification.delete", "is in records alone")
+	}
 	project, err := s.projects.find(ctx, tx, m.GetProject(), place{})
 	if err != nil {
 		return inField(err, "project")
@@ -161,34 +174,26 @@ func (s requestService) source(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	return nil
 }
 
-// beneficiary is for whom something is asked: the caller, or somebody with a role in the project. That somebody else has none there, and
-// that there is nobody of the name, is one answer.
+// beneficiary is for whom something is asked: who asks, or somebody with a role in the project, as when it is carried out.
+// That somebody else has none there, and that there is nobody of the name, is one answer.
 func (s requestService) beneficiary(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*apiv1.User, error) {
 	none := problem.Newf(problem.NotFound, "Name somebody who has a role in the project: naru role-binding list.", "there is no user %s with a role in project %s", m.GetOnBehalfOf(), m.GetProject())
 	u, err := s.users.within(tx, m.GetOnBehalfOf(), nil)
 	if problem.Is(err, problem.NotFound) {
 		return nil, none
 	}
-	if err != nil || u.GetId() == callOf(ctx).Principal.UserID {
+	if err != nil || u.GetId() == m.GetRequesterId() {
 		return u, err
 	}
-	above, err := tx.OrganizationsAbove(m.GetOrganizationId())
+	p, err := panel.Planned(tx, m, nil, s.Now())
 	if err != nil {
 		return nil, err
 	}
-	for b, err := range tx.RoleBindingsOf(u.GetId()) {
-		if err != nil {
-			return nil, err
-		}
-		if b.GetExpiresAt() != nil && !b.GetExpiresAt().AsTime().After(time.Now()) {
-			continue
-		}
-		if b.GetScope() == apiv1.RoleBinding_PROJECT && b.GetPlaceId() == m.GetProjectId() ||
-			b.GetScope() == apiv1.RoleBinding_ORGANIZATION && slices.Contains(above, b.GetPlaceId()) {
-			return u, nil
-		}
+	member, err := p.Member(u.GetId())
+	if err == nil && !p.HasRole(member) {
+		err = none
 	}
-	return nil, none
+	return u, err
 }
 
 // UpdateRequest changes a draft, or what was returned. Who changes it has helped write it.

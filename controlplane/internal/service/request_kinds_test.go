@@ -127,11 +127,11 @@ func TestAResizeForWhichThereIsNoRoomWaitsAndSaysSo(t *testing.T) {
 	if _, err := o.submit("ann", of(resizeTo("huge"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.decide("bob", "r-1", apiv1.Decision_APPROVE, nil); err != nil {
+	if err := o.decide("bob", "r-2", apiv1.Decision_APPROVE, nil); err != nil {
 		t.Fatal(err)
 	}
 	o.turn()
-	if m := o.show("ann", "r-1"); m.GetFulfilment() != apiv1.Request_NONE || m.GetFulfilmentReason() == "" || o.web1().GetFlavor() != "s1" {
+	if m := o.show("ann", "r-2"); m.GetFulfilment() != apiv1.Request_NONE || m.GetFulfilmentReason() == "" || o.web1().GetFlavor() != "s1" {
 		t.Errorf("%v", m)
 	}
 }

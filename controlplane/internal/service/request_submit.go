@@ -3,9 +3,9 @@ package service
 import (
 	"context"
 	"errors"
-	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/quota"
@@ -66,7 +66,8 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	if err != nil {
 		return nil, err
 	}
-	plan, err := intake.Plan(tx, m, time.Now())
+	now := s.Now()
+	plan, err := intake.Plan(tx, m, now)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +79,7 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 	}
 	return &commandv1.SubmitRequest{
 		Request: m, ExpectedRevision: revision, By: personOf(me), Automatic: plan.Automatic, AtOnce: plan.AtOnce, Reads: append(reads, plan.Reads...), Openings: plan.Openings,
+		ReckonedAt: timestamppb.New(now),
 	}, nil
 }
 
@@ -92,7 +94,7 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 			return err
 		}
 		m := proto.CloneOf(r.GetRequest())
-		m.Requester, m.RequesterId, m.SourceZoneId, m.Approval, m.Fulfilment = me.GetName(), me.GetId(), callOf(ctx).ViaZoneID, apiv1.Request_DRAFT, apiv1.Request_NONE
+		m.Revision, m.Requester, m.RequesterId, m.SourceZoneId, m.Approval, m.Fulfilment = "", me.GetName(), me.GetId(), callOf(ctx).ViaZoneID, apiv1.Request_DRAFT, apiv1.Request_NONE
 		if err := takenIn(m, me); err != nil {
 			return err
 		}
@@ -112,6 +114,10 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 			return err
 		}
 		m = in.GetRequest()
+		if err := request.StartsInTime(m, timestamppb.Now()); errors.As(err, &refused) {
+			out.Request, out.Problem = m, refused.Problem
+			return nil
+		}
 		if err := request.Submit(m, request.Submission{
 			By: request.Person{ID: me.GetId(), Name: me.GetName()}, Stages: m.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(),
 		}); errors.As(err, &refused) {

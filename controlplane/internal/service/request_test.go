@@ -28,7 +28,7 @@ type office struct {
 	now        time.Time
 }
 
-func newOffice(t *testing.T, stages ...*apiv1.StageTemplate) *office {
+func newOffice(t testing.TB, stages ...*apiv1.StageTemplate) *office {
 	t.Helper()
 	o := &office{World: servicetest.New(t), users: map[string]*apiv1.User{}, now: time.Now()}
 	o.site = o.NewSite(2)
@@ -54,8 +54,13 @@ func newOffice(t *testing.T, stages ...*apiv1.StageTemplate) *office {
 	}
 	o.Do(&commandv1.Command{Body: &commandv1.Command_CreateOffering{CreateOffering: &commandv1.CreateOffering{Offering: offering}}})
 	o.Do(&commandv1.Command{Body: &commandv1.Command_PublishOffering{PublishOffering: &commandv1.PublishOffering{Offering: offering}}})
-	o.controller = requests.New(requests.Config{Reader: o.DB, Proposer: clocked{o}, Chooser: o.Chooser, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return o.now }})
+	o.lead()
 	return o
+}
+
+// lead begins the controller that carries requests on.
+func (o *office) lead() {
+	o.controller = requests.New(requests.Config{Reader: o.DB, Proposer: clocked{o}, Chooser: o.Chooser, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return o.now }})
 }
 
 // clocked proposes by the office's clock, as a leader does by its own.

@@ -128,6 +128,33 @@ func (s roleBindingService) resolvePlace(ctx context.Context, tx *state.Tx, m *a
 	return inField(err, "place")
 }
 
+// ShortenRoleBinding makes a role end earlier. Whoever approves what is asked for shortens what was given by a request; what somebody gave
+// by their own right is for those who could take it away.
+func (s roleBindingService) ShortenRoleBinding(ctx context.Context, r *apiv1.ShortenRoleBindingRequest) (*apiv1.ShortenRoleBindingResponse, error) {
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, err := s.roleBindings.find(ctx, tx, r.GetRoleBinding(), place{})
+		if err != nil {
+			return nil, err
+		}
+		if m.GetRequestId() == "" {
+			if err := s.roleBindings.mayMakeBy(ctx, tx, m, "role-binding.delete"); err != nil {
+				return nil, err
+			}
+		}
+		if err := s.roleBindings.matches(ctx, m); err != nil {
+			return nil, err
+		}
+		c.Body = &commandv1.Command_ShortenRoleBinding{ShortenRoleBinding: &commandv1.ShortenRoleBinding{
+			RoleBindingId: m.GetId(), ExpectedRevision: m.GetRevision(), ExpiresAt: r.GetExpiresAt(), Reason: callOf(ctx).Principal.Name + ": " + r.GetReason()}}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.roleBindings.shown(ctx, result)
+	return &apiv1.ShortenRoleBindingResponse{RoleBinding: m}, err
+}
+
 func (s roleBindingService) DeleteRoleBinding(ctx context.Context, r *apiv1.DeleteRoleBindingRequest) (*apiv1.DeleteRoleBindingResponse, error) {
 	target := &apiv1.Reference{Kind: "role-binding"}
 	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {

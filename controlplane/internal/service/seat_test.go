@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -127,6 +128,35 @@ func TestARightToDecideCountsWhereItsConditionHolds(t *testing.T) {
 	o.Bind("b-dan", "elsewhere", o.users["dan"], apiv1.RoleBinding_FEDERATION, "")
 	if _, err := o.submit("ann", ask()); !problem.Is(err, problem.WrongState) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhoAsksExcludesNobodyByDelegatingToThem: or whoever asks would choose who does not decide, and of a stage in which
+// everybody has to, there would be left whom they like. In their place nobody decides.
+func TestWhoAsksExcludesNobodyByDelegatingToThem(t *testing.T) {
+	all := leads("review")
+	all.Rule = apiv1.StageTemplate_ALL
+	o := newOffice(t, all)
+	o.group("leads", "bob", "dan")
+	o.Bind("b-dan", "approver", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+	o.Bind("b-ann-decides", "approver", o.users["ann"], apiv1.RoleBinding_PROJECT, "web")
+	if _, err := o.As(o.users["ann"]).Delegations.CreateDelegation(t.Context(), &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{
+		ToUser: "bob", EndsAt: timestamppb.New(time.Now().Add(time.Hour)), Reason: "holiday"}}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := o.submit("ann", ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := m.GetStages()[0]; s.GetNeeded() != 2 || !slices.Equal(s.GetApprovers(), []string{"bob", "dan"}) || !slices.Equal(o.waiting("bob"), []string{m.GetName()}) {
+		t.Fatalf("%v, and bob has %v waiting", s, o.waiting("bob"))
+	}
+	if err := o.decide("bob", m.GetName(), apiv1.Decision_APPROVE, func(in *apiv1.DecideRequestRequest) { in.ActingFor = "ann" }); !problem.Is(err, problem.Forbidden) {
+		t.Errorf("bob decided in ann's place: %v", err)
+	}
+	o.approved(m.GetName(), "bob", "dan")
+	if m := o.show("ann", m.GetName()); m.GetApproval() != apiv1.Request_APPROVED || m.GetDecisions()[0].GetActingFor() != "" {
+		t.Errorf("%v", m)
 	}
 }
 
@@ -336,6 +366,22 @@ func TestP14NobodyLearnsWhoThereIsByAskingForThem(t *testing.T) {
 	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: m}); err != nil {
 		t.Error(err)
 	}
+	// Who helps write has a right to, and no more: for them it can be where it could be carried out for them.
+	o.Bind("b-eun", "federation-administrator", o.users["dan"], apiv1.RoleBinding_FEDERATION, "")
+	mine, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forDan := &apiv1.UpdateRequestRequest{Request: &apiv1.Request{Id: mine.GetRequest().GetId(), OnBehalfOf: "dan"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"on_behalf_of"}}}
+	if _, err := o.As(o.users["dan"]).Requests.UpdateRequest(t.Context(), forDan); !problem.Is(err, problem.NotFound) {
+		t.Errorf("dan has no role in the project, and it is for dan: %v", err)
+	}
+	o.Bind("b-dan", "user", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+	if _, err := o.As(o.users["dan"]).Requests.UpdateRequest(t.Context(), forDan); err != nil {
+		t.Error(err)
+	}
+	o.Unbind("b-dan")
+	o.Unbind("b-eun")
 	far, err := o.Admin().Organizations.CreateOrganization(t.Context(), &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: "far"}})
 	if err != nil {
 		t.Fatal(err)

@@ -69,6 +69,8 @@ type Chooser interface {
 	ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) (clusterIDs []string, err error)
 	// Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm.
 	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
+	// Picture returns the number of what it looks at, which holds everything up to the revision after: one number, the same answers.
+	Picture(ctx context.Context, after uint64) (number uint64, err error)
 }
 
 // JoinTokens makes tokens with which agents and servers ask to join.
@@ -98,6 +100,8 @@ type Config struct {
 	Secrets      Secrets
 	Outbound     Outbound
 	Providers    Providers
+	// Now is the time by which is reckoned what time ends: that of the commands which this server would stamp.
+	Now func() time.Time
 }
 
 // Service is all use cases. Run has to be running for watches to go on.
@@ -142,6 +146,8 @@ type Service struct {
 	identities        noun[*apiv1.Identity]
 
 	refusals refusals
+	rooms    rooms
+	reads    reads
 
 	feeds []func(context.Context) // of all nouns that can be watched
 

@@ -53,6 +53,7 @@ func (s userService) CreateUser(ctx context.Context, r *apiv1.CreateUserRequest)
 func (s userService) UpdateUser(ctx context.Context, r *apiv1.UpdateUserRequest) (*apiv1.UpdateUserResponse, error) {
 	users := s.users
 	var was *apiv1.User
+	var ends []string
 	users.guard = func(ctx context.Context, tx *state.Tx, m *apiv1.User) error {
 		was = m
 		if to := r.GetUser().GetOrganization(); r.GetDropRights() && (to == "" || to == m.GetOrganization() || to == m.GetOrganizationId()) {
@@ -65,35 +66,38 @@ func (s userService) UpdateUser(ctx context.Context, r *apiv1.UpdateUserRequest)
 		if err := s.homeOf(tx, m); err != nil || !r.GetDropRights() {
 			return err
 		}
-		return s.mayUntie(ctx, tx, was, m.GetOrganizationId())
+		var err error
+		ends, err = s.mayUntie(ctx, tx, was, m.GetOrganizationId())
+		return err
 	}, func(c *commandv1.Command, m *apiv1.User, expected string) {
-		c.Body = &commandv1.Command_UpdateUser{UpdateUser: &commandv1.UpdateUser{User: m, ExpectedRevision: expected, DropRights: r.GetDropRights()}}
+		c.Body = &commandv1.Command_UpdateUser{UpdateUser: &commandv1.UpdateUser{User: m, ExpectedRevision: expected, DropRights: r.GetDropRights(), Ends: ends}}
 	})
 	return &apiv1.UpdateUserResponse{User: m}, err
 }
 
-// mayUntie refuses to end what a user has by the organization that they leave, where the caller could not end each of it by itself.
-func (s userService) mayUntie(ctx context.Context, tx *state.Tx, was *apiv1.User, organizationID string) error {
-	ties, err := tie.Of(tx, was, organizationID, timestamppb.Now())
+// mayUntie refuses to end what a user has by the organization that they leave, where the caller could not end each of it by
+// itself. It returns the ids of what that is.
+func (s userService) mayUntie(ctx context.Context, tx *state.Tx, was *apiv1.User, organizationID string) ([]string, error) {
+	ties, err := tie.Of(tx, was, organizationID, timestamppb.New(s.Now()))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, b := range ties.Bindings {
 		if err := s.roleBindings.mayMakeBy(ctx, tx, b, "role-binding.delete"); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, g := range ties.Groups {
 		if err := s.groups.mayMakeBy(ctx, tx, g, "group.remove-member"); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, d := range ties.Delegations {
 		if err := s.delegations.mayMakeBy(ctx, tx, d, "delegation.delete"); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return ties.IDs(), nil
 }
 
 func (s userService) DeleteUser(ctx context.Context, r *apiv1.DeleteUserRequest) (*apiv1.DeleteUserResponse, error) {

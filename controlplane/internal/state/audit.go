@@ -47,7 +47,7 @@ func (tx *Tx) AuditLeaves(from uint64, limit int) ([]AuditLeaf, error) {
 
 // ListAudit returns a page of the own log, as Table.List does of a noun.
 func (tx *Tx) ListAudit(q Query) (items []*apiv1.AuditEntry, next string, err error) {
-	return tx.Log("").List(q)
+	return tx.Log("").List(q, nil)
 }
 
 // Reports are what was taken in of a zone since its last entry in the audit log.

@@ -20,6 +20,7 @@ const (
 	boolKind
 	timeKind
 	enumKind
+	wordsKind // several texts: = means that one of them is it
 )
 
 // value is one value of a column: text or a number, never both.
@@ -55,6 +56,8 @@ type column[M any] struct {
 	fixed bool
 	// hidden columns are not for filters.
 	hidden bool
+	// of, where set, is the field of the message that the column tells of, where that has another name: who may not see it does not look for it.
+	of string
 	// sql, where set, is what the column is reckoned from when read; it is not stored unless it is kept.
 	sql  string
 	kept bool
@@ -63,6 +66,21 @@ type column[M any] struct {
 func text[M any](name string, get func(M) string) column[M] {
 	return column[M]{name: name, kind: textKind, get: func(m M) value { return textValue(get(m)) }}
 }
+
+// words holds several texts, each between two line ends.
+func words[M any](name string, get func(M) []string) column[M] {
+	return column[M]{name: name, kind: wordsKind, get: func(m M) value {
+		all := get(m)
+		if len(all) == 0 {
+			return textValue("")
+		}
+		return textValue(word(strings.Join(all, wordEnd)))
+	}}
+}
+
+const wordEnd = "\n"
+
+func word(s string) string { return wordEnd + s + wordEnd }
 
 func number[M any](name string, get func(M) uint32) column[M] {
 	return column[M]{name: name, kind: numberKind, get: func(m M) value { return numberValue(int64(get(m))) }}
@@ -115,8 +133,9 @@ func (c column[M]) term() string {
 	return c.name
 }
 
-func (c column[M]) asFixed() column[M]  { c.fixed = true; return c }
-func (c column[M]) asHidden() column[M] { c.hidden = true; return c }
+func (c column[M]) asFixed() column[M]             { c.fixed = true; return c }
+func (c column[M]) asHidden() column[M]            { c.hidden = true; return c }
+func (c column[M]) tellsOf(field string) column[M] { c.of = field; return c }
 
 // Micros returns t in microseconds since 1970; 0 for none.
 func Micros(t *timestamppb.Timestamp) int64 {
@@ -125,7 +144,7 @@ func Micros(t *timestamppb.Timestamp) int64 {
 
 // sqlType is the column's type in a STRICT table.
 func (c column[M]) sqlType() string {
-	if c.kind == textKind {
+	if c.kind == textKind || c.kind == wordsKind {
 		return "TEXT"
 	}
 	return "INTEGER"
@@ -159,6 +178,8 @@ func (c column[M]) parse(s string) (value, error) {
 			return numberValue(int64(v.Number())), nil
 		}
 		return value{}, sentence(strconv.Quote(s) + " is none of " + strings.Join(enumNames(c.enum), ", "))
+	case wordsKind:
+		return textValue(word(s)), nil
 	}
 	return textValue(s), nil
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +71,8 @@ func (s *spec[M]) parseTerm(text string) (t term[M], rest string, err error) {
 		return t, "", sentence("behind " + name + " stands none of " + strings.Join(operators, " "))
 	case t.op == "~" && c.kind != textKind:
 		return t, "", sentence("~ looks into text, and " + name + " is none")
+	case t.op != "=" && t.op != "!=" && c.kind == wordsKind:
+		return t, "", sentence(name + " has several, and is compared with = or != only")
 	case t.op != "=" && t.op != "!=" && (c.kind == enumKind || c.kind == boolKind):
 		return t, "", sentence(name + " is compared with = or != only")
 	}
@@ -106,13 +109,18 @@ func (s *spec[M]) filterColumn(name string) (column[M], bool) {
 		return s.idColumn(), true
 	}
 	c, ok := s.column(name)
-	return c, ok && !c.hidden && !slices.Contains(s.without, name)
+	return c, ok && s.usable(c)
+}
+
+// usable reports whether a client may filter and order by a column.
+func (s *spec[M]) usable(c column[M]) bool {
+	return !c.hidden && !slices.Contains(s.without, cmp.Or(c.of, c.name))
 }
 
 func (s *spec[M]) filterColumns() []string {
 	names := []string{"id"}
 	for _, c := range s.columns {
-		if !c.hidden && !slices.Contains(s.without, c.name) {
+		if s.usable(c) {
 			names = append(names, c.name)
 		}
 	}
@@ -128,8 +136,11 @@ func (s *spec[M]) invalidFilter(detail string) error {
 
 // sql returns the term as a condition with one argument.
 func (t term[M]) sql() string {
-	if t.op == "~" {
+	switch {
+	case t.op == "~", t.op == "=" && t.column.kind == wordsKind:
 		return "instr(" + t.column.term() + ", ?)>0"
+	case t.column.kind == wordsKind:
+		return "instr(" + t.column.term() + ", ?)=0"
 	}
 	return t.column.term() + t.op + "?"
 }
@@ -141,6 +152,9 @@ func (t term[M]) holds(m M) bool {
 		return strings.Contains(v.text, t.value.text)
 	}
 	c := v.compare(t.value)
+	if t.column.kind == wordsKind && strings.Contains(v.text, t.value.text) {
+		c = 0
+	}
 	switch t.op {
 	case "=":
 		return c == 0

@@ -57,7 +57,9 @@ func newLogTable(table, whose string, further ...column[logRow]) logTable {
 			text("target_id", func(m logRow) string { return m.GetTarget().GetId() }),
 			text("target", func(m logRow) string { return m.GetTarget().GetName() }),
 			text("project", func(m logRow) string { return m.GetProject() }),
+			text("project_id", func(m logRow) string { return m.GetProjectId() }),
 			text("zone", func(m logRow) string { return m.GetZone() }),
+			text("zone_id", func(m logRow) string { return m.GetZoneId() }),
 			text("via_zone", func(m logRow) string { return m.GetViaZone() }),
 			enum("outcome", func(m logRow) apiv1.AuditEntry_Outcome { return m.GetOutcome() }),
 			text("problem_code", func(m logRow) string { return m.GetProblemCode() }),
@@ -314,8 +316,8 @@ func (l *Log) Leaves(from uint64, limit int) (leaves []AuditLeaf, err error) {
 	return leaves, err
 }
 
-// List returns a page of entries, as Table.List does of a noun.
-func (l *Log) List(q Query) (items []*apiv1.AuditEntry, next string, err error) {
+// List returns a page of entries, as Table.List does of a noun, of those within bounds; nil leaves none out.
+func (l *Log) List(q Query, within *[]Bound) (items []*apiv1.AuditEntry, next string, err error) {
 	if l.name != "" {
 		q.Scope = maps.Clone(q.Scope)
 		if q.Scope == nil {
@@ -323,7 +325,11 @@ func (l *Log) List(q Query) (items []*apiv1.AuditEntry, next string, err error) 
 		}
 		q.Scope["log"] = l.name
 	}
-	rows, next, err := Table[logRow]{l.tx, l.table.spec}.List(q)
+	table := Table[logRow]{l.tx, l.table.spec}
+	if within != nil {
+		table = table.Within(*within)
+	}
+	rows, next, err := table.List(q)
 	for _, r := range rows {
 		items = append(items, r.AuditEntry)
 	}

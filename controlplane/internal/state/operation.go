@@ -38,6 +38,12 @@ func (tx *Tx) OpenOperations(targetID string) ([]*apiv1.Operation, error) {
 	return t.collect(t.spec.text.all+" WHERE done=0 AND target_id=? ORDER BY id", targetID)
 }
 
+// OperationsNow returns the operations that the command being carried out has written.
+func (tx *Tx) OperationsNow() ([]*apiv1.Operation, error) {
+	t := tx.Operations
+	return t.collect(t.spec.text.all+" WHERE revision=? ORDER BY id", tx.meta.Revision)
+}
+
 // DueOperations returns up to limit open operations whose deadline is at or before the time in microseconds, earliest first.
 func (tx *Tx) DueOperations(micros int64, limit int) ([]*apiv1.Operation, error) {
 	t := tx.Operations

@@ -5,6 +5,7 @@ import (
 
 	"zombiezen.com/go/sqlite"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -38,6 +39,8 @@ func requests() *spec[*apiv1.Request] {
 			enum("approval", (*apiv1.Request).GetApproval),
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
+			flag("asked", asked).asFixed(),
+			words("vm", vmsOf).tellsOf("parts"),
 			flag("open", open).asHidden(),
 			flag("deciding", func(m *apiv1.Request) bool { return dueOf(m) > 0 }).asHidden(),
 			hidden("due", dueOf),
@@ -45,10 +48,47 @@ func requests() *spec[*apiv1.Request] {
 			moment("decided_at", (*apiv1.Request).GetDecidedAt),
 			moment("fulfilled_at", (*apiv1.Request).GetFulfilledAt),
 			moment("created_at", (*apiv1.Request).GetCreatedAt).asFixed(),
+			moment("automatic_at", (*apiv1.Request).GetAutomaticAt).asHidden(),
+			hidden("automatic_quantity", func(m *apiv1.Request) uint64 { return uint64(request.Quantity(m)) }),
+			text("automatic_currency", func(m *apiv1.Request) string { return m.GetMonthlyCost().GetCurrency() }).asHidden(),
+			hidden("automatic_cost", costOf),
+			hidden("file_bytes", fileBytes),
+			hidden("files_since", filesSince),
 		},
 		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)", "(on_behalf_of_id)",
-			"(project_id, approval)", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1"},
+			"(project_id, approval)", "(created_at, id) WHERE asked=0", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1", "(requester_id, submitted_at) WHERE submitted_at>0",
+			"(requester_id, automatic_at) WHERE automatic_at>0", "(project_id, automatic_at) WHERE automatic_at>0",
+			"(requester_id, file_bytes) WHERE file_bytes>0", "(project_id, file_bytes) WHERE file_bytes>0", "(files_since, id) WHERE files_since>0"},
 	}
+}
+
+// asked reports whether somebody asked for it: it is no record of what was done without a request.
+func asked(m *apiv1.Request) bool { return m.GetIntake() < apiv1.Intake_DIRECT }
+
+// vmsOf are the names and ids of the VMs that a request is about, as far as they are known.
+func vmsOf(m *apiv1.Request) (out []string) {
+	if m.GetKind() == apiv1.RequestKind_ACCESS || m.GetKind() == apiv1.RequestKind_CROSS_ZONE {
+		return nil // its part is no VM
+	}
+	for _, p := range m.GetParts() {
+		for _, of := range []string{p.GetName(), p.GetVmId()} {
+			if of != "" {
+				out = append(out, of)
+			}
+		}
+	}
+	return out
+}
+
+// ForgetRecords removes up to limit requests that are records of changes made without one, and from before the time in microseconds.
+// What is still being done stays.
+func (tx *Tx) ForgetRecords(before int64, limit int) error {
+	const old = "SELECT id FROM requests WHERE asked=0 AND created_at<? AND fulfilment<>? ORDER BY created_at, id" + atMost
+	executing := int(apiv1.Request_EXECUTING)
+	if err := tx.write("DELETE FROM comments WHERE request_id IN ("+old+")", before, executing, limit); err != nil {
+		return err
+	}
+	return tx.forget("requests", old, before, executing, limit)
 }
 
 // open reports whether something may still become of a request without anybody's word: a stage or a time is waited for, or it is
@@ -233,14 +273,14 @@ func (tx *Tx) Comments(requestID, after string, limit int) (out []*apiv1.Comment
 	return out, err
 }
 
-// Attachment returns a file of a request. Errors: ErrNotFound.
+// Attachment returns a file of a request; without its content where that was dropped. Errors: ErrNotFound.
 func (tx *Tx) Attachment(requestID, commentID string) (m *apiv1.Comment, content []byte, err error) {
 	m = &apiv1.Comment{}
 	err = tx.first("SELECT message, crc FROM comments WHERE request_id=? AND id=?", func(s *sqlite.Stmt) error {
 		return decodeInto(s, m, "comments")
 	}, requestID, commentID)
-	if err != nil {
-		return nil, nil, err
+	if err != nil || m.GetDroppedAt() != nil {
+		return m, nil, err
 	}
 	err = tx.first("SELECT message, crc FROM attachments WHERE request_id=? AND id=?", func(s *sqlite.Stmt) error {
 		if content = columnBytes(s, 0); checksum(content) != s.ColumnInt64(1) {
@@ -249,15 +289,6 @@ func (tx *Tx) Attachment(requestID, commentID string) (m *apiv1.Comment, content
 		return nil
 	}, requestID, commentID)
 	return m, content, err
-}
-
-// Attachments returns how many files a request has.
-func (tx *Tx) Attachments(requestID string) (n int, err error) {
-	err = tx.query("SELECT count(*) FROM attachments WHERE request_id=?", func(s *sqlite.Stmt) error {
-		n = s.ColumnInt(0)
-		return nil
-	}, requestID)
-	return n, err
 }
 
 // ForgetComments drops what was said of a draft that is deleted.

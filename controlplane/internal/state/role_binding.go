@@ -1,6 +1,9 @@
 package state
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"iter"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -41,7 +44,7 @@ func roleBindings() *spec[*apiv1.RoleBinding] {
 			text("organization_id", placed(apiv1.RoleBinding_ORGANIZATION, id)).asFixed().asHidden(),
 			text("zone_id", placed(apiv1.RoleBinding_ZONE, id)).asFixed().asHidden(),
 		},
-		further: []string{"(user_id)", "(group_id)", "(role_id)", "(place_id)", "(expires_at)"},
+		further: []string{"(user_id)", "(group_id)", "(role_id, place_id)", "(place_id)", "(expires_at)"},
 	}
 }
 
@@ -53,23 +56,34 @@ func (tx *Tx) RoleBindingsOf(userID string) iter.Seq2[*apiv1.RoleBinding, error]
 		OR (group_id<>'' AND group_id IN (SELECT group_id FROM group_members WHERE user_id=?1)) ORDER BY id`, userID)
 }
 
+// RoleBindingsRevision is the revision of all the bindings that somebody has (RoleBindingsOf): another one where a binding
+// was given to them or taken from them, or a group with one was.
+func RoleBindingsRevision(all []*apiv1.RoleBinding) string {
+	h := sha256.New()
+	for _, b := range all {
+		fmt.Fprintf(h, "%s %s\n", b.GetId(), b.GetRevision())
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // ForgetRoleBindings removes the bindings that ended before a time, at most so many of them.
 func (tx *Tx) ForgetRoleBindings(before *timestamppb.Timestamp, limit int) error {
 	return tx.RoleBindings.deleteRows("SELECT id FROM role_bindings WHERE expires_at>0 AND expires_at<? ORDER BY id"+atMost, Micros(before), limit)
 }
 
-// Administered reports whether an enabled user, or a member of a group, is bound to a role in the whole federation at a time,
-// without what is taken away: a binding, a user, or a user's place in a group, or a whole group. Each may be empty.
-func (tx *Tx) Administered(roleID string, at *timestamppb.Timestamp, withoutBinding, withoutUser string, without Membership) (found bool, err error) {
-	err = tx.query(`SELECT 1 FROM role_bindings b
+// HoldersEverywhere returns the ids of the enabled users who are bound to a role in the whole federation at a time, by
+// themselves or by a group, without what is taken away: a binding, a user, or a user's place in a group, or a whole group.
+// Each may be empty.
+func (tx *Tx) HoldersEverywhere(roleID string, at *timestamppb.Timestamp, withoutBinding, withoutUser string, without Membership) (userIDs []string, err error) {
+	err = tx.query(`SELECT DISTINCT u.id FROM role_bindings b
 		LEFT JOIN group_members g ON b.group_id<>'' AND g.group_id=b.group_id AND NOT (g.group_id=?5 AND (?6='' OR g.user_id=?6))
 		JOIN users u ON u.id=CASE WHEN b.group_id<>'' THEN g.user_id ELSE b.user_id END
 		WHERE b.role_id=?1 AND b.scope=1 AND (b.expires_at=0 OR b.expires_at>?2) AND b.id<>?3 AND u.id<>?4 AND u.disabled=0
-		ORDER BY b.id LIMIT 1`, func(*sqlite.Stmt) error {
-		found = true
+		ORDER BY u.id`, func(s *sqlite.Stmt) error {
+		userIDs = append(userIDs, s.ColumnText(0))
 		return nil
 	}, roleID, Micros(at), withoutBinding, withoutUser, without.GroupID, without.UserID)
-	return found, err
+	return userIDs, err
 }
 
 // RoleBindingsEnded reports whether a binding ended after one time and up to another.

@@ -89,7 +89,7 @@ func TestTheLogOfAZoneIsListedByPagesAndHoldsNothingOfOthers(t *testing.T) {
 			seen := map[string]bool{}
 			q := state.Query{Filter: "actor=user:u1", OrderBy: order, PageSize: 3, Scope: state.Scope{"project": "shop"}}
 			for {
-				items, next, err := tx.Log("business/2").List(q)
+				items, next, err := tx.Log("business/2").List(q, nil)
 				if err != nil {
 					t.Fatal(order, err)
 				}
@@ -100,7 +100,7 @@ func TestTheLogOfAZoneIsListedByPagesAndHoldsNothingOfOthers(t *testing.T) {
 					seen[m.GetSequence()] = true
 				}
 				if next != "" {
-					if _, _, err := tx.Log("business/1").List(state.Query{Filter: q.Filter, OrderBy: order, PageSize: 3, Scope: q.Scope, PageToken: next}); err == nil {
+					if _, _, err := tx.Log("business/1").List(state.Query{Filter: q.Filter, OrderBy: order, PageSize: 3, Scope: q.Scope, PageToken: next}, nil); err == nil {
 						t.Error("a page of one log goes on in another")
 					}
 				}
@@ -114,7 +114,7 @@ func TestTheLogOfAZoneIsListedByPagesAndHoldsNothingOfOthers(t *testing.T) {
 		})
 	}
 	look(t, db, func(tx *state.Tx) {
-		if _, _, err := tx.Log("business/1").List(state.Query{Filter: "log=business/2"}); err == nil {
+		if _, _, err := tx.Log("business/1").List(state.Query{Filter: "log=business/2"}, nil); err == nil {
 			t.Error("another log can be asked for by a filter")
 		}
 	})

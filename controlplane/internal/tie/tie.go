@@ -58,6 +58,14 @@ func (t *Ties) Ending() (out []*apiv1.Reference) {
 	return out
 }
 
+// IDs are those of what can be ended so, in order.
+func (t *Ties) IDs() (ids []string) {
+	for _, r := range t.Ending() {
+		ids = append(ids, r.GetId())
+	}
+	return ids
+}
+
 func named(kind, id, name string) *apiv1.Reference {
 	if r := []rune(name); len(r) > 128 { // proto: max_len
 		name = string(r[:127]) + "…"

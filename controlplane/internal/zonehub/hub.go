@@ -67,13 +67,16 @@ type Hub struct {
 	mu         sync.Mutex
 	open       map[string]*session   // by zone
 	allowances map[string]*allowance // by zone
-	// farewells are the ends of sessions that are being written down.
+	// farewells are the ends of sessions that are being written down, and what is told of them.
 	farewells sync.WaitGroup
+	// withheld is what brokers do not let through and has been told, or is being told.
+	withheld map[withheld]bool
+	telling  sync.Mutex // of what is withheld, one at a time
 }
 
 // New returns a hub without sessions.
 func New(c Config) (*Hub, error) {
-	h := &Hub{Config: c, slowed: slowedSeconds(c.Registerer), open: map[string]*session{}, allowances: map[string]*allowance{}}
+	h := &Hub{Config: c, slowed: slowedSeconds(c.Registerer), open: map[string]*session{}, allowances: map[string]*allowance{}, withheld: map[withheld]bool{}}
 	rand.Read(h.life[:])
 	checker, err := wire.NewChecker(wire.AtEnd)
 	if err != nil {
@@ -83,9 +86,6 @@ func New(c Config) (*Hub, error) {
 		Common: link.Common{
 			Identity: c.Identity, Verify: c.Verify, Checker: checker, Version: c.Version,
 			Metrics: link.NewMetrics(c.Registerer), Log: c.Log,
-			Skipped: func(o *linkv1.Object, reason string) {
-				c.Log.Error("a broker does not let an object through to its zone", "noun", nameOf(o), "reason", reason)
-			},
 		},
 		Admit: h.admit,
 	})
@@ -138,7 +138,7 @@ func (h *Hub) admit(ctx context.Context, p link.Peer, hello *linkv1.Hello) (*lin
 		StateSource: session.desired, StateSink: session.observed, JournalSource: session.orders, JournalSink: session.results,
 	}
 	a.Samples = session
-	a.Opened = session.opened
+	a.Opened, a.Skipped = session.opened, session.skipped
 	return a, nil
 }
 
@@ -198,17 +198,3 @@ const lastWait = 3 * time.Second
 
 // farewellTime bounds how long the end of a session may take to be written down.
 const farewellTime = 30 * time.Second
-
-func nameOf(o *linkv1.Object) string {
-	switch {
-	case o.GetVm() != nil:
-		return "vm " + o.GetVm().GetName()
-	case o.GetHost() != nil:
-		return "host " + o.GetHost().GetName()
-	case o.GetCluster() != nil:
-		return "cluster " + o.GetCluster().GetName()
-	case o.GetZone() != nil:
-		return "zone " + o.GetZone().GetName()
-	}
-	return "tombstone of " + o.GetTombstone().GetNoun().GetKind() + " " + o.GetTombstone().GetNoun().GetName()
-}

@@ -37,6 +37,42 @@ func (s *site) createHost(name string) {
 	}
 }
 
+// TestWhatABrokerDoesNotLetThroughIsToldOnce, with which object it is; the rest arrives.
+func TestWhatABrokerDoesNotLetThroughIsToldOnce(t *testing.T) {
+	s := newSite(t)
+	bad := &apiv1.Host{Id: "h-bad", Name: "no such name", Zone: "business", ZoneId: s.Business.GetId(), Cluster: "kvm", ClusterId: s.Kvm.GetId(), Endpoint: "sim://"}
+	s.Do(&commandv1.Command{Body: &commandv1.Command_CreateHost{CreateHost: &commandv1.CreateHost{Host: bad}}})
+	a := s.agent(s.Business, "agent-1").start()
+	s.eventually("what can pass", func() bool { return a.came("host kvm-1") == 1 })
+	told := func() []*apiv1.Event {
+		r, err := s.Admin().Events.ListEvents(t.Context(), &apiv1.ListEventsRequest{Filter: "type=zone.object-withheld"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetEvents()
+	}
+	s.eventually("it is told", func() bool { return len(told()) == 1 })
+	e := told()[0]
+	if e.GetSeverity() != apiv1.Event_ERROR || e.GetTarget().GetKind() != "host" || e.GetTarget().GetId() != "h-bad" || e.GetZone() != "business" ||
+		!strings.Contains(e.GetMessage(), "broker edge does not let host no such name through to zone business") || !strings.Contains(e.GetMessage(), "RULES") || !strings.Contains(e.GetMessage(), "delete host no such name") {
+		t.Errorf("the event is %v", e)
+	}
+	for n := range 3 { // again with each session, and by a server that has not told of it
+		a.stop()
+		if n == 1 {
+			s.stopHub()
+			s.startHub()
+		}
+		came := a.came("host kvm-1")
+		a.point = &linkv1.StateAckPoint{} // so that all of it is sent anew
+		a.start()
+		s.eventually("what can pass, again", func() bool { return a.came("host kvm-1") > came })
+	}
+	if all := told(); len(all) != 1 {
+		t.Errorf("it is told %d times", len(all))
+	}
+}
+
 func TestAZoneThatConnectsGetsWhatItShouldHoldAndIsHeard(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(s.Business, "agent-1").start()

@@ -118,10 +118,10 @@ func (d *Desk) logIn(ctx context.Context, own *etcdstore.Ownership, zone *apiv1.
 	if device {
 		way.Device = hex.EncodeToString(r.GetDevice())
 	}
-	if err := d.doors.Knock(way); err != nil {
-		return err
-	}
 	who := &person{zone: zone, call: c, own: own, operator: o, Session: &apiv1.Session{User: o.GetUser(), UserId: o.GetUserId(), Strength: apiv1.Session_PASSWORD}}
+	if err := d.doors.Knock(way); err != nil {
+		return d.refuse(ctx, who, "session.log-in", nil, err)
+	}
 	claim := locallogin.Claim{ZoneID: d.ZoneID, User: r.GetUser(), Challenge: r.GetChallenge(), Device: r.GetDevice(), SecretHash: r.GetSecretHash(), Client: r.GetClient()}
 	public := o.GetPublicKey()
 	if o == nil {

@@ -136,9 +136,9 @@ func (u *Uplink) session(ctx context.Context, own *etcdstore.Ownership) error {
 		Common: link.Common{
 			Identity: link.IdentityOf(u.Link), Verify: verifyServer(u.Link), Checker: checker, Version: u.Version,
 			Metrics: u.Metrics, Log: u.Log,
-			Skipped: func(o *linkv1.Object, reason string) {
-				u.Log.Error("a broker does not let an object through", "revision", o.GetRevision(), "reason", reason)
-			},
+		},
+		Skipped: func(o *linkv1.Object, reason string) {
+			u.Log.Error("a broker does not let an object through", "revision", o.GetRevision(), "reason", reason)
 		},
 		Classes: link.Classes{
 			StateSource: u.Store.ObservedSource(own), StateSink: sink,

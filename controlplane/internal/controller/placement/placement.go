@@ -44,6 +44,7 @@ type Chooser struct {
 	picture *placement.Picture
 	epoch   uint64
 	drawn   uint64        // the picture holds everything up to this revision
+	number  uint64        // of the picture: another one after each change
 	moved   chan struct{} // closed when the picture has changed
 }
 
@@ -133,6 +134,23 @@ func (c *Chooser) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error 
 		}
 		if err := c.awaitMove(ctx, moved); err != nil {
 			return err
+		}
+	}
+}
+
+// Picture returns the number of the picture when it holds everything up to the revision after: one number, the same answers.
+func (c *Chooser) Picture(ctx context.Context, after uint64) (number uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		number, current, moved := c.number, c.epoch != 0 && c.drawn >= after, c.moved
+		c.mu.Unlock()
+		if current {
+			return number, nil
+		}
+		if err := c.awaitMove(ctx, moved); err != nil {
+			return 0, err
 		}
 	}
 }
@@ -234,6 +252,9 @@ func (c *Chooser) catchUp(tx *state.Tx) (full bool, err error) {
 	through, full = bound(hosts, through, full)
 	through, full = bound(vms, through, full)
 	through, full = bound(reservations, through, full)
+	if len(clusters)+len(hosts)+len(vms)+len(reservations) > 0 {
+		c.number++
+	}
 	for _, ch := range clusters {
 		if ch.Revision <= through {
 			c.cluster(ch.Noun, ch.Deleted)
@@ -268,7 +289,7 @@ func bound[M state.Noun](changes []state.Change[M], through uint64, full bool) (
 
 // redraw begins anew from everything that is there.
 func (c *Chooser) redraw(tx *state.Tx) error {
-	c.picture, c.epoch = placement.New(), 0
+	c.picture, c.epoch, c.number = placement.New(), 0, c.number+1
 	for m, err := range tx.Clusters.All(nil) {
 		if err != nil {
 			return err

@@ -117,6 +117,7 @@ func orphaned(tx *state.Tx, r *apiv1.Request, now time.Time, closely bool) (j jo
 		j = passing(r, commandv1.PassRequest_WAIT, "", "")
 	case loss.ForGood || request.GivenUp(r, now):
 		j = passing(r, commandv1.PassRequest_FAIL, "", loss.Why+"; somebody else can ask for it anew: naru request copy "+r.GetName())
+		j.pass.Reads = loss.Reads
 	default:
 		who := r.GetRequester()
 		if loss.Asker {
@@ -144,6 +145,9 @@ func (c *Controller) fulfil(tx *state.Tx, r *apiv1.Request, now time.Time) (job,
 		if zone.GetFreshness() != apiv1.Freshness_LIVE {
 			return wait("zone " + zone.GetName() + " is out of reach"), nil
 		}
+	}
+	if c.later.holds(r.GetId(), now) {
+		return job{}, nil // before looking closely at people for nothing
 	}
 	j, stays, reads, err := orphaned(tx, r, now, true)
 	if err != nil || stays {

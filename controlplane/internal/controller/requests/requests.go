@@ -106,6 +106,13 @@ func (d *delays) put(id string, until time.Time) {
 	d.until[id] = until
 }
 
+// holds reports whether a request is still to be left alone.
+func (d *delays) holds(id string, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return now.Before(d.until[id])
+}
+
 // over reports whether a request is not to be left alone any more, and forgets that it was.
 func (d *delays) over(id string, now time.Time) bool {
 	d.mu.Lock()
@@ -168,32 +175,31 @@ func (j *job) empty() bool {
 	return j.pass == nil && j.set == nil && j.reserve == nil && j.carry == nil
 }
 
-// Turn looks once at each request of which something may become.
+// Turn looks once at each request of which something may become. Each is judged on a snapshot of its own: who can decide may take long
+// to find, and so takes no time from another. What is found rests on the revision of the request that was read before.
 func (c *Controller) Turn(ctx context.Context) error {
 	now := c.Now()
 	people := now.Sub(c.looked) >= peopleEvery
 	for after := ""; ; {
-		var jobs []job
-		last := ""
-		err := c.Reader.View(ctx, func(tx *state.Tx) error {
-			jobs = nil
-			open, err := tx.OpenRequests(after, page)
-			if err != nil {
-				return err
-			}
-			for _, r := range open {
-				last = r.GetId()
-				j, err := c.judge(tx, r, now, people)
-				if err != nil {
-					c.Log.Warn("a request cannot be judged", "request", r.GetName(), "error", err)
-					continue
-				}
-				jobs = append(jobs, j)
-			}
-			return nil
+		var open []*apiv1.Request
+		err := c.Reader.View(ctx, func(tx *state.Tx) (err error) {
+			open, err = tx.OpenRequests(after, page)
+			return err
 		})
 		if err != nil {
 			return err
+		}
+		var jobs []job
+		for _, r := range open {
+			var j job
+			if err := c.Reader.View(ctx, func(tx *state.Tx) (err error) {
+				j, err = c.judge(tx, r, now, people)
+				return err
+			}); err == nil {
+				jobs = append(jobs, j)
+			} else if ctx.Err() == nil {
+				c.Log.Warn("a request cannot be judged", "request", r.GetName(), "error", err)
+			}
 		}
 		var together errgroup.Group // what is proposed together goes into one entry of the log
 		together.SetLimit(atOnce)
@@ -206,10 +212,10 @@ func (c *Controller) Turn(ctx context.Context) error {
 			})
 		}
 		_ = together.Wait()
-		if last == "" || ctx.Err() != nil {
+		if len(open) == 0 || ctx.Err() != nil {
 			break
 		}
-		after = last
+		after = open[len(open)-1].GetId()
 	}
 	if people {
 		c.looked = now

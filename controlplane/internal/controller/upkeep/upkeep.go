@@ -31,6 +31,8 @@ const (
 	// keepOperations and keepEvents are how long history is kept here.
 	keepOperations = 30 * 24 * time.Hour
 	keepEvents     = 30 * 24 * time.Hour
+	// keepRecords is how long it can be listed what was changed without a request. The audit log has it for ever.
+	keepRecords = 100 * 24 * time.Hour
 	// watchEvery is how often the servers that hold sessions are looked at; goneAfter is how long one must have been
 	// silent before its sessions count as ended. A zone's agent finds another server long before.
 	watchEvery = 3 * time.Second
@@ -183,6 +185,7 @@ func (u *Upkeep) prune(ctx context.Context) error {
 			Before:           timestamppb.New(outcomesBefore),
 			OperationsBefore: timestamppb.New(now.Add(-keepOperations)),
 			EventsBefore:     timestamppb.New(now.Add(-keepEvents)),
+			RecordsBefore:    timestamppb.New(now.Add(-keepRecords)),
 		}}}); err != nil {
 			return err
 		}

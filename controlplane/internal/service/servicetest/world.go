@@ -3,11 +3,13 @@
 package servicetest
 
 import (
+	"bytes"
 	"context"
 	cryptorand "crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -51,7 +53,9 @@ type World struct {
 	Unseal      func(role string, sealed []byte) ([]byte, error)
 	Leaderless  atomic.Bool // no server leads
 	KeepLog     bool        // for RaftLog
-	Outbox      Outbox
+	// Off is by how much this server's clock is ahead of the one that stamps what is proposed.
+	Off    time.Duration
+	Outbox Outbox
 	// Asker asks identity providers on this machine.
 	Asker *provider.Asker
 
@@ -64,6 +68,7 @@ type World struct {
 	mu       sync.Mutex
 	observed map[string]uint64 // by zone
 	between  func()
+	before   func(*commandv1.Command)
 	choices  int
 	removed  []string
 	log      []byte
@@ -79,18 +84,58 @@ type proposal struct {
 // New returns a bootstrapped federation, naru.test.
 func New(t testing.TB) *World {
 	t.Helper()
-	db, err := state.Open(filepath.Join(t.TempDir(), "state.db"), state.Options{ServerID: "server-1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
-	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
-	w.Asker = provider.New(outbound.Networks{netip.MustParsePrefix("127.0.0.0/8")}, time.Now)
 	keys, err := newSecrets()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox, Providers: w.Asker})
+	w := begin(t, keys, nil, 0)
+	w.Do(&commandv1.Command{Body: &commandv1.Command_Bootstrap{Bootstrap: &commandv1.Bootstrap{
+		Federation: "naru.test", Epoch: 7, EpochId: make([]byte, 16), Keyring: keys.keyring(),
+		Server: &apiv1.Server{Id: "server-1", Name: "controlplane-1"},
+	}}})
+	return w
+}
+
+// Next returns the server that leads next: it has what w has in its state, and nothing else of it. w may go on as a federation of its own.
+func (w *World) Next(t testing.TB) *World {
+	t.Helper()
+	s, err := w.machine.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	var snapshot bytes.Buffer
+	if _, err := s.WriteTo(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	next := begin(t, w.Service.Secrets.(secrets), &snapshot, 2)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next.observed = maps.Clone(w.observed)
+	return next
+}
+
+// begin is a server that begins with a snapshot, or with nothing; so many reads at once are enough for it, or 0 for the usual.
+func begin(t testing.TB, keys secrets, snapshot io.Reader, readers int) *World {
+	t.Helper()
+	db, err := state.Open(filepath.Join(t.TempDir(), "state.db"), state.Options{ServerID: "server-1", Readers: readers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &World{TB: t, DB: db, machine: fsm.New(db), proposed: make(chan proposal, 1024), observed: map[string]uint64{}}
+	if snapshot != nil {
+		if err := w.machine.Restore(snapshot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	applied, _, err := w.machine.Applied()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Chooser = placement.New(db, slog.New(slog.DiscardHandler))
+	w.Asker = provider.New(outbound.Networks{netip.MustParsePrefix("127.0.0.0/8")}, time.Now)
+	w.Service = service.New(service.Config{Reader: db, Proposer: w, Servers: w, Samples: w, Chooser: choices{w}, JoinTokens: w, Certificates: w, Secrets: keys, Outbound: &w.Outbox, Providers: w.Asker,
+		Now: func() time.Time { return time.Now().Add(w.Off) }})
 	w.Unseal = keys.Unseal
 	w.API, err = api.New(api.Config{Register: w.Service.Register, Who: everybody{}, Current: w.Current, May: w.Service, Audit: w.Service, Gatherer: prometheus.NewRegistry()})
 	if err != nil {
@@ -98,7 +143,7 @@ func New(t testing.TB) *World {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { w.apply(ctx) })
+	running.Go(func() { w.apply(ctx, applied) })
 	running.Go(func() { _ = w.Service.Run(ctx) })
 	running.Go(func() { _ = w.Chooser.Run(ctx) })
 	t.Cleanup(func() {
@@ -108,16 +153,11 @@ func New(t testing.TB) *World {
 			t.Error(err)
 		}
 	})
-	w.Do(&commandv1.Command{Body: &commandv1.Command_Bootstrap{Bootstrap: &commandv1.Bootstrap{
-		Federation: "naru.test", Epoch: 7, EpochId: make([]byte, 16), Keyring: keys.keyring(),
-		Server: &apiv1.Server{Id: "server-1", Name: "controlplane-1"},
-	}}})
 	return w
 }
 
-// apply is the log: one goroutine, batches as large as what has come meanwhile.
-func (w *World) apply(ctx context.Context) {
-	index := uint64(0)
+// apply is the log from an index on: one goroutine, batches as large as what has come meanwhile.
+func (w *World) apply(ctx context.Context, index uint64) {
 	for {
 		var batch []proposal
 		select {
@@ -158,6 +198,13 @@ func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.R
 	}
 	if err := w.failure(); err != nil {
 		return nil, err
+	}
+	w.mu.Lock()
+	before := w.before
+	w.before = nil
+	w.mu.Unlock()
+	if before != nil {
+		before(c)
 	}
 	if c.GetStamp() == nil { // a test may have a clock of its own
 		c.Stamp = timestamppb.Now()
@@ -337,6 +384,13 @@ func (w *World) Interfere(fn func()) {
 	w.between, w.choices = fn, 0
 }
 
+// Before has fn run once, when the next command has been decided on and is not yet applied: what fn does comes first.
+func (w *World) Before(fn func(*commandv1.Command)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before = fn
+}
+
 // Choices returns how often it was decided where a VM goes, since Interfere.
 func (w *World) Choices() int {
 	w.mu.Lock()
@@ -350,7 +404,14 @@ func (c choices) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
 	return c.w.Chooser.Resize(ctx, vm, after)
 }
 
+func (c choices) Picture(ctx context.Context, after uint64) (uint64, error) {
+	return c.w.Chooser.Picture(ctx, after)
+}
+
 func (c choices) ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) ([]string, error) {
+	c.w.mu.Lock()
+	c.w.choices++
+	c.w.mu.Unlock()
 	return c.w.Chooser.ChooseAll(ctx, vms, after)
 }
 

@@ -252,6 +252,14 @@ var file_naru_api_v1_annotations_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50104,opt,name=own",
 		Filename:      "naru/api/v1/annotations.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50106,
+		Name:          "naru.api.v1.personal",
+		Tag:           "varint,50106,opt,name=personal",
+		Filename:      "naru/api/v1/annotations.proto",
+	},
 }
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -277,7 +285,7 @@ var (
 	//
 	// optional string permission = 50102;
 	E_Permission = &file_naru_api_v1_annotations_proto_extTypes[3]
-	// sensitive reads leave an entry in the record before they are answered.
+	// sensitive reads leave an entry in the record before they are answered, each its own.
 	//
 	// optional bool sensitive = 50103;
 	E_Sensitive = &file_naru_api_v1_annotations_proto_extTypes[4]
@@ -285,6 +293,11 @@ var (
 	//
 	// optional bool own = 50104;
 	E_Own = &file_naru_api_v1_annotations_proto_extTypes[5]
+	// personal reads show what many people are called and where they are reached. They leave an entry as sensitive ones do, those that ask
+	// for the same one a minute.
+	//
+	// optional bool personal = 50106;
+	E_Personal = &file_naru_api_v1_annotations_proto_extTypes[6]
 )
 
 var File_naru_api_v1_annotations_proto protoreflect.FileDescriptor
@@ -317,7 +330,8 @@ const file_naru_api_v1_annotations_proto_rawDesc = "" +
 	"permission\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\tR\n" +
 	"permission:>\n" +
 	"\tsensitive\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x87\x03 \x01(\bR\tsensitive:2\n" +
-	"\x03own\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\bR\x03ownB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x03own\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x87\x03 \x01(\bR\x03own:<\n" +
+	"\bpersonal\x12\x1e.google.protobuf.MethodOptions\x18\xba\x87\x03 \x01(\bR\bpersonalB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_annotations_proto_rawDescOnce sync.Once
@@ -340,20 +354,21 @@ var file_naru_api_v1_annotations_proto_goTypes = []any{
 	(*descriptorpb.MethodOptions)(nil), // 4: google.protobuf.MethodOptions
 }
 var file_naru_api_v1_annotations_proto_depIdxs = []int32{
-	3, // 0: naru.api.v1.access:extendee -> google.protobuf.FieldOptions
-	3, // 1: naru.api.v1.discloses:extendee -> google.protobuf.FieldOptions
-	4, // 2: naru.api.v1.edge:extendee -> google.protobuf.MethodOptions
-	4, // 3: naru.api.v1.permission:extendee -> google.protobuf.MethodOptions
-	4, // 4: naru.api.v1.sensitive:extendee -> google.protobuf.MethodOptions
-	4, // 5: naru.api.v1.own:extendee -> google.protobuf.MethodOptions
-	0, // 6: naru.api.v1.access:type_name -> naru.api.v1.Access
-	2, // 7: naru.api.v1.discloses:type_name -> naru.api.v1.Discloses
-	1, // 8: naru.api.v1.edge:type_name -> naru.api.v1.Edge
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	6, // [6:9] is the sub-list for extension type_name
-	0, // [0:6] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	3,  // 0: naru.api.v1.access:extendee -> google.protobuf.FieldOptions
+	3,  // 1: naru.api.v1.discloses:extendee -> google.protobuf.FieldOptions
+	4,  // 2: naru.api.v1.edge:extendee -> google.protobuf.MethodOptions
+	4,  // 3: naru.api.v1.permission:extendee -> google.protobuf.MethodOptions
+	4,  // 4: naru.api.v1.sensitive:extendee -> google.protobuf.MethodOptions
+	4,  // 5: naru.api.v1.own:extendee -> google.protobuf.MethodOptions
+	4,  // 6: naru.api.v1.personal:extendee -> google.protobuf.MethodOptions
+	0,  // 7: naru.api.v1.access:type_name -> naru.api.v1.Access
+	2,  // 8: naru.api.v1.discloses:type_name -> naru.api.v1.Discloses
+	1,  // 9: naru.api.v1.edge:type_name -> naru.api.v1.Edge
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	7,  // [7:10] is the sub-list for extension type_name
+	0,  // [0:7] is the sub-list for extension extendee
+	0,  // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_annotations_proto_init() }
@@ -368,7 +383,7 @@ func file_naru_api_v1_annotations_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_annotations_proto_rawDesc), len(file_naru_api_v1_annotations_proto_rawDesc)),
 			NumEnums:      3,
 			NumMessages:   0,
-			NumExtensions: 6,
+			NumExtensions: 7,
 			NumServices:   0,
 		},
 		GoTypes:           file_naru_api_v1_annotations_proto_goTypes,

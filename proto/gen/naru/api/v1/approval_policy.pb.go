@@ -47,21 +47,24 @@ const (
 	RequestKind_ACCESS RequestKind_Value = 8
 	// CROSS_ZONE: something may cross from one zone to another, for a time.
 	RequestKind_CROSS_ZONE RequestKind_Value = 9
+	// DELETE a VM, or a snapshot, for good. Nobody asks for that; it is recorded where it was done directly, or by the clock.
+	RequestKind_DELETE RequestKind_Value = 10
 )
 
 // Enum value maps for RequestKind_Value.
 var (
 	RequestKind_Value_name = map[int32]string{
-		0: "VALUE_UNSPECIFIED",
-		1: "CREATE",
-		2: "RESIZE",
-		3: "EXTEND",
-		4: "POWER",
-		5: "SNAPSHOT",
-		6: "RESTORE",
-		7: "RECLAIM",
-		8: "ACCESS",
-		9: "CROSS_ZONE",
+		0:  "VALUE_UNSPECIFIED",
+		1:  "CREATE",
+		2:  "RESIZE",
+		3:  "EXTEND",
+		4:  "POWER",
+		5:  "SNAPSHOT",
+		6:  "RESTORE",
+		7:  "RECLAIM",
+		8:  "ACCESS",
+		9:  "CROSS_ZONE",
+		10: "DELETE",
 	}
 	RequestKind_Value_value = map[string]int32{
 		"VALUE_UNSPECIFIED": 0,
@@ -74,6 +77,7 @@ var (
 		"RECLAIM":           7,
 		"ACCESS":            8,
 		"CROSS_ZONE":        9,
+		"DELETE":            10,
 	}
 )
 
@@ -166,6 +170,15 @@ const (
 	Intake_API               Intake_Value = 2
 	// ITSM: another system of record asks, with a number of its own.
 	Intake_ITSM Intake_Value = 3
+	// These nobody sends: by them it is known that the request is the record of a change that nobody asked for by a request.
+	// DIRECT: somebody who may did it at once.
+	Intake_DIRECT Intake_Value = 4
+	// LEASE: a lease, or the time in the trash, was over.
+	Intake_LEASE Intake_Value = 5
+	// ZONE: a local operator did it in a zone that was cut off.
+	Intake_ZONE Intake_Value = 6
+	// AUTOSCALE: a policy had it done as the load was.
+	Intake_AUTOSCALE Intake_Value = 7
 )
 
 // Enum value maps for Intake_Value.
@@ -175,12 +188,20 @@ var (
 		1: "PORTAL",
 		2: "API",
 		3: "ITSM",
+		4: "DIRECT",
+		5: "LEASE",
+		6: "ZONE",
+		7: "AUTOSCALE",
 	}
 	Intake_Value_value = map[string]int32{
 		"VALUE_UNSPECIFIED": 0,
 		"PORTAL":            1,
 		"API":               2,
 		"ITSM":              3,
+		"DIRECT":            4,
+		"LEASE":             5,
+		"ZONE":              6,
+		"AUTOSCALE":         7,
 	}
 )
 
@@ -325,7 +346,7 @@ func (x Eligibility_At) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Eligibility_At.Descriptor instead.
 func (Eligibility_At) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{27, 0}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type StageTemplate_Rule int32
@@ -384,7 +405,7 @@ func (x StageTemplate_Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StageTemplate_Rule.Descriptor instead.
 func (StageTemplate_Rule) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28, 0}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type StageTemplate_OnDue int32
@@ -439,7 +460,7 @@ func (x StageTemplate_OnDue) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StageTemplate_OnDue.Descriptor instead.
 func (StageTemplate_OnDue) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28, 1}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{29, 1}
 }
 
 // ApprovalPolicy says which requests need whose approval. An offering names one; else, of those that are enabled and whose
@@ -2176,8 +2197,12 @@ type AutomaticApproval struct {
 	// Of all of it. What costs something in another currency is beyond it.
 	MaxMonthlyCost *Money `protobuf:"bytes,6,opt,name=max_monthly_cost,json=maxMonthlyCost,proto3" json:"max_monthly_cost,omitempty"`
 	MaxLeaseDays   uint32 `protobuf:"varint,7,opt,name=max_lease_days,json=maxLeaseDays,proto3" json:"max_lease_days,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Of all that the requester has got without people in the last 24 hours, by whichever policy, and this.
+	RequesterDaily *DailyLimits `protobuf:"bytes,8,opt,name=requester_daily,json=requesterDaily,proto3" json:"requester_daily,omitempty"`
+	// Of all that the project has got so.
+	ProjectDaily  *DailyLimits `protobuf:"bytes,9,opt,name=project_daily,json=projectDaily,proto3" json:"project_daily,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AutomaticApproval) Reset() {
@@ -2259,6 +2284,82 @@ func (x *AutomaticApproval) GetMaxLeaseDays() uint32 {
 	return 0
 }
 
+func (x *AutomaticApproval) GetRequesterDaily() *DailyLimits {
+	if x != nil {
+		return x.RequesterDaily
+	}
+	return nil
+}
+
+func (x *AutomaticApproval) GetProjectDaily() *DailyLimits {
+	if x != nil {
+		return x.ProjectDaily
+	}
+	return nil
+}
+
+// DailyLimits bound what comes together in 24 hours. 0 is no limit.
+type DailyLimits struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	MaxRequests uint32                 `protobuf:"varint,1,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
+	MaxQuantity uint32                 `protobuf:"varint,2,opt,name=max_quantity,json=maxQuantity,proto3" json:"max_quantity,omitempty"`
+	// Where a price is in another currency, it is beyond it.
+	MaxMonthlyCost *Money `protobuf:"bytes,3,opt,name=max_monthly_cost,json=maxMonthlyCost,proto3" json:"max_monthly_cost,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DailyLimits) Reset() {
+	*x = DailyLimits{}
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DailyLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DailyLimits) ProtoMessage() {}
+
+func (x *DailyLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DailyLimits.ProtoReflect.Descriptor instead.
+func (*DailyLimits) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DailyLimits) GetMaxRequests() uint32 {
+	if x != nil {
+		return x.MaxRequests
+	}
+	return 0
+}
+
+func (x *DailyLimits) GetMaxQuantity() uint32 {
+	if x != nil {
+		return x.MaxQuantity
+	}
+	return 0
+}
+
+func (x *DailyLimits) GetMaxMonthlyCost() *Money {
+	if x != nil {
+		return x.MaxMonthlyCost
+	}
+	return nil
+}
+
 // Eligibility says who may decide. Whoever has one of the roles, groups or users, and of whom the condition holds.
 type Eligibility struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2275,7 +2376,7 @@ type Eligibility struct {
 
 func (x *Eligibility) Reset() {
 	*x = Eligibility{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[27]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2388,7 @@ func (x *Eligibility) String() string {
 func (*Eligibility) ProtoMessage() {}
 
 func (x *Eligibility) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[27]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2401,7 @@ func (x *Eligibility) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eligibility.ProtoReflect.Descriptor instead.
 func (*Eligibility) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Eligibility) GetRoles() []string {
@@ -2375,7 +2476,7 @@ type StageTemplate struct {
 
 func (x *StageTemplate) Reset() {
 	*x = StageTemplate{}
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[28]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2488,7 @@ func (x *StageTemplate) String() string {
 func (*StageTemplate) ProtoMessage() {}
 
 func (x *StageTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[28]
+	mi := &file_naru_api_v1_approval_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2501,7 @@ func (x *StageTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTemplate.ProtoReflect.Descriptor instead.
 func (*StageTemplate) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_approval_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StageTemplate) GetName() string {
@@ -2616,8 +2717,8 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	" \x01(\bR\x06stepUp\x12\x1a\n" +
 	"\bexternal\x18\r \x01(\bR\bexternal\x12\x1a\n" +
 	"\beligible\x18\v \x03(\tR\beligible\x12!\n" +
-	"\fnot_eligible\x18\f \x03(\tR\vnotEligible\"\xa1\x01\n" +
-	"\vRequestKind\"\x91\x01\n" +
+	"\fnot_eligible\x18\f \x03(\tR\vnotEligible\"\xad\x01\n" +
+	"\vRequestKind\"\x9d\x01\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2633,7 +2734,10 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACCESS\x10\b\x12\x0e\n" +
 	"\n" +
-	"CROSS_ZONE\x10\t\"U\n" +
+	"CROSS_ZONE\x10\t\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\n" +
+	"\"U\n" +
 	"\n" +
 	"ChangeType\"G\n" +
 	"\x05Value\x12\x15\n" +
@@ -2641,14 +2745,19 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\bSTANDARD\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\r\n" +
-	"\tEMERGENCY\x10\x03\"G\n" +
-	"\x06Intake\"=\n" +
+	"\tEMERGENCY\x10\x03\"w\n" +
+	"\x06Intake\"m\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06PORTAL\x10\x01\x12\a\n" +
 	"\x03API\x10\x02\x12\b\n" +
-	"\x04ITSM\x10\x03\"J\n" +
+	"\x04ITSM\x10\x03\x12\n" +
+	"\n" +
+	"\x06DIRECT\x10\x04\x12\t\n" +
+	"\x05LEASE\x10\x05\x12\b\n" +
+	"\x04ZONE\x10\x06\x12\r\n" +
+	"\tAUTOSCALE\x10\a\"J\n" +
 	"\tAuthority\"=\n" +
 	"\x05Value\x12\x15\n" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\t\n" +
@@ -2688,7 +2797,7 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\x05roles\x18\x03 \x03(\v2\x15.naru.api.v1.HeldRoleB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05roles\"^\n" +
 	"\bHeldRole\x12\x1b\n" +
 	"\x04role\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04role\x125\n" +
-	"\x02at\x18\x02 \x01(\x0e2\x1b.naru.api.v1.Eligibility.AtB\b\xbaH\x05\x82\x01\x02\x10\x01R\x02at\"\xf9\x02\n" +
+	"\x02at\x18\x02 \x01(\x0e2\x1b.naru.api.v1.Eligibility.AtB\b\xbaH\x05\x82\x01\x02\x10\x01R\x02at\"\x87\x04\n" +
 	"\x11AutomaticApproval\x12\"\n" +
 	"\x04when\x18\x01 \x01(\tB\x0e\xbaH\ar\x05\x10\x01\x18\x80 \xa0\xbb\x18\x01R\x04when\x12&\n" +
 	"\x06reason\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01\x18\x80\x04\xa0\xbb\x18\x01R\x06reason\x12B\n" +
@@ -2697,7 +2806,13 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\n" +
 	"max_amount\x18\x05 \x01(\v2\x16.naru.api.v1.ResourcesB\x04\xa0\xbb\x18\x01R\tmaxAmount\x12B\n" +
 	"\x10max_monthly_cost\x18\x06 \x01(\v2\x12.naru.api.v1.MoneyB\x04\xa0\xbb\x18\x01R\x0emaxMonthlyCost\x12*\n" +
-	"\x0emax_lease_days\x18\a \x01(\rB\x04\xa0\xbb\x18\x01R\fmaxLeaseDays\"\xd8\x02\n" +
+	"\x0emax_lease_days\x18\a \x01(\rB\x04\xa0\xbb\x18\x01R\fmaxLeaseDays\x12G\n" +
+	"\x0frequester_daily\x18\b \x01(\v2\x18.naru.api.v1.DailyLimitsB\x04\xa0\xbb\x18\x01R\x0erequesterDaily\x12C\n" +
+	"\rproject_daily\x18\t \x01(\v2\x18.naru.api.v1.DailyLimitsB\x04\xa0\xbb\x18\x01R\fprojectDaily\"\xa3\x01\n" +
+	"\vDailyLimits\x12'\n" +
+	"\fmax_requests\x18\x01 \x01(\rB\x04\xa0\xbb\x18\x01R\vmaxRequests\x12'\n" +
+	"\fmax_quantity\x18\x02 \x01(\rB\x04\xa0\xbb\x18\x01R\vmaxQuantity\x12B\n" +
+	"\x10max_monthly_cost\x18\x03 \x01(\v2\x12.naru.api.v1.MoneyB\x04\xa0\xbb\x18\x01R\x0emaxMonthlyCost\"\xd8\x02\n" +
 	"\vEligibility\x12*\n" +
 	"\x05roles\x18\x01 \x03(\tB\x14\xbaH\r\x92\x01\n" +
 	"\x10\x10\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x01R\x05roles\x121\n" +
@@ -2775,7 +2890,7 @@ func file_naru_api_v1_approval_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_approval_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_approval_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_naru_api_v1_approval_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_naru_api_v1_approval_policy_proto_goTypes = []any{
 	(RequestKind_Value)(0),                     // 0: naru.api.v1.RequestKind.Value
 	(ChangeType_Value)(0),                      // 1: naru.api.v1.ChangeType.Value
@@ -2811,96 +2926,100 @@ var file_naru_api_v1_approval_policy_proto_goTypes = []any{
 	(*PolicyPerson)(nil),                       // 31: naru.api.v1.PolicyPerson
 	(*HeldRole)(nil),                           // 32: naru.api.v1.HeldRole
 	(*AutomaticApproval)(nil),                  // 33: naru.api.v1.AutomaticApproval
-	(*Eligibility)(nil),                        // 34: naru.api.v1.Eligibility
-	(*StageTemplate)(nil),                      // 35: naru.api.v1.StageTemplate
-	(*Text)(nil),                               // 36: naru.api.v1.Text
-	(*timestamppb.Timestamp)(nil),              // 37: google.protobuf.Timestamp
-	(*Operation)(nil),                          // 38: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil),              // 39: google.protobuf.FieldMask
-	(WatchType_Value)(0),                       // 40: naru.api.v1.WatchType.Value
-	(Zone_Grade)(0),                            // 41: naru.api.v1.Zone.Grade
-	(*Resources)(nil),                          // 42: naru.api.v1.Resources
-	(*Money)(nil),                              // 43: naru.api.v1.Money
-	(*User)(nil),                               // 44: naru.api.v1.User
-	(*Organization)(nil),                       // 45: naru.api.v1.Organization
-	(*Project)(nil),                            // 46: naru.api.v1.Project
-	(*Zone)(nil),                               // 47: naru.api.v1.Zone
-	(*Offering)(nil),                           // 48: naru.api.v1.Offering
+	(*DailyLimits)(nil),                        // 34: naru.api.v1.DailyLimits
+	(*Eligibility)(nil),                        // 35: naru.api.v1.Eligibility
+	(*StageTemplate)(nil),                      // 36: naru.api.v1.StageTemplate
+	(*Text)(nil),                               // 37: naru.api.v1.Text
+	(*timestamppb.Timestamp)(nil),              // 38: google.protobuf.Timestamp
+	(*Operation)(nil),                          // 39: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil),              // 40: google.protobuf.FieldMask
+	(WatchType_Value)(0),                       // 41: naru.api.v1.WatchType.Value
+	(Zone_Grade)(0),                            // 42: naru.api.v1.Zone.Grade
+	(*Resources)(nil),                          // 43: naru.api.v1.Resources
+	(*Money)(nil),                              // 44: naru.api.v1.Money
+	(*User)(nil),                               // 45: naru.api.v1.User
+	(*Organization)(nil),                       // 46: naru.api.v1.Organization
+	(*Project)(nil),                            // 47: naru.api.v1.Project
+	(*Zone)(nil),                               // 48: naru.api.v1.Zone
+	(*Offering)(nil),                           // 49: naru.api.v1.Offering
 }
 var file_naru_api_v1_approval_policy_proto_depIdxs = []int32{
-	36, // 0: naru.api.v1.ApprovalPolicy.title:type_name -> naru.api.v1.Text
-	35, // 1: naru.api.v1.ApprovalPolicy.stages:type_name -> naru.api.v1.StageTemplate
+	37, // 0: naru.api.v1.ApprovalPolicy.title:type_name -> naru.api.v1.Text
+	36, // 1: naru.api.v1.ApprovalPolicy.stages:type_name -> naru.api.v1.StageTemplate
 	33, // 2: naru.api.v1.ApprovalPolicy.automatic:type_name -> naru.api.v1.AutomaticApproval
 	3,  // 3: naru.api.v1.ApprovalPolicy.authority:type_name -> naru.api.v1.Authority.Value
-	37, // 4: naru.api.v1.ApprovalPolicy.created_at:type_name -> google.protobuf.Timestamp
+	38, // 4: naru.api.v1.ApprovalPolicy.created_at:type_name -> google.protobuf.Timestamp
 	7,  // 5: naru.api.v1.ListApprovalPoliciesResponse.approval_policies:type_name -> naru.api.v1.ApprovalPolicy
 	7,  // 6: naru.api.v1.GetApprovalPolicyResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
 	7,  // 7: naru.api.v1.CreateApprovalPolicyRequest.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	38, // 8: naru.api.v1.CreateApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
+	39, // 8: naru.api.v1.CreateApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
 	7,  // 9: naru.api.v1.UpdateApprovalPolicyRequest.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	39, // 10: naru.api.v1.UpdateApprovalPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 10: naru.api.v1.UpdateApprovalPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
 	7,  // 11: naru.api.v1.UpdateApprovalPolicyResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	38, // 12: naru.api.v1.DeleteApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
-	40, // 13: naru.api.v1.WatchApprovalPoliciesResponse.type:type_name -> naru.api.v1.WatchType.Value
+	39, // 12: naru.api.v1.DeleteApprovalPolicyResponse.operation:type_name -> naru.api.v1.Operation
+	41, // 13: naru.api.v1.WatchApprovalPoliciesResponse.type:type_name -> naru.api.v1.WatchType.Value
 	7,  // 14: naru.api.v1.WatchApprovalPoliciesResponse.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
 	7,  // 15: naru.api.v1.ListApprovalPolicyVersionsResponse.approval_policies:type_name -> naru.api.v1.ApprovalPolicy
 	7,  // 16: naru.api.v1.TestApprovalPolicyRequest.policy:type_name -> naru.api.v1.ApprovalPolicy
 	30, // 17: naru.api.v1.TestApprovalPolicyRequest.case:type_name -> naru.api.v1.PolicyCase
 	31, // 18: naru.api.v1.TestApprovalPolicyRequest.people:type_name -> naru.api.v1.PolicyPerson
-	37, // 19: naru.api.v1.TestApprovalPolicyRequest.at:type_name -> google.protobuf.Timestamp
+	38, // 19: naru.api.v1.TestApprovalPolicyRequest.at:type_name -> google.protobuf.Timestamp
 	24, // 20: naru.api.v1.TestApprovalPolicyResponse.stages:type_name -> naru.api.v1.PlannedStage
 	5,  // 21: naru.api.v1.PlannedStage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	37, // 22: naru.api.v1.PlannedStage.due_at:type_name -> google.protobuf.Timestamp
-	37, // 23: naru.api.v1.PlannedStage.remind_at:type_name -> google.protobuf.Timestamp
+	38, // 22: naru.api.v1.PlannedStage.due_at:type_name -> google.protobuf.Timestamp
+	38, // 23: naru.api.v1.PlannedStage.remind_at:type_name -> google.protobuf.Timestamp
 	6,  // 24: naru.api.v1.PlannedStage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
 	0,  // 25: naru.api.v1.RequestFacts.kind:type_name -> naru.api.v1.RequestKind.Value
 	1,  // 26: naru.api.v1.RequestFacts.change_type:type_name -> naru.api.v1.ChangeType.Value
-	41, // 27: naru.api.v1.RequestFacts.grade:type_name -> naru.api.v1.Zone.Grade
-	42, // 28: naru.api.v1.RequestFacts.amount:type_name -> naru.api.v1.Resources
-	43, // 29: naru.api.v1.RequestFacts.monthly_cost:type_name -> naru.api.v1.Money
+	42, // 27: naru.api.v1.RequestFacts.grade:type_name -> naru.api.v1.Zone.Grade
+	43, // 28: naru.api.v1.RequestFacts.amount:type_name -> naru.api.v1.Resources
+	44, // 29: naru.api.v1.RequestFacts.monthly_cost:type_name -> naru.api.v1.Money
 	2,  // 30: naru.api.v1.RequestFacts.intake:type_name -> naru.api.v1.Intake.Value
 	29, // 31: naru.api.v1.PolicyCase.request:type_name -> naru.api.v1.RequestFacts
-	44, // 32: naru.api.v1.PolicyCase.requester:type_name -> naru.api.v1.User
-	44, // 33: naru.api.v1.PolicyCase.beneficiary:type_name -> naru.api.v1.User
-	45, // 34: naru.api.v1.PolicyCase.organization:type_name -> naru.api.v1.Organization
-	46, // 35: naru.api.v1.PolicyCase.project:type_name -> naru.api.v1.Project
-	47, // 36: naru.api.v1.PolicyCase.zone:type_name -> naru.api.v1.Zone
-	47, // 37: naru.api.v1.PolicyCase.source_zone:type_name -> naru.api.v1.Zone
-	48, // 38: naru.api.v1.PolicyCase.offering:type_name -> naru.api.v1.Offering
-	44, // 39: naru.api.v1.PolicyPerson.user:type_name -> naru.api.v1.User
+	45, // 32: naru.api.v1.PolicyCase.requester:type_name -> naru.api.v1.User
+	45, // 33: naru.api.v1.PolicyCase.beneficiary:type_name -> naru.api.v1.User
+	46, // 34: naru.api.v1.PolicyCase.organization:type_name -> naru.api.v1.Organization
+	47, // 35: naru.api.v1.PolicyCase.project:type_name -> naru.api.v1.Project
+	48, // 36: naru.api.v1.PolicyCase.zone:type_name -> naru.api.v1.Zone
+	48, // 37: naru.api.v1.PolicyCase.source_zone:type_name -> naru.api.v1.Zone
+	49, // 38: naru.api.v1.PolicyCase.offering:type_name -> naru.api.v1.Offering
+	45, // 39: naru.api.v1.PolicyPerson.user:type_name -> naru.api.v1.User
 	32, // 40: naru.api.v1.PolicyPerson.roles:type_name -> naru.api.v1.HeldRole
 	4,  // 41: naru.api.v1.HeldRole.at:type_name -> naru.api.v1.Eligibility.At
-	41, // 42: naru.api.v1.AutomaticApproval.max_grade:type_name -> naru.api.v1.Zone.Grade
-	42, // 43: naru.api.v1.AutomaticApproval.max_amount:type_name -> naru.api.v1.Resources
-	43, // 44: naru.api.v1.AutomaticApproval.max_monthly_cost:type_name -> naru.api.v1.Money
-	4,  // 45: naru.api.v1.Eligibility.at:type_name -> naru.api.v1.Eligibility.At
-	36, // 46: naru.api.v1.StageTemplate.title:type_name -> naru.api.v1.Text
-	34, // 47: naru.api.v1.StageTemplate.eligible:type_name -> naru.api.v1.Eligibility
-	5,  // 48: naru.api.v1.StageTemplate.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	6,  // 49: naru.api.v1.StageTemplate.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	34, // 50: naru.api.v1.StageTemplate.escalate_to:type_name -> naru.api.v1.Eligibility
-	41, // 51: naru.api.v1.StageTemplate.step_up_from:type_name -> naru.api.v1.Zone.Grade
-	8,  // 52: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:input_type -> naru.api.v1.ListApprovalPoliciesRequest
-	10, // 53: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:input_type -> naru.api.v1.GetApprovalPolicyRequest
-	12, // 54: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:input_type -> naru.api.v1.CreateApprovalPolicyRequest
-	14, // 55: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:input_type -> naru.api.v1.UpdateApprovalPolicyRequest
-	16, // 56: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:input_type -> naru.api.v1.DeleteApprovalPolicyRequest
-	18, // 57: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:input_type -> naru.api.v1.WatchApprovalPoliciesRequest
-	20, // 58: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:input_type -> naru.api.v1.ListApprovalPolicyVersionsRequest
-	22, // 59: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:input_type -> naru.api.v1.TestApprovalPolicyRequest
-	9,  // 60: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:output_type -> naru.api.v1.ListApprovalPoliciesResponse
-	11, // 61: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:output_type -> naru.api.v1.GetApprovalPolicyResponse
-	13, // 62: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:output_type -> naru.api.v1.CreateApprovalPolicyResponse
-	15, // 63: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:output_type -> naru.api.v1.UpdateApprovalPolicyResponse
-	17, // 64: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:output_type -> naru.api.v1.DeleteApprovalPolicyResponse
-	19, // 65: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:output_type -> naru.api.v1.WatchApprovalPoliciesResponse
-	21, // 66: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:output_type -> naru.api.v1.ListApprovalPolicyVersionsResponse
-	23, // 67: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:output_type -> naru.api.v1.TestApprovalPolicyResponse
-	60, // [60:68] is the sub-list for method output_type
-	52, // [52:60] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	42, // 42: naru.api.v1.AutomaticApproval.max_grade:type_name -> naru.api.v1.Zone.Grade
+	43, // 43: naru.api.v1.AutomaticApproval.max_amount:type_name -> naru.api.v1.Resources
+	44, // 44: naru.api.v1.AutomaticApproval.max_monthly_cost:type_name -> naru.api.v1.Money
+	34, // 45: naru.api.v1.AutomaticApproval.requester_daily:type_name -> naru.api.v1.DailyLimits
+	34, // 46: naru.api.v1.AutomaticApproval.project_daily:type_name -> naru.api.v1.DailyLimits
+	44, // 47: naru.api.v1.DailyLimits.max_monthly_cost:type_name -> naru.api.v1.Money
+	4,  // 48: naru.api.v1.Eligibility.at:type_name -> naru.api.v1.Eligibility.At
+	37, // 49: naru.api.v1.StageTemplate.title:type_name -> naru.api.v1.Text
+	35, // 50: naru.api.v1.StageTemplate.eligible:type_name -> naru.api.v1.Eligibility
+	5,  // 51: naru.api.v1.StageTemplate.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	6,  // 52: naru.api.v1.StageTemplate.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	35, // 53: naru.api.v1.StageTemplate.escalate_to:type_name -> naru.api.v1.Eligibility
+	42, // 54: naru.api.v1.StageTemplate.step_up_from:type_name -> naru.api.v1.Zone.Grade
+	8,  // 55: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:input_type -> naru.api.v1.ListApprovalPoliciesRequest
+	10, // 56: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:input_type -> naru.api.v1.GetApprovalPolicyRequest
+	12, // 57: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:input_type -> naru.api.v1.CreateApprovalPolicyRequest
+	14, // 58: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:input_type -> naru.api.v1.UpdateApprovalPolicyRequest
+	16, // 59: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:input_type -> naru.api.v1.DeleteApprovalPolicyRequest
+	18, // 60: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:input_type -> naru.api.v1.WatchApprovalPoliciesRequest
+	20, // 61: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:input_type -> naru.api.v1.ListApprovalPolicyVersionsRequest
+	22, // 62: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:input_type -> naru.api.v1.TestApprovalPolicyRequest
+	9,  // 63: naru.api.v1.ApprovalPolicyService.ListApprovalPolicies:output_type -> naru.api.v1.ListApprovalPoliciesResponse
+	11, // 64: naru.api.v1.ApprovalPolicyService.GetApprovalPolicy:output_type -> naru.api.v1.GetApprovalPolicyResponse
+	13, // 65: naru.api.v1.ApprovalPolicyService.CreateApprovalPolicy:output_type -> naru.api.v1.CreateApprovalPolicyResponse
+	15, // 66: naru.api.v1.ApprovalPolicyService.UpdateApprovalPolicy:output_type -> naru.api.v1.UpdateApprovalPolicyResponse
+	17, // 67: naru.api.v1.ApprovalPolicyService.DeleteApprovalPolicy:output_type -> naru.api.v1.DeleteApprovalPolicyResponse
+	19, // 68: naru.api.v1.ApprovalPolicyService.WatchApprovalPolicies:output_type -> naru.api.v1.WatchApprovalPoliciesResponse
+	21, // 69: naru.api.v1.ApprovalPolicyService.ListApprovalPolicyVersions:output_type -> naru.api.v1.ListApprovalPolicyVersionsResponse
+	23, // 70: naru.api.v1.ApprovalPolicyService.TestApprovalPolicy:output_type -> naru.api.v1.TestApprovalPolicyResponse
+	63, // [63:71] is the sub-list for method output_type
+	55, // [55:63] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_approval_policy_proto_init() }
@@ -2923,7 +3042,7 @@ func file_naru_api_v1_approval_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_approval_policy_proto_rawDesc), len(file_naru_api_v1_approval_policy_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

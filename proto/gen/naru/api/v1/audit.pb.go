@@ -101,7 +101,7 @@ type AuditEntry struct {
 	Outcome AuditEntry_Outcome `protobuf:"varint,12,opt,name=outcome,proto3,enum=naru.api.v1.AuditEntry_Outcome" json:"outcome,omitempty"`
 	// Code of the problem, where it was refused.
 	ProblemCode string `protobuf:"bytes,13,opt,name=problem_code,json=problemCode,proto3" json:"problem_code,omitempty"`
-	// For people; never a secret.
+	// For people; never a secret. Of a read, what was asked for.
 	Message string `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
 	// The zone at whose edge it was asked for; empty: the control network.
 	ViaZone   string           `protobuf:"bytes,15,opt,name=via_zone,json=viaZone,proto3" json:"via_zone,omitempty"`
@@ -111,8 +111,8 @@ type AuditEntry struct {
 	// SHA-256 of the command that did it, of the request that was answered or refused, or of what was seen by who decided. Of
 	// reports of a zone: of all that were taken in since the last such entry, each with the digest before it, from 32 zeros.
 	Digest []byte `protobuf:"bytes,19,opt,name=digest,proto3" json:"digest,omitempty"`
-	// How many it stands for: reports that the digest is of; refusals like it that came since the last such entry and were
-	// counted only. 0 and 1 mean itself alone.
+	// How many it stands for: reports that the digest is of; refusals, or reads of people's data, like it that came since the last such
+	// entry and were counted only. 0 and 1 mean itself alone.
 	Count         uint32 `protobuf:"varint,20,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1181,7 +1181,7 @@ var File_naru_api_v1_audit_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/api/v1/audit.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x19naru/api/v1/session.proto\"\xb5\a\n" +
+	"\x17naru/api/v1/audit.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x19naru/api/v1/session.proto\"\xb9\a\n" +
 	"\n" +
 	"AuditEntry\x12'\n" +
 	"\bsequence\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18\x18\xa0\xbb\x18\x03R\bsequence\x124\n" +
@@ -1199,8 +1199,8 @@ const file_naru_api_v1_audit_proto_rawDesc = "" +
 	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04zone\x12$\n" +
 	"\azone_id\x18\v \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06zoneId\x12?\n" +
 	"\aoutcome\x18\f \x01(\x0e2\x1f.naru.api.v1.AuditEntry.OutcomeB\x04\xa0\xbb\x18\x03R\aoutcome\x12.\n" +
-	"\fproblem_code\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vproblemCode\x12&\n" +
-	"\amessage\x18\x0e \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\amessage\x12&\n" +
+	"\fproblem_code\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vproblemCode\x12*\n" +
+	"\amessage\x18\x0e \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03Ȼ\x18\x04R\amessage\x12&\n" +
 	"\bvia_zone\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\aviaZone\x12*\n" +
 	"\n" +
 	"session_id\x18\x10 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tsessionId\x12?\n" +

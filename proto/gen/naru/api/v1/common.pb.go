@@ -365,7 +365,8 @@ type Problem struct {
 	Clusters []*ClusterRefusal `protobuf:"bytes,7,rep,name=clusters,proto3" json:"clusters,omitempty"`
 	// The draft as which what was written is kept, by name; empty where nothing is. It can be changed and submitted again.
 	Draft string `protobuf:"bytes,8,opt,name=draft,proto3" json:"draft,omitempty"`
-	// What is said in place of the detail where that may tell of a zone of which not everything is shown; empty where nothing can be.
+	// What is said in place of the detail, with the next as it is, where the detail may tell of a zone of which not everything is shown;
+	// empty where nothing can be.
 	Plain         string `protobuf:"bytes,9,opt,name=plain,proto3" json:"plain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

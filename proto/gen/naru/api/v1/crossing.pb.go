@@ -41,7 +41,7 @@ type Crossing struct {
 	ZoneId string `protobuf:"bytes,7,opt,name=zone_id,json=zoneId,proto3" json:"zone_id,omitempty"`
 	// vm.start, snapshot.*; what may be permitted is said where it is refused.
 	Permissions []string `protobuf:"bytes,8,rep,name=permissions,proto3" json:"permissions,omitempty"`
-	// A year ahead at most.
+	// A year ahead at most. It is only ever set earlier.
 	EndsAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
 	// Why, where no request says it.
 	Reason string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -51,7 +51,9 @@ type Crossing struct {
 	CreatedBy string                 `protobuf:"bytes,15,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Who made it end earlier, and why; empty where nobody has.
+	Shortened     string `protobuf:"bytes,16,opt,name=shortened,proto3" json:"shortened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +189,13 @@ func (x *Crossing) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Crossing) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *Crossing) GetShortened() string {
+	if x != nil {
+		return x.Shortened
 	}
 	return ""
 }
@@ -492,6 +501,112 @@ func (x *CreateCrossingResponse) GetOperation() *Operation {
 	return nil
 }
 
+type ShortenCrossingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id.
+	Crossing string `protobuf:"bytes,1,opt,name=crossing,proto3" json:"crossing,omitempty"`
+	// When it ends then: earlier than now it does, and not in the past.
+	EndsAt        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenCrossingRequest) Reset() {
+	*x = ShortenCrossingRequest{}
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenCrossingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenCrossingRequest) ProtoMessage() {}
+
+func (x *ShortenCrossingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenCrossingRequest.ProtoReflect.Descriptor instead.
+func (*ShortenCrossingRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ShortenCrossingRequest) GetCrossing() string {
+	if x != nil {
+		return x.Crossing
+	}
+	return ""
+}
+
+func (x *ShortenCrossingRequest) GetEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndsAt
+	}
+	return nil
+}
+
+func (x *ShortenCrossingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ShortenCrossingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Crossing      *Crossing              `protobuf:"bytes,1,opt,name=crossing,proto3" json:"crossing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenCrossingResponse) Reset() {
+	*x = ShortenCrossingResponse{}
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenCrossingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenCrossingResponse) ProtoMessage() {}
+
+func (x *ShortenCrossingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenCrossingResponse.ProtoReflect.Descriptor instead.
+func (*ShortenCrossingResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ShortenCrossingResponse) GetCrossing() *Crossing {
+	if x != nil {
+		return x.Crossing
+	}
+	return nil
+}
+
 type DeleteCrossingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id.
@@ -502,7 +617,7 @@ type DeleteCrossingRequest struct {
 
 func (x *DeleteCrossingRequest) Reset() {
 	*x = DeleteCrossingRequest{}
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[7]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +629,7 @@ func (x *DeleteCrossingRequest) String() string {
 func (*DeleteCrossingRequest) ProtoMessage() {}
 
 func (x *DeleteCrossingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[7]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +642,7 @@ func (x *DeleteCrossingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCrossingRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCrossingRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteCrossingRequest) GetCrossing() string {
@@ -546,7 +661,7 @@ type DeleteCrossingResponse struct {
 
 func (x *DeleteCrossingResponse) Reset() {
 	*x = DeleteCrossingResponse{}
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[8]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +673,7 @@ func (x *DeleteCrossingResponse) String() string {
 func (*DeleteCrossingResponse) ProtoMessage() {}
 
 func (x *DeleteCrossingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[8]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +686,7 @@ func (x *DeleteCrossingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCrossingResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCrossingResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteCrossingResponse) GetOperation() *Operation {
@@ -592,7 +707,7 @@ type WatchCrossingsRequest struct {
 
 func (x *WatchCrossingsRequest) Reset() {
 	*x = WatchCrossingsRequest{}
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[9]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +719,7 @@ func (x *WatchCrossingsRequest) String() string {
 func (*WatchCrossingsRequest) ProtoMessage() {}
 
 func (x *WatchCrossingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[9]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +732,7 @@ func (x *WatchCrossingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCrossingsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCrossingsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchCrossingsRequest) GetAfter() string {
@@ -645,7 +760,7 @@ type WatchCrossingsResponse struct {
 
 func (x *WatchCrossingsResponse) Reset() {
 	*x = WatchCrossingsResponse{}
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[10]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +772,7 @@ func (x *WatchCrossingsResponse) String() string {
 func (*WatchCrossingsResponse) ProtoMessage() {}
 
 func (x *WatchCrossingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_crossing_proto_msgTypes[10]
+	mi := &file_naru_api_v1_crossing_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +785,7 @@ func (x *WatchCrossingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCrossingsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCrossingsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_crossing_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchCrossingsResponse) GetType() WatchType_Value {
@@ -698,7 +813,7 @@ var File_naru_api_v1_crossing_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_crossing_proto_rawDesc = "" +
 	"\n" +
-	"\x1anaru/api/v1/crossing.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xb2\x05\n" +
+	"\x1anaru/api/v1/crossing.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xde\x05\n" +
 	"\bCrossing\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12(\n" +
 	"\aproject\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\aproject\x12*\n" +
@@ -720,7 +835,8 @@ const file_naru_api_v1_crossing_proto_rawDesc = "" +
 	"created_by\x18\x0f \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\tcreatedBy\x12?\n" +
 	"\n" +
 	"created_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"\xac\x01\n" +
+	"\brevision\x18\r \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12*\n" +
+	"\tshortened\x18\x10 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\tshortened\"\xac\x01\n" +
 	"\x14ListCrossingsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -737,7 +853,14 @@ const file_naru_api_v1_crossing_proto_rawDesc = "" +
 	"\x15CreateCrossingRequest\x129\n" +
 	"\bcrossing\x18\x01 \x01(\v2\x15.naru.api.v1.CrossingB\x06\xbaH\x03\xc8\x01\x01R\bcrossing\"N\n" +
 	"\x16CreateCrossingResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\">\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\xa0\x01\n" +
+	"\x16ShortenCrossingRequest\x12%\n" +
+	"\bcrossing\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bcrossing\x12;\n" +
+	"\aends_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x06endsAt\x12\"\n" +
+	"\x06reason\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x84\aR\x06reason\"L\n" +
+	"\x17ShortenCrossingResponse\x121\n" +
+	"\bcrossing\x18\x01 \x01(\v2\x15.naru.api.v1.CrossingR\bcrossing\">\n" +
 	"\x15DeleteCrossingRequest\x12%\n" +
 	"\bcrossing\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bcrossing\"N\n" +
 	"\x16DeleteCrossingResponse\x124\n" +
@@ -748,11 +871,12 @@ const file_naru_api_v1_crossing_proto_rawDesc = "" +
 	"\x16WatchCrossingsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x121\n" +
-	"\bcrossing\x18\x03 \x01(\v2\x15.naru.api.v1.CrossingR\bcrossing2\xf5\x05\n" +
+	"\bcrossing\x18\x03 \x01(\v2\x15.naru.api.v1.CrossingR\bcrossing2\xa3\a\n" +
 	"\x0fCrossingService\x12\x82\x01\n" +
 	"\rListCrossings\x12!.naru.api.v1.ListCrossingsRequest\x1a\".naru.api.v1.ListCrossingsResponse\"*\xa8\xbb\x18\x01\xb2\xbb\x18\rcrossing.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/crossings\x12\x91\x01\n" +
 	"\vGetCrossing\x12\x1f.naru.api.v1.GetCrossingRequest\x1a .naru.api.v1.GetCrossingResponse\"?\xa8\xbb\x18\x01\xb2\xbb\x18\rcrossing.read\x82\xd3\xe4\x93\x02$b\bcrossing\x12\x18/v1/crossings/{crossing}\x12\x98\x01\n" +
-	"\x0eCreateCrossing\x12\".naru.api.v1.CreateCrossingRequest\x1a#.naru.api.v1.CreateCrossingResponse\"=\xb2\xbb\x18\x0fcrossing.create\x82\xd3\xe4\x93\x02$:\bcrossingb\toperation\"\r/v1/crossings\x12\x9d\x01\n" +
+	"\x0eCreateCrossing\x12\".naru.api.v1.CreateCrossingRequest\x1a#.naru.api.v1.CreateCrossingResponse\"=\xb2\xbb\x18\x0fcrossing.create\x82\xd3\xe4\x93\x02$:\bcrossingb\toperation\"\r/v1/crossings\x12\xab\x01\n" +
+	"\x0fShortenCrossing\x12#.naru.api.v1.ShortenCrossingRequest\x1a$.naru.api.v1.ShortenCrossingResponse\"M\xa8\xbb\x18\x01\xb2\xbb\x18\x10crossing.shorten\x82\xd3\xe4\x93\x02/:\x01*b\bcrossing\" /v1/crossings/{crossing}:shorten\x12\x9d\x01\n" +
 	"\x0eDeleteCrossing\x12\".naru.api.v1.DeleteCrossingRequest\x1a#.naru.api.v1.DeleteCrossingResponse\"B\xa8\xbb\x18\x01\xb2\xbb\x18\x0fcrossing.delete\x82\xd3\xe4\x93\x02%b\toperation*\x18/v1/crossings/{crossing}\x12\x8d\x01\n" +
 	"\x0eWatchCrossings\x12\".naru.api.v1.WatchCrossingsRequest\x1a#.naru.api.v1.WatchCrossingsResponse\"0\xa8\xbb\x18\x01\xb2\xbb\x18\rcrossing.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/crossings:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
@@ -768,48 +892,54 @@ func file_naru_api_v1_crossing_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_crossing_proto_rawDescData
 }
 
-var file_naru_api_v1_crossing_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_naru_api_v1_crossing_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_naru_api_v1_crossing_proto_goTypes = []any{
-	(*Crossing)(nil),               // 0: naru.api.v1.Crossing
-	(*ListCrossingsRequest)(nil),   // 1: naru.api.v1.ListCrossingsRequest
-	(*ListCrossingsResponse)(nil),  // 2: naru.api.v1.ListCrossingsResponse
-	(*GetCrossingRequest)(nil),     // 3: naru.api.v1.GetCrossingRequest
-	(*GetCrossingResponse)(nil),    // 4: naru.api.v1.GetCrossingResponse
-	(*CreateCrossingRequest)(nil),  // 5: naru.api.v1.CreateCrossingRequest
-	(*CreateCrossingResponse)(nil), // 6: naru.api.v1.CreateCrossingResponse
-	(*DeleteCrossingRequest)(nil),  // 7: naru.api.v1.DeleteCrossingRequest
-	(*DeleteCrossingResponse)(nil), // 8: naru.api.v1.DeleteCrossingResponse
-	(*WatchCrossingsRequest)(nil),  // 9: naru.api.v1.WatchCrossingsRequest
-	(*WatchCrossingsResponse)(nil), // 10: naru.api.v1.WatchCrossingsResponse
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
-	(*Operation)(nil),              // 12: naru.api.v1.Operation
-	(WatchType_Value)(0),           // 13: naru.api.v1.WatchType.Value
+	(*Crossing)(nil),                // 0: naru.api.v1.Crossing
+	(*ListCrossingsRequest)(nil),    // 1: naru.api.v1.ListCrossingsRequest
+	(*ListCrossingsResponse)(nil),   // 2: naru.api.v1.ListCrossingsResponse
+	(*GetCrossingRequest)(nil),      // 3: naru.api.v1.GetCrossingRequest
+	(*GetCrossingResponse)(nil),     // 4: naru.api.v1.GetCrossingResponse
+	(*CreateCrossingRequest)(nil),   // 5: naru.api.v1.CreateCrossingRequest
+	(*CreateCrossingResponse)(nil),  // 6: naru.api.v1.CreateCrossingResponse
+	(*ShortenCrossingRequest)(nil),  // 7: naru.api.v1.ShortenCrossingRequest
+	(*ShortenCrossingResponse)(nil), // 8: naru.api.v1.ShortenCrossingResponse
+	(*DeleteCrossingRequest)(nil),   // 9: naru.api.v1.DeleteCrossingRequest
+	(*DeleteCrossingResponse)(nil),  // 10: naru.api.v1.DeleteCrossingResponse
+	(*WatchCrossingsRequest)(nil),   // 11: naru.api.v1.WatchCrossingsRequest
+	(*WatchCrossingsResponse)(nil),  // 12: naru.api.v1.WatchCrossingsResponse
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*Operation)(nil),               // 14: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 15: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_crossing_proto_depIdxs = []int32{
-	11, // 0: naru.api.v1.Crossing.ends_at:type_name -> google.protobuf.Timestamp
-	11, // 1: naru.api.v1.Crossing.created_at:type_name -> google.protobuf.Timestamp
+	13, // 0: naru.api.v1.Crossing.ends_at:type_name -> google.protobuf.Timestamp
+	13, // 1: naru.api.v1.Crossing.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: naru.api.v1.ListCrossingsResponse.crossings:type_name -> naru.api.v1.Crossing
 	0,  // 3: naru.api.v1.GetCrossingResponse.crossing:type_name -> naru.api.v1.Crossing
 	0,  // 4: naru.api.v1.CreateCrossingRequest.crossing:type_name -> naru.api.v1.Crossing
-	12, // 5: naru.api.v1.CreateCrossingResponse.operation:type_name -> naru.api.v1.Operation
-	12, // 6: naru.api.v1.DeleteCrossingResponse.operation:type_name -> naru.api.v1.Operation
-	13, // 7: naru.api.v1.WatchCrossingsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	0,  // 8: naru.api.v1.WatchCrossingsResponse.crossing:type_name -> naru.api.v1.Crossing
-	1,  // 9: naru.api.v1.CrossingService.ListCrossings:input_type -> naru.api.v1.ListCrossingsRequest
-	3,  // 10: naru.api.v1.CrossingService.GetCrossing:input_type -> naru.api.v1.GetCrossingRequest
-	5,  // 11: naru.api.v1.CrossingService.CreateCrossing:input_type -> naru.api.v1.CreateCrossingRequest
-	7,  // 12: naru.api.v1.CrossingService.DeleteCrossing:input_type -> naru.api.v1.DeleteCrossingRequest
-	9,  // 13: naru.api.v1.CrossingService.WatchCrossings:input_type -> naru.api.v1.WatchCrossingsRequest
-	2,  // 14: naru.api.v1.CrossingService.ListCrossings:output_type -> naru.api.v1.ListCrossingsResponse
-	4,  // 15: naru.api.v1.CrossingService.GetCrossing:output_type -> naru.api.v1.GetCrossingResponse
-	6,  // 16: naru.api.v1.CrossingService.CreateCrossing:output_type -> naru.api.v1.CreateCrossingResponse
-	8,  // 17: naru.api.v1.CrossingService.DeleteCrossing:output_type -> naru.api.v1.DeleteCrossingResponse
-	10, // 18: naru.api.v1.CrossingService.WatchCrossings:output_type -> naru.api.v1.WatchCrossingsResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	14, // 5: naru.api.v1.CreateCrossingResponse.operation:type_name -> naru.api.v1.Operation
+	13, // 6: naru.api.v1.ShortenCrossingRequest.ends_at:type_name -> google.protobuf.Timestamp
+	0,  // 7: naru.api.v1.ShortenCrossingResponse.crossing:type_name -> naru.api.v1.Crossing
+	14, // 8: naru.api.v1.DeleteCrossingResponse.operation:type_name -> naru.api.v1.Operation
+	15, // 9: naru.api.v1.WatchCrossingsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	0,  // 10: naru.api.v1.WatchCrossingsResponse.crossing:type_name -> naru.api.v1.Crossing
+	1,  // 11: naru.api.v1.CrossingService.ListCrossings:input_type -> naru.api.v1.ListCrossingsRequest
+	3,  // 12: naru.api.v1.CrossingService.GetCrossing:input_type -> naru.api.v1.GetCrossingRequest
+	5,  // 13: naru.api.v1.CrossingService.CreateCrossing:input_type -> naru.api.v1.CreateCrossingRequest
+	7,  // 14: naru.api.v1.CrossingService.ShortenCrossing:input_type -> naru.api.v1.ShortenCrossingRequest
+	9,  // 15: naru.api.v1.CrossingService.DeleteCrossing:input_type -> naru.api.v1.DeleteCrossingRequest
+	11, // 16: naru.api.v1.CrossingService.WatchCrossings:input_type -> naru.api.v1.WatchCrossingsRequest
+	2,  // 17: naru.api.v1.CrossingService.ListCrossings:output_type -> naru.api.v1.ListCrossingsResponse
+	4,  // 18: naru.api.v1.CrossingService.GetCrossing:output_type -> naru.api.v1.GetCrossingResponse
+	6,  // 19: naru.api.v1.CrossingService.CreateCrossing:output_type -> naru.api.v1.CreateCrossingResponse
+	8,  // 20: naru.api.v1.CrossingService.ShortenCrossing:output_type -> naru.api.v1.ShortenCrossingResponse
+	10, // 21: naru.api.v1.CrossingService.DeleteCrossing:output_type -> naru.api.v1.DeleteCrossingResponse
+	12, // 22: naru.api.v1.CrossingService.WatchCrossings:output_type -> naru.api.v1.WatchCrossingsResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_crossing_proto_init() }
@@ -826,7 +956,7 @@ func file_naru_api_v1_crossing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_crossing_proto_rawDesc), len(file_naru_api_v1_crossing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -136,6 +136,51 @@ func local_request_CrossingService_CreateCrossing_0(ctx context.Context, marshal
 	return msg, metadata, err
 }
 
+func request_CrossingService_ShortenCrossing_0(ctx context.Context, marshaler runtime.Marshaler, client CrossingServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ShortenCrossingRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["crossing"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "crossing")
+	}
+	protoReq.Crossing, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "crossing", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ShortenCrossing(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_CrossingService_ShortenCrossing_0(ctx context.Context, marshaler runtime.Marshaler, server CrossingServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ShortenCrossingRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["crossing"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "crossing")
+	}
+	protoReq.Crossing, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "crossing", err)
+	}
+	msg, err := server.ShortenCrossing(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_CrossingService_DeleteCrossing_0(ctx context.Context, marshaler runtime.Marshaler, client CrossingServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq DeleteCrossingRequest
@@ -269,6 +314,26 @@ func RegisterCrossingServiceHandlerServer(ctx context.Context, mux *runtime.Serv
 		}
 		forward_CrossingService_CreateCrossing_0(annotatedContext, mux, outboundMarshaler, w, req, response_CrossingService_CreateCrossing_0{resp.(*CreateCrossingResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_CrossingService_ShortenCrossing_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.CrossingService/ShortenCrossing", runtime.WithHTTPPathPattern("/v1/crossings/{crossing}:shorten"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_CrossingService_ShortenCrossing_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_CrossingService_ShortenCrossing_0(annotatedContext, mux, outboundMarshaler, w, req, response_CrossingService_ShortenCrossing_0{resp.(*ShortenCrossingResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_CrossingService_DeleteCrossing_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -387,6 +452,23 @@ func RegisterCrossingServiceHandlerClient(ctx context.Context, mux *runtime.Serv
 		}
 		forward_CrossingService_CreateCrossing_0(annotatedContext, mux, outboundMarshaler, w, req, response_CrossingService_CreateCrossing_0{resp.(*CreateCrossingResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_CrossingService_ShortenCrossing_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.CrossingService/ShortenCrossing", runtime.WithHTTPPathPattern("/v1/crossings/{crossing}:shorten"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_CrossingService_ShortenCrossing_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_CrossingService_ShortenCrossing_0(annotatedContext, mux, outboundMarshaler, w, req, response_CrossingService_ShortenCrossing_0{resp.(*ShortenCrossingResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_CrossingService_DeleteCrossing_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -442,6 +524,15 @@ func (m response_CrossingService_CreateCrossing_0) XXX_ResponseBody() interface{
 	return response.Operation
 }
 
+type response_CrossingService_ShortenCrossing_0 struct {
+	*ShortenCrossingResponse
+}
+
+func (m response_CrossingService_ShortenCrossing_0) XXX_ResponseBody() interface{} {
+	response := m.ShortenCrossingResponse
+	return response.Crossing
+}
+
 type response_CrossingService_DeleteCrossing_0 struct {
 	*DeleteCrossingResponse
 }
@@ -452,17 +543,19 @@ func (m response_CrossingService_DeleteCrossing_0) XXX_ResponseBody() interface{
 }
 
 var (
-	pattern_CrossingService_ListCrossings_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "crossings"}, ""))
-	pattern_CrossingService_GetCrossing_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "crossings", "crossing"}, ""))
-	pattern_CrossingService_CreateCrossing_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "crossings"}, ""))
-	pattern_CrossingService_DeleteCrossing_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "crossings", "crossing"}, ""))
-	pattern_CrossingService_WatchCrossings_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "crossings"}, "watch"))
+	pattern_CrossingService_ListCrossings_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "crossings"}, ""))
+	pattern_CrossingService_GetCrossing_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "crossings", "crossing"}, ""))
+	pattern_CrossingService_CreateCrossing_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "crossings"}, ""))
+	pattern_CrossingService_ShortenCrossing_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "crossings", "crossing"}, "shorten"))
+	pattern_CrossingService_DeleteCrossing_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "crossings", "crossing"}, ""))
+	pattern_CrossingService_WatchCrossings_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "crossings"}, "watch"))
 )
 
 var (
-	forward_CrossingService_ListCrossings_0  = runtime.ForwardResponseMessage
-	forward_CrossingService_GetCrossing_0    = runtime.ForwardResponseMessage
-	forward_CrossingService_CreateCrossing_0 = runtime.ForwardResponseMessage
-	forward_CrossingService_DeleteCrossing_0 = runtime.ForwardResponseMessage
-	forward_CrossingService_WatchCrossings_0 = runtime.ForwardResponseStream
+	forward_CrossingService_ListCrossings_0   = runtime.ForwardResponseMessage
+	forward_CrossingService_GetCrossing_0     = runtime.ForwardResponseMessage
+	forward_CrossingService_CreateCrossing_0  = runtime.ForwardResponseMessage
+	forward_CrossingService_ShortenCrossing_0 = runtime.ForwardResponseMessage
+	forward_CrossingService_DeleteCrossing_0  = runtime.ForwardResponseMessage
+	forward_CrossingService_WatchCrossings_0  = runtime.ForwardResponseStream
 )

@@ -19,11 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CrossingService_ListCrossings_FullMethodName  = "/naru.api.v1.CrossingService/ListCrossings"
-	CrossingService_GetCrossing_FullMethodName    = "/naru.api.v1.CrossingService/GetCrossing"
-	CrossingService_CreateCrossing_FullMethodName = "/naru.api.v1.CrossingService/CreateCrossing"
-	CrossingService_DeleteCrossing_FullMethodName = "/naru.api.v1.CrossingService/DeleteCrossing"
-	CrossingService_WatchCrossings_FullMethodName = "/naru.api.v1.CrossingService/WatchCrossings"
+	CrossingService_ListCrossings_FullMethodName   = "/naru.api.v1.CrossingService/ListCrossings"
+	CrossingService_GetCrossing_FullMethodName     = "/naru.api.v1.CrossingService/GetCrossing"
+	CrossingService_CreateCrossing_FullMethodName  = "/naru.api.v1.CrossingService/CreateCrossing"
+	CrossingService_ShortenCrossing_FullMethodName = "/naru.api.v1.CrossingService/ShortenCrossing"
+	CrossingService_DeleteCrossing_FullMethodName  = "/naru.api.v1.CrossingService/DeleteCrossing"
+	CrossingService_WatchCrossings_FullMethodName  = "/naru.api.v1.CrossingService/WatchCrossings"
 )
 
 // CrossingServiceClient is the client API for CrossingService service.
@@ -38,6 +39,8 @@ type CrossingServiceClient interface {
 	GetCrossing(ctx context.Context, in *GetCrossingRequest, opts ...grpc.CallOption) (*GetCrossingResponse, error)
 	// CreateCrossing makes one without a request, in the control network. Answers 202 with an Operation whose target is the new crossing.
 	CreateCrossing(ctx context.Context, in *CreateCrossingRequest, opts ...grpc.CallOption) (*CreateCrossingResponse, error)
+	// ShortenCrossing makes one end earlier: people of either zone may.
+	ShortenCrossing(ctx context.Context, in *ShortenCrossingRequest, opts ...grpc.CallOption) (*ShortenCrossingResponse, error)
 	// DeleteCrossing ends one at once: people of either zone may. Answers 202 with an Operation.
 	DeleteCrossing(ctx context.Context, in *DeleteCrossingRequest, opts ...grpc.CallOption) (*DeleteCrossingResponse, error)
 	// WatchCrossings sends a bookmark at once, then changes, and a bookmark every 15 s.
@@ -76,6 +79,16 @@ func (c *crossingServiceClient) CreateCrossing(ctx context.Context, in *CreateCr
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateCrossingResponse)
 	err := c.cc.Invoke(ctx, CrossingService_CreateCrossing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *crossingServiceClient) ShortenCrossing(ctx context.Context, in *ShortenCrossingRequest, opts ...grpc.CallOption) (*ShortenCrossingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShortenCrossingResponse)
+	err := c.cc.Invoke(ctx, CrossingService_ShortenCrossing_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +136,8 @@ type CrossingServiceServer interface {
 	GetCrossing(context.Context, *GetCrossingRequest) (*GetCrossingResponse, error)
 	// CreateCrossing makes one without a request, in the control network. Answers 202 with an Operation whose target is the new crossing.
 	CreateCrossing(context.Context, *CreateCrossingRequest) (*CreateCrossingResponse, error)
+	// ShortenCrossing makes one end earlier: people of either zone may.
+	ShortenCrossing(context.Context, *ShortenCrossingRequest) (*ShortenCrossingResponse, error)
 	// DeleteCrossing ends one at once: people of either zone may. Answers 202 with an Operation.
 	DeleteCrossing(context.Context, *DeleteCrossingRequest) (*DeleteCrossingResponse, error)
 	// WatchCrossings sends a bookmark at once, then changes, and a bookmark every 15 s.
@@ -145,6 +160,9 @@ func (UnimplementedCrossingServiceServer) GetCrossing(context.Context, *GetCross
 }
 func (UnimplementedCrossingServiceServer) CreateCrossing(context.Context, *CreateCrossingRequest) (*CreateCrossingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateCrossing not implemented")
+}
+func (UnimplementedCrossingServiceServer) ShortenCrossing(context.Context, *ShortenCrossingRequest) (*ShortenCrossingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShortenCrossing not implemented")
 }
 func (UnimplementedCrossingServiceServer) DeleteCrossing(context.Context, *DeleteCrossingRequest) (*DeleteCrossingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteCrossing not implemented")
@@ -227,6 +245,24 @@ func _CrossingService_CreateCrossing_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CrossingService_ShortenCrossing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShortenCrossingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CrossingServiceServer).ShortenCrossing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CrossingService_ShortenCrossing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CrossingServiceServer).ShortenCrossing(ctx, req.(*ShortenCrossingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CrossingService_DeleteCrossing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteCrossingRequest)
 	if err := dec(in); err != nil {
@@ -274,6 +310,10 @@ var CrossingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateCrossing",
 			Handler:    _CrossingService_CreateCrossing_Handler,
+		},
+		{
+			MethodName: "ShortenCrossing",
+			Handler:    _CrossingService_ShortenCrossing_Handler,
 		},
 		{
 			MethodName: "DeleteCrossing",

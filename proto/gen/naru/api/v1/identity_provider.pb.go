@@ -2012,7 +2012,7 @@ const file_naru_api_v1_identity_provider_proto_rawDesc = "" +
 	"\bidentity\x18\x01 \x01(\v2\x15.naru.api.v1.IdentityR\bidentity\">\n" +
 	"\x15UnlinkIdentityRequest\x12%\n" +
 	"\bidentity\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bidentity\"\x18\n" +
-	"\x16UnlinkIdentityResponse2\xa8\x10\n" +
+	"\x16UnlinkIdentityResponse2\xac\x10\n" +
 	"\x17IdentityProviderService\x12\xa8\x01\n" +
 	"\x15ListIdentityProviders\x12).naru.api.v1.ListIdentityProvidersRequest\x1a*.naru.api.v1.ListIdentityProvidersResponse\"8\xb2\xbb\x18\x16identity-provider.read\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/identity-providers\x12\xc9\x01\n" +
 	"\x13GetIdentityProvider\x12'.naru.api.v1.GetIdentityProviderRequest\x1a(.naru.api.v1.GetIdentityProviderResponse\"_\xb2\xbb\x18\x16identity-provider.read\x82\xd3\xe4\x93\x02?b\x11identity_provider\x12*/v1/identity-providers/{identity_provider}\x12\xb3\x01\n" +
@@ -2021,8 +2021,8 @@ const file_naru_api_v1_identity_provider_proto_rawDesc = "" +
 	"\x16UpdateIdentityProvider\x12*.naru.api.v1.UpdateIdentityProviderRequest\x1a+.naru.api.v1.UpdateIdentityProviderResponse\"w\xb2\xbb\x18\x18identity-provider.update\x82\xd3\xe4\x93\x02U:\x11identity_providerb\x11identity_provider2-/v1/identity-providers/{identity_provider.id}\x12\xcc\x01\n" +
 	"\x16DeleteIdentityProvider\x12*.naru.api.v1.DeleteIdentityProviderRequest\x1a+.naru.api.v1.DeleteIdentityProviderResponse\"Y\xb2\xbb\x18\x18identity-provider.delete\x82\xd3\xe4\x93\x027b\toperation**/v1/identity-providers/{identity_provider}\x12\xee\x01\n" +
 	"\x19SetIdentityProviderSecret\x12-.naru.api.v1.SetIdentityProviderSecretRequest\x1a..naru.api.v1.SetIdentityProviderSecretResponse\"r\xb2\xbb\x18\x1cidentity-provider.set-secret\x82\xd3\xe4\x93\x02L:\x01*b\x11identity_provider\"4/v1/identity-providers/{identity_provider}:setSecret\x12\xc1\x01\n" +
-	"\x14TestIdentityProvider\x12(.naru.api.v1.TestIdentityProviderRequest\x1a).naru.api.v1.TestIdentityProviderResponse\"T\xb2\xbb\x18\x16identity-provider.test\x82\xd3\xe4\x93\x024:\x01*\"//v1/identity-providers/{identity_provider}:test\x12\x82\x01\n" +
-	"\x0eListIdentities\x12\".naru.api.v1.ListIdentitiesRequest\x1a#.naru.api.v1.ListIdentitiesResponse\"'\xb2\xbb\x18\ridentity.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/identities\x12\x89\x01\n" +
+	"\x14TestIdentityProvider\x12(.naru.api.v1.TestIdentityProviderRequest\x1a).naru.api.v1.TestIdentityProviderResponse\"T\xb2\xbb\x18\x16identity-provider.test\x82\xd3\xe4\x93\x024:\x01*\"//v1/identity-providers/{identity_provider}:test\x12\x86\x01\n" +
+	"\x0eListIdentities\x12\".naru.api.v1.ListIdentitiesRequest\x1a#.naru.api.v1.ListIdentitiesResponse\"+\xb2\xbb\x18\ridentity.readл\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/identities\x12\x89\x01\n" +
 	"\fLinkIdentity\x12 .naru.api.v1.LinkIdentityRequest\x1a!.naru.api.v1.LinkIdentityResponse\"4\xb2\xbb\x18\ridentity.link\x82\xd3\xe4\x93\x02\x1d:\x01*b\bidentity\"\x0e/v1/identities\x12\x8f\x01\n" +
 	"\x0eUnlinkIdentity\x12\".naru.api.v1.UnlinkIdentityRequest\x1a#.naru.api.v1.UnlinkIdentityResponse\"4\xb2\xbb\x18\x0fidentity.unlink\x82\xd3\xe4\x93\x02\x1b*\x19/v1/identities/{identity}B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 

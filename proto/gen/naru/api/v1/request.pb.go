@@ -399,7 +399,7 @@ func (x Stage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage_State.Descriptor instead.
 func (Stage_State) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Decision_Verdict int32
@@ -452,11 +452,12 @@ func (x Decision_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision_Verdict.Descriptor instead.
 func (Decision_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Request is what a person asks for, from the draft to what came of it. Its two axes are never folded into one. It outlives
-// whoever asked and whatever came of it.
+// whoever asked and whatever came of it. Where its intake is DIRECT, LEASE, ZONE or AUTOSCALE, it is the record of a standard change to a
+// VM that nobody asked for by a request: approved by what allowed it, it takes no decision and is kept for 100 days.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -469,12 +470,12 @@ type Request struct {
 	Title string `protobuf:"bytes,4,opt,name=title,proto3" json:"title,omitempty"`
 	// Why.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// How it came in; API where none is given. ITSM is said by services alone.
+	// How it came in; API where none is given. ITSM is said by services alone, and what stands behind it in the list by nobody.
 	Intake Intake_Value `protobuf:"varint,6,opt,name=intake,proto3,enum=naru.api.v1.Intake_Value" json:"intake,omitempty"`
 	// The number it has elsewhere. The same one of the same requester is the same request; with another body it is refused, unless it was
 	// returned for correction: then it is the correction.
 	ExternalRef string `protobuf:"bytes,7,opt,name=external_ref,json=externalRef,proto3" json:"external_ref,omitempty"`
-	// Who asks.
+	// Who asks; of a record, who did it: kim, token:ci, controller:upkeep, zone:business.
 	Requester   string `protobuf:"bytes,8,opt,name=requester,proto3" json:"requester,omitempty"`
 	RequesterId string `protobuf:"bytes,9,opt,name=requester_id,json=requesterId,proto3" json:"requester_id,omitempty"`
 	// For whom, by name or id, where somebody asks for another.
@@ -529,7 +530,7 @@ type Request struct {
 	// Counts submissions: a corrected request is another round, with approvals of its own.
 	Round    uint32           `protobuf:"varint,39,opt,name=round,proto3" json:"round,omitempty"`
 	Approval Request_Approval `protobuf:"varint,40,opt,name=approval,proto3,enum=naru.api.v1.Request_Approval" json:"approval,omitempty"`
-	// Who ended it, or why.
+	// Who ended it, or why; of a record, what allowed it.
 	ApprovalReason string             `protobuf:"bytes,41,opt,name=approval_reason,json=approvalReason,proto3" json:"approval_reason,omitempty"`
 	Fulfilment     Request_Fulfilment `protobuf:"varint,42,opt,name=fulfilment,proto3,enum=naru.api.v1.Request_Fulfilment" json:"fulfilment,omitempty"`
 	// What it waits for, or why it failed.
@@ -555,6 +556,8 @@ type Request struct {
 	// Since when it is approved and not carried out because of whom it is for: who asked, or for whom, is disabled, gone, or may not ask for it
 	// any more. After seven days it fails.
 	OrphanedAt *timestamppb.Timestamp `protobuf:"bytes,56,opt,name=orphaned_at,json=orphanedAt,proto3" json:"orphaned_at,omitempty"`
+	// When a policy let it through without people, in the round that it is in.
+	AutomaticAt *timestamppb.Timestamp `protobuf:"bytes,57,opt,name=automatic_at,json=automaticAt,proto3" json:"automatic_at,omitempty"`
 	// Ids of those who could have asked, or written, in the place of who did: who set their passwords, or made the tokens of a
 	// service. None of them decides.
 	BehindIds []string `protobuf:"bytes,90,rep,name=behind_ids,json=behindIds,proto3" json:"behind_ids,omitempty"`
@@ -994,6 +997,13 @@ func (x *Request) GetOrphanedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Request) GetAutomaticAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AutomaticAt
+	}
+	return nil
+}
+
 func (x *Request) GetBehindIds() []string {
 	if x != nil {
 		return x.BehindIds
@@ -1222,6 +1232,7 @@ type RequestSpecification struct {
 	//	*RequestSpecification_Reclaim
 	//	*RequestSpecification_AccessForTime
 	//	*RequestSpecification_CrossZone
+	//	*RequestSpecification_Delete
 	What          isRequestSpecification_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1345,6 +1356,15 @@ func (x *RequestSpecification) GetCrossZone() *CrossZone {
 	return nil
 }
 
+func (x *RequestSpecification) GetDelete() *DeleteVM {
+	if x != nil {
+		if x, ok := x.What.(*RequestSpecification_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
 type isRequestSpecification_What interface {
 	isRequestSpecification_What()
 }
@@ -1385,6 +1405,10 @@ type RequestSpecification_CrossZone struct {
 	CrossZone *CrossZone `protobuf:"bytes,108,opt,name=cross_zone,json=crossZone,proto3,oneof"`
 }
 
+type RequestSpecification_Delete struct {
+	Delete *DeleteVM `protobuf:"bytes,109,opt,name=delete,proto3,oneof"`
+}
+
 func (*RequestSpecification_Create) isRequestSpecification_What() {}
 
 func (*RequestSpecification_Resize) isRequestSpecification_What() {}
@@ -1402,6 +1426,8 @@ func (*RequestSpecification_Reclaim) isRequestSpecification_What() {}
 func (*RequestSpecification_AccessForTime) isRequestSpecification_What() {}
 
 func (*RequestSpecification_CrossZone) isRequestSpecification_What() {}
+
+func (*RequestSpecification_Delete) isRequestSpecification_What() {}
 
 // CreateVMs asks for VMs of an offering.
 type CreateVMs struct {
@@ -1858,6 +1884,76 @@ func (x *PowerVM) GetForce() bool {
 	return false
 }
 
+// DeleteVM is that a VM was deleted for good, or a snapshot of it. It is in records alone.
+type DeleteVM struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Vm    string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	VmId  string                 `protobuf:"bytes,2,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	// Name of the snapshot; empty: the VM itself.
+	Snapshot      string `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	SnapshotId    string `protobuf:"bytes,4,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteVM) Reset() {
+	*x = DeleteVM{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteVM) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteVM) ProtoMessage() {}
+
+func (x *DeleteVM) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteVM.ProtoReflect.Descriptor instead.
+func (*DeleteVM) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DeleteVM) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *DeleteVM) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *DeleteVM) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *DeleteVM) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
 // ResizeVM asks for another flavor of a VM.
 type ResizeVM struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1876,7 +1972,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1984,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1997,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ResizeVM) GetVm() string {
@@ -1964,7 +2060,7 @@ type SnapshotVM struct {
 
 func (x *SnapshotVM) Reset() {
 	*x = SnapshotVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2072,7 @@ func (x *SnapshotVM) String() string {
 func (*SnapshotVM) ProtoMessage() {}
 
 func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2085,7 @@ func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVM.ProtoReflect.Descriptor instead.
 func (*SnapshotVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SnapshotVM) GetVm() string {
@@ -2051,7 +2147,7 @@ type RestoreVM struct {
 
 func (x *RestoreVM) Reset() {
 	*x = RestoreVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2159,7 @@ func (x *RestoreVM) String() string {
 func (*RestoreVM) ProtoMessage() {}
 
 func (x *RestoreVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2172,7 @@ func (x *RestoreVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVM.ProtoReflect.Descriptor instead.
 func (*RestoreVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RestoreVM) GetVm() string {
@@ -2128,7 +2224,7 @@ type ReclaimVMs struct {
 
 func (x *ReclaimVMs) Reset() {
 	*x = ReclaimVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2236,7 @@ func (x *ReclaimVMs) String() string {
 func (*ReclaimVMs) ProtoMessage() {}
 
 func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2249,7 @@ func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVMs.ProtoReflect.Descriptor instead.
 func (*ReclaimVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReclaimVMs) GetVms() []string {
@@ -2222,7 +2318,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2330,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2343,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Stage) GetName() string {
@@ -2461,7 +2557,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2569,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2582,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Decision) GetId() string {
@@ -2627,16 +2723,18 @@ type Comment struct {
 	File      string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
 	MediaType string `protobuf:"bytes,6,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	// In bytes.
-	Size          uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at,proto3" json:"at,omitempty"`
+	Size   uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256 []byte                 `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at,proto3" json:"at,omitempty"`
+	// Since when the file is not kept any more: 90 days after the request has ended. Its name, size and digest stay.
+	DroppedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=dropped_at,json=droppedAt,proto3" json:"dropped_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Comment) Reset() {
 	*x = Comment{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2746,7 @@ func (x *Comment) String() string {
 func (*Comment) ProtoMessage() {}
 
 func (x *Comment) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2759,7 @@ func (x *Comment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comment.ProtoReflect.Descriptor instead.
 func (*Comment) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Comment) GetId() string {
@@ -2727,9 +2825,17 @@ func (x *Comment) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Comment) GetDroppedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DroppedAt
+	}
+	return nil
+}
+
 type ListRequestsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Terms joined by AND: approval=IN_REVIEW AND kind!=POWER; ~ means contains.
+	// Terms joined by AND: approval=IN_REVIEW AND kind!=POWER; ~ means contains. vm=web-1 are those about a VM, by name or id; asked=true
+	// leaves out the records of what nobody asked for by a request.
 	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// A column, with " desc" behind it to turn it round; the newest first without.
 	OrderBy string `protobuf:"bytes,2,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
@@ -2737,7 +2843,7 @@ type ListRequestsRequest struct {
 	PageSize  uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	Project   string `protobuf:"bytes,5,opt,name=project,proto3" json:"project,omitempty"`
-	// Only what the caller asked for, or what was asked for the caller.
+	// Only what the caller asked for, or what was asked for the caller; not the records of what the caller did directly.
 	Mine          bool `protobuf:"varint,6,opt,name=mine,proto3" json:"mine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2745,7 +2851,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2863,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2876,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListRequestsRequest) GetFilter() string {
@@ -2826,7 +2932,7 @@ type ListRequestsResponse struct {
 
 func (x *ListRequestsResponse) Reset() {
 	*x = ListRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +2944,7 @@ func (x *ListRequestsResponse) String() string {
 func (*ListRequestsResponse) ProtoMessage() {}
 
 func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +2957,7 @@ func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRequestsResponse) GetRequests() []*Request {
@@ -2878,7 +2984,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +2996,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3009,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRequestRequest) GetRequest() string {
@@ -2922,7 +3028,7 @@ type GetRequestResponse struct {
 
 func (x *GetRequestResponse) Reset() {
 	*x = GetRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3040,7 @@ func (x *GetRequestResponse) String() string {
 func (*GetRequestResponse) ProtoMessage() {}
 
 func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3053,7 @@ func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestResponse.ProtoReflect.Descriptor instead.
 func (*GetRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetRequestResponse) GetRequest() *Request {
@@ -2968,7 +3074,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3086,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3099,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateRequestRequest) GetRequest() *Request {
@@ -3019,7 +3125,7 @@ type CreateRequestResponse struct {
 
 func (x *CreateRequestResponse) Reset() {
 	*x = CreateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3031,7 +3137,7 @@ func (x *CreateRequestResponse) String() string {
 func (*CreateRequestResponse) ProtoMessage() {}
 
 func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3044,7 +3150,7 @@ func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateRequestResponse) GetRequest() *Request {
@@ -3066,7 +3172,7 @@ type UpdateRequestRequest struct {
 
 func (x *UpdateRequestRequest) Reset() {
 	*x = UpdateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3184,7 @@ func (x *UpdateRequestRequest) String() string {
 func (*UpdateRequestRequest) ProtoMessage() {}
 
 func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3197,7 @@ func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateRequestRequest) GetRequest() *Request {
@@ -3117,7 +3223,7 @@ type UpdateRequestResponse struct {
 
 func (x *UpdateRequestResponse) Reset() {
 	*x = UpdateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3235,7 @@ func (x *UpdateRequestResponse) String() string {
 func (*UpdateRequestResponse) ProtoMessage() {}
 
 func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3248,7 @@ func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestResponse.ProtoReflect.Descriptor instead.
 func (*UpdateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateRequestResponse) GetRequest() *Request {
@@ -3162,7 +3268,7 @@ type DeleteRequestRequest struct {
 
 func (x *DeleteRequestRequest) Reset() {
 	*x = DeleteRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3280,7 @@ func (x *DeleteRequestRequest) String() string {
 func (*DeleteRequestRequest) ProtoMessage() {}
 
 func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3293,7 @@ func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteRequestRequest) GetRequest() string {
@@ -3206,7 +3312,7 @@ type DeleteRequestResponse struct {
 
 func (x *DeleteRequestResponse) Reset() {
 	*x = DeleteRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +3324,7 @@ func (x *DeleteRequestResponse) String() string {
 func (*DeleteRequestResponse) ProtoMessage() {}
 
 func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +3337,7 @@ func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteRequestResponse) GetOperation() *Operation {
@@ -3253,7 +3359,7 @@ type WatchRequestsRequest struct {
 
 func (x *WatchRequestsRequest) Reset() {
 	*x = WatchRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3371,7 @@ func (x *WatchRequestsRequest) String() string {
 func (*WatchRequestsRequest) ProtoMessage() {}
 
 func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3384,7 @@ func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchRequestsRequest) GetAfter() string {
@@ -3313,7 +3419,7 @@ type WatchRequestsResponse struct {
 
 func (x *WatchRequestsResponse) Reset() {
 	*x = WatchRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3431,7 @@ func (x *WatchRequestsResponse) String() string {
 func (*WatchRequestsResponse) ProtoMessage() {}
 
 func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3444,7 @@ func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchRequestsResponse) GetType() WatchType_Value {
@@ -3372,7 +3478,7 @@ type SubmitRequestRequest struct {
 
 func (x *SubmitRequestRequest) Reset() {
 	*x = SubmitRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3490,7 @@ func (x *SubmitRequestRequest) String() string {
 func (*SubmitRequestRequest) ProtoMessage() {}
 
 func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +3503,7 @@ func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SubmitRequestRequest) GetRequest() string {
@@ -3416,7 +3522,7 @@ type SubmitRequestResponse struct {
 
 func (x *SubmitRequestResponse) Reset() {
 	*x = SubmitRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3534,7 @@ func (x *SubmitRequestResponse) String() string {
 func (*SubmitRequestResponse) ProtoMessage() {}
 
 func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3547,7 @@ func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitRequestResponse) GetRequest() *Request {
@@ -3462,7 +3568,7 @@ type WithdrawRequestRequest struct {
 
 func (x *WithdrawRequestRequest) Reset() {
 	*x = WithdrawRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3474,7 +3580,7 @@ func (x *WithdrawRequestRequest) String() string {
 func (*WithdrawRequestRequest) ProtoMessage() {}
 
 func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3487,7 +3593,7 @@ func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WithdrawRequestRequest) GetRequest() string {
@@ -3513,7 +3619,7 @@ type WithdrawRequestResponse struct {
 
 func (x *WithdrawRequestResponse) Reset() {
 	*x = WithdrawRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3631,7 @@ func (x *WithdrawRequestResponse) String() string {
 func (*WithdrawRequestResponse) ProtoMessage() {}
 
 func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3644,7 @@ func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WithdrawRequestResponse) GetRequest() *Request {
@@ -3570,7 +3676,7 @@ type DecideRequestRequest struct {
 
 func (x *DecideRequestRequest) Reset() {
 	*x = DecideRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3688,7 @@ func (x *DecideRequestRequest) String() string {
 func (*DecideRequestRequest) ProtoMessage() {}
 
 func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3701,7 @@ func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DecideRequestRequest) GetRequest() string {
@@ -3663,7 +3769,7 @@ type DecideRequestResponse struct {
 
 func (x *DecideRequestResponse) Reset() {
 	*x = DecideRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3781,7 @@ func (x *DecideRequestResponse) String() string {
 func (*DecideRequestResponse) ProtoMessage() {}
 
 func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3794,7 @@ func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestResponse.ProtoReflect.Descriptor instead.
 func (*DecideRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DecideRequestResponse) GetRequest() *Request {
@@ -3709,7 +3815,7 @@ type CommentRequestRequest struct {
 
 func (x *CommentRequestRequest) Reset() {
 	*x = CommentRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +3827,7 @@ func (x *CommentRequestRequest) String() string {
 func (*CommentRequestRequest) ProtoMessage() {}
 
 func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +3840,7 @@ func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CommentRequestRequest) GetRequest() string {
@@ -3760,7 +3866,7 @@ type CommentRequestResponse struct {
 
 func (x *CommentRequestResponse) Reset() {
 	*x = CommentRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3878,7 @@ func (x *CommentRequestResponse) String() string {
 func (*CommentRequestResponse) ProtoMessage() {}
 
 func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +3891,7 @@ func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestResponse.ProtoReflect.Descriptor instead.
 func (*CommentRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CommentRequestResponse) GetComment() *Comment {
@@ -3812,7 +3918,7 @@ type AttachToRequestRequest struct {
 
 func (x *AttachToRequestRequest) Reset() {
 	*x = AttachToRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3824,7 +3930,7 @@ func (x *AttachToRequestRequest) String() string {
 func (*AttachToRequestRequest) ProtoMessage() {}
 
 func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3837,7 +3943,7 @@ func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestRequest.ProtoReflect.Descriptor instead.
 func (*AttachToRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AttachToRequestRequest) GetRequest() string {
@@ -3884,7 +3990,7 @@ type AttachToRequestResponse struct {
 
 func (x *AttachToRequestResponse) Reset() {
 	*x = AttachToRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +4002,7 @@ func (x *AttachToRequestResponse) String() string {
 func (*AttachToRequestResponse) ProtoMessage() {}
 
 func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +4015,7 @@ func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestResponse.ProtoReflect.Descriptor instead.
 func (*AttachToRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AttachToRequestResponse) GetComment() *Comment {
@@ -3929,7 +4035,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3941,7 +4047,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3954,7 +4060,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -3973,7 +4079,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3985,7 +4091,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3998,7 +4104,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -4018,7 +4124,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4030,7 +4136,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4043,7 +4149,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -4062,7 +4168,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4180,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4193,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -4110,7 +4216,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4228,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4241,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -4170,7 +4276,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4288,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4301,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -4224,7 +4330,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4236,7 +4342,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4249,7 +4355,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -4276,7 +4382,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4288,7 +4394,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4301,7 +4407,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -4327,7 +4433,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4445,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4458,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -4374,7 +4480,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4492,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4505,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -4427,7 +4533,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4439,7 +4545,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4452,7 +4558,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4480,7 +4586,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4492,7 +4598,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4505,7 +4611,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4526,7 +4632,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xe0\x1e\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa5\x1f\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4600,7 +4706,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\brevision\x185 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x125\n" +
 	"\x05parts\x186 \x03(\v2\x11.naru.api.v1.PartB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05parts\x12A\n" +
 	"\vorphaned_at\x188 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\n" +
-	"orphanedAt\x124\n" +
+	"orphanedAt\x12C\n" +
+	"\fautomatic_at\x189 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\vautomaticAt\x124\n" +
 	"\n" +
 	"behind_ids\x18Z \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10\x80\x02\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x05R\tbehindIds\x128\n" +
 	"\x05files\x187 \x03(\v2\x14.naru.api.v1.CommentB\f\xbaH\x05\x92\x01\x02\x10\b\xa0\xbb\x18\x03R\x05files\x12.\n" +
@@ -4661,7 +4768,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\toperation\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\toperation\x12\x18\n" +
 	"\x04done\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x03R\x04done\x120\n" +
 	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\x12-\n" +
-	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xbf\x04\n" +
+	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xf6\x04\n" +
 	"\x14RequestSpecification\x126\n" +
 	"\x06create\x18d \x01(\v2\x16.naru.api.v1.CreateVMsB\x04\xa0\xbb\x18\x01H\x00R\x06create\x125\n" +
 	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x128\n" +
@@ -4672,7 +4779,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\areclaim\x18j \x01(\v2\x17.naru.api.v1.ReclaimVMsB\x04\xa0\xbb\x18\x01H\x00R\areclaim\x12J\n" +
 	"\x0faccess_for_time\x18k \x01(\v2\x1a.naru.api.v1.AccessForTimeB\x04\xa0\xbb\x18\x01H\x00R\raccessForTime\x12=\n" +
 	"\n" +
-	"cross_zone\x18l \x01(\v2\x16.naru.api.v1.CrossZoneB\x04\xa0\xbb\x18\x01H\x00R\tcrossZoneB\r\n" +
+	"cross_zone\x18l \x01(\v2\x16.naru.api.v1.CrossZoneB\x04\xa0\xbb\x18\x01H\x00R\tcrossZone\x125\n" +
+	"\x06delete\x18m \x01(\v2\x15.naru.api.v1.DeleteVMB\x04\xa0\xbb\x18\x03H\x00R\x06deleteB\r\n" +
 	"\x04what\x12\x05\xbaH\x02\b\x01\"\xae\x05\n" +
 	"\tCreateVMs\x12*\n" +
 	"\boffering\x18\x01 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\boffering\x12,\n" +
@@ -4724,7 +4832,13 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x05START\x10\x01\x12\b\n" +
 	"\x04STOP\x10\x02\x12\n" +
 	"\n" +
-	"\x06REBOOT\x10\x03\"\x8e\x02\n" +
+	"\x06REBOOT\x10\x03\"\xa8\x01\n" +
+	"\bDeleteVM\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\x02vm\x12 \n" +
+	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12+\n" +
+	"\bsnapshot\x18\x03 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\bsnapshot\x12,\n" +
+	"\vsnapshot_id\x18\x04 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\n" +
+	"snapshotId\"\x8e\x02\n" +
 	"\bResizeVM\x12\"\n" +
 	"\x02vm\x18\x01 \x01(\tB\x12\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01Ȼ\x18\x01R\x02vm\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12&\n" +
@@ -4823,7 +4937,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\aAPPROVE\x10\x01\x12\b\n" +
 	"\x04DENY\x10\x02\x12\n" +
 	"\n" +
-	"\x06RETURN\x10\x03\"\xd7\x02\n" +
+	"\x06RETURN\x10\x03\"\x98\x03\n" +
 	"\aComment\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12#\n" +
 	"\x06author\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06author\x12(\n" +
@@ -4834,7 +4948,10 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"media_type\x18\x06 \x01(\tB\f\xbaH\x05r\x03\x18\x80\x01\xa0\xbb\x18\x03R\tmediaType\x12\x18\n" +
 	"\x04size\x18\a \x01(\rB\x04\xa0\xbb\x18\x03R\x04size\x12#\n" +
 	"\x06sha256\x18\b \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x03R\x06sha256\x120\n" +
-	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\"\xe2\x01\n" +
+	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x12?\n" +
+	"\n" +
+	"dropped_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tdroppedAt\"\xe2\x01\n" +
 	"\x13ListRequestsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -4977,7 +5094,7 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_naru_api_v1_request_proto_goTypes = []any{
 	(Request_RoleCluster)(0),        // 0: naru.api.v1.Request.RoleCluster
 	(Request_Approval)(0),           // 1: naru.api.v1.Request.Approval
@@ -4995,195 +5112,199 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*AccessForTime)(nil),           // 13: naru.api.v1.AccessForTime
 	(*CrossZone)(nil),               // 14: naru.api.v1.CrossZone
 	(*PowerVM)(nil),                 // 15: naru.api.v1.PowerVM
-	(*ResizeVM)(nil),                // 16: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),              // 17: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),               // 18: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),              // 19: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                   // 20: naru.api.v1.Stage
-	(*Decision)(nil),                // 21: naru.api.v1.Decision
-	(*Comment)(nil),                 // 22: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),     // 23: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),    // 24: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),       // 25: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),      // 26: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),    // 27: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),   // 28: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),    // 29: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),   // 30: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),    // 31: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),   // 32: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),    // 33: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),   // 34: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),    // 35: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),   // 36: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),  // 37: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil), // 38: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),    // 39: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),   // 40: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),   // 41: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),  // 42: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),  // 43: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil), // 44: naru.api.v1.AttachToRequestResponse
-	(*CopyRequestRequest)(nil),      // 45: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),     // 46: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),     // 47: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),    // 48: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),     // 49: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),    // 50: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),    // 51: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),   // 52: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),   // 53: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),  // 54: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),    // 55: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),   // 56: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),          // 57: naru.api.v1.RequestKind.Value
-	(Intake_Value)(0),               // 58: naru.api.v1.Intake.Value
-	(ChangeType_Value)(0),           // 59: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                 // 60: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),   // 61: google.protobuf.Timestamp
-	(*Money)(nil),                   // 62: naru.api.v1.Money
-	(*Resources)(nil),               // 63: naru.api.v1.Resources
-	(*Reference)(nil),               // 64: naru.api.v1.Reference
-	(*Amounts)(nil),                 // 65: naru.api.v1.Amounts
-	(*Quota)(nil),                   // 66: naru.api.v1.Quota
-	(*Reservation)(nil),             // 67: naru.api.v1.Reservation
-	(Authority_Value)(0),            // 68: naru.api.v1.Authority.Value
-	(*Problem)(nil),                 // 69: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 70: naru.api.v1.VM.Affinity
-	(RoleBinding_Scope)(0),          // 71: naru.api.v1.RoleBinding.Scope
-	(*Text)(nil),                    // 72: naru.api.v1.Text
-	(*Eligibility)(nil),             // 73: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 74: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 75: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 76: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 77: google.protobuf.FieldMask
-	(*Operation)(nil),               // 78: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 79: naru.api.v1.WatchType.Value
+	(*DeleteVM)(nil),                // 16: naru.api.v1.DeleteVM
+	(*ResizeVM)(nil),                // 17: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),              // 18: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),               // 19: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),              // 20: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                   // 21: naru.api.v1.Stage
+	(*Decision)(nil),                // 22: naru.api.v1.Decision
+	(*Comment)(nil),                 // 23: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),     // 24: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),    // 25: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),       // 26: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),      // 27: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),    // 28: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),   // 29: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),    // 30: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),   // 31: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),    // 32: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),   // 33: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),    // 34: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),   // 35: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),    // 36: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),   // 37: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),  // 38: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil), // 39: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),    // 40: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),   // 41: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),   // 42: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),  // 43: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),  // 44: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil), // 45: naru.api.v1.AttachToRequestResponse
+	(*CopyRequestRequest)(nil),      // 46: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),     // 47: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),     // 48: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),    // 49: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),     // 50: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),    // 51: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),    // 52: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),   // 53: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),   // 54: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),  // 55: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),    // 56: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),   // 57: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),          // 58: naru.api.v1.RequestKind.Value
+	(Intake_Value)(0),               // 59: naru.api.v1.Intake.Value
+	(ChangeType_Value)(0),           // 60: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                 // 61: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),   // 62: google.protobuf.Timestamp
+	(*Money)(nil),                   // 63: naru.api.v1.Money
+	(*Resources)(nil),               // 64: naru.api.v1.Resources
+	(*Reference)(nil),               // 65: naru.api.v1.Reference
+	(*Amounts)(nil),                 // 66: naru.api.v1.Amounts
+	(*Quota)(nil),                   // 67: naru.api.v1.Quota
+	(*Reservation)(nil),             // 68: naru.api.v1.Reservation
+	(Authority_Value)(0),            // 69: naru.api.v1.Authority.Value
+	(*Problem)(nil),                 // 70: naru.api.v1.Problem
+	(*VM_Affinity)(nil),             // 71: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),          // 72: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                    // 73: naru.api.v1.Text
+	(*Eligibility)(nil),             // 74: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),         // 75: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),        // 76: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),           // 77: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),   // 78: google.protobuf.FieldMask
+	(*Operation)(nil),               // 79: naru.api.v1.Operation
+	(WatchType_Value)(0),            // 80: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	57,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
-	58,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
+	58,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	59,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
 	0,   // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	59,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	60,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	60,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	61,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
 	10,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	61,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	61,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	61,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	62,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	63,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	20,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	21,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	62,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	62,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	62,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	63,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	64,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	21,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	22,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
 	1,   // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	2,   // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	64,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	61,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	61,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	61,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	61,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	65,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	62,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	62,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	62,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	62,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	9,   // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	61,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
-	22,  // 22: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	65,  // 23: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	60,  // 24: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	66,  // 25: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	67,  // 26: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	68,  // 27: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	8,   // 28: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
-	3,   // 29: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	69,  // 30: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	69,  // 31: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 32: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	16,  // 33: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 34: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 35: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	17,  // 36: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	18,  // 37: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	19,  // 38: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 39: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 40: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	70,  // 41: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	71,  // 42: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 43: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	63,  // 44: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	63,  // 45: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	72,  // 46: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	73,  // 47: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	74,  // 48: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 49: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	61,  // 50: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	61,  // 51: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	61,  // 52: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	75,  // 53: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	73,  // 54: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	61,  // 55: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 56: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	76,  // 57: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	61,  // 58: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	61,  // 59: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	7,   // 60: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 61: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 62: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 63: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 64: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	77,  // 65: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 66: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	78,  // 67: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	79,  // 68: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 69: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 70: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 71: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 72: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 73: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	22,  // 74: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	22,  // 75: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 76: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 77: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	22,  // 78: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	22,  // 79: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 80: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 81: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	69,  // 82: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 83: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	23,  // 84: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	25,  // 85: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	27,  // 86: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	29,  // 87: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	31,  // 88: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	33,  // 89: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	35,  // 90: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	37,  // 91: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	39,  // 92: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	41,  // 93: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	43,  // 94: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	45,  // 95: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	47,  // 96: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	49,  // 97: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	51,  // 98: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	53,  // 99: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	55,  // 100: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	24,  // 101: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	26,  // 102: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	28,  // 103: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	30,  // 104: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	32,  // 105: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	34,  // 106: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	36,  // 107: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	38,  // 108: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	40,  // 109: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	42,  // 110: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	44,  // 111: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	46,  // 112: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	48,  // 113: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	50,  // 114: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	52,  // 115: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	54,  // 116: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	56,  // 117: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	101, // [101:118] is the sub-list for method output_type
-	84,  // [84:101] is the sub-list for method input_type
-	84,  // [84:84] is the sub-list for extension type_name
-	84,  // [84:84] is the sub-list for extension extendee
-	0,   // [0:84] is the sub-list for field type_name
+	62,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
+	62,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
+	23,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	66,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	61,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	67,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	68,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	69,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	8,   // 29: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 30: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	70,  // 31: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	70,  // 32: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	11,  // 33: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	17,  // 34: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	12,  // 35: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	15,  // 36: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	18,  // 37: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	19,  // 38: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	20,  // 39: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	13,  // 40: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	14,  // 41: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	16,  // 42: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
+	71,  // 43: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	72,  // 44: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 45: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	64,  // 46: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	64,  // 47: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	73,  // 48: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	74,  // 49: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	75,  // 50: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 51: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	62,  // 52: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	62,  // 53: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	62,  // 54: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	76,  // 55: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	74,  // 56: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	62,  // 57: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 58: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	77,  // 59: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	62,  // 60: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	62,  // 61: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	62,  // 62: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 63: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 64: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 65: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 66: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 67: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	78,  // 68: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 69: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	79,  // 70: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	80,  // 71: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 72: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 73: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 74: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 75: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 76: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 77: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 78: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 79: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 80: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 81: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	23,  // 82: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 83: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 84: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	70,  // 85: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 86: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	24,  // 87: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	26,  // 88: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	28,  // 89: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	30,  // 90: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	32,  // 91: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	34,  // 92: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	36,  // 93: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	38,  // 94: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	40,  // 95: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	42,  // 96: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	44,  // 97: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	46,  // 98: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	48,  // 99: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	50,  // 100: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	52,  // 101: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	54,  // 102: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	56,  // 103: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	25,  // 104: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	27,  // 105: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	29,  // 106: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	31,  // 107: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	33,  // 108: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	35,  // 109: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	37,  // 110: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	39,  // 111: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	41,  // 112: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	43,  // 113: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	45,  // 114: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	47,  // 115: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	49,  // 116: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	51,  // 117: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	53,  // 118: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	55,  // 119: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	57,  // 120: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	104, // [104:121] is the sub-list for method output_type
+	87,  // [87:104] is the sub-list for method input_type
+	87,  // [87:87] is the sub-list for extension type_name
+	87,  // [87:87] is the sub-list for extension extendee
+	0,   // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5212,6 +5333,7 @@ func file_naru_api_v1_request_proto_init() {
 		(*RequestSpecification_Reclaim)(nil),
 		(*RequestSpecification_AccessForTime)(nil),
 		(*RequestSpecification_CrossZone)(nil),
+		(*RequestSpecification_Delete)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5219,7 +5341,7 @@ func file_naru_api_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -81,7 +81,8 @@ func (RoleBinding_Scope) EnumDescriptor() ([]byte, []int) {
 	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// RoleBinding gives a user or a group a role in a place. It is never changed; another one takes its place.
+// RoleBinding gives a user or a group a role in a place. It can be made to end earlier, and is not changed otherwise; another one takes
+// its place.
 type RoleBinding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7.
@@ -99,14 +100,19 @@ type RoleBinding struct {
 	// Name of the organization, project or zone; empty for the federation.
 	Place   string `protobuf:"bytes,9,opt,name=place,proto3" json:"place,omitempty"`
 	PlaceId string `protobuf:"bytes,10,opt,name=place_id,json=placeId,proto3" json:"place_id,omitempty"`
-	// When it ends by itself; unset: never.
+	// When it ends by itself; unset: never. It is only ever set earlier.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Why it was given.
 	Reason    string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	CreatedBy string                 `protobuf:"bytes,13,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	// By which it was approved; empty where somebody gave it by their own right.
+	Request   string `protobuf:"bytes,16,opt,name=request,proto3" json:"request,omitempty"`
+	RequestId string `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Who made it end earlier, and why; empty where nobody has.
+	Shortened     string `protobuf:"bytes,18,opt,name=shortened,proto3" json:"shortened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +248,27 @@ func (x *RoleBinding) GetCreatedAt() *timestamppb.Timestamp {
 func (x *RoleBinding) GetRevision() string {
 	if x != nil {
 		return x.Revision
+	}
+	return ""
+}
+
+func (x *RoleBinding) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *RoleBinding) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RoleBinding) GetShortened() string {
+	if x != nil {
+		return x.Shortened
 	}
 	return ""
 }
@@ -547,6 +574,112 @@ func (x *CreateRoleBindingResponse) GetOperation() *Operation {
 	return nil
 }
 
+type ShortenRoleBindingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id.
+	RoleBinding string `protobuf:"bytes,1,opt,name=role_binding,json=roleBinding,proto3" json:"role_binding,omitempty"`
+	// When it ends then: earlier than now it does, and not in the past.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenRoleBindingRequest) Reset() {
+	*x = ShortenRoleBindingRequest{}
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenRoleBindingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenRoleBindingRequest) ProtoMessage() {}
+
+func (x *ShortenRoleBindingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenRoleBindingRequest.ProtoReflect.Descriptor instead.
+func (*ShortenRoleBindingRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ShortenRoleBindingRequest) GetRoleBinding() string {
+	if x != nil {
+		return x.RoleBinding
+	}
+	return ""
+}
+
+func (x *ShortenRoleBindingRequest) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *ShortenRoleBindingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ShortenRoleBindingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RoleBinding   *RoleBinding           `protobuf:"bytes,1,opt,name=role_binding,json=roleBinding,proto3" json:"role_binding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenRoleBindingResponse) Reset() {
+	*x = ShortenRoleBindingResponse{}
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenRoleBindingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenRoleBindingResponse) ProtoMessage() {}
+
+func (x *ShortenRoleBindingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenRoleBindingResponse.ProtoReflect.Descriptor instead.
+func (*ShortenRoleBindingResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ShortenRoleBindingResponse) GetRoleBinding() *RoleBinding {
+	if x != nil {
+		return x.RoleBinding
+	}
+	return nil
+}
+
 type DeleteRoleBindingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name.
@@ -557,7 +690,7 @@ type DeleteRoleBindingRequest struct {
 
 func (x *DeleteRoleBindingRequest) Reset() {
 	*x = DeleteRoleBindingRequest{}
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[7]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +702,7 @@ func (x *DeleteRoleBindingRequest) String() string {
 func (*DeleteRoleBindingRequest) ProtoMessage() {}
 
 func (x *DeleteRoleBindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[7]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +715,7 @@ func (x *DeleteRoleBindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRoleBindingRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRoleBindingRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteRoleBindingRequest) GetRoleBinding() string {
@@ -601,7 +734,7 @@ type DeleteRoleBindingResponse struct {
 
 func (x *DeleteRoleBindingResponse) Reset() {
 	*x = DeleteRoleBindingResponse{}
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[8]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +746,7 @@ func (x *DeleteRoleBindingResponse) String() string {
 func (*DeleteRoleBindingResponse) ProtoMessage() {}
 
 func (x *DeleteRoleBindingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[8]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +759,7 @@ func (x *DeleteRoleBindingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRoleBindingResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRoleBindingResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteRoleBindingResponse) GetOperation() *Operation {
@@ -647,7 +780,7 @@ type WatchRoleBindingsRequest struct {
 
 func (x *WatchRoleBindingsRequest) Reset() {
 	*x = WatchRoleBindingsRequest{}
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[9]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +792,7 @@ func (x *WatchRoleBindingsRequest) String() string {
 func (*WatchRoleBindingsRequest) ProtoMessage() {}
 
 func (x *WatchRoleBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[9]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +805,7 @@ func (x *WatchRoleBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRoleBindingsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRoleBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchRoleBindingsRequest) GetAfter() string {
@@ -700,7 +833,7 @@ type WatchRoleBindingsResponse struct {
 
 func (x *WatchRoleBindingsResponse) Reset() {
 	*x = WatchRoleBindingsResponse{}
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[10]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +845,7 @@ func (x *WatchRoleBindingsResponse) String() string {
 func (*WatchRoleBindingsResponse) ProtoMessage() {}
 
 func (x *WatchRoleBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_role_binding_proto_msgTypes[10]
+	mi := &file_naru_api_v1_role_binding_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +858,7 @@ func (x *WatchRoleBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRoleBindingsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRoleBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_role_binding_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchRoleBindingsResponse) GetType() WatchType_Value {
@@ -753,7 +886,7 @@ var File_naru_api_v1_role_binding_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_role_binding_proto_rawDesc = "" +
 	"\n" +
-	"\x1enaru/api/v1/role_binding.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xef\x05\n" +
+	"\x1enaru/api/v1/role_binding.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xee\x06\n" +
 	"\vRoleBinding\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\"\n" +
 	"\x04role\x18\x02 \x01(\tB\x0e\xe0A\x02\xbaH\x04r\x02\x18@\xa0\xbb\x18\x02R\x04role\x12$\n" +
@@ -773,7 +906,11 @@ const file_naru_api_v1_role_binding_proto_rawDesc = "" +
 	"created_by\x18\r \x01(\tB\f\xbaH\x05r\x03\x18\x80\x02\xa0\xbb\x18\x03R\tcreatedBy\x12?\n" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\"W\n" +
+	"\brevision\x18\x0f \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12%\n" +
+	"\arequest\x18\x10 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\arequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x11 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\trequestId\x12*\n" +
+	"\tshortened\x18\x12 \x01(\tB\f\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03R\tshortened\"W\n" +
 	"\x05Scope\x12\x15\n" +
 	"\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -797,7 +934,15 @@ const file_naru_api_v1_role_binding_proto_rawDesc = "" +
 	"\x18CreateRoleBindingRequest\x12C\n" +
 	"\frole_binding\x18\x01 \x01(\v2\x18.naru.api.v1.RoleBindingB\x06\xbaH\x03\xc8\x01\x01R\vroleBinding\"Q\n" +
 	"\x19CreateRoleBindingResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"H\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.naru.api.v1.OperationR\toperation\"\xb0\x01\n" +
+	"\x19ShortenRoleBindingRequest\x12,\n" +
+	"\frole_binding\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\vroleBinding\x12A\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\texpiresAt\x12\"\n" +
+	"\x06reason\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x84\aR\x06reason\"Y\n" +
+	"\x1aShortenRoleBindingResponse\x12;\n" +
+	"\frole_binding\x18\x01 \x01(\v2\x18.naru.api.v1.RoleBindingR\vroleBinding\"H\n" +
 	"\x18DeleteRoleBindingRequest\x12,\n" +
 	"\frole_binding\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\vroleBinding\"Q\n" +
 	"\x19DeleteRoleBindingResponse\x124\n" +
@@ -808,11 +953,12 @@ const file_naru_api_v1_role_binding_proto_rawDesc = "" +
 	"\x19WatchRoleBindingsResponse\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.naru.api.v1.WatchType.ValueR\x04type\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12;\n" +
-	"\frole_binding\x18\x03 \x01(\v2\x18.naru.api.v1.RoleBindingR\vroleBinding2\xcd\x06\n" +
+	"\frole_binding\x18\x03 \x01(\v2\x18.naru.api.v1.RoleBindingR\vroleBinding2\x90\b\n" +
 	"\x12RoleBindingService\x12\x8f\x01\n" +
 	"\x10ListRoleBindings\x12$.naru.api.v1.ListRoleBindingsRequest\x1a%.naru.api.v1.ListRoleBindingsResponse\".\xb2\xbb\x18\x11role-binding.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/role-bindings\x12\xa6\x01\n" +
 	"\x0eGetRoleBinding\x12\".naru.api.v1.GetRoleBindingRequest\x1a#.naru.api.v1.GetRoleBindingResponse\"K\xb2\xbb\x18\x11role-binding.read\x82\xd3\xe4\x93\x020b\frole_binding\x12 /v1/role-bindings/{role_binding}\x12\xad\x01\n" +
-	"\x11CreateRoleBinding\x12%.naru.api.v1.CreateRoleBindingRequest\x1a&.naru.api.v1.CreateRoleBindingResponse\"I\xb2\xbb\x18\x13role-binding.create\x82\xd3\xe4\x93\x02,:\frole_bindingb\toperation\"\x11/v1/role-bindings\x12\xae\x01\n" +
+	"\x11CreateRoleBinding\x12%.naru.api.v1.CreateRoleBindingRequest\x1a&.naru.api.v1.CreateRoleBindingResponse\"I\xb2\xbb\x18\x13role-binding.create\x82\xd3\xe4\x93\x02,:\frole_bindingb\toperation\"\x11/v1/role-bindings\x12\xc0\x01\n" +
+	"\x12ShortenRoleBinding\x12&.naru.api.v1.ShortenRoleBindingRequest\x1a'.naru.api.v1.ShortenRoleBindingResponse\"Y\xb2\xbb\x18\x14role-binding.shorten\x82\xd3\xe4\x93\x02;:\x01*b\frole_binding\"(/v1/role-bindings/{role_binding}:shorten\x12\xae\x01\n" +
 	"\x11DeleteRoleBinding\x12%.naru.api.v1.DeleteRoleBindingRequest\x1a&.naru.api.v1.DeleteRoleBindingResponse\"J\xb2\xbb\x18\x13role-binding.delete\x82\xd3\xe4\x93\x02-b\toperation* /v1/role-bindings/{role_binding}\x12\x9a\x01\n" +
 	"\x11WatchRoleBindings\x12%.naru.api.v1.WatchRoleBindingsRequest\x1a&.naru.api.v1.WatchRoleBindingsResponse\"4\xb2\xbb\x18\x11role-binding.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/role-bindings:watch0\x01B:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
@@ -829,50 +975,56 @@ func file_naru_api_v1_role_binding_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_role_binding_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_naru_api_v1_role_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_naru_api_v1_role_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_naru_api_v1_role_binding_proto_goTypes = []any{
-	(RoleBinding_Scope)(0),            // 0: naru.api.v1.RoleBinding.Scope
-	(*RoleBinding)(nil),               // 1: naru.api.v1.RoleBinding
-	(*ListRoleBindingsRequest)(nil),   // 2: naru.api.v1.ListRoleBindingsRequest
-	(*ListRoleBindingsResponse)(nil),  // 3: naru.api.v1.ListRoleBindingsResponse
-	(*GetRoleBindingRequest)(nil),     // 4: naru.api.v1.GetRoleBindingRequest
-	(*GetRoleBindingResponse)(nil),    // 5: naru.api.v1.GetRoleBindingResponse
-	(*CreateRoleBindingRequest)(nil),  // 6: naru.api.v1.CreateRoleBindingRequest
-	(*CreateRoleBindingResponse)(nil), // 7: naru.api.v1.CreateRoleBindingResponse
-	(*DeleteRoleBindingRequest)(nil),  // 8: naru.api.v1.DeleteRoleBindingRequest
-	(*DeleteRoleBindingResponse)(nil), // 9: naru.api.v1.DeleteRoleBindingResponse
-	(*WatchRoleBindingsRequest)(nil),  // 10: naru.api.v1.WatchRoleBindingsRequest
-	(*WatchRoleBindingsResponse)(nil), // 11: naru.api.v1.WatchRoleBindingsResponse
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(*Operation)(nil),                 // 13: naru.api.v1.Operation
-	(WatchType_Value)(0),              // 14: naru.api.v1.WatchType.Value
+	(RoleBinding_Scope)(0),             // 0: naru.api.v1.RoleBinding.Scope
+	(*RoleBinding)(nil),                // 1: naru.api.v1.RoleBinding
+	(*ListRoleBindingsRequest)(nil),    // 2: naru.api.v1.ListRoleBindingsRequest
+	(*ListRoleBindingsResponse)(nil),   // 3: naru.api.v1.ListRoleBindingsResponse
+	(*GetRoleBindingRequest)(nil),      // 4: naru.api.v1.GetRoleBindingRequest
+	(*GetRoleBindingResponse)(nil),     // 5: naru.api.v1.GetRoleBindingResponse
+	(*CreateRoleBindingRequest)(nil),   // 6: naru.api.v1.CreateRoleBindingRequest
+	(*CreateRoleBindingResponse)(nil),  // 7: naru.api.v1.CreateRoleBindingResponse
+	(*ShortenRoleBindingRequest)(nil),  // 8: naru.api.v1.ShortenRoleBindingRequest
+	(*ShortenRoleBindingResponse)(nil), // 9: naru.api.v1.ShortenRoleBindingResponse
+	(*DeleteRoleBindingRequest)(nil),   // 10: naru.api.v1.DeleteRoleBindingRequest
+	(*DeleteRoleBindingResponse)(nil),  // 11: naru.api.v1.DeleteRoleBindingResponse
+	(*WatchRoleBindingsRequest)(nil),   // 12: naru.api.v1.WatchRoleBindingsRequest
+	(*WatchRoleBindingsResponse)(nil),  // 13: naru.api.v1.WatchRoleBindingsResponse
+	(*timestamppb.Timestamp)(nil),      // 14: google.protobuf.Timestamp
+	(*Operation)(nil),                  // 15: naru.api.v1.Operation
+	(WatchType_Value)(0),               // 16: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_role_binding_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.RoleBinding.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	12, // 1: naru.api.v1.RoleBinding.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 2: naru.api.v1.RoleBinding.created_at:type_name -> google.protobuf.Timestamp
+	14, // 1: naru.api.v1.RoleBinding.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 2: naru.api.v1.RoleBinding.created_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: naru.api.v1.ListRoleBindingsResponse.role_bindings:type_name -> naru.api.v1.RoleBinding
 	1,  // 4: naru.api.v1.GetRoleBindingResponse.role_binding:type_name -> naru.api.v1.RoleBinding
 	1,  // 5: naru.api.v1.CreateRoleBindingRequest.role_binding:type_name -> naru.api.v1.RoleBinding
-	13, // 6: naru.api.v1.CreateRoleBindingResponse.operation:type_name -> naru.api.v1.Operation
-	13, // 7: naru.api.v1.DeleteRoleBindingResponse.operation:type_name -> naru.api.v1.Operation
-	14, // 8: naru.api.v1.WatchRoleBindingsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	1,  // 9: naru.api.v1.WatchRoleBindingsResponse.role_binding:type_name -> naru.api.v1.RoleBinding
-	2,  // 10: naru.api.v1.RoleBindingService.ListRoleBindings:input_type -> naru.api.v1.ListRoleBindingsRequest
-	4,  // 11: naru.api.v1.RoleBindingService.GetRoleBinding:input_type -> naru.api.v1.GetRoleBindingRequest
-	6,  // 12: naru.api.v1.RoleBindingService.CreateRoleBinding:input_type -> naru.api.v1.CreateRoleBindingRequest
-	8,  // 13: naru.api.v1.RoleBindingService.DeleteRoleBinding:input_type -> naru.api.v1.DeleteRoleBindingRequest
-	10, // 14: naru.api.v1.RoleBindingService.WatchRoleBindings:input_type -> naru.api.v1.WatchRoleBindingsRequest
-	3,  // 15: naru.api.v1.RoleBindingService.ListRoleBindings:output_type -> naru.api.v1.ListRoleBindingsResponse
-	5,  // 16: naru.api.v1.RoleBindingService.GetRoleBinding:output_type -> naru.api.v1.GetRoleBindingResponse
-	7,  // 17: naru.api.v1.RoleBindingService.CreateRoleBinding:output_type -> naru.api.v1.CreateRoleBindingResponse
-	9,  // 18: naru.api.v1.RoleBindingService.DeleteRoleBinding:output_type -> naru.api.v1.DeleteRoleBindingResponse
-	11, // 19: naru.api.v1.RoleBindingService.WatchRoleBindings:output_type -> naru.api.v1.WatchRoleBindingsResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 6: naru.api.v1.CreateRoleBindingResponse.operation:type_name -> naru.api.v1.Operation
+	14, // 7: naru.api.v1.ShortenRoleBindingRequest.expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 8: naru.api.v1.ShortenRoleBindingResponse.role_binding:type_name -> naru.api.v1.RoleBinding
+	15, // 9: naru.api.v1.DeleteRoleBindingResponse.operation:type_name -> naru.api.v1.Operation
+	16, // 10: naru.api.v1.WatchRoleBindingsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	1,  // 11: naru.api.v1.WatchRoleBindingsResponse.role_binding:type_name -> naru.api.v1.RoleBinding
+	2,  // 12: naru.api.v1.RoleBindingService.ListRoleBindings:input_type -> naru.api.v1.ListRoleBindingsRequest
+	4,  // 13: naru.api.v1.RoleBindingService.GetRoleBinding:input_type -> naru.api.v1.GetRoleBindingRequest
+	6,  // 14: naru.api.v1.RoleBindingService.CreateRoleBinding:input_type -> naru.api.v1.CreateRoleBindingRequest
+	8,  // 15: naru.api.v1.RoleBindingService.ShortenRoleBinding:input_type -> naru.api.v1.ShortenRoleBindingRequest
+	10, // 16: naru.api.v1.RoleBindingService.DeleteRoleBinding:input_type -> naru.api.v1.DeleteRoleBindingRequest
+	12, // 17: naru.api.v1.RoleBindingService.WatchRoleBindings:input_type -> naru.api.v1.WatchRoleBindingsRequest
+	3,  // 18: naru.api.v1.RoleBindingService.ListRoleBindings:output_type -> naru.api.v1.ListRoleBindingsResponse
+	5,  // 19: naru.api.v1.RoleBindingService.GetRoleBinding:output_type -> naru.api.v1.GetRoleBindingResponse
+	7,  // 20: naru.api.v1.RoleBindingService.CreateRoleBinding:output_type -> naru.api.v1.CreateRoleBindingResponse
+	9,  // 21: naru.api.v1.RoleBindingService.ShortenRoleBinding:output_type -> naru.api.v1.ShortenRoleBindingResponse
+	11, // 22: naru.api.v1.RoleBindingService.DeleteRoleBinding:output_type -> naru.api.v1.DeleteRoleBindingResponse
+	13, // 23: naru.api.v1.RoleBindingService.WatchRoleBindings:output_type -> naru.api.v1.WatchRoleBindingsResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_role_binding_proto_init() }
@@ -889,7 +1041,7 @@ func file_naru_api_v1_role_binding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_role_binding_proto_rawDesc), len(file_naru_api_v1_role_binding_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

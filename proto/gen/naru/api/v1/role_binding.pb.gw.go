@@ -136,6 +136,51 @@ func local_request_RoleBindingService_CreateRoleBinding_0(ctx context.Context, m
 	return msg, metadata, err
 }
 
+func request_RoleBindingService_ShortenRoleBinding_0(ctx context.Context, marshaler runtime.Marshaler, client RoleBindingServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ShortenRoleBindingRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["role_binding"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "role_binding")
+	}
+	protoReq.RoleBinding, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "role_binding", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ShortenRoleBinding(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_RoleBindingService_ShortenRoleBinding_0(ctx context.Context, marshaler runtime.Marshaler, server RoleBindingServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ShortenRoleBindingRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["role_binding"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "role_binding")
+	}
+	protoReq.RoleBinding, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "role_binding", err)
+	}
+	msg, err := server.ShortenRoleBinding(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_RoleBindingService_DeleteRoleBinding_0(ctx context.Context, marshaler runtime.Marshaler, client RoleBindingServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq DeleteRoleBindingRequest
@@ -269,6 +314,26 @@ func RegisterRoleBindingServiceHandlerServer(ctx context.Context, mux *runtime.S
 		}
 		forward_RoleBindingService_CreateRoleBinding_0(annotatedContext, mux, outboundMarshaler, w, req, response_RoleBindingService_CreateRoleBinding_0{resp.(*CreateRoleBindingResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_RoleBindingService_ShortenRoleBinding_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.RoleBindingService/ShortenRoleBinding", runtime.WithHTTPPathPattern("/v1/role-bindings/{role_binding}:shorten"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_RoleBindingService_ShortenRoleBinding_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_RoleBindingService_ShortenRoleBinding_0(annotatedContext, mux, outboundMarshaler, w, req, response_RoleBindingService_ShortenRoleBinding_0{resp.(*ShortenRoleBindingResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_RoleBindingService_DeleteRoleBinding_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -387,6 +452,23 @@ func RegisterRoleBindingServiceHandlerClient(ctx context.Context, mux *runtime.S
 		}
 		forward_RoleBindingService_CreateRoleBinding_0(annotatedContext, mux, outboundMarshaler, w, req, response_RoleBindingService_CreateRoleBinding_0{resp.(*CreateRoleBindingResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_RoleBindingService_ShortenRoleBinding_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.RoleBindingService/ShortenRoleBinding", runtime.WithHTTPPathPattern("/v1/role-bindings/{role_binding}:shorten"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_RoleBindingService_ShortenRoleBinding_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_RoleBindingService_ShortenRoleBinding_0(annotatedContext, mux, outboundMarshaler, w, req, response_RoleBindingService_ShortenRoleBinding_0{resp.(*ShortenRoleBindingResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_RoleBindingService_DeleteRoleBinding_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -442,6 +524,15 @@ func (m response_RoleBindingService_CreateRoleBinding_0) XXX_ResponseBody() inte
 	return response.Operation
 }
 
+type response_RoleBindingService_ShortenRoleBinding_0 struct {
+	*ShortenRoleBindingResponse
+}
+
+func (m response_RoleBindingService_ShortenRoleBinding_0) XXX_ResponseBody() interface{} {
+	response := m.ShortenRoleBindingResponse
+	return response.RoleBinding
+}
+
 type response_RoleBindingService_DeleteRoleBinding_0 struct {
 	*DeleteRoleBindingResponse
 }
@@ -452,17 +543,19 @@ func (m response_RoleBindingService_DeleteRoleBinding_0) XXX_ResponseBody() inte
 }
 
 var (
-	pattern_RoleBindingService_ListRoleBindings_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "role-bindings"}, ""))
-	pattern_RoleBindingService_GetRoleBinding_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "role-bindings", "role_binding"}, ""))
-	pattern_RoleBindingService_CreateRoleBinding_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "role-bindings"}, ""))
-	pattern_RoleBindingService_DeleteRoleBinding_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "role-bindings", "role_binding"}, ""))
-	pattern_RoleBindingService_WatchRoleBindings_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "role-bindings"}, "watch"))
+	pattern_RoleBindingService_ListRoleBindings_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "role-bindings"}, ""))
+	pattern_RoleBindingService_GetRoleBinding_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "role-bindings", "role_binding"}, ""))
+	pattern_RoleBindingService_CreateRoleBinding_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "role-bindings"}, ""))
+	pattern_RoleBindingService_ShortenRoleBinding_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "role-bindings", "role_binding"}, "shorten"))
+	pattern_RoleBindingService_DeleteRoleBinding_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "role-bindings", "role_binding"}, ""))
+	pattern_RoleBindingService_WatchRoleBindings_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "role-bindings"}, "watch"))
 )
 
 var (
-	forward_RoleBindingService_ListRoleBindings_0  = runtime.ForwardResponseMessage
-	forward_RoleBindingService_GetRoleBinding_0    = runtime.ForwardResponseMessage
-	forward_RoleBindingService_CreateRoleBinding_0 = runtime.ForwardResponseMessage
-	forward_RoleBindingService_DeleteRoleBinding_0 = runtime.ForwardResponseMessage
-	forward_RoleBindingService_WatchRoleBindings_0 = runtime.ForwardResponseStream
+	forward_RoleBindingService_ListRoleBindings_0   = runtime.ForwardResponseMessage
+	forward_RoleBindingService_GetRoleBinding_0     = runtime.ForwardResponseMessage
+	forward_RoleBindingService_CreateRoleBinding_0  = runtime.ForwardResponseMessage
+	forward_RoleBindingService_ShortenRoleBinding_0 = runtime.ForwardResponseMessage
+	forward_RoleBindingService_DeleteRoleBinding_0  = runtime.ForwardResponseMessage
+	forward_RoleBindingService_WatchRoleBindings_0  = runtime.ForwardResponseStream
 )

@@ -19,11 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RoleBindingService_ListRoleBindings_FullMethodName  = "/naru.api.v1.RoleBindingService/ListRoleBindings"
-	RoleBindingService_GetRoleBinding_FullMethodName    = "/naru.api.v1.RoleBindingService/GetRoleBinding"
-	RoleBindingService_CreateRoleBinding_FullMethodName = "/naru.api.v1.RoleBindingService/CreateRoleBinding"
-	RoleBindingService_DeleteRoleBinding_FullMethodName = "/naru.api.v1.RoleBindingService/DeleteRoleBinding"
-	RoleBindingService_WatchRoleBindings_FullMethodName = "/naru.api.v1.RoleBindingService/WatchRoleBindings"
+	RoleBindingService_ListRoleBindings_FullMethodName   = "/naru.api.v1.RoleBindingService/ListRoleBindings"
+	RoleBindingService_GetRoleBinding_FullMethodName     = "/naru.api.v1.RoleBindingService/GetRoleBinding"
+	RoleBindingService_CreateRoleBinding_FullMethodName  = "/naru.api.v1.RoleBindingService/CreateRoleBinding"
+	RoleBindingService_ShortenRoleBinding_FullMethodName = "/naru.api.v1.RoleBindingService/ShortenRoleBinding"
+	RoleBindingService_DeleteRoleBinding_FullMethodName  = "/naru.api.v1.RoleBindingService/DeleteRoleBinding"
+	RoleBindingService_WatchRoleBindings_FullMethodName  = "/naru.api.v1.RoleBindingService/WatchRoleBindings"
 )
 
 // RoleBindingServiceClient is the client API for RoleBindingService service.
@@ -38,6 +39,9 @@ type RoleBindingServiceClient interface {
 	GetRoleBinding(ctx context.Context, in *GetRoleBindingRequest, opts ...grpc.CallOption) (*GetRoleBindingResponse, error)
 	// CreateRoleBinding answers 202 with an Operation whose target is the new role binding.
 	CreateRoleBinding(ctx context.Context, in *CreateRoleBindingRequest, opts ...grpc.CallOption) (*CreateRoleBindingResponse, error)
+	// ShortenRoleBinding makes one end earlier. What was given by a request, whoever may approve there shortens; what was given without,
+	// whoever may delete it.
+	ShortenRoleBinding(ctx context.Context, in *ShortenRoleBindingRequest, opts ...grpc.CallOption) (*ShortenRoleBindingResponse, error)
 	// DeleteRoleBinding answers 202 with an Operation.
 	DeleteRoleBinding(ctx context.Context, in *DeleteRoleBindingRequest, opts ...grpc.CallOption) (*DeleteRoleBindingResponse, error)
 	// WatchRoleBindings sends a bookmark at once, then changes, and a bookmark every 15 s.
@@ -76,6 +80,16 @@ func (c *roleBindingServiceClient) CreateRoleBinding(ctx context.Context, in *Cr
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateRoleBindingResponse)
 	err := c.cc.Invoke(ctx, RoleBindingService_CreateRoleBinding_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *roleBindingServiceClient) ShortenRoleBinding(ctx context.Context, in *ShortenRoleBindingRequest, opts ...grpc.CallOption) (*ShortenRoleBindingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShortenRoleBindingResponse)
+	err := c.cc.Invoke(ctx, RoleBindingService_ShortenRoleBinding_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +137,9 @@ type RoleBindingServiceServer interface {
 	GetRoleBinding(context.Context, *GetRoleBindingRequest) (*GetRoleBindingResponse, error)
 	// CreateRoleBinding answers 202 with an Operation whose target is the new role binding.
 	CreateRoleBinding(context.Context, *CreateRoleBindingRequest) (*CreateRoleBindingResponse, error)
+	// ShortenRoleBinding makes one end earlier. What was given by a request, whoever may approve there shortens; what was given without,
+	// whoever may delete it.
+	ShortenRoleBinding(context.Context, *ShortenRoleBindingRequest) (*ShortenRoleBindingResponse, error)
 	// DeleteRoleBinding answers 202 with an Operation.
 	DeleteRoleBinding(context.Context, *DeleteRoleBindingRequest) (*DeleteRoleBindingResponse, error)
 	// WatchRoleBindings sends a bookmark at once, then changes, and a bookmark every 15 s.
@@ -145,6 +162,9 @@ func (UnimplementedRoleBindingServiceServer) GetRoleBinding(context.Context, *Ge
 }
 func (UnimplementedRoleBindingServiceServer) CreateRoleBinding(context.Context, *CreateRoleBindingRequest) (*CreateRoleBindingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateRoleBinding not implemented")
+}
+func (UnimplementedRoleBindingServiceServer) ShortenRoleBinding(context.Context, *ShortenRoleBindingRequest) (*ShortenRoleBindingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShortenRoleBinding not implemented")
 }
 func (UnimplementedRoleBindingServiceServer) DeleteRoleBinding(context.Context, *DeleteRoleBindingRequest) (*DeleteRoleBindingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteRoleBinding not implemented")
@@ -227,6 +247,24 @@ func _RoleBindingService_CreateRoleBinding_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RoleBindingService_ShortenRoleBinding_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShortenRoleBindingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoleBindingServiceServer).ShortenRoleBinding(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoleBindingService_ShortenRoleBinding_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoleBindingServiceServer).ShortenRoleBinding(ctx, req.(*ShortenRoleBindingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RoleBindingService_DeleteRoleBinding_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteRoleBindingRequest)
 	if err := dec(in); err != nil {
@@ -274,6 +312,10 @@ var RoleBindingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateRoleBinding",
 			Handler:    _RoleBindingService_CreateRoleBinding_Handler,
+		},
+		{
+			MethodName: "ShortenRoleBinding",
+			Handler:    _RoleBindingService_ShortenRoleBinding_Handler,
 		},
 		{
 			MethodName: "DeleteRoleBinding",

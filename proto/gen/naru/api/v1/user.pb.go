@@ -1917,18 +1917,18 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\x12-\n" +
 	"\asecrets\x18\x02 \x01(\v2\x13.naru.api.v1.SealedR\asecrets\"D\n" +
 	"\x1bRemoveAuthenticatorResponse\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user2\xc9\x0e\n" +
-	"\vUserService\x12n\n" +
-	"\tListUsers\x12\x1d.naru.api.v1.ListUsersRequest\x1a\x1e.naru.api.v1.ListUsersResponse\"\"\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12y\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user2\xd1\x0e\n" +
+	"\vUserService\x12r\n" +
+	"\tListUsers\x12\x1d.naru.api.v1.ListUsersRequest\x1a\x1e.naru.api.v1.ListUsersResponse\"&\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.readл\x18\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12y\n" +
 	"\aGetUser\x12\x1b.naru.api.v1.GetUserRequest\x1a\x1c.naru.api.v1.GetUserResponse\"3\xa8\xbb\x18\x01\xb2\xbb\x18\tuser.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x18b\x04user\x12\x10/v1/users/{user}\x12\x80\x01\n" +
 	"\n" +
 	"CreateUser\x12\x1e.naru.api.v1.CreateUserRequest\x1a\x1f.naru.api.v1.CreateUserResponse\"1\xb2\xbb\x18\vuser.create\x82\xd3\xe4\x93\x02\x1c:\x04userb\toperation\"\t/v1/users\x12\x85\x01\n" +
 	"\n" +
 	"UpdateUser\x12\x1e.naru.api.v1.UpdateUserRequest\x1a\x1f.naru.api.v1.UpdateUserResponse\"6\xb2\xbb\x18\vuser.update\x82\xd3\xe4\x93\x02!:\x04userb\x04user2\x13/v1/users/{user.id}\x12\x81\x01\n" +
 	"\n" +
-	"DeleteUser\x12\x1e.naru.api.v1.DeleteUserRequest\x1a\x1f.naru.api.v1.DeleteUserResponse\"2\xb2\xbb\x18\vuser.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/users/{user}\x12u\n" +
+	"DeleteUser\x12\x1e.naru.api.v1.DeleteUserRequest\x1a\x1f.naru.api.v1.DeleteUserResponse\"2\xb2\xbb\x18\vuser.delete\x82\xd3\xe4\x93\x02\x1db\toperation*\x10/v1/users/{user}\x12y\n" +
 	"\n" +
-	"WatchUsers\x12\x1e.naru.api.v1.WatchUsersRequest\x1a\x1f.naru.api.v1.WatchUsersResponse\"$\xb2\xbb\x18\tuser.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/users:watch0\x01\x12\x85\x01\n" +
+	"WatchUsers\x12\x1e.naru.api.v1.WatchUsersRequest\x1a\x1f.naru.api.v1.WatchUsersResponse\"(\xb2\xbb\x18\tuser.readл\x18\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/users:watch0\x01\x12\x85\x01\n" +
 	"\vDisableUser\x12\x1f.naru.api.v1.DisableUserRequest\x1a .naru.api.v1.DisableUserResponse\"3\xb2\xbb\x18\fuser.disable\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/users/{user}:disable\x12\x86\x01\n" +
 	"\n" +
 	"EnableUser\x12\x1e.naru.api.v1.EnableUserRequest\x1a\x1f.naru.api.v1.EnableUserResponse\"7\xb2\xbb\x18\vuser.enable\x82\xd3\xe4\x93\x02\":\x01*b\x04user\"\x17/v1/users/{user}:enable\x12\x98\x01\n" +

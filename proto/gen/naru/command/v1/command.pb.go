@@ -164,7 +164,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -336,6 +336,8 @@ type Command struct {
 	//	*Command_CreateCrossing
 	//	*Command_DeleteCrossing
 	//	*Command_SetLocalOperators
+	//	*Command_ShortenRoleBinding
+	//	*Command_ShortenCrossing
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1770,6 +1772,24 @@ func (x *Command) GetSetLocalOperators() *SetLocalOperators {
 	return nil
 }
 
+func (x *Command) GetShortenRoleBinding() *ShortenRoleBinding {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ShortenRoleBinding); ok {
+			return x.ShortenRoleBinding
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetShortenCrossing() *ShortenCrossing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ShortenCrossing); ok {
+			return x.ShortenCrossing
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -2404,6 +2424,14 @@ type Command_SetLocalOperators struct {
 	SetLocalOperators *SetLocalOperators `protobuf:"bytes,402,opt,name=set_local_operators,json=setLocalOperators,proto3,oneof"`
 }
 
+type Command_ShortenRoleBinding struct {
+	ShortenRoleBinding *ShortenRoleBinding `protobuf:"bytes,425,opt,name=shorten_role_binding,json=shortenRoleBinding,proto3,oneof"`
+}
+
+type Command_ShortenCrossing struct {
+	ShortenCrossing *ShortenCrossing `protobuf:"bytes,426,opt,name=shorten_crossing,json=shortenCrossing,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Noop) isCommand_Body() {}
@@ -2703,6 +2731,10 @@ func (*Command_CreateCrossing) isCommand_Body() {}
 func (*Command_DeleteCrossing) isCommand_Body() {}
 
 func (*Command_SetLocalOperators) isCommand_Body() {}
+
+func (*Command_ShortenRoleBinding) isCommand_Body() {}
+
+func (*Command_ShortenCrossing) isCommand_Body() {}
 
 // Origin is what the record says of a call beside its actor. The server that took the call in has judged it.
 type Origin struct {
@@ -3326,8 +3358,10 @@ type Prune struct {
 	Before           *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
 	OperationsBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=operations_before,json=operationsBefore,proto3" json:"operations_before,omitempty"`
 	EventsBefore     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=events_before,json=eventsBefore,proto3" json:"events_before,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Requests that are records of standard changes, and older than this, are forgotten once the change is done or has failed.
+	RecordsBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=records_before,json=recordsBefore,proto3" json:"records_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Prune) Reset() {
@@ -3377,6 +3411,13 @@ func (x *Prune) GetOperationsBefore() *timestamppb.Timestamp {
 func (x *Prune) GetEventsBefore() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EventsBefore
+	}
+	return nil
+}
+
+func (x *Prune) GetRecordsBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordsBefore
 	}
 	return nil
 }
@@ -4223,9 +4264,11 @@ func (x *CreateVM) GetReads() []*Read {
 
 // Read is a version that a decision rests on.
 type Read struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Noun          *v1.Reference          `protobuf:"bytes,1,opt,name=noun,proto3" json:"noun,omitempty"`
-	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind role-bindings-of-user is all that a user has, by themselves and by their groups: what rests on it notices one
+	// that was given meanwhile as well as one that was taken.
+	Noun          *v1.Reference `protobuf:"bytes,1,opt,name=noun,proto3" json:"noun,omitempty"`
+	Revision      string        `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5715,7 +5758,9 @@ type UpdateUser struct {
 	User             *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
 	// Ends what they have by their former organization.
-	DropRights    bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
+	DropRights bool `protobuf:"varint,3,opt,name=drop_rights,json=dropRights,proto3" json:"drop_rights,omitempty"`
+	// Ids of what that is, of which the proposer has found that the caller may end it.
+	Ends          []string `protobuf:"bytes,4,rep,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5769,6 +5814,13 @@ func (x *UpdateUser) GetDropRights() bool {
 		return x.DropRights
 	}
 	return false
+}
+
+func (x *UpdateUser) GetEnds() []string {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
 }
 
 type DisableUser struct {
@@ -7252,9 +7304,11 @@ type SubmitRequest struct {
 	// Why no person is asked; empty where people are.
 	Automatic string `protobuf:"bytes,4,opt,name=automatic,proto3" json:"automatic,omitempty"`
 	// The policy lets it through at once and reviews it afterwards.
-	AtOnce        bool                     `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
-	Reads         []*Read                  `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
-	Openings      []*DecideRequest_Opening `protobuf:"bytes,7,rep,name=openings,proto3" json:"openings,omitempty"`
+	AtOnce   bool                     `protobuf:"varint,5,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	Reads    []*Read                  `protobuf:"bytes,6,rep,name=reads,proto3" json:"reads,omitempty"`
+	Openings []*DecideRequest_Opening `protobuf:"bytes,7,rep,name=openings,proto3" json:"openings,omitempty"`
+	// As of a decision.
+	ReckonedAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=reckoned_at,json=reckonedAt,proto3" json:"reckoned_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7334,6 +7388,13 @@ func (x *SubmitRequest) GetReads() []*Read {
 func (x *SubmitRequest) GetOpenings() []*DecideRequest_Opening {
 	if x != nil {
 		return x.Openings
+	}
+	return nil
+}
+
+func (x *SubmitRequest) GetReckonedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReckonedAt
 	}
 	return nil
 }
@@ -7427,7 +7488,9 @@ type DecideRequest struct {
 	// Ids of groups in which the one whose place it is has to be.
 	GroupIds []string `protobuf:"bytes,5,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
 	// What was decided, for the audit log.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the proposer's clock showed when it reckoned the openings.
+	ReckonedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reckoned_at,json=reckonedAt,proto3" json:"reckoned_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7502,6 +7565,13 @@ func (x *DecideRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *DecideRequest) GetReckonedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReckonedAt
+	}
+	return nil
 }
 
 type CommentRequest struct {
@@ -7777,8 +7847,10 @@ type PassRequest struct {
 	Stage            string                 `protobuf:"bytes,4,opt,name=stage,proto3" json:"stage,omitempty"`
 	Reason           string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	RemindAt         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=remind_at,json=remindAt,proto3" json:"remind_at,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of FAIL, what it rests on that nobody stands behind it who may.
+	Reads         []*Read `protobuf:"bytes,7,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PassRequest) Reset() {
@@ -7849,6 +7921,13 @@ func (x *PassRequest) GetReason() string {
 func (x *PassRequest) GetRemindAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RemindAt
+	}
+	return nil
+}
+
+func (x *PassRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
 	}
 	return nil
 }
@@ -7941,6 +8020,145 @@ func (x *CreateCrossing) GetCrossing() *v1.Crossing {
 	return nil
 }
 
+// ShortenRoleBinding makes what a role binding gives end earlier.
+type ShortenRoleBinding struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	RoleBindingId    string                 `protobuf:"bytes,1,opt,name=role_binding_id,json=roleBindingId,proto3" json:"role_binding_id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	ExpiresAt        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Who, and why.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenRoleBinding) Reset() {
+	*x = ShortenRoleBinding{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenRoleBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenRoleBinding) ProtoMessage() {}
+
+func (x *ShortenRoleBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenRoleBinding.ProtoReflect.Descriptor instead.
+func (*ShortenRoleBinding) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *ShortenRoleBinding) GetRoleBindingId() string {
+	if x != nil {
+		return x.RoleBindingId
+	}
+	return ""
+}
+
+func (x *ShortenRoleBinding) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *ShortenRoleBinding) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *ShortenRoleBinding) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ShortenCrossing struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	CrossingId       string                 `protobuf:"bytes,1,opt,name=crossing_id,json=crossingId,proto3" json:"crossing_id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	EndsAt           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
+	// Who, and why.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShortenCrossing) Reset() {
+	*x = ShortenCrossing{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShortenCrossing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShortenCrossing) ProtoMessage() {}
+
+func (x *ShortenCrossing) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShortenCrossing.ProtoReflect.Descriptor instead.
+func (*ShortenCrossing) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *ShortenCrossing) GetCrossingId() string {
+	if x != nil {
+		return x.CrossingId
+	}
+	return ""
+}
+
+func (x *ShortenCrossing) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *ShortenCrossing) GetEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndsAt
+	}
+	return nil
+}
+
+func (x *ShortenCrossing) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type CreateQuota struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Quota         *v1.Quota              `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"`
@@ -7950,7 +8168,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7962,7 +8180,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7975,7 +8193,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -7995,7 +8213,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8007,7 +8225,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8020,7 +8238,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -8047,7 +8265,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8059,7 +8277,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8072,7 +8290,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -8097,7 +8315,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8109,7 +8327,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8122,7 +8340,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -8172,7 +8390,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8184,7 +8402,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8197,7 +8415,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -8241,7 +8459,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8253,7 +8471,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8266,7 +8484,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -8343,7 +8561,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8355,7 +8573,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8368,7 +8586,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -8398,7 +8616,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8410,7 +8628,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8423,7 +8641,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -8466,7 +8684,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8478,7 +8696,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8491,7 +8709,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8535,7 +8753,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8547,7 +8765,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8560,7 +8778,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{101}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8601,7 +8819,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8613,7 +8831,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8654,7 +8872,7 @@ type AppendJournal_Refused struct {
 
 func (x *AppendJournal_Refused) Reset() {
 	*x = AppendJournal_Refused{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	mi := &file_naru_command_v1_command_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8666,7 +8884,7 @@ func (x *AppendJournal_Refused) String() string {
 func (*AppendJournal_Refused) ProtoMessage() {}
 
 func (x *AppendJournal_Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	mi := &file_naru_command_v1_command_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8713,7 +8931,7 @@ type UsageHead_Gap struct {
 
 func (x *UsageHead_Gap) Reset() {
 	*x = UsageHead_Gap{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[104]
+	mi := &file_naru_command_v1_command_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8725,7 +8943,7 @@ func (x *UsageHead_Gap) String() string {
 func (*UsageHead_Gap) ProtoMessage() {}
 
 func (x *UsageHead_Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[104]
+	mi := &file_naru_command_v1_command_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8795,7 +9013,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[105]
+	mi := &file_naru_command_v1_command_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8807,7 +9025,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[105]
+	mi := &file_naru_command_v1_command_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8860,7 +9078,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[106]
+	mi := &file_naru_command_v1_command_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8872,7 +9090,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[106]
+	mi := &file_naru_command_v1_command_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8927,7 +9145,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xabZ\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xd5[\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -9104,7 +9322,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0echeck_identity\x18\x83\x03 \x01(\v2\x1e.naru.command.v1.CheckIdentityH\x00R\rcheckIdentity\x12K\n" +
 	"\x0fcreate_crossing\x18\x90\x03 \x01(\v2\x1f.naru.command.v1.CreateCrossingH\x00R\x0ecreateCrossing\x12G\n" +
 	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossing\x12U\n" +
-	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperatorsB\r\n" +
+	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperators\x12X\n" +
+	"\x14shorten_role_binding\x18\xa9\x03 \x01(\v2#.naru.command.v1.ShortenRoleBindingH\x00R\x12shortenRoleBinding\x12N\n" +
+	"\x10shorten_crossing\x18\xaa\x03 \x01(\v2 .naru.command.v1.ShortenCrossingH\x00R\x0fshortenCrossingB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xcc\x01\n" +
 	"\x06Origin\x12\"\n" +
 	"\bactor_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aactorId\x12 \n" +
@@ -9151,11 +9371,12 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bepoch_id\x18\x02 \x01(\fR\aepochId\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11restored_revision\x18\x04 \x01(\x04R\x10restoredRevision\"\xc5\x01\n" +
+	"\x11restored_revision\x18\x04 \x01(\x04R\x10restoredRevision\"\x88\x02\n" +
 	"\x05Prune\x122\n" +
 	"\x06before\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12G\n" +
 	"\x11operations_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10operationsBefore\x12?\n" +
-	"\revents_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\feventsBefore\")\n" +
+	"\revents_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\feventsBefore\x12A\n" +
+	"\x0erecords_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rrecordsBefore\")\n" +
 	"\x11RaiseFeatureLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"3\n" +
 	"\n" +
@@ -9317,13 +9538,14 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\"3\n" +
 	"\n" +
 	"CreateUser\x12%\n" +
-	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"\x81\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\"\x95\x01\n" +
 	"\n" +
 	"UpdateUser\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x11.naru.api.v1.UserR\x04user\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12\x1f\n" +
 	"\vdrop_rights\x18\x03 \x01(\bR\n" +
-	"dropRights\">\n" +
+	"dropRights\x12\x12\n" +
+	"\x04ends\x18\x04 \x03(\tR\x04ends\">\n" +
 	"\vDisableUser\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"=\n" +
@@ -9413,7 +9635,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\rUpdateRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
-	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\xc7\x02\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"\x84\x03\n" +
 	"\rSubmitRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
@@ -9421,14 +9643,16 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\tautomatic\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tautomatic\x12\x17\n" +
 	"\aat_once\x18\x05 \x01(\bR\x06atOnce\x12+\n" +
 	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12B\n" +
-	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\"\xb4\x01\n" +
+	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12;\n" +
+	"\vreckoned_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"reckonedAt\"\xb4\x01\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
 	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05since\x18\x04 \x01(\tR\x05since\x12+\n" +
-	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\x95\x03\n" +
+	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xd2\x03\n" +
 	"\rDecideRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
@@ -9436,7 +9660,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\bopenings\x18\x03 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
 	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
 	"\tgroup_ids\x18\x05 \x03(\tR\bgroupIds\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a\x8b\x01\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12;\n" +
+	"\vreckoned_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"reckonedAt\x1a\x8b\x01\n" +
 	"\aOpening\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
 	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
@@ -9469,7 +9695,7 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12<\n" +
 	"\freservations\x18\x03 \x03(\v2\x18.naru.api.v1.ReservationR\freservations\x12\x14\n" +
-	"\x05parts\x18\x04 \x03(\rR\x05parts\"\x90\x03\n" +
+	"\x05parts\x18\x04 \x03(\rR\x05parts\"\xbd\x03\n" +
 	"\vPassRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12+\n" +
@@ -9477,7 +9703,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x04what\x18\x03 \x01(\x0e2!.naru.command.v1.PassRequest.WhatR\x04what\x12\x14\n" +
 	"\x05stage\x18\x04 \x01(\tR\x05stage\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x127\n" +
-	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\"\x8c\x01\n" +
+	"\tremind_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x12+\n" +
+	"\x05reads\x18\a \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\x8c\x01\n" +
 	"\x04What\x12\x14\n" +
 	"\x10WHAT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -9499,7 +9726,19 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"delegation\x18\x01 \x01(\v2\x17.naru.api.v1.DelegationR\n" +
 	"delegation\"C\n" +
 	"\x0eCreateCrossing\x121\n" +
-	"\bcrossing\x18\x01 \x01(\v2\x15.naru.api.v1.CrossingR\bcrossing\"7\n" +
+	"\bcrossing\x18\x01 \x01(\v2\x15.naru.api.v1.CrossingR\bcrossing\"\xbc\x01\n" +
+	"\x12ShortenRoleBinding\x12&\n" +
+	"\x0frole_binding_id\x18\x01 \x01(\tR\rroleBindingId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x129\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xac\x01\n" +
+	"\x0fShortenCrossing\x12\x1f\n" +
+	"\vcrossing_id\x18\x01 \x01(\tR\n" +
+	"crossingId\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x123\n" +
+	"\aends_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06endsAt\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"7\n" +
 	"\vCreateQuota\x12(\n" +
 	"\x05quota\x18\x01 \x01(\v2\x12.naru.api.v1.QuotaR\x05quota\"d\n" +
 	"\vUpdateQuota\x12(\n" +
@@ -9570,7 +9809,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 107)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -9666,104 +9905,106 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*PassRequest)(nil),                     // 91: naru.command.v1.PassRequest
 	(*CreateDelegation)(nil),                // 92: naru.command.v1.CreateDelegation
 	(*CreateCrossing)(nil),                  // 93: naru.command.v1.CreateCrossing
-	(*CreateQuota)(nil),                     // 94: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 95: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 96: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 97: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 98: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 99: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 100: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 101: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 102: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 103: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 104: naru.command.v1.ReportDivergence.Server
-	(*AppendJournal_Refused)(nil),           // 105: naru.command.v1.AppendJournal.Refused
-	(*UsageHead_Gap)(nil),                   // 106: naru.command.v1.UsageHead.Gap
-	(*DecideRequest_Opening)(nil),           // 107: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 108: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 109: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 110: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 111: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 112: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 113: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 114: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 115: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 116: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 117: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 118: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 119: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 120: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 121: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 122: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 123: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 124: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 125: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 126: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 127: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 128: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotices)(nil),                  // 129: naru.command.v1.AddressNotices
-	(*ReadNotifications)(nil),               // 130: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 131: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 132: naru.command.v1.RetryDelivery
-	(*CreateIdentityProvider)(nil),          // 133: naru.command.v1.CreateIdentityProvider
-	(*UpdateIdentityProvider)(nil),          // 134: naru.command.v1.UpdateIdentityProvider
-	(*SetIdentityProviderSecret)(nil),       // 135: naru.command.v1.SetIdentityProviderSecret
-	(*LinkIdentity)(nil),                    // 136: naru.command.v1.LinkIdentity
-	(*BeginProviderSession)(nil),            // 137: naru.command.v1.BeginProviderSession
-	(*CheckIdentity)(nil),                   // 138: naru.command.v1.CheckIdentity
-	(*SetLocalOperators)(nil),               // 139: naru.command.v1.SetLocalOperators
-	(v1.Session_Strength)(0),                // 140: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 141: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 142: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 143: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 144: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 145: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 146: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 147: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 148: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 149: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 150: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 151: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 152: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 153: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 154: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 155: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 156: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 157: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 158: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 159: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 160: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 161: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 162: naru.link.v1.JournalBatch
-	(*v1.UsageRecord)(nil),                  // 163: naru.api.v1.UsageRecord
-	(*v1.Resources)(nil),                    // 164: naru.api.v1.Resources
-	(*v11.JournalAck)(nil),                  // 165: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 166: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 167: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 168: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 169: naru.api.v1.User
-	(*v1.Group)(nil),                        // 170: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 171: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 172: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 173: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 174: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 175: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 176: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 177: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 178: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 179: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 180: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 181: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 182: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 183: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 184: naru.api.v1.Delegation
-	(*v1.Crossing)(nil),                     // 185: naru.api.v1.Crossing
-	(*v1.Quota)(nil),                        // 186: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 187: naru.api.v1.Lease
-	(*v1.Snapshot)(nil),                     // 188: naru.api.v1.Snapshot
+	(*ShortenRoleBinding)(nil),              // 94: naru.command.v1.ShortenRoleBinding
+	(*ShortenCrossing)(nil),                 // 95: naru.command.v1.ShortenCrossing
+	(*CreateQuota)(nil),                     // 96: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 97: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 98: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 99: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 100: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 101: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 102: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 103: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 104: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 105: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 106: naru.command.v1.ReportDivergence.Server
+	(*AppendJournal_Refused)(nil),           // 107: naru.command.v1.AppendJournal.Refused
+	(*UsageHead_Gap)(nil),                   // 108: naru.command.v1.UsageHead.Gap
+	(*DecideRequest_Opening)(nil),           // 109: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 110: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 111: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 112: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 113: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 114: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 115: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 116: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 117: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 118: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 119: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 120: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 121: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 122: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 123: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 124: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 125: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 126: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 127: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 128: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 129: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 130: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotices)(nil),                  // 131: naru.command.v1.AddressNotices
+	(*ReadNotifications)(nil),               // 132: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 133: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 134: naru.command.v1.RetryDelivery
+	(*CreateIdentityProvider)(nil),          // 135: naru.command.v1.CreateIdentityProvider
+	(*UpdateIdentityProvider)(nil),          // 136: naru.command.v1.UpdateIdentityProvider
+	(*SetIdentityProviderSecret)(nil),       // 137: naru.command.v1.SetIdentityProviderSecret
+	(*LinkIdentity)(nil),                    // 138: naru.command.v1.LinkIdentity
+	(*BeginProviderSession)(nil),            // 139: naru.command.v1.BeginProviderSession
+	(*CheckIdentity)(nil),                   // 140: naru.command.v1.CheckIdentity
+	(*SetLocalOperators)(nil),               // 141: naru.command.v1.SetLocalOperators
+	(v1.Session_Strength)(0),                // 142: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 143: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 144: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 145: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 146: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 147: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 148: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 149: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 150: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 151: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 152: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 153: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 154: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 155: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 156: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 157: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 158: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 159: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 160: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 161: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 162: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 163: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 164: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 165: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 166: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 167: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 168: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 169: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 170: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 171: naru.api.v1.User
+	(*v1.Group)(nil),                        // 172: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 173: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 174: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 175: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 176: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 177: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 178: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 179: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 180: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 181: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 182: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 183: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 184: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 185: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 186: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 187: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 188: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 189: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 190: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	109, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	111, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -9807,13 +10048,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	49,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	110, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	111, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	112, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	113, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	114, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	115, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	116, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	112, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	113, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	114, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	115, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	116, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	117, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	118, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	50,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	51,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -9828,11 +10069,11 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	48,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	70,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	71,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	99,  // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	100, // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	101, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	102, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	103, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	101, // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	102, // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	103, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	104, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	105, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	62,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	63,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
 	65,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
@@ -9850,16 +10091,16 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 84: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	60,  // 85: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	61,  // 86: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	117, // 87: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	118, // 88: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	119, // 89: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	120, // 90: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	121, // 91: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	122, // 92: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	123, // 93: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	119, // 87: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	120, // 88: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	121, // 89: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	122, // 90: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	123, // 91: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	124, // 92: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	125, // 93: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	17,  // 94: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	124, // 95: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	125, // 96: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	126, // 95: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	127, // 96: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
 	66,  // 97: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
 	67,  // 98: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	17,  // 99: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
@@ -9890,160 +10131,168 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	92,  // 124: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	17,  // 125: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
 	90,  // 126: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	94,  // 127: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	95,  // 128: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	96,  // 127: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	97,  // 128: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
 	17,  // 129: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	96,  // 130: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	97,  // 131: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	98,  // 132: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	126, // 133: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	127, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	98,  // 130: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	99,  // 131: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	100, // 132: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	128, // 133: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	129, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
 	17,  // 135: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	128, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	129, // 137: naru.command.v1.Command.address_notices:type_name -> naru.command.v1.AddressNotices
-	130, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	131, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	132, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	130, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	131, // 137: naru.command.v1.Command.address_notices:type_name -> naru.command.v1.AddressNotices
+	132, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	133, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	134, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
 	17,  // 141: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	133, // 142: naru.command.v1.Command.create_identity_provider:type_name -> naru.command.v1.CreateIdentityProvider
-	134, // 143: naru.command.v1.Command.update_identity_provider:type_name -> naru.command.v1.UpdateIdentityProvider
+	135, // 142: naru.command.v1.Command.create_identity_provider:type_name -> naru.command.v1.CreateIdentityProvider
+	136, // 143: naru.command.v1.Command.update_identity_provider:type_name -> naru.command.v1.UpdateIdentityProvider
 	17,  // 144: naru.command.v1.Command.delete_identity_provider:type_name -> naru.command.v1.DeleteNoun
-	135, // 145: naru.command.v1.Command.set_identity_provider_secret:type_name -> naru.command.v1.SetIdentityProviderSecret
-	136, // 146: naru.command.v1.Command.link_identity:type_name -> naru.command.v1.LinkIdentity
+	137, // 145: naru.command.v1.Command.set_identity_provider_secret:type_name -> naru.command.v1.SetIdentityProviderSecret
+	138, // 146: naru.command.v1.Command.link_identity:type_name -> naru.command.v1.LinkIdentity
 	17,  // 147: naru.command.v1.Command.unlink_identity:type_name -> naru.command.v1.DeleteNoun
-	137, // 148: naru.command.v1.Command.begin_provider_session:type_name -> naru.command.v1.BeginProviderSession
-	138, // 149: naru.command.v1.Command.check_identity:type_name -> naru.command.v1.CheckIdentity
+	139, // 148: naru.command.v1.Command.begin_provider_session:type_name -> naru.command.v1.BeginProviderSession
+	140, // 149: naru.command.v1.Command.check_identity:type_name -> naru.command.v1.CheckIdentity
 	93,  // 150: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
 	17,  // 151: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
-	139, // 152: naru.command.v1.Command.set_local_operators:type_name -> naru.command.v1.SetLocalOperators
-	140, // 153: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	141, // 154: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	142, // 155: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	143, // 156: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	144, // 157: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	145, // 158: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	146, // 159: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	104, // 160: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	109, // 161: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	109, // 162: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	109, // 163: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	147, // 164: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	147, // 165: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	148, // 166: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	148, // 167: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	149, // 168: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	149, // 169: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	150, // 170: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	150, // 171: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	151, // 172: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	151, // 173: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	152, // 174: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	152, // 175: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	153, // 176: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	153, // 177: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	154, // 178: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	109, // 179: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 180: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	155, // 181: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	154, // 182: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	156, // 183: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	109, // 184: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	109, // 185: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	157, // 186: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	109, // 187: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	158, // 188: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	109, // 189: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	144, // 190: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	159, // 191: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	146, // 192: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	160, // 193: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	161, // 194: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	162, // 195: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	105, // 196: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
-	163, // 197: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
-	156, // 198: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
-	164, // 199: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
-	106, // 200: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
-	165, // 201: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	166, // 202: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	167, // 203: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	145, // 204: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	109, // 205: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	168, // 206: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	168, // 207: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	169, // 208: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	169, // 209: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	170, // 210: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	170, // 211: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	171, // 212: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	172, // 213: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	173, // 214: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	174, // 215: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	174, // 216: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	174, // 217: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	175, // 218: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 219: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	176, // 220: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 221: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	177, // 222: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	109, // 223: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	178, // 224: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 225: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	178, // 226: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 227: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	178, // 228: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 229: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	179, // 230: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	179, // 231: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	180, // 232: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 233: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	180, // 234: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 235: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	181, // 236: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	181, // 237: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	81,  // 238: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	181, // 239: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	81,  // 240: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 241: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	107, // 242: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	81,  // 243: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	31,  // 244: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
-	182, // 245: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	107, // 246: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 247: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	183, // 248: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	108, // 249: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	154, // 250: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	109, // 251: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 252: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	176, // 253: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 254: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	109, // 255: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	184, // 256: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	185, // 257: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	186, // 258: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	186, // 259: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	187, // 260: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 261: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	109, // 262: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	109, // 263: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	164, // 264: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	109, // 265: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 266: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	109, // 267: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	188, // 268: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	109, // 269: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 270: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	109, // 271: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	156, // 272: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	164, // 273: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	109, // 274: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	109, // 275: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	276, // [276:276] is the sub-list for method output_type
-	276, // [276:276] is the sub-list for method input_type
-	276, // [276:276] is the sub-list for extension type_name
-	276, // [276:276] is the sub-list for extension extendee
-	0,   // [0:276] is the sub-list for field type_name
+	141, // 152: naru.command.v1.Command.set_local_operators:type_name -> naru.command.v1.SetLocalOperators
+	94,  // 153: naru.command.v1.Command.shorten_role_binding:type_name -> naru.command.v1.ShortenRoleBinding
+	95,  // 154: naru.command.v1.Command.shorten_crossing:type_name -> naru.command.v1.ShortenCrossing
+	142, // 155: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	143, // 156: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	144, // 157: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	145, // 158: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	146, // 159: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	147, // 160: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	148, // 161: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	106, // 162: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	111, // 163: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	111, // 164: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	111, // 165: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	111, // 166: naru.command.v1.Prune.records_before:type_name -> google.protobuf.Timestamp
+	149, // 167: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	149, // 168: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	150, // 169: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	150, // 170: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	151, // 171: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	151, // 172: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	152, // 173: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	152, // 174: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	153, // 175: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	153, // 176: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	154, // 177: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	154, // 178: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	155, // 179: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	155, // 180: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	156, // 181: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	111, // 182: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 183: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	157, // 184: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	156, // 185: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	158, // 186: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	111, // 187: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	111, // 188: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	159, // 189: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	111, // 190: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	160, // 191: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	111, // 192: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	146, // 193: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	161, // 194: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	148, // 195: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	162, // 196: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	163, // 197: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	164, // 198: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	107, // 199: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	165, // 200: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	158, // 201: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	166, // 202: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	108, // 203: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	167, // 204: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	168, // 205: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	169, // 206: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	147, // 207: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	111, // 208: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	170, // 209: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	170, // 210: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	171, // 211: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	171, // 212: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	172, // 213: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	172, // 214: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	173, // 215: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	174, // 216: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	175, // 217: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	176, // 218: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	176, // 219: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	176, // 220: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	177, // 221: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 222: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	178, // 223: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 224: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	179, // 225: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	111, // 226: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	180, // 227: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 228: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	180, // 229: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 230: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	180, // 231: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 232: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	181, // 233: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	181, // 234: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	182, // 235: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 236: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	182, // 237: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 238: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	183, // 239: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	183, // 240: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 241: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	183, // 242: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 243: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 244: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	109, // 245: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	111, // 246: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	81,  // 247: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	31,  // 248: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	184, // 249: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	109, // 250: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 251: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	111, // 252: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	185, // 253: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	110, // 254: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	156, // 255: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	111, // 256: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 257: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	178, // 258: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 259: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	111, // 260: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	31,  // 261: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
+	186, // 262: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	187, // 263: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	111, // 264: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
+	111, // 265: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
+	188, // 266: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	188, // 267: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	189, // 268: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 269: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	111, // 270: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	111, // 271: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	166, // 272: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	111, // 273: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 274: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	111, // 275: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	190, // 276: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	111, // 277: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	111, // 278: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	111, // 279: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	158, // 280: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	166, // 281: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	111, // 282: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	111, // 283: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	284, // [284:284] is the sub-list for method output_type
+	284, // [284:284] is the sub-list for method input_type
+	284, // [284:284] is the sub-list for extension type_name
+	284, // [284:284] is the sub-list for extension extendee
+	0,   // [0:284] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -10205,6 +10454,8 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateCrossing)(nil),
 		(*Command_DeleteCrossing)(nil),
 		(*Command_SetLocalOperators)(nil),
+		(*Command_ShortenRoleBinding)(nil),
+		(*Command_ShortenCrossing)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -10212,7 +10463,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   107,
+			NumMessages:   109,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
