@@ -83,7 +83,7 @@ func TestARefusalTellsAnEdgeOfNoZoneButWhatThatZoneShows(t *testing.T) {
 	name := apiv1.RequestService_CreateRequest_FullMethodName
 	_, err := callFrom(t.Context(), w, site.Internet.GetId(), name, apiMethods()[name], &apiv1.CreateRequestRequest{Submit: true, Request: &apiv1.Request{
 		Project: "web", Reason: "it hangs", Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Vm: "web-1", Verb: apiv1.PowerVM_REBOOT}}}}}, kim)
-	if p := problem.Of(err); p.GetDraft() != "r-2" {
+	if p := problem.Of(err); p.GetDraft() != "r-3" {
 		t.Errorf("what is refused at its submission is told as %v", p)
 	}
 }
