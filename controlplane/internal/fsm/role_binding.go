@@ -1,6 +1,10 @@
 package fsm
 
 import (
+	"math"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -128,14 +132,21 @@ type taken struct {
 	membership    state.Membership
 }
 
-// staysAdministered refuses to take away the last one who administers the federation. Where nobody does but by certificate,
-// there is nobody to be taken away.
+// How the federation is administered by people: by nobody, by some who are bound to the role, or by some who can log in besides.
+const (
+	byNobody = iota
+	byWhoIsBound
+	byWhoLogsIn
+)
+
+// staysAdministered refuses to take away the last one who administers the federation, and the last one who can log in, of those who do
+// now and of those who do without end. Where nobody does but by certificate, there is nobody to be taken away.
 func (c *command) staysAdministered(t taken) error {
 	before, err := c.administered(taken{})
-	if err != nil || !before {
+	if err != nil {
 		return err
 	}
-	return c.administeredAfter(t)
+	return c.administeredAfter(t, before)
 }
 
 // revisionOfBindings is that of all the bindings that somebody has.
@@ -157,28 +168,36 @@ func (c *command) keepingAdministered(take func() error) error {
 	if err != nil {
 		return err
 	}
-	if err := take(); err != nil || !before {
+	if err := take(); err != nil {
 		return err
 	}
-	return c.administeredAfter(taken{})
+	return c.administeredAfter(taken{}, before)
 }
 
-// administered reports whether anybody who can log in administers the federation without what is taken away.
-func (c *command) administered(without taken) (bool, error) {
+// administered says how the federation is administered without what is taken away: now, and when all has ended that ends.
+func (c *command) administered(without taken) (how [2]int, err error) {
 	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
 	if missing(err) {
-		return false, nil
+		return how, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	holders, err := c.tx.HoldersEverywhere(role.GetId(), c.clock, without.binding, without.user, without.membership)
-	for _, id := range holders {
-		if in, err := c.logsIn(id); err != nil || in {
-			return in, err
+	for i, at := range []*timestamppb.Timestamp{c.clock, {Seconds: math.MaxInt32 * 100}} {
+		if err != nil {
+			return how, err
+		}
+		var holders []string
+		holders, err = c.tx.HoldersEverywhere(role.GetId(), at, without.binding, without.user, without.membership)
+		for _, id := range holders {
+			in, err := c.logsIn(id)
+			if err != nil {
+				return how, err
+			}
+			if how[i] = byWhoIsBound; in {
+				how[i] = byWhoLogsIn
+				break
+			}
 		}
 	}
-	return false, err
+	return how, err
 }
 
 // logsIn reports whether a user could log in now: by a password of their own, by a link with a provider that is enabled and
@@ -219,9 +238,14 @@ func (c *command) logsIn(userID string) (bool, error) {
 	return false, nil
 }
 
-func (c *command) administeredAfter(t taken) error {
-	if still, err := c.administered(t); err != nil || still {
+func (c *command) administeredAfter(t taken, before [2]int) error {
+	still, err := c.administered(t)
+	if err != nil || still[0] >= before[0] && still[1] >= before[1] {
 		return err
+	}
+	if still[0] >= before[0] {
+		return problem.New(problem.InUse, "after this all who would administer the federation and can log in do so for a time",
+			"Make another federation administrator first, without an end: naru role-binding create "+federationAdministrator+" --user NAME.")
 	}
 	return problem.New(problem.InUse, "after this nobody who can log in would administer the federation",
 		"Make another federation administrator first, and have them log in and choose a password: naru role-binding create "+federationAdministrator+" --user NAME.")

@@ -42,6 +42,9 @@ func TestARoleIsShortenedButNotIntoThePastNorLengthened(t *testing.T) {
 		if told != 1 {
 			t.Errorf("kim was told %d times", told)
 		}
+		if ended, err := tx.RoleBindingsEnded(timestamppb.New(end.Add(-time.Second)), timestamppb.New(end)); err != nil || !ended {
+			t.Errorf("it is not seen to end: %v, %v", ended, err)
+		}
 	})
 	if p.events()["role.shortened"] != 1 {
 		t.Errorf("%v", p.events())
@@ -55,11 +58,16 @@ func TestTheLastFederationAdministratorIsNotShortened(t *testing.T) {
 	p := peopled(t)
 	p.chosen("kim", "lee")
 	p.accept(give("b", "federation-administrator", "kim", "", never))
-	if got := p.refuse(problem.InUse, shortenBinding("b", p.now.Add(time.Hour))).GetDetail(); !strings.Contains(got, "nobody would administer") {
+	if got := p.refuse(problem.InUse, shortenBinding("b", p.now.Add(time.Hour))).GetDetail(); !strings.Contains(got, "nobody who can log in would administer") {
 		t.Error(got)
 	}
 	p.accept(give("b2", "federation-administrator", "lee", "", never))
 	p.accept(shortenBinding("b", p.now.Add(time.Hour)))
+	for _, last := range []*commandv1.Command{shortenBinding("b2", p.now.Add(time.Hour)), take("b2"), disableUser("lee")} { // the other ends in an hour
+		if got := p.refuse(problem.InUse, last).GetDetail(); !strings.Contains(got, "for a time") {
+			t.Error(got)
+		}
+	}
 }
 
 func TestACrossingIsShortenedButNotIntoThePastNorLengthened(t *testing.T) {
@@ -79,6 +87,11 @@ func TestACrossingIsShortenedButNotIntoThePastNorLengthened(t *testing.T) {
 	p.view(func(tx *state.Tx) {
 		if m := get(p, tx.Crossings, "x"); !m.GetEndsAt().AsTime().Equal(end) || m.GetShortened() == "" {
 			t.Errorf("%v", m)
+		}
+		for at, want := range map[time.Time]int{end.Add(-time.Second): 1, end: 0} {
+			if open, err := tx.CrossingsFrom("z-internet", timestamppb.New(at)); err != nil || len(open) != want {
+				t.Errorf("at %s one crosses by %v, %v", at, open, err)
+			}
 		}
 	})
 	if p.events()["crossing.shortened"] != 1 {

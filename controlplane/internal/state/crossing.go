@@ -19,7 +19,7 @@ func crossings() *spec[*apiv1.Crossing] {
 			text("zone", (*apiv1.Crossing).GetZone).asFixed(),
 			text("zone_id", (*apiv1.Crossing).GetZoneId).asFixed(),
 			text("request", (*apiv1.Crossing).GetRequest).asFixed(),
-			moment("ends_at", (*apiv1.Crossing).GetEndsAt).asFixed(),
+			moment("ends_at", (*apiv1.Crossing).GetEndsAt),
 			moment("created_at", (*apiv1.Crossing).GetCreatedAt).asFixed(),
 		},
 		further: []string{"(source_zone_id)", "(zone_id)", "(project_id)", "(ends_at)"},

@@ -37,7 +37,7 @@ func roleBindings() *spec[*apiv1.RoleBinding] {
 			enum("scope", (*apiv1.RoleBinding).GetScope).asFixed(),
 			text("place", (*apiv1.RoleBinding).GetPlace).asFixed(),
 			text("place_id", id).asFixed(),
-			moment("expires_at", (*apiv1.RoleBinding).GetExpiresAt).asFixed(),
+			moment("expires_at", (*apiv1.RoleBinding).GetExpiresAt),
 			text("created_by", (*apiv1.RoleBinding).GetCreatedBy).asFixed(),
 			moment("created_at", (*apiv1.RoleBinding).GetCreatedAt),
 			text("project_id", placed(apiv1.RoleBinding_PROJECT, id)).asFixed().asHidden(),
