@@ -13,11 +13,13 @@ import (
 // What the state keeps at a zone's word is bounded for each zone, so that one which lies fills nothing but its own share (P15).
 // How fast it may say so is not judged here: the hub makes a zone wait before it proposes.
 const (
-	// keepReported events that a zone has reported, keepCaused that the plane has told because of what the zone did, and
-	// keepRejected entries that were not accepted are kept of a zone; the oldest go.
-	keepReported = 20_000
-	keepCaused   = 10_000
-	keepRejected = 10_000
+	// keepReported events that a zone has reported, keepCaused that the plane has told because of what the zone did,
+	// keepOverridden records of what was done in it while it was cut off, and keepRejected entries that were not accepted are
+	// kept of a zone; the oldest go.
+	keepReported   = 20_000
+	keepCaused     = 10_000
+	keepOverridden = 10_000
+	keepRejected   = 10_000
 	// maxJournals of a zone are known; staleJournal is how old one of an earlier incarnation is, when there are so many, before
 	// it is forgotten.
 	maxJournals  = 1000

@@ -12,8 +12,9 @@ const (
 	maxFilesOf, maxFilesIn = 64 << 20, 256 << 20
 	// keepFiles is how long a file is kept when nothing becomes of its request any more, in microseconds: 90 days.
 	keepFiles = 90 * 24 * 3600 * 1_000_000
-	// dropAtOnce bounds of how many requests one command drops the files; the next goes on.
-	dropAtOnce = 100
+	// dropAtOnce bounds of how many requests one command drops the files, as the next goes on: 10 MB at most are taken out of the
+	// state at once, and of a clock that was ahead for a while few files are lost.
+	dropAtOnce = 5
 	// How many requests a person, and how many a program, submits in 24 hours.
 	maxSubmittedBy, maxSubmittedByProgram = 500, 20_000
 )

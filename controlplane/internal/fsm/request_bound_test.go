@@ -241,11 +241,11 @@ func TestEachDailyLimitOfAutomaticApprovalHolds(t *testing.T) {
 		first, second      [2]string // requester, cost
 		refused            string
 	}{
-		"the quantity of the requester":        {requester: &apiv1.DailyLimits{MaxQuantity: 3}, first: [2]string{"ann", ""}, second: [2]string{"ann", ""}, refused: "4 in quantity"},
+		"the quantity of the requester":        {requester: &apiv1.DailyLimits{MaxQuantity: 3}, first: [2]string{"ann", ""}, second: [2]string{"ann", ""}, refused: "more than 3 in quantity"},
 		"and of another":                       {requester: &apiv1.DailyLimits{MaxQuantity: 3}, first: [2]string{"ann", ""}, second: [2]string{"bob", ""}},
 		"the quantity of the project":          {project: &apiv1.DailyLimits{MaxQuantity: 3}, first: [2]string{"ann", ""}, second: [2]string{"bob", ""}, refused: "project shop"},
-		"requests of the project":              {project: &apiv1.DailyLimits{MaxRequests: 1}, first: [2]string{"ann", ""}, second: [2]string{"bob", ""}, refused: "2 requests"},
-		"the cost":                             {requester: krw("1000"), first: [2]string{"ann", "600 KRW"}, second: [2]string{"ann", "401 KRW"}, refused: "1001 KRW a month"},
+		"requests of the project":              {project: &apiv1.DailyLimits{MaxRequests: 1}, first: [2]string{"ann", ""}, second: [2]string{"bob", ""}, refused: "more than 1 requests"},
+		"the cost":                             {requester: krw("1000"), first: [2]string{"ann", "600 KRW"}, second: [2]string{"ann", "401 KRW"}, refused: "more than 1000 KRW a month"},
 		"the cost to the last won":             {requester: krw("1000"), first: [2]string{"ann", "600 KRW"}, second: [2]string{"ann", "400 KRW"}},
 		"the cost, before in another currency": {requester: krw("1000"), first: [2]string{"ann", "600 KRW"}, second: [2]string{"ann", "1 USD"}, refused: "another currency"},
 		"sums beyond all numbers":              {requester: krw("999999999999999999"), first: [2]string{"ann", "999999999999999999 KRW"}, second: [2]string{"ann", "999999999999999999 KRW"}, refused: "KRW a month"},

@@ -93,6 +93,8 @@ func (c *command) recordChange(in *commandv1.Command, done change, intake apiv1.
 		}
 	case err != nil:
 		return err
+	case intake == apiv1.Intake_ZONE && op.GetDone() && op.GetError() != nil:
+		return nil // it is not held to: nothing is changed by it
 	}
 	project, err := c.tx.Projects.Get(vm.GetProjectId())
 	if err != nil && !missing(err) { // one that was found in its zone and is held may have none
@@ -130,7 +132,10 @@ func (c *command) recordChange(in *commandv1.Command, done change, intake apiv1.
 	} else if err := c.tx.PutRequestWork(op.GetId(), m.GetId()); err != nil {
 		return err
 	}
-	return c.tx.Requests.Put(m)
+	if err := c.tx.Requests.Put(m); err != nil || intake != apiv1.Intake_ZONE {
+		return err
+	}
+	return c.tx.Overridden(vm.GetZoneId(), m.GetId(), keepOverridden)
 }
 
 // whoActs is who has an operation opened: a user where it is one, else as the record calls whoever it is.

@@ -5,6 +5,16 @@ import "zombiezen.com/go/sqlite"
 // Told notes an event that is kept at a zone's word, or because of what the zone did: of each source of a zone the newest
 // keep are kept, and the event that is one too many is removed.
 func (tx *Tx) Told(zoneID, source, eventID string, keep int) error {
+	return tx.keepNewest("events", zoneID, source, eventID, keep)
+}
+
+// Overridden notes the record of what was done in a zone while that was cut off: of a zone the newest keep are kept.
+func (tx *Tx) Overridden(zoneID, requestID string, keep int) error {
+	return tx.keepNewest("requests", zoneID, "overridden", requestID, keep)
+}
+
+// keepNewest notes one more of a table that there is because of a zone, and removes the oldest of its source beyond keep.
+func (tx *Tx) keepNewest(table, zoneID, source, id string, keep int) error {
 	var last int64
 	err := tx.query("SELECT max(number) FROM told WHERE zone_id=? AND source=?", func(s *sqlite.Stmt) error {
 		last = s.ColumnInt64(0)
@@ -13,12 +23,12 @@ func (tx *Tx) Told(zoneID, source, eventID string, keep int) error {
 	if err != nil {
 		return err
 	}
-	err = tx.write("INSERT INTO told (zone_id, source, number, event_id) VALUES (?, ?, ?, ?)", zoneID, source, last+1, eventID)
+	err = tx.write("INSERT INTO told (zone_id, source, number, event_id) VALUES (?, ?, ?, ?)", zoneID, source, last+1, id)
 	if err != nil || last < int64(keep) {
 		return err
 	}
 	const tooMany = "FROM told WHERE zone_id=? AND source=? AND number<=?"
-	err = tx.forget("events", "SELECT event_id "+tooMany, zoneID, source, last+1-int64(keep))
+	err = tx.forget(table, "SELECT event_id "+tooMany, zoneID, source, last+1-int64(keep))
 	if err != nil {
 		return err
 	}
