@@ -12,13 +12,12 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
-	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
 // again looks at what is to be submitted at once before a draft of it is kept: who tries the same once more goes on with the
-// draft that is there, which is the result then; and what is wrong in itself is refused without one, since only its author
-// can change that. What another system sends under a number is known by that.
-func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*commandv1.Result, error) {
+// draft that is there, which is returned; and what is wrong in itself is refused without one, since only its author can
+// change that. What another system sends under a number is known by that.
+func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*apiv1.Request, error) {
 	if m.GetExternalRef() != "" {
 		if _, err := tx.RequestOf(m.GetRequesterId(), m.GetExternalRef()); !errors.Is(err, state.ErrNotFound) {
 			return nil, err
@@ -31,8 +30,7 @@ func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Reques
 	}
 	for _, d := range drafts {
 		if d.GetRound() == 0 && d.GetComments() == 0 && asksTheSame(d, m) {
-			noun, err := proto.Marshal(d)
-			return &commandv1.Result{Noun: noun}, err
+			return d, nil
 		}
 	}
 	return nil, s.wrong(ctx, tx, m)
@@ -43,7 +41,7 @@ func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Reques
 func (s requestService) wrong(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
 	m = proto.CloneOf(m)
 	m.Approval, m.Fulfilment = apiv1.Request_DRAFT, apiv1.Request_NONE
-	if err := request.StartsInTime(m, timestamppb.Now()); err != nil {
+	if err := request.StartsInTime(m, timestamppb.New(s.Now())); err != nil {
 		return err
 	}
 	_, err := intake.Resolve(tx, m)

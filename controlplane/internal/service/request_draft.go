@@ -75,8 +75,12 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		}
 		if submit {
 			kept, err := s.again(ctx, tx, m)
-			if kept != nil || err != nil {
-				return kept, err
+			if err != nil {
+				return nil, err
+			}
+			if kept != nil { // as it is: written so that the caller's idempotency key stands for it
+				c.Body = &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: kept, ExpectedRevision: kept.GetRevision(), By: personOf(me)}}
+				return nil, nil
 			}
 		}
 		c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
