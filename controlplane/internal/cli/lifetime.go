@@ -24,8 +24,8 @@ func (l *lifetime) String() string {
 
 func (l *lifetime) Set(text string) error {
 	d, err := time.ParseDuration(text)
-	if err == nil && d <= 0 {
-		err = errors.New("it is not longer than nothing")
+	if err == nil && d < time.Second { // the API counts seconds
+		err = errors.New("it is shorter than a second")
 	}
 	*l = lifetime(d)
 	return err

@@ -269,7 +269,7 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		}
 	}
 	if out.Automatic != "" {
-		with, over, err := quota.Daily(tx, policy.GetAutomatic(), r, timestamppb.New(now))
+		_, over, err := quota.Daily(tx, policy.GetAutomatic(), r, timestamppb.New(now))
 		switch {
 		case err != nil:
 			return nil, err
@@ -279,8 +279,6 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 		case over != "":
 			out.Automatic = ""
 			plan.Trace = append(plan.Trace, "people decide first: "+over)
-		case with != "":
-			plan.Trace = append(plan.Trace, with)
 		}
 	}
 	r.PolicyTrace = append(trace, plan.Trace...)
@@ -354,12 +352,12 @@ func choose(tx *state.Tx, c *apiv1.PolicyCase) (*approval.Policy, []string, erro
 	return approval.Choose(all, c)
 }
 
-// frozen is a stage as a request keeps it.
 // asksZone reports whether people of the zone are asked in a stage: who they are, and how many, is the zone's to tell.
 func asksZone(r *apiv1.Request) bool {
 	return r.GetZoneId() != "" && slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == apiv1.Eligibility_DESTINATION })
 }
 
+// frozen is a stage as a request keeps it.
 func frozen(s *approval.Stage) *apiv1.Stage {
 	return &apiv1.Stage{
 		Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: s.GetRule(),

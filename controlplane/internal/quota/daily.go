@@ -53,7 +53,7 @@ func daily(l *apiv1.DailyLimits, let state.Let, r *apiv1.Request) (said, over st
 	count := func(what string, is, limit uint64) bool {
 		all = append(all, fmt.Sprintf("%d of %d %s", is, limit, what))
 		if is > limit {
-			over = fmt.Sprintf("it would be %d %s, and the limit is %d", is, what, limit)
+			over = fmt.Sprintf("it would be more than %d %s", limit, what) // how much it is may not be for whoever asks to know
 		}
 		return is <= limit
 	}

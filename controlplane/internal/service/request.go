@@ -55,8 +55,9 @@ func personOf(u *apiv1.User) *commandv1.Person {
 }
 
 func (s requestService) ListRequests(ctx context.Context, r *apiv1.ListRequestsRequest) (*apiv1.ListRequestsResponse, error) {
-	out, filter := &apiv1.ListRequestsResponse{}, r.GetFilter()
+	out := &apiv1.ListRequestsResponse{}
 	err := s.read(ctx, func(tx *state.Tx) error {
+		filter := r.GetFilter()
 		scope, err := s.requests.scope(ctx, tx, place{project: r.GetProject()})
 		if err != nil {
 			return err

@@ -55,9 +55,10 @@ func requests() *spec[*apiv1.Request] {
 			hidden("file_bytes", fileBytes),
 			hidden("files_since", filesSince),
 		},
-		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)", "(on_behalf_of_id)",
+		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)", "(requester_id, created_at, id)", "(project_id, created_at, id)", "(on_behalf_of_id)",
 			"(project_id, approval)", "(created_at, id) WHERE asked=0", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1", "(requester_id, submitted_at) WHERE submitted_at>0",
-			"(requester_id, automatic_at) WHERE automatic_at>0", "(project_id, automatic_at) WHERE automatic_at>0",
+			"(requester_id, automatic_at, automatic_quantity, automatic_currency, automatic_cost) WHERE automatic_at>0",
+			"(project_id, automatic_at, automatic_quantity, automatic_currency, automatic_cost) WHERE automatic_at>0",
 			"(requester_id, file_bytes) WHERE file_bytes>0", "(project_id, file_bytes) WHERE file_bytes>0", "(files_since, id) WHERE files_since>0"},
 	}
 }

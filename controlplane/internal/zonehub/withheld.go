@@ -16,8 +16,9 @@ const objectWithheld = "zone.object-withheld"
 // withheld is an object that a broker does not let through, and why.
 type withheld struct{ zoneID, kind, id, reason string }
 
-// maxWithheld is how many of them a server remembers; then it looks into the events again.
-const maxWithheld = 1000
+// maxWithheld is of how many of them in one zone a server tells; the log has all. Whoever mends what these have in common has
+// mended the others.
+const maxWithheld = 200
 
 // skipped tells people of an object of which the zone does not hear, because a broker refuses it: once for each reason,
 // however often it is tried. It does not wait for that.
@@ -31,8 +32,14 @@ func (s *session) skipped(o *linkv1.Object, reason string) {
 	if h.withheld[what] {
 		return
 	}
-	if len(h.withheld) >= maxWithheld {
-		clear(h.withheld)
+	told := 0
+	for other := range h.withheld {
+		if other.zoneID == what.zoneID {
+			told++
+		}
+	}
+	if told >= maxWithheld {
+		return
 	}
 	h.withheld[what] = true
 	e.Severity, e.Type, e.Zone, e.ZoneId = apiv1.Event_ERROR, objectWithheld, s.zone.GetName(), s.zone.GetId()
