@@ -381,6 +381,7 @@ func TestP14NobodyLearnsWhoThereIsByAskingForThem(t *testing.T) {
 		t.Error(err)
 	}
 	o.Unbind("b-dan")
+	o.Bind("b-eve", "federation-administrator", o.User("eve", apiv1.User_PERSON), apiv1.RoleBinding_FEDERATION, "")
 	o.Unbind("b-eun")
 	far, err := o.Admin().Organizations.CreateOrganization(t.Context(), &apiv1.CreateOrganizationRequest{Organization: &apiv1.Organization{Name: "far"}})
 	if err != nil {
