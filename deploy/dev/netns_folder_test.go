@@ -14,9 +14,13 @@ const inItsOwn = "NARU_TEST_OWN_MOUNTS"
 // it was there, and what somebody else has put there since.
 func TestTheFolderOfNamespacesIsLeftAsItWas(t *testing.T) {
 	if os.Getenv(inItsOwn) == "" {
-		cmd := exec.Command("unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$0\" -test.v -test.run "+t.Name(), os.Args[0])
+		apart := []string{"--net", "--mount", "sh", "-c"}
+		if os.Geteuid() != 0 {
+			apart = append([]string{"--user", "--map-root-user"}, apart...)
+		}
+		cmd := exec.Command("unshare", append(apart, "mount -t tmpfs tmpfs /run && exec \"$0\" -test.v -test.run "+t.Name(), os.Args[0])...)
 		cmd.Env = append(os.Environ(), inItsOwn+"=1")
-		if exec.Command("unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && ip netns add any").Run() != nil {
+		if exec.Command("unshare", append(apart, "mount -t tmpfs tmpfs /run && ip netns add any")...).Run() != nil {
 			t.Skip("this machine gives out no namespaces, or has no ip")
 		}
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -138,7 +138,7 @@ func (b *badInput) administrator(t *testing.T) {
 		{"a host of an unknown cluster", "host create bad --zone business --cluster nope --endpoint sim://bad", notFound, []string{"no cluster nope"}},
 		{"an image that is not there", "image create bad --file /no/such/image --os x", usage, []string{"/no/such/image"}},
 		{"a token of an unknown project", "token create bad --project nope", notFound, []string{"no project nope"}},
-		{"a token that has ended", "token create bad --project web --lifetime -1h", usage, []string{"expires_at", "ahead"}},
+		{"a token that has ended", "token create bad --project web --lifetime -1h", usage, []string{"--lifetime -1h", "longer than nothing"}},
 	})
 }
 
