@@ -14,6 +14,9 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
+// lookedThrough is among how many of somebody's drafts, the newest, the same is looked for.
+const lookedThrough = 100
+
 // again looks at what is to be submitted at once before a draft of it is kept: who tries the same once more goes on with the
 // draft that is there, which is returned; and what is wrong in itself is refused without one, since only its author can
 // change that. What another system sends under a number is known by that.
@@ -24,7 +27,7 @@ func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Reques
 		}
 		return nil, s.wrong(ctx, tx, m)
 	}
-	drafts, _, err := tx.Requests.List(state.Query{Filter: "approval=draft", PageSize: 1000, Scope: state.Scope{"requester_id": m.GetRequesterId()}})
+	drafts, err := tx.DraftsOf(m.GetRequesterId(), lookedThrough)
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,13 @@ func vmsOf(m *apiv1.Request) (out []string) {
 	return out
 }
 
+// DraftsOf returns what a requester has written and not submitted, the newest first, at most limit. It costs what it finds, however
+// much they have asked for.
+func (tx *Tx) DraftsOf(requesterID string, limit int) ([]*apiv1.Request, error) {
+	t := tx.Requests
+	return t.collect(t.spec.text.all+" WHERE requester_id=? AND approval=? ORDER BY id DESC"+atMost, requesterID, int(apiv1.Request_DRAFT), limit)
+}
+
 // ForgetRecords removes up to limit requests that are records of changes made without one, and from before the time in microseconds.
 // What is still being done stays.
 func (tx *Tx) ForgetRecords(before int64, limit int) error {
