@@ -1,11 +1,12 @@
 package fsm
 
 import (
+	"slices"
+
 	"github.com/naru-project/naru/controlplane/internal/hold"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
-	"slices"
 )
 
 // maxProviders bounds what whoever logs in is offered.

@@ -127,13 +127,16 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.behind(m, request.Concerned(m)...); err != nil {
 		return nil, err
 	}
-	if m.AutomaticAt = nil; in.GetAutomatic() != "" {
-		if err := c.letThrough(m); err != nil {
-			return nil, err
-		}
-	}
+	m.AutomaticAt = nil
 	if in.GetAutomatic() != "" || in.GetAtOnce() {
-		if err := c.disinterested(m); err != nil {
+		policy, err := c.judgedBy(m)
+		if err == nil && in.GetAutomatic() != "" {
+			err = c.letThrough(m, policy)
+		}
+		if err == nil {
+			err = c.disinterested(m, policy)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -153,11 +156,7 @@ func (c *command) judgedBy(m *apiv1.Request) (*apiv1.ApprovalPolicy, error) {
 }
 
 // disinterested refuses what a policy is to let through without people, or before them, where who wrote the policy has a part in it.
-func (c *command) disinterested(m *apiv1.Request) error {
-	policy, err := c.judgedBy(m)
-	if err != nil {
-		return err
-	}
+func (c *command) disinterested(m *apiv1.Request, policy *apiv1.ApprovalPolicy) error {
 	parties, err := hold.In(c.tx, m)
 	if err != nil {
 		return err

@@ -22,10 +22,7 @@ const (
 // mayKeep refuses more of a request's files than are kept of its requester, and of its project.
 func (c *command) mayKeep(m *apiv1.Request, more int) error {
 	of, in, err := c.tx.FileBytes(m.GetRequesterId(), m.GetProjectId(), m.GetId())
-	own := int64(more)
-	for _, f := range m.GetFiles() {
-		own += int64(f.GetSize())
-	}
+	own := int64(more) + c.tx.KeptOf(m)
 	const next = "Delete drafts that nobody needs any more, or say where the file can be found. Files are dropped 90 days after their request has ended."
 	switch {
 	case err != nil, own == 0:
@@ -72,11 +69,7 @@ func (c *command) maySubmitToday(m *apiv1.Request) error {
 
 // letThrough notes that a policy lets a request through without people, and what it has let through so in 24 hours. What a limit of the
 // policy forbids by now is judged anew.
-func (c *command) letThrough(m *apiv1.Request) error {
-	policy, err := c.judgedBy(m)
-	if err != nil {
-		return err
-	}
+func (c *command) letThrough(m *apiv1.Request, policy *apiv1.ApprovalPolicy) error {
 	with, over, err := quota.Daily(c.tx, policy.GetAutomatic(), m, c.clock)
 	switch {
 	case err != nil:

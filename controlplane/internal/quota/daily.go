@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -47,8 +46,7 @@ func limited(l *apiv1.DailyLimits) bool {
 
 // daily counts a request to what was let through before.
 func daily(l *apiv1.DailyLimits, let state.Let, r *apiv1.Request) (said, over string) {
-	cost, _ := strconv.ParseUint(r.GetMonthlyCost().GetAmount(), 10, 63) // what has no price costs nothing
-	let.Add(uint64(request.Quantity(r)), r.GetMonthlyCost().GetCurrency(), cost)
+	let.Count(r)
 	var all []string
 	count := func(what string, is, limit uint64) bool {
 		all = append(all, fmt.Sprintf("%d of %d %s", is, limit, what))

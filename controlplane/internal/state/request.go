@@ -39,7 +39,7 @@ func requests() *spec[*apiv1.Request] {
 			enum("approval", (*apiv1.Request).GetApproval),
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
-			flag("asked", asked).asFixed(),
+			flag("asked", func(m *apiv1.Request) bool { return !request.Recorded(m) }).asFixed(),
 			words("vm", vmsOf).tellsOf("parts"),
 			flag("open", open).asHidden(),
 			flag("deciding", func(m *apiv1.Request) bool { return dueOf(m) > 0 }).asHidden(),
@@ -62,9 +62,6 @@ func requests() *spec[*apiv1.Request] {
 			"(requester_id, file_bytes) WHERE file_bytes>0", "(project_id, file_bytes) WHERE file_bytes>0", "(files_since, id) WHERE files_since>0"},
 	}
 }
-
-// asked reports whether somebody asked for it: it is no record of what was done without a request.
-func asked(m *apiv1.Request) bool { return m.GetIntake() < apiv1.Intake_DIRECT }
 
 // vmsOf are the names and ids of the VMs that a request is about, as far as they are known.
 func vmsOf(m *apiv1.Request) (out []string) {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"zombiezen.com/go/sqlite"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -45,14 +46,18 @@ func (tx *Tx) let(column, id string, at *timestamppb.Timestamp) (Let, error) {
 	now, out := Micros(at), Let{Costs: map[string]uint64{}}
 	err := tx.query(`SELECT automatic_quantity, automatic_currency, automatic_cost FROM requests
 		WHERE `+column+`=? AND automatic_at>0 AND automatic_at>? AND automatic_at<?`, func(s *sqlite.Stmt) error {
-		out.Add(uint64(s.ColumnInt64(0)), s.ColumnText(1), uint64(s.ColumnInt64(2)))
+		out.add(uint64(s.ColumnInt64(0)), s.ColumnText(1), uint64(s.ColumnInt64(2)))
 		return nil
 	}, id, now-dayMicros, now+dayMicros)
 	return out, err
 }
 
-// Add counts one more.
-func (l *Let) Add(quantity uint64, currency string, cost uint64) {
+// Count counts a request besides.
+func (l *Let) Count(m *apiv1.Request) {
+	l.add(uint64(request.Quantity(m)), m.GetMonthlyCost().GetCurrency(), costOf(m))
+}
+
+func (l *Let) add(quantity uint64, currency string, cost uint64) {
 	l.Requests++
 	l.Quantity += quantity
 	if cost > 0 {
@@ -84,6 +89,9 @@ func (tx *Tx) FileBytes(requesterID, projectID, but string) (of, in int64, err e
 	}
 	return of, in, nil
 }
+
+// KeptOf is how much is kept of a request's own files.
+func (tx *Tx) KeptOf(m *apiv1.Request) int64 { return int64(fileBytes(m)) }
 
 // fileBytes is how much is kept of a request's files.
 func fileBytes(m *apiv1.Request) (n uint64) {
