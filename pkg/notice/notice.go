@@ -57,7 +57,7 @@ var topics = map[string]topic{
 	"request.stuck":                 {phrase{"Too few people can decide on request {about}", "신청 {about} 건을 결재할 수 있는 사람이 부족합니다"}, show},
 	"request.done":                  {phrase{"Request {about} has been carried out", "신청 {about} 건의 처리가 끝났습니다"}, show},
 	"request.failed":                {phrase{"Request {about} could not be carried out", "신청 {about} 건의 처리가 실패했습니다"}, show},
-	"request.lapsed":                {phrase{"Request {about} was approved and not carried out in time", "신청 {about} 건이 승인되었으나 기한 안에 처리되지 않았습니다"}, show},
+	"request.lapsed":                {phrase{"Request {about} was approved, and what is not done of it is not carried out any more", "신청 {about} 건이 승인되었으나, 아직 처리되지 않은 부분은 더 이상 처리되지 않습니다"}, show},
 	"request.commented":             {phrase{"There is a new comment on request {about}", "신청 {about} 건에 새 의견이 있습니다"}, show},
 	"request.decided-for-you":       {phrase{"Somebody has decided on request {about} in your place", "신청 {about} 건이 대결되었습니다"}, show},
 	"lease.started":                 {phrase{"The lease of VM {about} runs until {until}", "가상 서버 {about} 이용 기간이 시작되었습니다. 종료: {until}"}, lease},

@@ -176,6 +176,10 @@ func (l *life) checkFulfilment(t *rapid.T, what string, before *apiv1.Request) {
 		t.Fatalf("it was begun %d times, and failed %d times", l.began, l.failures)
 	}
 	l.checkRoom(t, what, before)
+	deniedAfterwards := r.GetReviewedAfterwards() && r.GetApproval() == apiv1.Request_REJECTED
+	if len(r.GetOperations()) > 0 && r.GetApproval() != apiv1.Request_APPROVED && !deniedAfterwards {
+		t.Fatalf("something was made for it, and it is %v", r.GetApproval())
+	}
 	if what == "begin" && before.GetApproval() != apiv1.Request_APPROVED {
 		t.Fatalf("it was %v, and was carried out", before.GetApproval())
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Withdraw ends r by the wish of who asked or for whom it is, while nothing is under way; since says why who asked cannot, where it is by
-// that of another. What was let through before it was reviewed, and has begun, is not withdrawn: the review would end with it.
+// that of another. Of what has begun, only what is not done ends: what was made stands because it was approved, and a review of that goes on.
 func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestamppb.Timestamp) error {
 	own := by.ID == r.GetRequesterId() || by.ID == r.GetOnBehalfOfId()
 	if by.ID == "" || !own && since == "" {
@@ -16,7 +16,7 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	}
 	switch {
 	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
-	case r.GetApproval() == apiv1.Request_APPROVED && !Recorded(r) && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED && !underReview(r)):
+	case r.GetApproval() == apiv1.Request_APPROVED && !Recorded(r) && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED):
 	default:
 		return wrongState(r, "", "withdrawn")
 	}
@@ -26,6 +26,10 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	}
 	if reason != "" {
 		why += ": " + reason
+	}
+	if len(r.GetOperations()) > 0 {
+		r.Fulfilment, r.FulfilmentReason = apiv1.Request_LAPSED, shortened("what is not done was "+why)
+		return nil
 	}
 	end(r, apiv1.Request_CANCELLED, why, now)
 	return nil

@@ -3,6 +3,7 @@ package request_test
 import (
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/request"
@@ -10,20 +11,37 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// An emergency that failed half-way has changed something: its review does not end by the wish of who asked.
+// An emergency that failed half-way has changed something: its review does not end by the wish of who asked, also not where it is to be
+// tried again.
 func TestP6WhatWasLetThroughAndHasBegunIsReviewedToTheEnd(t *testing.T) {
-	r := &apiv1.Request{
-		Id: "r", Name: "r-1", Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_FAILED, ReviewedAfterwards: true,
-		Stages: []*apiv1.Stage{{Name: "review", State: apiv1.Stage_OPEN}},
+	for _, is := range []apiv1.Request_Fulfilment{apiv1.Request_FAILED, apiv1.Request_NONE, apiv1.Request_RESERVED} {
+		r := &apiv1.Request{
+			Id: "r", Name: "r-1", Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_APPROVED, Fulfilment: is, ReviewedAfterwards: true,
+			Operations: []string{"op-1"}, Stages: []*apiv1.Stage{{Name: "review", State: apiv1.Stage_OPEN}},
+		}
+		if err := request.Withdraw(r, person("ann"), "", "done with it", timestamppb.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if !request.Deciding(r) || r.GetStages()[0].GetState() != apiv1.Stage_OPEN || r.GetFulfilment() != apiv1.Request_LAPSED {
+			t.Errorf("withdrawn as %v the request is %v", is, r)
+		}
+		if err := request.Withdraw(r, person("ann"), "", "again", timestamppb.Now()); !problem.Is(err, problem.WrongState) {
+			t.Errorf("withdrawn again: %v", err)
+		}
 	}
-	if err := request.Withdraw(r, person("ann"), "", "done with it", timestamppb.Now()); !problem.Is(err, problem.WrongState) {
-		t.Fatalf("%v", err)
+}
+
+// What was made for a request stands under it, so a request of which something has begun is not undone by whoever asked for it.
+func TestWhatHasBegunIsWithdrawnAsFarAsItIsNotDone(t *testing.T) {
+	r := &apiv1.Request{Id: "r", Name: "r-1", Requester: "ann", RequesterId: "ann", Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_FAILED}
+	made := proto.CloneOf(r)
+	made.Operations = []string{"op-1"}
+	for _, r := range []*apiv1.Request{r, made} {
+		if err := request.Withdraw(r, person("ann"), "", "enough", timestamppb.Now()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if s := r.GetStages()[0]; s.GetState() != apiv1.Stage_OPEN || r.GetApproval() != apiv1.Request_APPROVED {
-		t.Errorf("the request is %v", r)
-	}
-	r.Stages[0].State = apiv1.Stage_APPROVED
-	if err := request.Withdraw(r, person("ann"), "", "done with it", timestamppb.Now()); err != nil {
-		t.Error(err)
+	if r.GetApproval() != apiv1.Request_CANCELLED || made.GetApproval() != apiv1.Request_APPROVED || made.GetFulfilmentReason() != "what is not done was withdrawn by ann: enough" {
+		t.Errorf("nothing had begun of %v, and something of %v", r, made)
 	}
 }

@@ -117,6 +117,7 @@ func (l *life) do(t *rapid.T, what string) error {
 			for i, p := range l.r.GetParts() {
 				if !p.GetDone() {
 					p.Operation = fmt.Sprint("o", l.began, "-", i)
+					l.r.Operations = append(l.r.GetOperations(), p.GetOperation())
 				}
 			}
 			l.began++

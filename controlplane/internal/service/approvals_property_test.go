@@ -276,8 +276,7 @@ func (p *procedure) submitAgain(name, who string) {
 
 func (p *procedure) takeBack(name, who string) {
 	if err := p.withdraw(who, name); err == nil {
-		p.papers[name].is = apiv1.Request_CANCELLED
-		p.happens["CANCELLED"]++
+		p.withdrawn(p.papers[name])
 	}
 }
 

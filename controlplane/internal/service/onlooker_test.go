@@ -193,6 +193,16 @@ func (l *onlooker) decided(r *apiv1.Request, actor, holder string, hash []byte, 
 	l.happens[p.is.String()]++
 }
 
+// withdrawn notes that a request was: what had begun of it stands because it was approved.
+func (l *onlooker) withdrawn(p *paper) {
+	if p.begun {
+		l.happens["withdrawn half-way"]++
+		return
+	}
+	p.is = apiv1.Request_CANCELLED
+	l.happens["CANCELLED"]++
+}
+
 // look compares all that there is with what should be. passing says that time has been at work, and nobody else.
 func (l *onlooker) look(o *office, passing bool) {
 	vms, makes := o.vms(), map[string]string{}
