@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -269,4 +270,16 @@ func TestAfterARestoreUsageOfWhatTheBackupMayHaveForgottenIsBelievedWithinABound
 	if p.usage("invented-1") != 1 || p.usage(fmt.Sprintf("invented-%d", bound)) != 1 || p.usage(fmt.Sprintf("invented-%d", bound+1)) != 0 {
 		t.Error("the bound does not hold")
 	}
+}
+
+func TestP15AZoneThatSaysInOneBreathThatAVMIsThereAndGoneStopsNothing(t *testing.T) {
+	p := furnished(t)
+	gone := &linkv1.Object{Revision: 1, Noun: &linkv1.Object_Tombstone{Tombstone: &linkv1.Tombstone{Noun: &apiv1.Reference{Kind: "vm", Id: "unknown-1"}}}}
+	p.accept(fullSync(true, "inc-1", 0, 1, unknown(1), gone, unknown(1), gone, unknown(1)))
+	p.accept(observe("inc-1", 1, 2, gone, unknown(1), gone, unknown(1), gone))
+	p.view(func(tx *state.Tx) {
+		if _, err := tx.VMs.Get("unknown-1"); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("in the end it is there: %v", err)
+		}
+	})
 }

@@ -62,24 +62,34 @@ func (t Table[M]) between(after, through uint64) (changes []Change[M], err error
 		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(2)), Deleted: true, Noun: m})
 		return decodeInto(s, m, "tombstones")
 	}, t.spec.noun, after, through)
-	slices.SortStableFunc(changes, func(a, b Change[M]) int {
+	order := func(a, b Change[M]) int {
 		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()))
-	})
-	return changes, err
+	}
+	slices.SortStableFunc(changes, order)
+	// What was deleted and came back at one revision is there.
+	return slices.CompactFunc(changes, func(a, b Change[M]) bool { return order(a, b) == 0 }), err
 }
 
-// bury leaves a tombstone, and drops the oldest when there are too many.
+// bury leaves a tombstone, and drops the oldest when there are too many. What was buried at this revision already, and has come back
+// since, keeps one: as it last was.
 func (t Table[M]) bury(m M) error {
 	b, err := encode(m)
 	if err != nil {
 		return fmt.Errorf("bury %s %s: %w", t.spec.noun, m.GetId(), err)
 	}
-	err = t.tx.write("INSERT INTO tombstones (noun, revision, id, crc, message) VALUES (?, ?, ?, ?, ?)",
-		t.spec.noun, t.tx.meta.Revision, m.GetId(), checksum(b), b)
-	if err != nil {
+	was := 0
+	if err := t.tx.query("SELECT 1 FROM tombstones WHERE noun=? AND revision=? AND id=?", func(*sqlite.Stmt) error {
+		was++
+		return nil
+	}, t.spec.noun, t.tx.meta.Revision, m.GetId()); err != nil {
 		return err
 	}
+	err = t.tx.write("INSERT OR REPLACE INTO tombstones (noun, revision, id, crc, message) VALUES (?, ?, ?, ?, ?)",
+		t.spec.noun, t.tx.meta.Revision, m.GetId(), checksum(b), b)
 	t.tx.touch(t.spec.plural)
+	if err != nil || was > 0 {
+		return err
+	}
 	floor, kept, err := t.floor()
 	if err != nil {
 		return err

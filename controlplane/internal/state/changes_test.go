@@ -54,6 +54,38 @@ func TestSinceTellsEachNounAsItIsNowInOrderOfItsLastChange(t *testing.T) {
 	}
 }
 
+func TestWhatGoesAndComesBackAtOneRevisionIsToldOnceAsItIsThen(t *testing.T) {
+	gone := func(tx *state.Tx) error { return tx.VMs.Delete(vm(1).GetId()) }
+	back := func(tx *state.Tx) error { return tx.VMs.Put(vm(1)) }
+	for _, c := range []struct {
+		at   []func(*state.Tx) error
+		want string
+	}{
+		{[]func(*state.Tx) error{gone, back}, "2+web-1"},
+		{[]func(*state.Tx) error{gone, back, gone}, "2-web-1"},
+		{[]func(*state.Tx) error{gone, back, gone, back, gone, back}, "2+web-1"},
+	} {
+		db := open(t, state.Options{}.WithTombstones(2))
+		put(t, db, vm(1)) // 1
+		write(t, db, func(tx *state.Tx) error {
+			for _, step := range c.at {
+				if err := step(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if got, err := since(t, db, 1, 100); got != c.want || err != nil {
+			t.Errorf("after %d steps it is told %q, %v; want %q", len(c.at), got, err, c.want)
+		}
+		put(t, db, vm(2)) // 3
+		remove(t, db, 2)  // 4
+		if _, err := since(t, db, 0, 100); err != nil {
+			t.Errorf("it is counted as more than one tombstone: %v", err)
+		}
+	}
+}
+
 func TestSinceNeverCutsARevisionInTwo(t *testing.T) {
 	db := open(t, state.Options{})
 	put(t, db, vm(1), vm(2), vm(3))
