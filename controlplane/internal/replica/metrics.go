@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	commit          prometheus.Histogram
 	batch           prometheus.Histogram
+	proposed        *prometheus.CounterVec
 	applied         prometheus.Gauge
 	leader          prometheus.Gauge
 	applyBlocked    prometheus.Gauge
@@ -33,6 +34,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "From proposing a command on the leader to its being applied there.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "naru_raft_apply_batch_entries",
 			Help: "Entries applied in one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
+		proposed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "naru_raft_proposed_total",
+			Help: "Commands that this server, as the leader, put into the log, by what they do."}, []string{"command"}),
 		snapshotSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "naru_raft_snapshot_seconds",
 			Help: "Time to write a snapshot.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 8)}),
 		applied:       gauge("applied_index", "Last entry of the log that was applied."),
@@ -49,7 +52,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		comparisons:   counter("state_comparisons_total", "Comparisons, on the leader, that found the servers' states alike."),
 		diverged:      gauge("state_diverged", "1 while the servers' states differ, as of the newest comparison."),
 	}
-	r.MustRegister(m.commit, m.batch, m.applied, m.leader, m.applyBlocked, m.snapshotSeconds, m.snapshotBytes, m.logBytes,
+	r.MustRegister(m.commit, m.batch, m.proposed, m.applied, m.leader, m.applyBlocked, m.snapshotSeconds, m.snapshotBytes, m.logBytes,
 		m.forwarded, m.retried, m.reads, m.readRounds, m.clockJumps, m.refusedPeers, m.comparisons, m.diverged)
 	return m
 }

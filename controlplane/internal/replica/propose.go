@@ -183,6 +183,15 @@ func (r *Replica) ask(ctx context.Context, leader Leader, changed <-chan struct{
 	return problem.FromStatus(call(ctx, peer))
 }
 
+// named returns what a command does: the name of its body's field.
+func named(cmd *commandv1.Command) string {
+	m := cmd.ProtoReflect()
+	if body := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); body != nil {
+		return string(body.Name())
+	}
+	return "none"
+}
+
 // proposeHere appends cmd to the log, and waits until it is applied here; it gives up when ended is closed, and when it has
 // waited so long that the log may not have taken cmd. After an error that again approves of it is unknown what becomes of
 // cmd: another leader may still carry it out.
@@ -207,6 +216,7 @@ func (r *Replica) proposeHere(ctx context.Context, ended <-chan struct{}, cmd *c
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = max(min(patience, time.Until(deadline)), time.Millisecond)
 	}
+	r.metrics.proposed.WithLabelValues(named(cmd)).Inc()
 	// Its future is not waited for: some are never answered when Raft stops.
 	r.raft.ApplyLog(raft.Log{Data: data}, patience)
 	for {
