@@ -85,6 +85,9 @@ func (m *Machine) record(tx *state.Tx, in *commandv1.Command, data []byte, r *co
 		if err := a.write(tx, e); err != nil {
 			return err
 		}
+		if err := a.submitted(e, r); err != nil {
+			return err
+		}
 		if err := a.dropped(e, r); err != nil {
 			return err
 		}
@@ -106,6 +109,21 @@ func unaudited(in *commandv1.Command) bool {
 		return !in.GetCheckIdentity().GetGone() && in.GetCheckIdentity().GetGroupsUnknown()
 	}
 	return false
+}
+
+// submitted writes that a request was submitted as it was made: an entry besides that of its creation.
+func (a *auditRecord) submitted(made *apiv1.AuditEntry, r *commandv1.Result) error {
+	in := a.in.GetCreateRequest()
+	if in.GetSubmit() == nil {
+		return nil
+	}
+	m := &apiv1.Request{}
+	if err := proto.Unmarshal(r.GetNoun(), m); err != nil || m.GetId() != in.GetRequest().GetId() {
+		return err // another is known under its number
+	}
+	e := proto.CloneOf(made)
+	e.Action, e.Zone, e.ZoneId = "request.submit", m.GetZone(), m.GetZoneId()
+	return a.write(a.tx, e)
 }
 
 // dropped writes what a user has lost with their former organization: an entry of each, as where it is ended by itself.

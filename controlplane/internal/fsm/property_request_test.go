@@ -175,11 +175,19 @@ func (d scribe) drafted(id string) *commandv1.Command {
 	if d.flip("bounded", 3) {
 		m.DecideBy, m.CarryOutBy = timestamppb.New(d.now.Add(time.Minute)), timestamppb.New(d.now.Add(2*time.Minute))
 	}
-	return &commandv1.Command{Body: &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}}
+	in := &commandv1.CreateRequest{Request: m}
+	c := &commandv1.Command{Body: &commandv1.Command_CreateRequest{CreateRequest: in}}
+	if !d.flip("submitted as it is made", 3) {
+		return c
+	}
+	m = proto.CloneOf(m)
+	m.Approval = apiv1.Request_DRAFT
+	in.Submit = d.submits(m).GetSubmitRequest()
+	return d.as("ann", c)
 }
 
 func (d scribe) submits(r *apiv1.Request) *commandv1.Command {
-	c := d.submission(r.GetId(), []string{"s0", "s1"}[:rapid.SampledFrom([]int{1, 1, 2}).Draw(d.rt, "stages")]...)
+	c := d.submissionOf(r, []string{"s0", "s1"}[:rapid.SampledFrom([]int{1, 1, 2}).Draw(d.rt, "stages")]...)
 	in := c.GetSubmitRequest()
 	in.ExpectedRevision = d.revision(r)
 	in.By = who(d.one("by", "ann", "ann", "ann", "cho", "ci"))

@@ -83,12 +83,20 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err != nil {
 		return nil, err
 	}
-	if err := c.readsHold(in.GetReads()); err != nil {
+	if err := c.submitted(m, in); err != nil {
 		return nil, err
+	}
+	return c.putRequest(m)
+}
+
+// submitted makes of a draft what its submission makes of it, and writes nothing.
+func (c *command) submitted(m *apiv1.Request, in *commandv1.SubmitRequest) error {
+	if err := c.readsHold(in.GetReads()); err != nil {
+		return err
 	}
 	by, err := c.actingUser(in.GetBy())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	is := in.GetRequest()
 	m.SourceZone, m.SourceZoneId = is.GetSourceZone(), is.GetSourceZoneId()
@@ -98,34 +106,34 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	m.Policy, m.PolicyVersion, m.PolicyTrace, m.Authority = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace(), is.GetAuthority()
 	m.Frozen, m.FrozenHash = is.GetFrozen(), is.GetFrozenHash()
 	if err := c.concerns(m); err != nil {
-		return nil, err
+		return err
 	}
 	if err := request.StartsInTime(m, c.clock); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.mayAskMore(m); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.maySubmitToday(m); err != nil {
-		return nil, err
+		return err
 	}
 	if err := quota.Adds(c.tx, m); err != nil {
-		return nil, err
+		return err
 	}
 	if len(m.GetParts()) == 0 {
-		return nil, invalid("a request without parts asks for nothing")
+		return invalid("a request without parts asks for nothing")
 	}
 	due, err := c.openings(in.GetOpenings(), in.GetReckonedAt())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := request.Submit(m, request.Submission{
 		By: person(by), Stages: is.GetStages(), Automatic: in.GetAutomatic(), AtOnce: in.GetAtOnce(), Openings: due, Now: c.now,
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.behind(m, request.Concerned(m)...); err != nil {
-		return nil, err
+		return err
 	}
 	m.AutomaticAt = nil
 	if in.GetAutomatic() != "" || in.GetAtOnce() {
@@ -137,10 +145,10 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 			err = c.disinterested(m, policy)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c.putRequest(m)
+	return nil
 }
 
 // judgedBy returns the policy that a request was judged by, which must be the newest version still.

@@ -3,14 +3,16 @@ package fsm
 import (
 	"strconv"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// createRequest keeps a draft. What comes again with a number that its requester has given already is the request that has it:
-// so a system that asks twice gets one. What was returned it corrects.
+// createRequest keeps a draft, or what it becomes by its submission. What comes again with a number that its requester has given
+// already is the request that has it: so a system that asks twice gets one. What was returned it corrects.
 func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result, error) {
 	m := in.GetRequest()
 	if m.GetExternalRef() != "" {
@@ -47,7 +49,14 @@ func (c *command) createRequest(in *commandv1.CreateRequest) (*commandv1.Result,
 	if err := c.behind(m, m.GetRequesterId()); err != nil {
 		return nil, err
 	}
-	return put(c.tx.Requests, m)
+	if in.GetSubmit() == nil {
+		return put(c.tx.Requests, m)
+	}
+	draft := proto.CloneOf(m)
+	if err := c.submitted(m, in.GetSubmit()); err != nil {
+		return nil, err
+	}
+	return c.putRequestAfter(draft, m)
 }
 
 // askAgain answers what comes under a number that is known: the same body with the request itself; another one corrects what

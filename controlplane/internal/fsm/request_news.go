@@ -16,6 +16,11 @@ func (c *command) putRequest(m *apiv1.Request) (*commandv1.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.putRequestAfter(was, m)
+}
+
+// putRequestAfter is putRequest of what was as given.
+func (c *command) putRequestAfter(was, m *apiv1.Request) (*commandv1.Result, error) {
 	if !request.KeepsRoom(m) {
 		if err := c.freeRoom(m); err != nil {
 			return nil, err

@@ -33,9 +33,8 @@ func staffed(t tb) *plane {
 
 func who(name string) *commandv1.Person { return &commandv1.Person{Id: "u-" + name, Name: name} }
 
-// draft makes one: ann asks for two VMs.
-func (p *plane) draft(id string, change func(*apiv1.Request)) *apiv1.Request {
-	p.Helper()
+// wish is what ann asks for: two VMs.
+func wish(id string, change func(*apiv1.Request)) *apiv1.Request {
 	m := &apiv1.Request{
 		Id: id, Kind: apiv1.RequestKind_CREATE, Requester: "ann", RequesterId: "u-ann", Project: "shop", ProjectId: "p-shop", Zone: "business", ZoneId: "z-business",
 		Specification: &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Create{Create: &apiv1.CreateVMs{Offering: "web", Quantity: 2, NamePattern: "web-#"}}},
@@ -43,6 +42,13 @@ func (p *plane) draft(id string, change func(*apiv1.Request)) *apiv1.Request {
 	if change != nil {
 		change(m)
 	}
+	return m
+}
+
+// draft makes one of a wish.
+func (p *plane) draft(id string, change func(*apiv1.Request)) *apiv1.Request {
+	p.Helper()
+	m := wish(id, change)
 	r := p.accept(&commandv1.Command{Body: &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}})
 	out := &apiv1.Request{}
 	if err := proto.Unmarshal(r.GetNoun(), out); err != nil {
@@ -61,8 +67,13 @@ func (p *plane) request(id string) *apiv1.Request {
 // submission of a request as it stands, with a stage for each name, one after the other.
 func (p *plane) submission(id string, stages ...string) *commandv1.Command {
 	p.Helper()
-	m := p.request(id)
-	revision := m.GetRevision()
+	return p.submissionOf(p.request(id), stages...)
+}
+
+// submissionOf is the submission of m, which need not be kept yet.
+func (p *plane) submissionOf(m *apiv1.Request, stages ...string) *commandv1.Command {
+	p.Helper()
+	m = proto.CloneOf(m)
 	for i := range 2 {
 		m.Parts = append(m.Parts[:i:i], &apiv1.Part{Name: fmt.Sprintf("web-%d", i+1), VmId: fmt.Sprintf("vm-%d", i+1)})
 	}
@@ -73,7 +84,7 @@ func (p *plane) submission(id string, stages ...string) *commandv1.Command {
 	if err := request.Freeze(m); err != nil {
 		p.Fatal(err)
 	}
-	return &commandv1.Command{Body: &commandv1.Command_SubmitRequest{SubmitRequest: &commandv1.SubmitRequest{Request: m, ExpectedRevision: revision, By: who("ann")}}}
+	return &commandv1.Command{Body: &commandv1.Command_SubmitRequest{SubmitRequest: &commandv1.SubmitRequest{Request: m, ExpectedRevision: m.GetRevision(), By: who("ann")}}}
 }
 
 func (p *plane) submitted(id string, stages ...string) {

@@ -153,7 +153,8 @@ func frozen(r *apiv1.Request) error {
 	return problem.Newf(problem.Invalid, "This is a fault of the sender, not of the user; report it.", "people would decide on %s than request %s has", said, r.GetName())
 }
 
-// seen is what approvers decide on.
+// seen is what approvers decide on. Its id says which request it is; name and time are given to it when it is kept, and that may be
+// after it was frozen.
 func seen(r *apiv1.Request) *apiv1.Request {
 	seen := proto.CloneOf(r)
 	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
@@ -161,6 +162,7 @@ func seen(r *apiv1.Request) *apiv1.Request {
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil
 	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
+	seen.Name, seen.CreatedAt = "", nil
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1
 	return seen

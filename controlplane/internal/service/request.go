@@ -278,8 +278,8 @@ func (s requestService) CopyRequest(ctx context.Context, r *apiv1.CopyRequestReq
 	}); err != nil {
 		return nil, err
 	}
-	m, err := s.draft(ctx, r, draft, false)
-	return &apiv1.CopyRequestResponse{Request: m}, err
+	result, err := s.draft(ctx, r, draft, alone)
+	return &apiv1.CopyRequestResponse{Request: s.answer(ctx, result, &err)}, err
 }
 
 func (s requestService) RetryRequest(ctx context.Context, r *apiv1.RetryRequestRequest) (*apiv1.RetryRequestResponse, error) {

@@ -19,10 +19,16 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// CreateRequest keeps a draft, and submits it where that is asked. Of what is to be submitted and is wrong in itself no
-// draft is kept.
+// CreateRequest keeps a draft, and submits it where that is asked. Of what is to be submitted and is wrong in itself no draft is kept.
 func (s requestService) CreateRequest(ctx context.Context, r *apiv1.CreateRequestRequest) (*apiv1.CreateRequestResponse, error) {
-	m, err := s.draft(ctx, r, r.GetRequest(), r.GetSubmit())
+	var result *commandv1.Result
+	var err error
+	if r.GetSubmit() {
+		result, err = s.begin(ctx, r)
+	} else {
+		result, err = s.draft(ctx, r, r.GetRequest(), alone)
+	}
+	m := s.answer(ctx, result, &err)
 	if err != nil || !r.GetSubmit() || !request.Editable(m) {
 		return &apiv1.CreateRequestResponse{Request: m}, err
 	}
@@ -44,7 +50,16 @@ func kept(err error, m *apiv1.Request) error {
 	return own
 }
 
-func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request, submit bool) (*apiv1.Request, error) {
+// writing fills in the command that keeps what somebody has written.
+type writing func(ctx context.Context, tx *state.Tx, c *commandv1.Command, m *apiv1.Request, by *apiv1.User) error
+
+// alone keeps it as a draft.
+func alone(_ context.Context, _ *state.Tx, c *commandv1.Command, m *apiv1.Request, _ *apiv1.User) error {
+	c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
+	return nil
+}
+
+func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv1.Request, write writing) (*commandv1.Result, error) {
 	if err := schema.CheckCreate(sent); err != nil {
 		return nil, err
 	}
@@ -54,7 +69,7 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 	}
 	digest := sha256.Sum256(b)
 	id := newID()
-	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+	return s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		me, err := s.caller(ctx, tx)
 		if err != nil {
 			return nil, err
@@ -73,23 +88,8 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		if err := s.requests.mayMake(ctx, tx, m); err != nil {
 			return nil, err
 		}
-		if submit {
-			kept, err := s.again(ctx, tx, m)
-			if err != nil {
-				return nil, err
-			}
-			if kept != nil { // as it is: written so that the caller's idempotency key stands for it
-				c.Body = &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: kept, ExpectedRevision: kept.GetRevision(), By: personOf(me)}}
-				return nil, nil
-			}
-		}
-		c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
-		return nil, nil
+		return nil, write(ctx, tx, c, m, me)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s.requests.shown(ctx, result)
 }
 
 // takenIn says how a request came in. That another system asks, only a service of it says: policies go by it.

@@ -51,21 +51,31 @@ func (s requestService) submit(ctx context.Context, req proto.Message, name stri
 
 // reckon makes the submission of a request as it stands.
 func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) (*commandv1.SubmitRequest, error) {
-	revision := m.GetRevision()
+	m, reads, err := s.resolve(ctx, tx, m, me)
+	if err != nil {
+		return nil, err
+	}
+	return s.plan(tx, m, reads, me)
+}
+
+// resolve finds what a request as it stands asks for, and on what that rests.
+func (s requestService) resolve(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) (*apiv1.Request, []*commandv1.Read, error) {
 	m = proto.CloneOf(m)
 	if err := request.Edit(m, request.Person{ID: me.GetId(), Name: me.GetName()}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if m.GetKind() != apiv1.RequestKind_CROSS_ZONE { // that says itself from where
 		if err := asked(ctx, tx, m); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	reads, err := intake.Resolve(tx, m)
 	callOf(ctx).Asked.About(m) // of the zone that it turned out to be for, too
-	if err != nil {
-		return nil, err
-	}
+	return m, reads, err
+}
+
+// plan makes the submission of a request that was resolved.
+func (s requestService) plan(tx *state.Tx, m *apiv1.Request, reads []*commandv1.Read, me *apiv1.User) (*commandv1.SubmitRequest, error) {
 	now := s.Now()
 	plan, err := intake.Plan(tx, m, now)
 	if err != nil {
@@ -78,7 +88,7 @@ func (s requestService) reckon(ctx context.Context, tx *state.Tx, m *apiv1.Reque
 		return nil, err
 	}
 	return &commandv1.SubmitRequest{
-		Request: m, ExpectedRevision: revision, By: personOf(me), Automatic: plan.Automatic, AtOnce: plan.AtOnce, Reads: append(reads, plan.Reads...), Openings: plan.Openings,
+		Request: m, ExpectedRevision: m.GetRevision(), By: personOf(me), Automatic: plan.Automatic, AtOnce: plan.AtOnce, Reads: append(reads, plan.Reads...), Openings: plan.Openings,
 		ReckonedAt: timestamppb.New(now),
 	}, nil
 }

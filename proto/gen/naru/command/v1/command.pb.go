@@ -7190,7 +7190,9 @@ func (x *Person) GetName() string {
 type CreateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Requester and beneficiary are users who are there. Its name is made when it is carried out.
-	Request       *v1.Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Request *v1.Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	// Its submission, where it is submitted as it is made. It names no revision; where it is refused, no draft is kept.
+	Submit        *SubmitRequest `protobuf:"bytes,2,opt,name=submit,proto3" json:"submit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7228,6 +7230,13 @@ func (*CreateRequest) Descriptor() ([]byte, []int) {
 func (x *CreateRequest) GetRequest() *v1.Request {
 	if x != nil {
 		return x.Request
+	}
+	return nil
+}
+
+func (x *CreateRequest) GetSubmit() *SubmitRequest {
+	if x != nil {
+		return x.Submit
 	}
 	return nil
 }
@@ -9629,9 +9638,10 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05reads\x18\x03 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\">\n" +
 	"\x06Person\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x1b\n" +
-	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04name\"?\n" +
+	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04name\"w\n" +
 	"\rCreateRequest\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\"\x95\x01\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x126\n" +
+	"\x06submit\x18\x02 \x01(\v2\x1e.naru.command.v1.SubmitRequestR\x06submit\"\x95\x01\n" +
 	"\rUpdateRequest\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.naru.api.v1.RequestR\arequest\x12+\n" +
 	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12'\n" +
@@ -10244,55 +10254,56 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	182, // 237: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
 	31,  // 238: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
 	183, // 239: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	183, // 240: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	81,  // 241: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	183, // 242: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	81,  // 243: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 244: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	109, // 245: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	111, // 246: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
-	81,  // 247: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	31,  // 248: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
-	184, // 249: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	109, // 250: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 251: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	111, // 252: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
-	185, // 253: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	110, // 254: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	156, // 255: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	111, // 256: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 257: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	178, // 258: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 259: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	111, // 260: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	31,  // 261: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
-	186, // 262: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	187, // 263: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	111, // 264: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
-	111, // 265: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
-	188, // 266: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	188, // 267: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	189, // 268: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 269: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	111, // 270: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	111, // 271: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	166, // 272: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	111, // 273: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 274: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	111, // 275: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	190, // 276: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	111, // 277: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	111, // 278: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	111, // 279: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	158, // 280: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	166, // 281: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	111, // 282: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	111, // 283: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	284, // [284:284] is the sub-list for method output_type
-	284, // [284:284] is the sub-list for method input_type
-	284, // [284:284] is the sub-list for extension type_name
-	284, // [284:284] is the sub-list for extension extendee
-	0,   // [0:284] is the sub-list for field type_name
+	84,  // 240: naru.command.v1.CreateRequest.submit:type_name -> naru.command.v1.SubmitRequest
+	183, // 241: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 242: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	183, // 243: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 244: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 245: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	109, // 246: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	111, // 247: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	81,  // 248: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	31,  // 249: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	184, // 250: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	109, // 251: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 252: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	111, // 253: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	185, // 254: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	110, // 255: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	156, // 256: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	111, // 257: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 258: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	178, // 259: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 260: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	111, // 261: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	31,  // 262: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
+	186, // 263: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	187, // 264: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	111, // 265: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
+	111, // 266: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
+	188, // 267: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	188, // 268: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	189, // 269: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 270: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	111, // 271: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	111, // 272: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	166, // 273: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	111, // 274: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 275: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	111, // 276: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	190, // 277: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	111, // 278: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	111, // 279: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	111, // 280: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	158, // 281: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	166, // 282: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	111, // 283: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	111, // 284: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	285, // [285:285] is the sub-list for method output_type
+	285, // [285:285] is the sub-list for method input_type
+	285, // [285:285] is the sub-list for extension type_name
+	285, // [285:285] is the sub-list for extension extendee
+	0,   // [0:285] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
