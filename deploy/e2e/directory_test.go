@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -167,15 +166,13 @@ group_mappings:
 	}
 	for network, who := range map[string]string{"internet": "user yoon, at zone internet\n", "centre": "user yoon\n"} {
 		// In the state a zone is online until it is written down that the server which held its session is gone.
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		s.until(t, "a login in "+network, func(context.Context) (bool, error) {
 			out, err := as(network, "login", "--provider", "corp", "yoon").CombinedOutput()
-			if err == nil {
-				break
-			}
-			if !strings.Contains(string(out), "no session with the control plane") || time.Now().After(end) {
+			if err != nil && !strings.Contains(string(out), "no session with the control plane") {
 				t.Fatalf("naru login: %v\n%s", err, out)
 			}
-		}
+			return err == nil, nil
+		})
 		if told := run(t, as(network, "whoami")); told != who {
 			t.Errorf("whoami says %q", told)
 		}

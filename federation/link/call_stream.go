@@ -87,7 +87,7 @@ func (z *zoneStream) RecvMsg(m any) error {
 		z.taken = 0
 		credit := &linkv1.CallCredit{Call: z.c.id, Messages: streamCredit / 2}
 		if err := z.t.s.post(z.ctx, z.t.s.call, linkv1.Type_CALL_CREDIT, credit); err != nil && z.ctx.Err() == nil {
-			return z.finish(problem.ToStatus(linkDown(true)))
+			return z.finish(problem.ToStatus(linkDown(true, z.c.method)))
 		}
 	}
 	return proto.Unmarshal(answer.Body, m.(proto.Message))

@@ -137,27 +137,34 @@ func TestACallWithoutASessionFailsAtOnce(t *testing.T) {
 	})
 }
 
-func TestACallThatTheSessionOutlivesNotEndsAsUnknown(t *testing.T) {
+func TestACallThatTheSessionOutlivesNotEndsAsUnknownWhereItWrites(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld()
-		served := make(chan error, 1)
+		served := make(chan error, 2)
 		w.calls = handlerFunc(func(ctx context.Context, _ *Call) error {
 			<-ctx.Done()
 			served <- context.Cause(ctx)
 			return ctx.Err()
 		})
 		w.build().start(t)
-		ends := make(chan error, 1)
+		writes, reads := make(chan error, 1), make(chan error, 1)
 		go func() {
-			ends <- w.zone.Invoke(t.Context(), getVM, &apiv1.GetVMRequest{Vm: "web-1"}, &apiv1.GetVMResponse{})
+			writes <- w.zone.Invoke(t.Context(), apiv1.VMService_StartVM_FullMethodName, &apiv1.StartVMRequest{Vm: "web-1"}, &apiv1.StartVMResponse{})
+		}()
+		go func() {
+			reads <- w.zone.Invoke(t.Context(), getVM, &apiv1.GetVMRequest{Vm: "web-1"}, &apiv1.GetVMResponse{})
 		}()
 		synctest.Wait()
 		w.hub.EndAll(CodeNoLeader, "no leader")
-		err := problem.From(<-ends)
+		err := problem.From(<-writes)
 		if err.Code() != problem.LinkDown || !strings.Contains(err.Problem.Detail, "unknown") || !strings.Contains(err.Problem.Next, "Idempotency-Key") {
 			t.Error(err.Problem)
 		}
-		if <-served == nil {
+		err = problem.From(<-reads)
+		if err.Code() != problem.LinkDown || !strings.Contains(err.Problem.Detail, "broke") || strings.Contains(err.Problem.String(), "done") {
+			t.Error("of a read it is said:", err.Problem)
+		}
+		if <-served == nil || <-served == nil {
 			t.Error("the handler was not told")
 		}
 	})

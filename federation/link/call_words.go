@@ -75,10 +75,13 @@ func firstLanguages(list string, max int) string {
 }
 
 // linkDown is what a caller is told when the session ends under its call.
-func linkDown(sent bool) error {
-	if !sent {
+func linkDown(sent bool, m *wire.Method) error {
+	switch {
+	case !sent:
 		return problem.New(problem.LinkDown, "the zone has no session with the control plane; the call was not sent",
 			"Try again when the link is up.")
+	case m.Reads:
+		return problem.New(problem.LinkDown, "the link broke before the answer came", "Ask again when the link is up.")
 	}
 	return problem.New(problem.LinkDown, "the link broke before the answer came; whether it was done is unknown",
 		"Repeat it with the same Idempotency-Key: then it is done once.")

@@ -54,7 +54,7 @@ func (t *callTable) begin(m *wire.Method, credit int) (*zoneCall, error) {
 	defer t.mu.Unlock()
 	switch {
 	case t.over:
-		return nil, linkDown(false)
+		return nil, linkDown(false, m)
 	case len(t.live) >= maxCalls:
 		return nil, problem.New(problem.TooMany, fmt.Sprintf("%d calls are under way over this zone's link", maxCalls), "Try again in a moment.")
 	}
@@ -108,7 +108,7 @@ func (t *callTable) close() {
 	defer t.mu.Unlock()
 	t.over = true
 	for _, c := range t.live {
-		t.finishLocked(c, linkDown(c.sent))
+		t.finishLocked(c, linkDown(c.sent, c.method))
 	}
 }
 

@@ -152,7 +152,7 @@ func (z *ZoneEnd) callable(method string) (*callTable, *wire.Method, error) {
 	}
 	t := z.calls.Load()
 	if t == nil {
-		return nil, nil, linkDown(false)
+		return nil, nil, linkDown(false, m)
 	}
 	return t, m, nil
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -15,8 +16,8 @@ type Method struct {
 	// Name as gRPC has it: /naru.api.v1.VMService/CreateVM.
 	Name string
 	Edge apiv1.Edge
-	// Streams: the server answers with a stream.
-	Streams bool
+	// Streams: the server answers with a stream. Reads: it changes nothing, by the permission that it takes.
+	Streams, Reads bool
 
 	input, output body
 }
@@ -40,10 +41,12 @@ func methods() (map[string]*Method, error) {
 				if edge == apiv1.Edge_EDGE_UNSPECIFIED || md.IsStreamingClient() {
 					continue
 				}
+				permission, _ := proto.GetExtension(md.Options(), apiv1.E_Permission).(string)
 				m := &Method{
 					Name:    fmt.Sprintf("/%s/%s", service.FullName(), md.Name()),
 					Edge:    edge,
 					Streams: md.IsStreamingServer(),
+					Reads:   strings.HasSuffix(permission, ".read"),
 				}
 				if m.input, failed = compileBody(md.Input()); failed != nil {
 					return false

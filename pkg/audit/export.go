@@ -58,7 +58,7 @@ func readPieces(r io.Reader) (*pieces, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	first := make([]byte, len(magic))
 	if _, err := io.ReadFull(b, first); err != nil || string(first) != magic {
-		return nil, errors.New("it does not begin as an export of an audit log")
+		return nil, ErrNoExport
 	}
 	return &pieces{b}, nil
 }

@@ -82,11 +82,15 @@ type Lost struct {
 	By []string
 }
 
-// Verify reads an export to its end. The error is a *Fault where the export was read and is not what was signed.
+// ErrNoExport is of what does not begin as an export of an audit log: another file was named, or its first bytes were changed.
+var ErrNoExport = errors.New("it does not begin as an export of an audit log")
+
+// Verify reads an export to its end. The error is a *Fault where the export was read and is not what was signed, and ErrNoExport where it
+// is none.
 func Verify(r io.Reader, t Trust) (*Report, error) {
 	in, err := readPieces(r)
 	if err != nil {
-		return nil, &Fault{What: err.Error()}
+		return nil, err
 	}
 	first, err := in.next()
 	if err != nil || first.GetExport() == nil || len(first.GetLeaves())+len(first.GetHashes())+len(first.GetCheckpoints()) > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -166,7 +167,8 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (bearer) RequireTransportSecurity() bool { return true }
 
-const idempotencyKey = "idempotency-key"
+// IdempotencyKey is the metadata under which a write goes that is to be done once, however often it is sent.
+const IdempotencyKey = "idempotency-key"
 
 // tellAfter is how long nobody says that a call is repeated: most such calls are answered by then.
 const tellAfter = time.Second
@@ -197,13 +199,39 @@ func (t *telling) repeated(ctx context.Context, why error) {
 	tell(why)
 }
 
+type underKey struct{}
+
+// under counts the writes of a context that are made under one key.
+type under struct {
+	key    string
+	writes atomic.Uint32
+}
+
+// Under has the writes of the context made under the key, so that whoever does the same again under it does nothing twice: the first under
+// the key itself, those that follow under the key with .2, .3 and so on behind it.
+func Under(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, underKey{}, &under{key: key})
+}
+
+// keyOf is the idempotency key of the context's next write.
+func keyOf(ctx context.Context) string {
+	u, _ := ctx.Value(underKey{}).(*under)
+	if u == nil {
+		return uuid.NewString()
+	}
+	if n := u.writes.Add(1); n > 1 {
+		return fmt.Sprintf("%s.%d", u.key, n)
+	}
+	return u.key
+}
+
 // repeatSafely gives every write an idempotency key, and repeats a call that found nobody, or whose fate is unknown,
 // until the context ends: with the key nothing is done twice. Where several servers are known, another one is asked. A read
 // that a cut-off zone cannot answer is not repeated: the link may be down for days, and nothing is left open.
 func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	write, told := isWrite(method), telling{began: time.Now()}
-	if md, _ := metadata.FromOutgoingContext(ctx); write && len(md.Get(idempotencyKey)) == 0 {
-		ctx = metadata.AppendToOutgoingContext(ctx, idempotencyKey, uuid.NewString())
+	if md, _ := metadata.FromOutgoingContext(ctx); write && len(md.Get(IdempotencyKey)) == 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, IdempotencyKey, keyOf(ctx))
 	}
 	_, bounded := ctx.Deadline()
 	var nobody error // why the last call found nobody
@@ -228,7 +256,7 @@ func repeatSafely(ctx context.Context, method string, req, reply any, cc *grpc.C
 // isWrite reports whether a method changes anything, by its verb.
 func isWrite(method string) bool {
 	verb := method[strings.LastIndexByte(method, '/')+1:]
-	for _, read := range []string{"Get", "List", "Watch", "Top", "Summarize", "WhoAmI", "Explain", "BackUp", "Export"} {
+	for _, read := range []string{"Get", "List", "Watch", "Top", "Summarize", "WhoAmI", "Explain", "Preview", "BackUp", "Export"} {
 		if strings.HasPrefix(verb, read) {
 			return false
 		}

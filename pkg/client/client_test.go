@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +56,27 @@ func TestAKeyOfTheCallersOwnIsKept(t *testing.T) {
 	}
 	if got := s.seen()[0].key; got != "mine" {
 		t.Fatalf("the key is %q", got)
+	}
+}
+
+func TestWritesUnderAKeyGoUnderItInTurnAndARepetitionUnderTheSame(t *testing.T) {
+	a := newAuthority(t)
+	fails := after(2, problem.LinkDown)
+	s := a.serve(t, &server{create: func(context.Context, *apiv1.CreateProjectRequest) (*apiv1.CreateProjectResponse, error) {
+		return &apiv1.CreateProjectResponse{}, fails()
+	}})
+	c, ctx := a.connect(t, client.Config{}, s), client.Under(soon(t), "mine")
+	for range 2 {
+		if _, err := c.Projects.CreateProject(ctx, &apiv1.CreateProjectRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var keys []string
+	for _, call := range s.seen() {
+		keys = append(keys, call.key)
+	}
+	if want := []string{"mine", "mine", "mine.2"}; !slices.Equal(keys, want) {
+		t.Fatalf("the keys are %q", keys)
 	}
 }
 

@@ -3,7 +3,9 @@
 package notice
 
 import (
+	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -158,9 +160,35 @@ func Mail(language, federation string, n *apiv1.Notification) (subject, text str
 func filled(text string, n *apiv1.Notification) string {
 	pairs := []string{"{topic}", clean(n.GetTopic()), "{about}", clean(n.GetAbout().GetName())}
 	for _, p := range n.GetParameters() {
-		pairs = append(pairs, "{"+p.GetKey()+"}", clean(p.GetValue()))
+		pairs = append(pairs, "{"+p.GetKey()+"}", clean(inDays(p.GetValue())))
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
+}
+
+// inDays is a time as people read it, where a value is one.
+func inDays(value string) string {
+	if t, err := time.Parse(time.RFC3339, value); err == nil {
+		return t.UTC().Format("2006-01-02 15:04 UTC")
+	}
+	return value
+}
+
+// Within reports whether a topic is one of those that are named: request.approved, or request.* for all of a kind.
+func Within(topic string, named []string) bool {
+	return slices.ContainsFunc(named, func(name string) bool {
+		kind, all := strings.CutSuffix(name, "*")
+		return topic == name || all && strings.HasPrefix(topic, kind)
+	})
+}
+
+// Unknown is the first of those named that names no topic; empty where each does.
+func Unknown(named []string) string {
+	for _, name := range named {
+		if !slices.ContainsFunc(Topics(), func(topic string) bool { return Within(topic, []string{name}) }) {
+			return name
+		}
+	}
+	return ""
 }
 
 // clean is a text in one line, without what controls a terminal or turns the direction of writing.

@@ -70,3 +70,21 @@ func TestTheLanguageIsTheReadersElseTheUsualOne(t *testing.T) {
 		}
 	}
 }
+
+func TestATimeIsSaidAsPeopleReadIt(t *testing.T) {
+	n := &apiv1.Notification{Topic: "lease.started", About: &apiv1.Reference{Name: "web-1"}, Parameters: []*apiv1.Notification_Parameter{{Key: "until", Value: "2027-02-21T00:29:00Z"}}}
+	if got, want := notice.Sentence("en", n), "The lease of VM web-1 runs until 2027-02-21 00:29 UTC"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestWhatNamesNoTopicIsFound(t *testing.T) {
+	for named, want := range map[string]string{"request.*": "", "lease.started": "", "bogus.*": "bogus.*", "request.bogus": "request.bogus"} {
+		if got := notice.Unknown([]string{"account.disabled", named}); got != want {
+			t.Errorf("%s: %q", named, got)
+		}
+	}
+	if notice.Within("request.waiting", []string{"lease.*"}) || !notice.Within("lease.started", []string{"lease.*"}) {
+		t.Error("a topic is of another kind")
+	}
+}

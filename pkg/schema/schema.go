@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
@@ -86,6 +87,14 @@ func worded(v *protovalidate.Violation) string {
 			return words
 		}
 	}
+	switch rule := v.Proto.GetRuleId(); {
+	case rule == "string.prefix":
+		return "begins with " + v.RuleValue.String()
+	case rule == "string.min_len" && v.RuleValue.Uint() == 1, rule == "required":
+		return "is required"
+	case rule == "bytes.min_len" && v.RuleValue.Uint() == 1:
+		return "is empty"
+	}
 	return v.Proto.GetMessage()
 }
 
@@ -111,6 +120,7 @@ func CheckCreate(noun proto.Message) error {
 			e.With(f.name, f.isRequired())
 		}
 	}
+	oneLine(e, noun, func(string) bool { return true })
 	if err := Validate(noun); err != nil {
 		var rules *problem.Error
 		if !errors.As(err, &rules) {
@@ -155,6 +165,7 @@ func ApplyUpdate(stored, in proto.Message, mask *fieldmaskpb.FieldMask) error {
 			}
 		}
 	}
+	oneLine(e, out, func(name string) bool { return slices.Contains(mask.GetPaths(), name) })
 	if len(e.Problem.GetErrors()) > 0 {
 		e.Problem.Detail = summary(e.Problem.GetErrors())
 		return e
@@ -165,6 +176,14 @@ func ApplyUpdate(stored, in proto.Message, mask *fieldmaskpb.FieldMask) error {
 	proto.Reset(stored)
 	proto.Merge(stored, out)
 	return nil
+}
+
+// oneLine notes where a noun's title, if it is looked at, would break the line in which it is shown.
+func oneLine(e *problem.Error, noun proto.Message, looked func(name string) bool) {
+	f, is := planOf(noun).byName["title"]
+	if is && looked(f.name) && strings.ContainsFunc(noun.ProtoReflect().Get(f.desc).String(), unicode.IsControl) {
+		e.With(f.name, "takes one line, without control characters")
+	}
 }
 
 func sameField(a, b proto.Message, f field) bool {

@@ -191,3 +191,16 @@ func TestANumberThatIsNotGivenOr0IsAskedForWithTheLeastItTakes(t *testing.T) {
 		t.Errorf("no cores: %v", err)
 	}
 }
+
+func TestATitleIsOneLine(t *testing.T) {
+	broken := &apiv1.Group{Name: "ops", Title: "a\nb"}
+	if err := CheckCreate(broken); !problem.Is(err, problem.Invalid) || problem.Of(err).GetErrors()[0].GetField() != "title" {
+		t.Errorf("made: %v", err)
+	}
+	if err := ApplyUpdate(&apiv1.Group{Name: "ops"}, broken, &fieldmaskpb.FieldMask{Paths: []string{"title"}}); !problem.Is(err, problem.Invalid) {
+		t.Errorf("changed: %v", err)
+	}
+	if err := ApplyUpdate(broken, &apiv1.Group{Description: "more"}, &fieldmaskpb.FieldMask{Paths: []string{"description"}}); err != nil {
+		t.Errorf("one that was made before: %v", err)
+	}
+}

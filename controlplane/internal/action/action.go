@@ -45,6 +45,8 @@ func OfCommand(member string) string {
 		return "identity-provider.set-secret"
 	case "read_notifications":
 		return "notification.read"
+	case "mute_topics":
+		return "notification.mute"
 	}
 	verb, noun, ok := strings.Cut(member, "_")
 	if !ok {

@@ -305,6 +305,7 @@ var ofUsers = map[string]proto.Message{
 	apiv1.NotificationService_ListNotifications_FullMethodName:  &apiv1.ListNotificationsRequest{},
 	apiv1.NotificationService_WatchNotifications_FullMethodName: &apiv1.WatchNotificationsRequest{},
 	apiv1.NotificationService_ReadNotifications_FullMethodName:  &apiv1.ReadNotificationsRequest{UpTo: "x"},
+	apiv1.NotificationService_MuteNotifications_FullMethodName:  &apiv1.MuteNotificationsRequest{},
 	apiv1.DelegationService_CreateDelegation_FullMethodName:     &apiv1.CreateDelegationRequest{Delegation: &apiv1.Delegation{ToUser: "choi", EndsAt: timestamppb.New(time.Now().AddDate(0, 0, 1))}},
 }
 

@@ -115,11 +115,7 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 		return problem.Newf(problem.Unsupported, "Use a naru of the server's version; naru version says which this one is.",
 			"request %s says something that this naru does not know, and nobody decides on what they do not see", m.GetName())
 	}
-	line := func(name, format string, args ...any) {
-		if text := printable(fmt.Sprintf(format, args...)); strings.TrimSpace(text) != "" {
-			fmt.Fprintf(a.err, "%-14s %s\n", name, text)
-		}
-	}
+	line := a.aside
 	askedFor(line, m.GetName(), frozen)
 	for _, text := range roomOf(m) {
 		line("room", "%s", text)
@@ -145,14 +141,21 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 		if d.GetActingFor() != "" {
 			said += " for " + d.GetActingFor()
 		}
-		said += decidedThere(d)
+		said += decidedThere(d) + ", " + local(d.GetAt())
 		if d.GetVoid() {
 			said += " (void)"
 		}
-		line("decided", "%s: %s, %s", d.GetStage(), said, d.GetComment())
+		line("decided", "%s: %s%s", d.GetStage(), said, because(d.GetComment()))
 	}
 	line("hash", "%x", m.GetFrozenHash())
 	return nil
+}
+
+// aside writes a line of what is shown to people beside what they ask for: what it is of, and what is said of that.
+func (a *app) aside(of, format string, args ...any) {
+	if text := printable(fmt.Sprintf(format, args...)); strings.TrimSpace(text) != "" {
+		fmt.Fprintf(a.err, "%-14s %s\n", of, text)
+	}
 }
 
 // decidedThere says who took a decision in another system, and its number there; nothing of one that was taken here.
@@ -191,7 +194,7 @@ func (a *app) showTitles(ctx context.Context, c *client.Client, ask *apiv1.Creat
 	if err != nil {
 		return
 	}
-	fmt.Fprintf(a.err, "%-14s %s\n", "offering", printable(titled(ask.GetOffering(), r.GetOffering().GetTitle())))
+	a.aside("offering", "%s", titled(ask.GetOffering(), r.GetOffering().GetTitle()))
 	fields, _ := readForm(r.GetOffering().GetForm())
 	var filled map[string]any
 	if json.Unmarshal([]byte(ask.GetForm()), &filled) != nil {
@@ -199,7 +202,7 @@ func (a *app) showTitles(ctx context.Context, c *client.Client, ask *apiv1.Creat
 	}
 	for _, name := range fields.names() {
 		if v, is := filled[name]; is {
-			fmt.Fprintf(a.err, "%-14s %s\n", "", printable(fmt.Sprint(fields.title(name), ": ", v)))
+			a.aside("", "%s: %v", fields.title(name), v)
 		}
 	}
 }
@@ -212,7 +215,7 @@ func (a *app) showComments(ctx context.Context, c *client.Client, m *apiv1.Reque
 	all, err := commentsOf(ctx, c, m.GetId())
 	for _, said := range all {
 		if said.GetText() != "" && said.GetFile() == "" { // files are part of what is decided on
-			fmt.Fprintf(a.err, "%-14s %s\n", "comment", printable(said.GetAuthor()+", "+local(said.GetAt())+": "+said.GetText()))
+			a.aside("comment", "%s, %s: %s", said.GetAuthor(), local(said.GetAt()), said.GetText())
 		}
 	}
 	return err

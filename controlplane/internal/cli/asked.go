@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/naru-project/naru/controlplane/internal/catalog"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -33,16 +34,14 @@ func askedFor(line writer, name string, frozen *apiv1.Request) {
 	if from := frozen.GetSourceZone(); from != "" && from != frozen.GetZone() {
 		where += ", asked for in " + from
 	}
-	line("zone", "%s, %s", where, lower(frozen.GetGrade()))
+	line("zone", "%s", strings.TrimSuffix(where+", "+lower(frozen.GetGrade()), ", "))
 	line("change", "%s %s", lower(frozen.GetChangeType()), lower(frozen.GetRoleCluster()))
 	line("reason", "%s", frozen.GetReason())
 	specified(line, frozen.GetSpecification())
 	if x := frozen.GetAmount(); x != nil {
 		line("takes", "%s", sizeOf(x))
 	}
-	if x := frozen.GetMonthlyCost(); x.GetAmount() != "" {
-		line("costs a month", "%s %s", x.GetAmount(), x.GetCurrency())
-	}
+	line("costs a month", "%s", catalog.Price(frozen.GetMonthlyCost()))
 	if frozen.GetLeaseDays() > 0 {
 		line("lasts", "%d days", frozen.GetLeaseDays())
 	}

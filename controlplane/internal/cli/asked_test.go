@@ -138,7 +138,7 @@ func TestAnApproverIsShownAllThatADecisionApproves(t *testing.T) {
 				continue
 			}
 			looked[l.path] = true
-			if !strings.Contains(screen, l.shown) {
+			if !strings.Contains(screen, l.shown) && !strings.Contains(strings.ReplaceAll(screen, ",", ""), l.shown) { // money is grouped
 				t.Errorf("%s is approved and not shown: there is no %q in\n%s", l.path, l.shown, screen)
 			}
 			was := l.of.Get(l.field)

@@ -246,6 +246,9 @@ With --sealed-by FILE, an export of the control plane's log, it also has to be w
 			if (trust.Witnesses > 0 || len(trust.Named) > 0) && len(trust.Keys) == 0 {
 				return usagef("--witnesses and --witness need the keys of zones, as they were kept, with --key")
 			}
+			if err := haveKeys(trust); err != nil {
+				return err
+			}
 			if sealedBy != "" {
 				if trust.Zone == "" {
 					return usagef("--sealed-by is for a log that a zone has kept itself: name the zone with --zone")
@@ -278,6 +281,27 @@ With --sealed-by FILE, an export of the control plane's log, it also has to be w
 	return cmd
 }
 
+// haveKeys refuses zones that have to have countersigned an export and whose keys were not given: no export could show that they have.
+func haveKeys(trust audit.Trust) error {
+	zones := map[string]bool{}
+	for _, key := range trust.Keys {
+		name, _, _ := strings.Cut(key, "+")
+		if zone := audit.ZoneOf(name); zone != "" {
+			zones[zone] = true
+		}
+	}
+	given := cmp.Or(strings.Join(slices.Sorted(maps.Keys(zones)), ", "), "no zone")
+	for _, zone := range trust.Named {
+		if !zones[zone] {
+			return usagef("--witness %s: its key is not among those that are given with --key, which are of %s", zone, given)
+		}
+	}
+	if trust.Witnesses > len(zones) {
+		return usagef("--witnesses %d: the keys that are given with --key are of %s", trust.Witnesses, given)
+	}
+	return nil
+}
+
 func verifyFile(path string, trust audit.Trust) (*audit.Report, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -285,6 +309,9 @@ func verifyFile(path string, trust audit.Trust) (*audit.Report, error) {
 	}
 	defer f.Close()
 	r, err := audit.Verify(f, trust)
+	if errors.Is(err, audit.ErrNoExport) {
+		return nil, usagef("%s is no export of an audit log, which naru audit export writes; one whose beginning was changed is none either", path)
+	}
 	if err != nil {
 		return nil, notAsSigned(path, err)
 	}

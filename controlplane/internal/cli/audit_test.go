@@ -89,6 +89,11 @@ func TestAnExportIsVerifiedWithoutAServer(t *testing.T) {
 	if r.code != problem.ExitConflict || !strings.Contains(r.err, "is not what was signed: entry ") || !strings.Contains(r.err, "it was changed") {
 		t.Errorf("a changed one: %+v", r)
 	}
+	for _, path := range []string{note, "/dev/null"} {
+		if r := d.naru("audit verify " + path + " --key @" + keys); r.code != problem.ExitUsage || !strings.Contains(r.err, "is no export of an audit log") || strings.Contains(r.err, "evidence") {
+			t.Errorf("what is no export: %+v", r)
+		}
+	}
 }
 
 // TestWhoHasCountersignedTheLogIsShownAndAskedForInAnExport.
@@ -128,11 +133,14 @@ func TestWhoHasCountersignedTheLogIsShownAndAskedForInAnExport(t *testing.T) {
 	if out := d.must("audit verify " + file + " --key @" + keys + " --witnesses 1 --witness business"); !strings.Contains(out, name+" has countersigned up to") {
 		t.Errorf("it is verified: %s", out)
 	}
+	other := audit.WitnessKey(audit.WitnessName("naru.test", "internet"), bytes.Repeat([]byte{4}, audit.SeedSize))
 	for args, want := range map[string]string{
-		"--key @" + keys + " --witnesses 2":      "2 zones have to have countersigned them",
-		"--key @" + keys + " --witness internet": "zone internet has not countersigned them",
-		"--witnesses 1":                          "need the keys of zones",
-		"--witnesses -1 --key @" + keys:          "cannot be below zero",
+		"--key @" + keys + " --witnesses 2":                          "--witnesses 2: the keys that are given with --key are of business",
+		"--key @" + keys + " --witness mars":                         "--witness mars: its key is not among those",
+		"--key @" + keys + " --key " + other + " --witnesses 2":      "2 zones have to have countersigned them",
+		"--key @" + keys + " --key " + other + " --witness internet": "zone internet has not countersigned them",
+		"--witnesses 1":                 "need the keys of zones",
+		"--witnesses -1 --key @" + keys: "cannot be below zero",
 	} {
 		if r := d.naru("audit verify " + file + " " + args); r.code == 0 || !strings.Contains(r.err, want) {
 			t.Errorf("%s: %+v", args, r)

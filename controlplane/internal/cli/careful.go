@@ -78,8 +78,8 @@ func (a *app) sure(ctx context.Context, said, answer string) bool {
 // deletes asks before nouns are deleted: of one its name, of several how many they are.
 func deletes(noun, plural string) func(names []string) (said, answer string) {
 	return func(names []string) (said, answer string) {
-		l, whom := losses[noun], noun+" "+strings.Join(names, "")
-		if answer = strings.Join(names, ""); len(names) > 1 {
+		l, whom := losses[noun], noun+" "+names[0]
+		if answer = names[0]; len(names) > 1 {
 			answer, whom = strconv.Itoa(len(names)), fmt.Sprintf("%d %s (%s)", len(names), plural, strings.Join(names, ", "))
 		}
 		if !l.typed {

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
@@ -36,6 +38,8 @@ type app struct {
 	context    string
 	output     string
 	timeout    time.Duration
+	key        string // under which the command writes
+	wrote      bool   // it has, or may have
 	config     *client.Config
 	command    *cobra.Command // that runs; nil before
 	missing    bool           // it was said that an answer is not all there is
@@ -100,7 +104,11 @@ func (a *app) explain(err error) int {
 	case e.Code() == problem.Unavailable && a.config != nil:
 		say("%s was asked. Is it up, and reached from here? Another: --context, --config or NARU_SERVER.", a.config.Server)
 	case e.Code() == problem.Timeout && a.config != nil:
-		say("%s did not answer in time. Ask again, with a longer --timeout; what was asked may have been done.", a.config.Server)
+		say("%s did not answer in time. Ask again, with a longer --timeout.", a.config.Server)
+	}
+	reached := withoutTransport(p.GetDetail()) == p.GetDetail()
+	if code := e.Code(); a.wrote && reached && (code == problem.Timeout || code == problem.Unavailable || code == problem.LinkDown) {
+		say("It may have been done: the same command with --idempotency-key %s does nothing twice.", a.key)
 	}
 	if draft := p.GetDraft(); draft != "" {
 		say("It is kept as the draft %s: change it with naru request update %s and submit it, or delete it.", draft, draft)
@@ -171,6 +179,7 @@ It ends with 0 when it is done; else with 1 refused, 2 wrong usage or request, 3
 	flags.StringVar(&a.context, "context", "", "`name` of a configuration in your configuration folder (NARU_CONTEXT)")
 	flags.StringVarP(&a.output, "output", "o", "table", "`format`: "+either(formats))
 	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this `time` (30s; 15m with --wait)")
+	flags.StringVar(&a.key, "idempotency-key", "", "`key` of a command that is repeated: what was done under it is not done again")
 	root.SetFlagErrorFunc(badFlag)
 	a.completeWith(root, "output", formats)
 	a.completeFlag(root, "context", func(*cobra.Command) []string { return client.Contexts() })
@@ -231,13 +240,36 @@ func requiredFlags(cmd *cobra.Command) error {
 		}
 	})
 	if err := cmd.ValidateFlagGroups(); err != nil {
-		return usagef("%v\nSee %s --help.", err, cmd.CommandPath())
+		return usagef("%s\nSee %s --help.", groupInWords(err.Error()), cmd.CommandPath())
 	}
 	if len(missing) == 0 {
 		return nil
 	}
 	return usagef("%s is required\nSee %s --help.", strings.Join(missing, " and "), cmd.CommandPath())
 }
+
+// groupInWords is cobra's refusal of flags that go together, or do not, as this command line speaks.
+func groupInWords(text string) string {
+	var lists [][]string // the group, and which of it were given or are missing
+	for _, list := range inBrackets.FindAllStringSubmatch(text, -1) {
+		var flags []string
+		for _, name := range strings.Fields(list[1]) {
+			flags = append(flags, "--"+name)
+		}
+		lists = append(lists, flags)
+	}
+	switch {
+	case len(lists) == 1 && strings.HasPrefix(text, "at least one"):
+		return "give " + either(lists[0])
+	case len(lists) == 2 && strings.Contains(text, "missing"):
+		return strings.Join(lists[0], " and ") + " go together: give " + strings.Join(lists[1], " and ") + " too"
+	case len(lists) == 2:
+		return strings.Join(lists[1], " and ") + " do not go together: give one of them"
+	}
+	return text
+}
+
+var inBrackets = regexp.MustCompile(`\[([^\]]*)\]`)
 
 // refuseUnknownVerbs makes `naru vm foo` an error that names the verbs, where cobra would print help and succeed.
 func refuseUnknownVerbs(c *cobra.Command) {
@@ -289,7 +321,10 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return f(client.TellRepeated(ctx, func(why error) { fmt.Fprint(a.err, a.repeated(ctx, why)) }), c)
+	if a.key == "" {
+		a.key = uuid.NewString()
+	}
+	return f(client.TellRepeated(client.Under(ctx, a.key), func(why error) { fmt.Fprint(a.err, a.repeated(ctx, why)) }), c)
 }
 
 // repeated is a line that tells people for what they wait.
@@ -303,8 +338,11 @@ func (a *app) repeated(ctx context.Context, why error) string {
 }
 
 // sayWhatIsMissing tells people when an answer is less than everything that was acknowledged before: what is not in it may be
-// there all the same.
+// there all the same. It notes that the command writes.
 func (a *app) sayWhatIsMissing(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get(client.IdempotencyKey)) > 0 {
+		a.wrote = true
+	}
 	var header metadata.MD
 	err := invoke(ctx, method, req, reply, cc, append(opts, grpc.Header(&header))...)
 	if said := header.Get(gateway.ConsistencyHeader); err == nil && len(said) > 0 && !a.missing {

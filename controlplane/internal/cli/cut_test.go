@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
@@ -59,5 +60,34 @@ func TestPeopleAreToldForWhatTheyWait(t *testing.T) {
 	want := "The link to the control plane is down: the zone has no session. It is tried again for 1h0m0s more.\n"
 	if said != want {
 		t.Errorf("it says %q", said)
+	}
+}
+
+func TestWhatIsRepeatedUnderItsKeyIsDoneOnce(t *testing.T) {
+	d := newDesk(t)
+	for range 2 {
+		if got := d.must("flavor create s7 --memory-mib 64 --idempotency-key again"); !strings.Contains(got, "create done") {
+			t.Errorf("it says %q", got)
+		}
+	}
+	if r := d.naru("flavor create s7 --memory-mib 64"); r.code != problem.ExitConflict {
+		t.Errorf("without the key: %+v", r)
+	}
+}
+
+func TestWhereItIsNotKnownWhetherItWasDoneTheKeyIsNamed(t *testing.T) {
+	broke := problem.New(problem.LinkDown, "the link broke before the answer came; whether it was done is unknown", "Repeat it with the same Idempotency-Key: then it is done once.")
+	unreached := problem.New(problem.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`, "")
+	for _, c := range []struct {
+		err   error
+		wrote bool
+		named bool
+	}{{broke, true, true}, {broke, false, false}, {problem.New(problem.Timeout, "", ""), true, true}, {unreached, true, false}} {
+		var out bytes.Buffer
+		a := &app{err: newScreen(&out), command: &cobra.Command{Use: "create"}, key: "k1", wrote: c.wrote}
+		a.explain(c.err)
+		if strings.Contains(out.String(), "--idempotency-key k1 ") != c.named || strings.Contains(out.String(), "Idempotency-Key") {
+			t.Errorf("%v: it says %s", c, out.String())
+		}
 	}
 }

@@ -69,22 +69,35 @@ func (a *app) group() *cobra.Command {
 	members := &cobra.Command{Use: "members GROUP", Short: "List who is in a group", Args: oneArgument, RunE: func(cmd *cobra.Command, args []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error { return a.listMembers(ctx, c, args[0]) })
 	}}
-	add := &cobra.Command{Use: "add GROUP USER", Short: "Put a user into a group", Args: arguments(2, 2), RunE: func(cmd *cobra.Command, args []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			_, err := c.Groups.AddGroupMember(ctx, &apiv1.AddGroupMemberRequest{Group: args[0], User: args[1]})
-			return err
-		})
-	}}
-	remove := &cobra.Command{Use: "remove GROUP USER", Short: "Take a user out of a group", Args: arguments(2, 2), RunE: func(cmd *cobra.Command, args []string) error {
-		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			_, err := c.Groups.RemoveGroupMember(ctx, &apiv1.RemoveGroupMemberRequest{Group: args[0], User: args[1]})
-			return err
-		})
-	}}
+	add := a.changeMembers("add", "Put users into a group", func(ctx context.Context, c *client.Client, group, user string) error {
+		_, err := c.Groups.AddGroupMember(ctx, &apiv1.AddGroupMemberRequest{Group: group, User: user})
+		return err
+	})
+	remove := a.changeMembers("remove", "Take users out of a group", func(ctx context.Context, c *client.Client, group, user string) error {
+		_, err := c.Groups.RemoveGroupMember(ctx, &apiv1.RemoveGroupMemberRequest{Group: group, User: user})
+		return err
+	})
 	for _, cmd := range []*cobra.Command{members, add, remove} {
 		a.completeArguments(cmd, "group", 1, &scope{})
 	}
 	return command(a, a.groupNoun(), members, add, remove)
+}
+
+// changeMembers is a verb that does something to a group for one user after the other. One that is refused does not keep the others.
+func (a *app) changeMembers(verb, short string, do func(ctx context.Context, c *client.Client, group, user string) error) *cobra.Command {
+	return &cobra.Command{Use: verb + " GROUP USER...", Short: short, Args: arguments(2, many), RunE: func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) (first error) {
+			for _, user := range args[1:] {
+				switch err := do(ctx, c, args[0], user); {
+				case first == nil:
+					first = err
+				case err != nil:
+					a.explain(err)
+				}
+			}
+			return first
+		})
+	}}
 }
 
 func (a *app) listMembers(ctx context.Context, c *client.Client, group string) error {

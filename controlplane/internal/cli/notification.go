@@ -51,7 +51,7 @@ func (a *app) notificationNoun(unread *bool) noun[*apiv1.Notification] {
 
 func (a *app) notification() *cobra.Command {
 	n := a.notificationNoun(new(bool))
-	return command(a, n, a.watchNotifications(), a.readNotifications())
+	return command(a, n, a.watchNotifications(), a.readNotifications(), a.muteNotifications())
 }
 
 // watchNotifications is list --unread --watch, which is what people stay for.
@@ -89,6 +89,49 @@ func (a *app) readNotifications() *cobra.Command {
 				fmt.Fprintf(a.err, "Unread: %d.\n", r.GetUnread())
 			}
 			return err
+		})
+	}
+	return cmd
+}
+
+// muteNotifications shows, or says, of what the caller gets no mail.
+func (a *app) muteNotifications() *cobra.Command {
+	var none bool
+	cmd := &cobra.Command{
+		Use: "mute [TOPIC...]", Short: "Say of which topics you want no mail, all of them: lease.started, lease.*; without any, show which these are", Args: cobra.ArbitraryArgs,
+		Long: `Say of which topics you want no mail: all of them, in place of those that you named before. They are listed still. What waits for
+your decision, and what was done to your account, is sent all the same.`,
+		Example: "  naru notification mute 'lease.*' request.commented",
+	}
+	cmd.Flags().BoolVar(&none, "none", false, "mute nothing any more")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if none && len(args) > 0 {
+			return usagef("--none mutes nothing any more; name no topics with it")
+		}
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			muted := &apiv1.MuteNotificationsResponse{}
+			if none || len(args) > 0 {
+				var err error
+				if muted, err = c.Notifications.MuteNotifications(ctx, &apiv1.MuteNotificationsRequest{Topics: args}); err != nil {
+					return err
+				}
+			} else {
+				r, err := c.Notifications.ListNotifications(ctx, &apiv1.ListNotificationsRequest{PageSize: 1})
+				if err != nil {
+					return err
+				}
+				muted.Topics = r.GetMutedTopics()
+			}
+			if a.documents() {
+				return a.message(muted)
+			}
+			for _, topic := range muted.GetTopics() {
+				fmt.Fprintln(a.out, topic)
+			}
+			if len(muted.GetTopics()) == 0 {
+				fmt.Fprintln(a.err, "You get mail of everything.")
+			}
+			return nil
 		})
 	}
 	return cmd

@@ -43,6 +43,23 @@ func TestWhatConcernsOneIsListedInOnesLanguageAndMarkedAsRead(t *testing.T) {
 	if r := d.naru("notification read --context bob"); r.code != problem.ExitUsage {
 		t.Errorf("nothing is named: %+v", r)
 	}
+	if got := d.must("notification mute lease.* request.commented --context bob"); got != "lease.*\nrequest.commented\n" {
+		t.Errorf("muted: %q", got)
+	}
+	if got := d.must("notification mute --context bob"); got != "lease.*\nrequest.commented\n" {
+		t.Errorf("muted, asked for: %q", got)
+	}
+	if got := d.must("user show bob -o json"); strings.Contains(got, "lease.*") {
+		t.Errorf("others read what bob has muted: %s", got)
+	}
+	for topic, words := range map[string]string{"bogus.*": "there is no topic bogus.*", "request.waiting": "request.waiting cannot be muted", "account.*": "account.* cannot be muted", "account.disabled": "account.disabled cannot be muted"} {
+		if r := d.naru("notification mute " + topic + " --context bob"); r.code != problem.ExitUsage || !strings.Contains(r.err, words) {
+			t.Errorf("%s: %+v", topic, r)
+		}
+	}
+	if r := d.naru("notification mute --none --context bob"); r.code != 0 || r.out != "" || d.must("notification mute --context bob") != "" {
+		t.Errorf("nothing is muted any more: %+v", r)
+	}
 	if r := d.naru("notification list"); r.code != problem.ExitNotAllowed {
 		t.Errorf("as nobody: %+v", r)
 	}

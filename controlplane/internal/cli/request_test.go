@@ -71,7 +71,7 @@ func TestARequestIsMadeAttachedToListedAndApprovedAtTheCommandLine(t *testing.T)
 	}
 	d.Connect(d.Zone("business").GetId(), true)
 	r := naru(t.Context(), "approve r-1 --context bob", "n\n")
-	for _, words := range []string{"ann", "2 of web-server (version 1)", "30000 KRW", "plan.txt", "one-step (version 1)", "approval (승인): open, takes 1 of bob", "hash", "Nothing was decided",
+	for _, words := range []string{"ann", "2 of web-server (version 1)", "30,000 KRW", "plan.txt", "one-step (version 1)", "approval (승인): open, takes 1 of bob", "hash", "Nothing was decided",
 		"room           there is room for all of it now"} {
 		if !strings.Contains(r.err, words) {
 			t.Errorf("an approver is not shown %q:\n%s", words, r.err)
@@ -144,7 +144,7 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	if flags.offering != "web-server" || flags.zone != "business" || flags.name != "web-##" || flags.quantity != 2 || len(flags.keys) != 0 || strings.Join(flags.form, " ") != `host_name="shop" port=80` {
 		t.Errorf("%+v", flags)
 	}
-	for _, words := range []string{"Web server", "web-sever is none of these", "mars is none of these", "Zone (", "no key is no public SSH key", "many is no number", "Host name: Host name: ", "port [80]: ", "30000 KRW", "there is room for all of it now", "approval: bob", "Submit it?"} {
+	for _, words := range []string{"Web server", "web-sever is none of these", "mars is none of these", "Zone (", "no key is no public SSH key", "many is no number", "Host name: Host name: ", "port [80]: ", "30,000 KRW", "there is room for all of it now", "approval: bob", "Submit it?"} {
 		if !strings.Contains(said, words) {
 			t.Errorf("it does not say %q:\n%s", words, said)
 		}

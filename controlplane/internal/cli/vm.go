@@ -185,6 +185,7 @@ func (a *app) resizeVM() *cobra.Command {
 	})
 	cmd.Example = "  naru vm resize web-1 --flavor s2 --may-stop --wait"
 	cmd.Flags().StringVar(&flavor, "flavor", "", "id or name of the flavor")
+	_ = cmd.MarkFlagRequired("flavor")
 	a.completeFields(cmd)
 	mayStopFlag(cmd, &mayStop)
 	return cmd

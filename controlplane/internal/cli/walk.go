@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/term"
 
+	"github.com/naru-project/naru/controlplane/internal/catalog"
 	"github.com/naru-project/naru/pkg/client"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -106,18 +107,12 @@ func (d *draftFlags) forget(wrong error) bool {
 }
 
 func (a *app) showPreview(r *apiv1.PreviewRequestResponse) {
-	line := func(name, text string) {
-		if text != "" {
-			fmt.Fprintf(a.err, "%-14s %s\n", name, printable(text))
-		}
-	}
+	line := func(name, text string) { a.aside(name, "%s", text) }
 	m := r.GetRequest()
 	if x := m.GetAmount(); x != nil {
 		line("takes", sizeOf(x))
 	}
-	if x := m.GetMonthlyCost(); x.GetAmount() != "" {
-		line("costs a month", x.GetAmount()+" "+x.GetCurrency())
-	}
+	line("costs a month", catalog.Price(m.GetMonthlyCost()))
 	if m.GetFit() != nil {
 		line("room", fitOf(m.GetFit()))
 		line("", m.GetFit().GetProblem().GetNext())
@@ -253,7 +248,7 @@ func (a *app) fillOffering(ctx context.Context, c *client.Client, d *draftFlags)
 		for _, f := range flavors {
 			price := ""
 			if f.GetMonthlyPrice() != "" {
-				price = ", " + f.GetMonthlyPrice() + " " + o.GetCurrency() + " a month"
+				price = ", " + catalog.Price(&apiv1.Money{Amount: f.GetMonthlyPrice(), Currency: o.GetCurrency()}) + " a month"
 			}
 			fmt.Fprintf(a.err, "  %-24s %s%s\n", printable(f.GetFlavor()), sizeOf(f.GetSize()), printable(price))
 			names = append(names, f.GetFlavor())

@@ -43,40 +43,70 @@ func (a *app) inWords(text string) string {
 	})
 }
 
-// otherwise are the flags that are called otherwise than their fields.
-var otherwise = map[string]string{"name_pattern": "name", "content": "file", "source_zone": "from", "ssh_keys": "ssh-key"}
+// otherwise are the flags that are called otherwise than their fields, by the end of a field's path; of several the one that was given counts.
+var otherwise = map[string][]string{
+	"name_pattern": {"name"}, "content": {"file"}, "source_zone": {"from"}, "ssh_keys": {"ssh-key"}, "desired_start": {"start"},
+	"snapshot.name": {"snapshot"}, "restore.snapshot": {"restore"}, "power.verb": {"power"}, "access_for_time.role": {"access"},
+	"to_user": {"to"}, "starts_at": {"starts"}, "ends_at": {"until", "for"}, "expires_at": {"until", "lifetime"},
+	"place": {"organization", "project", "zone"},
+}
 
-// inField is the name of a field of the API as this command line has it: its flag, or the word for its argument.
+// inField is the name of a field of the API as this command line has it: its flag, or the word for its argument; of what a file says, where
+// it stands there.
 func (a *app) inField(field string) string {
-	name := field[strings.LastIndexByte(field, '.')+1:]
-	if at := strings.IndexByte(name, '['); at >= 0 {
-		name = name[:at]
-	}
 	if a.command == nil {
 		return field
 	}
-	if strings.Contains(field, "].") { // of one of many, which a file has: which of them is said too
-		if first, rest, _ := strings.Cut(field, "."); !strings.Contains(first, "[") {
-			return rest
-		}
-		return field
-	}
-	_, arguments, _ := strings.Cut(a.command.Use, " ")
-	takes, _, _ := strings.Cut(strings.Trim(arguments, "[]"), " ")
-	noun := ""
-	if p := a.command.Parent(); p != nil {
-		noun = p.Name()
-	}
-	flag := strings.ReplaceAll(name, "_", "-")
-	for _, flag := range []string{otherwise[name], flag, strings.TrimSuffix(flag, "s"), strings.TrimSuffix(flag, "-seconds")} {
-		if a.command.Flags().Lookup(flag) != nil {
+	path := strings.Split(field, ".")
+	name, _, _ := strings.Cut(path[len(path)-1], "[")
+	oneOfMany := strings.Contains(field, "].") // which a file has: which of them is said too
+	if !oneOfMany {
+		if flag := a.flagOf(path, name); flag != "" {
 			return "--" + flag
 		}
+		_, arguments, _ := strings.Cut(a.command.Use, " ")
+		for i, word := range strings.Fields(arguments) {
+			if word = strings.Trim(word, "[]."); strings.HasPrefix(word, "-") {
+				break
+			}
+			if strings.EqualFold(word, name) || i == 0 && (name == "name" || name == "id" || a.ofNoun(name)) {
+				return word
+			}
+		}
 	}
-	if takes != "" && !strings.HasPrefix(takes, "-") && (name == "name" || name == "id" || name == noun) {
-		return strings.TrimRight(takes, ".")
+	if !oneOfMany && a.command.Flags().Lookup("file") == nil {
+		return name
 	}
-	return name
+	if len(path) > 1 && !strings.Contains(path[0], "[") && a.ofNoun(path[0]) {
+		path = path[1:]
+	}
+	return strings.Join(path, ".")
+}
+
+// ofNoun reports whether a field is called as the command's noun, or as what the noun is of in the API.
+func (a *app) ofNoun(field string) bool {
+	p := a.command.Parent()
+	return p != nil && (field == strings.ReplaceAll(p.Name(), "-", "_") || p.Name() == "catalog" && field == "offering")
+}
+
+// flagOf is the flag of a field, by its path and the name at its end; empty where there is none.
+func (a *app) flagOf(path []string, name string) string {
+	flags, plain := a.command.Flags(), strings.ReplaceAll(name, "_", "-")
+	var found string
+	for _, flag := range append(otherwise[path[max(len(path)-2, 0)]+"."+name], otherwise[name]...) {
+		if f := flags.Lookup(flag); f != nil && (f.Changed || found == "") {
+			found = flag
+		}
+	}
+	if found != "" {
+		return found
+	}
+	for _, flag := range []string{plain, strings.TrimSuffix(plain, "s"), strings.TrimSuffix(plain, "-seconds")} {
+		if flags.Lookup(flag) != nil {
+			return flag
+		}
+	}
+	return ""
 }
 
 // nextInWords is what to do next, where the API's way is not this reader's.
@@ -87,8 +117,8 @@ func (a *app) nextInWords(p *apiv1.Problem) string {
 			"configuration; an administrator's certificate goes there as certificate_file and key_file."
 	case code == problem.Unsupported && strings.Contains(p.GetNext(), "openapi.json"):
 		return "The server and this naru are of different versions: use a naru of the server's."
-	case strings.Contains(p.GetNext(), "Idempotency-Key"): // which is the API's to give
-		return "Look whether it was done, before you do it again."
+	case strings.Contains(p.GetNext(), "Idempotency-Key"): // which explain names
+		return "Try again."
 	}
 	return a.inWords(p.GetNext())
 }

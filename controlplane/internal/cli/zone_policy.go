@@ -104,6 +104,7 @@ read lets it in. Where a direction says nothing (usual), everything crosses, but
 	cmd.Flags().StringSliceVar(&out, "lets-out", nil, "what of it is shown at edges of zones of a grade: open=names+addresses, any=nothing; usual")
 	cmd.Flags().StringSliceVar(&in, "lets-in", nil, "what of zones of a grade is shown at its edge: classified=nothing; usual")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a.inMethods = cmd.Flags().Changed("methods")
 		change := func(p *apiv1.ZonePolicy) error {
 			if cmd.Flags().Changed("methods") {
 				if p.Methods = methods; slices.Equal(methods, []string{"all"}) {

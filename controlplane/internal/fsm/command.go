@@ -338,6 +338,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.addressNotices(b.AddressNotices)
 	case *commandv1.Command_ReadNotifications:
 		return c.readNotifications(b.ReadNotifications, in.GetOrigin())
+	case *commandv1.Command_MuteTopics:
+		return c.muteTopics(b.MuteTopics, in.GetOrigin())
 	case *commandv1.Command_SettleDelivery:
 		return c.settleDelivery(b.SettleDelivery)
 	case *commandv1.Command_RetryDelivery:

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -13,19 +14,8 @@ import (
 
 const day = 24 * 3600
 
-// What the terms of a lease are where they say nothing (proto: LeaseTerms).
-const (
-	usualWarnDays  = 7
-	usualGraceDays = 7
-	usualTrashDays = 14
-)
-
-func orUsual(days, usual uint32) int64 {
-	if days == 0 {
-		days = usual
-	}
-	return int64(days) * day
-}
+// inSeconds is so many days.
+func inSeconds(days uint32) int64 { return int64(days) * day }
 
 // after is a time so many seconds later.
 func after(t *timestamppb.Timestamp, seconds int64) *timestamppb.Timestamp {
@@ -55,7 +45,7 @@ func (c *command) grantLease(m *apiv1.Request, vm *apiv1.VM) error {
 // leaseOf fills in what is the VM's. It begins when the VM can be used.
 func (c *command) leaseOf(vm *apiv1.VM, m *apiv1.Lease) *apiv1.Lease {
 	m.Vm, m.VmId, m.Project, m.ProjectId, m.Zone, m.ZoneId = vm.GetName(), vm.GetId(), vm.GetProject(), vm.GetProjectId(), vm.GetZone(), vm.GetZoneId()
-	m.State, m.CreatedAt = apiv1.Lease_PENDING, c.now
+	m.State, m.CreatedAt, m.Terms = apiv1.Lease_PENDING, c.now, request.Terms(m.GetTerms())
 	return m
 }
 
@@ -125,9 +115,9 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 		if m.GetState() != apiv1.Lease_PENDING || vm.GetUsableAt() == nil {
 			return nil, notDue
 		}
-		m.StartsAt, m.ExpiresAt = c.clock, after(c.clock, int64(m.GetDays())*day)
+		m.StartsAt, m.ExpiresAt = c.clock, after(c.clock, inSeconds(m.GetDays()))
 		if longest := m.GetTerms().GetLongestDays(); longest > 0 {
-			m.LongestUntil = after(c.clock, int64(longest)*day)
+			m.LongestUntil = after(c.clock, inSeconds(longest))
 		}
 		goesOn(m, c.clock)
 		err = c.tellOfLease(apiv1.Event_INFO, "lease.started", m, m.GetExpiresAt(), "begins, and ends on "+dayOf(m.GetExpiresAt()))
@@ -147,7 +137,7 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 		if err != nil {
 			return nil, err
 		}
-		m.State, m.ReclaimAt = apiv1.Lease_EXPIRED, after(c.clock, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays))
+		m.State, m.ReclaimAt = apiv1.Lease_EXPIRED, after(c.clock, inSeconds(request.Terms(m.GetTerms()).GetGraceDays()))
 		err = c.tellOfLease(apiv1.Event_WARNING, "lease.expired", m, m.GetReclaimAt(), "is over: the VM is stopped, and goes to the trash on "+dayOf(m.GetReclaimAt()))
 	case commandv1.PassLease_TRASH:
 		if m.GetState() != apiv1.Lease_EXPIRED || later(m.GetReclaimAt(), c.clock) || setAside(vm) {
@@ -158,7 +148,7 @@ func (c *command) passLease(in *commandv1.PassLease) (*commandv1.Result, error) 
 			return nil, problem.Newf(problem.WrongState, "Repair it, or delete it: naru vm delete "+vm.GetName()+".",
 				"VM %s is %s, and the trash takes what runs or stands", vm.GetName(), strings.ToLower(vm.GetState().String()))
 		}
-		m.DeleteAt = after(c.clock, orUsual(m.GetTerms().GetTrashDays(), usualTrashDays))
+		m.DeleteAt = after(c.clock, inSeconds(request.Terms(m.GetTerms()).GetTrashDays()))
 		set.DeleteAt = m.GetDeleteAt()
 		if op, err = begun(c.setVMDesired(set)); err != nil {
 			return nil, err
@@ -185,7 +175,7 @@ func setAside(vm *apiv1.VM) bool {
 // goesOn makes a lease whose end was set one that goes on, and of which people are warned in time.
 func goesOn(m *apiv1.Lease, clock *timestamppb.Timestamp) {
 	m.State, m.WarnedAt, m.ReclaimAt, m.DeleteAt, m.WasRunning = apiv1.Lease_ACTIVE, nil, nil, nil, false
-	m.WarnAt = latest(clock, after(m.GetExpiresAt(), -orUsual(m.GetTerms().GetWarnDays(), usualWarnDays)))
+	m.WarnAt = latest(clock, after(m.GetExpiresAt(), -inSeconds(request.Terms(m.GetTerms()).GetWarnDays())))
 }
 
 // keepLease stores a lease, and its end with its VM.
@@ -206,6 +196,9 @@ func (c *command) keepLease(m *apiv1.Lease) error {
 
 func dayOf(t *timestamppb.Timestamp) string { return t.AsTime().Format("2006-01-02 15:04 UTC") }
 
+// stamp is a time as programs read it (RFC 3339).
+func stamp(t *timestamppb.Timestamp) string { return t.AsTime().Format("2006-01-02T15:04:05Z") }
+
 // tellOfLease stores an event about a VM's lease, and tells those who asked for the VM; until is when what follows does.
 func (c *command) tellOfLease(severity apiv1.Event_Severity, kind string, m *apiv1.Lease, until *timestamppb.Timestamp, what string) error {
 	vm := &apiv1.Reference{Kind: "vm", Id: m.GetVmId(), Name: m.GetVm()}
@@ -220,7 +213,7 @@ func (c *command) tellOfLease(severity apiv1.Event_Severity, kind string, m *api
 		}
 		people = slices.DeleteFunc([]string{r.GetRequesterId(), r.GetOnBehalfOfId()}, func(id string) bool { return id == "" || id == c.by })
 	}
-	return c.notify(news{topic: kind, about: vm, at: where(m), parameters: []*apiv1.Notification_Parameter{parameter("until", dayOf(until))}}, people...)
+	return c.notify(news{topic: kind, about: vm, at: where(m), parameters: []*apiv1.Notification_Parameter{parameter("until", stamp(until))}}, people...)
 }
 
 // shortenLease makes a lease end earlier. People are warned of what is left.
@@ -230,6 +223,8 @@ func (c *command) shortenLease(in *commandv1.ShortenLease) (*commandv1.Result, e
 		return nil, orNotFound(err, "lease", in.GetLeaseId())
 	}
 	switch end := in.GetExpiresAt(); {
+	case m.GetState() == apiv1.Lease_PENDING:
+		return nil, problem.Newf(problem.WrongState, "It begins when the VM can be used: try again in a moment.", "the lease of VM %s has not begun", m.GetVm())
 	case m.GetState() != apiv1.Lease_ACTIVE && m.GetState() != apiv1.Lease_WARNED:
 		return nil, problem.Newf(problem.WrongState, "naru lease show "+m.GetVm()+" says how far it is.", "the lease of VM %s does not run, and cannot be shortened", m.GetVm())
 	case end == nil || later(c.clock, end):
@@ -303,10 +298,10 @@ func (c *command) leaseAllows(vm *apiv1.VM, in *commandv1.SetVMDesired) error {
 		return problem.Newf(problem.WrongState, "Ask for more time: naru lease extend "+vm.GetName()+".", "the lease of VM %s ended on %s", vm.GetName(), dayOf(m.GetExpiresAt()))
 	case in.GetUntrash() && (m.GetState() == apiv1.Lease_TRASHED || m.GetState() == apiv1.Lease_EXPIRED):
 		m.State, m.DeleteAt = apiv1.Lease_EXPIRED, nil
-		m.ReclaimAt = latest(m.GetReclaimAt(), after(c.clock, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
+		m.ReclaimAt = latest(m.GetReclaimAt(), after(c.clock, inSeconds(request.Terms(m.GetTerms()).GetGraceDays())))
 		return c.tx.Leases.Put(m)
 	case in.GetUntrash() && m.GetState() == apiv1.Lease_WARNED:
-		m.ExpiresAt = latest(m.GetExpiresAt(), after(c.clock, orUsual(m.GetTerms().GetGraceDays(), usualGraceDays)))
+		m.ExpiresAt = latest(m.GetExpiresAt(), after(c.clock, inSeconds(request.Terms(m.GetTerms()).GetGraceDays())))
 		vm.ExpiresAt = m.GetExpiresAt()
 		return c.tx.Leases.Put(m)
 	}

@@ -185,6 +185,28 @@ func TestWhatIsTakenOutOfTheTrashHasItsGraceAgain(t *testing.T) {
 	}
 }
 
+func TestALeaseSaysWhatHoldsWhereItsTermsSayNothing(t *testing.T) {
+	p := furnished(t)
+	p.accept(createVM(1))
+	given := lease(30)
+	given.GetCreateLease().Lease.Terms = nil
+	p.accept(given)
+	if m := p.leaseOf().GetTerms(); m.GetWarnDays() != 7 || m.GetGraceDays() != 7 || m.GetTrashDays() != 14 || m.GetLongestDays() != 0 {
+		t.Errorf("its terms are %v", m)
+	}
+}
+
+func TestALeaseThatHasNotBegunIsNotShortenedYet(t *testing.T) {
+	p := furnished(t)
+	p.accept(createVM(1))
+	p.accept(lease(30))
+	result := p.refuse(problem.WrongState, &commandv1.Command{Body: &commandv1.Command_ShortenLease{ShortenLease: &commandv1.ShortenLease{
+		LeaseId: "l", ExpiresAt: timestamppb.New(p.now.Add(days(2))), Reason: "cho: not needed"}}})
+	if !strings.Contains(result.GetNext(), "in a moment") {
+		t.Errorf("it is said: %v", result)
+	}
+}
+
 func TestAVMHasOneLeaseAndOneThatWasMadeDirectlyNone(t *testing.T) {
 	p := leased(t)
 	other := lease(5)
@@ -217,8 +239,11 @@ func TestWhoAskedForAVMIsToldOfEachStepOfItsLease(t *testing.T) {
 				p.Fatal(err)
 			}
 			told[m.GetUserId()] = append(told[m.GetUserId()], m.GetTopic())
-			if m.GetAbout().GetName() != "web-1" || m.GetParameters()[0].GetValue() == "" {
+			if m.GetAbout().GetName() != "web-1" || m.GetParameters()[0].GetKey() != "until" {
 				t.Errorf("%v", m)
+			}
+			if _, err := time.Parse(time.RFC3339, m.GetParameters()[0].GetValue()); err != nil {
+				t.Error(err)
 			}
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/request"
+	"github.com/naru-project/naru/pkg/notice"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -162,10 +163,7 @@ func (c *command) ownersOf(told *apiv1.Notification, organizationID string) ([]s
 
 // wants reports whether a channel is for what is told.
 func wants(ch *apiv1.NotificationChannel, told *apiv1.Notification, owners []string) bool {
-	topical := len(ch.GetTopics()) == 0 || slices.ContainsFunc(ch.GetTopics(), func(topic string) bool {
-		kind, all := strings.CutSuffix(topic, "*")
-		return topic == told.GetTopic() || all && strings.HasPrefix(told.GetTopic(), kind)
-	})
+	topical := len(ch.GetTopics()) == 0 || notice.Within(told.GetTopic(), ch.GetTopics())
 	if len(ch.GetProjects())+len(ch.GetOrganizations()) == 0 {
 		return topical
 	}
@@ -192,7 +190,7 @@ func (c *command) dispatch(ch *apiv1.NotificationChannel, told *apiv1.Notificati
 		all = append(all, deliver(told, names...))
 	}
 	for _, u := range people {
-		if ch.GetMail() != nil && u.GetEmail() != "" {
+		if ch.GetMail() != nil && u.GetEmail() != "" && !muted(u, told.GetTopic()) {
 			all = append(all, deliver(own[u.GetId()], u.GetName()))
 		}
 	}
@@ -209,6 +207,28 @@ func (c *command) dispatch(ch *apiv1.NotificationChannel, told *apiv1.Notificati
 		}
 	}
 	return nil
+}
+
+// muted reports whether a user wants no mail of a topic. Of what waits for their decision, and of what was done to their account, they
+// get it all the same.
+func muted(u *apiv1.User, topic string) bool {
+	return notice.Within(topic, u.GetMutedTopics()) && !slices.Contains(request.Asking, topic) && !strings.HasPrefix(topic, "account.")
+}
+
+// muteTopics says of what a user gets no mail; nobody says that for another.
+func (c *command) muteTopics(in *commandv1.MuteTopics, origin *commandv1.Origin) (*commandv1.Result, error) {
+	if in.GetUserId() == "" || origin.GetActorId() != in.GetUserId() {
+		return nil, problem.New(problem.Forbidden, "everybody mutes their own mail only", "Log in as yourself: naru login.")
+	}
+	m, err := stored(c.tx.Users, "user", in.GetUserId(), "")
+	if err != nil {
+		return nil, err
+	}
+	m.MutedTopics = in.GetTopics()
+	if err := c.tx.Users.Put(m); err != nil {
+		return nil, err
+	}
+	return made(&apiv1.MuteNotificationsResponse{Topics: m.GetMutedTopics()}, nil)
 }
 
 // readNotifications marks a user's own as read; those of others are not there.

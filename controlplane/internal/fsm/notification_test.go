@@ -129,6 +129,64 @@ func TestWhatIsDoneToAnAccountIsToldEvenToWhoIsDisabled(t *testing.T) {
 	}
 }
 
+// TestWhatSomebodyHasMutedIsNotMailedToThem, and is listed for them all the same. What waits for their decision, and what was done to their
+// account, is mailed.
+func TestWhatSomebodyHasMutedIsNotMailedToThem(t *testing.T) {
+	p := staffed(t)
+	p.draft("r", nil)
+	p.accept(createVM(1))
+	given := lease(30)
+	given.GetCreateLease().Lease.Request = p.request("r").GetName()
+	p.accept(given)
+	p.usable(1)
+	if err := p.db.Update(func(tx *state.Tx) error {
+		for _, id := range []string{"u-ann", "u-bob"} {
+			u, err := tx.Users.Get(id)
+			if err != nil {
+				return err
+			}
+			u.Email = u.GetName() + "@example.org"
+			if err := tx.Users.Put(u); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.accept(createChannel(&apiv1.NotificationChannel{Id: "mail", Name: "mail", Mail: &apiv1.Mail{Server: "mail.example.org:25", From: "naru@example.org"}}))
+	p.accept(createChannel(&apiv1.NotificationChannel{Id: "desk", Name: "desk", Webhook: &apiv1.Webhook{Url: "https://example.org"}}))
+	mute := func(actor, user string, topics ...string) *commandv1.Command {
+		return p.by(actor, &commandv1.Command{Body: &commandv1.Command_MuteTopics{MuteTopics: &commandv1.MuteTopics{UserId: user, Topics: topics}}})
+	}
+	p.refuse(problem.Forbidden, mute("u-bob", "u-ann", "lease.*"))
+	p.accept(mute("u-ann", "u-ann", "account.*", "lease.*"))
+	p.accept(mute("u-bob", "u-bob", "request.*"))
+	p.accept(p.pass(commandv1.PassLease_START))
+	p.draft("two", nil)
+	p.accept(p.submission("two", "review"))
+	p.accept(addressed(p.notices(), &commandv1.AddressNotice_Addressee{UserId: "u-bob"}))
+	p.accept(mute("u-ann", "u-ann", "account.*"))
+	p.now = p.now.Add(days(30))
+	p.accept(p.pass(commandv1.PassLease_WARN))
+	p.accept(able("ann", true))
+	p.accept(able("ann", false))
+	var mailed, hooked []string
+	for _, m := range p.deliveries() {
+		if topic := m.GetNotification().GetTopic(); m.GetChannel() == "desk" {
+			hooked = append(hooked, topic)
+		} else {
+			mailed = append(mailed, topic+" to "+m.GetRecipients()[0])
+		}
+	}
+	if want := []string{"request.submitted to ann", "request.waiting to bob", "lease.ends-soon to ann", "account.disabled to ann", "account.enabled to ann"}; !slices.Equal(mailed, want) {
+		t.Errorf("mailed is %v", mailed)
+	}
+	if !slices.Contains(hooked, "lease.started") || !slices.Contains(p.topics("u-ann"), "lease.started") {
+		t.Errorf("a webhook gets %v, and ann is told %v", hooked, p.topics("u-ann"))
+	}
+}
+
 func TestAPersonKeepsTheNewestNotificationsOnly(t *testing.T) {
 	p := staffed(t)
 	for i := range 503 {

@@ -30,6 +30,7 @@ var allowed = map[string]string{
 	"github.com/naru-project/naru/controlplane/internal/state":    "the transaction",
 	"github.com/naru-project/naru/controlplane/internal/tie":      "what somebody has by an organization, by the transaction alone",
 	"github.com/naru-project/naru/pkg/audit":                      "the tree and the form of a zone's own log, which are pure",
+	"github.com/naru-project/naru/pkg/notice":                     "whether a topic is one of those that are named",
 	"github.com/naru-project/naru/pkg/problem":                    "refusals",
 	"github.com/naru-project/naru/pkg/schema":                     "merging by who may write a field",
 	"github.com/naru-project/naru/proto/gen/naru/api/v1":          "nouns",
@@ -41,6 +42,7 @@ var allowed = map[string]string{
 // forbidden names of allowed packages, with the reason.
 var forbidden = map[string]string{
 	"timestamppb.Now": "reads a clock", "schema.Validate": "interprets rules, which another version may read otherwise",
+	"notice.Unknown": "goes by the topics that a version knows", "notice.Sentence": "are words of a version", "notice.Mail": "are words of a version",
 	"audit.NewKey": "draws lots", "audit.ReadLeaf": "interprets an entry, of which another version may know more fields",
 	"schema.CheckCreate": "interprets rules", "schema.ApplyUpdate": "interprets rules", "fmt.Print": "is I/O", "fmt.Println": "is I/O",
 	"fmt.Printf": "is I/O", "fmt.Fprint": "is I/O", "fmt.Fprintf": "is I/O", "fmt.Fprintln": "is I/O", "math.Sqrt": "is a float",

@@ -6,8 +6,9 @@ import (
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
 
-// measured carries a command out, with the records of what it changes, and refuses it where it takes more than a quota leaves: what it has added is known from the sums
-// themselves, so no command can forget to ask. What only takes note of how things are is never refused for that.
+// measured carries a command out, with the records of what it changes, and refuses it where it takes more than a quota leaves: what it has
+// added is known from the sums themselves, so no command can forget to ask. What only takes note of how things are is never refused for
+// that.
 func (c *command) measured(in *commandv1.Command) (*commandv1.Result, error) {
 	c.tx.Measure()
 	r, err := c.run(in)

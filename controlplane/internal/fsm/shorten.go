@@ -76,5 +76,5 @@ func (c *command) tellShortened(kind, what string, about *apiv1.Reference, at wh
 		return err
 	}
 	people = slices.DeleteFunc(people, func(id string) bool { return id == "" || id == c.by })
-	return c.notify(news{topic: kind, about: about, at: at, parameters: []*apiv1.Notification_Parameter{parameter("until", dayOf(end))}}, people...)
+	return c.notify(news{topic: kind, about: about, at: at, parameters: []*apiv1.Notification_Parameter{parameter("until", stamp(end))}}, people...)
 }

@@ -100,6 +100,7 @@ func (s approvalPolicyService) DeleteApprovalPolicy(ctx context.Context, r *apiv
 // sound checks a policy and that whom and what it names is there. It returns the calendars that it rests on. People, groups and
 // roles may go later: a stage that nobody can decide is refused when somebody asks.
 func (s approvalPolicyService) sound(tx *state.Tx, m *apiv1.ApprovalPolicy) (reads []*commandv1.Read, err error) {
+	m.Authority = max(m.GetAuthority(), apiv1.Authority_LOCAL)
 	p, err := approval.Compile(m)
 	if err != nil {
 		return nil, err

@@ -113,6 +113,9 @@ func TestAnEditOfAPolicyIsItsNextVersion(t *testing.T) {
 	w := servicetest.New(t)
 	a := w.Admin()
 	approved(t, a)
+	if r, err := a.ApprovalPolicies.GetApprovalPolicy(t.Context(), &apiv1.GetApprovalPolicyRequest{ApprovalPolicy: "usual"}); err != nil || r.GetApprovalPolicy().GetAuthority() != apiv1.Authority_LOCAL {
+		t.Errorf("it does not say whose word it asks for: %v, %v", r, err)
+	}
 	r, err := a.ApprovalPolicies.UpdateApprovalPolicy(t.Context(), &apiv1.UpdateApprovalPolicyRequest{ApprovalPolicy: &apiv1.ApprovalPolicy{Id: "usual"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"enabled"}}})
 	if err != nil || r.GetApprovalPolicy().GetVersion() != 2 || r.GetApprovalPolicy().GetEnabled() {
 		t.Fatalf("%v, %v", r, err)

@@ -3,12 +3,16 @@ package service
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
+	"github.com/naru-project/naru/pkg/notice"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -48,6 +52,11 @@ func (s notificationService) ListNotifications(ctx context.Context, r *apiv1.Lis
 				return err
 			}
 		}
+		u, err := tx.Users.Get(me)
+		if err != nil {
+			return err
+		}
+		out.MutedTopics = u.GetMutedTopics()
 		out.Unread, err = tx.Unread(me)
 		return err
 	})
@@ -77,6 +86,40 @@ func (s notificationService) ReadNotifications(ctx context.Context, r *apiv1.Rea
 	}
 	out := &apiv1.ReadNotificationsResponse{}
 	return out, proto.Unmarshal(result.GetNoun(), out)
+}
+
+// MuteNotifications says of what the caller gets no mail.
+func (s notificationService) MuteNotifications(ctx context.Context, r *apiv1.MuteNotificationsRequest) (*apiv1.MuteNotificationsResponse, error) {
+	me, err := s.told(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := knownTopics(r.GetTopics()); err != nil {
+		return nil, err
+	}
+	for _, topic := range r.GetTopics() {
+		if strings.HasPrefix(topic, "account.") || slices.Contains(request.Asking, topic) {
+			return nil, problem.Newf(problem.Invalid, "Name others: what waits for your decision, and what was done to your account, is always sent.", "%s cannot be muted", topic).
+				With("topics", topic+" cannot be muted")
+		}
+	}
+	result, err := s.propose(ctx, r, func(c *commandv1.Command) {
+		c.Body = &commandv1.Command_MuteTopics{MuteTopics: &commandv1.MuteTopics{UserId: me, Topics: slices.Compact(slices.Sorted(slices.Values(r.GetTopics())))}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &apiv1.MuteNotificationsResponse{}
+	return out, proto.Unmarshal(result.GetNoun(), out)
+}
+
+// knownTopics refuses what names no topic.
+func knownTopics(named []string) error {
+	name := notice.Unknown(named)
+	if name == "" {
+		return nil
+	}
+	return problem.Newf(problem.Invalid, "docs/notifications.md lists them; request.* is all of a kind.", "there is no topic %s", name).With("topics", "there is no topic "+name)
 }
 
 // veil leaves out of a notification what it is about, where the caller may not see that any more, or not here.

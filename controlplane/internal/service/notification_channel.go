@@ -62,6 +62,9 @@ func (s notificationChannelService) CreateNotificationChannel(ctx context.Contex
 
 // resolve finds the organizations and projects that a channel is for.
 func (s notificationChannelService) resolve(tx *state.Tx, m *apiv1.NotificationChannel) error {
+	if err := knownTopics(m.GetTopics()); err != nil {
+		return err
+	}
 	m.OrganizationIds, m.ProjectIds = nil, nil
 	for i, name := range m.GetOrganizations() {
 		o, err := s.organizations.within(tx, name, nil)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/catalog"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -268,6 +269,9 @@ func (s offeringService) DeleteOffering(ctx context.Context, r *apiv1.DeleteOffe
 // resolve puts into an offering what its names stand for, and checks that they go together. It returns the versions that this
 // rests on.
 func (s offeringService) resolve(ctx context.Context, tx *state.Tx, m *apiv1.Offering) (reads []*commandv1.Read, err error) {
+	if m.GetLease().GetDefaultDays() > 0 {
+		m.Lease = request.Terms(m.GetLease())
+	}
 	image, err := s.images.find(ctx, tx, m.GetImage(), place{})
 	if err != nil {
 		return nil, inField(err, "image")

@@ -73,7 +73,10 @@ func TestAnOfferingIsShownToUsersOncePublishedAndThenAsItWasPublished(t *testing
 	if first.GetVersion() != 1 || first.GetImageSha256() == "" || first.GetFlavors()[0].GetSize().GetDiskGib() != 10 || first.GetPublishedBy() == "" {
 		t.Errorf("what it stands on is not in it: %v", first)
 	}
-	next, err := updateOffering(t, a, &apiv1.Offering{Category: "second"}, "category")
+	next, err := updateOffering(t, a, &apiv1.Offering{Category: "second", Lease: &apiv1.LeaseTerms{DefaultDays: 30, GraceDays: 3}}, "category", "lease")
+	if m := next.GetLease(); m.GetWarnDays() != 7 || m.GetGraceDays() != 3 || m.GetTrashDays() != 14 {
+		t.Errorf("its lease does not say what holds: %v", m)
+	}
 	if err != nil || next.GetVersion() != 2 || next.GetState() != apiv1.Offering_DRAFT {
 		t.Fatalf("the next version: %v, %v", next, err)
 	}

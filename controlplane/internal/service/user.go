@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"net/mail"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -42,6 +43,9 @@ func (s userService) CreateUser(ctx context.Context, r *apiv1.CreateUserRequest)
 		if m.GetKind() == apiv1.User_KIND_UNSPECIFIED {
 			m.Kind = apiv1.User_PERSON
 		}
+		if err := mailAddress(m.GetEmail()); err != nil {
+			return nil, err
+		}
 		return nil, s.homeOf(tx, m)
 	}, func(c *commandv1.Command, m *apiv1.User) {
 		c.Body = &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: m}}
@@ -63,6 +67,14 @@ func (s userService) UpdateUser(ctx context.Context, r *apiv1.UpdateUserRequest)
 		return s.users.guard(ctx, tx, m)
 	}
 	m, err := users.update(ctx, r, r.GetUser(), r.GetUpdateMask(), place{}, func(tx *state.Tx, m *apiv1.User) error {
+		if m.GetOrganization() == "" {
+			return problem.New(problem.Invalid, "a user belongs to an organization", "Name one: naru organization list shows which there are.").With("organization", "is required")
+		}
+		if m.GetEmail() != was.GetEmail() {
+			if err := mailAddress(m.GetEmail()); err != nil {
+				return err
+			}
+		}
 		if err := s.homeOf(tx, m); err != nil || !r.GetDropRights() {
 			return err
 		}
@@ -164,5 +176,13 @@ func (s userService) homeOf(tx *state.Tx, m *apiv1.User) error {
 		return err
 	}
 	m.Organization, m.OrganizationId = o.GetName(), o.GetId()
+	return nil
+}
+
+// mailAddress refuses what mail cannot be sent to.
+func mailAddress(text string) error {
+	if a, err := mail.ParseAddress(text); text != "" && (err != nil || a.Address != text) {
+		return problem.Newf(problem.Invalid, "Write it as kim@example.org, without a name.", "%q is no mail address", text).With("email", "is no mail address")
+	}
 	return nil
 }

@@ -138,7 +138,8 @@ func Takes(method, credential string) bool {
 	return Local(credential)
 }
 
-// Serve answers a call. own is the link's. Errors: problems, LINK_DOWN where it is the control plane's alone to answer.
+// Serve answers a call. own is the link's. Errors: problems, LINK_DOWN where the control plane can answer it once the
+// link is up.
 func (d *Desk) Serve(ctx context.Context, own *etcdstore.Ownership, c Call, reply proto.Message) error {
 	if wait := d.Patience - d.Now().Sub(c.Since); wait > 0 {
 		return problem.New(problem.LinkDown, "the zone has no session with the control plane",
@@ -231,7 +232,7 @@ type person struct {
 func (p *person) may(method string) error {
 	permission, answers := permissionOf(method)
 	if !answers {
-		return problem.New(problem.LinkDown, "the zone is cut off, and this is the control plane's to do", "Try again when the link is up.")
+		return problem.New(problem.ZoneUnavailable, "the zone is cut off, and this is the control plane's to do", "Log in again when the link is up: naru login.")
 	}
 	if slices.Contains(p.operator.GetPermissions(), permission) {
 		return nil

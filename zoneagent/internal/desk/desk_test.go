@@ -385,7 +385,7 @@ func TestNobodyDoesMoreThanTheirRolesAndTheZonesPolicyAllow(t *testing.T) {
 	z.refused("a name that two have", err, problem.Invalid)
 	_, err = z.stop(kim, "none")
 	z.refused("a name that none has", err, problem.NotFound)
-	z.refused("what only the control plane does", z.call(kim, apiv1.VMService_CreateVM_FullMethodName, &apiv1.CreateVMRequest{}, &apiv1.CreateVMResponse{}), problem.LinkDown)
+	z.refused("what only the control plane does", z.call(kim, apiv1.VMService_CreateVM_FullMethodName, &apiv1.CreateVMRequest{}, &apiv1.CreateVMResponse{}), problem.ZoneUnavailable)
 	z.send(&linkv1.Object{Noun: &linkv1.Object_Zone{Zone: &apiv1.Zone{Id: zoneID, Name: "business", Policy: &apiv1.ZonePolicy{Methods: []string{"VMService/ListVMs", "SessionService/*"}}}}})
 	_, err = z.stop(kim, "vm-1")
 	z.refused("what the zone's policy does not let its edge call", err, problem.Forbidden)

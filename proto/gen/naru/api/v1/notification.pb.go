@@ -259,7 +259,9 @@ type ListNotificationsResponse struct {
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// How many the caller has not read, on whichever page.
-	Unread        uint32 `protobuf:"varint,3,opt,name=unread,proto3" json:"unread,omitempty"`
+	Unread uint32 `protobuf:"varint,3,opt,name=unread,proto3" json:"unread,omitempty"`
+	// Topics of which the caller gets no mail.
+	MutedTopics   []string `protobuf:"bytes,4,rep,name=muted_topics,json=mutedTopics,proto3" json:"muted_topics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +315,13 @@ func (x *ListNotificationsResponse) GetUnread() uint32 {
 		return x.Unread
 	}
 	return 0
+}
+
+func (x *ListNotificationsResponse) GetMutedTopics() []string {
+	if x != nil {
+		return x.MutedTopics
+	}
+	return nil
 }
 
 type WatchNotificationsRequest struct {
@@ -527,6 +536,97 @@ func (x *ReadNotificationsResponse) GetUnread() uint32 {
 	return 0
 }
 
+type MuteNotificationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All topics of which the caller wants no mail: lease.started, or lease.* for all of a kind; empty: none. What waits for the caller's
+	// decision, and what was done to their account, is sent all the same.
+	Topics        []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MuteNotificationsRequest) Reset() {
+	*x = MuteNotificationsRequest{}
+	mi := &file_naru_api_v1_notification_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MuteNotificationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MuteNotificationsRequest) ProtoMessage() {}
+
+func (x *MuteNotificationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_notification_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MuteNotificationsRequest.ProtoReflect.Descriptor instead.
+func (*MuteNotificationsRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_notification_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *MuteNotificationsRequest) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+type MuteNotificationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As they are now.
+	Topics        []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MuteNotificationsResponse) Reset() {
+	*x = MuteNotificationsResponse{}
+	mi := &file_naru_api_v1_notification_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MuteNotificationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MuteNotificationsResponse) ProtoMessage() {}
+
+func (x *MuteNotificationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_notification_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MuteNotificationsResponse.ProtoReflect.Descriptor instead.
+func (*MuteNotificationsResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_notification_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MuteNotificationsResponse) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
 // Parameter is one fact beside what the notification is about.
 type Notification_Parameter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -539,7 +639,7 @@ type Notification_Parameter struct {
 
 func (x *Notification_Parameter) Reset() {
 	*x = Notification_Parameter{}
-	mi := &file_naru_api_v1_notification_proto_msgTypes[7]
+	mi := &file_naru_api_v1_notification_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +651,7 @@ func (x *Notification_Parameter) String() string {
 func (*Notification_Parameter) ProtoMessage() {}
 
 func (x *Notification_Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_notification_proto_msgTypes[7]
+	mi := &file_naru_api_v1_notification_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +695,7 @@ type Notification_Made struct {
 
 func (x *Notification_Made) Reset() {
 	*x = Notification_Made{}
-	mi := &file_naru_api_v1_notification_proto_msgTypes[8]
+	mi := &file_naru_api_v1_notification_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +707,7 @@ func (x *Notification_Made) String() string {
 func (*Notification_Made) ProtoMessage() {}
 
 func (x *Notification_Made) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_notification_proto_msgTypes[8]
+	mi := &file_naru_api_v1_notification_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,11 +789,12 @@ const file_naru_api_v1_notification_proto_rawDesc = "" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
 	"\tpage_size\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x9c\x01\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xbf\x01\n" +
 	"\x19ListNotificationsResponse\x12?\n" +
 	"\rnotifications\x18\x01 \x03(\v2\x19.naru.api.v1.NotificationR\rnotifications\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x16\n" +
-	"\x06unread\x18\x03 \x01(\rR\x06unread\"\\\n" +
+	"\x06unread\x18\x03 \x01(\rR\x06unread\x12!\n" +
+	"\fmuted_topics\x18\x04 \x03(\tR\vmutedTopics\"\\\n" +
 	"\x19WatchNotificationsRequest\x12\x1d\n" +
 	"\x05after\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05after\x12 \n" +
 	"\x06filter\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\"\xa9\x01\n" +
@@ -706,11 +807,16 @@ const file_naru_api_v1_notification_proto_rawDesc = "" +
 	"\x10d\"\x06r\x04\x10\x01\x18@R\rnotifications\x12\x1c\n" +
 	"\x05up_to\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04upTo\"3\n" +
 	"\x19ReadNotificationsResponse\x12\x16\n" +
-	"\x06unread\x18\x01 \x01(\rR\x06unread2\xcc\x03\n" +
+	"\x06unread\x18\x01 \x01(\rR\x06unread\"g\n" +
+	"\x18MuteNotificationsRequest\x12K\n" +
+	"\x06topics\x18\x01 \x03(\tB3\xbaH0\x92\x01-\x10@\")r'\x18@2#^[a-z][a-z-]*[.]([*]|[a-z][a-z-]*)$R\x06topics\"3\n" +
+	"\x19MuteNotificationsResponse\x12\x16\n" +
+	"\x06topics\x18\x01 \x03(\tR\x06topics2\xe0\x04\n" +
 	"\x13NotificationService\x12\x89\x01\n" +
 	"\x11ListNotifications\x12%.naru.api.v1.ListNotificationsRequest\x1a&.naru.api.v1.ListNotificationsResponse\"%\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/notifications\x12\x94\x01\n" +
 	"\x12WatchNotifications\x12&.naru.api.v1.WatchNotificationsRequest\x1a'.naru.api.v1.WatchNotificationsResponse\"+\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/notifications:watch0\x01\x12\x91\x01\n" +
-	"\x11ReadNotifications\x12%.naru.api.v1.ReadNotificationsRequest\x1a&.naru.api.v1.ReadNotificationsResponse\"-\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/notifications:readB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
+	"\x11ReadNotifications\x12%.naru.api.v1.ReadNotificationsRequest\x1a&.naru.api.v1.ReadNotificationsResponse\"-\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/notifications:read\x12\x91\x01\n" +
+	"\x11MuteNotifications\x12%.naru.api.v1.MuteNotificationsRequest\x1a&.naru.api.v1.MuteNotificationsResponse\"-\xa8\xbb\x18\x01\xb2\xbb\x18\x04self\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/notifications:muteB:Z8github.com/naru-project/naru/proto/gen/naru/api/v1;apiv1b\x06proto3"
 
 var (
 	file_naru_api_v1_notification_proto_rawDescOnce sync.Once
@@ -724,7 +830,7 @@ func file_naru_api_v1_notification_proto_rawDescGZIP() []byte {
 	return file_naru_api_v1_notification_proto_rawDescData
 }
 
-var file_naru_api_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_naru_api_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_naru_api_v1_notification_proto_goTypes = []any{
 	(*Notification)(nil),               // 0: naru.api.v1.Notification
 	(*ListNotificationsRequest)(nil),   // 1: naru.api.v1.ListNotificationsRequest
@@ -733,28 +839,32 @@ var file_naru_api_v1_notification_proto_goTypes = []any{
 	(*WatchNotificationsResponse)(nil), // 4: naru.api.v1.WatchNotificationsResponse
 	(*ReadNotificationsRequest)(nil),   // 5: naru.api.v1.ReadNotificationsRequest
 	(*ReadNotificationsResponse)(nil),  // 6: naru.api.v1.ReadNotificationsResponse
-	(*Notification_Parameter)(nil),     // 7: naru.api.v1.Notification.Parameter
-	(*Notification_Made)(nil),          // 8: naru.api.v1.Notification.Made
-	(*Reference)(nil),                  // 9: naru.api.v1.Reference
-	(*timestamppb.Timestamp)(nil),      // 10: google.protobuf.Timestamp
-	(WatchType_Value)(0),               // 11: naru.api.v1.WatchType.Value
+	(*MuteNotificationsRequest)(nil),   // 7: naru.api.v1.MuteNotificationsRequest
+	(*MuteNotificationsResponse)(nil),  // 8: naru.api.v1.MuteNotificationsResponse
+	(*Notification_Parameter)(nil),     // 9: naru.api.v1.Notification.Parameter
+	(*Notification_Made)(nil),          // 10: naru.api.v1.Notification.Made
+	(*Reference)(nil),                  // 11: naru.api.v1.Reference
+	(*timestamppb.Timestamp)(nil),      // 12: google.protobuf.Timestamp
+	(WatchType_Value)(0),               // 13: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_notification_proto_depIdxs = []int32{
-	9,  // 0: naru.api.v1.Notification.about:type_name -> naru.api.v1.Reference
-	7,  // 1: naru.api.v1.Notification.parameters:type_name -> naru.api.v1.Notification.Parameter
-	8,  // 2: naru.api.v1.Notification.results:type_name -> naru.api.v1.Notification.Made
-	10, // 3: naru.api.v1.Notification.created_at:type_name -> google.protobuf.Timestamp
+	11, // 0: naru.api.v1.Notification.about:type_name -> naru.api.v1.Reference
+	9,  // 1: naru.api.v1.Notification.parameters:type_name -> naru.api.v1.Notification.Parameter
+	10, // 2: naru.api.v1.Notification.results:type_name -> naru.api.v1.Notification.Made
+	12, // 3: naru.api.v1.Notification.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 4: naru.api.v1.ListNotificationsResponse.notifications:type_name -> naru.api.v1.Notification
-	11, // 5: naru.api.v1.WatchNotificationsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	13, // 5: naru.api.v1.WatchNotificationsResponse.type:type_name -> naru.api.v1.WatchType.Value
 	0,  // 6: naru.api.v1.WatchNotificationsResponse.notification:type_name -> naru.api.v1.Notification
 	1,  // 7: naru.api.v1.NotificationService.ListNotifications:input_type -> naru.api.v1.ListNotificationsRequest
 	3,  // 8: naru.api.v1.NotificationService.WatchNotifications:input_type -> naru.api.v1.WatchNotificationsRequest
 	5,  // 9: naru.api.v1.NotificationService.ReadNotifications:input_type -> naru.api.v1.ReadNotificationsRequest
-	2,  // 10: naru.api.v1.NotificationService.ListNotifications:output_type -> naru.api.v1.ListNotificationsResponse
-	4,  // 11: naru.api.v1.NotificationService.WatchNotifications:output_type -> naru.api.v1.WatchNotificationsResponse
-	6,  // 12: naru.api.v1.NotificationService.ReadNotifications:output_type -> naru.api.v1.ReadNotificationsResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
+	7,  // 10: naru.api.v1.NotificationService.MuteNotifications:input_type -> naru.api.v1.MuteNotificationsRequest
+	2,  // 11: naru.api.v1.NotificationService.ListNotifications:output_type -> naru.api.v1.ListNotificationsResponse
+	4,  // 12: naru.api.v1.NotificationService.WatchNotifications:output_type -> naru.api.v1.WatchNotificationsResponse
+	6,  // 13: naru.api.v1.NotificationService.ReadNotifications:output_type -> naru.api.v1.ReadNotificationsResponse
+	8,  // 14: naru.api.v1.NotificationService.MuteNotifications:output_type -> naru.api.v1.MuteNotificationsResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -773,7 +883,7 @@ func file_naru_api_v1_notification_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_notification_proto_rawDesc), len(file_naru_api_v1_notification_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	NotificationService_ListNotifications_FullMethodName  = "/naru.api.v1.NotificationService/ListNotifications"
 	NotificationService_WatchNotifications_FullMethodName = "/naru.api.v1.NotificationService/WatchNotifications"
 	NotificationService_ReadNotifications_FullMethodName  = "/naru.api.v1.NotificationService/ReadNotifications"
+	NotificationService_MuteNotifications_FullMethodName  = "/naru.api.v1.NotificationService/MuteNotifications"
 )
 
 // NotificationServiceClient is the client API for NotificationService service.
@@ -36,6 +37,8 @@ type NotificationServiceClient interface {
 	WatchNotifications(ctx context.Context, in *WatchNotificationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNotificationsResponse], error)
 	// ReadNotifications marks the caller's own as read.
 	ReadNotifications(ctx context.Context, in *ReadNotificationsRequest, opts ...grpc.CallOption) (*ReadNotificationsResponse, error)
+	// MuteNotifications says of what the caller gets no mail. In the API and on webhooks everything stays.
+	MuteNotifications(ctx context.Context, in *MuteNotificationsRequest, opts ...grpc.CallOption) (*MuteNotificationsResponse, error)
 }
 
 type notificationServiceClient struct {
@@ -85,6 +88,16 @@ func (c *notificationServiceClient) ReadNotifications(ctx context.Context, in *R
 	return out, nil
 }
 
+func (c *notificationServiceClient) MuteNotifications(ctx context.Context, in *MuteNotificationsRequest, opts ...grpc.CallOption) (*MuteNotificationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MuteNotificationsResponse)
+	err := c.cc.Invoke(ctx, NotificationService_MuteNotifications_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NotificationServiceServer is the server API for NotificationService service.
 // All implementations must embed UnimplementedNotificationServiceServer
 // for forward compatibility.
@@ -97,6 +110,8 @@ type NotificationServiceServer interface {
 	WatchNotifications(*WatchNotificationsRequest, grpc.ServerStreamingServer[WatchNotificationsResponse]) error
 	// ReadNotifications marks the caller's own as read.
 	ReadNotifications(context.Context, *ReadNotificationsRequest) (*ReadNotificationsResponse, error)
+	// MuteNotifications says of what the caller gets no mail. In the API and on webhooks everything stays.
+	MuteNotifications(context.Context, *MuteNotificationsRequest) (*MuteNotificationsResponse, error)
 	mustEmbedUnimplementedNotificationServiceServer()
 }
 
@@ -115,6 +130,9 @@ func (UnimplementedNotificationServiceServer) WatchNotifications(*WatchNotificat
 }
 func (UnimplementedNotificationServiceServer) ReadNotifications(context.Context, *ReadNotificationsRequest) (*ReadNotificationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadNotifications not implemented")
+}
+func (UnimplementedNotificationServiceServer) MuteNotifications(context.Context, *MuteNotificationsRequest) (*MuteNotificationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MuteNotifications not implemented")
 }
 func (UnimplementedNotificationServiceServer) mustEmbedUnimplementedNotificationServiceServer() {}
 func (UnimplementedNotificationServiceServer) testEmbeddedByValue()                             {}
@@ -184,6 +202,24 @@ func _NotificationService_ReadNotifications_Handler(srv interface{}, ctx context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NotificationService_MuteNotifications_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MuteNotificationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NotificationServiceServer).MuteNotifications(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NotificationService_MuteNotifications_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NotificationServiceServer).MuteNotifications(ctx, req.(*MuteNotificationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NotificationService_ServiceDesc is the grpc.ServiceDesc for NotificationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -198,6 +234,10 @@ var NotificationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadNotifications",
 			Handler:    _NotificationService_ReadNotifications_Handler,
+		},
+		{
+			MethodName: "MuteNotifications",
+			Handler:    _NotificationService_MuteNotifications_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

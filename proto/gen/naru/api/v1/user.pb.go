@@ -334,8 +334,11 @@ type User struct {
 	GoneAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=gone_at,json=goneAt,proto3" json:"gone_at,omitempty"`
 	// Of an answer to UpdateUser that gave them another organization: what they have by the former one. Their roles in it, below it and in
 	// its projects; groups that have such roles; delegations; tokens. keeps is what they have still, dropped what drop_rights ended.
-	Keeps         []*Reference `protobuf:"bytes,18,rep,name=keeps,proto3" json:"keeps,omitempty"`
-	Dropped       []*Reference `protobuf:"bytes,19,rep,name=dropped,proto3" json:"dropped,omitempty"`
+	Keeps   []*Reference `protobuf:"bytes,18,rep,name=keeps,proto3" json:"keeps,omitempty"`
+	Dropped []*Reference `protobuf:"bytes,19,rep,name=dropped,proto3" json:"dropped,omitempty"`
+	// Topics of which they get no mail, by their own wish: lease.started, lease.* for all of a kind. They alone read and write them
+	// (NotificationService).
+	MutedTopics   []string `protobuf:"bytes,20,rep,name=muted_topics,json=mutedTopics,proto3" json:"muted_topics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +502,13 @@ func (x *User) GetKeeps() []*Reference {
 func (x *User) GetDropped() []*Reference {
 	if x != nil {
 		return x.Dropped
+	}
+	return nil
+}
+
+func (x *User) GetMutedTopics() []string {
+	if x != nil {
+		return x.MutedTopics
 	}
 	return nil
 }
@@ -1813,7 +1823,7 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05keyId\x12+\n" +
 	"\n" +
 	"ciphertext\x18\x02 \x01(\fB\v\xbaH\bz\x06\x100\x18\x80\x80\x01R\n" +
-	"ciphertext\"\xf8\b\n" +
+	"ciphertext\"\xa9\t\n" +
 	"\x04User\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12K\n" +
 	"\x04name\x18\x02 \x01(\tB7\xe0A\x02\xbaH-\xd8\x01\x01r(2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02R\x04name\x128\n" +
@@ -1835,7 +1845,8 @@ const file_naru_api_v1_user_proto_rawDesc = "" +
 	"\x12identity_providers\x18\x10 \x03(\tB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x03R\x11identityProviders\x129\n" +
 	"\agone_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x06goneAt\x122\n" +
 	"\x05keeps\x18\x12 \x03(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\x05keeps\x126\n" +
-	"\adropped\x18\x13 \x03(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\adropped\"5\n" +
+	"\adropped\x18\x13 \x03(\v2\x16.naru.api.v1.ReferenceB\x04\xa0\xbb\x18\x03R\adropped\x12/\n" +
+	"\fmuted_topics\x18\x14 \x03(\tB\f\xbaH\x05\x92\x01\x02\x10@\xa0\xbb\x18\x05R\vmutedTopics\"5\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

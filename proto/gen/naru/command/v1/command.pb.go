@@ -336,6 +336,7 @@ type Command struct {
 	//	*Command_CreateCrossing
 	//	*Command_DeleteCrossing
 	//	*Command_SetLocalOperators
+	//	*Command_MuteTopics
 	//	*Command_ShortenRoleBinding
 	//	*Command_ShortenCrossing
 	Body          isCommand_Body `protobuf_oneof:"body"`
@@ -1772,6 +1773,15 @@ func (x *Command) GetSetLocalOperators() *SetLocalOperators {
 	return nil
 }
 
+func (x *Command) GetMuteTopics() *MuteTopics {
+	if x != nil {
+		if x, ok := x.Body.(*Command_MuteTopics); ok {
+			return x.MuteTopics
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetShortenRoleBinding() *ShortenRoleBinding {
 	if x != nil {
 		if x, ok := x.Body.(*Command_ShortenRoleBinding); ok {
@@ -2424,6 +2434,10 @@ type Command_SetLocalOperators struct {
 	SetLocalOperators *SetLocalOperators `protobuf:"bytes,402,opt,name=set_local_operators,json=setLocalOperators,proto3,oneof"`
 }
 
+type Command_MuteTopics struct {
+	MuteTopics *MuteTopics `protobuf:"bytes,420,opt,name=mute_topics,json=muteTopics,proto3,oneof"`
+}
+
 type Command_ShortenRoleBinding struct {
 	ShortenRoleBinding *ShortenRoleBinding `protobuf:"bytes,425,opt,name=shorten_role_binding,json=shortenRoleBinding,proto3,oneof"`
 }
@@ -2731,6 +2745,8 @@ func (*Command_CreateCrossing) isCommand_Body() {}
 func (*Command_DeleteCrossing) isCommand_Body() {}
 
 func (*Command_SetLocalOperators) isCommand_Body() {}
+
+func (*Command_MuteTopics) isCommand_Body() {}
 
 func (*Command_ShortenRoleBinding) isCommand_Body() {}
 
@@ -9154,7 +9170,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xd5[\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x96\\\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -9331,7 +9347,9 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0echeck_identity\x18\x83\x03 \x01(\v2\x1e.naru.command.v1.CheckIdentityH\x00R\rcheckIdentity\x12K\n" +
 	"\x0fcreate_crossing\x18\x90\x03 \x01(\v2\x1f.naru.command.v1.CreateCrossingH\x00R\x0ecreateCrossing\x12G\n" +
 	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossing\x12U\n" +
-	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperators\x12X\n" +
+	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperators\x12?\n" +
+	"\vmute_topics\x18\xa4\x03 \x01(\v2\x1b.naru.command.v1.MuteTopicsH\x00R\n" +
+	"muteTopics\x12X\n" +
 	"\x14shorten_role_binding\x18\xa9\x03 \x01(\v2#.naru.command.v1.ShortenRoleBindingH\x00R\x12shortenRoleBinding\x12N\n" +
 	"\x10shorten_crossing\x18\xaa\x03 \x01(\v2 .naru.command.v1.ShortenCrossingH\x00R\x0fshortenCrossingB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\xcc\x01\n" +
@@ -9963,55 +9981,56 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*BeginProviderSession)(nil),            // 139: naru.command.v1.BeginProviderSession
 	(*CheckIdentity)(nil),                   // 140: naru.command.v1.CheckIdentity
 	(*SetLocalOperators)(nil),               // 141: naru.command.v1.SetLocalOperators
-	(v1.Session_Strength)(0),                // 142: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 143: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 144: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 145: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 146: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 147: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 148: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 149: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 150: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 151: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 152: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 153: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 154: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 155: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 156: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 157: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 158: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 159: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 160: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 161: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 162: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 163: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 164: naru.link.v1.JournalBatch
-	(*v1.UsageRecord)(nil),                  // 165: naru.api.v1.UsageRecord
-	(*v1.Resources)(nil),                    // 166: naru.api.v1.Resources
-	(*v11.JournalAck)(nil),                  // 167: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 168: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 169: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 170: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 171: naru.api.v1.User
-	(*v1.Group)(nil),                        // 172: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 173: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 174: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 175: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 176: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 177: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 178: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 179: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 180: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 181: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 182: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 183: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 184: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 185: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 186: naru.api.v1.Delegation
-	(*v1.Crossing)(nil),                     // 187: naru.api.v1.Crossing
-	(*v1.Quota)(nil),                        // 188: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 189: naru.api.v1.Lease
-	(*v1.Snapshot)(nil),                     // 190: naru.api.v1.Snapshot
+	(*MuteTopics)(nil),                      // 142: naru.command.v1.MuteTopics
+	(v1.Session_Strength)(0),                // 143: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 144: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 145: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 146: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 147: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 148: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 149: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 150: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 151: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 152: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 153: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 154: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 155: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 156: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 157: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 158: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 159: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 160: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 161: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 162: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 163: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 164: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 165: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 166: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 167: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 168: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 169: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 170: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 171: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 172: naru.api.v1.User
+	(*v1.Group)(nil),                        // 173: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 174: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 175: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 176: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 177: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 178: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 179: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 180: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 181: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 182: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 183: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 184: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 185: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 186: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 187: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 188: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 189: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 190: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 191: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
 	111, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
@@ -10167,143 +10186,144 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	93,  // 150: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
 	17,  // 151: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
 	141, // 152: naru.command.v1.Command.set_local_operators:type_name -> naru.command.v1.SetLocalOperators
-	94,  // 153: naru.command.v1.Command.shorten_role_binding:type_name -> naru.command.v1.ShortenRoleBinding
-	95,  // 154: naru.command.v1.Command.shorten_crossing:type_name -> naru.command.v1.ShortenCrossing
-	142, // 155: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	143, // 156: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	144, // 157: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	145, // 158: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	146, // 159: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	147, // 160: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	148, // 161: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	106, // 162: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	111, // 163: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	111, // 164: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	111, // 165: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	111, // 166: naru.command.v1.Prune.records_before:type_name -> google.protobuf.Timestamp
-	149, // 167: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	149, // 168: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	150, // 169: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	150, // 170: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	151, // 171: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	151, // 172: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	152, // 173: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	152, // 174: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	153, // 175: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	153, // 176: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	154, // 177: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	154, // 178: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	155, // 179: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	155, // 180: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	156, // 181: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	111, // 182: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 183: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	157, // 184: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	156, // 185: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	158, // 186: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	111, // 187: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	111, // 188: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	159, // 189: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	111, // 190: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	160, // 191: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	111, // 192: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	146, // 193: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	161, // 194: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	148, // 195: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	162, // 196: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	163, // 197: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	164, // 198: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	107, // 199: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
-	165, // 200: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
-	158, // 201: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
-	166, // 202: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
-	108, // 203: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
-	167, // 204: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	168, // 205: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	169, // 206: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	147, // 207: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	111, // 208: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	170, // 209: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	170, // 210: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	171, // 211: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	171, // 212: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	172, // 213: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	172, // 214: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	173, // 215: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	174, // 216: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	175, // 217: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	176, // 218: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	176, // 219: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	176, // 220: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	177, // 221: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 222: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	178, // 223: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 224: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	179, // 225: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	111, // 226: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	180, // 227: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 228: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	180, // 229: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 230: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	180, // 231: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 232: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	181, // 233: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	181, // 234: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	182, // 235: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 236: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	182, // 237: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 238: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	183, // 239: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	84,  // 240: naru.command.v1.CreateRequest.submit:type_name -> naru.command.v1.SubmitRequest
-	183, // 241: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	81,  // 242: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	183, // 243: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	81,  // 244: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 245: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	109, // 246: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	111, // 247: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
-	81,  // 248: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	31,  // 249: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
-	184, // 250: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	109, // 251: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 252: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	111, // 253: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
-	185, // 254: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	110, // 255: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	156, // 256: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	111, // 257: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 258: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	178, // 259: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 260: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	111, // 261: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	31,  // 262: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
-	186, // 263: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	187, // 264: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	111, // 265: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
-	111, // 266: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
-	188, // 267: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	188, // 268: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	189, // 269: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 270: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	111, // 271: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	111, // 272: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	166, // 273: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	111, // 274: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 275: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	111, // 276: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	190, // 277: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	111, // 278: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	111, // 279: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	111, // 280: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	158, // 281: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	166, // 282: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	111, // 283: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	111, // 284: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	285, // [285:285] is the sub-list for method output_type
-	285, // [285:285] is the sub-list for method input_type
-	285, // [285:285] is the sub-list for extension type_name
-	285, // [285:285] is the sub-list for extension extendee
-	0,   // [0:285] is the sub-list for field type_name
+	142, // 153: naru.command.v1.Command.mute_topics:type_name -> naru.command.v1.MuteTopics
+	94,  // 154: naru.command.v1.Command.shorten_role_binding:type_name -> naru.command.v1.ShortenRoleBinding
+	95,  // 155: naru.command.v1.Command.shorten_crossing:type_name -> naru.command.v1.ShortenCrossing
+	143, // 156: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	144, // 157: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	145, // 158: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	146, // 159: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	147, // 160: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	148, // 161: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	149, // 162: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	106, // 163: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	111, // 164: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	111, // 165: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	111, // 166: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	111, // 167: naru.command.v1.Prune.records_before:type_name -> google.protobuf.Timestamp
+	150, // 168: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	150, // 169: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	151, // 170: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	151, // 171: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	152, // 172: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	152, // 173: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	153, // 174: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	153, // 175: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	154, // 176: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	154, // 177: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	155, // 178: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	155, // 179: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	156, // 180: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	156, // 181: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	157, // 182: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	111, // 183: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 184: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	158, // 185: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	157, // 186: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	159, // 187: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	111, // 188: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	111, // 189: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	160, // 190: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	111, // 191: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	161, // 192: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	111, // 193: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	147, // 194: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	162, // 195: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	149, // 196: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	163, // 197: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	164, // 198: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	165, // 199: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	107, // 200: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	166, // 201: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	159, // 202: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	167, // 203: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	108, // 204: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	168, // 205: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	169, // 206: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	170, // 207: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	148, // 208: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	111, // 209: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	171, // 210: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	171, // 211: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	172, // 212: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	172, // 213: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	173, // 214: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	173, // 215: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	174, // 216: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	175, // 217: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	176, // 218: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	177, // 219: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	177, // 220: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	177, // 221: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	178, // 222: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 223: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	179, // 224: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 225: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	180, // 226: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	111, // 227: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	181, // 228: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 229: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	181, // 230: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 231: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	181, // 232: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 233: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	182, // 234: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	182, // 235: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	183, // 236: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 237: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	183, // 238: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 239: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	184, // 240: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	84,  // 241: naru.command.v1.CreateRequest.submit:type_name -> naru.command.v1.SubmitRequest
+	184, // 242: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 243: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	184, // 244: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 245: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 246: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	109, // 247: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	111, // 248: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	81,  // 249: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	31,  // 250: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	185, // 251: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	109, // 252: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 253: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	111, // 254: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	186, // 255: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	110, // 256: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	157, // 257: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	111, // 258: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 259: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	179, // 260: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 261: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	111, // 262: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	31,  // 263: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
+	187, // 264: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	188, // 265: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	111, // 266: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
+	111, // 267: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
+	189, // 268: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	189, // 269: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	190, // 270: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 271: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	111, // 272: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	111, // 273: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	167, // 274: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	111, // 275: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 276: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	111, // 277: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	191, // 278: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	111, // 279: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	111, // 280: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	111, // 281: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	159, // 282: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	167, // 283: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	111, // 284: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	111, // 285: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	286, // [286:286] is the sub-list for method output_type
+	286, // [286:286] is the sub-list for method input_type
+	286, // [286:286] is the sub-list for extension type_name
+	286, // [286:286] is the sub-list for extension extendee
+	0,   // [0:286] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -10465,6 +10485,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateCrossing)(nil),
 		(*Command_DeleteCrossing)(nil),
 		(*Command_SetLocalOperators)(nil),
+		(*Command_MuteTopics)(nil),
 		(*Command_ShortenRoleBinding)(nil),
 		(*Command_ShortenCrossing)(nil),
 	}

@@ -240,6 +240,59 @@ func (x *ReadNotifications) GetUpTo() string {
 	return ""
 }
 
+// MuteTopics says of what a user gets no mail, by their own wish.
+type MuteTopics struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Topics        []string               `protobuf:"bytes,2,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MuteTopics) Reset() {
+	*x = MuteTopics{}
+	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MuteTopics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MuteTopics) ProtoMessage() {}
+
+func (x *MuteTopics) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MuteTopics.ProtoReflect.Descriptor instead.
+func (*MuteTopics) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *MuteTopics) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *MuteTopics) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
 type CreateNotificationChannel struct {
 	state               protoimpl.MessageState  `protogen:"open.v1"`
 	NotificationChannel *v1.NotificationChannel `protobuf:"bytes,1,opt,name=notification_channel,json=notificationChannel,proto3" json:"notification_channel,omitempty"`
@@ -249,7 +302,7 @@ type CreateNotificationChannel struct {
 
 func (x *CreateNotificationChannel) Reset() {
 	*x = CreateNotificationChannel{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +314,7 @@ func (x *CreateNotificationChannel) String() string {
 func (*CreateNotificationChannel) ProtoMessage() {}
 
 func (x *CreateNotificationChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[4]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +327,7 @@ func (x *CreateNotificationChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNotificationChannel.ProtoReflect.Descriptor instead.
 func (*CreateNotificationChannel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{4}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateNotificationChannel) GetNotificationChannel() *v1.NotificationChannel {
@@ -294,7 +347,7 @@ type UpdateNotificationChannel struct {
 
 func (x *UpdateNotificationChannel) Reset() {
 	*x = UpdateNotificationChannel{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -306,7 +359,7 @@ func (x *UpdateNotificationChannel) String() string {
 func (*UpdateNotificationChannel) ProtoMessage() {}
 
 func (x *UpdateNotificationChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[5]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -319,7 +372,7 @@ func (x *UpdateNotificationChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNotificationChannel.ProtoReflect.Descriptor instead.
 func (*UpdateNotificationChannel) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{5}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpdateNotificationChannel) GetNotificationChannel() *v1.NotificationChannel {
@@ -349,7 +402,7 @@ type SetNotificationChannelSecret struct {
 
 func (x *SetNotificationChannelSecret) Reset() {
 	*x = SetNotificationChannelSecret{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +414,7 @@ func (x *SetNotificationChannelSecret) String() string {
 func (*SetNotificationChannelSecret) ProtoMessage() {}
 
 func (x *SetNotificationChannelSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[6]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +427,7 @@ func (x *SetNotificationChannelSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNotificationChannelSecret.ProtoReflect.Descriptor instead.
 func (*SetNotificationChannelSecret) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{6}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetNotificationChannelSecret) GetNotificationChannelId() string {
@@ -412,7 +465,7 @@ type ChannelSecrets struct {
 
 func (x *ChannelSecrets) Reset() {
 	*x = ChannelSecrets{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +477,7 @@ func (x *ChannelSecrets) String() string {
 func (*ChannelSecrets) ProtoMessage() {}
 
 func (x *ChannelSecrets) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[7]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +490,7 @@ func (x *ChannelSecrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelSecrets.ProtoReflect.Descriptor instead.
 func (*ChannelSecrets) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{7}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChannelSecrets) GetChannelId() string {
@@ -485,7 +538,7 @@ type SettleDelivery struct {
 
 func (x *SettleDelivery) Reset() {
 	*x = SettleDelivery{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +550,7 @@ func (x *SettleDelivery) String() string {
 func (*SettleDelivery) ProtoMessage() {}
 
 func (x *SettleDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[8]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +563,7 @@ func (x *SettleDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleDelivery.ProtoReflect.Descriptor instead.
 func (*SettleDelivery) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{8}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SettleDelivery) GetDeliveryId() string {
@@ -557,7 +610,7 @@ type RetryDelivery struct {
 
 func (x *RetryDelivery) Reset() {
 	*x = RetryDelivery{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +622,7 @@ func (x *RetryDelivery) String() string {
 func (*RetryDelivery) ProtoMessage() {}
 
 func (x *RetryDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[9]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +635,7 @@ func (x *RetryDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDelivery.ProtoReflect.Descriptor instead.
 func (*RetryDelivery) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{9}
+	return file_naru_command_v1_notice_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RetryDelivery) GetDeliveryId() string {
@@ -603,7 +656,7 @@ type AddressNotice_Addressee struct {
 
 func (x *AddressNotice_Addressee) Reset() {
 	*x = AddressNotice_Addressee{}
-	mi := &file_naru_command_v1_notice_proto_msgTypes[10]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +668,7 @@ func (x *AddressNotice_Addressee) String() string {
 func (*AddressNotice_Addressee) ProtoMessage() {}
 
 func (x *AddressNotice_Addressee) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_notice_proto_msgTypes[10]
+	mi := &file_naru_command_v1_notice_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +721,11 @@ const file_naru_command_v1_notice_proto_rawDesc = "" +
 	"\x11ReadNotifications\x12 \n" +
 	"\auser_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06userId\x123\n" +
 	"\x10notification_ids\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x0fnotificationIds\x12\x1c\n" +
-	"\x05up_to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04upTo\"p\n" +
+	"\x05up_to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04upTo\"P\n" +
+	"\n" +
+	"MuteTopics\x12 \n" +
+	"\auser_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06userId\x12 \n" +
+	"\x06topics\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06topics\"p\n" +
 	"\x19CreateNotificationChannel\x12S\n" +
 	"\x14notification_channel\x18\x01 \x01(\v2 .naru.api.v1.NotificationChannelR\x13notificationChannel\"\xa6\x01\n" +
 	"\x19UpdateNotificationChannel\x12S\n" +
@@ -707,34 +764,35 @@ func file_naru_command_v1_notice_proto_rawDescGZIP() []byte {
 	return file_naru_command_v1_notice_proto_rawDescData
 }
 
-var file_naru_command_v1_notice_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_naru_command_v1_notice_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_naru_command_v1_notice_proto_goTypes = []any{
 	(*Notice)(nil),                       // 0: naru.command.v1.Notice
 	(*AddressNotices)(nil),               // 1: naru.command.v1.AddressNotices
 	(*AddressNotice)(nil),                // 2: naru.command.v1.AddressNotice
 	(*ReadNotifications)(nil),            // 3: naru.command.v1.ReadNotifications
-	(*CreateNotificationChannel)(nil),    // 4: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),    // 5: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil), // 6: naru.command.v1.SetNotificationChannelSecret
-	(*ChannelSecrets)(nil),               // 7: naru.command.v1.ChannelSecrets
-	(*SettleDelivery)(nil),               // 8: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                // 9: naru.command.v1.RetryDelivery
-	(*AddressNotice_Addressee)(nil),      // 10: naru.command.v1.AddressNotice.Addressee
-	(*v1.Notification)(nil),              // 11: naru.api.v1.Notification
-	(*v1.NotificationChannel)(nil),       // 12: naru.api.v1.NotificationChannel
-	(*timestamppb.Timestamp)(nil),        // 13: google.protobuf.Timestamp
-	(v1.Delivery_State)(0),               // 14: naru.api.v1.Delivery.State
+	(*MuteTopics)(nil),                   // 4: naru.command.v1.MuteTopics
+	(*CreateNotificationChannel)(nil),    // 5: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),    // 6: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil), // 7: naru.command.v1.SetNotificationChannelSecret
+	(*ChannelSecrets)(nil),               // 8: naru.command.v1.ChannelSecrets
+	(*SettleDelivery)(nil),               // 9: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                // 10: naru.command.v1.RetryDelivery
+	(*AddressNotice_Addressee)(nil),      // 11: naru.command.v1.AddressNotice.Addressee
+	(*v1.Notification)(nil),              // 12: naru.api.v1.Notification
+	(*v1.NotificationChannel)(nil),       // 13: naru.api.v1.NotificationChannel
+	(*timestamppb.Timestamp)(nil),        // 14: google.protobuf.Timestamp
+	(v1.Delivery_State)(0),               // 15: naru.api.v1.Delivery.State
 }
 var file_naru_command_v1_notice_proto_depIdxs = []int32{
-	11, // 0: naru.command.v1.Notice.notification:type_name -> naru.api.v1.Notification
+	12, // 0: naru.command.v1.Notice.notification:type_name -> naru.api.v1.Notification
 	2,  // 1: naru.command.v1.AddressNotices.notices:type_name -> naru.command.v1.AddressNotice
-	10, // 2: naru.command.v1.AddressNotice.addressees:type_name -> naru.command.v1.AddressNotice.Addressee
-	12, // 3: naru.command.v1.CreateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
-	12, // 4: naru.command.v1.UpdateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
-	13, // 5: naru.command.v1.SetNotificationChannelSecret.overlaps_until:type_name -> google.protobuf.Timestamp
-	13, // 6: naru.command.v1.ChannelSecrets.before_until:type_name -> google.protobuf.Timestamp
-	14, // 7: naru.command.v1.SettleDelivery.state:type_name -> naru.api.v1.Delivery.State
-	13, // 8: naru.command.v1.SettleDelivery.next_attempt_at:type_name -> google.protobuf.Timestamp
+	11, // 2: naru.command.v1.AddressNotice.addressees:type_name -> naru.command.v1.AddressNotice.Addressee
+	13, // 3: naru.command.v1.CreateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
+	13, // 4: naru.command.v1.UpdateNotificationChannel.notification_channel:type_name -> naru.api.v1.NotificationChannel
+	14, // 5: naru.command.v1.SetNotificationChannelSecret.overlaps_until:type_name -> google.protobuf.Timestamp
+	14, // 6: naru.command.v1.ChannelSecrets.before_until:type_name -> google.protobuf.Timestamp
+	15, // 7: naru.command.v1.SettleDelivery.state:type_name -> naru.api.v1.Delivery.State
+	14, // 8: naru.command.v1.SettleDelivery.next_attempt_at:type_name -> google.protobuf.Timestamp
 	9,  // [9:9] is the sub-list for method output_type
 	9,  // [9:9] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
@@ -753,7 +811,7 @@ func file_naru_command_v1_notice_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_notice_proto_rawDesc), len(file_naru_command_v1_notice_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
