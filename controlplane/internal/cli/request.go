@@ -106,7 +106,7 @@ func (a *app) request() *cobra.Command {
 		return cmd
 	}
 	var reason string
-	return command(a, a.requestNoun(), a.createRequest(), a.updateRequest(), a.waitRequest(), a.comment(), a.comments(), a.attach(), a.attachment(),
+	return command(a, a.requestNoun(), a.createRequest(), a.updateRequest(), a.waitRequest(), a.comment(), a.comments(), a.attach(), a.detach(), a.attachment(),
 		one("submit", "Submit a draft, or what was returned", nil, func(ctx context.Context, c *client.Client, name string) (*apiv1.Request, error) {
 			r, err := c.Requests.SubmitRequest(ctx, &apiv1.SubmitRequestRequest{Request: name})
 			return r.GetRequest(), err

@@ -264,6 +264,37 @@ func TestWhatWasSaidAndAddedIsReadAtTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestAFileIsTakenAwayAndReplacedAtTheCommandLine(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft")
+	plan := filepath.Join(t.TempDir(), "plan.txt")
+	write := func(content string) {
+		if err := os.WriteFile(plan, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("the wrong plan")
+	d.must("request attach r-1 --context ann --file " + plan)
+	write("the plan")
+	if r := d.naru("request attach r-1 --context ann --file " + plan); r.code != problem.ExitConflict || !strings.Contains(r.err, "naru request detach r-1 FILE") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+	d.must("request detach r-1 plan.txt --context ann")
+	if r := d.naru("request attachment r-1 plan.txt --context ann"); r.code != problem.ExitUsage || !strings.Contains(r.err, "has no files") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+	d.must("request attach r-1 --context ann --file " + plan)
+	if got := d.must("request comments r-1 --context ann"); !strings.Contains(got, "plan.txt, taken away by ann") {
+		t.Errorf("%s", got)
+	}
+	if got := d.must("request attachment r-1 plan.txt --context ann"); got != "the plan" {
+		t.Errorf("%q", got)
+	}
+	if r := d.naru("request detach r-1 plan.pdf --context ann"); r.code != problem.ExitNotFound {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+}
+
 func TestAnApproverIsToldWhatRoomIsKept(t *testing.T) {
 	until := timestamppb.New(time.Date(2026, 11, 23, 9, 0, 0, 0, time.Local))
 	held := func(m *apiv1.Reservation) *apiv1.Request {

@@ -23,14 +23,17 @@ const (
 func (c *command) mayKeep(m *apiv1.Request, more int) error {
 	of, in, err := c.tx.FileBytes(m.GetRequesterId(), m.GetProjectId(), m.GetId())
 	own := int64(more) + c.tx.KeptOf(m)
-	const next = "Delete drafts that nobody needs any more, or say where the file can be found. Files are dropped 90 days after their request has ended."
+	next := func(of string) string {
+		return "Take files away that nobody needs (naru request detach), or delete drafts: naru request list " + of + " --filter approval=draft. Those of people who have left " +
+			"are deleted by whoever may ask in the project. Files are dropped 90 days after their request has ended. Or say where the file can be found."
+	}
 	switch {
 	case err != nil, own == 0:
 		return err
 	case of+own > maxFilesOf:
-		return problem.Newf(problem.TooLarge, next, "the files of requests of %s would come to %d bytes, and %d are kept of one requester", m.GetRequester(), of+own, maxFilesOf)
+		return problem.Newf(problem.TooLarge, next("--mine"), "the files of requests of %s would come to %d bytes, and %d are kept of one requester", m.GetRequester(), of+own, maxFilesOf)
 	case in+own > maxFilesIn:
-		return problem.Newf(problem.TooLarge, next, "the files of requests in project %s would come to %d bytes, and %d are kept of one project", m.GetProject(), in+own, maxFilesIn)
+		return problem.Newf(problem.TooLarge, next("--project "+m.GetProject()), "the files of requests in project %s would come to %d bytes, and %d are kept of one project", m.GetProject(), in+own, maxFilesIn)
 	}
 	return nil
 }

@@ -52,13 +52,13 @@ func TestFilesOfARequesterAndOfAProjectHaveABudgetThatIsGivenBack(t *testing.T) 
 	if got := p.refuse(problem.TooLarge, attach("r", "c", 1)); !strings.Contains(got.GetDetail(), "requests of ann") {
 		t.Error(got)
 	}
-	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "many"}}})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: "many"}}})
 	p.accept(attach("r", "c", 1000))
 
 	for i := range 4 { // others of the project
 		p.fill(fmt.Sprint("of-", i), fmt.Sprint("one-", i), "shop", 64<<20-500)
 	}
-	if got := p.refuse(problem.TooLarge, attach("r", "d", 1)); !strings.Contains(got.GetDetail(), "project shop") {
+	if got := p.refuse(problem.TooLarge, attach("r", "d", 1)); !strings.Contains(got.GetDetail(), "project shop") || !strings.Contains(got.GetNext(), "naru request list --project shop") {
 		t.Error(got)
 	}
 }
@@ -76,7 +76,7 @@ func TestADraftTakesItsFilesToNoProjectThatHasNoRoomForThem(t *testing.T) {
 	moved.Project, moved.ProjectId = "full", "p-full"
 	update := &commandv1.Command{Body: &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: moved, By: who("ann")}}}
 	p.refuse(problem.TooLarge, update)
-	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "of-0"}}})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: "of-0"}}})
 	p.accept(update)
 }
 

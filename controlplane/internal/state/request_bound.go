@@ -138,16 +138,21 @@ func (tx *Tx) DropFiles(m *apiv1.Request, at *timestamppb.Timestamp) error {
 			continue
 		}
 		f.DroppedAt = at
-		b, err := encode(f)
-		if err != nil {
+		if err := tx.DropFile(m.GetId(), f); err != nil {
 			return err
 		}
-		if err := tx.write("UPDATE comments SET crc=?, message=? WHERE request_id=? AND id=?", checksum(b), b, m.GetId(), f.GetId()); err != nil {
-			return err
-		}
-	}
-	if err := tx.write("DELETE FROM attachments WHERE request_id=?", m.GetId()); err != nil {
-		return err
 	}
 	return tx.Requests.Put(m)
+}
+
+// DropFile drops the content of a file of a request; of the comment that it came with stays what m says.
+func (tx *Tx) DropFile(requestID string, m *apiv1.Comment) error {
+	b, err := encode(m)
+	if err != nil {
+		return err
+	}
+	if err := tx.write("UPDATE comments SET crc=?, message=? WHERE request_id=? AND id=?", checksum(b), b, requestID, m.GetId()); err != nil {
+		return err
+	}
+	return tx.write("DELETE FROM attachments WHERE request_id=? AND id=?", requestID, m.GetId())
 }
