@@ -295,6 +295,19 @@ func TestAFileIsTakenAwayAndReplacedAtTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestTimesThatAreOverAreRefusedByTheirFlags(t *testing.T) {
+	d := counter(t)
+	for flags, said := range map[string]string{
+		"--decide-by 2020-01-01T00:00:00Z":                                 "--decide-by: is over",
+		"--carry-out-by 2020-01-01T00:00:00Z":                              "--carry-out-by: is over",
+		"--start 2127-01-01T00:00:00Z --carry-out-by 2126-12-31T00:00:00Z": "--carry-out-by: is not after the start",
+	} {
+		if r := d.naru(asks + " " + flags); r.code != problem.ExitUsage || !strings.Contains(r.err, said) {
+			t.Errorf("%s: %d\n%s", flags, r.code, r.err)
+		}
+	}
+}
+
 func TestAnApproverIsToldWhatRoomIsKept(t *testing.T) {
 	until := timestamppb.New(time.Date(2026, 11, 23, 9, 0, 0, 0, time.Local))
 	held := func(m *apiv1.Reservation) *apiv1.Request {

@@ -100,7 +100,7 @@ func (c *command) submitRequest(in *commandv1.SubmitRequest) (*commandv1.Result,
 	if err := c.concerns(m); err != nil {
 		return nil, err
 	}
-	if err := request.StartsInTime(m, c.clock); err != nil {
+	if err := request.TimesHold(m, c.clock); err != nil {
 		return nil, err
 	}
 	if err := c.mayAskMore(m); err != nil {

@@ -44,7 +44,7 @@ func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Reques
 func (s requestService) wrong(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
 	m = proto.CloneOf(m)
 	m.Approval, m.Fulfilment = apiv1.Request_DRAFT, apiv1.Request_NONE
-	if err := request.StartsInTime(m, timestamppb.New(s.Now())); err != nil {
+	if err := request.TimesHold(m, timestamppb.New(s.Now())); err != nil {
 		return err
 	}
 	_, err := intake.Resolve(tx, m)
