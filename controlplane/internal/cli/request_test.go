@@ -295,6 +295,16 @@ func TestAFileIsTakenAwayAndReplacedAtTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestAFieldThatIsGivenTwiceIsRefused(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft")
+	for _, command := range []string{asks, "request update r-1 --context ann --field host_name=a"} {
+		if r := d.naru(command + " --field host_name=b"); r.code != problem.ExitUsage || !strings.Contains(r.err, "--field host_name is given twice") {
+			t.Errorf("%s: %d\n%s", command, r.code, r.err)
+		}
+	}
+}
+
 func TestTimesThatAreOverAreRefusedByTheirFlags(t *testing.T) {
 	d := counter(t)
 	for flags, said := range map[string]string{

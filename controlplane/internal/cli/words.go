@@ -43,8 +43,11 @@ func (a *app) inWords(text string) string {
 	})
 }
 
-// otherwise are the flags that are called otherwise than their fields.
-var otherwise = map[string]string{"name_pattern": "name", "content": "file", "source_zone": "from", "ssh_keys": "ssh-key"}
+// otherwise are the flags that are called otherwise than their fields, by the end of a field's path.
+var otherwise = map[string]string{
+	"name_pattern": "name", "content": "file", "source_zone": "from", "ssh_keys": "ssh-key", "desired_start": "start",
+	"snapshot.name": "snapshot", "restore.snapshot": "restore", "power.verb": "power", "access_for_time.role": "access",
+}
 
 // inField is the name of a field of the API as this command line has it: its flag, or the word for its argument.
 func (a *app) inField(field string) string {
@@ -67,8 +70,9 @@ func (a *app) inField(field string) string {
 	if p := a.command.Parent(); p != nil {
 		noun = p.Name()
 	}
-	flag := strings.ReplaceAll(name, "_", "-")
-	for _, flag := range []string{otherwise[name], flag, strings.TrimSuffix(flag, "s"), strings.TrimSuffix(flag, "-seconds")} {
+	flag, within := strings.ReplaceAll(name, "_", "-"), strings.TrimSuffix(field, "."+name)
+	within = within[strings.LastIndexByte(within, '.')+1:]
+	for _, flag := range []string{otherwise[within+"."+name], otherwise[name], flag, strings.TrimSuffix(flag, "s"), strings.TrimSuffix(flag, "-seconds")} {
 		if a.command.Flags().Lookup(flag) != nil {
 			return "--" + flag
 		}

@@ -1,6 +1,7 @@
 package request_test
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -25,5 +26,20 @@ func TestP6WhatWasLetThroughAndHasBegunIsReviewedToTheEnd(t *testing.T) {
 	r.Stages[0].State = apiv1.Stage_APPROVED
 	if err := request.Withdraw(r, person("ann"), "", "done with it", timestamppb.Now()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatCannotBeWithdrawnAnyMoreSaysWhatCanBeDone(t *testing.T) {
+	for next, r := range map[string]*apiv1.Request{
+		"naru request copy r-1":   {Approval: apiv1.Request_REJECTED},
+		"naru request create":     {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_DONE},
+		"review it":               {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_EXECUTING, Stages: []*apiv1.Stage{{State: apiv1.Stage_OPEN}}},
+		"to ask for the same":     {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_LAPSED},
+		"by another request: nar": {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_EXECUTING},
+	} {
+		r.Name, r.RequesterId = "r-1", "ann"
+		if err := request.Withdraw(r, person("ann"), "", "", timestamppb.Now()); !problem.Is(err, problem.WrongState) || !strings.Contains(strings.ToLower(problem.Of(err).GetNext()), next) {
+			t.Errorf("%s: %v", next, problem.Of(err))
+		}
 	}
 }
