@@ -18,7 +18,7 @@ import (
 const lookedThrough = 100
 
 // again looks at what is to be submitted at once before a draft of it is kept: who tries the same once more goes on with the
-// draft that is there, which is returned; and what is wrong in itself is refused without one, since only its author can
+// draft that the first attempt left, which is returned; and what is wrong in itself is refused without one, since only its author can
 // change that. What another system sends under a number is known by that.
 func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*apiv1.Request, error) {
 	if m.GetExternalRef() != "" {
@@ -32,7 +32,7 @@ func (s requestService) again(ctx context.Context, tx *state.Tx, m *apiv1.Reques
 		return nil, err
 	}
 	for _, d := range drafts {
-		if d.GetRound() == 0 && d.GetComments() == 0 && asksTheSame(d, m) {
+		if d.GetRound() == 0 && d.GetComments() == 0 && len(d.GetSentSha256()) > 0 && asksTheSame(d, m) {
 			return d, nil
 		}
 	}

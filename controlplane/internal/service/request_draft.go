@@ -61,7 +61,7 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		}
 		m := proto.CloneOf(sent)
 		m.Id, m.Requester, m.RequesterId = id, me.GetName(), me.GetId()
-		if m.ExternalRef != "" {
+		if create, _ := req.(*apiv1.CreateRequestRequest); m.ExternalRef != "" || create.GetSubmit() {
 			m.SentSha256 = digest[:]
 		}
 		if err := takenIn(m, me); err != nil {

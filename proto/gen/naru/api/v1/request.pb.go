@@ -573,7 +573,8 @@ type Request struct {
 	Holds []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
 	// Whose word lets it through, as its policy said at submission.
 	Authority Authority_Value `protobuf:"varint,60,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
-	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it.
+	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it. Without a number,
+	// of what was sent to be submitted at once: it is not there of a draft that somebody keeps as one.
 	SentSha256 []byte `protobuf:"bytes,61,opt,name=sent_sha256,json=sentSha256,proto3" json:"sent_sha256,omitempty"`
 	SentRound  uint32 `protobuf:"varint,62,opt,name=sent_round,json=sentRound,proto3" json:"sent_round,omitempty"`
 	// Whether there is room for all of it now, where it takes some and was not begun. Only where one request is asked for, or previewed.
