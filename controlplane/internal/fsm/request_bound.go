@@ -52,7 +52,7 @@ func (c *command) dropFiles() error {
 	return nil
 }
 
-// maySubmitToday refuses a submission where its requester has made too many in 24 hours.
+// maySubmitToday refuses a submission where its requester has made too many in 24 hours, and has it count as one of them.
 func (c *command) maySubmitToday(m *apiv1.Request) error {
 	requester, err := c.tx.Users.Get(m.GetRequesterId())
 	if err != nil && !missing(err) {
@@ -63,8 +63,12 @@ func (c *command) maySubmitToday(m *apiv1.Request) error {
 		most = maxSubmittedByProgram
 	}
 	n, err := c.tx.Submitted(m.GetRequesterId(), c.clock)
-	if err != nil || n < most {
+	if err != nil {
 		return err
+	}
+	if n < most {
+		m.CountedAt = c.clock
+		return nil
 	}
 	return problem.Newf(problem.TooMany, "Submit it tomorrow; as a draft it is kept until then. Several VMs can be asked for in one request.",
 		"%s has submitted %d requests in 24 hours, and no more are taken", m.GetRequester(), n)

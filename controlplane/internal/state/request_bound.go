@@ -18,7 +18,7 @@ const dayMicros = 24 * 3600 * 1_000_000
 // Submitted returns how many requests of a requester were submitted within a day of a time.
 func (tx *Tx) Submitted(requesterID string, at *timestamppb.Timestamp) (n int, err error) {
 	now := Micros(at)
-	err = tx.query("SELECT count(*) FROM requests WHERE requester_id=? AND submitted_at>0 AND submitted_at>? AND submitted_at<?", func(s *sqlite.Stmt) error {
+	err = tx.query("SELECT count(*) FROM requests WHERE requester_id=? AND counted_at>0 AND counted_at>? AND counted_at<?", func(s *sqlite.Stmt) error {
 		n = s.ColumnInt(0)
 		return nil
 	}, requesterID, now-dayMicros, now+dayMicros)
