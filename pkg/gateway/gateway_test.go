@@ -202,6 +202,7 @@ func TestBadRequestsAreRefusedWithTheReason(t *testing.T) {
 	}{
 		{"an unknown field", "POST", "/v1/vms", `{"name":"a","wrong":1}`, nil, 400, problem.Invalid, "unknown field", "wrong"},
 		{"a value of the wrong kind", "POST", "/v1/vms", `{"name":1}`, nil, 400, problem.Invalid, "name", "name"},
+		{"an object for a text that holds one", "POST", "/v1/requests", `{"specification":{"create":{"form":{"service_name":"shop"}}}}`, nil, 400, problem.Invalid, `"form":"{\"name\":\"value\"}"`, "form"},
 		{"a field twice", "POST", "/v1/vms", `{"name":"a","name":"b"}`, nil, 400, problem.Invalid, "name", ""},
 		{"an unknown state", "POST", "/v1/vms", `{"affinities":[{"group":"g","rule":"NEAR"}]}`, nil, 400, problem.Invalid, "rule", "rule"},
 		{"no JSON", "POST", "/v1/vms", `name=a`, nil, 400, problem.Invalid, "invalid character", ""},
@@ -229,7 +230,7 @@ func TestBadRequestsAreRefusedWithTheReason(t *testing.T) {
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			p := problemOf(t, call(h, c.verb, c.path, c.body, c.headers...))
-			if p.Status != c.status || p.Code != string(c.code) || !strings.Contains(p.Detail, c.says) || p.Next == "" {
+			if p.Status != c.status || p.Code != string(c.code) || !strings.Contains(p.Detail+p.Next, c.says) || p.Next == "" {
 				t.Fatalf("got %+v", p)
 			}
 			if c.field != "" && (len(p.Errors) == 0 || p.Errors[0].Field != c.field) {

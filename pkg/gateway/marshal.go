@@ -81,7 +81,7 @@ func (j *jsonMarshaler) NewEncoder(w io.Writer) runtime.Encoder {
 
 var (
 	unknownField = regexp.MustCompile(`unknown field "([^"]{1,128})"`)
-	badValue     = regexp.MustCompile(`invalid value for \w+ field (\w{1,128}):`)
+	badValue     = regexp.MustCompile(`invalid value for (\w+) field (\w{1,128}): (\{?)`)
 )
 
 // invalidBody turns a decoder's error into a problem that names the field where the decoder does.
@@ -93,7 +93,9 @@ func invalidBody(err error) error {
 		e.With(m[1], "is not a field here")
 	}
 	if m := badValue.FindStringSubmatch(text); m != nil {
-		e.With(m[1], "has a value of the wrong kind")
+		if e.With(m[2], "has a value of the wrong kind"); m[1] == "string" && m[3] != "" {
+			e.Problem.Next = fmt.Sprintf(`Send a text. An object that a text holds has its quotes escaped: "%s":"{\"name\":\"value\"}"; jq writes it with tojson.`, m[2])
+		}
 	}
 	return e
 }

@@ -67,6 +67,7 @@ func OfMethod(method string) string {
 	if verb == name {
 		verb = strings.Replace(name, noun, "", 1)
 	}
+	verb = strings.TrimSuffix(strings.TrimSuffix(verb, "To"), "From") // AttachToRequest
 	if verb == "" {
 		verb = name
 	}

@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,6 +133,22 @@ func TestWhatAnOfferingDoesNotGiveIsRefusedWithTheWayOut(t *testing.T) {
 		if _, err := o.Bid(w); !problem.Is(err, problem.Invalid) || !strings.Contains(problem.Of(err).GetDetail(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}
+	}
+}
+
+func TestAllThatIsWrongWithAFormIsToldAtOnce(t *testing.T) {
+	_, err := compile(t, web()).Bid(catalog.Wish{Flavor: "s1", Filled: `{"tls":"yes","workers":65,"domains":["a.kr","-"],"zzz":1}`})
+	var fields []string
+	for _, f := range problem.Of(err).GetErrors() {
+		fields = append(fields, f.GetField())
+	}
+	slices.Sort(fields)
+	if got := strings.Join(fields, " "); got != "form.domains.1 form.service_name form.tls form.workers form.zzz" {
+		t.Errorf("%s: %v", got, err)
+	}
+	_, err = compile(t, web()).Bid(catalog.Wish{Flavor: "s1", Filled: `{"service_name":7}`}) // sent, and so not missing
+	if got := problem.Of(err).GetErrors(); len(got) != 1 || got[0].GetField() != "form.service_name" || got[0].GetDetail() != "is a text" {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -37,7 +37,7 @@ func (f *Form) check(filled []byte, whole bool) (Values, error) {
 	e := problem.New(problem.Invalid, "", "Correct the fields named and send it again.")
 	members, order, err := decodeObject(filled, "what was filled in")
 	if err != nil {
-		return nil, problem.New(problem.Invalid, err.Error(), "Send a JSON object: {\"host_name\": \"web\"}.").With("form", "is not a JSON object")
+		return nil, problem.New(problem.Invalid, err.Error(), "Send a JSON object: {\"service_name\": \"shop\"}.").With("form", "is not a JSON object")
 	}
 	values := Values{}
 	for _, name := range order {
@@ -69,7 +69,7 @@ func (f *Form) check(filled []byte, whole bool) (Values, error) {
 			}
 		}
 	}
-	if len(e.Problem.GetErrors()) == 0 && f != nil {
+	if f != nil {
 		f.bySchema(values, whole, e)
 	}
 	if len(e.Problem.GetErrors()) > 0 {
@@ -83,7 +83,7 @@ func (f *Form) check(filled []byte, whole bool) (Values, error) {
 	return values, nil
 }
 
-// bySchema checks the values by the form's JSON Schema.
+// bySchema checks by the form's JSON Schema what could be read of the values: what is wrong is told at once, with what could not.
 func (f *Form) bySchema(values Values, whole bool, e *problem.Error) {
 	raw, err := json.Marshal(values)
 	if err == nil {
@@ -98,10 +98,11 @@ func (f *Form) bySchema(values Values, whole bool, e *problem.Error) {
 	case !errors.As(err, &invalid):
 		e.With("form", "cannot be checked")
 	default:
+		said := len(e.Problem.GetErrors()) > 0 // what is missing, or cannot be read
 		for _, leaf := range leaves(invalid) {
-			if len(leaf.InstanceLocation) > 0 { // what is missing was said before
+			if len(leaf.InstanceLocation) > 0 {
 				e.With("form."+strings.Join(leaf.InstanceLocation, "."), leaf.ErrorKind.LocalizedString(english))
-			} else if whole {
+			} else if whole && !said {
 				e.With("form", leaf.ErrorKind.LocalizedString(english))
 			}
 		}

@@ -25,6 +25,7 @@ var notDecidedOn = []string{
 	"name", "kind", // of the request: its head line, and what it asks for
 	"created_at", "round", // when it was begun, and how often it was submitted
 	"files.dropped_at", // set long after the decision
+	"files.dropped_by", // what was taken away is not among them
 }
 
 // leaf is one value of what is frozen, and how it is to be shown.

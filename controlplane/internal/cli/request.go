@@ -106,7 +106,7 @@ func (a *app) request() *cobra.Command {
 		return cmd
 	}
 	var reason string
-	return command(a, a.requestNoun(), a.createRequest(), a.updateRequest(), a.waitRequest(), a.comment(), a.comments(), a.attach(), a.attachment(),
+	return command(a, a.requestNoun(), a.createRequest(), a.updateRequest(), a.waitRequest(), a.comment(), a.comments(), a.attach(), a.detach(), a.attachment(),
 		one("submit", "Submit a draft, or what was returned", nil, func(ctx context.Context, c *client.Client, name string) (*apiv1.Request, error) {
 			r, err := c.Requests.SubmitRequest(ctx, &apiv1.SubmitRequestRequest{Request: name})
 			return r.GetRequest(), err
@@ -165,7 +165,7 @@ func (a *app) createRequest() *cobra.Command {
 		Use: "create", Short: "Ask for something; --draft keeps it without submitting", Args: noArguments,
 		Long: `Ask for something. In a terminal, what a request for VMs lacks is asked for: offering, zone, flavor, the offering's form, name,
 quantity and reason. Then it shows what that costs and who decides, and asks whether to submit it.`,
-		Example: `  naru request create --offering web-server --zone business --quantity 2 --name 'web-##' --field host_name=shop --reason 'the old ones are full'
+		Example: `  naru request create --offering web-server --zone business --quantity 2 --name 'web-##' --field service_name=shop --reason 'the old ones are full'
   naru request create --power stop --vm web-1 --reason maintenance
   naru request create --resize --vm web-1 --flavor large --may-stop --reason 'it is slow'
   naru request create --snapshot before-update --vm web-1 --may-stop
@@ -347,6 +347,9 @@ func formOf(fields []string) (string, error) {
 		name, value, ok := strings.Cut(f, "=")
 		if !ok || name == "" {
 			return "", usagef("--field %s: write it as NAME=VALUE", f)
+		}
+		if _, twice := out[name]; twice {
+			return "", usagef("--field %s is given twice; say which value is meant", name)
 		}
 		var v any
 		if err := json.Unmarshal([]byte(value), &v); err != nil {

@@ -19,7 +19,10 @@ var commentColumns = []column[*apiv1.Comment]{
 	{head: "AUTHOR", value: (*apiv1.Comment).GetAuthor},
 	{head: "TEXT", value: (*apiv1.Comment).GetText, text: true},
 	{head: "FILE", value: func(m *apiv1.Comment) string {
-		if m.GetDroppedAt() != nil {
+		switch {
+		case m.GetDroppedBy() != "":
+			return m.GetFile() + ", taken away by " + m.GetDroppedBy()
+		case m.GetDroppedAt() != nil:
 			return m.GetFile() + ", not kept since " + m.GetDroppedAt().AsTime().Local().Format(time.DateOnly)
 		}
 		return m.GetFile()
@@ -56,7 +59,8 @@ func (a *app) attach() *cobra.Command {
 	var file, text, mediaType string
 	cmd := &cobra.Command{
 		Use: "attach REQUEST --file FILE", Short: "Add a file to a request that is being written", Args: oneArgument,
-		Long: "Add a file of at most 256 KiB. Whoever adds one has helped write the request, and does not decide on it.",
+		Long: `Add a file of at most 256 KiB, under a name that no other file of the request has. Whoever adds one has helped write the request, and
+does not decide on it.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&file, "file", "f", "", "the `file`")
@@ -71,6 +75,24 @@ func (a *app) attach() *cobra.Command {
 				return usagef("--file %s: %v", file, err)
 			}
 			_, err = c.Requests.AttachToRequest(ctx, &apiv1.AttachToRequestRequest{Request: args[0], File: filepath.Base(file), MediaType: mediaType, Text: text, Content: content})
+			return err
+		})
+	}
+	return cmd
+}
+
+func (a *app) detach() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "detach REQUEST FILE", Short: "Take a file away from a request that is being written", Args: arguments(2, 2),
+		Long: `Take a file away, by its name, or by its id where several have the name. What it held is not kept; that it was there, its digest and who took
+it away are. To replace a file, take it away and attach the other one. Whoever takes one away has helped write the request, and does not
+decide on it.`,
+		Example: "  naru request detach r-7 plan.pdf\n  naru request attach r-7 --file plan.pdf",
+	}
+	a.completeArguments(cmd, "request", 1, &scope{})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
+			_, err := c.Requests.DetachFromRequest(ctx, &apiv1.DetachFromRequestRequest{Request: args[0], File: args[1]})
 			return err
 		})
 	}
@@ -124,7 +146,7 @@ func (a *app) attachment() *cobra.Command {
 			}
 			var names, ids []string
 			for _, m := range all {
-				if m.GetFile() == "" {
+				if m.GetFile() == "" || m.GetDroppedBy() != "" && m.GetId() != args[1] {
 					continue
 				}
 				if names = append(names, m.GetFile()); m.GetFile() == args[1] || m.GetId() == args[1] {

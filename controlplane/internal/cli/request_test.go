@@ -264,6 +264,60 @@ func TestWhatWasSaidAndAddedIsReadAtTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestAFileIsTakenAwayAndReplacedAtTheCommandLine(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft")
+	plan := filepath.Join(t.TempDir(), "plan.txt")
+	write := func(content string) {
+		if err := os.WriteFile(plan, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("the wrong plan")
+	d.must("request attach r-1 --context ann --file " + plan)
+	write("the plan")
+	if r := d.naru("request attach r-1 --context ann --file " + plan); r.code != problem.ExitConflict || !strings.Contains(r.err, "naru request detach r-1 FILE") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+	d.must("request detach r-1 plan.txt --context ann")
+	if r := d.naru("request attachment r-1 plan.txt --context ann"); r.code != problem.ExitUsage || !strings.Contains(r.err, "has no files") {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+	d.must("request attach r-1 --context ann --file " + plan)
+	if got := d.must("request comments r-1 --context ann"); !strings.Contains(got, "plan.txt, taken away by ann") {
+		t.Errorf("%s", got)
+	}
+	if got := d.must("request attachment r-1 plan.txt --context ann"); got != "the plan" {
+		t.Errorf("%q", got)
+	}
+	if r := d.naru("request detach r-1 plan.pdf --context ann"); r.code != problem.ExitNotFound {
+		t.Errorf("%d\n%s", r.code, r.err)
+	}
+}
+
+func TestAFieldThatIsGivenTwiceIsRefused(t *testing.T) {
+	d := counter(t)
+	d.must(asks + " --draft")
+	for _, command := range []string{asks, "request update r-1 --context ann --field host_name=a"} {
+		if r := d.naru(command + " --field host_name=b"); r.code != problem.ExitUsage || !strings.Contains(r.err, "--field host_name is given twice") {
+			t.Errorf("%s: %d\n%s", command, r.code, r.err)
+		}
+	}
+}
+
+func TestTimesThatAreOverAreRefusedByTheirFlags(t *testing.T) {
+	d := counter(t)
+	for flags, said := range map[string]string{
+		"--decide-by 2020-01-01T00:00:00Z":                                 "--decide-by: is over",
+		"--carry-out-by 2020-01-01T00:00:00Z":                              "--carry-out-by: is over",
+		"--start 2127-01-01T00:00:00Z --carry-out-by 2126-12-31T00:00:00Z": "--carry-out-by: is not after the start",
+	} {
+		if r := d.naru(asks + " " + flags); r.code != problem.ExitUsage || !strings.Contains(r.err, said) {
+			t.Errorf("%s: %d\n%s", flags, r.code, r.err)
+		}
+	}
+}
+
 func TestAnApproverIsToldWhatRoomIsKept(t *testing.T) {
 	until := timestamppb.New(time.Date(2026, 11, 23, 9, 0, 0, 0, time.Local))
 	held := func(m *apiv1.Reservation) *apiv1.Request {

@@ -25,7 +25,7 @@ func (a *app) updateRequest() *cobra.Command {
 		Long: `Change a draft, or what was returned for correction: what the flags or the file say, and no other. Then submit it: naru request submit.
 Of the form, fields that are not given stay as they are. Whoever changes a request has helped write it, and does not decide on it.`,
 		Example: `  naru request update r-7 --quantity 1 --reason 'one is enough'
-  naru request update r-7 --field host_name=shop
+  naru request update r-7 --field service_name=shop
   naru request update r-7 -f request.yaml`,
 	}
 	f := cmd.Flags()

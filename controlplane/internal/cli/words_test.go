@@ -119,3 +119,17 @@ func TestAFlagThatIsCalledOtherwiseThanItsFieldIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestAFieldOfWhatIsAskedForIsNamedByTheFlagThatSaysIt where another field of the same name has a flag of its own.
+func TestAFieldOfWhatIsAskedForIsNamedByTheFlagThatSaysIt(t *testing.T) {
+	a := &app{}
+	a.command = a.createRequest()
+	for field, want := range map[string]string{
+		"specification.snapshot.name": "--snapshot", "specification.restore.snapshot": "--restore", "specification.access_for_time.role": "--access",
+		"specification.create.name_pattern": "--name", "specification.power.vm": "--vm", "desired_start": "--start", "decide_by": "--decide-by",
+	} {
+		if got := a.inField("request." + field); got != want {
+			t.Errorf("%s is called %s, not %s", field, got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -387,7 +388,26 @@ func (a *auditRecord) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
 	if e.GetZone() == "" {
 		e.Zone, e.ZoneId = op.GetZone(), op.GetZoneId()
 	}
+	if err := a.describeFile(e, r); err != nil {
+		return err
+	}
 	return a.describeRequest(e)
+}
+
+// describeFile says which file was attached to a request, or taken away, as the comment does that it came with.
+func (a *auditRecord) describeFile(e *apiv1.AuditEntry, r *commandv1.Result) error {
+	switch {
+	case a.in.GetCommentRequest().GetComment().GetFile() != "":
+		e.Action = "request.attach"
+	case a.in.GetDetachRequest() == nil:
+		return nil
+	}
+	file := &apiv1.Comment{}
+	if err := proto.Unmarshal(r.GetNoun(), file); err != nil || file.GetFile() == "" {
+		return err // it was refused
+	}
+	e.Message = cut(fmt.Sprintf("file %s, %d bytes, SHA-256 %x", file.GetFile(), file.GetSize(), file.GetSha256()))
+	return nil
 }
 
 // describeRequest says of what is done to a request, which its command names by id, which it is, of what project and zone, and of a

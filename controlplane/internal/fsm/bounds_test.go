@@ -36,7 +36,7 @@ func TestDraftsAreBoundedForEachRequesterAndProject(t *testing.T) {
 	if m := p.refuse(problem.TooMany, draftOf("bob", "more")); !strings.Contains(m.GetDetail(), "project shop has 1000 drafts") {
 		t.Errorf("%v", m)
 	}
-	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "ann-0"}}})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: "ann-0"}}})
 	p.accept(draftOf("ann", "more"))
 }
 

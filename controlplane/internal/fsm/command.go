@@ -273,6 +273,8 @@ func (c *command) run(in *commandv1.Command) (*commandv1.Result, error) {
 		return c.decideRequest(b.DecideRequest, in.GetOrigin())
 	case *commandv1.Command_CommentRequest:
 		return c.commentRequest(b.CommentRequest)
+	case *commandv1.Command_DetachRequest:
+		return c.detachRequest(b.DetachRequest)
 	case *commandv1.Command_RetryRequest:
 		return c.retryRequest(b.RetryRequest)
 	case *commandv1.Command_ReserveRequest:

@@ -98,7 +98,7 @@ func (d scribe) draw() *commandv1.Command {
 		return d.person()
 	}
 	r := d.request(id)
-	what := d.one("paper", "draft", "change", "submit", "decide", "withdraw", "withdraw", "retry", "carry out", "end", "pass", "pass", "comment", "delete", "quota")
+	what := d.one("paper", "draft", "change", "submit", "decide", "withdraw", "withdraw", "retry", "carry out", "end", "pass", "pass", "comment", "detach", "delete", "quota")
 	if !d.flip("in any order", 4) {
 		what = onward(r)
 	}
@@ -132,8 +132,14 @@ func (d scribe) draw() *commandv1.Command {
 		return resolve(open[len(open)-1], apiv1.ResolveOperationRequest_Outcome(rapid.IntRange(1, 3).Draw(d.rt, "outcome")))
 	case what == "comment":
 		return &commandv1.Command{Body: &commandv1.Command_CommentRequest{CommentRequest: d.says(id)}}
+	case what == "detach":
+		file := d.one("file", "c-none")
+		if f := r.GetFiles(); len(f) > 0 {
+			file = f[len(f)-1].GetId()
+		}
+		return &commandv1.Command{Body: &commandv1.Command_DetachRequest{DetachRequest: &commandv1.DetachRequest{RequestId: id, CommentId: file, By: who(d.one("by", staff...))}}}
 	case what == "delete":
-		return &commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: id, ExpectedRevision: d.revision(r)}}}
+		return &commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: id, ExpectedRevision: d.revision(r)}}}
 	}
 	return &commandv1.Command{Actor: "request", Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: id, ExpectedRevision: d.revision(r),
 		What: rapid.SampledFrom(passes).Draw(d.rt, "what"), Stage: d.one("stage", "s0", "s1"), Reason: d.one("why", "", "so it is"),

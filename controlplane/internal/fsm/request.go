@@ -108,7 +108,7 @@ func (c *command) submitted(m *apiv1.Request, in *commandv1.SubmitRequest) error
 	if err := c.concerns(m); err != nil {
 		return err
 	}
-	if err := request.StartsInTime(m, c.clock); err != nil {
+	if err := request.TimesHold(m, c.clock); err != nil {
 		return err
 	}
 	if err := c.mayAskMore(m); err != nil {
@@ -195,7 +195,7 @@ func (c *command) withdrawRequest(in *commandv1.WithdrawRequest) (*commandv1.Res
 }
 
 // commentRequest keeps what somebody said, and a file where there is one. A file is part of what is asked for: it is added while
-// the request is written, and by one who so helps write it.
+// the request is written, under a name of its own, and by one who so helps write it.
 func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
 	if err != nil {
@@ -224,8 +224,12 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 			return nil, err
 		}
 		switch sum := sha256.Sum256(in.GetContent()); {
+		case slices.ContainsFunc(m.GetFiles(), func(f *apiv1.Comment) bool { return f.GetFile() == said.GetFile() }):
+			return nil, problem.Newf(problem.NameTaken, "Take that one away first: naru request detach "+m.GetName()+" FILE; or attach this one under another name.",
+				"request %s has a file %s", m.GetName(), said.GetFile()).With("file", "is the name of a file that it has")
 		case len(m.GetFiles()) >= maxFiles:
-			return nil, problem.Newf(problem.TooMany, "Put several files into one.", "request %s has %d files, and takes no more", m.GetName(), maxFiles)
+			return nil, problem.Newf(problem.TooMany, "Put several files into one, or take one away: naru request detach "+m.GetName()+" FILE.",
+				"request %s has %d files, and takes no more", m.GetName(), maxFiles)
 		case len(in.GetContent()) == 0 || len(in.GetContent()) > maxFileSize:
 			return nil, problem.Newf(problem.TooLarge, "Make it smaller, or say where it can be found.", "a file has 1 to %d bytes, and %s has %d", maxFileSize, said.GetFile(), len(in.GetContent()))
 		default:
@@ -244,6 +248,38 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 		return nil, err
 	}
 	return made(said, nil)
+}
+
+// detachRequest takes a file away from what is being written, with its content. That it was there and who took it away stays.
+func (c *command) detachRequest(in *commandv1.DetachRequest) (*commandv1.Result, error) {
+	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	if err != nil {
+		return nil, err
+	}
+	by, err := c.actingUser(in.GetBy())
+	if err != nil {
+		return nil, err
+	}
+	if err := request.Edit(m, person(by)); err != nil {
+		return nil, err
+	}
+	if err := c.behind(m, by.GetId()); err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(m.GetFiles(), func(f *apiv1.Comment) bool { return f.GetId() == in.GetCommentId() })
+	if i < 0 {
+		return nil, problem.Newf(problem.NotFound, "naru request show "+m.GetName()+" lists its files.", "request %s has no file %s", m.GetName(), in.GetCommentId())
+	}
+	file := m.GetFiles()[i]
+	file.DroppedAt, file.DroppedBy = c.now, by.GetName()
+	m.Files = slices.Delete(m.GetFiles(), i, i+1)
+	if err := c.tx.DropFile(m.GetId(), file); err != nil {
+		return nil, err
+	}
+	if err := c.tx.Requests.Put(m); err != nil {
+		return nil, err
+	}
+	return made(file, nil)
 }
 
 func (c *command) retryRequest(in *commandv1.RetryRequest) (*commandv1.Result, error) {

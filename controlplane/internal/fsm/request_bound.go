@@ -23,14 +23,17 @@ const (
 func (c *command) mayKeep(m *apiv1.Request, more int) error {
 	of, in, err := c.tx.FileBytes(m.GetRequesterId(), m.GetProjectId(), m.GetId())
 	own := int64(more) + c.tx.KeptOf(m)
-	const next = "Delete drafts that nobody needs any more, or say where the file can be found. Files are dropped 90 days after their request has ended."
+	next := func(of string) string {
+		return "Take files away that nobody needs (naru request detach), or delete drafts: naru request list " + of + " --filter approval=draft. Those of people who have left " +
+			"are deleted by whoever may ask in the project. Files are dropped 90 days after their request has ended. Or say where the file can be found."
+	}
 	switch {
 	case err != nil, own == 0:
 		return err
 	case of+own > maxFilesOf:
-		return problem.Newf(problem.TooLarge, next, "the files of requests of %s would come to %d bytes, and %d are kept of one requester", m.GetRequester(), of+own, maxFilesOf)
+		return problem.Newf(problem.TooLarge, next("--mine"), "the files of requests of %s would come to %d bytes, and %d are kept of one requester", m.GetRequester(), of+own, maxFilesOf)
 	case in+own > maxFilesIn:
-		return problem.Newf(problem.TooLarge, next, "the files of requests in project %s would come to %d bytes, and %d are kept of one project", m.GetProject(), in+own, maxFilesIn)
+		return problem.Newf(problem.TooLarge, next("--project "+m.GetProject()), "the files of requests in project %s would come to %d bytes, and %d are kept of one project", m.GetProject(), in+own, maxFilesIn)
 	}
 	return nil
 }
@@ -49,7 +52,7 @@ func (c *command) dropFiles() error {
 	return nil
 }
 
-// maySubmitToday refuses a submission where its requester has made too many in 24 hours.
+// maySubmitToday refuses a submission where its requester has made too many in 24 hours, and has it count as one of them.
 func (c *command) maySubmitToday(m *apiv1.Request) error {
 	requester, err := c.tx.Users.Get(m.GetRequesterId())
 	if err != nil && !missing(err) {
@@ -60,8 +63,12 @@ func (c *command) maySubmitToday(m *apiv1.Request) error {
 		most = maxSubmittedByProgram
 	}
 	n, err := c.tx.Submitted(m.GetRequesterId(), c.clock)
-	if err != nil || n < most {
+	if err != nil {
 		return err
+	}
+	if n < most {
+		m.CountedAt = c.clock
+		return nil
 	}
 	return problem.Newf(problem.TooMany, "Submit it tomorrow; as a draft it is kept until then. Several VMs can be asked for in one request.",
 		"%s has submitted %d requests in 24 hours, and no more are taken", m.GetRequester(), n)

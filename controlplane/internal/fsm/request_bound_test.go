@@ -52,13 +52,13 @@ func TestFilesOfARequesterAndOfAProjectHaveABudgetThatIsGivenBack(t *testing.T) 
 	if got := p.refuse(problem.TooLarge, attach("r", "c", 1)); !strings.Contains(got.GetDetail(), "requests of ann") {
 		t.Error(got)
 	}
-	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "many"}}})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: "many"}}})
 	p.accept(attach("r", "c", 1000))
 
 	for i := range 4 { // others of the project
 		p.fill(fmt.Sprint("of-", i), fmt.Sprint("one-", i), "shop", 64<<20-500)
 	}
-	if got := p.refuse(problem.TooLarge, attach("r", "d", 1)); !strings.Contains(got.GetDetail(), "project shop") {
+	if got := p.refuse(problem.TooLarge, attach("r", "d", 1)); !strings.Contains(got.GetDetail(), "project shop") || !strings.Contains(got.GetNext(), "naru request list --project shop") {
 		t.Error(got)
 	}
 }
@@ -76,7 +76,7 @@ func TestADraftTakesItsFilesToNoProjectThatHasNoRoomForThem(t *testing.T) {
 	moved.Project, moved.ProjectId = "full", "p-full"
 	update := &commandv1.Command{Body: &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: moved, By: who("ann")}}}
 	p.refuse(problem.TooLarge, update)
-	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "of-0"}}})
+	p.accept(&commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: "of-0"}}})
 	p.accept(update)
 }
 
@@ -135,7 +135,7 @@ func TestAPersonSubmitsSoManyRequestsADayAndAProgramMore(t *testing.T) {
 		if err := p.db.Update(func(tx *state.Tx) error {
 			for i := range n {
 				if err := tx.Requests.Put(&apiv1.Request{Id: fmt.Sprintf("%s-%d-%d", requester, at.Unix(), i), Name: fmt.Sprintf("%s-%d-%d", requester, at.Unix(), i), Requester: requester, RequesterId: "u-" + requester,
-					Approval: apiv1.Request_CANCELLED, SubmittedAt: timestamppb.New(at)}); err != nil {
+					Approval: apiv1.Request_CANCELLED, CountedAt: timestamppb.New(at)}); err != nil {
 					return err
 				}
 			}
@@ -160,6 +160,28 @@ func TestAPersonSubmitsSoManyRequestsADayAndAProgramMore(t *testing.T) {
 	c := p.submission("program", "review")
 	c.GetSubmitRequest().By = who("ci")
 	p.accept(c)
+}
+
+// TestP21AClockThatWasAheadAndWasSetRightLetsNobodySubmitMore, nor less: what is submitted since counts as of the day that it is.
+func TestP21AClockThatWasAheadAndWasSetRightLetsNobodySubmitMore(t *testing.T) {
+	p := staffed(t)
+	p.ahead()
+	submit := func(from, to int) {
+		for i := from; i < to; i++ {
+			id := fmt.Sprint("r-", i)
+			p.draft(id, nil)
+			p.accept(p.submission(id, "review"))
+			p.accept(withdrawal(id, "ann"))
+		}
+	}
+	submit(0, 500)
+	if m := p.request("r-499"); m.GetCountedAt().AsTime().After(p.now) || !m.GetSubmittedAt().AsTime().After(p.now) {
+		t.Errorf("%v", m)
+	}
+	p.draft("r", nil)
+	p.refuse(problem.TooMany, p.submission("r", "review"))
+	p.now = p.now.Add(24*time.Hour + time.Second)
+	p.accept(p.submission("r", "review"))
 }
 
 // small has a policy that lets through, in 24 hours, what the limits say.

@@ -92,7 +92,7 @@ func (c *command) mayWriteAnother(m *apiv1.Request) error {
 		return problem.Newf(problem.TooMany, "Submit or delete some that you no longer need: naru request list --mine --filter approval=draft.",
 			"%s has %d drafts and returned requests, and no more are kept of one requester", m.GetRequester(), own.Written)
 	case all.Written >= maxWrittenIn:
-		return problem.Newf(problem.TooMany, "Have some submitted or deleted by those who wrote them: naru request list --project "+m.GetProject()+" --filter approval=draft.",
+		return problem.Newf(problem.TooMany, "Have some submitted or deleted by those who wrote them, and delete those of people who have left: naru request list --project "+m.GetProject()+" --filter approval=draft.",
 			"project %s has %d drafts and returned requests, and no more are kept of one project", m.GetProject(), all.Written)
 	}
 	return nil
@@ -152,9 +152,12 @@ func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result,
 }
 
 // deleteRequest deletes a draft that was never submitted. What was, is history.
-func (c *command) deleteRequest(in *commandv1.DeleteNoun) (*commandv1.Result, error) {
+func (c *command) deleteRequest(in *commandv1.DeleteRequest) (*commandv1.Result, error) {
 	m, err := stored(c.tx.Requests, "request", in.GetId(), in.GetExpectedRevision())
 	if err != nil {
+		return nil, err
+	}
+	if err := c.readsHold(in.GetReads()); err != nil {
 		return nil, err
 	}
 	if err := request.OfRecord(m, "deleted"); err != nil {

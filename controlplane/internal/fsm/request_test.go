@@ -298,7 +298,7 @@ func TestTheHistoryOfARequestOutlivesWhatItMadeAndWhoAsked(t *testing.T) {
 	if m := p.request("r"); !proto.Equal(m, before) || m.GetDecisions()[0].GetActor() != "bob" || m.GetRequester() != "ann" {
 		t.Errorf("%v became %v", before, m)
 	}
-	p.refuse(problem.WrongState, &commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: "r"}}})
+	p.refuse(problem.WrongState, &commandv1.Command{Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: "r"}}})
 }
 
 func TestTimeExpiresAndLapsesAndNeverApproves(t *testing.T) {

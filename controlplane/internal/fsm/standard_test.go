@@ -316,7 +316,7 @@ func TestARecordTakesNoDecisionAndNothingElseThatRequestsTake(t *testing.T) {
 		"withdrawn":         {Body: &commandv1.Command_WithdrawRequest{WithdrawRequest: &commandv1.WithdrawRequest{RequestId: m.GetId(), By: who("ann")}}},
 		"carried out again": {Body: &commandv1.Command_RetryRequest{RetryRequest: &commandv1.RetryRequest{RequestId: m.GetId()}}},
 		"changed":           {Body: &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: m, By: who("ann")}}},
-		"deleted":           {Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: m.GetId()}}},
+		"deleted":           {Body: &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteRequest{Id: m.GetId()}}},
 		"submitted": {Body: &commandv1.Command_SubmitRequest{SubmitRequest: &commandv1.SubmitRequest{Request: func() *apiv1.Request {
 			again := proto.CloneOf(m)
 			again.Frozen, again.FrozenHash = []byte{1}, digest("\x01")

@@ -129,7 +129,7 @@ func resolveResize(tx *state.Tx, r *apiv1.Request, ask *apiv1.ResizeVM, vm *apiv
 func resolveRestore(tx *state.Tx, ask *apiv1.RestoreVM, vm *apiv1.VM) error {
 	if ask.SnapshotId = ""; ask.GetSnapshot() == "" {
 		if vm.GetDesiredState() != apiv1.VM_TRASHED {
-			return problem.Newf(problem.WrongState, "Name a snapshot to which it is to be restored.", "VM %s is not in the trash", vm.GetName()).With("specification.restore.snapshot", "is required")
+			return problem.Newf(problem.WrongState, "Nothing is to be done. To have its disk put back, name a snapshot: naru snapshot list --vm "+vm.GetName()+".", "VM %s is not in the trash", vm.GetName())
 		}
 		return nil
 	}

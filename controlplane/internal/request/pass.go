@@ -18,7 +18,7 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	case Editable(r), r.GetApproval() == apiv1.Request_SUBMITTED, r.GetApproval() == apiv1.Request_IN_REVIEW:
 	case r.GetApproval() == apiv1.Request_APPROVED && !Recorded(r) && (waits(r) || r.GetFulfilment() == apiv1.Request_FAILED):
 	default:
-		return wrongState(r, "", "withdrawn")
+		return wrongState(r, left(r), "withdrawn")
 	}
 	why := "withdrawn by " + by.Name
 	if !own {
@@ -33,6 +33,17 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 	}
 	end(r, apiv1.Request_CANCELLED, why, now)
 	return nil
+}
+
+// left is what can be done where nothing of r is left to withdraw.
+func left(r *apiv1.Request) string {
+	switch {
+	case underReview(r):
+		return "Those who review it end it, by denying it."
+	case r.GetFulfilment() == apiv1.Request_EXECUTING || r.GetFulfilment() == apiv1.Request_DONE:
+		return "What is done by it is undone by another request: naru request create."
+	}
+	return "Nothing is to be done: it is over. To ask for the same again: naru request copy " + r.GetName() + "."
 }
 
 // Expire ends r because nobody decided in time: by the time that it names, or in a stage whose policy says that it then

@@ -1,6 +1,7 @@
 package request_test
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -43,5 +44,20 @@ func TestWhatHasBegunIsWithdrawnAsFarAsItIsNotDone(t *testing.T) {
 	}
 	if r.GetApproval() != apiv1.Request_CANCELLED || made.GetApproval() != apiv1.Request_APPROVED || made.GetFulfilmentReason() != "what is not done was withdrawn by ann: enough" {
 		t.Errorf("nothing had begun of %v, and something of %v", r, made)
+	}
+}
+
+func TestWhatCannotBeWithdrawnAnyMoreSaysWhatCanBeDone(t *testing.T) {
+	for next, r := range map[string]*apiv1.Request{
+		"naru request copy r-1":   {Approval: apiv1.Request_REJECTED},
+		"naru request create":     {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_DONE},
+		"review it":               {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_EXECUTING, Stages: []*apiv1.Stage{{State: apiv1.Stage_OPEN}}},
+		"to ask for the same":     {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_LAPSED},
+		"by another request: nar": {Approval: apiv1.Request_APPROVED, Fulfilment: apiv1.Request_EXECUTING},
+	} {
+		r.Name, r.RequesterId = "r-1", "ann"
+		if err := request.Withdraw(r, person("ann"), "", "", timestamppb.Now()); !problem.Is(err, problem.WrongState) || !strings.Contains(strings.ToLower(problem.Of(err).GetNext()), next) {
+			t.Errorf("%s: %v", next, problem.Of(err))
+		}
 	}
 }

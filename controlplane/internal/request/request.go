@@ -161,7 +161,7 @@ func seen(r *apiv1.Request) *apiv1.Request {
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil
-	seen.BehindIds, seen.SentSha256, seen.SentRound = nil, nil, 0
+	seen.BehindIds, seen.SentSha256, seen.SentRound, seen.CountedAt = nil, nil, 0, nil
 	seen.Name, seen.CreatedAt = "", nil
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
 	seen.Round = r.GetRound() + 1

@@ -13,13 +13,28 @@ import (
 // time.
 const lateStart = 10 * time.Minute
 
-// StartsInTime refuses a submission whose desired start is over: it would begin at once, which nobody who names a day means.
-func StartsInTime(r *apiv1.Request, now *timestamppb.Timestamp) error {
-	start := r.GetDesiredStart()
-	if start == nil || now.AsTime().Sub(start.AsTime()) <= lateStart {
-		return nil
+// TimesHold refuses a submission whose times nobody means who names them: a start that is over, with which it would begin at once; and an
+// end at which it would be over in the same second, or before it may begin.
+func TimesHold(r *apiv1.Request, now *timestamppb.Timestamp) error {
+	start, decide, begin := r.GetDesiredStart(), r.GetDecideBy(), r.GetCarryOutBy()
+	switch {
+	case start != nil && now.AsTime().Sub(start.AsTime()) > lateStart:
+		return over("desired_start", "the start", start, now, "Give a start that is to come, or none: then it begins as soon as it is approved.")
+	case passed(decide, now):
+		return over("decide_by", "the time to decide it by,", decide, now, "Give a time that is to come, or none: then it waits until it is decided.")
+	case passed(begin, now):
+		return over("carry_out_by", "the time to carry it out by,", begin, now, "Give a time that is to come, or none: then it waits until it can begin.")
+	case start != nil && passed(begin, start):
+		return problem.Newf(problem.Invalid, "Give a time after the start, or none.", "it would lapse at %s, and does not begin before %s", shown(begin), shown(start)).
+			With("carry_out_by", "is not after the start")
 	}
-	return problem.Newf(problem.Invalid, "Give a start that is to come, or none: then it begins as soon as it is approved.",
-		"the start %s is over: it is %s now", start.AsTime().Format(time.RFC3339), now.AsTime().Truncate(time.Second).Format(time.RFC3339)).
-		With("desired_start", "is over")
+	return nil
+}
+
+func over(field, what string, t, now *timestamppb.Timestamp, next string) error {
+	return problem.Newf(problem.Invalid, next, "%s %s is over: it is %s now", what, shown(t), shown(now)).With(field, "is over")
+}
+
+func shown(t *timestamppb.Timestamp) string {
+	return t.AsTime().Truncate(time.Second).Format(time.RFC3339)
 }

@@ -23,7 +23,7 @@ var everywhereKnown = map[string]string{
 		VM.offering VM.request UsageRecord.offering UsageRecord.organization UsageRecord.project UsageRecord.request UsageRecord.zone UsageSum.organization UsageSum.project UsageSum.zone
 		Eligibility.groups Eligibility.roles Eligibility.users Stage.excluded Stage.approvers`,
 	"who did or does something": `
-		AccessToken.created_by Notification.by Comment.author Decision.acting_for Decision.actor Decision.external_approver Loss.by Operation.created_by Request.contributors Request.on_behalf_of Request.requester Session.client Crossing.created_by VM.Override.user`,
+		AccessToken.created_by Notification.by Comment.author Comment.dropped_by Decision.acting_for Decision.actor Decision.external_approver Loss.by Operation.created_by Request.contributors Request.on_behalf_of Request.requester Session.client Crossing.created_by VM.Override.user`,
 	"what people wrote who ask, for those who ask": `
 		Decision.external_ref Comment.file Comment.media_type Comment.sha256 Comment.text CreateVMs.description CreateVMs.form CreateVMs.name_pattern CreateVMs.ssh_keys Crossing.reason Crossing.shortened Delegation.reason
 		Request.external_ref Request.reason Request.title Snapshot.description SnapshotVM.description VM.Affinity.group VM.description VM.ssh_keys VM.user_data`,

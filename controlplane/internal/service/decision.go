@@ -382,12 +382,13 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	}
 	part := slices.Contains(request.Concerned(m), me.GetId())
 	add(part && request.Editable(m), "update", "submit", "attach")
-	add(me.GetId() == m.GetRequesterId() && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
+	add(part && request.Editable(m) && len(m.GetFiles()) > 0, "detach")
 	trial := &apiv1.Request{Intake: m.GetIntake(), Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
 	since, err := s.othersMayEnd(ctx, tx, m)
 	if err != nil {
 		return err
 	}
+	add((me.GetId() == m.GetRequesterId() || since != "") && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
 	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, since, "", nil) == nil, "withdraw")
 	seats, err := s.seats(ctx, tx, m, me)
 	add(err == nil && len(seats) > 0 && seesFrozen(ctx, tx, m) == nil, "decide")
@@ -404,12 +405,9 @@ func (s requestService) othersMayEnd(ctx context.Context, tx *state.Tx, m *apiv1
 	if err != nil || loss == nil && m.GetOrphanedAt() == nil {
 		return "", err
 	}
-	if loss, err = intake.Abandoned(tx, m, s.Now()); err != nil || loss == nil {
-		return "", err
-	}
-	if err := s.requests.mayMakeBy(ctx, tx, m, "request.create"); problem.Is(err, problem.Forbidden) {
+	if loss, err = s.abandoned(ctx, tx, m); problem.Is(err, problem.Forbidden) {
 		return "", nil
-	} else if err != nil {
+	} else if err != nil || loss == nil {
 		return "", err
 	}
 	return loss.Why, nil

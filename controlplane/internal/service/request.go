@@ -171,19 +171,27 @@ func (s requestService) WithdrawRequest(ctx context.Context, r *apiv1.WithdrawRe
 		}
 		in := &commandv1.WithdrawRequest{RequestId: m.GetId(), By: personOf(me), Reason: r.GetReason()}
 		if me.GetId() != m.GetRequesterId() && me.GetId() != m.GetOnBehalfOfId() {
-			loss, err := intake.Abandoned(tx, m, s.Now())
-			if err == nil && loss != nil {
-				in.Since, in.Reads = loss.Why, loss.Reads
-				err = s.requests.mayMakeBy(ctx, tx, m, "request.create") // to have helped write it is not enough
-			}
+			loss, err := s.abandoned(ctx, tx, m)
 			if err != nil {
 				return nil, err
+			}
+			if loss != nil {
+				in.Since, in.Reads = loss.Why, loss.Reads
 			}
 		}
 		c.Body = &commandv1.Command_WithdrawRequest{WithdrawRequest: in}
 		return nil, nil
 	})
 	return &apiv1.WithdrawRequestResponse{Request: s.answer(ctx, result, &err)}, err
+}
+
+// abandoned says why the caller may end what somebody else asked for, or wrote: they cannot any more. Nil where they can.
+func (s requestService) abandoned(ctx context.Context, tx *state.Tx, m *apiv1.Request) (*intake.Loss, error) {
+	loss, err := intake.Abandoned(tx, m, s.Now())
+	if err != nil || loss == nil {
+		return nil, err
+	}
+	return loss, s.requests.mayMakeBy(ctx, tx, m, "request.create") // to have helped write it is not enough
 }
 
 func (s requestService) CommentRequest(ctx context.Context, r *apiv1.CommentRequestRequest) (*apiv1.CommentRequestResponse, error) {
@@ -198,6 +206,36 @@ func (s requestService) AttachToRequest(ctx context.Context, r *apiv1.AttachToRe
 	}
 	m, err := s.comment(ctx, r, write, r.GetRequest(), &apiv1.Comment{Text: r.GetText(), File: r.GetFile(), MediaType: r.GetMediaType()}, r.GetContent())
 	return &apiv1.AttachToRequestResponse{Comment: m}, err
+}
+
+// DetachFromRequest takes a file away, by its name or by the id of the comment that it came with.
+func (s requestService) DetachFromRequest(ctx context.Context, r *apiv1.DetachFromRequestRequest) (*apiv1.DetachFromRequestResponse, error) {
+	result, err := s.decide(ctx, r, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
+		m, me, err := s.written(ctx, tx, r.GetRequest())
+		if err != nil {
+			return nil, err
+		}
+		var ids []string
+		for _, f := range m.GetFiles() {
+			if f.GetFile() == r.GetFile() || f.GetId() == r.GetFile() {
+				ids = append(ids, f.GetId())
+			}
+		}
+		switch len(ids) {
+		case 1:
+			c.Body = &commandv1.Command_DetachRequest{DetachRequest: &commandv1.DetachRequest{RequestId: m.GetId(), CommentId: ids[0], By: personOf(me)}}
+			return nil, nil
+		case 0:
+			return nil, problem.Newf(problem.NotFound, "naru request show "+m.GetName()+" lists its files.", "request %s has no file %s", m.GetName(), r.GetFile())
+		}
+		return nil, problem.Newf(problem.Invalid, "Name it by its id: naru request comments "+m.GetName()+" -o wide.", "request %s has %d files named %s", m.GetName(), len(ids), r.GetFile()).
+			With("file", "is the name of several")
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &apiv1.Comment{}
+	return &apiv1.DetachFromRequestResponse{Comment: out}, proto.Unmarshal(result.GetNoun(), out)
 }
 
 func (s requestService) comment(ctx context.Context, req proto.Message, find func(context.Context, *state.Tx, string) (*apiv1.Request, error), name string, said *apiv1.Comment, content []byte) (*apiv1.Comment, error) {
@@ -250,9 +288,13 @@ func (s requestService) GetAttachment(ctx context.Context, r *apiv1.GetAttachmen
 			return err
 		}
 		out.Comment, out.Content, err = tx.Attachment(m.GetId(), r.GetComment())
-		if dropped := out.Comment.GetDroppedAt(); err == nil && dropped != nil {
+		if f := out.Comment; err == nil && f.GetDroppedAt() != nil {
+			gone := "is not kept any more"
+			if f.GetDroppedBy() != "" {
+				gone = "was taken away by " + f.GetDroppedBy()
+			}
 			return problem.Newf(problem.WrongState, "Whoever kept a copy can show that it is the same by its SHA-256.",
-				"file %s of request %s is not kept any more since %s; its SHA-256 is %x", out.Comment.GetFile(), m.GetName(), dropped.AsTime().UTC().Format(time.DateOnly), out.Comment.GetSha256())
+				"file %s of request %s %s, since %s; its SHA-256 is %x", f.GetFile(), m.GetName(), gone, f.GetDroppedAt().AsTime().UTC().Format(time.DateOnly), f.GetSha256())
 		}
 		if errors.Is(err, state.ErrNotFound) {
 			return problem.Newf(problem.NotFound, "naru request show "+m.GetName()+" lists its files.", "request %s has no file %s", m.GetName(), r.GetComment())

@@ -47,7 +47,7 @@ func (s requestService) anew(ctx context.Context, tx *state.Tx, c *commandv1.Com
 			return err
 		}
 		for _, d := range drafts {
-			if d.GetRound() == 0 && d.GetComments() == 0 && asksTheSame(d, m) { // as it is: written so that the caller's idempotency key stands for it
+			if d.GetRound() == 0 && d.GetComments() == 0 && len(d.GetSentSha256()) > 0 && asksTheSame(d, m) { // as it is: written so that the caller's idempotency key stands for it
 				c.Body = &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: d, ExpectedRevision: d.GetRevision(), By: personOf(by)}}
 				return nil
 			}
@@ -64,7 +64,7 @@ func (s requestService) anew(ctx context.Context, tx *state.Tx, c *commandv1.Com
 func (s requestService) first(ctx context.Context, tx *state.Tx, m *apiv1.Request, by *apiv1.User) (*commandv1.SubmitRequest, error) {
 	m = proto.CloneOf(m)
 	m.Approval, m.Fulfilment = apiv1.Request_DRAFT, apiv1.Request_NONE
-	if err := request.StartsInTime(m, timestamppb.New(s.Now())); err != nil {
+	if err := request.TimesHold(m, timestamppb.New(s.Now())); err != nil {
 		return nil, err
 	}
 	m, reads, err := s.resolve(ctx, tx, m, by)

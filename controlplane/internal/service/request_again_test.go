@@ -35,3 +35,15 @@ func TestP2WhatIsTriedAgainUnderOneKeyIsOneRequest(t *testing.T) {
 		t.Errorf("%v, %v", found.GetRequests(), err)
 	}
 }
+
+// TestADraftThatSomebodyKeepsIsNotSubmittedByAskingForTheSame: only what a refused submission has left is gone on with.
+func TestADraftThatSomebodyKeepsIsNotSubmittedByAskingForTheSame(t *testing.T) {
+	o := newOffice(t)
+	if _, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: ask()}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := o.submit("ann", ask())
+	if err != nil || m.GetName() != "r-2" || o.show("ann", "r-1").GetApproval() != apiv1.Request_DRAFT {
+		t.Errorf("%v, %v; the draft is %v", m.GetName(), err, o.show("ann", "r-1").GetApproval())
+	}
+}

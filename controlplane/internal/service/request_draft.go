@@ -76,7 +76,7 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 		}
 		m := proto.CloneOf(sent)
 		m.Id, m.Requester, m.RequesterId = id, me.GetName(), me.GetId()
-		if m.ExternalRef != "" {
+		if create, _ := req.(*apiv1.CreateRequestRequest); m.ExternalRef != "" || create.GetSubmit() {
 			m.SentSha256 = digest[:]
 		}
 		if err := takenIn(m, me); err != nil {
@@ -255,11 +255,19 @@ func (s requestService) DeleteRequest(ctx context.Context, r *apiv1.DeleteReques
 		if err != nil {
 			return nil, err
 		}
+		in := &commandv1.DeleteRequest{Id: m.GetId(), ExpectedRevision: m.GetRevision()}
 		if me.GetId() != m.GetRequesterId() {
-			return nil, problem.Newf(problem.Forbidden, "Ask "+m.GetRequester()+".", "only who made draft %s deletes it", m.GetName())
+			loss, err := s.abandoned(ctx, tx, m)
+			if err != nil {
+				return nil, err
+			}
+			if loss == nil {
+				return nil, problem.Newf(problem.Forbidden, "Ask "+m.GetRequester()+".", "only who made draft %s deletes it", m.GetName())
+			}
+			in.Reason, in.Reads = loss.Why, loss.Reads
 		}
 		target.Id, target.Name = m.GetId(), m.GetName()
-		c.Body = &commandv1.Command_DeleteRequest{DeleteRequest: &commandv1.DeleteNoun{Id: m.GetId(), ExpectedRevision: m.GetRevision()}}
+		c.Body = &commandv1.Command_DeleteRequest{DeleteRequest: in}
 		return nil, nil
 	})
 	op, err := s.ended(ctx, "request.delete", target, result, err)

@@ -183,6 +183,9 @@ func TestWhatCannotBeDoneToAVMIsRefusedAtSubmission(t *testing.T) {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
+	if _, err := o.submit("ann", of(restoreTo(""))); len(problem.Of(err).GetErrors()) != 0 || !strings.Contains(problem.Of(err).GetNext(), "naru snapshot list --vm web-1") {
+		t.Errorf("who names no snapshot may mean the trash: %v", problem.Of(err))
+	}
 }
 
 // TestP6AResizeOfUnknownPriceIsNotLetThroughByALimitOnThePrice.

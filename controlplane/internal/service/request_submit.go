@@ -124,7 +124,7 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 			return err
 		}
 		m = in.GetRequest()
-		if err := request.StartsInTime(m, timestamppb.New(s.Now())); errors.As(err, &refused) {
+		if err := request.TimesHold(m, timestamppb.New(s.Now())); errors.As(err, &refused) {
 			out.Request, out.Problem = m, refused.Problem
 			return nil
 		}

@@ -18,7 +18,7 @@ const dayMicros = 24 * 3600 * 1_000_000
 // Submitted returns how many requests of a requester were submitted within a day of a time.
 func (tx *Tx) Submitted(requesterID string, at *timestamppb.Timestamp) (n int, err error) {
 	now := Micros(at)
-	err = tx.query("SELECT count(*) FROM requests WHERE requester_id=? AND submitted_at>0 AND submitted_at>? AND submitted_at<?", func(s *sqlite.Stmt) error {
+	err = tx.query("SELECT count(*) FROM requests WHERE requester_id=? AND counted_at>0 AND counted_at>? AND counted_at<?", func(s *sqlite.Stmt) error {
 		n = s.ColumnInt(0)
 		return nil
 	}, requesterID, now-dayMicros, now+dayMicros)
@@ -138,16 +138,21 @@ func (tx *Tx) DropFiles(m *apiv1.Request, at *timestamppb.Timestamp) error {
 			continue
 		}
 		f.DroppedAt = at
-		b, err := encode(f)
-		if err != nil {
+		if err := tx.DropFile(m.GetId(), f); err != nil {
 			return err
 		}
-		if err := tx.write("UPDATE comments SET crc=?, message=? WHERE request_id=? AND id=?", checksum(b), b, m.GetId(), f.GetId()); err != nil {
-			return err
-		}
-	}
-	if err := tx.write("DELETE FROM attachments WHERE request_id=?", m.GetId()); err != nil {
-		return err
 	}
 	return tx.Requests.Put(m)
+}
+
+// DropFile drops the content of a file of a request; of the comment that it came with stays what m says.
+func (tx *Tx) DropFile(requestID string, m *apiv1.Comment) error {
+	b, err := encode(m)
+	if err != nil {
+		return err
+	}
+	if err := tx.write("UPDATE comments SET crc=?, message=? WHERE request_id=? AND id=?", checksum(b), b, requestID, m.GetId()); err != nil {
+		return err
+	}
+	return tx.write("DELETE FROM attachments WHERE request_id=? AND id=?", requestID, m.GetId())
 }

@@ -506,9 +506,9 @@ type Request struct {
 	LeaseDays uint32 `protobuf:"varint,26,opt,name=lease_days,json=leaseDays,proto3" json:"lease_days,omitempty"`
 	// It is not carried out before.
 	DesiredStart *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=desired_start,json=desiredStart,proto3" json:"desired_start,omitempty"`
-	// It expires if nobody has decided by then.
+	// It expires if nobody has decided by then. Still to come when it is submitted.
 	DecideBy *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=decide_by,json=decideBy,proto3" json:"decide_by,omitempty"`
-	// It lapses if it is approved and not begun by then.
+	// It lapses if it is approved and not begun by then. Still to come when it is submitted, and after desired_start.
 	CarryOutBy *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=carry_out_by,json=carryOutBy,proto3" json:"carry_out_by,omitempty"`
 	// A month, of all of it.
 	MonthlyCost *Money `protobuf:"bytes,30,opt,name=monthly_cost,json=monthlyCost,proto3" json:"monthly_cost,omitempty"`
@@ -541,7 +541,7 @@ type Request struct {
 	Operations []string `protobuf:"bytes,45,rep,name=operations,proto3" json:"operations,omitempty"`
 	// It was carried out at once, as an emergency; its stages review it afterwards.
 	ReviewedAfterwards bool `protobuf:"varint,46,opt,name=reviewed_afterwards,json=reviewedAfterwards,proto3" json:"reviewed_afterwards,omitempty"`
-	// What the caller may do now: update, submit, withdraw, delete, decide, comment, attach, copy, retry.
+	// What the caller may do now: update, submit, withdraw, delete, decide, comment, attach, detach, copy, retry.
 	Actions []string `protobuf:"bytes,47,rep,name=actions,proto3" json:"actions,omitempty"`
 	// Texts and files that go with it.
 	Comments    uint32                 `protobuf:"varint,48,opt,name=comments,proto3" json:"comments,omitempty"`
@@ -561,7 +561,7 @@ type Request struct {
 	// Ids of those who could have asked, or written, in the place of who did: who set their passwords, or made the tokens of a
 	// service. None of them decides.
 	BehindIds []string `protobuf:"bytes,90,rep,name=behind_ids,json=behindIds,proto3" json:"behind_ids,omitempty"`
-	// What was attached while it was written.
+	// What was attached while it was written, and not taken away; no two of a name.
 	Files []*Comment `protobuf:"bytes,55,rep,name=files,proto3" json:"files,omitempty"`
 	// What it adds to what is used. Quotas count it as held from its submission until it is carried out, or comes to nothing.
 	Adds *Amounts `protobuf:"bytes,70,opt,name=adds,proto3" json:"adds,omitempty"`
@@ -573,9 +573,13 @@ type Request struct {
 	Holds []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
 	// Whose word lets it through, as its policy said at submission.
 	Authority Authority_Value `protobuf:"varint,60,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
-	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it.
+	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it. Without a number,
+	// of what was sent to be submitted at once: it is not there of a draft that somebody keeps as one.
 	SentSha256 []byte `protobuf:"bytes,61,opt,name=sent_sha256,json=sentSha256,proto3" json:"sent_sha256,omitempty"`
 	SentRound  uint32 `protobuf:"varint,62,opt,name=sent_round,json=sentRound,proto3" json:"sent_round,omitempty"`
+	// What the clock showed when it was last submitted: by that the submissions of a day are counted. submitted_at never goes back, also where a
+	// clock was ahead and was set right.
+	CountedAt *timestamppb.Timestamp `protobuf:"bytes,63,opt,name=counted_at,json=countedAt,proto3" json:"counted_at,omitempty"`
 	// Whether there is room for all of it now, where it takes some and was not begun. Only where one request is asked for, or previewed.
 	Fit           *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1067,6 +1071,13 @@ func (x *Request) GetSentRound() uint32 {
 	return 0
 }
 
+func (x *Request) GetCountedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountedAt
+	}
+	return nil
+}
+
 func (x *Request) GetFit() *Fit {
 	if x != nil {
 		return x.Fit
@@ -1447,7 +1458,7 @@ type CreateVMs struct {
 	NamePattern string `protobuf:"bytes,8,opt,name=name_pattern,json=namePattern,proto3" json:"name_pattern,omitempty"`
 	// Lines of an authorized_keys file.
 	SshKeys []string `protobuf:"bytes,9,rep,name=ssh_keys,json=sshKeys,proto3" json:"ssh_keys,omitempty"`
-	// What was filled into the offering's form: a JSON object.
+	// What was filled into the offering's form: a JSON object, as a text. In JSON: "form":"{\"service_name\":\"shop\"}".
 	Form string `protobuf:"bytes,10,opt,name=form,proto3" json:"form,omitempty"`
 	// Optional software of the offering to leave out.
 	WithoutSoftware []string `protobuf:"bytes,11,rep,name=without_software,json=withoutSoftware,proto3" json:"without_software,omitempty"`
@@ -2726,8 +2737,10 @@ type Comment struct {
 	Size   uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
 	Sha256 []byte                 `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	At     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at,proto3" json:"at,omitempty"`
-	// Since when the file is not kept any more: 90 days after the request has ended. Its name, size and digest stay.
-	DroppedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=dropped_at,json=droppedAt,proto3" json:"dropped_at,omitempty"`
+	// Since when the file is not kept any more: since it was taken away, or 90 days after the request has ended. Its name, size and digest stay.
+	DroppedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=dropped_at,json=droppedAt,proto3" json:"dropped_at,omitempty"`
+	// Who took it away while the request was written; empty where nobody did.
+	DroppedBy     string `protobuf:"bytes,11,opt,name=dropped_by,json=droppedBy,proto3" json:"dropped_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2830,6 +2843,13 @@ func (x *Comment) GetDroppedAt() *timestamppb.Timestamp {
 		return x.DroppedAt
 	}
 	return nil
+}
+
+func (x *Comment) GetDroppedBy() string {
+	if x != nil {
+		return x.DroppedBy
+	}
+	return ""
 }
 
 type ListRequestsRequest struct {
@@ -3905,7 +3925,7 @@ type AttachToRequestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name.
 	Request string `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
-	// Name of the file: no path.
+	// Name of the file: no path, and no name that a file of the request has.
 	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
 	// As whoever attaches it says: application/pdf. It is shown as nothing else than a file to save.
 	MediaType string `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
@@ -4025,6 +4045,105 @@ func (x *AttachToRequestResponse) GetComment() *Comment {
 	return nil
 }
 
+type DetachFromRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Request string `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	// Name of the file, or id of the comment that it came with.
+	File          string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachFromRequestRequest) Reset() {
+	*x = DetachFromRequestRequest{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachFromRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachFromRequestRequest) ProtoMessage() {}
+
+func (x *DetachFromRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachFromRequestRequest.ProtoReflect.Descriptor instead.
+func (*DetachFromRequestRequest) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DetachFromRequestRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *DetachFromRequestRequest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+type DetachFromRequestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it stays: without the file.
+	Comment       *Comment `protobuf:"bytes,1,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachFromRequestResponse) Reset() {
+	*x = DetachFromRequestResponse{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachFromRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachFromRequestResponse) ProtoMessage() {}
+
+func (x *DetachFromRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachFromRequestResponse.ProtoReflect.Descriptor instead.
+func (*DetachFromRequestResponse) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DetachFromRequestResponse) GetComment() *Comment {
+	if x != nil {
+		return x.Comment
+	}
+	return nil
+}
+
 type CopyRequestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or name.
@@ -4035,7 +4154,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4047,7 +4166,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4060,7 +4179,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -4079,7 +4198,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4091,7 +4210,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4104,7 +4223,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -4124,7 +4243,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4136,7 +4255,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4149,7 +4268,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -4168,7 +4287,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4180,7 +4299,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4193,7 +4312,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -4216,7 +4335,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4347,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4360,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -4276,7 +4395,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4288,7 +4407,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4301,7 +4420,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -4330,7 +4449,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4461,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4474,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -4382,7 +4501,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4394,7 +4513,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4407,7 +4526,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -4433,7 +4552,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4445,7 +4564,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4458,7 +4577,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -4480,7 +4599,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4492,7 +4611,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4505,7 +4624,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -4533,7 +4652,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4545,7 +4664,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4558,7 +4677,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4586,7 +4705,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[50]
+	mi := &file_naru_api_v1_request_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4598,7 +4717,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[50]
+	mi := &file_naru_api_v1_request_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4611,7 +4730,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4632,7 +4751,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa5\x1f\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xe6\x1f\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4720,7 +4839,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\vsent_sha256\x18= \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
 	"sentSha256\x12#\n" +
 	"\n" +
-	"sent_round\x18> \x01(\rB\x04\xa0\xbb\x18\x05R\tsentRound\x12(\n" +
+	"sent_round\x18> \x01(\rB\x04\xa0\xbb\x18\x05R\tsentRound\x12?\n" +
+	"\n" +
+	"counted_at\x18? \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x05R\tcountedAt\x12(\n" +
 	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\"\x91\x01\n" +
 	"\vRoleCluster\x12\x1c\n" +
 	"\x18ROLE_CLUSTER_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -4937,7 +5058,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\aAPPROVE\x10\x01\x12\b\n" +
 	"\x04DENY\x10\x02\x12\n" +
 	"\n" +
-	"\x06RETURN\x10\x03\"\x98\x03\n" +
+	"\x06RETURN\x10\x03\"\xc4\x03\n" +
 	"\aComment\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12#\n" +
 	"\x06author\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x06author\x12(\n" +
@@ -4951,7 +5072,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\x02at\x12?\n" +
 	"\n" +
 	"dropped_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tdroppedAt\"\xe2\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tdroppedAt\x12*\n" +
+	"\n" +
+	"dropped_by\x18\v \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\tdroppedBy\"\xe2\x01\n" +
 	"\x13ListRequestsRequest\x12 \n" +
 	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06filter\x12\"\n" +
 	"\border_by\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\aorderBy\x12%\n" +
@@ -5026,6 +5149,12 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\acontent\x18\x04 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x80\x10R\acontent\x12\x1c\n" +
 	"\x04text\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04text\"I\n" +
 	"\x17AttachToRequestResponse\x12.\n" +
+	"\acomment\x18\x01 \x01(\v2\x14.naru.api.v1.CommentR\acomment\"_\n" +
+	"\x18DetachFromRequestRequest\x12#\n" +
+	"\arequest\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\arequest\x12\x1e\n" +
+	"\x04file\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\x04file\"K\n" +
+	"\x19DetachFromRequestResponse\x12.\n" +
 	"\acomment\x18\x01 \x01(\v2\x14.naru.api.v1.CommentR\acomment\"9\n" +
 	"\x12CopyRequestRequest\x12#\n" +
 	"\arequest\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\arequest\"E\n" +
@@ -5060,7 +5189,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"q\n" +
 	"\x15ListApprovalsResponse\x120\n" +
 	"\brequests\x18\x01 \x03(\v2\x14.naru.api.v1.RequestR\brequests\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfe\x14\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb0\x16\n" +
 	"\x0eRequestService\x12\x81\x01\n" +
 	"\fListRequests\x12 .naru.api.v1.ListRequestsRequest\x1a!.naru.api.v1.ListRequestsResponse\",\xa8\xbb\x18\x01\xb2\xbb\x18\frequest.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/requests\x12\x8e\x01\n" +
 	"\n" +
@@ -5073,7 +5202,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x0fWithdrawRequest\x12#.naru.api.v1.WithdrawRequestRequest\x1a$.naru.api.v1.WithdrawRequestResponse\"M\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02-:\x01*b\arequest\"\x1f/v1/requests/{request}:withdraw\x12\xa3\x01\n" +
 	"\rDecideRequest\x12!.naru.api.v1.DecideRequestRequest\x1a\".naru.api.v1.DecideRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.decide\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\arequest\"\x1d/v1/requests/{request}:decide\x12\xa8\x01\n" +
 	"\x0eCommentRequest\x12\".naru.api.v1.CommentRequestRequest\x1a#.naru.api.v1.CommentRequestResponse\"M\xa8\xbb\x18\x01\xb2\xbb\x18\x0frequest.comment\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02,:\x01*b\acomment\"\x1e/v1/requests/{request}:comment\x12\xa9\x01\n" +
-	"\x0fAttachToRequest\x12#.naru.api.v1.AttachToRequestRequest\x1a$.naru.api.v1.AttachToRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\acomment\"\x1d/v1/requests/{request}:attach\x12\x9b\x01\n" +
+	"\x0fAttachToRequest\x12#.naru.api.v1.AttachToRequestRequest\x1a$.naru.api.v1.AttachToRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\acomment\"\x1d/v1/requests/{request}:attach\x12\xaf\x01\n" +
+	"\x11DetachFromRequest\x12%.naru.api.v1.DetachFromRequestRequest\x1a&.naru.api.v1.DetachFromRequestResponse\"K\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02+:\x01*b\acomment\"\x1d/v1/requests/{request}:detach\x12\x9b\x01\n" +
 	"\vCopyRequest\x12\x1f.naru.api.v1.CopyRequestRequest\x1a .naru.api.v1.CopyRequestResponse\"I\xa8\xbb\x18\x01\xb2\xbb\x18\x0erequest.create\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02):\x01*b\arequest\"\x1b/v1/requests/{request}:copy\x12\x9e\x01\n" +
 	"\fRetryRequest\x12 .naru.api.v1.RetryRequestRequest\x1a!.naru.api.v1.RetryRequestResponse\"I\xa8\xbb\x18\x01\xb2\xbb\x18\rrequest.retry\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02*:\x01*b\arequest\"\x1c/v1/requests/{request}:retry\x12\x94\x01\n" +
 	"\fListComments\x12 .naru.api.v1.ListCommentsRequest\x1a!.naru.api.v1.ListCommentsResponse\"?\xa8\xbb\x18\x01\xb2\xbb\x18\frequest.read\xc0\xbb\x18\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/requests/{request}/comments\x12\xa5\x01\n" +
@@ -5094,217 +5224,223 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_naru_api_v1_request_proto_goTypes = []any{
-	(Request_RoleCluster)(0),        // 0: naru.api.v1.Request.RoleCluster
-	(Request_Approval)(0),           // 1: naru.api.v1.Request.Approval
-	(Request_Fulfilment)(0),         // 2: naru.api.v1.Request.Fulfilment
-	(Fit_Answer)(0),                 // 3: naru.api.v1.Fit.Answer
-	(PowerVM_Verb)(0),               // 4: naru.api.v1.PowerVM.Verb
-	(Stage_State)(0),                // 5: naru.api.v1.Stage.State
-	(Decision_Verdict)(0),           // 6: naru.api.v1.Decision.Verdict
-	(*Request)(nil),                 // 7: naru.api.v1.Request
-	(*Fit)(nil),                     // 8: naru.api.v1.Fit
-	(*Part)(nil),                    // 9: naru.api.v1.Part
-	(*RequestSpecification)(nil),    // 10: naru.api.v1.RequestSpecification
-	(*CreateVMs)(nil),               // 11: naru.api.v1.CreateVMs
-	(*ExtendLease)(nil),             // 12: naru.api.v1.ExtendLease
-	(*AccessForTime)(nil),           // 13: naru.api.v1.AccessForTime
-	(*CrossZone)(nil),               // 14: naru.api.v1.CrossZone
-	(*PowerVM)(nil),                 // 15: naru.api.v1.PowerVM
-	(*DeleteVM)(nil),                // 16: naru.api.v1.DeleteVM
-	(*ResizeVM)(nil),                // 17: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),              // 18: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),               // 19: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),              // 20: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                   // 21: naru.api.v1.Stage
-	(*Decision)(nil),                // 22: naru.api.v1.Decision
-	(*Comment)(nil),                 // 23: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),     // 24: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),    // 25: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),       // 26: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),      // 27: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),    // 28: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),   // 29: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),    // 30: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),   // 31: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),    // 32: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),   // 33: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),    // 34: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),   // 35: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),    // 36: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),   // 37: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),  // 38: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil), // 39: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),    // 40: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),   // 41: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),   // 42: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),  // 43: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),  // 44: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil), // 45: naru.api.v1.AttachToRequestResponse
-	(*CopyRequestRequest)(nil),      // 46: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),     // 47: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),     // 48: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),    // 49: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),     // 50: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),    // 51: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),    // 52: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),   // 53: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),   // 54: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),  // 55: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),    // 56: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),   // 57: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),          // 58: naru.api.v1.RequestKind.Value
-	(Intake_Value)(0),               // 59: naru.api.v1.Intake.Value
-	(ChangeType_Value)(0),           // 60: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                 // 61: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),   // 62: google.protobuf.Timestamp
-	(*Money)(nil),                   // 63: naru.api.v1.Money
-	(*Resources)(nil),               // 64: naru.api.v1.Resources
-	(*Reference)(nil),               // 65: naru.api.v1.Reference
-	(*Amounts)(nil),                 // 66: naru.api.v1.Amounts
-	(*Quota)(nil),                   // 67: naru.api.v1.Quota
-	(*Reservation)(nil),             // 68: naru.api.v1.Reservation
-	(Authority_Value)(0),            // 69: naru.api.v1.Authority.Value
-	(*Problem)(nil),                 // 70: naru.api.v1.Problem
-	(*VM_Affinity)(nil),             // 71: naru.api.v1.VM.Affinity
-	(RoleBinding_Scope)(0),          // 72: naru.api.v1.RoleBinding.Scope
-	(*Text)(nil),                    // 73: naru.api.v1.Text
-	(*Eligibility)(nil),             // 74: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),         // 75: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),        // 76: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),           // 77: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),   // 78: google.protobuf.FieldMask
-	(*Operation)(nil),               // 79: naru.api.v1.Operation
-	(WatchType_Value)(0),            // 80: naru.api.v1.WatchType.Value
+	(Request_RoleCluster)(0),          // 0: naru.api.v1.Request.RoleCluster
+	(Request_Approval)(0),             // 1: naru.api.v1.Request.Approval
+	(Request_Fulfilment)(0),           // 2: naru.api.v1.Request.Fulfilment
+	(Fit_Answer)(0),                   // 3: naru.api.v1.Fit.Answer
+	(PowerVM_Verb)(0),                 // 4: naru.api.v1.PowerVM.Verb
+	(Stage_State)(0),                  // 5: naru.api.v1.Stage.State
+	(Decision_Verdict)(0),             // 6: naru.api.v1.Decision.Verdict
+	(*Request)(nil),                   // 7: naru.api.v1.Request
+	(*Fit)(nil),                       // 8: naru.api.v1.Fit
+	(*Part)(nil),                      // 9: naru.api.v1.Part
+	(*RequestSpecification)(nil),      // 10: naru.api.v1.RequestSpecification
+	(*CreateVMs)(nil),                 // 11: naru.api.v1.CreateVMs
+	(*ExtendLease)(nil),               // 12: naru.api.v1.ExtendLease
+	(*AccessForTime)(nil),             // 13: naru.api.v1.AccessForTime
+	(*CrossZone)(nil),                 // 14: naru.api.v1.CrossZone
+	(*PowerVM)(nil),                   // 15: naru.api.v1.PowerVM
+	(*DeleteVM)(nil),                  // 16: naru.api.v1.DeleteVM
+	(*ResizeVM)(nil),                  // 17: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),                // 18: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),                 // 19: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),                // 20: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                     // 21: naru.api.v1.Stage
+	(*Decision)(nil),                  // 22: naru.api.v1.Decision
+	(*Comment)(nil),                   // 23: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),       // 24: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),      // 25: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),         // 26: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),        // 27: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),      // 28: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),     // 29: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),      // 30: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),     // 31: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),      // 32: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),     // 33: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),      // 34: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),     // 35: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),      // 36: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),     // 37: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),    // 38: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil),   // 39: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),      // 40: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),     // 41: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),     // 42: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),    // 43: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),    // 44: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil),   // 45: naru.api.v1.AttachToRequestResponse
+	(*DetachFromRequestRequest)(nil),  // 46: naru.api.v1.DetachFromRequestRequest
+	(*DetachFromRequestResponse)(nil), // 47: naru.api.v1.DetachFromRequestResponse
+	(*CopyRequestRequest)(nil),        // 48: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),       // 49: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),       // 50: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),      // 51: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),       // 52: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),      // 53: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),      // 54: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),     // 55: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),     // 56: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),    // 57: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),      // 58: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),     // 59: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),            // 60: naru.api.v1.RequestKind.Value
+	(Intake_Value)(0),                 // 61: naru.api.v1.Intake.Value
+	(ChangeType_Value)(0),             // 62: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                   // 63: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),     // 64: google.protobuf.Timestamp
+	(*Money)(nil),                     // 65: naru.api.v1.Money
+	(*Resources)(nil),                 // 66: naru.api.v1.Resources
+	(*Reference)(nil),                 // 67: naru.api.v1.Reference
+	(*Amounts)(nil),                   // 68: naru.api.v1.Amounts
+	(*Quota)(nil),                     // 69: naru.api.v1.Quota
+	(*Reservation)(nil),               // 70: naru.api.v1.Reservation
+	(Authority_Value)(0),              // 71: naru.api.v1.Authority.Value
+	(*Problem)(nil),                   // 72: naru.api.v1.Problem
+	(*VM_Affinity)(nil),               // 73: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),            // 74: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                      // 75: naru.api.v1.Text
+	(*Eligibility)(nil),               // 76: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),           // 77: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),          // 78: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),             // 79: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),     // 80: google.protobuf.FieldMask
+	(*Operation)(nil),                 // 81: naru.api.v1.Operation
+	(WatchType_Value)(0),              // 82: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	58,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
-	59,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
+	60,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	61,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
 	0,   // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	60,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	61,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	62,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	63,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
 	10,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	62,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	62,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	62,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	63,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	64,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	64,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	64,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	64,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	65,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	66,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
 	21,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
 	22,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
 	1,   // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	2,   // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	65,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	62,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	62,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	62,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	62,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	67,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	64,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	64,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	64,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	64,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
 	9,   // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	62,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
-	62,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
+	64,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
+	64,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
 	23,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	66,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	61,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	67,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	68,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	69,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	8,   // 29: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
-	3,   // 30: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	70,  // 31: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	70,  // 32: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 33: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	17,  // 34: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 35: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 36: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	18,  // 37: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	19,  // 38: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	20,  // 39: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 40: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 41: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	16,  // 42: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
-	71,  // 43: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	72,  // 44: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 45: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	64,  // 46: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	64,  // 47: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	73,  // 48: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	74,  // 49: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	75,  // 50: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 51: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	62,  // 52: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	62,  // 53: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	62,  // 54: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	76,  // 55: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	74,  // 56: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	62,  // 57: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 58: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	77,  // 59: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	62,  // 60: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	62,  // 61: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	62,  // 62: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
-	7,   // 63: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 64: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 65: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 66: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 67: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	78,  // 68: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 69: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	79,  // 70: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	80,  // 71: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 72: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 73: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 74: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 75: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 76: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 77: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 78: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 79: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 80: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 81: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	23,  // 82: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 83: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 84: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	70,  // 85: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 86: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	24,  // 87: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	26,  // 88: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	28,  // 89: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	30,  // 90: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	32,  // 91: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	34,  // 92: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	36,  // 93: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	38,  // 94: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	40,  // 95: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	42,  // 96: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	44,  // 97: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	46,  // 98: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	48,  // 99: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	50,  // 100: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	52,  // 101: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	54,  // 102: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	56,  // 103: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	25,  // 104: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	27,  // 105: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	29,  // 106: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	31,  // 107: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	33,  // 108: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	35,  // 109: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	37,  // 110: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	39,  // 111: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	41,  // 112: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	43,  // 113: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	45,  // 114: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	47,  // 115: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	49,  // 116: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	51,  // 117: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	53,  // 118: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	55,  // 119: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	57,  // 120: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	104, // [104:121] is the sub-list for method output_type
-	87,  // [87:104] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	68,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	63,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	69,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	70,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	71,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	64,  // 29: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
+	8,   // 30: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 31: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	72,  // 32: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	72,  // 33: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	11,  // 34: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	17,  // 35: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	12,  // 36: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	15,  // 37: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	18,  // 38: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	19,  // 39: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	20,  // 40: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	13,  // 41: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	14,  // 42: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	16,  // 43: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
+	73,  // 44: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	74,  // 45: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 46: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	66,  // 47: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	66,  // 48: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	75,  // 49: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	76,  // 50: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	77,  // 51: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 52: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	64,  // 53: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	64,  // 54: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	64,  // 55: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	78,  // 56: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	76,  // 57: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	64,  // 58: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 59: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	79,  // 60: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	64,  // 61: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	64,  // 62: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	64,  // 63: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 64: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 65: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 66: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 67: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 68: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	80,  // 69: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 70: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	81,  // 71: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	82,  // 72: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 73: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 74: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 75: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 76: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 77: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 78: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 79: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 80: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 81: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 82: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 83: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	23,  // 84: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 85: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 86: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	72,  // 87: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 88: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	24,  // 89: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	26,  // 90: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	28,  // 91: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	30,  // 92: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	32,  // 93: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	34,  // 94: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	36,  // 95: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	38,  // 96: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	40,  // 97: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	42,  // 98: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	44,  // 99: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	46,  // 100: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
+	48,  // 101: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	50,  // 102: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	52,  // 103: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	54,  // 104: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	56,  // 105: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	58,  // 106: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	25,  // 107: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	27,  // 108: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	29,  // 109: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	31,  // 110: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	33,  // 111: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	35,  // 112: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	37,  // 113: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	39,  // 114: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	41,  // 115: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	43,  // 116: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	45,  // 117: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	47,  // 118: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
+	49,  // 119: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	51,  // 120: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	53,  // 121: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	55,  // 122: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	57,  // 123: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	59,  // 124: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	107, // [107:125] is the sub-list for method output_type
+	89,  // [89:107] is the sub-list for method input_type
+	89,  // [89:89] is the sub-list for extension type_name
+	89,  // [89:89] is the sub-list for extension extendee
+	0,   // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5341,7 +5477,7 @@ func file_naru_api_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -523,6 +523,51 @@ func local_request_RequestService_AttachToRequest_0(ctx context.Context, marshal
 	return msg, metadata, err
 }
 
+func request_RequestService_DetachFromRequest_0(ctx context.Context, marshaler runtime.Marshaler, client RequestServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq DetachFromRequestRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["request"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "request")
+	}
+	protoReq.Request, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "request", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.DetachFromRequest(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_RequestService_DetachFromRequest_0(ctx context.Context, marshaler runtime.Marshaler, server RequestServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq DetachFromRequestRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["request"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "request")
+	}
+	protoReq.Request, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "request", err)
+	}
+	msg, err := server.DetachFromRequest(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_RequestService_CopyRequest_0(ctx context.Context, marshaler runtime.Marshaler, client RequestServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq CopyRequestRequest
@@ -996,6 +1041,26 @@ func RegisterRequestServiceHandlerServer(ctx context.Context, mux *runtime.Serve
 		}
 		forward_RequestService_AttachToRequest_0(annotatedContext, mux, outboundMarshaler, w, req, response_RequestService_AttachToRequest_0{resp.(*AttachToRequestResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_RequestService_DetachFromRequest_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/naru.api.v1.RequestService/DetachFromRequest", runtime.WithHTTPPathPattern("/v1/requests/{request}:detach"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_RequestService_DetachFromRequest_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_RequestService_DetachFromRequest_0(annotatedContext, mux, outboundMarshaler, w, req, response_RequestService_DetachFromRequest_0{resp.(*DetachFromRequestResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_RequestService_CopyRequest_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1343,6 +1408,23 @@ func RegisterRequestServiceHandlerClient(ctx context.Context, mux *runtime.Serve
 		}
 		forward_RequestService_AttachToRequest_0(annotatedContext, mux, outboundMarshaler, w, req, response_RequestService_AttachToRequest_0{resp.(*AttachToRequestResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_RequestService_DetachFromRequest_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/naru.api.v1.RequestService/DetachFromRequest", runtime.WithHTTPPathPattern("/v1/requests/{request}:detach"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_RequestService_DetachFromRequest_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_RequestService_DetachFromRequest_0(annotatedContext, mux, outboundMarshaler, w, req, response_RequestService_DetachFromRequest_0{resp.(*DetachFromRequestResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_RequestService_CopyRequest_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1529,6 +1611,15 @@ func (m response_RequestService_AttachToRequest_0) XXX_ResponseBody() interface{
 	return response.Comment
 }
 
+type response_RequestService_DetachFromRequest_0 struct {
+	*DetachFromRequestResponse
+}
+
+func (m response_RequestService_DetachFromRequest_0) XXX_ResponseBody() interface{} {
+	response := m.DetachFromRequestResponse
+	return response.Comment
+}
+
 type response_RequestService_CopyRequest_0 struct {
 	*CopyRequestResponse
 }
@@ -1548,41 +1639,43 @@ func (m response_RequestService_RetryRequest_0) XXX_ResponseBody() interface{} {
 }
 
 var (
-	pattern_RequestService_ListRequests_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, ""))
-	pattern_RequestService_GetRequest_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, ""))
-	pattern_RequestService_CreateRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, ""))
-	pattern_RequestService_UpdateRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request.id"}, ""))
-	pattern_RequestService_DeleteRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, ""))
-	pattern_RequestService_WatchRequests_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, "watch"))
-	pattern_RequestService_SubmitRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "submit"))
-	pattern_RequestService_WithdrawRequest_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "withdraw"))
-	pattern_RequestService_DecideRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "decide"))
-	pattern_RequestService_CommentRequest_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "comment"))
-	pattern_RequestService_AttachToRequest_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "attach"))
-	pattern_RequestService_CopyRequest_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "copy"))
-	pattern_RequestService_RetryRequest_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "retry"))
-	pattern_RequestService_ListComments_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "requests", "request", "comments"}, ""))
-	pattern_RequestService_GetAttachment_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "requests", "request", "comments", "comment"}, ""))
-	pattern_RequestService_PreviewRequest_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, "preview"))
-	pattern_RequestService_ListApprovals_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, "approvals"))
+	pattern_RequestService_ListRequests_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, ""))
+	pattern_RequestService_GetRequest_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, ""))
+	pattern_RequestService_CreateRequest_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, ""))
+	pattern_RequestService_UpdateRequest_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request.id"}, ""))
+	pattern_RequestService_DeleteRequest_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, ""))
+	pattern_RequestService_WatchRequests_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, "watch"))
+	pattern_RequestService_SubmitRequest_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "submit"))
+	pattern_RequestService_WithdrawRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "withdraw"))
+	pattern_RequestService_DecideRequest_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "decide"))
+	pattern_RequestService_CommentRequest_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "comment"))
+	pattern_RequestService_AttachToRequest_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "attach"))
+	pattern_RequestService_DetachFromRequest_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "detach"))
+	pattern_RequestService_CopyRequest_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "copy"))
+	pattern_RequestService_RetryRequest_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "requests", "request"}, "retry"))
+	pattern_RequestService_ListComments_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "requests", "request", "comments"}, ""))
+	pattern_RequestService_GetAttachment_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "requests", "request", "comments", "comment"}, ""))
+	pattern_RequestService_PreviewRequest_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, "preview"))
+	pattern_RequestService_ListApprovals_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "requests"}, "approvals"))
 )
 
 var (
-	forward_RequestService_ListRequests_0    = runtime.ForwardResponseMessage
-	forward_RequestService_GetRequest_0      = runtime.ForwardResponseMessage
-	forward_RequestService_CreateRequest_0   = runtime.ForwardResponseMessage
-	forward_RequestService_UpdateRequest_0   = runtime.ForwardResponseMessage
-	forward_RequestService_DeleteRequest_0   = runtime.ForwardResponseMessage
-	forward_RequestService_WatchRequests_0   = runtime.ForwardResponseStream
-	forward_RequestService_SubmitRequest_0   = runtime.ForwardResponseMessage
-	forward_RequestService_WithdrawRequest_0 = runtime.ForwardResponseMessage
-	forward_RequestService_DecideRequest_0   = runtime.ForwardResponseMessage
-	forward_RequestService_CommentRequest_0  = runtime.ForwardResponseMessage
-	forward_RequestService_AttachToRequest_0 = runtime.ForwardResponseMessage
-	forward_RequestService_CopyRequest_0     = runtime.ForwardResponseMessage
-	forward_RequestService_RetryRequest_0    = runtime.ForwardResponseMessage
-	forward_RequestService_ListComments_0    = runtime.ForwardResponseMessage
-	forward_RequestService_GetAttachment_0   = runtime.ForwardResponseMessage
-	forward_RequestService_PreviewRequest_0  = runtime.ForwardResponseMessage
-	forward_RequestService_ListApprovals_0   = runtime.ForwardResponseMessage
+	forward_RequestService_ListRequests_0      = runtime.ForwardResponseMessage
+	forward_RequestService_GetRequest_0        = runtime.ForwardResponseMessage
+	forward_RequestService_CreateRequest_0     = runtime.ForwardResponseMessage
+	forward_RequestService_UpdateRequest_0     = runtime.ForwardResponseMessage
+	forward_RequestService_DeleteRequest_0     = runtime.ForwardResponseMessage
+	forward_RequestService_WatchRequests_0     = runtime.ForwardResponseStream
+	forward_RequestService_SubmitRequest_0     = runtime.ForwardResponseMessage
+	forward_RequestService_WithdrawRequest_0   = runtime.ForwardResponseMessage
+	forward_RequestService_DecideRequest_0     = runtime.ForwardResponseMessage
+	forward_RequestService_CommentRequest_0    = runtime.ForwardResponseMessage
+	forward_RequestService_AttachToRequest_0   = runtime.ForwardResponseMessage
+	forward_RequestService_DetachFromRequest_0 = runtime.ForwardResponseMessage
+	forward_RequestService_CopyRequest_0       = runtime.ForwardResponseMessage
+	forward_RequestService_RetryRequest_0      = runtime.ForwardResponseMessage
+	forward_RequestService_ListComments_0      = runtime.ForwardResponseMessage
+	forward_RequestService_GetAttachment_0     = runtime.ForwardResponseMessage
+	forward_RequestService_PreviewRequest_0    = runtime.ForwardResponseMessage
+	forward_RequestService_ListApprovals_0     = runtime.ForwardResponseMessage
 )

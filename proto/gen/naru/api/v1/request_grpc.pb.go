@@ -19,23 +19,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RequestService_ListRequests_FullMethodName    = "/naru.api.v1.RequestService/ListRequests"
-	RequestService_GetRequest_FullMethodName      = "/naru.api.v1.RequestService/GetRequest"
-	RequestService_CreateRequest_FullMethodName   = "/naru.api.v1.RequestService/CreateRequest"
-	RequestService_UpdateRequest_FullMethodName   = "/naru.api.v1.RequestService/UpdateRequest"
-	RequestService_DeleteRequest_FullMethodName   = "/naru.api.v1.RequestService/DeleteRequest"
-	RequestService_WatchRequests_FullMethodName   = "/naru.api.v1.RequestService/WatchRequests"
-	RequestService_SubmitRequest_FullMethodName   = "/naru.api.v1.RequestService/SubmitRequest"
-	RequestService_WithdrawRequest_FullMethodName = "/naru.api.v1.RequestService/WithdrawRequest"
-	RequestService_DecideRequest_FullMethodName   = "/naru.api.v1.RequestService/DecideRequest"
-	RequestService_CommentRequest_FullMethodName  = "/naru.api.v1.RequestService/CommentRequest"
-	RequestService_AttachToRequest_FullMethodName = "/naru.api.v1.RequestService/AttachToRequest"
-	RequestService_CopyRequest_FullMethodName     = "/naru.api.v1.RequestService/CopyRequest"
-	RequestService_RetryRequest_FullMethodName    = "/naru.api.v1.RequestService/RetryRequest"
-	RequestService_ListComments_FullMethodName    = "/naru.api.v1.RequestService/ListComments"
-	RequestService_GetAttachment_FullMethodName   = "/naru.api.v1.RequestService/GetAttachment"
-	RequestService_PreviewRequest_FullMethodName  = "/naru.api.v1.RequestService/PreviewRequest"
-	RequestService_ListApprovals_FullMethodName   = "/naru.api.v1.RequestService/ListApprovals"
+	RequestService_ListRequests_FullMethodName      = "/naru.api.v1.RequestService/ListRequests"
+	RequestService_GetRequest_FullMethodName        = "/naru.api.v1.RequestService/GetRequest"
+	RequestService_CreateRequest_FullMethodName     = "/naru.api.v1.RequestService/CreateRequest"
+	RequestService_UpdateRequest_FullMethodName     = "/naru.api.v1.RequestService/UpdateRequest"
+	RequestService_DeleteRequest_FullMethodName     = "/naru.api.v1.RequestService/DeleteRequest"
+	RequestService_WatchRequests_FullMethodName     = "/naru.api.v1.RequestService/WatchRequests"
+	RequestService_SubmitRequest_FullMethodName     = "/naru.api.v1.RequestService/SubmitRequest"
+	RequestService_WithdrawRequest_FullMethodName   = "/naru.api.v1.RequestService/WithdrawRequest"
+	RequestService_DecideRequest_FullMethodName     = "/naru.api.v1.RequestService/DecideRequest"
+	RequestService_CommentRequest_FullMethodName    = "/naru.api.v1.RequestService/CommentRequest"
+	RequestService_AttachToRequest_FullMethodName   = "/naru.api.v1.RequestService/AttachToRequest"
+	RequestService_DetachFromRequest_FullMethodName = "/naru.api.v1.RequestService/DetachFromRequest"
+	RequestService_CopyRequest_FullMethodName       = "/naru.api.v1.RequestService/CopyRequest"
+	RequestService_RetryRequest_FullMethodName      = "/naru.api.v1.RequestService/RetryRequest"
+	RequestService_ListComments_FullMethodName      = "/naru.api.v1.RequestService/ListComments"
+	RequestService_GetAttachment_FullMethodName     = "/naru.api.v1.RequestService/GetAttachment"
+	RequestService_PreviewRequest_FullMethodName    = "/naru.api.v1.RequestService/PreviewRequest"
+	RequestService_ListApprovals_FullMethodName     = "/naru.api.v1.RequestService/ListApprovals"
 )
 
 // RequestServiceClient is the client API for RequestService service.
@@ -52,7 +53,8 @@ type RequestServiceClient interface {
 	CreateRequest(ctx context.Context, in *CreateRequestRequest, opts ...grpc.CallOption) (*CreateRequestResponse, error)
 	// UpdateRequest changes client fields; If-Match guards against a lost update. Who changes it helped write it.
 	UpdateRequest(ctx context.Context, in *UpdateRequestRequest, opts ...grpc.CallOption) (*UpdateRequestResponse, error)
-	// DeleteRequest deletes a draft that was never submitted. Answers 202 with an Operation.
+	// DeleteRequest deletes a draft that was never submitted: by the word of who made it, or, where they cannot any more, of whoever may ask in
+	// the project. Answers 202 with an Operation.
 	DeleteRequest(ctx context.Context, in *DeleteRequestRequest, opts ...grpc.CallOption) (*DeleteRequestResponse, error)
 	// WatchRequests sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchRequests(ctx context.Context, in *WatchRequestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRequestsResponse], error)
@@ -68,6 +70,9 @@ type RequestServiceClient interface {
 	CommentRequest(ctx context.Context, in *CommentRequestRequest, opts ...grpc.CallOption) (*CommentRequestResponse, error)
 	// AttachToRequest adds a file. Whoever adds one helped write it.
 	AttachToRequest(ctx context.Context, in *AttachToRequestRequest, opts ...grpc.CallOption) (*AttachToRequestResponse, error)
+	// DetachFromRequest takes a file away while the request is written: it is no part of what is asked for any more, and not kept. Whoever
+	// takes one away helped write it.
+	DetachFromRequest(ctx context.Context, in *DetachFromRequestRequest, opts ...grpc.CallOption) (*DetachFromRequestResponse, error)
 	// CopyRequest makes a new draft of it.
 	CopyRequest(ctx context.Context, in *CopyRequestRequest, opts ...grpc.CallOption) (*CopyRequestResponse, error)
 	// RetryRequest carries a failed one out again, without new approval.
@@ -209,6 +214,16 @@ func (c *requestServiceClient) AttachToRequest(ctx context.Context, in *AttachTo
 	return out, nil
 }
 
+func (c *requestServiceClient) DetachFromRequest(ctx context.Context, in *DetachFromRequestRequest, opts ...grpc.CallOption) (*DetachFromRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DetachFromRequestResponse)
+	err := c.cc.Invoke(ctx, RequestService_DetachFromRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *requestServiceClient) CopyRequest(ctx context.Context, in *CopyRequestRequest, opts ...grpc.CallOption) (*CopyRequestResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CopyRequestResponse)
@@ -283,7 +298,8 @@ type RequestServiceServer interface {
 	CreateRequest(context.Context, *CreateRequestRequest) (*CreateRequestResponse, error)
 	// UpdateRequest changes client fields; If-Match guards against a lost update. Who changes it helped write it.
 	UpdateRequest(context.Context, *UpdateRequestRequest) (*UpdateRequestResponse, error)
-	// DeleteRequest deletes a draft that was never submitted. Answers 202 with an Operation.
+	// DeleteRequest deletes a draft that was never submitted: by the word of who made it, or, where they cannot any more, of whoever may ask in
+	// the project. Answers 202 with an Operation.
 	DeleteRequest(context.Context, *DeleteRequestRequest) (*DeleteRequestResponse, error)
 	// WatchRequests sends a bookmark at once, then changes, and a bookmark every 15 s.
 	WatchRequests(*WatchRequestsRequest, grpc.ServerStreamingServer[WatchRequestsResponse]) error
@@ -299,6 +315,9 @@ type RequestServiceServer interface {
 	CommentRequest(context.Context, *CommentRequestRequest) (*CommentRequestResponse, error)
 	// AttachToRequest adds a file. Whoever adds one helped write it.
 	AttachToRequest(context.Context, *AttachToRequestRequest) (*AttachToRequestResponse, error)
+	// DetachFromRequest takes a file away while the request is written: it is no part of what is asked for any more, and not kept. Whoever
+	// takes one away helped write it.
+	DetachFromRequest(context.Context, *DetachFromRequestRequest) (*DetachFromRequestResponse, error)
 	// CopyRequest makes a new draft of it.
 	CopyRequest(context.Context, *CopyRequestRequest) (*CopyRequestResponse, error)
 	// RetryRequest carries a failed one out again, without new approval.
@@ -353,6 +372,9 @@ func (UnimplementedRequestServiceServer) CommentRequest(context.Context, *Commen
 }
 func (UnimplementedRequestServiceServer) AttachToRequest(context.Context, *AttachToRequestRequest) (*AttachToRequestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AttachToRequest not implemented")
+}
+func (UnimplementedRequestServiceServer) DetachFromRequest(context.Context, *DetachFromRequestRequest) (*DetachFromRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DetachFromRequest not implemented")
 }
 func (UnimplementedRequestServiceServer) CopyRequest(context.Context, *CopyRequestRequest) (*CopyRequestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CopyRequest not implemented")
@@ -584,6 +606,24 @@ func _RequestService_AttachToRequest_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RequestService_DetachFromRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DetachFromRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RequestServiceServer).DetachFromRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RequestService_DetachFromRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RequestServiceServer).DetachFromRequest(ctx, req.(*DetachFromRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RequestService_CopyRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CopyRequestRequest)
 	if err := dec(in); err != nil {
@@ -738,6 +778,10 @@ var RequestService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AttachToRequest",
 			Handler:    _RequestService_AttachToRequest_Handler,
+		},
+		{
+			MethodName: "DetachFromRequest",
+			Handler:    _RequestService_DetachFromRequest_Handler,
 		},
 		{
 			MethodName: "CopyRequest",

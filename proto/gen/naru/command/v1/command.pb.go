@@ -105,7 +105,7 @@ func (x PassRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassRequest_What.Descriptor instead.
 func (PassRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91, 0}
 }
 
 type PassLease_Step int32
@@ -164,7 +164,7 @@ func (x PassLease_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PassLease_Step.Descriptor instead.
 func (PassLease_Step) EnumDescriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99, 0}
 }
 
 // Command is one write to the replicated state: the data of a Raft log entry.
@@ -336,6 +336,7 @@ type Command struct {
 	//	*Command_CreateCrossing
 	//	*Command_DeleteCrossing
 	//	*Command_SetLocalOperators
+	//	*Command_DetachRequest
 	//	*Command_MuteTopics
 	//	*Command_ShortenRoleBinding
 	//	*Command_ShortenCrossing
@@ -1440,7 +1441,7 @@ func (x *Command) GetUpdateRequest() *UpdateRequest {
 	return nil
 }
 
-func (x *Command) GetDeleteRequest() *DeleteNoun {
+func (x *Command) GetDeleteRequest() *DeleteRequest {
 	if x != nil {
 		if x, ok := x.Body.(*Command_DeleteRequest); ok {
 			return x.DeleteRequest
@@ -1768,6 +1769,15 @@ func (x *Command) GetSetLocalOperators() *SetLocalOperators {
 	if x != nil {
 		if x, ok := x.Body.(*Command_SetLocalOperators); ok {
 			return x.SetLocalOperators
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDetachRequest() *DetachRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DetachRequest); ok {
+			return x.DetachRequest
 		}
 	}
 	return nil
@@ -2280,7 +2290,7 @@ type Command_UpdateRequest struct {
 }
 
 type Command_DeleteRequest struct {
-	DeleteRequest *DeleteNoun `protobuf:"bytes,302,opt,name=delete_request,json=deleteRequest,proto3,oneof"`
+	DeleteRequest *DeleteRequest `protobuf:"bytes,302,opt,name=delete_request,json=deleteRequest,proto3,oneof"`
 }
 
 type Command_SubmitRequest struct {
@@ -2432,6 +2442,10 @@ type Command_DeleteCrossing struct {
 
 type Command_SetLocalOperators struct {
 	SetLocalOperators *SetLocalOperators `protobuf:"bytes,402,opt,name=set_local_operators,json=setLocalOperators,proto3,oneof"`
+}
+
+type Command_DetachRequest struct {
+	DetachRequest *DetachRequest `protobuf:"bytes,411,opt,name=detach_request,json=detachRequest,proto3,oneof"`
 }
 
 type Command_MuteTopics struct {
@@ -2745,6 +2759,8 @@ func (*Command_CreateCrossing) isCommand_Body() {}
 func (*Command_DeleteCrossing) isCommand_Body() {}
 
 func (*Command_SetLocalOperators) isCommand_Body() {}
+
+func (*Command_DetachRequest) isCommand_Body() {}
 
 func (*Command_MuteTopics) isCommand_Body() {}
 
@@ -7424,6 +7440,76 @@ func (x *SubmitRequest) GetReckonedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// DeleteRequest deletes a draft, as DeleteNoun deletes what it names.
+type DeleteRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ExpectedRevision string                 `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// Why who made it cannot delete it, where another does, for the audit log too; reads are what that rests on.
+	Reason        string  `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reads         []*Read `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRequest) Reset() {
+	*x = DeleteRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRequest) ProtoMessage() {}
+
+func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *DeleteRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetExpectedRevision() string {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetReads() []*Read {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
 type WithdrawRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -7438,7 +7524,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7450,7 +7536,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[83]
+	mi := &file_naru_command_v1_command_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7463,7 +7549,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{83}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -7522,7 +7608,7 @@ type DecideRequest struct {
 
 func (x *DecideRequest) Reset() {
 	*x = DecideRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7534,7 +7620,7 @@ func (x *DecideRequest) String() string {
 func (*DecideRequest) ProtoMessage() {}
 
 func (x *DecideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[84]
+	mi := &file_naru_command_v1_command_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7547,7 +7633,7 @@ func (x *DecideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *DecideRequest) GetRequestId() string {
@@ -7612,7 +7698,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7624,7 +7710,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[85]
+	mi := &file_naru_command_v1_command_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7637,7 +7723,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CommentRequest) GetRequestId() string {
@@ -7661,6 +7747,68 @@ func (x *CommentRequest) GetContent() []byte {
 	return nil
 }
 
+// DetachRequest takes a file away from what is being written.
+type DetachRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Id of the comment that the file came with.
+	CommentId     string  `protobuf:"bytes,2,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	By            *Person `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachRequest) Reset() {
+	*x = DetachRequest{}
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachRequest) ProtoMessage() {}
+
+func (x *DetachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
+func (*DetachRequest) Descriptor() ([]byte, []int) {
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *DetachRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetCommentId() string {
+	if x != nil {
+		return x.CommentId
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetBy() *Person {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
 type RetryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -7670,7 +7818,7 @@ type RetryRequest struct {
 
 func (x *RetryRequest) Reset() {
 	*x = RetryRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7682,7 +7830,7 @@ func (x *RetryRequest) String() string {
 func (*RetryRequest) ProtoMessage() {}
 
 func (x *RetryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[86]
+	mi := &file_naru_command_v1_command_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7695,7 +7843,7 @@ func (x *RetryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{86}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *RetryRequest) GetRequestId() string {
@@ -7721,7 +7869,7 @@ type CarryOutRequest struct {
 
 func (x *CarryOutRequest) Reset() {
 	*x = CarryOutRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7733,7 +7881,7 @@ func (x *CarryOutRequest) String() string {
 func (*CarryOutRequest) ProtoMessage() {}
 
 func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[87]
+	mi := &file_naru_command_v1_command_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7746,7 +7894,7 @@ func (x *CarryOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CarryOutRequest) GetRequestId() string {
@@ -7807,7 +7955,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7819,7 +7967,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[88]
+	mi := &file_naru_command_v1_command_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7832,7 +7980,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{88}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ReserveRequest) GetRequestId() string {
@@ -7880,7 +8028,7 @@ type PassRequest struct {
 
 func (x *PassRequest) Reset() {
 	*x = PassRequest{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7892,7 +8040,7 @@ func (x *PassRequest) String() string {
 func (*PassRequest) ProtoMessage() {}
 
 func (x *PassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[89]
+	mi := &file_naru_command_v1_command_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7905,7 +8053,7 @@ func (x *PassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassRequest.ProtoReflect.Descriptor instead.
 func (*PassRequest) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PassRequest) GetRequestId() string {
@@ -7966,7 +8114,7 @@ type CreateDelegation struct {
 
 func (x *CreateDelegation) Reset() {
 	*x = CreateDelegation{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7978,7 +8126,7 @@ func (x *CreateDelegation) String() string {
 func (*CreateDelegation) ProtoMessage() {}
 
 func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[90]
+	mi := &file_naru_command_v1_command_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7991,7 +8139,7 @@ func (x *CreateDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDelegation.ProtoReflect.Descriptor instead.
 func (*CreateDelegation) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{90}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateDelegation) GetDelegation() *v1.Delegation {
@@ -8010,7 +8158,7 @@ type CreateCrossing struct {
 
 func (x *CreateCrossing) Reset() {
 	*x = CreateCrossing{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8022,7 +8170,7 @@ func (x *CreateCrossing) String() string {
 func (*CreateCrossing) ProtoMessage() {}
 
 func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[91]
+	mi := &file_naru_command_v1_command_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8035,7 +8183,7 @@ func (x *CreateCrossing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCrossing.ProtoReflect.Descriptor instead.
 func (*CreateCrossing) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{91}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateCrossing) GetCrossing() *v1.Crossing {
@@ -8059,7 +8207,7 @@ type ShortenRoleBinding struct {
 
 func (x *ShortenRoleBinding) Reset() {
 	*x = ShortenRoleBinding{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8071,7 +8219,7 @@ func (x *ShortenRoleBinding) String() string {
 func (*ShortenRoleBinding) ProtoMessage() {}
 
 func (x *ShortenRoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[92]
+	mi := &file_naru_command_v1_command_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8084,7 +8232,7 @@ func (x *ShortenRoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenRoleBinding.ProtoReflect.Descriptor instead.
 func (*ShortenRoleBinding) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{92}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ShortenRoleBinding) GetRoleBindingId() string {
@@ -8128,7 +8276,7 @@ type ShortenCrossing struct {
 
 func (x *ShortenCrossing) Reset() {
 	*x = ShortenCrossing{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8140,7 +8288,7 @@ func (x *ShortenCrossing) String() string {
 func (*ShortenCrossing) ProtoMessage() {}
 
 func (x *ShortenCrossing) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[93]
+	mi := &file_naru_command_v1_command_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8153,7 +8301,7 @@ func (x *ShortenCrossing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenCrossing.ProtoReflect.Descriptor instead.
 func (*ShortenCrossing) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{93}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ShortenCrossing) GetCrossingId() string {
@@ -8193,7 +8341,7 @@ type CreateQuota struct {
 
 func (x *CreateQuota) Reset() {
 	*x = CreateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8205,7 +8353,7 @@ func (x *CreateQuota) String() string {
 func (*CreateQuota) ProtoMessage() {}
 
 func (x *CreateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[94]
+	mi := &file_naru_command_v1_command_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8218,7 +8366,7 @@ func (x *CreateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQuota.ProtoReflect.Descriptor instead.
 func (*CreateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{94}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CreateQuota) GetQuota() *v1.Quota {
@@ -8238,7 +8386,7 @@ type UpdateQuota struct {
 
 func (x *UpdateQuota) Reset() {
 	*x = UpdateQuota{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8250,7 +8398,7 @@ func (x *UpdateQuota) String() string {
 func (*UpdateQuota) ProtoMessage() {}
 
 func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[95]
+	mi := &file_naru_command_v1_command_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8263,7 +8411,7 @@ func (x *UpdateQuota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQuota.ProtoReflect.Descriptor instead.
 func (*UpdateQuota) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{95}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *UpdateQuota) GetQuota() *v1.Quota {
@@ -8290,7 +8438,7 @@ type CreateLease struct {
 
 func (x *CreateLease) Reset() {
 	*x = CreateLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8302,7 +8450,7 @@ func (x *CreateLease) String() string {
 func (*CreateLease) ProtoMessage() {}
 
 func (x *CreateLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[96]
+	mi := &file_naru_command_v1_command_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8315,7 +8463,7 @@ func (x *CreateLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLease.ProtoReflect.Descriptor instead.
 func (*CreateLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{96}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *CreateLease) GetLease() *v1.Lease {
@@ -8340,7 +8488,7 @@ type PassLease struct {
 
 func (x *PassLease) Reset() {
 	*x = PassLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8352,7 +8500,7 @@ func (x *PassLease) String() string {
 func (*PassLease) ProtoMessage() {}
 
 func (x *PassLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[97]
+	mi := &file_naru_command_v1_command_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8365,7 +8513,7 @@ func (x *PassLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassLease.ProtoReflect.Descriptor instead.
 func (*PassLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{97}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *PassLease) GetLeaseId() string {
@@ -8415,7 +8563,7 @@ type ShortenLease struct {
 
 func (x *ShortenLease) Reset() {
 	*x = ShortenLease{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8427,7 +8575,7 @@ func (x *ShortenLease) String() string {
 func (*ShortenLease) ProtoMessage() {}
 
 func (x *ShortenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[98]
+	mi := &file_naru_command_v1_command_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8440,7 +8588,7 @@ func (x *ShortenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortenLease.ProtoReflect.Descriptor instead.
 func (*ShortenLease) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{98}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ShortenLease) GetLeaseId() string {
@@ -8484,7 +8632,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8496,7 +8644,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[99]
+	mi := &file_naru_command_v1_command_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8509,7 +8657,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{99}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ResizeVM) GetVmId() string {
@@ -8586,7 +8734,7 @@ type EmptyTrash struct {
 
 func (x *EmptyTrash) Reset() {
 	*x = EmptyTrash{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8598,7 +8746,7 @@ func (x *EmptyTrash) String() string {
 func (*EmptyTrash) ProtoMessage() {}
 
 func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[100]
+	mi := &file_naru_command_v1_command_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8611,7 +8759,7 @@ func (x *EmptyTrash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmptyTrash.ProtoReflect.Descriptor instead.
 func (*EmptyTrash) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{100}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *EmptyTrash) GetVmIds() []string {
@@ -8641,7 +8789,7 @@ type CreateSnapshot struct {
 
 func (x *CreateSnapshot) Reset() {
 	*x = CreateSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8653,7 +8801,7 @@ func (x *CreateSnapshot) String() string {
 func (*CreateSnapshot) ProtoMessage() {}
 
 func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[101]
+	mi := &file_naru_command_v1_command_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8666,7 +8814,7 @@ func (x *CreateSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshot.ProtoReflect.Descriptor instead.
 func (*CreateSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{101}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *CreateSnapshot) GetSnapshot() *v1.Snapshot {
@@ -8709,7 +8857,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8721,7 +8869,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[102]
+	mi := &file_naru_command_v1_command_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8734,7 +8882,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{102}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *DeleteSnapshot) GetSnapshotId() string {
@@ -8778,7 +8926,7 @@ type RestoreSnapshot struct {
 
 func (x *RestoreSnapshot) Reset() {
 	*x = RestoreSnapshot{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	mi := &file_naru_command_v1_command_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8790,7 +8938,7 @@ func (x *RestoreSnapshot) String() string {
 func (*RestoreSnapshot) ProtoMessage() {}
 
 func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[103]
+	mi := &file_naru_command_v1_command_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8803,7 +8951,7 @@ func (x *RestoreSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshot.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshot) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{103}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *RestoreSnapshot) GetSnapshotId() string {
@@ -8844,7 +8992,7 @@ type ReportDivergence_Server struct {
 
 func (x *ReportDivergence_Server) Reset() {
 	*x = ReportDivergence_Server{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[104]
+	mi := &file_naru_command_v1_command_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8856,7 +9004,7 @@ func (x *ReportDivergence_Server) String() string {
 func (*ReportDivergence_Server) ProtoMessage() {}
 
 func (x *ReportDivergence_Server) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[104]
+	mi := &file_naru_command_v1_command_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8897,7 +9045,7 @@ type AppendJournal_Refused struct {
 
 func (x *AppendJournal_Refused) Reset() {
 	*x = AppendJournal_Refused{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[105]
+	mi := &file_naru_command_v1_command_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8909,7 +9057,7 @@ func (x *AppendJournal_Refused) String() string {
 func (*AppendJournal_Refused) ProtoMessage() {}
 
 func (x *AppendJournal_Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[105]
+	mi := &file_naru_command_v1_command_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8956,7 +9104,7 @@ type UsageHead_Gap struct {
 
 func (x *UsageHead_Gap) Reset() {
 	*x = UsageHead_Gap{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[106]
+	mi := &file_naru_command_v1_command_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8968,7 +9116,7 @@ func (x *UsageHead_Gap) String() string {
 func (*UsageHead_Gap) ProtoMessage() {}
 
 func (x *UsageHead_Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[106]
+	mi := &file_naru_command_v1_command_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9038,7 +9186,7 @@ type DecideRequest_Opening struct {
 
 func (x *DecideRequest_Opening) Reset() {
 	*x = DecideRequest_Opening{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[107]
+	mi := &file_naru_command_v1_command_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9050,7 +9198,7 @@ func (x *DecideRequest_Opening) String() string {
 func (*DecideRequest_Opening) ProtoMessage() {}
 
 func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[107]
+	mi := &file_naru_command_v1_command_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9063,7 +9211,7 @@ func (x *DecideRequest_Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest_Opening.ProtoReflect.Descriptor instead.
 func (*DecideRequest_Opening) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{84, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{85, 0}
 }
 
 func (x *DecideRequest_Opening) GetStage() string {
@@ -9103,7 +9251,7 @@ type CarryOutRequest_Part struct {
 
 func (x *CarryOutRequest_Part) Reset() {
 	*x = CarryOutRequest_Part{}
-	mi := &file_naru_command_v1_command_proto_msgTypes[108]
+	mi := &file_naru_command_v1_command_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9115,7 +9263,7 @@ func (x *CarryOutRequest_Part) String() string {
 func (*CarryOutRequest_Part) ProtoMessage() {}
 
 func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_command_v1_command_proto_msgTypes[108]
+	mi := &file_naru_command_v1_command_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9128,7 +9276,7 @@ func (x *CarryOutRequest_Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryOutRequest_Part.ProtoReflect.Descriptor instead.
 func (*CarryOutRequest_Part) Descriptor() ([]byte, []int) {
-	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{87, 0}
+	return file_naru_command_v1_command_proto_rawDescGZIP(), []int{89, 0}
 }
 
 func (x *CarryOutRequest_Part) GetIndex() uint32 {
@@ -9170,7 +9318,7 @@ var File_naru_command_v1_command_proto protoreflect.FileDescriptor
 
 const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\x96\\\n" +
+	"\x1dnaru/command/v1/command.proto\x12\x0fnaru.command.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1enaru/api/v1/access_token.proto\x1a\x1fnaru/api/v1/administrator.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x17naru/api/v1/audit.proto\x1a\x18naru/api/v1/broker.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x19naru/api/v1/cluster.proto\x1a\x18naru/api/v1/common.proto\x1a\x1anaru/api/v1/crossing.proto\x1a\x1cnaru/api/v1/delegation.proto\x1a\x17naru/api/v1/event.proto\x1a\x18naru/api/v1/flavor.proto\x1a\x17naru/api/v1/group.proto\x1a\x16naru/api/v1/host.proto\x1a\x17naru/api/v1/image.proto\x1a\x17naru/api/v1/lease.proto\x1a\x1anaru/api/v1/offering.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x1enaru/api/v1/organization.proto\x1a\x19naru/api/v1/project.proto\x1a\x17naru/api/v1/quota.proto\x1a\x19naru/api/v1/request.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x16naru/api/v1/role.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x18naru/api/v1/server.proto\x1a\x19naru/api/v1/session.proto\x1a\x1anaru/api/v1/snapshot.proto\x1a\x1enaru/api/v1/usage_record.proto\x1a\x16naru/api/v1/user.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\x1a\x1enaru/command/v1/identity.proto\x1a'naru/command/v1/identity_provider.proto\x1a\x1cnaru/command/v1/notice.proto\x1a\x18naru/link/v1/frame.proto\x1a\x1anaru/link/v1/journal.proto\x1a\x18naru/link/v1/state.proto\"\xe3\\\n" +
 	"\aCommand\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x1e\n" +
@@ -9309,8 +9457,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x16update_approval_policy\x18\xa1\x02 \x01(\v2%.naru.command.v1.UpdateApprovalPolicyH\x00R\x14updateApprovalPolicy\x12T\n" +
 	"\x16delete_approval_policy\x18\xa2\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x14deleteApprovalPolicy\x12H\n" +
 	"\x0ecreate_request\x18\xac\x02 \x01(\v2\x1e.naru.command.v1.CreateRequestH\x00R\rcreateRequest\x12H\n" +
-	"\x0eupdate_request\x18\xad\x02 \x01(\v2\x1e.naru.command.v1.UpdateRequestH\x00R\rupdateRequest\x12E\n" +
-	"\x0edelete_request\x18\xae\x02 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\rdeleteRequest\x12H\n" +
+	"\x0eupdate_request\x18\xad\x02 \x01(\v2\x1e.naru.command.v1.UpdateRequestH\x00R\rupdateRequest\x12H\n" +
+	"\x0edelete_request\x18\xae\x02 \x01(\v2\x1e.naru.command.v1.DeleteRequestH\x00R\rdeleteRequest\x12H\n" +
 	"\x0esubmit_request\x18\xaf\x02 \x01(\v2\x1e.naru.command.v1.SubmitRequestH\x00R\rsubmitRequest\x12N\n" +
 	"\x10withdraw_request\x18\xb0\x02 \x01(\v2 .naru.command.v1.WithdrawRequestH\x00R\x0fwithdrawRequest\x12H\n" +
 	"\x0edecide_request\x18\xb1\x02 \x01(\v2\x1e.naru.command.v1.DecideRequestH\x00R\rdecideRequest\x12K\n" +
@@ -9347,7 +9495,8 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x0echeck_identity\x18\x83\x03 \x01(\v2\x1e.naru.command.v1.CheckIdentityH\x00R\rcheckIdentity\x12K\n" +
 	"\x0fcreate_crossing\x18\x90\x03 \x01(\v2\x1f.naru.command.v1.CreateCrossingH\x00R\x0ecreateCrossing\x12G\n" +
 	"\x0fdelete_crossing\x18\x91\x03 \x01(\v2\x1b.naru.command.v1.DeleteNounH\x00R\x0edeleteCrossing\x12U\n" +
-	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperators\x12?\n" +
+	"\x13set_local_operators\x18\x92\x03 \x01(\v2\".naru.command.v1.SetLocalOperatorsH\x00R\x11setLocalOperators\x12H\n" +
+	"\x0edetach_request\x18\x9b\x03 \x01(\v2\x1e.naru.command.v1.DetachRequestH\x00R\rdetachRequest\x12?\n" +
 	"\vmute_topics\x18\xa4\x03 \x01(\v2\x1b.naru.command.v1.MuteTopicsH\x00R\n" +
 	"muteTopics\x12X\n" +
 	"\x14shorten_role_binding\x18\xa9\x03 \x01(\v2#.naru.command.v1.ShortenRoleBindingH\x00R\x12shortenRoleBinding\x12N\n" +
@@ -9673,7 +9822,12 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x05reads\x18\x06 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12B\n" +
 	"\bopenings\x18\a \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12;\n" +
 	"\vreckoned_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"reckonedAt\"\xb4\x01\n" +
+	"reckonedAt\"\x91\x01\n" +
+	"\rDeleteRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\tR\x10expectedRevision\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
+	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xb4\x01\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -9699,7 +9853,13 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
 	"\acomment\x18\x02 \x01(\v2\x14.naru.api.v1.CommentR\acomment\x12#\n" +
-	"\acontent\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"-\n" +
+	"\acontent\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x10R\acontent\"v\n" +
+	"\rDetachRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1d\n" +
+	"\n" +
+	"comment_id\x18\x02 \x01(\tR\tcommentId\x12'\n" +
+	"\x02by\x18\x03 \x01(\v2\x17.naru.command.v1.PersonR\x02by\"-\n" +
 	"\fRetryRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\"\xb0\x03\n" +
@@ -9837,7 +9997,7 @@ func file_naru_command_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_command_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
+var file_naru_command_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 111)
 var file_naru_command_v1_command_proto_goTypes = []any{
 	(PassRequest_What)(0),                   // 0: naru.command.v1.PassRequest.What
 	(PassLease_Step)(0),                     // 1: naru.command.v1.PassLease.Step
@@ -9924,116 +10084,118 @@ var file_naru_command_v1_command_proto_goTypes = []any{
 	(*CreateRequest)(nil),                   // 82: naru.command.v1.CreateRequest
 	(*UpdateRequest)(nil),                   // 83: naru.command.v1.UpdateRequest
 	(*SubmitRequest)(nil),                   // 84: naru.command.v1.SubmitRequest
-	(*WithdrawRequest)(nil),                 // 85: naru.command.v1.WithdrawRequest
-	(*DecideRequest)(nil),                   // 86: naru.command.v1.DecideRequest
-	(*CommentRequest)(nil),                  // 87: naru.command.v1.CommentRequest
-	(*RetryRequest)(nil),                    // 88: naru.command.v1.RetryRequest
-	(*CarryOutRequest)(nil),                 // 89: naru.command.v1.CarryOutRequest
-	(*ReserveRequest)(nil),                  // 90: naru.command.v1.ReserveRequest
-	(*PassRequest)(nil),                     // 91: naru.command.v1.PassRequest
-	(*CreateDelegation)(nil),                // 92: naru.command.v1.CreateDelegation
-	(*CreateCrossing)(nil),                  // 93: naru.command.v1.CreateCrossing
-	(*ShortenRoleBinding)(nil),              // 94: naru.command.v1.ShortenRoleBinding
-	(*ShortenCrossing)(nil),                 // 95: naru.command.v1.ShortenCrossing
-	(*CreateQuota)(nil),                     // 96: naru.command.v1.CreateQuota
-	(*UpdateQuota)(nil),                     // 97: naru.command.v1.UpdateQuota
-	(*CreateLease)(nil),                     // 98: naru.command.v1.CreateLease
-	(*PassLease)(nil),                       // 99: naru.command.v1.PassLease
-	(*ShortenLease)(nil),                    // 100: naru.command.v1.ShortenLease
-	(*ResizeVM)(nil),                        // 101: naru.command.v1.ResizeVM
-	(*EmptyTrash)(nil),                      // 102: naru.command.v1.EmptyTrash
-	(*CreateSnapshot)(nil),                  // 103: naru.command.v1.CreateSnapshot
-	(*DeleteSnapshot)(nil),                  // 104: naru.command.v1.DeleteSnapshot
-	(*RestoreSnapshot)(nil),                 // 105: naru.command.v1.RestoreSnapshot
-	(*ReportDivergence_Server)(nil),         // 106: naru.command.v1.ReportDivergence.Server
-	(*AppendJournal_Refused)(nil),           // 107: naru.command.v1.AppendJournal.Refused
-	(*UsageHead_Gap)(nil),                   // 108: naru.command.v1.UsageHead.Gap
-	(*DecideRequest_Opening)(nil),           // 109: naru.command.v1.DecideRequest.Opening
-	(*CarryOutRequest_Part)(nil),            // 110: naru.command.v1.CarryOutRequest.Part
-	(*timestamppb.Timestamp)(nil),           // 111: google.protobuf.Timestamp
-	(*CreateJoinToken)(nil),                 // 112: naru.command.v1.CreateJoinToken
-	(*AskToJoin)(nil),                       // 113: naru.command.v1.AskToJoin
-	(*AcceptJoin)(nil),                      // 114: naru.command.v1.AcceptJoin
-	(*Revoke)(nil),                          // 115: naru.command.v1.Revoke
-	(*EnrollBroker)(nil),                    // 116: naru.command.v1.EnrollBroker
-	(*AddAuthority)(nil),                    // 117: naru.command.v1.AddAuthority
-	(*RetireAuthority)(nil),                 // 118: naru.command.v1.RetireAuthority
-	(*ResetPassword)(nil),                   // 119: naru.command.v1.ResetPassword
-	(*ChangePassword)(nil),                  // 120: naru.command.v1.ChangePassword
-	(*EnrollAuthenticator)(nil),             // 121: naru.command.v1.EnrollAuthenticator
-	(*ConfirmAuthenticator)(nil),            // 122: naru.command.v1.ConfirmAuthenticator
-	(*RemoveAuthenticator)(nil),             // 123: naru.command.v1.RemoveAuthenticator
-	(*BeginSession)(nil),                    // 124: naru.command.v1.BeginSession
-	(*StepUpSession)(nil),                   // 125: naru.command.v1.StepUpSession
-	(*RevokeSessions)(nil),                  // 126: naru.command.v1.RevokeSessions
-	(*AddSealingKey)(nil),                   // 127: naru.command.v1.AddSealingKey
-	(*CreateNotificationChannel)(nil),       // 128: naru.command.v1.CreateNotificationChannel
-	(*UpdateNotificationChannel)(nil),       // 129: naru.command.v1.UpdateNotificationChannel
-	(*SetNotificationChannelSecret)(nil),    // 130: naru.command.v1.SetNotificationChannelSecret
-	(*AddressNotices)(nil),                  // 131: naru.command.v1.AddressNotices
-	(*ReadNotifications)(nil),               // 132: naru.command.v1.ReadNotifications
-	(*SettleDelivery)(nil),                  // 133: naru.command.v1.SettleDelivery
-	(*RetryDelivery)(nil),                   // 134: naru.command.v1.RetryDelivery
-	(*CreateIdentityProvider)(nil),          // 135: naru.command.v1.CreateIdentityProvider
-	(*UpdateIdentityProvider)(nil),          // 136: naru.command.v1.UpdateIdentityProvider
-	(*SetIdentityProviderSecret)(nil),       // 137: naru.command.v1.SetIdentityProviderSecret
-	(*LinkIdentity)(nil),                    // 138: naru.command.v1.LinkIdentity
-	(*BeginProviderSession)(nil),            // 139: naru.command.v1.BeginProviderSession
-	(*CheckIdentity)(nil),                   // 140: naru.command.v1.CheckIdentity
-	(*SetLocalOperators)(nil),               // 141: naru.command.v1.SetLocalOperators
-	(*MuteTopics)(nil),                      // 142: naru.command.v1.MuteTopics
-	(v1.Session_Strength)(0),                // 143: naru.api.v1.Session.Strength
-	(*v1.Problem)(nil),                      // 144: naru.api.v1.Problem
-	(*v1.Operation)(nil),                    // 145: naru.api.v1.Operation
-	(*Keyring)(nil),                         // 146: naru.command.v1.Keyring
-	(*v1.Server)(nil),                       // 147: naru.api.v1.Server
-	(*v1.Administrator)(nil),                // 148: naru.api.v1.Administrator
-	(*v1.Event)(nil),                        // 149: naru.api.v1.Event
-	(*v1.Zone)(nil),                         // 150: naru.api.v1.Zone
-	(*v1.Cluster)(nil),                      // 151: naru.api.v1.Cluster
-	(*v1.Host)(nil),                         // 152: naru.api.v1.Host
-	(*v1.Flavor)(nil),                       // 153: naru.api.v1.Flavor
-	(*v1.Image)(nil),                        // 154: naru.api.v1.Image
-	(*v1.Project)(nil),                      // 155: naru.api.v1.Project
-	(*v1.Broker)(nil),                       // 156: naru.api.v1.Broker
-	(*v1.VM)(nil),                           // 157: naru.api.v1.VM
-	(*v1.Reference)(nil),                    // 158: naru.api.v1.Reference
-	(v1.VM_State)(0),                        // 159: naru.api.v1.VM.State
-	(*v11.Order)(nil),                       // 160: naru.link.v1.Order
-	(v1.ResolveOperationRequest_Outcome)(0), // 161: naru.api.v1.ResolveOperationRequest.Outcome
-	(*v1.Zone_Condition)(nil),               // 162: naru.api.v1.Zone.Condition
-	(*v1.Generation)(nil),                   // 163: naru.api.v1.Generation
-	(*v11.StateChunk)(nil),                  // 164: naru.link.v1.StateChunk
-	(*v11.JournalBatch)(nil),                // 165: naru.link.v1.JournalBatch
-	(*v1.UsageRecord)(nil),                  // 166: naru.api.v1.UsageRecord
-	(*v1.Resources)(nil),                    // 167: naru.api.v1.Resources
-	(*v11.JournalAck)(nil),                  // 168: naru.link.v1.JournalAck
-	(*v11.Withheld)(nil),                    // 169: naru.link.v1.Withheld
-	(*v1.AccessToken)(nil),                  // 170: naru.api.v1.AccessToken
-	(*v1.Organization)(nil),                 // 171: naru.api.v1.Organization
-	(*v1.User)(nil),                         // 172: naru.api.v1.User
-	(*v1.Group)(nil),                        // 173: naru.api.v1.Group
-	(*v1.AuditEntry)(nil),                   // 174: naru.api.v1.AuditEntry
-	(*v1.AuditCheckpoint)(nil),              // 175: naru.api.v1.AuditCheckpoint
-	(*AuditKey)(nil),                        // 176: naru.command.v1.AuditKey
-	(*v1.Role)(nil),                         // 177: naru.api.v1.Role
-	(*v1.RoleBinding)(nil),                  // 178: naru.api.v1.RoleBinding
-	(*v1.Reservation)(nil),                  // 179: naru.api.v1.Reservation
-	(v1.Reservation_State)(0),               // 180: naru.api.v1.Reservation.State
-	(*v1.Offering)(nil),                     // 181: naru.api.v1.Offering
-	(*v1.Calendar)(nil),                     // 182: naru.api.v1.Calendar
-	(*v1.ApprovalPolicy)(nil),               // 183: naru.api.v1.ApprovalPolicy
-	(*v1.Request)(nil),                      // 184: naru.api.v1.Request
-	(*v1.Decision)(nil),                     // 185: naru.api.v1.Decision
-	(*v1.Comment)(nil),                      // 186: naru.api.v1.Comment
-	(*v1.Delegation)(nil),                   // 187: naru.api.v1.Delegation
-	(*v1.Crossing)(nil),                     // 188: naru.api.v1.Crossing
-	(*v1.Quota)(nil),                        // 189: naru.api.v1.Quota
-	(*v1.Lease)(nil),                        // 190: naru.api.v1.Lease
-	(*v1.Snapshot)(nil),                     // 191: naru.api.v1.Snapshot
+	(*DeleteRequest)(nil),                   // 85: naru.command.v1.DeleteRequest
+	(*WithdrawRequest)(nil),                 // 86: naru.command.v1.WithdrawRequest
+	(*DecideRequest)(nil),                   // 87: naru.command.v1.DecideRequest
+	(*CommentRequest)(nil),                  // 88: naru.command.v1.CommentRequest
+	(*DetachRequest)(nil),                   // 89: naru.command.v1.DetachRequest
+	(*RetryRequest)(nil),                    // 90: naru.command.v1.RetryRequest
+	(*CarryOutRequest)(nil),                 // 91: naru.command.v1.CarryOutRequest
+	(*ReserveRequest)(nil),                  // 92: naru.command.v1.ReserveRequest
+	(*PassRequest)(nil),                     // 93: naru.command.v1.PassRequest
+	(*CreateDelegation)(nil),                // 94: naru.command.v1.CreateDelegation
+	(*CreateCrossing)(nil),                  // 95: naru.command.v1.CreateCrossing
+	(*ShortenRoleBinding)(nil),              // 96: naru.command.v1.ShortenRoleBinding
+	(*ShortenCrossing)(nil),                 // 97: naru.command.v1.ShortenCrossing
+	(*CreateQuota)(nil),                     // 98: naru.command.v1.CreateQuota
+	(*UpdateQuota)(nil),                     // 99: naru.command.v1.UpdateQuota
+	(*CreateLease)(nil),                     // 100: naru.command.v1.CreateLease
+	(*PassLease)(nil),                       // 101: naru.command.v1.PassLease
+	(*ShortenLease)(nil),                    // 102: naru.command.v1.ShortenLease
+	(*ResizeVM)(nil),                        // 103: naru.command.v1.ResizeVM
+	(*EmptyTrash)(nil),                      // 104: naru.command.v1.EmptyTrash
+	(*CreateSnapshot)(nil),                  // 105: naru.command.v1.CreateSnapshot
+	(*DeleteSnapshot)(nil),                  // 106: naru.command.v1.DeleteSnapshot
+	(*RestoreSnapshot)(nil),                 // 107: naru.command.v1.RestoreSnapshot
+	(*ReportDivergence_Server)(nil),         // 108: naru.command.v1.ReportDivergence.Server
+	(*AppendJournal_Refused)(nil),           // 109: naru.command.v1.AppendJournal.Refused
+	(*UsageHead_Gap)(nil),                   // 110: naru.command.v1.UsageHead.Gap
+	(*DecideRequest_Opening)(nil),           // 111: naru.command.v1.DecideRequest.Opening
+	(*CarryOutRequest_Part)(nil),            // 112: naru.command.v1.CarryOutRequest.Part
+	(*timestamppb.Timestamp)(nil),           // 113: google.protobuf.Timestamp
+	(*CreateJoinToken)(nil),                 // 114: naru.command.v1.CreateJoinToken
+	(*AskToJoin)(nil),                       // 115: naru.command.v1.AskToJoin
+	(*AcceptJoin)(nil),                      // 116: naru.command.v1.AcceptJoin
+	(*Revoke)(nil),                          // 117: naru.command.v1.Revoke
+	(*EnrollBroker)(nil),                    // 118: naru.command.v1.EnrollBroker
+	(*AddAuthority)(nil),                    // 119: naru.command.v1.AddAuthority
+	(*RetireAuthority)(nil),                 // 120: naru.command.v1.RetireAuthority
+	(*ResetPassword)(nil),                   // 121: naru.command.v1.ResetPassword
+	(*ChangePassword)(nil),                  // 122: naru.command.v1.ChangePassword
+	(*EnrollAuthenticator)(nil),             // 123: naru.command.v1.EnrollAuthenticator
+	(*ConfirmAuthenticator)(nil),            // 124: naru.command.v1.ConfirmAuthenticator
+	(*RemoveAuthenticator)(nil),             // 125: naru.command.v1.RemoveAuthenticator
+	(*BeginSession)(nil),                    // 126: naru.command.v1.BeginSession
+	(*StepUpSession)(nil),                   // 127: naru.command.v1.StepUpSession
+	(*RevokeSessions)(nil),                  // 128: naru.command.v1.RevokeSessions
+	(*AddSealingKey)(nil),                   // 129: naru.command.v1.AddSealingKey
+	(*CreateNotificationChannel)(nil),       // 130: naru.command.v1.CreateNotificationChannel
+	(*UpdateNotificationChannel)(nil),       // 131: naru.command.v1.UpdateNotificationChannel
+	(*SetNotificationChannelSecret)(nil),    // 132: naru.command.v1.SetNotificationChannelSecret
+	(*AddressNotices)(nil),                  // 133: naru.command.v1.AddressNotices
+	(*ReadNotifications)(nil),               // 134: naru.command.v1.ReadNotifications
+	(*SettleDelivery)(nil),                  // 135: naru.command.v1.SettleDelivery
+	(*RetryDelivery)(nil),                   // 136: naru.command.v1.RetryDelivery
+	(*CreateIdentityProvider)(nil),          // 137: naru.command.v1.CreateIdentityProvider
+	(*UpdateIdentityProvider)(nil),          // 138: naru.command.v1.UpdateIdentityProvider
+	(*SetIdentityProviderSecret)(nil),       // 139: naru.command.v1.SetIdentityProviderSecret
+	(*LinkIdentity)(nil),                    // 140: naru.command.v1.LinkIdentity
+	(*BeginProviderSession)(nil),            // 141: naru.command.v1.BeginProviderSession
+	(*CheckIdentity)(nil),                   // 142: naru.command.v1.CheckIdentity
+	(*SetLocalOperators)(nil),               // 143: naru.command.v1.SetLocalOperators
+	(*MuteTopics)(nil),                      // 144: naru.command.v1.MuteTopics
+	(v1.Session_Strength)(0),                // 145: naru.api.v1.Session.Strength
+	(*v1.Problem)(nil),                      // 146: naru.api.v1.Problem
+	(*v1.Operation)(nil),                    // 147: naru.api.v1.Operation
+	(*Keyring)(nil),                         // 148: naru.command.v1.Keyring
+	(*v1.Server)(nil),                       // 149: naru.api.v1.Server
+	(*v1.Administrator)(nil),                // 150: naru.api.v1.Administrator
+	(*v1.Event)(nil),                        // 151: naru.api.v1.Event
+	(*v1.Zone)(nil),                         // 152: naru.api.v1.Zone
+	(*v1.Cluster)(nil),                      // 153: naru.api.v1.Cluster
+	(*v1.Host)(nil),                         // 154: naru.api.v1.Host
+	(*v1.Flavor)(nil),                       // 155: naru.api.v1.Flavor
+	(*v1.Image)(nil),                        // 156: naru.api.v1.Image
+	(*v1.Project)(nil),                      // 157: naru.api.v1.Project
+	(*v1.Broker)(nil),                       // 158: naru.api.v1.Broker
+	(*v1.VM)(nil),                           // 159: naru.api.v1.VM
+	(*v1.Reference)(nil),                    // 160: naru.api.v1.Reference
+	(v1.VM_State)(0),                        // 161: naru.api.v1.VM.State
+	(*v11.Order)(nil),                       // 162: naru.link.v1.Order
+	(v1.ResolveOperationRequest_Outcome)(0), // 163: naru.api.v1.ResolveOperationRequest.Outcome
+	(*v1.Zone_Condition)(nil),               // 164: naru.api.v1.Zone.Condition
+	(*v1.Generation)(nil),                   // 165: naru.api.v1.Generation
+	(*v11.StateChunk)(nil),                  // 166: naru.link.v1.StateChunk
+	(*v11.JournalBatch)(nil),                // 167: naru.link.v1.JournalBatch
+	(*v1.UsageRecord)(nil),                  // 168: naru.api.v1.UsageRecord
+	(*v1.Resources)(nil),                    // 169: naru.api.v1.Resources
+	(*v11.JournalAck)(nil),                  // 170: naru.link.v1.JournalAck
+	(*v11.Withheld)(nil),                    // 171: naru.link.v1.Withheld
+	(*v1.AccessToken)(nil),                  // 172: naru.api.v1.AccessToken
+	(*v1.Organization)(nil),                 // 173: naru.api.v1.Organization
+	(*v1.User)(nil),                         // 174: naru.api.v1.User
+	(*v1.Group)(nil),                        // 175: naru.api.v1.Group
+	(*v1.AuditEntry)(nil),                   // 176: naru.api.v1.AuditEntry
+	(*v1.AuditCheckpoint)(nil),              // 177: naru.api.v1.AuditCheckpoint
+	(*AuditKey)(nil),                        // 178: naru.command.v1.AuditKey
+	(*v1.Role)(nil),                         // 179: naru.api.v1.Role
+	(*v1.RoleBinding)(nil),                  // 180: naru.api.v1.RoleBinding
+	(*v1.Reservation)(nil),                  // 181: naru.api.v1.Reservation
+	(v1.Reservation_State)(0),               // 182: naru.api.v1.Reservation.State
+	(*v1.Offering)(nil),                     // 183: naru.api.v1.Offering
+	(*v1.Calendar)(nil),                     // 184: naru.api.v1.Calendar
+	(*v1.ApprovalPolicy)(nil),               // 185: naru.api.v1.ApprovalPolicy
+	(*v1.Request)(nil),                      // 186: naru.api.v1.Request
+	(*v1.Decision)(nil),                     // 187: naru.api.v1.Decision
+	(*v1.Comment)(nil),                      // 188: naru.api.v1.Comment
+	(*v1.Delegation)(nil),                   // 189: naru.api.v1.Delegation
+	(*v1.Crossing)(nil),                     // 190: naru.api.v1.Crossing
+	(*v1.Quota)(nil),                        // 191: naru.api.v1.Quota
+	(*v1.Lease)(nil),                        // 192: naru.api.v1.Lease
+	(*v1.Snapshot)(nil),                     // 193: naru.api.v1.Snapshot
 }
 var file_naru_command_v1_command_proto_depIdxs = []int32{
-	111, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
+	113, // 0: naru.command.v1.Command.stamp:type_name -> google.protobuf.Timestamp
 	4,   // 1: naru.command.v1.Command.idempotency:type_name -> naru.command.v1.Idempotency
 	3,   // 2: naru.command.v1.Command.origin:type_name -> naru.command.v1.Origin
 	6,   // 3: naru.command.v1.Command.bootstrap:type_name -> naru.command.v1.Bootstrap
@@ -10077,13 +10239,13 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 41: naru.command.v1.Command.delete_server:type_name -> naru.command.v1.DeleteNoun
 	49,  // 42: naru.command.v1.Command.create_access_token:type_name -> naru.command.v1.CreateAccessToken
 	17,  // 43: naru.command.v1.Command.delete_access_token:type_name -> naru.command.v1.DeleteNoun
-	112, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
-	113, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
-	114, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
-	115, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
-	116, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
-	117, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
-	118, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
+	114, // 44: naru.command.v1.Command.create_join_token:type_name -> naru.command.v1.CreateJoinToken
+	115, // 45: naru.command.v1.Command.ask_to_join:type_name -> naru.command.v1.AskToJoin
+	116, // 46: naru.command.v1.Command.accept_join:type_name -> naru.command.v1.AcceptJoin
+	117, // 47: naru.command.v1.Command.revoke:type_name -> naru.command.v1.Revoke
+	118, // 48: naru.command.v1.Command.enroll_broker:type_name -> naru.command.v1.EnrollBroker
+	119, // 49: naru.command.v1.Command.add_authority:type_name -> naru.command.v1.AddAuthority
+	120, // 50: naru.command.v1.Command.retire_authority:type_name -> naru.command.v1.RetireAuthority
 	50,  // 51: naru.command.v1.Command.create_administrator:type_name -> naru.command.v1.CreateAdministrator
 	51,  // 52: naru.command.v1.Command.renew_administrator:type_name -> naru.command.v1.RenewAdministrator
 	17,  // 53: naru.command.v1.Command.delete_administrator:type_name -> naru.command.v1.DeleteNoun
@@ -10098,11 +10260,11 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	48,  // 62: naru.command.v1.Command.consume_withheld:type_name -> naru.command.v1.ConsumeWithheld
 	70,  // 63: naru.command.v1.Command.create_reservation:type_name -> naru.command.v1.CreateReservation
 	71,  // 64: naru.command.v1.Command.set_reservation:type_name -> naru.command.v1.SetReservation
-	101, // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
-	102, // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
-	103, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
-	104, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
-	105, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
+	103, // 65: naru.command.v1.Command.resize_vm:type_name -> naru.command.v1.ResizeVM
+	104, // 66: naru.command.v1.Command.empty_trash:type_name -> naru.command.v1.EmptyTrash
+	105, // 67: naru.command.v1.Command.create_snapshot:type_name -> naru.command.v1.CreateSnapshot
+	106, // 68: naru.command.v1.Command.delete_snapshot:type_name -> naru.command.v1.DeleteSnapshot
+	107, // 69: naru.command.v1.Command.restore_snapshot:type_name -> naru.command.v1.RestoreSnapshot
 	62,  // 70: naru.command.v1.Command.record_audit:type_name -> naru.command.v1.RecordAudit
 	63,  // 71: naru.command.v1.Command.sign_audit:type_name -> naru.command.v1.SignAudit
 	65,  // 72: naru.command.v1.Command.add_audit_key:type_name -> naru.command.v1.AddAuditKey
@@ -10120,16 +10282,16 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 84: naru.command.v1.Command.delete_group:type_name -> naru.command.v1.DeleteNoun
 	60,  // 85: naru.command.v1.Command.add_group_member:type_name -> naru.command.v1.AddGroupMember
 	61,  // 86: naru.command.v1.Command.remove_group_member:type_name -> naru.command.v1.RemoveGroupMember
-	119, // 87: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
-	120, // 88: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
-	121, // 89: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
-	122, // 90: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
-	123, // 91: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
-	124, // 92: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
-	125, // 93: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
+	121, // 87: naru.command.v1.Command.reset_password:type_name -> naru.command.v1.ResetPassword
+	122, // 88: naru.command.v1.Command.change_password:type_name -> naru.command.v1.ChangePassword
+	123, // 89: naru.command.v1.Command.enroll_authenticator:type_name -> naru.command.v1.EnrollAuthenticator
+	124, // 90: naru.command.v1.Command.confirm_authenticator:type_name -> naru.command.v1.ConfirmAuthenticator
+	125, // 91: naru.command.v1.Command.remove_authenticator:type_name -> naru.command.v1.RemoveAuthenticator
+	126, // 92: naru.command.v1.Command.begin_session:type_name -> naru.command.v1.BeginSession
+	127, // 93: naru.command.v1.Command.step_up_session:type_name -> naru.command.v1.StepUpSession
 	17,  // 94: naru.command.v1.Command.delete_session:type_name -> naru.command.v1.DeleteNoun
-	126, // 95: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
-	127, // 96: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
+	128, // 95: naru.command.v1.Command.revoke_sessions:type_name -> naru.command.v1.RevokeSessions
+	129, // 96: naru.command.v1.Command.add_sealing_key:type_name -> naru.command.v1.AddSealingKey
 	66,  // 97: naru.command.v1.Command.create_role:type_name -> naru.command.v1.CreateRole
 	67,  // 98: naru.command.v1.Command.update_role:type_name -> naru.command.v1.UpdateRole
 	17,  // 99: naru.command.v1.Command.delete_role:type_name -> naru.command.v1.DeleteNoun
@@ -10149,181 +10311,184 @@ var file_naru_command_v1_command_proto_depIdxs = []int32{
 	17,  // 113: naru.command.v1.Command.delete_approval_policy:type_name -> naru.command.v1.DeleteNoun
 	82,  // 114: naru.command.v1.Command.create_request:type_name -> naru.command.v1.CreateRequest
 	83,  // 115: naru.command.v1.Command.update_request:type_name -> naru.command.v1.UpdateRequest
-	17,  // 116: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteNoun
+	85,  // 116: naru.command.v1.Command.delete_request:type_name -> naru.command.v1.DeleteRequest
 	84,  // 117: naru.command.v1.Command.submit_request:type_name -> naru.command.v1.SubmitRequest
-	85,  // 118: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
-	86,  // 119: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
-	87,  // 120: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
-	88,  // 121: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
-	89,  // 122: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
-	91,  // 123: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
-	92,  // 124: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
+	86,  // 118: naru.command.v1.Command.withdraw_request:type_name -> naru.command.v1.WithdrawRequest
+	87,  // 119: naru.command.v1.Command.decide_request:type_name -> naru.command.v1.DecideRequest
+	88,  // 120: naru.command.v1.Command.comment_request:type_name -> naru.command.v1.CommentRequest
+	90,  // 121: naru.command.v1.Command.retry_request:type_name -> naru.command.v1.RetryRequest
+	91,  // 122: naru.command.v1.Command.carry_out_request:type_name -> naru.command.v1.CarryOutRequest
+	93,  // 123: naru.command.v1.Command.pass_request:type_name -> naru.command.v1.PassRequest
+	94,  // 124: naru.command.v1.Command.create_delegation:type_name -> naru.command.v1.CreateDelegation
 	17,  // 125: naru.command.v1.Command.delete_delegation:type_name -> naru.command.v1.DeleteNoun
-	90,  // 126: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
-	96,  // 127: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
-	97,  // 128: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
+	92,  // 126: naru.command.v1.Command.reserve_request:type_name -> naru.command.v1.ReserveRequest
+	98,  // 127: naru.command.v1.Command.create_quota:type_name -> naru.command.v1.CreateQuota
+	99,  // 128: naru.command.v1.Command.update_quota:type_name -> naru.command.v1.UpdateQuota
 	17,  // 129: naru.command.v1.Command.delete_quota:type_name -> naru.command.v1.DeleteNoun
-	98,  // 130: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
-	99,  // 131: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
-	100, // 132: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
-	128, // 133: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
-	129, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
+	100, // 130: naru.command.v1.Command.create_lease:type_name -> naru.command.v1.CreateLease
+	101, // 131: naru.command.v1.Command.pass_lease:type_name -> naru.command.v1.PassLease
+	102, // 132: naru.command.v1.Command.shorten_lease:type_name -> naru.command.v1.ShortenLease
+	130, // 133: naru.command.v1.Command.create_notification_channel:type_name -> naru.command.v1.CreateNotificationChannel
+	131, // 134: naru.command.v1.Command.update_notification_channel:type_name -> naru.command.v1.UpdateNotificationChannel
 	17,  // 135: naru.command.v1.Command.delete_notification_channel:type_name -> naru.command.v1.DeleteNoun
-	130, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
-	131, // 137: naru.command.v1.Command.address_notices:type_name -> naru.command.v1.AddressNotices
-	132, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
-	133, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
-	134, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
+	132, // 136: naru.command.v1.Command.set_notification_channel_secret:type_name -> naru.command.v1.SetNotificationChannelSecret
+	133, // 137: naru.command.v1.Command.address_notices:type_name -> naru.command.v1.AddressNotices
+	134, // 138: naru.command.v1.Command.read_notifications:type_name -> naru.command.v1.ReadNotifications
+	135, // 139: naru.command.v1.Command.settle_delivery:type_name -> naru.command.v1.SettleDelivery
+	136, // 140: naru.command.v1.Command.retry_delivery:type_name -> naru.command.v1.RetryDelivery
 	17,  // 141: naru.command.v1.Command.drop_delivery:type_name -> naru.command.v1.DeleteNoun
-	135, // 142: naru.command.v1.Command.create_identity_provider:type_name -> naru.command.v1.CreateIdentityProvider
-	136, // 143: naru.command.v1.Command.update_identity_provider:type_name -> naru.command.v1.UpdateIdentityProvider
+	137, // 142: naru.command.v1.Command.create_identity_provider:type_name -> naru.command.v1.CreateIdentityProvider
+	138, // 143: naru.command.v1.Command.update_identity_provider:type_name -> naru.command.v1.UpdateIdentityProvider
 	17,  // 144: naru.command.v1.Command.delete_identity_provider:type_name -> naru.command.v1.DeleteNoun
-	137, // 145: naru.command.v1.Command.set_identity_provider_secret:type_name -> naru.command.v1.SetIdentityProviderSecret
-	138, // 146: naru.command.v1.Command.link_identity:type_name -> naru.command.v1.LinkIdentity
+	139, // 145: naru.command.v1.Command.set_identity_provider_secret:type_name -> naru.command.v1.SetIdentityProviderSecret
+	140, // 146: naru.command.v1.Command.link_identity:type_name -> naru.command.v1.LinkIdentity
 	17,  // 147: naru.command.v1.Command.unlink_identity:type_name -> naru.command.v1.DeleteNoun
-	139, // 148: naru.command.v1.Command.begin_provider_session:type_name -> naru.command.v1.BeginProviderSession
-	140, // 149: naru.command.v1.Command.check_identity:type_name -> naru.command.v1.CheckIdentity
-	93,  // 150: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
+	141, // 148: naru.command.v1.Command.begin_provider_session:type_name -> naru.command.v1.BeginProviderSession
+	142, // 149: naru.command.v1.Command.check_identity:type_name -> naru.command.v1.CheckIdentity
+	95,  // 150: naru.command.v1.Command.create_crossing:type_name -> naru.command.v1.CreateCrossing
 	17,  // 151: naru.command.v1.Command.delete_crossing:type_name -> naru.command.v1.DeleteNoun
-	141, // 152: naru.command.v1.Command.set_local_operators:type_name -> naru.command.v1.SetLocalOperators
-	142, // 153: naru.command.v1.Command.mute_topics:type_name -> naru.command.v1.MuteTopics
-	94,  // 154: naru.command.v1.Command.shorten_role_binding:type_name -> naru.command.v1.ShortenRoleBinding
-	95,  // 155: naru.command.v1.Command.shorten_crossing:type_name -> naru.command.v1.ShortenCrossing
-	143, // 156: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
-	144, // 157: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
-	145, // 158: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
-	146, // 159: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
-	147, // 160: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
-	148, // 161: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
-	149, // 162: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
-	106, // 163: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
-	111, // 164: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
-	111, // 165: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
-	111, // 166: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
-	111, // 167: naru.command.v1.Prune.records_before:type_name -> google.protobuf.Timestamp
-	150, // 168: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
-	150, // 169: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
-	151, // 170: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
-	151, // 171: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
-	152, // 172: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
-	152, // 173: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
-	153, // 174: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	153, // 175: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
-	154, // 176: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
-	154, // 177: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
-	155, // 178: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
-	155, // 179: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
-	156, // 180: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
-	156, // 181: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
-	157, // 182: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
-	111, // 183: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 184: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
-	158, // 185: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
-	157, // 186: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
-	159, // 187: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
-	111, // 188: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
-	111, // 189: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
-	160, // 190: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
-	111, // 191: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
-	161, // 192: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
-	111, // 193: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
-	147, // 194: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
-	162, // 195: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
-	149, // 196: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
-	163, // 197: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
-	164, // 198: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
-	165, // 199: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
-	107, // 200: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
-	166, // 201: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
-	159, // 202: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
-	167, // 203: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
-	108, // 204: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
-	168, // 205: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
-	169, // 206: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
-	170, // 207: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
-	148, // 208: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
-	111, // 209: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
-	171, // 210: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
-	171, // 211: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
-	172, // 212: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
-	172, // 213: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
-	173, // 214: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
-	173, // 215: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
-	174, // 216: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
-	175, // 217: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
-	176, // 218: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
-	177, // 219: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
-	177, // 220: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
-	177, // 221: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
-	178, // 222: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
-	31,  // 223: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
-	179, // 224: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
-	31,  // 225: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
-	180, // 226: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
-	111, // 227: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
-	181, // 228: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 229: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
-	181, // 230: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 231: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
-	181, // 232: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
-	31,  // 233: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
-	182, // 234: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	182, // 235: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
-	183, // 236: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 237: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	183, // 238: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
-	31,  // 239: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
-	184, // 240: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
-	84,  // 241: naru.command.v1.CreateRequest.submit:type_name -> naru.command.v1.SubmitRequest
-	184, // 242: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
-	81,  // 243: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
-	184, // 244: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
-	81,  // 245: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
-	31,  // 246: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
-	109, // 247: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	111, // 248: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
-	81,  // 249: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
-	31,  // 250: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
-	185, // 251: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
-	109, // 252: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
-	31,  // 253: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
-	111, // 254: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
-	186, // 255: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
-	110, // 256: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
-	157, // 257: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
-	111, // 258: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 259: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
-	179, // 260: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
-	0,   // 261: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
-	111, // 262: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
-	31,  // 263: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
-	187, // 264: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
-	188, // 265: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
-	111, // 266: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
-	111, // 267: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
-	189, // 268: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
-	189, // 269: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
-	190, // 270: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
-	1,   // 271: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
-	111, // 272: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
-	111, // 273: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
-	167, // 274: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	111, // 275: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
-	31,  // 276: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
-	111, // 277: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
-	191, // 278: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
-	111, // 279: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	111, // 280: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	111, // 281: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
-	159, // 282: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
-	167, // 283: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
-	111, // 284: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
-	111, // 285: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
-	286, // [286:286] is the sub-list for method output_type
-	286, // [286:286] is the sub-list for method input_type
-	286, // [286:286] is the sub-list for extension type_name
-	286, // [286:286] is the sub-list for extension extendee
-	0,   // [0:286] is the sub-list for field type_name
+	143, // 152: naru.command.v1.Command.set_local_operators:type_name -> naru.command.v1.SetLocalOperators
+	89,  // 153: naru.command.v1.Command.detach_request:type_name -> naru.command.v1.DetachRequest
+	144, // 154: naru.command.v1.Command.mute_topics:type_name -> naru.command.v1.MuteTopics
+	96,  // 155: naru.command.v1.Command.shorten_role_binding:type_name -> naru.command.v1.ShortenRoleBinding
+	97,  // 156: naru.command.v1.Command.shorten_crossing:type_name -> naru.command.v1.ShortenCrossing
+	145, // 157: naru.command.v1.Origin.strength:type_name -> naru.api.v1.Session.Strength
+	146, // 158: naru.command.v1.Result.problem:type_name -> naru.api.v1.Problem
+	147, // 159: naru.command.v1.Result.operation:type_name -> naru.api.v1.Operation
+	148, // 160: naru.command.v1.Bootstrap.keyring:type_name -> naru.command.v1.Keyring
+	149, // 161: naru.command.v1.Bootstrap.server:type_name -> naru.api.v1.Server
+	150, // 162: naru.command.v1.Bootstrap.administrator:type_name -> naru.api.v1.Administrator
+	151, // 163: naru.command.v1.RecordEvent.event:type_name -> naru.api.v1.Event
+	108, // 164: naru.command.v1.ReportDivergence.servers:type_name -> naru.command.v1.ReportDivergence.Server
+	113, // 165: naru.command.v1.Prune.before:type_name -> google.protobuf.Timestamp
+	113, // 166: naru.command.v1.Prune.operations_before:type_name -> google.protobuf.Timestamp
+	113, // 167: naru.command.v1.Prune.events_before:type_name -> google.protobuf.Timestamp
+	113, // 168: naru.command.v1.Prune.records_before:type_name -> google.protobuf.Timestamp
+	152, // 169: naru.command.v1.CreateZone.zone:type_name -> naru.api.v1.Zone
+	152, // 170: naru.command.v1.UpdateZone.zone:type_name -> naru.api.v1.Zone
+	153, // 171: naru.command.v1.CreateCluster.cluster:type_name -> naru.api.v1.Cluster
+	153, // 172: naru.command.v1.UpdateCluster.cluster:type_name -> naru.api.v1.Cluster
+	154, // 173: naru.command.v1.CreateHost.host:type_name -> naru.api.v1.Host
+	154, // 174: naru.command.v1.UpdateHost.host:type_name -> naru.api.v1.Host
+	155, // 175: naru.command.v1.CreateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	155, // 176: naru.command.v1.UpdateFlavor.flavor:type_name -> naru.api.v1.Flavor
+	156, // 177: naru.command.v1.CreateImage.image:type_name -> naru.api.v1.Image
+	156, // 178: naru.command.v1.UpdateImage.image:type_name -> naru.api.v1.Image
+	157, // 179: naru.command.v1.CreateProject.project:type_name -> naru.api.v1.Project
+	157, // 180: naru.command.v1.UpdateProject.project:type_name -> naru.api.v1.Project
+	158, // 181: naru.command.v1.CreateBroker.broker:type_name -> naru.api.v1.Broker
+	158, // 182: naru.command.v1.UpdateBroker.broker:type_name -> naru.api.v1.Broker
+	159, // 183: naru.command.v1.CreateVM.vm:type_name -> naru.api.v1.VM
+	113, // 184: naru.command.v1.CreateVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 185: naru.command.v1.CreateVM.reads:type_name -> naru.command.v1.Read
+	160, // 186: naru.command.v1.Read.noun:type_name -> naru.api.v1.Reference
+	159, // 187: naru.command.v1.UpdateVM.vm:type_name -> naru.api.v1.VM
+	161, // 188: naru.command.v1.SetVMDesired.desired:type_name -> naru.api.v1.VM.State
+	113, // 189: naru.command.v1.SetVMDesired.deadline:type_name -> google.protobuf.Timestamp
+	113, // 190: naru.command.v1.SetVMDesired.delete_at:type_name -> google.protobuf.Timestamp
+	162, // 191: naru.command.v1.OrderVM.order:type_name -> naru.link.v1.Order
+	113, // 192: naru.command.v1.OrderVM.deadline:type_name -> google.protobuf.Timestamp
+	163, // 193: naru.command.v1.ResolveOperation.outcome:type_name -> naru.api.v1.ResolveOperationRequest.Outcome
+	113, // 194: naru.command.v1.ResolveOperation.deadline:type_name -> google.protobuf.Timestamp
+	149, // 195: naru.command.v1.PutServer.server:type_name -> naru.api.v1.Server
+	164, // 196: naru.command.v1.SetZoneCondition.condition:type_name -> naru.api.v1.Zone.Condition
+	151, // 197: naru.command.v1.SetZoneSession.event:type_name -> naru.api.v1.Event
+	165, // 198: naru.command.v1.AcknowledgeDesired.through:type_name -> naru.api.v1.Generation
+	166, // 199: naru.command.v1.Observe.chunk:type_name -> naru.link.v1.StateChunk
+	167, // 200: naru.command.v1.AppendJournal.batch:type_name -> naru.link.v1.JournalBatch
+	109, // 201: naru.command.v1.AppendJournal.refused:type_name -> naru.command.v1.AppendJournal.Refused
+	168, // 202: naru.command.v1.UsageHead.of:type_name -> naru.api.v1.UsageRecord
+	161, // 203: naru.command.v1.UsageHead.state:type_name -> naru.api.v1.VM.State
+	169, // 204: naru.command.v1.UsageHead.size:type_name -> naru.api.v1.Resources
+	110, // 205: naru.command.v1.UsageHead.gaps:type_name -> naru.command.v1.UsageHead.Gap
+	170, // 206: naru.command.v1.AcknowledgeJournal.ack:type_name -> naru.link.v1.JournalAck
+	171, // 207: naru.command.v1.ConsumeWithheld.withheld:type_name -> naru.link.v1.Withheld
+	172, // 208: naru.command.v1.CreateAccessToken.access_token:type_name -> naru.api.v1.AccessToken
+	150, // 209: naru.command.v1.CreateAdministrator.administrator:type_name -> naru.api.v1.Administrator
+	113, // 210: naru.command.v1.RenewAdministrator.expires_at:type_name -> google.protobuf.Timestamp
+	173, // 211: naru.command.v1.CreateOrganization.organization:type_name -> naru.api.v1.Organization
+	173, // 212: naru.command.v1.UpdateOrganization.organization:type_name -> naru.api.v1.Organization
+	174, // 213: naru.command.v1.CreateUser.user:type_name -> naru.api.v1.User
+	174, // 214: naru.command.v1.UpdateUser.user:type_name -> naru.api.v1.User
+	175, // 215: naru.command.v1.CreateGroup.group:type_name -> naru.api.v1.Group
+	175, // 216: naru.command.v1.UpdateGroup.group:type_name -> naru.api.v1.Group
+	176, // 217: naru.command.v1.RecordAudit.entry:type_name -> naru.api.v1.AuditEntry
+	177, // 218: naru.command.v1.SignAudit.checkpoint:type_name -> naru.api.v1.AuditCheckpoint
+	178, // 219: naru.command.v1.AddAuditKey.key:type_name -> naru.command.v1.AuditKey
+	179, // 220: naru.command.v1.CreateRole.role:type_name -> naru.api.v1.Role
+	179, // 221: naru.command.v1.UpdateRole.role:type_name -> naru.api.v1.Role
+	179, // 222: naru.command.v1.SetBuiltInRoles.roles:type_name -> naru.api.v1.Role
+	180, // 223: naru.command.v1.CreateRoleBinding.role_binding:type_name -> naru.api.v1.RoleBinding
+	31,  // 224: naru.command.v1.CreateRoleBinding.reads:type_name -> naru.command.v1.Read
+	181, // 225: naru.command.v1.CreateReservation.reservation:type_name -> naru.api.v1.Reservation
+	31,  // 226: naru.command.v1.CreateReservation.reads:type_name -> naru.command.v1.Read
+	182, // 227: naru.command.v1.SetReservation.desired:type_name -> naru.api.v1.Reservation.State
+	113, // 228: naru.command.v1.SetReservation.hold_until:type_name -> google.protobuf.Timestamp
+	183, // 229: naru.command.v1.CreateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 230: naru.command.v1.CreateOffering.reads:type_name -> naru.command.v1.Read
+	183, // 231: naru.command.v1.UpdateOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 232: naru.command.v1.UpdateOffering.reads:type_name -> naru.command.v1.Read
+	183, // 233: naru.command.v1.PublishOffering.offering:type_name -> naru.api.v1.Offering
+	31,  // 234: naru.command.v1.PublishOffering.reads:type_name -> naru.command.v1.Read
+	184, // 235: naru.command.v1.CreateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	184, // 236: naru.command.v1.UpdateCalendar.calendar:type_name -> naru.api.v1.Calendar
+	185, // 237: naru.command.v1.CreateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 238: naru.command.v1.CreateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	185, // 239: naru.command.v1.UpdateApprovalPolicy.approval_policy:type_name -> naru.api.v1.ApprovalPolicy
+	31,  // 240: naru.command.v1.UpdateApprovalPolicy.reads:type_name -> naru.command.v1.Read
+	186, // 241: naru.command.v1.CreateRequest.request:type_name -> naru.api.v1.Request
+	84,  // 242: naru.command.v1.CreateRequest.submit:type_name -> naru.command.v1.SubmitRequest
+	186, // 243: naru.command.v1.UpdateRequest.request:type_name -> naru.api.v1.Request
+	81,  // 244: naru.command.v1.UpdateRequest.by:type_name -> naru.command.v1.Person
+	186, // 245: naru.command.v1.SubmitRequest.request:type_name -> naru.api.v1.Request
+	81,  // 246: naru.command.v1.SubmitRequest.by:type_name -> naru.command.v1.Person
+	31,  // 247: naru.command.v1.SubmitRequest.reads:type_name -> naru.command.v1.Read
+	111, // 248: naru.command.v1.SubmitRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	113, // 249: naru.command.v1.SubmitRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	31,  // 250: naru.command.v1.DeleteRequest.reads:type_name -> naru.command.v1.Read
+	81,  // 251: naru.command.v1.WithdrawRequest.by:type_name -> naru.command.v1.Person
+	31,  // 252: naru.command.v1.WithdrawRequest.reads:type_name -> naru.command.v1.Read
+	187, // 253: naru.command.v1.DecideRequest.decision:type_name -> naru.api.v1.Decision
+	111, // 254: naru.command.v1.DecideRequest.openings:type_name -> naru.command.v1.DecideRequest.Opening
+	31,  // 255: naru.command.v1.DecideRequest.reads:type_name -> naru.command.v1.Read
+	113, // 256: naru.command.v1.DecideRequest.reckoned_at:type_name -> google.protobuf.Timestamp
+	188, // 257: naru.command.v1.CommentRequest.comment:type_name -> naru.api.v1.Comment
+	81,  // 258: naru.command.v1.DetachRequest.by:type_name -> naru.command.v1.Person
+	112, // 259: naru.command.v1.CarryOutRequest.parts:type_name -> naru.command.v1.CarryOutRequest.Part
+	159, // 260: naru.command.v1.CarryOutRequest.vm:type_name -> naru.api.v1.VM
+	113, // 261: naru.command.v1.CarryOutRequest.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 262: naru.command.v1.CarryOutRequest.reads:type_name -> naru.command.v1.Read
+	181, // 263: naru.command.v1.ReserveRequest.reservations:type_name -> naru.api.v1.Reservation
+	0,   // 264: naru.command.v1.PassRequest.what:type_name -> naru.command.v1.PassRequest.What
+	113, // 265: naru.command.v1.PassRequest.remind_at:type_name -> google.protobuf.Timestamp
+	31,  // 266: naru.command.v1.PassRequest.reads:type_name -> naru.command.v1.Read
+	189, // 267: naru.command.v1.CreateDelegation.delegation:type_name -> naru.api.v1.Delegation
+	190, // 268: naru.command.v1.CreateCrossing.crossing:type_name -> naru.api.v1.Crossing
+	113, // 269: naru.command.v1.ShortenRoleBinding.expires_at:type_name -> google.protobuf.Timestamp
+	113, // 270: naru.command.v1.ShortenCrossing.ends_at:type_name -> google.protobuf.Timestamp
+	191, // 271: naru.command.v1.CreateQuota.quota:type_name -> naru.api.v1.Quota
+	191, // 272: naru.command.v1.UpdateQuota.quota:type_name -> naru.api.v1.Quota
+	192, // 273: naru.command.v1.CreateLease.lease:type_name -> naru.api.v1.Lease
+	1,   // 274: naru.command.v1.PassLease.step:type_name -> naru.command.v1.PassLease.Step
+	113, // 275: naru.command.v1.PassLease.deadline:type_name -> google.protobuf.Timestamp
+	113, // 276: naru.command.v1.ShortenLease.expires_at:type_name -> google.protobuf.Timestamp
+	169, // 277: naru.command.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	113, // 278: naru.command.v1.ResizeVM.deadline:type_name -> google.protobuf.Timestamp
+	31,  // 279: naru.command.v1.ResizeVM.reads:type_name -> naru.command.v1.Read
+	113, // 280: naru.command.v1.EmptyTrash.deadline:type_name -> google.protobuf.Timestamp
+	193, // 281: naru.command.v1.CreateSnapshot.snapshot:type_name -> naru.api.v1.Snapshot
+	113, // 282: naru.command.v1.CreateSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	113, // 283: naru.command.v1.DeleteSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	113, // 284: naru.command.v1.RestoreSnapshot.deadline:type_name -> google.protobuf.Timestamp
+	161, // 285: naru.command.v1.UsageHead.Gap.state:type_name -> naru.api.v1.VM.State
+	169, // 286: naru.command.v1.UsageHead.Gap.size:type_name -> naru.api.v1.Resources
+	113, // 287: naru.command.v1.DecideRequest.Opening.remind_at:type_name -> google.protobuf.Timestamp
+	113, // 288: naru.command.v1.DecideRequest.Opening.due_at:type_name -> google.protobuf.Timestamp
+	289, // [289:289] is the sub-list for method output_type
+	289, // [289:289] is the sub-list for method input_type
+	289, // [289:289] is the sub-list for extension type_name
+	289, // [289:289] is the sub-list for extension extendee
+	0,   // [0:289] is the sub-list for field type_name
 }
 
 func init() { file_naru_command_v1_command_proto_init() }
@@ -10485,6 +10650,7 @@ func file_naru_command_v1_command_proto_init() {
 		(*Command_CreateCrossing)(nil),
 		(*Command_DeleteCrossing)(nil),
 		(*Command_SetLocalOperators)(nil),
+		(*Command_DetachRequest)(nil),
 		(*Command_MuteTopics)(nil),
 		(*Command_ShortenRoleBinding)(nil),
 		(*Command_ShortenCrossing)(nil),
@@ -10495,7 +10661,7 @@ func file_naru_command_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_command_v1_command_proto_rawDesc), len(file_naru_command_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   109,
+			NumMessages:   111,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
