@@ -43,6 +43,9 @@ type spec[M Noun] struct {
 	usual string
 	// further are indexes beside those on revision and name: what follows ON table.
 	further []string
+	// walks, where set, are text columns of each of which an index has what holds one value in the usual order (walk.go); those that leave
+	// the least stand first.
+	walks []string
 	// derive, where set, writes what is reckoned when read: the fields of columns with sql.
 	derive func(*Tx, M) error
 	// underive clears it again.
@@ -195,8 +198,18 @@ func (t Table[M]) Find(nameOrID string, scope Scope) (M, error) {
 	return t.ByName(nameOrID, scope)
 }
 
-// where turns a scope into conditions, always in the same order.
+// where turns a scope and the bounds into conditions, always in the same order.
 func (t Table[M]) where(scope Scope) (conditions []string, args []any, err error) {
+	conditions, args, err = t.scoped(scope)
+	if err != nil || t.spec.bounds == nil {
+		return conditions, args, err
+	}
+	within, more, err := t.withinSQL()
+	return append(conditions, within), append(args, more...), err
+}
+
+// scoped turns a scope into conditions.
+func (t Table[M]) scoped(scope Scope) (conditions []string, args []any, err error) {
 	left := len(scope)
 	for _, c := range t.spec.columns {
 		if v, ok := scope[c.name]; ok {
@@ -209,11 +222,7 @@ func (t Table[M]) where(scope Scope) (conditions []string, args []any, err error
 	if left > 0 {
 		return nil, nil, fmt.Errorf("scope %v names what is no column of %s", scope, t.spec.plural)
 	}
-	if t.spec.bounds == nil {
-		return conditions, args, nil
-	}
-	within, more, err := t.withinSQL()
-	return append(conditions, within), append(args, more...), err
+	return conditions, args, nil
 }
 
 func and(conditions []string) string {
