@@ -312,6 +312,22 @@ func TestAHeldVMGoesWhenTheZoneOnWhoseWordItIsHeldTakesThatBack(t *testing.T) {
 	}
 }
 
+// P15: what a zone says and takes back in one breath stops nobody.
+func TestAZoneThatSaysTwiceInAChunkThatAVMIsGoneIsTakenIn(t *testing.T) {
+	p := restored(t)
+	there := seen(2, apiv1.VM_RUNNING, apiv1.VM_ON)
+	p.accept(fullSync(true, "inc-1", 0, 6, there, tombstone(2), there, tombstone(2)))
+	p.view(func(tx *state.Tx) {
+		if m, err := tx.VMs.Get("vm-2"); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("there is %v, %v", m, err)
+		}
+	})
+	p.accept(observe("inc-1", 6, 7, there, tombstone(2), there))
+	if m := p.vm(2); m.GetState() != apiv1.VM_RUNNING {
+		t.Errorf("there is %v", m)
+	}
+}
+
 func TestAHeldVMIsAdoptedOnceItsProjectHasVMsInTheZone(t *testing.T) {
 	p := restored(t)
 	p.accept(createProject("other"))

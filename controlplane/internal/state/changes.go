@@ -18,9 +18,10 @@ type Change[M Noun] struct {
 }
 
 // Since returns what changed after a revision, each noun once as it is now, in ascending order of the revision that last
-// wrote it, deleted ones included. It never cuts a revision in two: more than limit come back where one revision wrote
-// many. The caller goes on from the last change's revision; where fewer than limit came back, from Meta().Revision.
-// Errors: ErrCompacted when a tombstone after the revision may have been dropped.
+// wrote it, deleted ones included; what one revision deleted and made anew comes twice, the deletion first. It never cuts a
+// revision in two: more than limit come back where one revision wrote many. The caller goes on from the last change's revision;
+// where fewer than limit came back, from Meta().Revision. Errors: ErrCompacted when a tombstone after the revision may have been
+// dropped.
 func (t Table[M]) Since(revision uint64, limit int) ([]Change[M], error) {
 	floor, _, err := t.floor()
 	if err != nil {
@@ -63,9 +64,20 @@ func (t Table[M]) between(after, through uint64) (changes []Change[M], err error
 		return decodeInto(s, m, "tombstones")
 	}, t.spec.noun, after, through)
 	slices.SortStableFunc(changes, func(a, b Change[M]) int {
-		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()))
+		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()), before(a.Deleted, b.Deleted))
 	})
 	return changes, err
+}
+
+// before puts a deletion before the row that the same revision has made anew.
+func before(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
 }
 
 // bury leaves a tombstone, and drops the oldest when there are too many.
@@ -74,12 +86,15 @@ func (t Table[M]) bury(m M) error {
 	if err != nil {
 		return fmt.Errorf("bury %s %s: %w", t.spec.noun, m.GetId(), err)
 	}
-	err = t.tx.write("INSERT INTO tombstones (noun, revision, id, crc, message) VALUES (?, ?, ?, ?, ?)",
+	err = t.tx.write("INSERT INTO tombstones (noun, revision, id, crc, message) VALUES (?, ?, ?, ?, ?) ON CONFLICT (noun, revision, id) DO NOTHING",
 		t.spec.noun, t.tx.meta.Revision, m.GetId(), checksum(b), b)
 	if err != nil {
 		return err
 	}
 	t.tx.touch(t.spec.plural)
+	if t.tx.conn.Changes() == 0 { // it was made anew and deleted again by one revision
+		return t.tx.write("UPDATE tombstones SET crc=?, message=? WHERE noun=? AND revision=? AND id=?", checksum(b), b, t.spec.noun, t.tx.meta.Revision, m.GetId())
+	}
 	floor, kept, err := t.floor()
 	if err != nil {
 		return err

@@ -176,3 +176,22 @@ func TestDesiredComesInWholeRevisions(t *testing.T) {
 		return nil
 	})
 }
+
+// TestWhatOneRevisionDeletesTwiceIsGoneOnce, and what it makes anew is there.
+func TestWhatOneRevisionDeletesTwiceIsGoneOnce(t *testing.T) {
+	db := open(t, state.Options{}.WithTombstones(2))
+	put(t, db, vm(1), vm(2)) // 1
+	write(t, db, func(tx *state.Tx) error {
+		id := vm(1).GetId()
+		return errors.Join(tx.VMs.Delete(id), tx.VMs.Put(vm(1)), tx.VMs.Delete(id), tx.VMs.Put(vm(1)), tx.VMs.Delete(id))
+	}) // 2
+	if got, err := since(t, db, 0, 100); got != "1+web-2 2-web-1" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	write(t, db, func(tx *state.Tx) error { // 3
+		return errors.Join(tx.VMs.Delete(vm(2).GetId()), tx.VMs.Put(vm(2)))
+	})
+	if got, err := since(t, db, 0, 100); got != "2-web-1 3-web-2 3+web-2" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
