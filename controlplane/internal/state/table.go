@@ -62,8 +62,10 @@ type spec[M Noun] struct {
 
 // sqlText is the statements of one table, put together once.
 type sqlText struct {
-	get, put, remove, byRevision, revisions, all string
-	fields                                       string // what decode reads
+	get, remove, byRevision, revisions, all string
+	// put changes nothing where a fixed column would change; replace changes those too.
+	put, replace string
+	fields       string // what decode reads
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -77,21 +79,26 @@ func encode(m proto.Message) ([]byte, error) {
 
 // build completes a spec.
 func (s *spec[M]) build() *spec[M] {
-	var names, marks, updates []string
+	var names, marks, updates, all, same []string
 	s.text.fields = "message, crc"
 	for _, c := range s.columns {
 		if !c.stored() {
 			continue
 		}
 		names, marks = append(names, c.name), append(marks, "?")
-		if !c.fixed {
+		all = append(all, c.name+"=excluded."+c.name)
+		if c.fixed {
+			same = append(same, s.plural+"."+c.name+"=excluded."+c.name)
+		} else {
 			updates = append(updates, c.name+"=excluded."+c.name)
 		}
 	}
-	updates = append(updates, "revision=excluded.revision", "crc=excluded.crc", "message=excluded.message")
+	row := []string{"revision=excluded.revision", "crc=excluded.crc", "message=excluded.message"}
 	s.text.get = fmt.Sprintf("SELECT %s FROM %s WHERE id=?", s.text.fields, s.plural)
-	s.text.put = fmt.Sprintf("INSERT INTO %s (id, %s, revision, crc, message) VALUES (?, %s, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET %s",
-		s.plural, strings.Join(names, ", "), strings.Join(marks, ", "), strings.Join(updates, ", "))
+	insert := fmt.Sprintf("INSERT INTO %s (id, %s, revision, crc, message) VALUES (?, %s, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET ",
+		s.plural, strings.Join(names, ", "), strings.Join(marks, ", "))
+	s.text.put = insert + strings.Join(append(updates, row...), ", ") + " WHERE 1" + and(same)
+	s.text.replace = insert + strings.Join(append(all, row...), ", ")
 	s.text.remove = fmt.Sprintf("DELETE FROM %s WHERE id=?", s.plural)
 	s.text.revisions = fmt.Sprintf("SELECT revision FROM %s WHERE revision>? ORDER BY revision"+atMost, s.plural)
 	s.text.byRevision = fmt.Sprintf("SELECT %s, revision FROM %s WHERE revision>? AND revision<=? ORDER BY revision, id", s.text.fields, s.plural)
@@ -284,9 +291,19 @@ func (t Table[M]) Put(m M) error {
 	return t.spec.charge(t.tx, m)
 }
 
-// insert writes the row of m, which is encoded as b.
+// insert writes the row of m, which is encoded as b. Where a fixed column is another after all, it is written with its indexes: what the
+// table says is always what the message does, as it is in a server that has read it from a snapshot.
 func (t Table[M]) insert(m M, b []byte, revision uint64) error {
-	s, err := t.tx.prepare(t.spec.text.put)
+	t.tx.writes++
+	t.tx.touch(t.spec.plural)
+	if err := t.insertBy(t.spec.text.put, m, b, revision); err != nil || t.tx.conn.Changes() > 0 {
+		return err
+	}
+	return t.insertBy(t.spec.text.replace, m, b, revision)
+}
+
+func (t Table[M]) insertBy(sql string, m M, b []byte, revision uint64) error {
+	s, err := t.tx.prepare(sql)
 	if err != nil {
 		return err
 	}
@@ -306,8 +323,6 @@ func (t Table[M]) insert(m M, b []byte, revision uint64) error {
 	s.BindInt64(i, int64(revision))
 	s.BindInt64(i+1, checksum(b))
 	s.BindBytes(i+2, b)
-	t.tx.writes++
-	t.tx.touch(t.spec.plural)
 	return t.tx.step(s, nil)
 }
 
