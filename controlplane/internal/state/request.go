@@ -70,7 +70,7 @@ func requests() *spec[*apiv1.Request] {
 
 // vmsOf are the names and ids of the VMs that a request is about, as far as they are known.
 func vmsOf(m *apiv1.Request) (out []string) {
-	if m.GetKind() == apiv1.RequestKind_ACCESS || m.GetKind() == apiv1.RequestKind_CROSS_ZONE {
+	if !request.InZone(m) {
 		return nil // its part is no VM
 	}
 	for _, p := range m.GetParts() {
