@@ -40,7 +40,7 @@ func (c *command) deleteGroup(in *commandv1.DeleteNoun) (*commandv1.Result, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := c.staysAdministered(taken{membership: state.Membership{GroupID: m.GetId()}}); err != nil {
+	if err := c.staysAdministered(state.Taken{Membership: state.Membership{GroupID: m.GetId()}}); err != nil {
 		return nil, err
 	}
 	for p, err := range c.tx.IdentityProviders.All(nil) {
@@ -113,7 +113,7 @@ func (c *command) removeGroupMember(in *commandv1.RemoveGroupMember) (*commandv1
 		return nil, err
 	}
 	gone := state.Membership{GroupID: in.GetGroupId(), UserID: in.GetUserId()}
-	if err := c.staysAdministered(taken{membership: gone}); err != nil {
+	if err := c.staysAdministered(state.Taken{Membership: gone}); err != nil {
 		return nil, err
 	}
 	return &commandv1.Result{}, c.tx.ForgetMembership(in.GetGroupId(), in.GetUserId())

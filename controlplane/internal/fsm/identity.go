@@ -114,23 +114,32 @@ func (c *command) forgetIdentity(m *apiv1.Identity) error {
 	return c.tx.Users.Put(user)
 }
 
-// comesIn notes since when a user has no way in any more: no directory by which they are linked knows them still, and no password is their
-// own. A provider of OpenID Connect only says that somebody has to log in again, and lets them. It is asked where a link or a password
-// changes, so that who was never given any is not gone.
-func (c *command) comesIn(user *apiv1.User, kept *commandv1.Credentials) error {
-	in := ownPassword(kept)
-	for m, err := range c.tx.Identities.All(state.Scope{"user_id": user.GetId()}) {
+// waysIn returns the providers that would let a user in, were they enabled: directories that know them still. A provider of OpenID Connect
+// only says that somebody has to log in again, and lets them.
+func (c *command) waysIn(userID string) (providers []*apiv1.IdentityProvider, err error) {
+	for m, err := range c.tx.Identities.All(state.Scope{"user_id": userID}) {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p, err := c.tx.IdentityProviders.Get(m.GetIdentityProviderId())
 		if err != nil && !missing(err) {
-			return err
+			return nil, err
 		}
-		in = in || m.GetGoneAt() == nil || p.GetOidc() != nil
+		if err == nil && (m.GetGoneAt() == nil || p.GetOidc() != nil) {
+			providers = append(providers, p)
+		}
 	}
+	return providers, nil
+}
+
+// comesIn notes since when a user has no way in any more: no provider by which they are linked lets them in, and no password is their own.
+// It is asked where a link or a password changes, so that who was never given any is not gone.
+func (c *command) comesIn(user *apiv1.User, kept *commandv1.Credentials) error {
+	providers, err := c.waysIn(user.GetId())
 	switch {
-	case in:
+	case err != nil:
+		return err
+	case ownPassword(kept) || len(providers) > 0:
 		user.GoneAt = nil
 	case user.GoneAt == nil:
 		user.GoneAt = c.now

@@ -216,33 +216,6 @@ func (c *command) tellOfLease(severity apiv1.Event_Severity, kind string, m *api
 	return c.notify(news{topic: kind, about: vm, at: where(m), parameters: []*apiv1.Notification_Parameter{parameter("until", stamp(until))}}, people...)
 }
 
-// shortenLease makes a lease end earlier. People are warned of what is left.
-func (c *command) shortenLease(in *commandv1.ShortenLease) (*commandv1.Result, error) {
-	m, err := c.tx.Leases.Get(in.GetLeaseId())
-	if err != nil {
-		return nil, orNotFound(err, "lease", in.GetLeaseId())
-	}
-	switch end := in.GetExpiresAt(); {
-	case m.GetState() == apiv1.Lease_PENDING:
-		return nil, problem.Newf(problem.WrongState, "It begins when the VM can be used: try again in a moment.", "the lease of VM %s has not begun", m.GetVm())
-	case m.GetState() != apiv1.Lease_ACTIVE && m.GetState() != apiv1.Lease_WARNED:
-		return nil, problem.Newf(problem.WrongState, "naru lease show "+m.GetVm()+" says how far it is.", "the lease of VM %s does not run, and cannot be shortened", m.GetVm())
-	case end == nil || later(c.clock, end):
-		return nil, problem.Newf(problem.Invalid, "Name a time to come, or put the VM into the trash: naru vm trash "+m.GetVm()+".", "a lease does not end in the past").With("expires_at", "is past")
-	case !later(m.GetExpiresAt(), end):
-		return nil, problem.Newf(problem.Invalid, "Ask for more time by a request: naru lease extend "+m.GetVm()+".", "the lease of VM %s ends on %s, which is not later", m.GetVm(), dayOf(m.GetExpiresAt())).With("expires_at", "is not earlier")
-	}
-	m.ExpiresAt, m.Shortened = in.GetExpiresAt(), cut(in.GetReason())
-	goesOn(m, c.clock)
-	if err := c.tellOfLease(apiv1.Event_WARNING, "lease.shortened", m, m.GetExpiresAt(), "ends earlier, on "+dayOf(m.GetExpiresAt())+": "+in.GetReason()); err != nil {
-		return nil, err
-	}
-	if err := c.keepLease(m); err != nil {
-		return nil, err
-	}
-	return made(m, nil)
-}
-
 // beginExtend gives a VM's lease more time, within its longest; one that is stopped for its lease comes back.
 func (c *command) beginExtend(r *apiv1.Request, ask *apiv1.ExtendLease, at *commandv1.CarryOutRequest_Part, deadline *timestamppb.Timestamp) (*apiv1.Operation, error) {
 	m, err := c.tx.LeaseOf(ask.GetVmId())

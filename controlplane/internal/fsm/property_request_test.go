@@ -26,7 +26,7 @@ func staffing() (all []func(*plane) *commandv1.Command) {
 			all = append(all, func(*plane) *commandv1.Command { return c })
 		}
 	}
-	add(sealingKey("key-1", ""), createGroup("ops"), builtInRoles(1, "federation-administrator", "user"))
+	add(sealingKey("key-1", ""), createZone("internet"), createGroup("ops"), builtInRoles(1, "federation-administrator", "user"))
 	add(&commandv1.Command{Body: &commandv1.Command_CreateUser{CreateUser: &commandv1.CreateUser{User: &apiv1.User{
 		Id: "u-ci", Name: "ci", Kind: apiv1.User_SERVICE, Organization: "home", OrganizationId: "o-home"}}}})
 	for _, name := range staff {
@@ -34,6 +34,13 @@ func staffing() (all []func(*plane) *commandv1.Command) {
 		all = append(all, func(p *plane) *commandv1.Command { return p.logIn(name, "s-"+name) },
 			func(p *plane) *commandv1.Command { return p.changePassword(name, "s-"+name) })
 	}
+	// VM 6, of which nothing else is drawn, has a lease that runs.
+	add(createVM(6), &commandv1.Command{Body: &commandv1.Command_CreateLease{CreateLease: &commandv1.CreateLease{Lease: &apiv1.Lease{Id: "l", VmId: "vm-6", Days: 1}}}})
+	all = append(all, func(p *plane) *commandv1.Command { return p.report(p.usableNow(6)) }, func(p *plane) *commandv1.Command {
+		in := &commandv1.PassLease{LeaseId: "l", Step: commandv1.PassLease_START}
+		p.view(func(tx *state.Tx) { in.ExpectedRevision = get(p, tx.Leases, "l").GetRevision() })
+		return &commandv1.Command{Body: &commandv1.Command_PassLease{PassLease: in}}
+	})
 	return all
 }
 
@@ -306,7 +313,7 @@ func (d scribe) person() *commandv1.Command {
 	delegation, binding := d.one("delegation", "d1", "d1", "d2"), d.one("binding", "b1", "b1", "b2")
 	policy := &apiv1.ApprovalPolicy{Id: "p-lax", Name: "lax", Enabled: d.flip("enabled", 2), Stages: []*apiv1.StageTemplate{{Name: "s0", Eligible: &apiv1.Eligibility{Users: []string{name}}}}}
 	switch d.one("person", "reset", "log in", "log in", "choose", "choose", "in or out", "enter", "leave", "delegate", "delegate",
-		"bind", "bind", "policy", "drop policy", "policy", "drop policy", "log out", "token", "end token") {
+		"bind", "bind", "shorten", "shorten", "cross", "cross", "lease", "policy", "drop policy", "policy", "drop policy", "log out", "token", "end token") {
 	case "reset":
 		return hand(resetPassword(name))
 	case "log in":
@@ -337,6 +344,19 @@ func (d scribe) person() *commandv1.Command {
 			return hand(take(binding))
 		}
 		return hand(give(binding, d.one("role", "federation-administrator", "user"), d.one("bound", name, "group:ops"), d.one("where", "", "project:shop"), d.now.Add(time.Minute)))
+	case "shorten":
+		return hand(shortenBinding(binding, d.sooner()))
+	case "cross":
+		if !d.has(func(tx *state.Tx) error { _, err := tx.Crossings.Get("x1"); return err }) || d.flip("twice", 4) {
+			return hand(&commandv1.Command{Body: &commandv1.Command_CreateCrossing{CreateCrossing: &commandv1.CreateCrossing{Crossing: &apiv1.Crossing{
+				Id: "x1", Project: "shop", ProjectId: "p-shop", SourceZone: "internet", SourceZoneId: "z-internet", Zone: "business", ZoneId: "z-business",
+				Permissions: []string{"vm.start"}, EndsAt: timestamppb.New(d.now.Add(time.Minute))}}}})
+		}
+		return hand(&commandv1.Command{Body: &commandv1.Command_ShortenCrossing{ShortenCrossing: &commandv1.ShortenCrossing{
+			CrossingId: "x1", EndsAt: timestamppb.New(d.sooner()), Reason: "enough"}}})
+	case "lease":
+		return hand(&commandv1.Command{Body: &commandv1.Command_ShortenLease{ShortenLease: &commandv1.ShortenLease{
+			LeaseId: "l", ExpiresAt: timestamppb.New(d.sooner()), Reason: "enough"}}})
 	case "policy":
 		if d.policies() == 0 != d.flip("twice", 5) {
 			return hand(&commandv1.Command{Body: &commandv1.Command_CreateApprovalPolicy{CreateApprovalPolicy: &commandv1.CreateApprovalPolicy{ApprovalPolicy: policy}}})
@@ -353,6 +373,11 @@ func (d scribe) person() *commandv1.Command {
 		return hand(c)
 	}
 	return hand(&commandv1.Command{Body: &commandv1.Command_DeleteAccessToken{DeleteAccessToken: &commandv1.DeleteNoun{Id: "t-robot"}}})
+}
+
+// sooner is an end that is earlier than those that are given, or now and then is not.
+func (d scribe) sooner() time.Time {
+	return d.now.Add(time.Duration(rapid.IntRange(-1, 70).Draw(d.rt, "sooner")) * time.Second)
 }
 
 // TestRandomLogsTakeEveryKindOfPaper: what is drawn is not refused all along, or the other tests would hold of refusals alone. What quotas
@@ -377,6 +402,7 @@ func TestRandomLogsTakeEveryKindOfPaper(t *testing.T) {
 		"create_request", "update_request", "submit_request", "withdraw_request", "decide_request", "comment_request", "retry_request", "carry_out_request", "pass_request",
 		"create_delegation", "reset_password", "change_password", "begin_session", "disable_user", "add_group_member", "remove_group_member",
 		"create_role_binding", "create_approval_policy", "update_approval_policy", "delete_approval_policy", "create_access_token",
+		"shorten_role_binding", "create_crossing", "shorten_crossing", "create_lease", "pass_lease", "shorten_lease",
 	} {
 		if taken[kind] == 0 {
 			t.Errorf("of %d random logs none has a %s that was carried out", logs, kind)

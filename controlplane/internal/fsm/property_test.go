@@ -182,7 +182,7 @@ func TestP24SnapshotAndTailAreTheWholeLog(t *testing.T) {
 		p := fresh(rt, drawn.log)
 		at := rapid.IntRange(0, len(p.log)).Draw(rt, "snapshot at")
 		before := p.replay(p.log[:at], whole)
-		snapshot := p.snapshot()
+		snapshot, columns := p.snapshot(), p.columns()
 		after := p.replay(p.log[at:], whole)
 
 		other := fresh(rt, p.log)
@@ -193,6 +193,7 @@ func TestP24SnapshotAndTailAreTheWholeLog(t *testing.T) {
 		if !bytes.Equal(snapshot, other.snapshot()) {
 			rt.Error("a restored state gives another snapshot")
 		}
+		other.hasColumns(columns, "what a table says, read from a snapshot")
 		tail := other.replay(p.log[at:], single)
 		for i := range tail {
 			if !proto.Equal(after[i], tail[i]) {
@@ -202,6 +203,7 @@ func TestP24SnapshotAndTailAreTheWholeLog(t *testing.T) {
 		if !bytes.Equal(p.snapshot(), other.snapshot()) {
 			rt.Error("snapshot and tail differ from the whole log")
 		}
+		other.hasColumns(p.columns(), "what a table says, behind a snapshot")
 	})
 }
 

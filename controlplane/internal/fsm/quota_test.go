@@ -62,21 +62,32 @@ func (p *plane) sumsHold() {
 // usable has VM n seen as one that can be used.
 func (p *plane) usable(n int) {
 	p.Helper()
+	p.reports(p.usableNow(n))
+}
+
+// usableNow is what a zone says of a VM that can be used.
+func (p *plane) usableNow(n int) *linkv1.Object {
+	p.Helper()
 	o := seen(n, apiv1.VM_RUNNING, apiv1.VM_ON)
 	o.GetVm().UsableAt, o.GetVm().Reached, o.GetVm().Actual = timestamppb.New(p.now), p.vm(n).GetGeneration(), p.vm(n).GetSize()
-	p.reports(o)
+	return o
 }
 
 // reports has the zone report.
 func (p *plane) reports(objects ...*linkv1.Object) {
 	p.Helper()
+	p.accept(p.report(objects...))
+}
+
+// report is what the zone sends next.
+func (p *plane) report(objects ...*linkv1.Object) *commandv1.Command {
+	p.Helper()
 	var at state.ObservedCursor
 	p.view(func(tx *state.Tx) { at, _ = tx.ObservedCursor("z-business") })
-	if at.Revision == 0 {
-		p.accept(fullSync(true, "inc-1", 0, 1, objects...))
-		return
+	if at.Revision == 0 || at.Incarnation != "inc-1" {
+		return fullSync(true, "inc-1", 0, 1, objects...)
 	}
-	p.accept(observe("inc-1", at.Revision, at.Revision+1, objects...))
+	return observe("inc-1", at.Revision, at.Revision+1, objects...)
 }
 
 // onePart is the submission of a request that has one part, about VM 1, and one stage.

@@ -1,11 +1,6 @@
 package fsm
 
 import (
-	"math"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -117,36 +112,13 @@ func (c *command) deleteRoleBinding(in *commandv1.DeleteNoun) (*commandv1.Result
 	if err != nil {
 		return nil, err
 	}
-	if err := c.staysAdministered(taken{binding: m.GetId()}); err != nil {
+	if err := c.staysAdministered(state.Taken{BindingID: m.GetId()}); err != nil {
 		return nil, err
 	}
 	if err := c.tellOfBinding("role.taken", m, "no longer has"); err != nil {
 		return nil, err
 	}
 	return removeAs(c, c.tx.RoleBindings, "role-binding.delete", m, bindingReference(m))
-}
-
-// taken is what is to be taken away: a binding, a user, a user's place in a group, or a group.
-type taken struct {
-	binding, user string
-	membership    state.Membership
-}
-
-// How the federation is administered by people: by nobody, by some who are bound to the role, or by some who can log in besides.
-const (
-	byNobody = iota
-	byWhoIsBound
-	byWhoLogsIn
-)
-
-// staysAdministered refuses to take away the last one who administers the federation, and the last one who can log in, of those who do
-// now and of those who do without end. Where nobody does but by certificate, there is nobody to be taken away.
-func (c *command) staysAdministered(t taken) error {
-	before, err := c.administered(taken{})
-	if err != nil {
-		return err
-	}
-	return c.administeredAfter(t, before)
 }
 
 // revisionOfBindings is that of all the bindings that somebody has.
@@ -159,96 +131,6 @@ func (c *command) revisionOfBindings(userID string) (string, error) {
 		all = append(all, b)
 	}
 	return state.RoleBindingsRevision(all), nil
-}
-
-// keepingAdministered does what takes people's places away, and refuses it where nobody would administer the federation any more: after
-// the writes, which a refusal undoes.
-func (c *command) keepingAdministered(take func() error) error {
-	before, err := c.administered(taken{})
-	if err != nil {
-		return err
-	}
-	if err := take(); err != nil {
-		return err
-	}
-	return c.administeredAfter(taken{}, before)
-}
-
-// administered says how the federation is administered without what is taken away: now, and when all has ended that ends.
-func (c *command) administered(without taken) (how [2]int, err error) {
-	role, err := c.tx.Roles.ByName(federationAdministrator, nil)
-	if missing(err) {
-		return how, nil
-	}
-	for i, at := range []*timestamppb.Timestamp{c.clock, {Seconds: math.MaxInt32 * 100}} {
-		if err != nil {
-			return how, err
-		}
-		var holders []string
-		holders, err = c.tx.HoldersEverywhere(role.GetId(), at, without.binding, without.user, without.membership)
-		for _, id := range holders {
-			in, err := c.logsIn(id)
-			if err != nil {
-				return how, err
-			}
-			if how[i] = byWhoIsBound; in {
-				how[i] = byWhoLogsIn
-				break
-			}
-		}
-	}
-	return how, err
-}
-
-// logsIn reports whether a user could log in now: by a password of their own, by a link with a provider that is enabled and
-// knows them, or by a certificate of theirs. Who was only given a password for one login may never come.
-func (c *command) logsIn(userID string) (bool, error) {
-	user, err := c.tx.Users.Get(userID)
-	if err != nil || user.GetKind() != apiv1.User_PERSON || request.Away(user) != "" {
-		return false, err
-	}
-	kept, err := c.tx.Credentials(userID)
-	if err != nil && !missing(err) || ownPassword(kept) {
-		return ownPassword(kept), err
-	}
-	var links []*apiv1.Identity // collected first: one statement of a kind runs at a time
-	for m, err := range c.tx.Identities.All(state.Scope{"user_id": userID}) {
-		if err != nil {
-			return false, err
-		}
-		links = append(links, m)
-	}
-	for _, m := range links {
-		p, err := c.tx.IdentityProviders.Get(m.GetIdentityProviderId())
-		if err != nil && !missing(err) {
-			return false, err
-		}
-		if err == nil && !p.GetDisabled() && (m.GetGoneAt() == nil || p.GetOidc() != nil) {
-			return true, nil
-		}
-	}
-	for m, err := range c.tx.Administrators.All(nil) {
-		if err != nil {
-			return false, err
-		}
-		if m.GetUserId() == userID && later(m.GetExpiresAt(), c.clock) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-func (c *command) administeredAfter(t taken, before [2]int) error {
-	still, err := c.administered(t)
-	if err != nil || still[0] >= before[0] && still[1] >= before[1] {
-		return err
-	}
-	if still[0] >= before[0] {
-		return problem.New(problem.InUse, "after this all who would administer the federation and can log in do so for a time",
-			"Make another federation administrator first, without an end: naru role-binding create "+federationAdministrator+" --user NAME.")
-	}
-	return problem.New(problem.InUse, "after this nobody who can log in would administer the federation",
-		"Make another federation administrator first, and have them log in and choose a password: naru role-binding create "+federationAdministrator+" --user NAME.")
 }
 
 // tellOfBinding tells of rights in the whole federation; those elsewhere are in the audit log only.

@@ -54,6 +54,27 @@ func TestARoleIsShortenedButNotIntoThePastNorLengthened(t *testing.T) {
 	p.refuse(problem.WrongState, shortenBinding("b", p.now.Add(time.Hour)))
 }
 
+func TestWhoseGroupsRoleIsShortenedIsTold(t *testing.T) {
+	p := peopled(t)
+	p.accept(createGroup("crew"))
+	for _, name := range []string{"kim", "lee"} {
+		p.accept(enter("crew", name))
+	}
+	p.accept(give("b", "user", "group:crew", "project:shop", never))
+	p.accept(p.by("u-lee", shortenBinding("b", p.now.Add(days(2)))))
+	told := map[string]int{}
+	p.view(func(tx *state.Tx) {
+		for n, err := range tx.Notifications.All(nil) {
+			if err == nil && n.GetTopic() == "role.shortened" {
+				told[n.GetUserId()]++
+			}
+		}
+	})
+	if len(told) != 1 || told["u-kim"] != 1 {
+		t.Errorf("told are %v, and not kim once", told)
+	}
+}
+
 func TestTheLastFederationAdministratorIsNotShortened(t *testing.T) {
 	p := peopled(t)
 	p.chosen("kim", "lee")

@@ -102,7 +102,7 @@ func (c *command) mayGo(m *apiv1.User) error {
 	if c.person == m.GetId() {
 		return problem.Newf(problem.WrongState, "Another administrator does it.", "%s is the one who asks, and nobody shuts themselves out", m.GetName())
 	}
-	return c.staysAdministered(taken{user: m.GetId()})
+	return c.staysAdministered(state.Taken{UserID: m.GetId()})
 }
 
 // disableUser refuses the user from now on, everywhere: nobody can log in or act as a disabled user.

@@ -84,8 +84,8 @@ type Subject struct {
 	Zones []Zone
 	// Crossings are what may be changed from the edge in other zones, beside what the grants say.
 	Crossings []Crossing
-	// Until is when the first of the grants ends; zero: none does.
-	Until time.Time
+	// Until is when the first of the grants ends; zero: none does. From is when that was reckoned.
+	From, Until time.Time
 }
 
 func (s *Subject) uid() cedar.EntityUID {
@@ -111,8 +111,11 @@ func New(s Subject) *Rights { return &Rights{subject: s, reaches: map[string]rea
 // Subject returns whose rights they are.
 func (r *Rights) Subject() Subject { return r.subject }
 
-// Until is when they are to be reckoned anew; zero: not by the clock.
-func (r *Rights) Until() time.Time { return r.subject.Until }
+// Fresh reports whether they are at a time what they were when they were reckoned: no grant has ended since, and none that had ended has
+// not, by a clock that was ahead and was set right.
+func (r *Rights) Fresh(now time.Time) bool {
+	return !now.Before(r.subject.From) && (r.subject.Until.IsZero() || now.Before(r.subject.Until))
+}
 
 // Conditional reports whether they rest on what zones are like.
 func (r *Rights) Conditional() bool { return len(r.subject.Zones) > 0 }

@@ -129,7 +129,7 @@ func (s accessTokenService) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) 
 		Kind: string(p.Kind), Name: p.Name, Project: p.Project, Zone: p.Zone, ExpiresAt: timestamppb.New(p.Expires),
 		SessionId: p.SessionID, Strength: p.Strength, MustChangePassword: p.MustChangePassword,
 	}
-	if p.SteppedUpUntil.After(time.Now()) {
+	if p.SteppedUpUntil.After(s.Now()) {
 		out.SteppedUpUntil = timestamppb.New(p.SteppedUpUntil)
 	}
 	if p.UserID == "" {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/naru-project/naru/controlplane/internal/service"
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
@@ -29,7 +30,7 @@ func TestAChangeCostsAFewReads(t *testing.T) {
 		reader := &counting{DB: w.DB}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- service.New(service.Config{Reader: reader}).Run(ctx) }()
+		go func() { ended <- service.New(service.Config{Reader: reader, Now: time.Now}).Run(ctx) }()
 		synctest.Wait()
 		before := reader.views.Load()
 		project(t, w, "web")

@@ -111,7 +111,7 @@ func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
 	}
 	open := slices.DeleteFunc(slices.Clone(m.GetParts()), func(p *apiv1.Part) bool {
 		return slices.ContainsFunc(m.GetHolds(), func(h *apiv1.Reservation) bool {
-			return h.GetId() == p.GetReservation() && h.GetState() == apiv1.Reservation_HELD && time.Now().Before(h.GetHoldUntil().AsTime())
+			return h.GetId() == p.GetReservation() && h.GetState() == apiv1.Reservation_HELD && s.Now().Before(h.GetHoldUntil().AsTime())
 		})
 	})
 	if len(open) == 0 {

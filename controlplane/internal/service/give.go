@@ -35,7 +35,7 @@ func endOf(m *apiv1.RoleBinding) (end time.Time) {
 // mayGiveAll refuses what would give the caller, or somebody they choose, the rights that bindings give: those of a group, where
 // somebody is put into it; those of a user, where their password or their second factor is set.
 func (s *Service) mayGiveAll(ctx context.Context, tx *state.Tx, scope state.Scope) error {
-	now := time.Now()
+	now := s.Now()
 	for b, err := range tx.RoleBindings.All(scope) {
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func (s *Service) mayActAs(ctx context.Context, tx *state.Tx, user *apiv1.User) 
 		if err != nil {
 			return err
 		}
-		if holder := d.GetFromUserId(); d.GetEndsAt().AsTime().After(time.Now()) && holder != callOf(ctx).Principal.UserID {
+		if holder := d.GetFromUserId(); d.GetEndsAt().AsTime().After(s.Now()) && holder != callOf(ctx).Principal.UserID {
 			holders = append(holders, holder)
 		}
 	}

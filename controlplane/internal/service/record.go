@@ -82,27 +82,19 @@ func (c Call) origin() *commandv1.Origin {
 	}
 }
 
-const (
-	// refusalEvery is how often a server writes refusals that are alike.
-	refusalEvery = time.Minute
-	// maxRefusalKinds a server tells apart within that time, half of them for no want of a right; those beyond are one kind for each zone they
-	// came through.
-	maxRefusalKinds = 256
-)
+// maxRefusalKinds a server tells apart, half of them for no want of a right; those beyond are one kind for each zone they came through.
+const maxRefusalKinds = 256
 
 // refusalKind is what refusals that are alike have in common.
 type refusalKind struct{ viaZoneID, actor, action, code string }
 
-// refusals counts refusals, so that a flood of them does not become a flood of commands. What is counted and not yet written is lost
-// with the server; the first of each kind never is.
+// others is the kind of the refusals that are not told apart.
+func others(k refusalKind) refusalKind { return refusalKind{viaZoneID: k.viaZoneID} }
+
+// refusals counts refusals, so that a flood of them does not become a flood of commands.
 type refusals struct {
 	mu    sync.Mutex
-	kinds map[refusalKind]counted
-}
-
-type counted struct {
-	since time.Time
-	count uint32
+	kinds counts[refusalKind]
 }
 
 // take counts a refusal, and returns for how many an entry is to be written now; 0 for none.
@@ -110,40 +102,21 @@ func (r *refusals) take(k refusalKind, now time.Time) uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.kinds == nil {
-		r.kinds = map[refusalKind]counted{}
+		r.kinds = counts[refusalKind]{}
 	}
 	limit := maxRefusalKinds
 	if !problem.Code(k.code).OfRights() {
 		limit /= 2
 	}
-	was, known := r.kinds[k]
-	if !known && len(r.kinds) >= limit {
-		r.forget(now)
+	if _, known := r.kinds[k]; !known && len(r.kinds) >= limit {
+		if r.kinds.forget(now, writeEvery, others); len(r.kinds) >= limit {
+			k = others(k)
+		}
 	}
-	if !known && len(r.kinds) >= limit {
-		k = refusalKind{viaZoneID: k.viaZoneID}
-		was, known = r.kinds[k]
-	}
-	if known && now.Sub(was.since) < refusalEvery {
-		was.count++
-		r.kinds[k] = was
+	told, due := r.kinds.due(k, now)
+	if !due {
 		return 0
 	}
-	r.kinds[k] = counted{since: now}
-	return was.count + 1
-}
-
-// forget drops kinds of which nothing has come for a while. What was counted of them is told with the next that is dropped into one.
-func (r *refusals) forget(now time.Time) {
-	for k, was := range r.kinds {
-		if now.Sub(was.since) < refusalEvery {
-			continue
-		}
-		delete(r.kinds, k)
-		if was.count > 0 {
-			rest := refusalKind{viaZoneID: k.viaZoneID}
-			sum := r.kinds[rest]
-			r.kinds[rest] = counted{since: sum.since, count: sum.count + was.count}
-		}
-	}
+	r.kinds.written(k, told, now)
+	return told + 1
 }

@@ -32,7 +32,7 @@ func (s *Service) RecordRead(ctx context.Context, method string, req proto.Messa
 		return s.record(ctx, e)
 	}
 	call, now := callOf(ctx), time.Now()
-	kind, told, recent := s.reads.like(readKind{reader{call.ViaZoneID, call.Principal.Actor, e.GetAction()}, e.GetMessage()}, now)
+	kind, told, recent := s.reads.like(reader{call.ViaZoneID, call.Principal.Actor, e.GetAction()}, e.GetMessage(), now)
 	if recent {
 		return nil
 	}
@@ -71,80 +71,77 @@ func askedFor(deed string, req proto.Message) (target *apiv1.Reference, message 
 	return target, strings.Join(words, ", ")
 }
 
-const (
-	// readEvery is how often a server writes reads that ask for the same.
-	readEvery = time.Minute
-	// maxQuestions of one reader a server tells apart within that time; those beyond are one.
-	maxQuestions = 16
-)
+// maxQuestions of one reader a server tells apart; those beyond are one.
+const maxQuestions = 16
 
 // reader is who reads what kind of thing, and where.
 type reader struct{ viaZoneID, actor, action string }
 
+// question is what a reader asks, as a digest; none is one of too many.
+type question [sha256.Size]byte
+
+// tooMany is the kind of the questions that are not told apart.
+func tooMany(question) question { return question{} }
+
 // readKind is what reads that are alike have in common.
 type readKind struct {
 	reader
-	question string
+	question
 }
 
-// reads counts reads of people's data, so that a portal that lists users each second does not fill the log. What is counted
-// and not yet written is lost with the server; the first of each kind never is.
+// reads counts reads of people's data, so that a portal that lists users each second does not fill the log.
 type reads struct {
 	mu    sync.Mutex
-	kinds map[readKind]counted
+	of    map[reader]counts[question]
+	swept time.Time
 }
 
 // like reports whether a read like it was written less than a minute ago, and counts it then. Else it is to be written, as
 // one of the kind that it returns, with how many were counted of that since the last.
-func (r *reads) like(k readKind, now time.Time) (kind readKind, told uint32, recent bool) {
+func (r *reads) like(who reader, asked string, now time.Time) (kind readKind, told uint32, recent bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	was, known := r.kinds[k]
-	if !known {
-		if r.forget(now); r.questions(k.reader) >= maxQuestions {
-			k.question = ""
+	r.sweep(now)
+	q, all := question(sha256.Sum256([]byte(asked))), r.of[who]
+	if _, known := all[q]; !known {
+		all.forget(now, forgottenAfter, tooMany)
+		apart := len(all)
+		if _, has := all[question{}]; has {
+			apart--
 		}
-		was = r.kinds[k]
+		if apart >= maxQuestions {
+			q = question{}
+		}
 	}
-	if now.Sub(was.since) >= readEvery {
-		return k, was.count, false
-	}
-	was.count++
-	r.kinds[k] = was
-	return k, 0, true
+	told, due := all.due(q, now)
+	return readKind{who, q}, told, !due
 }
 
 // written notes that one of a kind stands in the log, which tells of so many others.
 func (r *reads) written(k readKind, told uint32, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.kinds == nil {
-		r.kinds = map[readKind]counted{}
+	if r.of == nil {
+		r.of = map[reader]counts[question]{}
 	}
-	r.kinds[k] = counted{since: now, count: r.kinds[k].count - min(told, r.kinds[k].count)}
+	if r.of[k.reader] == nil {
+		r.of[k.reader] = counts[question]{}
+	}
+	r.of[k.reader].written(k.question, told, now)
 }
 
-func (r *reads) questions(who reader) (n int) {
-	for k := range r.kinds {
-		if k.reader == who && k.question != "" {
-			n++
-		}
-	}
-	return n
-}
+// forgottenAfter is for how long it is known what somebody has asked: longer than whoever asks all the time waits for the next entry.
+const forgottenAfter = 2 * writeEvery
 
-// forget drops what nobody has asked for a while, which is longer than whoever asks all the time waits for the next entry.
-// What was counted of it is told with the reader's next that is one of too many.
-func (r *reads) forget(now time.Time) {
-	for k, was := range r.kinds {
-		if now.Sub(was.since) < 2*readEvery || k.question == "" && was.count > 0 {
-			continue
-		}
-		delete(r.kinds, k)
-		if was.count > 0 {
-			rest := readKind{reader: k.reader}
-			sum := r.kinds[rest]
-			r.kinds[rest] = counted{since: sum.since, count: sum.count + was.count}
+// sweep forgets what readers have asked who ask no more, now and then.
+func (r *reads) sweep(now time.Time) {
+	if now.Sub(r.swept) < writeEvery {
+		return
+	}
+	r.swept = now
+	for who, all := range r.of {
+		if all.forget(now, forgottenAfter, tooMany); len(all) == 0 {
+			delete(r.of, who)
 		}
 	}
 }

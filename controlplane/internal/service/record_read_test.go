@@ -13,7 +13,7 @@ func TestReadsThatAskTheSameAreOneKindForAMinute(t *testing.T) {
 	kim, lee := reader{actor: "user:kim", action: "user.list"}, reader{actor: "user:lee", action: "user.list"}
 	written := 0
 	read := func(who reader, question string) (told uint32, entry bool) {
-		k, told, recent := r.like(readKind{who, question}, now)
+		k, told, recent := r.like(who, question, now)
 		if recent {
 			return 0, false
 		}
@@ -52,10 +52,17 @@ func TestReadsThatAskTheSameAreOneKindForAMinute(t *testing.T) {
 	}
 
 	// What could not be written is not taken for written.
-	if _, _, recent := r.like(readKind{lee, "who else"}, now); recent {
+	if _, _, recent := r.like(lee, "who else", now); recent {
 		t.Error("the first of a kind is let through without an entry")
 	}
-	if _, _, recent := r.like(readKind{lee, "who else"}, now); recent {
+	if _, _, recent := r.like(lee, "who else", now); recent {
 		t.Error("the second is, whose first could not be written")
+	}
+
+	// Nothing is kept of who asks no more, but of what is still to be told.
+	now = now.Add(3 * time.Minute)
+	read(lee, "all of them")
+	if len(r.of[lee]) != 1 || len(r.of[kim]) > 1 {
+		t.Errorf("%d questions are known of kim, and %d of lee", len(r.of[kim]), len(r.of[lee]))
 	}
 }

@@ -63,8 +63,8 @@ func (s *Service) edge(ctx context.Context, zoneID string) (rights.Edge, error) 
 func (s *Service) rightsAt(ctx context.Context, tx *state.Tx, p auth.Principal, edge rights.Edge) (*rights.Rights, error) {
 	key := strings.Join(append([]string{string(p.Kind), p.Name, p.UserID, p.ProjectID, edge.ZoneID}, edge.Methods...), "\x00")
 	r, age := s.rights.get(key)
-	now := time.Now()
-	if r != nil && (r.Until().IsZero() || now.Before(r.Until())) {
+	now := s.Now()
+	if r != nil && r.Fresh(now) {
 		return r, nil
 	}
 	subject := rights.Subject{Edge: edge}
@@ -91,7 +91,7 @@ func (s *Service) rightsAt(ctx context.Context, tx *state.Tx, p auth.Principal, 
 
 // load reads what a decision about somebody rests on.
 func load(tx *state.Tx, p auth.Principal, now time.Time, s *rights.Subject) error {
-	*s = rights.Subject{Edge: s.Edge, Name: p.Name}
+	*s = rights.Subject{Edge: s.Edge, Name: p.Name, From: now}
 	switch {
 	case p.Kind == auth.Admin:
 		s.Kind, s.ID = rights.Administrator, "administrator/"+p.Name
@@ -276,7 +276,7 @@ func (s *Service) followRights(ctx context.Context) {
 	defer w.Close()
 	tick := time.NewTicker(expiryTime)
 	defer tick.Stop()
-	last := time.Now()
+	last := s.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -287,7 +287,7 @@ func (s *Service) followRights(ctx context.Context) {
 			}
 			s.changed.tell()
 		case <-tick.C:
-			now := time.Now()
+			now := s.Now()
 			ended := false
 			err := s.view(ctx, func(tx *state.Tx) (err error) {
 				ended, err = tx.RoleBindingsEnded(timestamppb.New(last), timestamppb.New(now))

@@ -237,7 +237,7 @@ func (s roleService) givers(ctx context.Context, tx *state.Tx, at rights.Place) 
 		if err != nil {
 			return nil, err
 		}
-		if len(names) < maxGivers && (b.GetExpiresAt() == nil || b.GetExpiresAt().AsTime().After(time.Now())) && g.Covers(at) {
+		if len(names) < maxGivers && (b.GetExpiresAt() == nil || b.GetExpiresAt().AsTime().After(s.Now())) && g.Covers(at) {
 			name := b.GetUser()
 			if name == "" {
 				name = "group " + b.GetGroup()

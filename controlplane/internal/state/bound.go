@@ -40,18 +40,11 @@ func (t Table[M]) withinSQL() (condition string, args []any, err error) {
 	for _, b := range *t.spec.bounds {
 		all := []string{"1"}
 		for _, in := range b {
-			if c, ok := t.spec.column(in.Column); in.Column != "id" && (!ok || c.kind != textKind) {
-				return "", nil, fmt.Errorf("bound by %s, which is no text column of %s", in.Column, t.spec.plural)
-			}
-			if len(in.Values) == 1 { // an index can be used
-				all, args = append(all, in.Column+"=?"), append(args, in.Values[0])
-				continue
-			}
-			list, err := json.Marshal(append([]string{}, in.Values...))
+			holds, arg, err := t.inSQL(in)
 			if err != nil {
 				return "", nil, err
 			}
-			all, args = append(all, in.Column+" IN (SELECT value FROM json_each(?))"), append(args, string(list))
+			all, args = append(all, holds), append(args, arg)
 		}
 		any = append(any, strings.Join(all, " AND "))
 	}
@@ -59,6 +52,18 @@ func (t Table[M]) withinSQL() (condition string, args []any, err error) {
 		return "0", nil, nil
 	}
 	return "(" + strings.Join(any, " OR ") + ")", args, nil
+}
+
+// inSQL is a term of a bound as a condition with one argument.
+func (t Table[M]) inSQL(in In) (condition string, arg any, err error) {
+	if c, ok := t.spec.column(in.Column); in.Column != "id" && (!ok || c.kind != textKind) {
+		return "", nil, fmt.Errorf("bound by %s, which is no text column of %s", in.Column, t.spec.plural)
+	}
+	if len(in.Values) == 1 { // an index can be used
+		return in.Column + "=?", in.Values[0], nil
+	}
+	list, err := json.Marshal(append([]string{}, in.Values...))
+	return in.Column + " IN (SELECT value FROM json_each(?))", string(list), err
 }
 
 // Holds reports whether any of the bounds holds of what has these values in its columns.

@@ -18,9 +18,10 @@ type Change[M Noun] struct {
 }
 
 // Since returns what changed after a revision, each noun once as it is now, in ascending order of the revision that last
-// wrote it, deleted ones included. It never cuts a revision in two: more than limit come back where one revision wrote
-// many. The caller goes on from the last change's revision; where fewer than limit came back, from Meta().Revision.
-// Errors: ErrCompacted when a tombstone after the revision may have been dropped.
+// wrote it, deleted ones included; what one revision deleted and made anew comes twice, the deletion first. It never cuts a
+// revision in two: more than limit come back where one revision wrote many. The caller goes on from the last change's revision;
+// where fewer than limit came back, from Meta().Revision. Errors: ErrCompacted when a tombstone after the revision may have been
+// dropped.
 func (t Table[M]) Since(revision uint64, limit int) ([]Change[M], error) {
 	floor, _, err := t.floor()
 	if err != nil {
@@ -77,18 +78,14 @@ func (t Table[M]) bury(m M) error {
 	if err != nil {
 		return fmt.Errorf("bury %s %s: %w", t.spec.noun, m.GetId(), err)
 	}
-	was := 0
-	if err := t.tx.query("SELECT 1 FROM tombstones WHERE noun=? AND revision=? AND id=?", func(*sqlite.Stmt) error {
-		was++
-		return nil
-	}, t.spec.noun, t.tx.meta.Revision, m.GetId()); err != nil {
+	err = t.tx.write("INSERT INTO tombstones (noun, revision, id, crc, message) VALUES (?, ?, ?, ?, ?) ON CONFLICT (noun, revision, id) DO NOTHING",
+		t.spec.noun, t.tx.meta.Revision, m.GetId(), checksum(b), b)
+	if err != nil {
 		return err
 	}
-	err = t.tx.write("INSERT OR REPLACE INTO tombstones (noun, revision, id, crc, message) VALUES (?, ?, ?, ?, ?)",
-		t.spec.noun, t.tx.meta.Revision, m.GetId(), checksum(b), b)
 	t.tx.touch(t.spec.plural)
-	if err != nil || was > 0 {
-		return err
+	if t.tx.conn.Changes() == 0 { // it was made anew and deleted again by one revision
+		return t.tx.write("UPDATE tombstones SET crc=?, message=? WHERE noun=? AND revision=? AND id=?", checksum(b), b, t.spec.noun, t.tx.meta.Revision, m.GetId())
 	}
 	floor, kept, err := t.floor()
 	if err != nil {

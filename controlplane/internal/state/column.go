@@ -52,7 +52,7 @@ type column[M any] struct {
 	get  func(M) value
 	// enum is the descriptor of an enum column.
 	enum protoreflect.EnumDescriptor
-	// fixed columns never change after the insert.
+	// fixed columns hardly ever change after the insert: neither they nor their indexes are written where they do not.
 	fixed bool
 	// hidden columns are not for filters.
 	hidden bool

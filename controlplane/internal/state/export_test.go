@@ -31,6 +31,33 @@ func (tx *Tx) Explain(sql string) (plan []string, err error) {
 	return plan, err
 }
 
+// PlanOf returns SQLite's plan of the statement that lists a page.
+func PlanOf[M Noun](t Table[M], q Query) (plan []string, err error) {
+	order, err := t.spec.parseOrder(q.OrderBy)
+	if err != nil {
+		return nil, err
+	}
+	page, err := t.page(q, order, token{noun: t.spec.noun, filter: q.Filter, order: order.String(), scope: q.Scope, bounds: t.spec.bounds})
+	if err != nil {
+		return nil, err
+	}
+	return t.tx.Explain(page.sql)
+}
+
+// AuditWithin is the control plane's own log as a table, within bounds.
+func (tx *Tx) AuditWithin(bounds []Bound) Table[logRow] {
+	return Table[logRow]{tx, tx.Log("").table.spec}.Within(bounds)
+}
+
+// Schema is how every table and index was made.
+func (tx *Tx) Schema() (all string) {
+	_ = tx.queryOnce("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name", func(s *sqlite.Stmt) error {
+		all += s.ColumnText(0) + "\n"
+		return nil
+	})
+	return all
+}
+
 // Tables names every table of a snapshot.
 func Tables() (names []string) {
 	for _, s := range newNouns().stores() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// formatVersion is SQLite's user_version of the file. It changes when a table does.
+// formatVersion is SQLite's user_version of the file. It changes when a table does, and not when an index does.
 const formatVersion = 5
 
 // pageSize is small, since a commit writes and sums up every page that it changed, some twenty of them, whole. A row beyond a
@@ -94,7 +95,11 @@ func (db *DB) prepare(c *sqlite.Conn) (err error) {
 		if err := db.create(c, true); err != nil {
 			return err
 		}
-	case version < formatVersion:
+	case version == formatVersion:
+		if err := db.reindex(c); err != nil {
+			return err
+		}
+	default:
 		return fmt.Errorf("%w: it has format %d, which this version no longer reads; empty the server's data folder but for its keys, and let it join anew or restore a backup", ErrForeign, version)
 	}
 	return db.checkOwner(c)
@@ -127,6 +132,38 @@ func (db *DB) createIndexes() []string {
 		all = append(all, s.createIndexes()...)
 	}
 	return all
+}
+
+// reindex makes the file's indexes those of this version, which may be others than those of the version that made it: they hold nothing
+// that rows do not.
+func (db *DB) reindex(c *sqlite.Conn) error {
+	wanted, are := db.createIndexes(), map[string]bool{}
+	var statements []string
+	err := sqlitex.ExecuteTransient(c, "SELECT name, sql FROM sqlite_schema WHERE type='index' AND sql IS NOT NULL ORDER BY name", &sqlitex.ExecOptions{
+		ResultFunc: func(s *sqlite.Stmt) error {
+			if are[s.ColumnText(1)] = true; !slices.Contains(wanted, s.ColumnText(1)) {
+				statements = append(statements, "DROP INDEX "+s.ColumnText(0))
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return classify(err)
+	}
+	for _, w := range wanted {
+		if !are[w] {
+			statements = append(statements, w)
+		}
+	}
+	if len(statements) > 0 {
+		db.log.Info("the state's indexes are made anew where this version has others", "path", db.path, "statements", len(statements))
+	}
+	for _, s := range statements {
+		if err := sqlitex.ExecuteTransient(c, s, nil); err != nil {
+			return fmt.Errorf("%s: %w", s, classify(err))
+		}
+	}
+	return nil
 }
 
 func (db *DB) checkOwner(c *sqlite.Conn) error {

@@ -34,42 +34,22 @@ type Query struct {
 // behind the last row of the page before, so rows that come and go meanwhile are neither repeated nor skipped.
 // Errors: problem INVALID for the field that is wrong.
 func (t Table[M]) List(q Query) (items []M, next string, err error) {
-	terms, err := t.spec.parseFilter(q.Filter)
-	if err != nil {
-		return nil, "", err
-	}
 	order, err := t.spec.parseOrder(q.OrderBy)
 	if err != nil {
 		return nil, "", err
 	}
-	where, args, err := t.where(q.Scope)
+	binding := token{noun: t.spec.noun, filter: q.Filter, order: order.String(), scope: q.Scope, bounds: t.spec.bounds}
+	page, err := t.page(q, order, binding)
 	if err != nil {
 		return nil, "", err
 	}
-	for _, term := range terms {
-		where, args = append(where, term.sql()), append(args, term.value.any())
-	}
-	binding := token{noun: t.spec.noun, filter: q.Filter, order: order.String(), scope: q.Scope, bounds: t.spec.bounds}
-	if q.PageToken != "" {
-		last, id, err := binding.open(q.PageToken)
-		if err != nil {
-			return nil, "", err
-		}
-		where = append(where, order.behind())
-		if order.column.name != "id" {
-			args = append(args, last.any())
-		}
-		args = append(args, id)
-	}
 	size := pageSizeOf(q.PageSize)
-	sql := t.spec.text.all + " WHERE 1" + and(where) + " ORDER BY " + order.sql() + atMost
-	args = append(args, size+1)
 	query := t.tx.query
-	if len(terms) > 0 {
+	if page.once {
 		query = t.tx.queryOnce
 	}
 	more := false
-	err = query(sql, func(s *sqlite.Stmt) error {
+	err = query(page.sql, func(s *sqlite.Stmt) error {
 		if len(items) == size {
 			more = true
 			return nil
@@ -77,7 +57,7 @@ func (t Table[M]) List(q Query) (items []M, next string, err error) {
 		m, err := t.decode(s)
 		items = append(items, m)
 		return err
-	}, args...)
+	}, append(page.args, size+1)...)
 	if err != nil {
 		return nil, "", err
 	}
@@ -86,6 +66,54 @@ func (t Table[M]) List(q Query) (items []M, next string, err error) {
 		next = binding.seal(order.column.get(last), last.GetId())
 	}
 	return items, next, nil
+}
+
+// statement is SQL with its arguments; once is one whose text hardly comes again.
+type statement struct {
+	sql  string
+	args []any
+	once bool
+}
+
+// page is the statement that reads a page. Its last argument is how many rows at most, which is not among its args.
+func (t Table[M]) page(q Query, order order[M], binding token) (statement, error) {
+	terms, err := t.spec.parseFilter(q.Filter)
+	if err != nil {
+		return statement{}, err
+	}
+	where, args, err := t.scoped(q.Scope)
+	if err != nil {
+		return statement{}, err
+	}
+	for _, term := range terms {
+		where, args = append(where, term.sql()), append(args, term.value.any())
+	}
+	if q.PageToken != "" {
+		last, id, err := binding.open(q.PageToken)
+		if err != nil {
+			return statement{}, err
+		}
+		where = append(where, order.behind())
+		if order.column.name != "id" {
+			args = append(args, last.any())
+		}
+		args = append(args, id)
+	}
+	if len(t.spec.walks) > 0 && order.column.name == t.spec.usualColumn() {
+		paths, err := t.paths()
+		if err != nil {
+			return statement{}, err
+		}
+		return t.walk(paths, where, args, order, len(terms) > 0), nil
+	}
+	if t.spec.bounds != nil {
+		within, more, err := t.withinSQL()
+		if err != nil {
+			return statement{}, err
+		}
+		where, args = append(where, within), append(args, more...)
+	}
+	return statement{t.spec.text.all + " WHERE 1" + and(where) + " ORDER BY " + order.sql() + atMost, args, len(terms) > 0}, nil
 }
 
 // Count returns how many nouns a filter leaves within scope.
@@ -155,10 +183,15 @@ func (o order[M]) sql() string {
 	if o.desc {
 		turn = " DESC"
 	}
-	if o.column.name == "id" {
-		return "id" + turn
+	return strings.Join(o.key(), turn+", ") + turn
+}
+
+// key is what it orders by.
+func (o order[M]) key() []string {
+	if o.column.term() == "id" {
+		return []string{"id"}
 	}
-	return o.column.term() + turn + ", id" + turn
+	return []string{o.column.term(), "id"}
 }
 
 // behind is the condition of rows after the last one of a page.

@@ -34,7 +34,11 @@ type logTable struct {
 }
 
 // newAuditLog is the table of the control plane's own log.
-func newAuditLog() logTable { return newLogTable("audit_entries", "") }
+func newAuditLog() logTable {
+	l := newLogTable("audit_entries", "")
+	l.walks = []string{"project_id", "zone_id"}
+	return l
+}
 
 // newZoneLogs is the table of the logs that zones have kept themselves.
 func newZoneLogs() logTable {
@@ -93,7 +97,14 @@ func (l logTable) createTable() string {
 	return "CREATE TABLE " + l.plural + " (" + defs + ", hashes BLOB NOT NULL, crc INTEGER NOT NULL, message BLOB NOT NULL, PRIMARY KEY (" + l.key + ")) WITHOUT ROWID, STRICT"
 }
 
-func (l logTable) createIndexes() []string { return nil }
+// createIndexes: who reads what is of one place goes along that.
+func (l logTable) createIndexes() []string {
+	var all []string
+	for _, column := range l.walks {
+		all = append(all, fmt.Sprintf("CREATE INDEX %s_%s ON %s (%s, id) WHERE %s<>''", l.plural, column, l.plural, column, column))
+	}
+	return all
+}
 
 func (l logTable) dumped() []string {
 	if l.before != "" {

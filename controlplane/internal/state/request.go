@@ -56,17 +56,22 @@ func requests() *spec[*apiv1.Request] {
 			hidden("file_bytes", fileBytes),
 			hidden("files_since", filesSince),
 		},
-		further: []string{"(created_at)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)", "(requester_id, created_at, id)", "(project_id, created_at, id)", "(on_behalf_of_id)",
+		// Records of what is done without a request are many times what is asked for: whoever reads their own, or of a place, or of a VM,
+		// goes along an index.
+		walks: []string{"requester_id", "on_behalf_of_id", "project_id", "organization_id", "zone_id"},
+		further: []string{"(created_at, id, vm)", "(requester_id, external_ref) WHERE external_ref<>''", "(requester_id, approval)",
+			"(requester_id, created_at, id, asked)", "(project_id, created_at, id)", "(on_behalf_of_id, created_at, id, asked) WHERE on_behalf_of_id<>''",
 			"(project_id, approval)", "(created_at, id) WHERE asked=0", "(open, id) WHERE open=1", "(deciding, due, id) WHERE deciding=1", "(requester_id, counted_at) WHERE counted_at>0",
 			"(requester_id, automatic_at, automatic_quantity, automatic_currency, automatic_cost) WHERE automatic_at>0",
 			"(project_id, automatic_at, automatic_quantity, automatic_currency, automatic_cost) WHERE automatic_at>0",
-			"(requester_id, file_bytes) WHERE file_bytes>0", "(project_id, file_bytes) WHERE file_bytes>0", "(files_since, id) WHERE files_since>0"},
+			"(requester_id, file_bytes) WHERE file_bytes>0", "(project_id, file_bytes) WHERE file_bytes>0", "(files_since, id) WHERE files_since>0",
+			"(organization_id, created_at, id) WHERE organization_id<>''", "(zone_id, created_at, id) WHERE zone_id<>''"},
 	}
 }
 
 // vmsOf are the names and ids of the VMs that a request is about, as far as they are known.
 func vmsOf(m *apiv1.Request) (out []string) {
-	if m.GetKind() == apiv1.RequestKind_ACCESS || m.GetKind() == apiv1.RequestKind_CROSS_ZONE {
+	if !request.InZone(m) {
 		return nil // its part is no VM
 	}
 	for _, p := range m.GetParts() {

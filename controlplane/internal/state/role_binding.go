@@ -3,6 +3,7 @@ package state
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -71,19 +72,37 @@ func (tx *Tx) ForgetRoleBindings(before *timestamppb.Timestamp, limit int) error
 	return tx.RoleBindings.deleteRows("SELECT id FROM role_bindings WHERE expires_at>0 AND expires_at<? ORDER BY id"+atMost, Micros(before), limit)
 }
 
-// HoldersEverywhere returns the ids of the enabled users who are bound to a role in the whole federation at a time, by
-// themselves or by a group, without what is taken away: a binding, a user, or a user's place in a group, or a whole group.
-// Each may be empty.
-func (tx *Tx) HoldersEverywhere(roleID string, at *timestamppb.Timestamp, withoutBinding, withoutUser string, without Membership) (userIDs []string, err error) {
-	err = tx.query(`SELECT DISTINCT u.id FROM role_bindings b
-		LEFT JOIN group_members g ON b.group_id<>'' AND g.group_id=b.group_id AND NOT (g.group_id=?5 AND (?6='' OR g.user_id=?6))
-		JOIN users u ON u.id=CASE WHEN b.group_id<>'' THEN g.user_id ELSE b.user_id END
-		WHERE b.role_id=?1 AND b.scope=1 AND (b.expires_at=0 OR b.expires_at>?2) AND b.id<>?3 AND u.id<>?4 AND u.disabled=0
-		ORDER BY u.id`, func(s *sqlite.Stmt) error {
-		userIDs = append(userIDs, s.ColumnText(0))
-		return nil
-	}, roleID, Micros(at), withoutBinding, withoutUser, without.GroupID, without.UserID)
-	return userIDs, err
+// Taken is what is thought away: a binding, a user, or a user's place in a group, or a whole group. Each may be empty.
+type Taken struct {
+	BindingID, UserID string
+	Membership        Membership
+}
+
+// Holder is a user who is bound to a role, by themselves or by a group; Lasting where that has no end.
+type Holder struct {
+	UserID  string
+	Lasting bool
+}
+
+// HoldersEverywhere goes through the enabled users who are bound to a role in the whole federation at a time, without what is thought
+// away. Who is bound twice comes twice.
+func (tx *Tx) HoldersEverywhere(roleID string, at *timestamppb.Timestamp, without Taken) iter.Seq2[Holder, error] {
+	return func(yield func(Holder, error) bool) {
+		enough := errors.New("left early")
+		err := tx.queryOnce(`SELECT u.id, b.expires_at=0 FROM role_bindings b
+			LEFT JOIN group_members g ON b.group_id<>'' AND g.group_id=b.group_id AND NOT (g.group_id=?5 AND (?6='' OR g.user_id=?6))
+			JOIN users u ON u.id=CASE WHEN b.group_id<>'' THEN g.user_id ELSE b.user_id END
+			WHERE b.role_id=?1 AND b.place_id='' AND b.scope=1 AND (b.expires_at=0 OR b.expires_at>?2) AND b.id<>?3 AND u.id<>?4 AND u.disabled=0
+			ORDER BY b.id, g.user_id`, func(s *sqlite.Stmt) error {
+			if !yield(Holder{s.ColumnText(0), s.ColumnInt(1) == 1}, nil) {
+				return enough
+			}
+			return nil
+		}, roleID, Micros(at), without.BindingID, without.UserID, without.Membership.GroupID, without.Membership.UserID)
+		if err != nil && err != enough {
+			yield(Holder{}, err)
+		}
+	}
 }
 
 // RoleBindingsEnded reports whether a binding ended after one time and up to another.

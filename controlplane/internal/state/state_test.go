@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -359,6 +360,38 @@ func TestAHostsFreshnessIsTheWorseOfItsOwnAndItsZones(t *testing.T) {
 				}
 			}
 			return errors.Join(errs...)
+		})
+	}
+}
+
+// TestWhatATableSaysIsWhatTheMessageDoes, also where a column changes that was thought to be fixed: as it is in a server that has loaded
+// a snapshot, and for what an index of the column finds.
+func TestWhatATableSaysIsWhatTheMessageDoes(t *testing.T) {
+	db := open(t, state.Options{})
+	m := &apiv1.RoleBinding{Id: "b", Role: "user", RoleId: "r", User: "kim", UserId: "u-kim"}
+	write(t, db, func(tx *state.Tx) error { return tx.RoleBindings.Put(m) })
+	m.User, m.UserId, m.Reason = "lee", "u-lee", "moved"
+	write(t, db, func(tx *state.Tx) error { return tx.RoleBindings.Put(m) })
+	other := open(t, state.Options{ServerID: "server-2"})
+	if _, err := other.Restore(bytes.NewReader(snapshot(t, db))); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []*state.DB{db, other} {
+		read(t, at, func(tx *state.Tx) error {
+			for user, want := range map[string]int{"kim": 0, "lee": 1} {
+				n := 0
+				for b, err := range tx.RoleBindingsOf("u-" + user) {
+					if err != nil || b.GetReason() != "moved" {
+						t.Error(b, err)
+					}
+					n++
+				}
+				found, _, err := tx.RoleBindings.List(state.Query{Filter: "user=" + user})
+				if err != nil || len(found) != want || n != want {
+					t.Errorf("%s has %d by the index and %d by the column, %v", user, n, len(found), err)
+				}
+			}
+			return nil
 		})
 	}
 }

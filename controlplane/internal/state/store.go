@@ -171,7 +171,8 @@ func plainStores() []store {
 		// What was not accepted of them: the newest of each zone, numbered in the order in which they came.
 		plain{"rejected", cols{text("zone_id"), text("origin"), text("stream"), number("sequence"), number("time"), text("reason"), added("number")},
 			[]string{"zone_id", "origin", "stream", "sequence"}, []string{"(time)", "(zone_id, number)"}},
-		// The events that are kept at a zone's word or because of it, numbered in the order in which they came.
+		// What is kept at a zone's word or because of it, numbered in the order in which it came: events, and requests that are records. Both
+		// have their id in event_id, as snapshots call it.
 		plain{"told", cols{text("zone_id"), text("source"), number("number"), text("event_id")}, []string{"zone_id", "source", "number"}, nil},
 		// What was taken at a zone's word alone in an epoch, counted by kind.
 		plain{"tallies", cols{text("zone_id"), number("epoch"), text("kind"), number("number")}, []string{"zone_id", "epoch", "kind"}, nil},

@@ -43,6 +43,9 @@ type spec[M Noun] struct {
 	usual string
 	// further are indexes beside those on revision and name: what follows ON table.
 	further []string
+	// walks, where set, are text columns of each of which an index has what holds one value in the usual order (walk.go); those that leave
+	// the least stand first.
+	walks []string
 	// derive, where set, writes what is reckoned when read: the fields of columns with sql.
 	derive func(*Tx, M) error
 	// underive clears it again.
@@ -59,8 +62,10 @@ type spec[M Noun] struct {
 
 // sqlText is the statements of one table, put together once.
 type sqlText struct {
-	get, put, remove, byRevision, revisions, all string
-	fields                                       string // what decode reads
+	get, remove, byRevision, revisions, all string
+	// put changes nothing where a fixed column would change; replace changes those too.
+	put, replace string
+	fields       string // what decode reads
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -74,21 +79,26 @@ func encode(m proto.Message) ([]byte, error) {
 
 // build completes a spec.
 func (s *spec[M]) build() *spec[M] {
-	var names, marks, updates []string
+	var names, marks, updates, all, same []string
 	s.text.fields = "message, crc"
 	for _, c := range s.columns {
 		if !c.stored() {
 			continue
 		}
 		names, marks = append(names, c.name), append(marks, "?")
-		if !c.fixed {
+		all = append(all, c.name+"=excluded."+c.name)
+		if c.fixed {
+			same = append(same, s.plural+"."+c.name+"=excluded."+c.name)
+		} else {
 			updates = append(updates, c.name+"=excluded."+c.name)
 		}
 	}
-	updates = append(updates, "revision=excluded.revision", "crc=excluded.crc", "message=excluded.message")
+	row := []string{"revision=excluded.revision", "crc=excluded.crc", "message=excluded.message"}
 	s.text.get = fmt.Sprintf("SELECT %s FROM %s WHERE id=?", s.text.fields, s.plural)
-	s.text.put = fmt.Sprintf("INSERT INTO %s (id, %s, revision, crc, message) VALUES (?, %s, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET %s",
-		s.plural, strings.Join(names, ", "), strings.Join(marks, ", "), strings.Join(updates, ", "))
+	insert := fmt.Sprintf("INSERT INTO %s (id, %s, revision, crc, message) VALUES (?, %s, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET ",
+		s.plural, strings.Join(names, ", "), strings.Join(marks, ", "))
+	s.text.put = insert + strings.Join(append(updates, row...), ", ") + " WHERE 1" + and(same)
+	s.text.replace = insert + strings.Join(append(all, row...), ", ")
 	s.text.remove = fmt.Sprintf("DELETE FROM %s WHERE id=?", s.plural)
 	s.text.revisions = fmt.Sprintf("SELECT revision FROM %s WHERE revision>? ORDER BY revision"+atMost, s.plural)
 	s.text.byRevision = fmt.Sprintf("SELECT %s, revision FROM %s WHERE revision>? AND revision<=? ORDER BY revision, id", s.text.fields, s.plural)
@@ -195,8 +205,18 @@ func (t Table[M]) Find(nameOrID string, scope Scope) (M, error) {
 	return t.ByName(nameOrID, scope)
 }
 
-// where turns a scope into conditions, always in the same order.
+// where turns a scope and the bounds into conditions, always in the same order.
 func (t Table[M]) where(scope Scope) (conditions []string, args []any, err error) {
+	conditions, args, err = t.scoped(scope)
+	if err != nil || t.spec.bounds == nil {
+		return conditions, args, err
+	}
+	within, more, err := t.withinSQL()
+	return append(conditions, within), append(args, more...), err
+}
+
+// scoped turns a scope into conditions.
+func (t Table[M]) scoped(scope Scope) (conditions []string, args []any, err error) {
 	left := len(scope)
 	for _, c := range t.spec.columns {
 		if v, ok := scope[c.name]; ok {
@@ -209,11 +229,7 @@ func (t Table[M]) where(scope Scope) (conditions []string, args []any, err error
 	if left > 0 {
 		return nil, nil, fmt.Errorf("scope %v names what is no column of %s", scope, t.spec.plural)
 	}
-	if t.spec.bounds == nil {
-		return conditions, args, nil
-	}
-	within, more, err := t.withinSQL()
-	return append(conditions, within), append(args, more...), err
+	return conditions, args, nil
 }
 
 func and(conditions []string) string {
@@ -275,9 +291,19 @@ func (t Table[M]) Put(m M) error {
 	return t.spec.charge(t.tx, m)
 }
 
-// insert writes the row of m, which is encoded as b.
+// insert writes the row of m, which is encoded as b. Where a fixed column is another after all, it is written with its indexes: what the
+// table says is always what the message does, as it is in a server that has read it from a snapshot.
 func (t Table[M]) insert(m M, b []byte, revision uint64) error {
-	s, err := t.tx.prepare(t.spec.text.put)
+	t.tx.writes++
+	t.tx.touch(t.spec.plural)
+	if err := t.insertBy(t.spec.text.put, m, b, revision); err != nil || t.tx.conn.Changes() > 0 {
+		return err
+	}
+	return t.insertBy(t.spec.text.replace, m, b, revision)
+}
+
+func (t Table[M]) insertBy(sql string, m M, b []byte, revision uint64) error {
+	s, err := t.tx.prepare(sql)
 	if err != nil {
 		return err
 	}
@@ -297,8 +323,6 @@ func (t Table[M]) insert(m M, b []byte, revision uint64) error {
 	s.BindInt64(i, int64(revision))
 	s.BindInt64(i+1, checksum(b))
 	s.BindBytes(i+2, b)
-	t.tx.writes++
-	t.tx.touch(t.spec.plural)
 	return t.tx.step(s, nil)
 }
 

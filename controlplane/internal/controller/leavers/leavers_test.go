@@ -16,6 +16,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/controller/leavers"
 	"github.com/naru-project/naru/controlplane/internal/provider"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
@@ -51,8 +52,7 @@ func (w *world) now() time.Time { return time.Now().Add(w.ahead) }
 
 func newWorld(t *testing.T, p *apiv1.IdentityProvider) *world {
 	w := &world{World: servicetest.New(t)}
-	w.leavers = leavers.New(leavers.Config{Reader: w.DB, Proposer: w, Providers: w, Seal: w.Service.Secrets.Seal, Unseal: w.Service.Secrets.Unseal,
-		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Now: w.now})
+	w.leads()
 	p.Id, p.Name, p.CreateUsers = "corp", "corp", true
 	w.view(func(tx *state.Tx) error {
 		home, err := tx.Organizations.ByName("default", nil)
@@ -61,6 +61,12 @@ func newWorld(t *testing.T, p *apiv1.IdentityProvider) *world {
 	})
 	w.Do(&commandv1.Command{Body: &commandv1.Command_CreateIdentityProvider{CreateIdentityProvider: &commandv1.CreateIdentityProvider{IdentityProvider: p}}})
 	return w
+}
+
+// leads has a server lead that has not led before.
+func (w *world) leads() {
+	w.leavers = leavers.New(leavers.Config{Reader: w.DB, Proposer: w, Providers: w, Seal: w.Service.Secrets.Seal, Unseal: w.Service.Secrets.Unseal,
+		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Now: w.now})
 }
 
 func (w *world) view(f func(*state.Tx) error) {
@@ -85,7 +91,7 @@ func (w *world) comes(name, token string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	hash := sha256.Sum256([]byte(name))
+	hash := sha256.Sum256([]byte(name + token))
 	w.Do(&commandv1.Command{Body: &commandv1.Command_BeginProviderSession{BeginProviderSession: &commandv1.BeginProviderSession{
 		Session:          &apiv1.Session{Id: "s-" + name, Strength: apiv1.Session_PASSWORD, SecretHash: hash[:], ExpiresAt: timestamppb.New(w.now().Add(time.Hour))},
 		Identity:         &apiv1.Identity{Id: "i-" + name, IdentityProviderId: "corp", Subject: name, Login: name, SealedRefreshToken: sealed},
@@ -192,6 +198,50 @@ func TestATokenThatIsNotWrittenDownYetIsNotLost(t *testing.T) {
 	w.round()
 	if !slices.Equal(w.tokens, []string{"ann with the first", "ann with the next 1"}) {
 		t.Errorf("it was asked about %v", w.tokens)
+	}
+}
+
+// TestATokenThatIsLostWithItsLeaderLocksNobodyOut: the one that is written down is asked with. A provider that has a grace takes it; by one
+// that has none, whose it was has to log in again, and is neither gone nor without what others gave them.
+func TestATokenThatIsLostWithItsLeaderLocksNobodyOut(t *testing.T) {
+	for _, grace := range []bool{true, false} {
+		w := newWorld(t, &apiv1.IdentityProvider{Oidc: &apiv1.OpenIDConnect{Issuer: "https://corp.example", ClientId: "naru"}})
+		w.comes("ann", "the first")
+		w.Do(&commandv1.Command{Body: &commandv1.Command_CreateGroup{CreateGroup: &commandv1.CreateGroup{Group: &apiv1.Group{Id: "g", Name: "ops"}}}})
+		w.Do(&commandv1.Command{Actor: "admin", Body: &commandv1.Command_AddGroupMember{AddGroupMember: &commandv1.AddGroupMember{GroupId: "g", UserId: "u-ann"}}})
+		w.ahead = time.Hour / 2
+		w.refresh = func(subject string) (*provider.Person, error) {
+			if len(w.tokens) > 1 && !grace {
+				return nil, provider.ErrGone
+			}
+			return &provider.Person{Subject: subject, GroupsUnknown: true, RefreshToken: fmt.Sprint("the next ", len(w.tokens))}, nil
+		}
+		w.FailNext(problem.New(problem.Unavailable, "leadership was lost", "Try again."))
+		w.round()
+		w.leads()
+		w.round()
+		if !slices.Equal(w.tokens, []string{"ann with the first", "ann with the first"}) {
+			t.Errorf("it was asked about %v", w.tokens)
+		}
+		w.view(func(tx *state.Tx) error {
+			ann, err := tx.Users.Get("u-ann")
+			if err == nil && request.Away(ann) != "" {
+				t.Errorf("with a grace %t, ann is away: %s", grace, request.Away(ann))
+			}
+			if _, err := tx.Membership("g", "u-ann"); err != nil {
+				t.Errorf("with a grace %t, ann is in the group no more: %v", grace, err)
+			}
+			return err
+		})
+		if in := len(w.in()); (in == 1) != grace {
+			t.Errorf("with a grace %t, ann has %d sessions", grace, in)
+		}
+		if !grace {
+			w.comes("ann", "after that")
+		}
+		if in := w.in(); !slices.Equal(in, []string{"ann"}) {
+			t.Errorf("with a grace %t, at last %v are logged in", grace, in)
+		}
 	}
 }
 
