@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -217,8 +216,7 @@ func (r *Replica) proposeHere(ctx context.Context, ended <-chan struct{}, cmd *c
 		patience = max(min(patience, time.Until(deadline)), time.Millisecond)
 	}
 	r.metrics.proposed.WithLabelValues(named(cmd)).Inc()
-	// Its future is not waited for: some are never answered when Raft stops.
-	r.raft.ApplyLog(raft.Log{Data: data}, patience)
+	defer r.gatherer.enter(data, patience)()
 	for {
 		select {
 		case o := <-done:

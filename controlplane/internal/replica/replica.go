@@ -41,6 +41,7 @@ type Replica struct {
 	applier   *applier
 	progress  *progress
 	pending   *pending
+	gatherer  gatherer
 	clock     *clock
 	witnesses *witnesses
 	reads     *readRounds
@@ -158,6 +159,8 @@ func (r *Replica) open(weave weave) (err error) {
 	r.applier.applied, r.applier.restored, r.applier.persisted = r.couriers.applied, log.replaced, log.anchor
 	transport := witnessed{raftTransport: r.fabric.transport(), witnesses: r.witnesses, couriers: r.couriers, stalled: r.stalled}
 	r.log.Serve()
+	// Futures are not waited for: some are never answered when Raft stops.
+	r.gatherer.put = func(l raft.Log, patience time.Duration) { r.raft.ApplyLog(l, patience) }
 	if r.raft, err = raft.NewRaft(r.c.raft(r.elections), r.applier, log, r.log, snapshots, transport); err != nil {
 		return fmt.Errorf("start Raft: %w", err)
 	}

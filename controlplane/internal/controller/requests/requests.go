@@ -26,8 +26,9 @@ import (
 )
 
 const (
-	// every is how often times are looked at; what changes is looked at when it changes.
-	every = time.Second
+	// every is how often times are looked at; what changes is looked at when it changes, and what changes within between of the last look
+	// together: each look goes through all that is open, and what is found at one goes into few entries of the log.
+	every, between = time.Second, 100 * time.Millisecond
 	// peopleEvery is how often it is looked at who can decide where no user, group or role has changed: conditions and calendars
 	// may say otherwise with time, and bindings end.
 	peopleEvery = time.Minute
@@ -138,6 +139,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
+		next := time.After(between)
 		if err := c.Turn(ctx); err != nil && ctx.Err() == nil {
 			c.Log.Warn("requests were not looked at", "error", err)
 		}
@@ -154,6 +156,11 @@ func (c *Controller) Run(ctx context.Context) error {
 				return nil
 			}
 		case <-tick.C:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next:
 		}
 	}
 }
@@ -201,17 +208,17 @@ func (c *Controller) Turn(ctx context.Context) error {
 				c.Log.Warn("a request cannot be judged", "request", r.GetName(), "error", err)
 			}
 		}
-		var together errgroup.Group // what is proposed together goes into one entry of the log
-		together.SetLimit(atOnce)
-		for _, j := range jobs {
-			together.Go(func() error {
-				if err := c.do(ctx, j, now); err != nil {
-					c.Log.Warn("a request does not get on", "request", j.name, "error", err)
-				}
+		commands := make([]*commandv1.Command, len(jobs))
+		c.each(jobs, func(i int, j job) (err error) {
+			commands[i], err = c.prepare(ctx, j, now)
+			return c.putOff(ctx, j, now, err)
+		})
+		c.each(jobs, func(i int, j job) error { // all at once: so they go into few entries of the log
+			if commands[i] == nil {
 				return nil
-			})
-		}
-		_ = together.Wait()
+			}
+			return c.putOff(ctx, j, now, c.propose(ctx, commands[i]))
+		})
 		if len(open) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -223,33 +230,50 @@ func (c *Controller) Turn(ctx context.Context) error {
 	return nil
 }
 
-// do proposes what was found. It changes the request, so what follows is found at the next turn.
-func (c *Controller) do(ctx context.Context, j job, now time.Time) error {
-	if j.pass != nil {
+// each goes through jobs, some at once, and logs what goes wrong with one.
+func (c *Controller) each(jobs []job, do func(i int, j job) error) {
+	var together errgroup.Group
+	together.SetLimit(atOnce)
+	for i, j := range jobs {
+		together.Go(func() error {
+			if err := do(i, j); err != nil {
+				c.Log.Warn("a request does not get on", "request", j.name, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = together.Wait()
+}
+
+// prepare makes the command of what was found; none where nothing is to be done now. It changes the request, so what follows is found at
+// the next turn.
+func (c *Controller) prepare(ctx context.Context, j job, now time.Time) (*commandv1.Command, error) {
+	switch {
+	case j.pass != nil:
 		switch j.pass.GetWhat() {
 		case commandv1.PassRequest_HOLD:
 			c.later.shorter(j.id)
 		case commandv1.PassRequest_MISS:
 			c.later.longer(j.id, now)
 		}
-		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}})
-		return err
+		return &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}}, nil
+	case j.set != nil:
+		return &commandv1.Command{Body: &commandv1.Command_SetReservation{SetReservation: j.set}}, nil
+	case j.empty() || !c.later.over(j.id, now):
+		return nil, nil
+	case j.reserve != nil:
+		return c.reserveRoom(ctx, j)
 	}
-	if j.set != nil {
-		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_SetReservation{SetReservation: j.set}})
-		return err
-	}
-	if j.empty() || !c.later.over(j.id, now) {
-		return nil
-	}
-	var err error
-	if j.reserve != nil {
-		err = c.reserveRoom(ctx, j)
-	} else {
-		err = c.carryOut(ctx, j)
-	}
+	return c.carryOut(ctx, j)
+}
+
+// putOff leaves a request alone for a while that could not be carried out, or for which no room could be asked for, and shows why.
+func (c *Controller) putOff(ctx context.Context, j job, now time.Time, err error) error {
 	if err == nil || problem.Is(err, problem.Conflict) {
 		return nil // what it rested on has changed, which wakes this loop
+	}
+	if j.pass != nil || j.set != nil {
+		return err
 	}
 	c.later.put(j.id, now.Add(retryAfter))
 	if problem.Is(err, problem.Unavailable) || problem.Is(err, problem.Timeout) || problem.Is(err, problem.Cancelled) || problem.Of(err).GetCode() == string(problem.Internal) {
@@ -268,9 +292,8 @@ func (c *Controller) wait(ctx context.Context, j job, why string) error {
 	}); err != nil || shown {
 		return err
 	}
-	_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{
+	return c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{
 		RequestId: j.id, ExpectedRevision: j.revision, What: commandv1.PassRequest_WAIT, Reason: shortened(why)}}})
-	return err
 }
 
 func shortened(s string) string {
@@ -281,23 +304,22 @@ func shortened(s string) string {
 }
 
 // carryOut has the VMs written down as wanted, all in one command, where room is kept for them, or where there is room now.
-func (c *Controller) carryOut(ctx context.Context, j job) error {
+func (c *Controller) carryOut(ctx context.Context, j job) (*commandv1.Command, error) {
 	in := j.carry
 	if j.grown != nil {
 		if err := c.Chooser.Resize(ctx, j.grown, j.after); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	clusters, err := c.choose(ctx, j)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, at := range in.GetParts() {
 		at.Cluster, at.ClusterId = clusters[i].GetName(), clusters[i].GetId()
 	}
 	in.Deadline = timestamppb.New(c.Now().Add(carryTime))
-	_, err = c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_CarryOutRequest{CarryOutRequest: in}})
-	return err
+	return &commandv1.Command{Body: &commandv1.Command_CarryOutRequest{CarryOutRequest: in}}, nil
 }
 
 // choose returns the cluster of each VM of a job: the one in which room is kept for it, or one that has room now. Of parts that make
@@ -420,12 +442,12 @@ func possible(tx *state.Tx, r *apiv1.Request) (*apiv1.VM, error) {
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-func (c *Controller) propose(ctx context.Context, in *commandv1.Command) (*commandv1.Result, error) {
+func (c *Controller) propose(ctx context.Context, in *commandv1.Command) error {
 	id := uuid.Must(uuid.NewV7())
 	in.Id, in.Actor = id[:], actor
 	r, err := c.Proposer.Propose(ctx, in)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return r, problem.FromProto(r.GetProblem())
+	return problem.FromProto(r.GetProblem())
 }

@@ -118,20 +118,19 @@ func (c *Controller) ask(tx *state.Tx, r *apiv1.Request) (job, error) {
 	return j, nil
 }
 
-// reserveRoom asks for room in the clusters that seem to have it: a reservation in each; or for a VM's growth where it seems to fit.
-func (c *Controller) reserveRoom(ctx context.Context, j job) error {
+// reserveRoom makes the command that asks for room in the clusters that seem to have it: a reservation in each; or for a VM's growth where it seems to fit.
+func (c *Controller) reserveRoom(ctx context.Context, j job) (*commandv1.Command, error) {
 	if j.grown != nil {
 		if err := c.Chooser.Resize(ctx, j.grown, j.after); err != nil {
-			return err
+			return nil, err
 		}
 		m := j.reserve.GetReservations()[0]
 		m.Id, m.HoldUntil = newID(), timestamppb.New(c.Now().Add(holdTime))
-		_, err := c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ReserveRequest{ReserveRequest: j.reserve}})
-		return err
+		return &commandv1.Command{Body: &commandv1.Command_ReserveRequest{ReserveRequest: j.reserve}}, nil
 	}
 	clusters, err := c.choose(ctx, j)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	in := j.reserve
 	for i, vm := range j.vms {
@@ -147,6 +146,5 @@ func (c *Controller) reserveRoom(ctx context.Context, j job) error {
 		in.Reservations[at].Quantity++
 		in.Parts = append(in.GetParts(), uint32(at))
 	}
-	_, err = c.propose(ctx, &commandv1.Command{Body: &commandv1.Command_ReserveRequest{ReserveRequest: in}})
-	return err
+	return &commandv1.Command{Body: &commandv1.Command_ReserveRequest{ReserveRequest: in}}, nil
 }
