@@ -43,7 +43,7 @@ func TestARequestThatIsSubmittedAsItIsMadeIsWhatItWouldBeInTwoCommands(t *testin
 	two.submitted("r", "review", "approval")
 	is, want := one.request("r"), two.request("r")
 	for _, m := range []*apiv1.Request{is, want} {
-		m.Revision, m.CreatedAt, m.SubmittedAt = "", nil, nil
+		m.Revision, m.CreatedAt, m.SubmittedAt, m.CountedAt = "", nil, nil, nil
 		for _, s := range m.GetStages() {
 			s.OpenedAt = nil
 		}
