@@ -52,7 +52,7 @@ func TestWhatConcernsOneIsListedInOnesLanguageAndMarkedAsRead(t *testing.T) {
 	if got := d.must("user show bob -o json"); strings.Contains(got, "lease.*") {
 		t.Errorf("others read what bob has muted: %s", got)
 	}
-	for topic, words := range map[string]string{"bogus.*": "there is no topic bogus.*", "request.waiting": "request.waiting cannot be muted", "account.*": "account.* cannot be muted", "account.disabled": "account.disabled cannot be muted"} {
+	for topic, words := range map[string]string{"bogus.*": "there is no topic bogus.*", "request.waiting": "request.waiting cannot be muted", "account.*": "account.* cannot be muted", "account.disabled": "account.disabled cannot be muted", "delegation.created": "delegation.created cannot be muted"} {
 		if r := d.naru("notification mute " + topic + " --context bob"); r.code != problem.ExitUsage || !strings.Contains(r.err, words) {
 			t.Errorf("%s: %+v", topic, r)
 		}

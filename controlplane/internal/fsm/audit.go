@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/action"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/audit"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -119,8 +120,8 @@ func (a *auditRecord) submitted(made *apiv1.AuditEntry, r *commandv1.Result) err
 		return nil
 	}
 	m := &apiv1.Request{}
-	if err := proto.Unmarshal(r.GetNoun(), m); err != nil || m.GetId() != in.GetRequest().GetId() {
-		return err // another is known under its number
+	if err := proto.Unmarshal(r.GetNoun(), m); err != nil || m.GetId() != in.GetRequest().GetId() || request.Editable(m) {
+		return err // another is known under its number, or was corrected
 	}
 	e := proto.CloneOf(made)
 	e.Action, e.Zone, e.ZoneId = "request.submit", m.GetZone(), m.GetZoneId()

@@ -209,10 +209,9 @@ func (c *command) dispatch(ch *apiv1.NotificationChannel, told *apiv1.Notificati
 	return nil
 }
 
-// muted reports whether a user wants no mail of a topic. Of what waits for their decision, and of what was done to their account, they
-// get it all the same.
+// muted reports whether a user wants no mail of a topic, and may say so.
 func muted(u *apiv1.User, topic string) bool {
-	return notice.Within(topic, u.GetMutedTopics()) && !slices.Contains(request.Asking, topic) && !strings.HasPrefix(topic, "account.")
+	return notice.Within(topic, u.GetMutedTopics()) && request.Mutable(topic)
 }
 
 // muteTopics says of what a user gets no mail; nobody says that for another.
@@ -224,9 +223,11 @@ func (c *command) muteTopics(in *commandv1.MuteTopics, origin *commandv1.Origin)
 	if err != nil {
 		return nil, err
 	}
-	m.MutedTopics = in.GetTopics()
-	if err := c.tx.Users.Put(m); err != nil {
-		return nil, err
+	if !slices.Equal(m.GetMutedTopics(), in.GetTopics()) {
+		m.MutedTopics = in.GetTopics()
+		if err := c.tx.Users.Put(m); err != nil {
+			return nil, err
+		}
 	}
 	return made(&apiv1.MuteNotificationsResponse{Topics: m.GetMutedTopics()}, nil)
 }

@@ -32,13 +32,13 @@ type group struct {
 }
 
 type entry struct {
-	data     []byte
-	patience time.Duration
+	data  []byte
+	until time.Time // when whoever sends it gives up
 }
 
 // enter puts an entry into the log, at once or with the next group. Whoever has the answer, or gives up, calls leave.
 func (g *gatherer) enter(data []byte, patience time.Duration) (leave func()) {
-	own, at := g.join(entry{data, patience})
+	own, at := g.join(entry{data, time.Now().Add(patience)})
 	if own {
 		at.put(g.put)
 	}
@@ -92,6 +92,8 @@ func (g *gatherer) send() {
 
 func (g *group) put(put func(raft.Log, time.Duration)) {
 	for _, e := range g.entries {
-		put(raft.Log{Data: e.data}, e.patience)
+		if left := time.Until(e.until); left > 0 {
+			put(raft.Log{Data: e.data}, left)
+		}
 	}
 }

@@ -39,6 +39,12 @@ import (
 // Asking are the topics of what people are told of a request that waits for their decision.
 var Asking = []string{"request.waiting", "request.escalated", "request.reminded"}
 
+// Mutable reports whether people may do without mail of a topic. What waits for their decision they are always told, and what was done to
+// their account, or in their place: whoever has got hold of it must not silence that.
+func Mutable(topic string) bool {
+	return !slices.Contains(Asking, topic) && topic != "request.decided-for-you" && !strings.HasPrefix(topic, "account.") && !strings.HasPrefix(topic, "delegation.")
+}
+
 // Recorded reports whether r is the record of a standard change: of what was done to a VM without a request, and allowed by its policy, a
 // permission or the clock. Nothing becomes of it but what becomes of its operation.
 func Recorded(r *apiv1.Request) bool { return r.GetIntake() >= apiv1.Intake_DIRECT }

@@ -60,12 +60,9 @@ type room struct {
 // maxRooms bounds what is kept.
 const maxRooms = 1024
 
-// once returns what is known of a picture, or looks. What nobody has written down yet has no revision, and is looked at each
-// time.
+// once returns what is known of a picture that holds everything up to the revision after, or looks at it. What nobody has written down
+// yet has no revision, and is looked at each time.
 func (s *Service) once(what room, after uint64, look answer) answer {
-	if what.revision == "" {
-		return look
-	}
 	return func(ctx context.Context) *apiv1.Fit {
 		picture, err := s.Chooser.Picture(ctx, after)
 		if err != nil {
@@ -75,7 +72,7 @@ func (s *Service) once(what room, after uint64, look answer) answer {
 			return f
 		}
 		f := look(ctx)
-		if f.GetAnswer() != apiv1.Fit_NOT_KNOWN {
+		if what.revision != "" && f.GetAnswer() != apiv1.Fit_NOT_KNOWN {
 			s.rooms.put(what, picture, f)
 		}
 		return f

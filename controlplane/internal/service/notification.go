@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -98,8 +97,8 @@ func (s notificationService) MuteNotifications(ctx context.Context, r *apiv1.Mut
 		return nil, err
 	}
 	for _, topic := range r.GetTopics() {
-		if strings.HasPrefix(topic, "account.") || slices.Contains(request.Asking, topic) {
-			return nil, problem.Newf(problem.Invalid, "Name others: what waits for your decision, and what was done to your account, is always sent.", "%s cannot be muted", topic).
+		if !request.Mutable(topic) {
+			return nil, problem.Newf(problem.Invalid, "Name others: what waits for your decision, and what was done to your account or in your place, is always sent.", "%s cannot be muted", topic).
 				With("topics", topic+" cannot be muted")
 		}
 	}

@@ -63,12 +63,21 @@ func (t Table[M]) between(after, through uint64) (changes []Change[M], err error
 		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(2)), Deleted: true, Noun: m})
 		return decodeInto(s, m, "tombstones")
 	}, t.spec.noun, after, through)
-	order := func(a, b Change[M]) int {
-		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()))
+	slices.SortFunc(changes, func(a, b Change[M]) int {
+		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()), before(a.Deleted, b.Deleted))
+	})
+	return changes, err
+}
+
+// before puts a deletion before the row that the same revision has made anew.
+func before(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
 	}
-	slices.SortStableFunc(changes, order)
-	// What was deleted and came back at one revision is there.
-	return slices.CompactFunc(changes, func(a, b Change[M]) bool { return order(a, b) == 0 }), err
+	return 1
 }
 
 // bury leaves a tombstone, and drops the oldest when there are too many. What was buried at this revision already, and has come back
