@@ -252,15 +252,8 @@ func (c *command) commentRequest(in *commandv1.CommentRequest) (*commandv1.Resul
 
 // detachRequest takes a file away from what is being written, with its content. That it was there and who took it away stays.
 func (c *command) detachRequest(in *commandv1.DetachRequest) (*commandv1.Result, error) {
-	m, err := stored(c.tx.Requests, "request", in.GetRequestId(), "")
+	m, by, err := c.writtenBy(in.GetRequestId(), "", in.GetBy())
 	if err != nil {
-		return nil, err
-	}
-	by, err := c.actingUser(in.GetBy())
-	if err != nil {
-		return nil, err
-	}
-	if err := request.Edit(m, person(by)); err != nil {
 		return nil, err
 	}
 	if err := c.behind(m, by.GetId()); err != nil {

@@ -118,16 +118,22 @@ func (c *command) mayAskMore(m *apiv1.Request) error {
 	return nil
 }
 
+// writtenBy returns a request that is being written, and who so helps write it now. A revision that is given has to be its newest.
+func (c *command) writtenBy(id, revision string, p *commandv1.Person) (*apiv1.Request, *apiv1.User, error) {
+	m, err := stored(c.tx.Requests, "request", id, revision)
+	if err != nil {
+		return nil, nil, err
+	}
+	by, err := c.actingUser(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, by, request.Edit(m, person(by))
+}
+
 func (c *command) updateRequest(in *commandv1.UpdateRequest) (*commandv1.Result, error) {
-	m, err := stored(c.tx.Requests, "request", in.GetRequest().GetId(), in.GetExpectedRevision())
+	m, by, err := c.writtenBy(in.GetRequest().GetId(), in.GetExpectedRevision(), in.GetBy())
 	if err != nil {
-		return nil, err
-	}
-	by, err := c.actingUser(in.GetBy())
-	if err != nil {
-		return nil, err
-	}
-	if err := request.Edit(m, person(by)); err != nil {
 		return nil, err
 	}
 	is, was := in.GetRequest(), m.GetProjectId()

@@ -27,7 +27,7 @@ func (s requestService) begin(ctx context.Context, r *apiv1.CreateRequestRequest
 		return err
 	})
 	if err != nil && submits && !unknown(err) && !problem.Is(err, problem.Unavailable) {
-		return s.draft(ctx, r, r.GetRequest(), alone)
+		return s.draft(ctx, r, r.GetRequest(), unsubmitted)
 	}
 	return result, err
 }
@@ -47,7 +47,8 @@ func (s requestService) anew(ctx context.Context, tx *state.Tx, c *commandv1.Com
 			return err
 		}
 		for _, d := range drafts {
-			if d.GetRound() == 0 && d.GetComments() == 0 && len(d.GetSentSha256()) > 0 && asksTheSame(d, m) { // as it is: written so that the caller's idempotency key stands for it
+			if d.GetRound() == 0 && d.GetComments() == 0 && len(d.GetSentSha256()) > 0 && asksTheSame(d, m) {
+				// As it is: written so that the caller's idempotency key stands for it.
 				c.Body = &commandv1.Command_UpdateRequest{UpdateRequest: &commandv1.UpdateRequest{Request: d, ExpectedRevision: d.GetRevision(), By: personOf(by)}}
 				return nil
 			}

@@ -53,8 +53,16 @@ func kept(err error, m *apiv1.Request) error {
 // writing fills in the command that keeps what somebody has written.
 type writing func(ctx context.Context, tx *state.Tx, c *commandv1.Command, m *apiv1.Request, by *apiv1.User) error
 
-// alone keeps it as a draft.
-func alone(_ context.Context, _ *state.Tx, c *commandv1.Command, m *apiv1.Request, _ *apiv1.User) error {
+// alone keeps a draft on purpose: whoever asks for the same does not take it up.
+func alone(ctx context.Context, tx *state.Tx, c *commandv1.Command, m *apiv1.Request, by *apiv1.User) error {
+	if m.GetExternalRef() == "" {
+		m.SentSha256 = nil
+	}
+	return unsubmitted(ctx, tx, c, m, by)
+}
+
+// unsubmitted keeps as a draft what was to be submitted.
+func unsubmitted(_ context.Context, _ *state.Tx, c *commandv1.Command, m *apiv1.Request, _ *apiv1.User) error {
 	c.Body = &commandv1.Command_CreateRequest{CreateRequest: &commandv1.CreateRequest{Request: m}}
 	return nil
 }
@@ -75,10 +83,7 @@ func (s requestService) draft(ctx context.Context, req proto.Message, sent *apiv
 			return nil, err
 		}
 		m := proto.CloneOf(sent)
-		m.Id, m.Requester, m.RequesterId = id, me.GetName(), me.GetId()
-		if create, _ := req.(*apiv1.CreateRequestRequest); m.ExternalRef != "" || create.GetSubmit() {
-			m.SentSha256 = digest[:]
-		}
+		m.Id, m.Requester, m.RequesterId, m.SentSha256 = id, me.GetName(), me.GetId(), digest[:]
 		if err := takenIn(m, me); err != nil {
 			return nil, err
 		}

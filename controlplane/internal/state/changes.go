@@ -49,35 +49,24 @@ func (t Table[M]) Since(revision uint64, limit int) ([]Change[M], error) {
 
 // between returns the changes of after < revision <= through.
 func (t Table[M]) between(after, through uint64) (changes []Change[M], err error) {
-	err = t.tx.query(t.spec.text.byRevision, func(s *sqlite.Stmt) error {
-		m, err := t.decode(s)
-		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(2)), Noun: m})
-		return err
-	}, after, through)
-	if err != nil {
-		return nil, err
-	}
 	const graves = "SELECT message, crc, revision FROM tombstones WHERE noun=? AND revision>? AND revision<=? ORDER BY revision, id"
 	err = t.tx.query(graves, func(s *sqlite.Stmt) error {
 		m := t.spec.zero()
 		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(2)), Deleted: true, Noun: m})
 		return decodeInto(s, m, "tombstones")
 	}, t.spec.noun, after, through)
-	slices.SortFunc(changes, func(a, b Change[M]) int {
-		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()), before(a.Deleted, b.Deleted))
+	if err != nil {
+		return nil, err
+	}
+	err = t.tx.query(t.spec.text.byRevision, func(s *sqlite.Stmt) error {
+		m, err := t.decode(s)
+		changes = append(changes, Change[M]{Revision: uint64(s.ColumnInt64(2)), Noun: m})
+		return err
+	}, after, through)
+	slices.SortStableFunc(changes, func(a, b Change[M]) int { // deletions are first, and stay before what was made anew
+		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Noun.GetId(), b.Noun.GetId()))
 	})
 	return changes, err
-}
-
-// before puts a deletion before the row that the same revision has made anew.
-func before(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
 }
 
 // bury leaves a tombstone, and drops the oldest when there are too many. What was buried at this revision already, and has come back

@@ -118,7 +118,8 @@ func (c *Controller) ask(tx *state.Tx, r *apiv1.Request) (job, error) {
 	return j, nil
 }
 
-// reserveRoom makes the command that asks for room in the clusters that seem to have it: a reservation in each; or for a VM's growth where it seems to fit.
+// reserveRoom makes the command that asks for room in the clusters that seem to have it: a reservation in each; or for a VM's growth
+// where it seems to fit.
 func (c *Controller) reserveRoom(ctx context.Context, j job) (*commandv1.Command, error) {
 	if j.grown != nil {
 		if err := c.Chooser.Resize(ctx, j.grown, j.after); err != nil {
