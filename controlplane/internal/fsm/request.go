@@ -297,7 +297,7 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 	case commandv1.PassRequest_EXPIRE:
 		told, err = "request.expired", request.Expire(m, c.clock, c.now)
 	case commandv1.PassRequest_LAPSE:
-		told, err = "request.lapsed", request.Lapse(m, c.clock)
+		told, err = "request.lapsed", request.Lapse(m, c.clock, c.now)
 	case commandv1.PassRequest_REMIND:
 		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.clock)
 	case commandv1.PassRequest_ESCALATE:
@@ -345,7 +345,7 @@ func (c *command) giveUp(m *apiv1.Request, in *commandv1.PassRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := request.Fail(m, gone, in.GetReason(), c.clock); err != nil || gone {
+	if err := request.Fail(m, gone, in.GetReason(), c.clock, c.now); err != nil || gone {
 		return err
 	}
 	if len(in.GetReads()) == 0 {

@@ -129,6 +129,28 @@ func TestFilesAreDroppedLongAfterTheirRequestHasEndedAndTheirDigestsStay(t *test
 	}
 }
 
+func TestFilesOfWhatFailedAndWasGivenUpLaterAreKeptFromThenOn(t *testing.T) {
+	p := staffed(t)
+	p.draft("r", nil)
+	p.accept(attach("r", "plan", 100))
+	p.accept(p.submission("r", "review"))
+	p.approve("r", "bob", "review")
+	p.accept(p.carryOut("r", "a", 0, 1))
+	p.end("op-a-0", apiv1.ResolveOperationRequest_SUCCEED)
+	p.end("op-a-1", apiv1.ResolveOperationRequest_FAIL)
+	for _, then := range []struct {
+		days int
+		do   *commandv1.Command
+		kept bool
+	}{{80, withdrawal("r", "ann"), true}, {89, prune(), true}, {2, prune(), false}} {
+		p.now = p.now.Add(time.Duration(then.days) * 24 * time.Hour)
+		p.accept(then.do)
+		if kept := p.request("r").GetFiles()[0].GetDroppedAt() == nil; kept != then.kept {
+			t.Fatalf("%d days later it is kept: %v", then.days, kept)
+		}
+	}
+}
+
 func TestAPersonSubmitsSoManyRequestsADayAndAProgramMore(t *testing.T) {
 	p := staffed(t)
 	submitted := func(requester string, n int, at time.Time) {

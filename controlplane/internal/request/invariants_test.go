@@ -37,6 +37,7 @@ func (l *life) check(t *rapid.T, what string, before *apiv1.Request) {
 	}
 	l.checkStages(t)
 	l.checkFulfilment(t, what, before)
+	l.checkEnd(t, what, before)
 	if len(r.GetDecisions()) < len(before.GetDecisions()) {
 		t.Fatal("a decision has vanished")
 	}
@@ -83,6 +84,19 @@ func (l *life) approved(t *rapid.T, what string) {
 		if s.GetState() != apiv1.Stage_APPROVED {
 			t.Fatalf("it is approved, and stage %s is %v", s.GetName(), s.GetState())
 		}
+	}
+}
+
+// checkEnd: there is a time of the end of what has ended, and of nothing else.
+func (l *life) checkEnd(t *rapid.T, what string, before *apiv1.Request) {
+	ended := func(r *apiv1.Request) bool {
+		return over(r.GetApproval()) || r.GetApproval() == apiv1.Request_APPROVED && r.GetFulfilment() > apiv1.Request_EXECUTING
+	}
+	switch {
+	case ended(l.r) != (l.r.GetEndedAt() != nil):
+		t.Fatalf("%s made it %v, %v; it ended at %v", what, l.r.GetApproval(), l.r.GetFulfilment(), l.r.GetEndedAt())
+	case ended(l.r) && !ended(before) && !proto.Equal(l.r.GetEndedAt(), l.stamp()):
+		t.Fatalf("%s ended it at %v, and it is %v", what, l.r.GetEndedAt(), l.stamp())
 	}
 }
 

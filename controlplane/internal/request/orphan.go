@@ -43,14 +43,15 @@ func GivenUp(r *apiv1.Request, now time.Time) bool {
 	return r.GetOrphanedAt() != nil && now.Sub(r.GetOrphanedAt().AsTime()) >= orphanedFor
 }
 
-// Fail ends the attempt to carry out an approved r for those who are gone for good, or have been away for too long.
-func Fail(r *apiv1.Request, gone bool, why string, clock *timestamppb.Timestamp) error {
+// Fail ends the attempt to carry out an approved r for those who are gone for good, or have been away for too long: that, the clock says;
+// now is when it ends.
+func Fail(r *apiv1.Request, gone bool, why string, clock, now *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) {
 		return wrongState(r, "", "let fail")
 	}
 	if !gone && !GivenUp(r, clock.AsTime()) {
 		return problem.Newf(problem.WrongState, "", "request %s has not been orphaned for long enough to fail", r.GetName())
 	}
-	r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(why)
+	finish(r, apiv1.Request_FAILED, why, now)
 	return nil
 }

@@ -28,7 +28,7 @@ func Withdraw(r *apiv1.Request, by Person, since, reason string, now *timestampp
 		why += ": " + reason
 	}
 	if len(r.GetOperations()) > 0 {
-		r.Fulfilment, r.FulfilmentReason = apiv1.Request_LAPSED, shortened("what is not done was "+why)
+		finish(r, apiv1.Request_LAPSED, "what is not done was "+why, now)
 		return nil
 	}
 	end(r, apiv1.Request_CANCELLED, why, now)
@@ -166,10 +166,11 @@ func Ended(r *apiv1.Request, operation string, failed *apiv1.Problem, now *times
 		return true
 	}
 	if bad != nil {
-		r.Fulfilment, r.FulfilmentReason = apiv1.Request_FAILED, shortened(bad.GetName()+": "+bad.GetError().GetDetail())
+		finish(r, apiv1.Request_FAILED, bad.GetName()+": "+bad.GetError().GetDetail(), now)
 		return true
 	}
-	r.Fulfilment, r.FulfilmentReason, r.FulfilledAt = apiv1.Request_DONE, "", now
+	finish(r, apiv1.Request_DONE, "", now)
+	r.FulfilledAt = now
 	return true
 }
 
@@ -192,7 +193,7 @@ func Retry(r *apiv1.Request) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || r.GetFulfilment() != apiv1.Request_FAILED || Recorded(r) {
 		return wrongState(r, "Only one that failed is carried out again.", "carried out again")
 	}
-	r.Fulfilment, r.FulfilmentReason, r.OrphanedAt = apiv1.Request_NONE, "", nil
+	r.Fulfilment, r.FulfilmentReason, r.OrphanedAt, r.EndedAt = apiv1.Request_NONE, "", nil, nil
 	for _, p := range r.GetParts() {
 		if !p.GetDone() {
 			p.Operation, p.Error = "", nil
@@ -201,11 +202,11 @@ func Retry(r *apiv1.Request) error {
 	return nil
 }
 
-// Lapse ends an approved r that was not carried out in time.
-func Lapse(r *apiv1.Request, clock *timestamppb.Timestamp) error {
+// Lapse ends an approved r that was not carried out in time: whether that is over, the clock says; now is when it ends.
+func Lapse(r *apiv1.Request, clock, now *timestamppb.Timestamp) error {
 	if r.GetApproval() != apiv1.Request_APPROVED || !waits(r) && r.GetFulfilment() != apiv1.Request_FAILED || !passed(r.GetCarryOutBy(), clock) {
 		return wrongState(r, "", "lapsed")
 	}
-	r.Fulfilment, r.FulfilmentReason = apiv1.Request_LAPSED, "it was approved, and not carried out by the time that it names"
+	finish(r, apiv1.Request_LAPSED, "it was approved, and not carried out by the time that it names", now)
 	return nil
 }

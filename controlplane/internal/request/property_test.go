@@ -146,7 +146,7 @@ func (l *life) do(t *rapid.T, what string) error {
 	case "fail":
 		before := proto.CloneOf(l.r)
 		gone := rapid.Bool().Draw(t, "gone")
-		err := request.Fail(l.r, gone, "who asked is gone", l.stamp())
+		err := request.Fail(l.r, gone, "who asked is gone", l.stamp(), l.stamp())
 		if err == nil && !gone && before.GetOrphanedAt().AsTime().Add(7*24*time.Hour).After(l.stamp().AsTime()) {
 			t.Fatal("it failed before seven days were over")
 		}
@@ -156,7 +156,7 @@ func (l *life) do(t *rapid.T, what string) error {
 	case "retry":
 		return request.Retry(l.r)
 	case "lapse":
-		return request.Lapse(l.r, l.stamp())
+		return request.Lapse(l.r, l.stamp(), l.stamp())
 	}
 	return nil
 }

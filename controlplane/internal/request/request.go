@@ -166,7 +166,7 @@ func seen(r *apiv1.Request) *apiv1.Request {
 	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
 	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
-	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil
+	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.EndedAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil, nil
 	seen.BehindIds, seen.SentSha256, seen.SentRound, seen.CountedAt = nil, nil, 0, nil
 	seen.Name, seen.CreatedAt = "", nil
 	seen.Adds, seen.AddsGrade, seen.Quotas, seen.Holds, seen.Fit = nil, 0, nil, nil, nil
@@ -307,9 +307,14 @@ func wrongState(r *apiv1.Request, next, done string) error {
 	return problem.Newf(problem.WrongState, next, "request %s is %s, and cannot be %s", r.GetName(), said, done)
 }
 
+// finish ends the carrying out of r.
+func finish(r *apiv1.Request, as apiv1.Request_Fulfilment, why string, now *timestamppb.Timestamp) {
+	r.Fulfilment, r.FulfilmentReason, r.EndedAt = as, shortened(why), now
+}
+
 // end ends r; what is not decided is void.
 func end(r *apiv1.Request, as apiv1.Request_Approval, why string, now *timestamppb.Timestamp) {
-	r.Approval, r.ApprovalReason, r.DecidedAt = as, shortened(why), now
+	r.Approval, r.ApprovalReason, r.DecidedAt, r.EndedAt = as, shortened(why), now, now
 	unreserve(r)
 	for _, s := range r.GetStages() {
 		if undecided(s) {

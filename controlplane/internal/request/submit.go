@@ -99,7 +99,7 @@ func Submit(r *apiv1.Request, in Submission) error {
 	r.Contributors, r.ContributorIds = written.GetContributors(), written.GetContributorIds()
 	voidDecisions(r)
 	r.Round++
-	r.SubmittedAt, r.DecidedAt = in.Now, nil
+	r.SubmittedAt, r.DecidedAt, r.EndedAt = in.Now, nil, nil
 	r.Approval, r.ApprovalReason = apiv1.Request_SUBMITTED, ""
 	r.Fulfilment, r.FulfilmentReason, r.ReviewedAfterwards = apiv1.Request_NONE, "", false
 	r.Stages = nil

@@ -114,12 +114,9 @@ func filesSince(m *apiv1.Request) uint64 {
 	default:
 		return 0 // it is being written
 	}
-	since := max(Micros(m.GetDecidedAt()), Micros(m.GetFulfilledAt()))
+	since := max(Micros(m.GetDecidedAt()), Micros(m.GetEndedAt()))
 	if d := m.GetDecisions(); len(d) > 0 {
 		since = max(since, Micros(d[len(d)-1].GetAt()))
-	}
-	if m.GetFulfilment() != apiv1.Request_DONE { // it was tried, or given up, not before
-		since = max(since, Micros(m.GetDesiredStart()), Micros(m.GetCarryOutBy()))
 	}
 	return uint64(since)
 }

@@ -580,6 +580,8 @@ type Request struct {
 	// What the clock showed when it was last submitted: by that the submissions of a day are counted. submitted_at never goes back, also where a
 	// clock was ahead and was set right.
 	CountedAt *timestamppb.Timestamp `protobuf:"bytes,63,opt,name=counted_at,json=countedAt,proto3" json:"counted_at,omitempty"`
+	// When it ended, however that was: refused, withdrawn, expired, done, failed or lapsed. Not there of what goes on, or is tried again.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,64,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	// Whether there is room for all of it now, where it takes some and was not begun. Only where one request is asked for, or previewed.
 	Fit           *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1074,6 +1076,13 @@ func (x *Request) GetSentRound() uint32 {
 func (x *Request) GetCountedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CountedAt
+	}
+	return nil
+}
+
+func (x *Request) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
 	}
 	return nil
 }
@@ -4751,7 +4760,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xe6\x1f\n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa3 \n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4841,7 +4850,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"sent_round\x18> \x01(\rB\x04\xa0\xbb\x18\x05R\tsentRound\x12?\n" +
 	"\n" +
-	"counted_at\x18? \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x05R\tcountedAt\x12(\n" +
+	"counted_at\x18? \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x05R\tcountedAt\x12;\n" +
+	"\bended_at\x18@ \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\aendedAt\x12(\n" +
 	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\"\x91\x01\n" +
 	"\vRoleCluster\x12\x1c\n" +
 	"\x18ROLE_CLUSTER_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -5341,106 +5351,107 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	70,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
 	71,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
 	64,  // 29: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
-	8,   // 30: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
-	3,   // 31: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	72,  // 32: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	72,  // 33: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 34: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	17,  // 35: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 36: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 37: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	18,  // 38: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	19,  // 39: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	20,  // 40: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 41: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 42: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	16,  // 43: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
-	73,  // 44: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	74,  // 45: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 46: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	66,  // 47: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	66,  // 48: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	75,  // 49: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	76,  // 50: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	77,  // 51: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 52: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	64,  // 53: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	64,  // 54: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	64,  // 55: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	78,  // 56: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	76,  // 57: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	64,  // 58: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 59: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	79,  // 60: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	64,  // 61: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	64,  // 62: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	64,  // 63: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
-	7,   // 64: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 65: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 66: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 67: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 68: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	80,  // 69: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 70: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	81,  // 71: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	82,  // 72: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 73: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 74: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 75: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 76: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 77: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 78: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 79: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 80: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 81: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 82: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 83: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	23,  // 84: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 85: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 86: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	72,  // 87: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 88: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	24,  // 89: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	26,  // 90: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	28,  // 91: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	30,  // 92: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	32,  // 93: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	34,  // 94: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	36,  // 95: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	38,  // 96: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	40,  // 97: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	42,  // 98: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	44,  // 99: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	46,  // 100: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
-	48,  // 101: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	50,  // 102: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	52,  // 103: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	54,  // 104: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	56,  // 105: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	58,  // 106: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	25,  // 107: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	27,  // 108: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	29,  // 109: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	31,  // 110: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	33,  // 111: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	35,  // 112: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	37,  // 113: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	39,  // 114: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	41,  // 115: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	43,  // 116: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	45,  // 117: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	47,  // 118: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
-	49,  // 119: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	51,  // 120: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	53,  // 121: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	55,  // 122: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	57,  // 123: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	59,  // 124: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	107, // [107:125] is the sub-list for method output_type
-	89,  // [89:107] is the sub-list for method input_type
-	89,  // [89:89] is the sub-list for extension type_name
-	89,  // [89:89] is the sub-list for extension extendee
-	0,   // [0:89] is the sub-list for field type_name
+	64,  // 30: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	8,   // 31: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 32: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	72,  // 33: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	72,  // 34: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	11,  // 35: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	17,  // 36: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	12,  // 37: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	15,  // 38: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	18,  // 39: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	19,  // 40: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	20,  // 41: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	13,  // 42: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	14,  // 43: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	16,  // 44: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
+	73,  // 45: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	74,  // 46: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 47: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	66,  // 48: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	66,  // 49: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	75,  // 50: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	76,  // 51: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	77,  // 52: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 53: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	64,  // 54: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	64,  // 55: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	64,  // 56: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	78,  // 57: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	76,  // 58: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	64,  // 59: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 60: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	79,  // 61: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	64,  // 62: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	64,  // 63: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	64,  // 64: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 65: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 66: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 67: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 68: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 69: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	80,  // 70: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 71: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	81,  // 72: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	82,  // 73: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 74: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 75: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 76: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 77: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 78: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 79: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 80: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 81: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 82: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 83: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 84: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	23,  // 85: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 86: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 87: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	72,  // 88: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 89: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	24,  // 90: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	26,  // 91: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	28,  // 92: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	30,  // 93: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	32,  // 94: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	34,  // 95: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	36,  // 96: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	38,  // 97: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	40,  // 98: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	42,  // 99: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	44,  // 100: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	46,  // 101: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
+	48,  // 102: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	50,  // 103: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	52,  // 104: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	54,  // 105: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	56,  // 106: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	58,  // 107: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	25,  // 108: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	27,  // 109: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	29,  // 110: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	31,  // 111: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	33,  // 112: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	35,  // 113: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	37,  // 114: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	39,  // 115: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	41,  // 116: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	43,  // 117: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	45,  // 118: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	47,  // 119: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
+	49,  // 120: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	51,  // 121: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	53,  // 122: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	55,  // 123: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	57,  // 124: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	59,  // 125: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	108, // [108:126] is the sub-list for method output_type
+	90,  // [90:108] is the sub-list for method input_type
+	90,  // [90:90] is the sub-list for extension type_name
+	90,  // [90:90] is the sub-list for extension extendee
+	0,   // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
