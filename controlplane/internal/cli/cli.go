@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
@@ -312,6 +311,9 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		return usagef("%v", err)
 	}
 	defer c.Close()
+	if err := a.named(); err != nil {
+		return err
+	}
 	ctx := cmd.Context()
 	if a.timeout > 0 {
 		limit = a.timeout
@@ -320,9 +322,6 @@ func (a *app) run(cmd *cobra.Command, limit time.Duration, f func(ctx context.Co
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
-	}
-	if a.key == "" {
-		a.key = uuid.NewString()
 	}
 	return f(client.TellRepeated(client.Under(ctx, a.key), func(why error) { fmt.Fprint(a.err, a.repeated(ctx, why)) }), c)
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -82,7 +81,7 @@ federation asks for that, and both sides approve it: naru request create --cross
 	a.completeNames(cmd, "to", "zone")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
-			m.EndsAt = timestamppb.New(time.Now().AddDate(0, 0, int(days)))
+			m.EndsAt = timestamppb.New(a.began().AddDate(0, 0, int(days)))
 			r, err := c.Crossings.CreateCrossing(ctx, &apiv1.CreateCrossingRequest{Crossing: &m})
 			if err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -72,6 +73,25 @@ func TestWhatIsRepeatedUnderItsKeyIsDoneOnce(t *testing.T) {
 	}
 	if r := d.naru("flavor create s7 --memory-mib 64"); r.code != problem.ExitConflict {
 		t.Errorf("without the key: %+v", r)
+	}
+}
+
+func TestWhatLastsForATimeIsRepeatedUnderTheKeyThatSaysWhenItWasMade(t *testing.T) {
+	d := newDesk(t)
+	d.must("role create viewer --permissions vm.read")
+	d.must("user create robot --kind service")
+	key := uuid.Must(uuid.NewV7()).String()
+	for range 2 {
+		time.Sleep(2 * time.Millisecond) // the clock goes on
+		d.must("role-binding create viewer --user robot --lifetime 1h --idempotency-key " + key)
+	}
+	if got := d.must("role-binding list -o json"); strings.Count(got, `"robot"`) != 1 {
+		t.Errorf("it is given twice: %s", got)
+	}
+	for _, bad := range []string{"", strings.Repeat("k", 121), "키"} {
+		if r := d.naru("flavor create s8 --memory-mib 64 --idempotency-key=" + bad); r.code != problem.ExitUsage || !strings.Contains(r.err, "1 to 120") {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

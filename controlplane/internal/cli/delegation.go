@@ -59,7 +59,7 @@ func (a *app) delegate() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.run(cmd, shortLimit, func(ctx context.Context, c *client.Client) error {
 			m := &apiv1.Delegation{ToUser: to, Reason: reason, Project: s.project, Zone: s.zone}
-			begins := time.Now()
+			begins := a.began()
 			if starts != "" {
 				t, err := time.Parse(time.RFC3339, starts)
 				if err != nil {

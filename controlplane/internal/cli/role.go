@@ -171,7 +171,7 @@ func (a *app) createRoleBinding() *cobra.Command {
 				}
 			}
 			if lifetime > 0 {
-				m.ExpiresAt = timestamppb.New(time.Now().Add(lifetime))
+				m.ExpiresAt = timestamppb.New(a.began().Add(lifetime))
 			}
 			r, err := c.RoleBindings.CreateRoleBinding(ctx, &apiv1.CreateRoleBindingRequest{RoleBinding: m})
 			if err != nil {

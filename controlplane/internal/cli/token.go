@@ -60,7 +60,7 @@ func (a *app) createToken() *cobra.Command {
 				a.defaults([]string{"project"}, &s)
 			}
 			r, err := c.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: &apiv1.AccessToken{
-				Name: args[0], User: user, Project: s.project, Zone: s.zone, ExpiresAt: timestamppb.New(time.Now().Add(lifetime)),
+				Name: args[0], User: user, Project: s.project, Zone: s.zone, ExpiresAt: timestamppb.New(a.began().Add(lifetime)),
 			}})
 			if err != nil {
 				return err
