@@ -70,6 +70,9 @@ func (a *auditRecord) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
 	if e.Action = textOf(body, "kind"); e.GetAction() == "" { // what the body calls itself goes before
 		e.Action = action.OfCommand(string(member.Name()))
 	}
+	if a.in.GetCreateRequest().GetSubmit() != nil && r.GetProblem() != nil { // a draft would have been kept
+		e.Action = "request.submit"
+	}
 	if in := a.in.GetPassLease(); in != nil { // time does what the step says
 		e.Action = "lease." + strings.ReplaceAll(strings.ToLower(in.GetStep().String()), "_", "-")
 	}

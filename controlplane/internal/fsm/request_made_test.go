@@ -68,8 +68,12 @@ func TestARequestThatIsSubmittedAsItIsMadeIsWhatItWouldBeInTwoCommands(t *testin
 func TestOfARequestWhoseSubmissionIsRefusedNothingIsKept(t *testing.T) {
 	p := staffed(t)
 	p.accept(shopMay(vms(1)))
-	p.refuse(problem.QuotaExceeded, p.submittedAtOnce("r", nil, "review"))
-	p.refuse(problem.WrongState, p.submittedAtOnce("r", func(m *apiv1.Request) { m.ChangeType = apiv1.ChangeType_EMERGENCY }))
+	byAnn := func(c *commandv1.Command) *commandv1.Command {
+		c.Actor, c.Origin = "user:ann", &commandv1.Origin{ActorId: "u-ann", SessionId: p.inSession("ann")}
+		return c
+	}
+	p.refuse(problem.QuotaExceeded, byAnn(p.submittedAtOnce("r", nil, "review")))
+	p.refuse(problem.WrongState, byAnn(p.submittedAtOnce("r", func(m *apiv1.Request) { m.ChangeType = apiv1.ChangeType_EMERGENCY })))
 	p.view(func(tx *state.Tx) {
 		if _, err := tx.Requests.Get("r"); !errors.Is(err, state.ErrNotFound) {
 			t.Errorf("there is something of it: %v", err)
@@ -77,6 +81,9 @@ func TestOfARequestWhoseSubmissionIsRefusedNothingIsKept(t *testing.T) {
 	})
 	if len(p.notices()) != 0 {
 		t.Errorf("people are told %v", p.notices())
+	}
+	if did := p.did(); len(did) != 2 || strings.Count(strings.Join(did, " "), "request.submit") != 2 {
+		t.Errorf("the log says %v", did)
 	}
 }
 
