@@ -74,34 +74,94 @@ func (a *auditRecord) describe(e *apiv1.AuditEntry, r *commandv1.Result) error {
 		e.Action = "request.submit"
 	}
 	if in := a.in.GetPassLease(); in != nil { // time does what the step says
-		e.Action = "lease." + strings.ReplaceAll(strings.ToLower(in.GetStep().String()), "_", "-")
+		e.Action = "lease." + kebab(in.GetStep())
 	}
+	if in := a.in.GetPassRequest(); in != nil {
+		e.Action = "request." + kebab(in.GetWhat())
+	}
+	describeDecision(e, a.in.GetDecideRequest().GetDecision())
 	op := r.GetOperation()
-	if noun := nounIn(body); noun != nil {
-		kind := action.Kebab(string(noun.Descriptor().Name()))
-		e.Target = &apiv1.Reference{Kind: kind, Id: textOf(noun, "id"), Name: textOf(noun, "name")}
-		e.Project, e.ProjectId, e.Zone, e.ZoneId = textOf(noun, "project"), textOf(noun, "project_id"), textOf(noun, "zone"), textOf(noun, "zone_id")
-	} else if op.GetTarget() != nil {
-		e.Target = op.GetTarget()
-	} else {
+	noun := nounIn(body)
+	if a.in.GetCreateRequest() != nil && r.GetProblem() == nil { // it has its name from the state, or is another that is known under its number
+		noun = &apiv1.Request{}
+		if err := proto.Unmarshal(r.GetNoun(), noun); err != nil {
+			return err
+		}
+	}
+	if noun != nil {
+		e.Target = referenceTo(noun)
+		placed(e, where(noun))
+	} else if e.Target = op.GetTarget(); e.GetTarget() == nil {
 		e.Target = namedBy(body, e.GetAction())
 	}
-	switch e.GetTarget().GetKind() {
-	case "project":
-		e.Project, e.ProjectId = e.GetTarget().GetName(), e.GetTarget().GetId()
-	case "zone":
-		e.Zone, e.ZoneId = e.GetTarget().GetName(), e.GetTarget().GetId()
+	if zone := a.in.GetCreateJoinToken().GetJoinToken().GetZoneId(); zone != "" {
+		e.Target = &apiv1.Reference{Kind: "zone", Id: zone}
 	}
-	if e.GetProject() == "" {
-		e.Project, e.ProjectId = op.GetProject(), op.GetProjectId()
-	}
-	if e.GetZone() == "" {
-		e.Zone, e.ZoneId = op.GetZone(), op.GetZoneId()
-	}
-	if err := a.describeFile(e, r); err != nil {
+	placed(e, whereabouts{op.GetProject(), op.GetProjectId(), op.GetZone(), op.GetZoneId()})
+	if err := a.describeTarget(e); err != nil {
 		return err
 	}
-	return a.describeRequest(e)
+	if err := a.describeMember(e); err != nil {
+		return err
+	}
+	return a.describeFile(e, r)
+}
+
+// describeDecision says what was decided, where, and in whose place.
+func describeDecision(e *apiv1.AuditEntry, d *apiv1.Decision) {
+	if d == nil {
+		return
+	}
+	e.Message = kebab(d.GetVerdict()) + " in stage " + d.GetStage()
+	if d.GetActingFor() != "" {
+		e.ActingFor = "user:" + d.GetActingFor()
+	}
+	if d.GetExternalApprover() != "" {
+		e.Message = cut(e.GetMessage() + ", as " + d.GetExternalApprover() + " did by " + d.GetExternalRef())
+	}
+}
+
+// kebab is an enum's value as the record writes it: ends-soon.
+func kebab(of fmt.Stringer) string { return strings.ReplaceAll(strings.ToLower(of.String()), "_", "-") }
+
+// placed says of an entry in which project and zone it was, where that is not said.
+func placed(e *apiv1.AuditEntry, at whereabouts) {
+	if e.GetProjectId() == "" {
+		e.Project, e.ProjectId = at.project, at.projectID
+	}
+	if e.GetZoneId() == "" {
+		e.Zone, e.ZoneId = at.zone, at.zoneID
+	}
+}
+
+// describeTarget says what the target is called, and in which project and zone it is, as the state does: many a command names it by id alone.
+func (a *auditRecord) describeTarget(e *apiv1.AuditEntry) error {
+	m, err := a.tx.Noun(e.GetTarget().GetKind(), e.GetTarget().GetId())
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if e.GetTarget().GetName() == "" {
+		e.Target = referenceTo(m)
+	}
+	placed(e, where(m))
+	return nil
+}
+
+// describeMember says who came into a group, or left it.
+func (a *auditRecord) describeMember(e *apiv1.AuditEntry) error {
+	id := a.in.GetAddGroupMember().GetUserId() + a.in.GetRemoveGroupMember().GetUserId()
+	if id == "" {
+		return nil
+	}
+	m, err := a.tx.Users.Get(id)
+	if missing(err) {
+		return nil
+	}
+	e.Message = "user " + m.GetName()
+	return err
 }
 
 // describeFile says which file was attached to a request, or taken away, as the comment does that it came with.
@@ -120,38 +180,17 @@ func (a *auditRecord) describeFile(e *apiv1.AuditEntry, r *commandv1.Result) err
 	return nil
 }
 
-// describeRequest says of what is done to a request, which its command names by id, which it is, of what project and zone, and of a
-// decision in whose place it was made.
-func (a *auditRecord) describeRequest(e *apiv1.AuditEntry) error {
-	if d := a.in.GetDecideRequest().GetDecision(); d.GetActingFor() != "" {
-		e.ActingFor = "user:" + d.GetActingFor()
-	}
-	if t := e.GetTarget(); t.GetKind() != "request" || t.GetName() != "" {
-		return nil
-	}
-	m, err := a.tx.Requests.Get(e.GetTarget().GetId())
-	if missing(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	e.Target = &apiv1.Reference{Kind: "request", Id: m.GetId(), Name: m.GetName()}
-	e.Project, e.ProjectId, e.Zone, e.ZoneId = m.GetProject(), m.GetProjectId(), m.GetZone(), m.GetZoneId()
-	return nil
-}
-
 // nounIn is the noun that a body carries; nil where it carries none.
-func nounIn(body protoreflect.Message) protoreflect.Message {
+func nounIn(body protoreflect.Message) proto.Message {
 	fields := body.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
 		if f.Kind() != protoreflect.MessageKind || f.Cardinality() == protoreflect.Repeated || !body.Has(f) {
 			continue
 		}
-		d := f.Message()
-		if d.ParentFile().Package() == "naru.api.v1" && textOf(body.Get(f).Message(), "id") != "" && d.Fields().ByName("name") != nil {
-			return body.Get(f).Message()
+		m := body.Get(f).Message().Interface()
+		if f.Message().ParentFile().Package() == "naru.api.v1" && referenceTo(m).GetId() != "" {
+			return m
 		}
 	}
 	return nil

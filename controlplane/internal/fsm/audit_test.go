@@ -169,7 +169,7 @@ func TestAnEntrySaysWhoDidWhatToWhat(t *testing.T) {
 		"user:kim u-kim vm.stop vm:web-1 project=shop zone=business via=business DONE ",
 		"admin:ann a-ann zone.create zone:lab project= zone=lab via= DONE ",
 		"token:ci  host.delete host:kvm-1 project= zone=business via= DONE ",
-		"controller:upkeep  zone.quarantine zone: project= zone= via= DONE it lies",
+		"controller:upkeep  zone.quarantine zone:lab project= zone=lab via= DONE it lies",
 		"admin:ann a-ann zone.create zone:lab project= zone=lab via= REFUSED the id z-lab is taken by another zone",
 	}
 	if !slices.Equal(got, want) {
@@ -177,6 +177,46 @@ func TestAnEntrySaysWhoDidWhatToWhat(t *testing.T) {
 	}
 	if e := p.audit(from)[0]; e.GetSessionId() != "s-kim" || e.GetStrength() != apiv1.Session_TWO_FACTORS {
 		t.Errorf("the first says nothing of its session: %v", e)
+	}
+}
+
+// TestAnEntryNamesWhatItsCommandKnowsByAnIDAlone, with the project and zone that it is in, so that whoever reads the log of one place finds it;
+// also where it is gone with the command.
+func TestAnEntryNamesWhatItsCommandKnowsByAnIDAlone(t *testing.T) {
+	p := staffed(t)
+	p.submitted("r", "review")
+	p.accept(createZone("internet"))
+	p.accept(createGroup("clerks"))
+	p.accept(builtInRoles(1, "user"))
+	p.accept(p.delegation("g", "bob", "cho", time.Hour))
+	p.accept(&commandv1.Command{Body: &commandv1.Command_CreateCrossing{CreateCrossing: &commandv1.CreateCrossing{Crossing: &apiv1.Crossing{
+		Id: "c", Project: "shop", ProjectId: "p-shop", SourceZone: "internet", SourceZoneId: "z-internet", Zone: "business", ZoneId: "z-business",
+		Permissions: []string{"vm.start"}, EndsAt: timestamppb.New(p.now.Add(time.Hour))}}}})
+	p.accept(give("b", "user", "bob", "project:shop", p.now.Add(time.Hour)))
+	from := len(p.audit(0))
+	for _, c := range []*commandv1.Command{
+		resetPassword("ann"), enter("clerks", "bob"), leave("clerks", "bob"), joinToken("t", "zone"), shortenBinding("b", p.now.Add(time.Minute)), take("b"),
+		{Body: &commandv1.Command_ShortenCrossing{ShortenCrossing: &commandv1.ShortenCrossing{CrossingId: "c", EndsAt: timestamppb.New(p.now.Add(time.Minute)), Reason: "enough"}}},
+		{Body: &commandv1.Command_PassRequest{PassRequest: &commandv1.PassRequest{RequestId: "r", What: commandv1.PassRequest_STICK, Stage: "review", Reason: "bob is away"}}},
+	} {
+		p.accept(c)
+	}
+	var got []string
+	for _, e := range p.audit(from) {
+		got = append(got, fmt.Sprintf("%s %s %s project=%s zone=%s %s", e.GetAction(), e.GetTarget().GetKind(), e.GetTarget().GetName(), e.GetProjectId(), e.GetZoneId(), e.GetMessage()))
+	}
+	want := []string{
+		"user.reset-password user ann project= zone= ",
+		"group.add-member group clerks project= zone= user bob",
+		"group.remove-member group clerks project= zone= user bob",
+		"join-token.create zone business project= zone=z-business ",
+		"role-binding.shorten role-binding bob/user project=p-shop zone= lee: the work is done",
+		"role-binding.delete role-binding bob/user project=p-shop zone= ",
+		"crossing.shorten crossing shop/internet/business project=p-shop zone=z-business enough",
+		"request.stick request r-1 project=p-shop zone=z-business bob is away",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -321,6 +361,9 @@ func TestAnEntrySaysOnWhichRequestSomebodyDecidedAndInWhosePlace(t *testing.T) {
 		t.Fatalf("%v", all)
 	}
 	for _, e := range all {
+		if e.GetMessage() == "" || e.GetOutcome() == apiv1.AuditEntry_DONE && e.GetMessage() != "approve in stage review" {
+			t.Errorf("it says %q", e.GetMessage())
+		}
 		if e.GetAction() != "request.decide" || e.GetTarget().GetId() != "r" || e.GetTarget().GetName() != "r-1" || e.GetProject() != "shop" || e.GetProjectId() != "p-shop" ||
 			e.GetZone() != "business" || e.GetZoneId() != "z-business" || e.GetActingFor() != "user:bob" {
 			t.Errorf("%v", e)

@@ -85,7 +85,11 @@ func (c *command) dropDelivery(in *commandv1.DeleteNoun) (*commandv1.Result, err
 	if err != nil {
 		return nil, err
 	}
-	return removeAs(c, c.tx.Deliveries, "delivery.drop", m, &apiv1.Reference{Kind: "delivery", Id: m.GetId(), Name: m.GetChannel()})
+	return removeAs(c, c.tx.Deliveries, "delivery.drop", m, deliveryReference(m))
+}
+
+func deliveryReference(m *apiv1.Delivery) *apiv1.Reference {
+	return &apiv1.Reference{Kind: "delivery", Id: m.GetId(), Name: m.GetChannel()}
 }
 
 func (c *command) undelivered(id string) (*apiv1.Delivery, error) {

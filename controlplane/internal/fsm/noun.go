@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/action"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -20,6 +21,36 @@ type named interface {
 
 func reference[M named](kind string, m M) *apiv1.Reference {
 	return &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetName()}
+}
+
+// referenceTo is what people call a noun; nil of what is none.
+func referenceTo(m proto.Message) *apiv1.Reference {
+	kind := action.Kebab(string(m.ProtoReflect().Descriptor().Name()))
+	switch m := m.(type) {
+	case *apiv1.RoleBinding:
+		return bindingReference(m)
+	case *apiv1.Crossing:
+		return crossingReference(m)
+	case *apiv1.Delegation:
+		return delegationReference(m)
+	case *apiv1.Lease:
+		return referenceLease(m)
+	case *apiv1.Session:
+		return &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetUser()}
+	case *apiv1.Delivery:
+		return deliveryReference(m)
+	case interface {
+		GetId() string
+		GetName() string
+	}:
+		return &apiv1.Reference{Kind: kind, Id: m.GetId(), Name: m.GetName()}
+	case interface {
+		GetId() string
+		GetRevision() string
+	}:
+		return &apiv1.Reference{Kind: kind, Id: m.GetId()}
+	}
+	return nil
 }
 
 // whereabouts says whose and where something is. Names are for people; who may see it goes by the ids, since what is made anew

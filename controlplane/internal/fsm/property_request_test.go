@@ -383,7 +383,8 @@ func (d scribe) sooner() time.Time {
 }
 
 // TestRandomLogsTakeEveryKindOfPaper: what is drawn is not refused all along, or the other tests would hold of refusals alone. The rarest
-// are carried out in three of a hundred logs, so hundreds are drawn until each has been. What quotas count is right after each.
+// are carried out in three of a hundred logs, so hundreds are drawn until each has been. What quotas count is right after each, and what is
+// recorded of it says what it was about.
 func TestRandomLogsTakeEveryKindOfPaper(t *testing.T) {
 	missing := map[string]bool{}
 	for _, kind := range []string{
@@ -408,6 +409,11 @@ func TestRandomLogsTakeEveryKindOfPaper(t *testing.T) {
 				}
 			}
 			p.sumsHold()
+			for _, e := range p.audit(0) {
+				if e.GetOutcome() == apiv1.AuditEntry_DONE && e.GetTarget().GetId() != "" && e.GetTarget().GetName() == "" && e.GetTarget().GetKind() != "backup" {
+					rt.Errorf("the record does not name what this was about: %v", e)
+				}
+			}
 		})
 	}
 }

@@ -1,6 +1,14 @@
 package state
 
-import apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+import (
+	"errors"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"zombiezen.com/go/sqlite"
+
+	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
+)
 
 // nouns is the tables that hold one noun each.
 type nouns struct {
@@ -42,10 +50,12 @@ type nouns struct {
 
 	identityProviders *spec[*apiv1.IdentityProvider]
 	identities        *spec[*apiv1.Identity]
+
+	kinds map[string]finder
 }
 
 func newNouns() *nouns {
-	return &nouns{
+	n := &nouns{
 		offerings: offerings().build(), calendars: calendars().build(), approvalPolicies: approvalPolicies().build(),
 		zones: zones().build(), clusters: clusters().build(), hosts: hosts().build(), flavors: flavors().build(),
 		images: images().build(), projects: projects().build(), brokers: brokers().build(), vms: vms().build(),
@@ -57,7 +67,14 @@ func newNouns() *nouns {
 		reservations: reservations().build(), snapshots: vmSnapshots().build(), usageRecords: usageRecords().build(),
 		notifications: notifications().build(), notificationChannels: notificationChannels().build(), deliveries: deliveries().build(),
 		identityProviders: identityProviders().build(), identities: identities().build(),
+		kinds: map[string]finder{},
 	}
+	for _, s := range n.stores() {
+		if f, ok := s.(finder); ok {
+			n.kinds[f.kind()] = f
+		}
+	}
+	return n
 }
 
 // stores returns every table in the order in which snapshots hold them.
@@ -69,4 +86,37 @@ func (n *nouns) stores() []store {
 		n.roles, n.roleBindings, n.reservations, n.snapshots, n.requests, n.delegations, n.crossings, n.quotas, n.leases,
 		n.notifications, n.notificationChannels, n.deliveries, n.usageRecords, n.identityProviders, n.identities,
 	}, plainStores()...)
+}
+
+// finder is a table whose rows references name.
+type finder interface {
+	// kind is what a reference calls its rows: role-binding.
+	kind() string
+	find(tx *Tx, id string) (proto.Message, error)
+}
+
+func (s *spec[M]) kind() string { return strings.ReplaceAll(s.noun, "_", "-") }
+
+func (s *spec[M]) find(tx *Tx, id string) (proto.Message, error) {
+	m, err := Table[M]{tx, s}.Get(id)
+	if !errors.Is(err, ErrNotFound) {
+		return m, err
+	}
+	err = tx.query("SELECT message, crc FROM tombstones WHERE noun=? AND revision=? AND id=?", func(row *sqlite.Stmt) error {
+		m = s.zero()
+		return decodeInto(row, m, "tombstones")
+	}, s.noun, tx.meta.Revision, id)
+	if err == nil && m.GetId() == "" {
+		err = ErrNotFound
+	}
+	return m, err
+}
+
+// Noun returns what a reference names by its kind and id; what was deleted by the newest revision is as it was. Errors: ErrNotFound, also
+// where there is no such kind.
+func (tx *Tx) Noun(kind, id string) (proto.Message, error) {
+	if f := tx.kinds[kind]; f != nil {
+		return f.find(tx, id)
+	}
+	return nil, ErrNotFound
 }

@@ -51,6 +51,8 @@ type Tx struct {
 	IdentityProviders Table[*apiv1.IdentityProvider]
 	Identities        Table[*apiv1.Identity]
 
+	kinds map[string]finder
+
 	conn     *sqlite.Conn
 	fail     func(error) error
 	meta     Meta
@@ -109,6 +111,7 @@ func (db *DB) begin(conn *sqlite.Conn, writable bool, fail func(error) error) (*
 	tx.Deliveries = Table[*apiv1.Delivery]{tx, c.deliveries}
 	tx.IdentityProviders = Table[*apiv1.IdentityProvider]{tx, c.identityProviders}
 	tx.Identities = Table[*apiv1.Identity]{tx, c.identities}
+	tx.kinds = c.kinds
 	if writable {
 		tx.touched = map[string]struct{}{}
 	} else {
