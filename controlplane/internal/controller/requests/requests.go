@@ -107,6 +107,13 @@ func (d *delays) put(id string, until time.Time) {
 	d.until[id] = until
 }
 
+// end leaves a request alone no longer.
+func (d *delays) end(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.until, id)
+}
+
 // holds reports whether a request is still to be left alone.
 func (d *delays) holds(id string, now time.Time) bool {
 	d.mu.Lock()
@@ -255,6 +262,10 @@ func (c *Controller) prepare(ctx context.Context, j job, now time.Time) (*comman
 			c.later.shorter(j.id)
 		case commandv1.PassRequest_MISS:
 			c.later.longer(j.id, now)
+		case commandv1.PassRequest_WAIT: // who was away is back: nothing is said then of what it waits for, so it is tried at once
+			if j.pass.GetReason() == "" {
+				c.later.end(j.id)
+			}
 		}
 		return &commandv1.Command{Body: &commandv1.Command_PassRequest{PassRequest: j.pass}}, nil
 	case j.set != nil:
