@@ -87,7 +87,7 @@ func (s *Site) DoWalk(ctx context.Context, o Options) error {
 	if err := s.leaseBegins(ctx, kim); err != nil {
 		return err
 	}
-	if err := s.usageBegins(ctx, person("choi"), request); err != nil {
+	if err := s.usageBegins(ctx, kim, request); err != nil {
 		return err
 	}
 	if err := s.verifyAudit(ctx); err != nil {
@@ -123,7 +123,7 @@ func (s *Site) leaseBegins(ctx context.Context, kim Person) error {
 	return nil
 }
 
-// usageBegins waits until the VM's use is metered, which it is from when the VM can be used, and shows it where the VM stands.
+// usageBegins waits until the VM's use is metered, which it is from when the VM can be used, and shows it to who asked.
 func (s *Site) usageBegins(ctx context.Context, who Person, request string) error {
 	var records []struct {
 		Kind, Request, Offering string

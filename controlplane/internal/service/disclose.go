@@ -93,6 +93,21 @@ func leastShown(book *zoneBook, at *apiv1.Zone, counts func(*apiv1.Zone) bool) r
 	return least
 }
 
+// whollyShown returns the ids of the zones of which everything is shown at the edge of one: that one, and others whose policies let it cross.
+func (s *Service) whollyShown(ctx context.Context, at string) (ids []string, err error) {
+	book, err := s.zonesNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for id, z := range book.byID {
+		if rights.Crosses(z, book.byID[at]).All() {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
 // withheld returns the columns by which nothing may be looked for at the edge that the call came through: they are not shown
 // there of every zone that is asked about, and who could look for them would learn what they hold.
 func (n noun[M]) withheld(ctx context.Context, scope state.Scope) ([]string, error) {

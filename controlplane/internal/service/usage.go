@@ -25,8 +25,8 @@ type usageService struct {
 const maxSums = 1000
 
 // usageTable is the records in the caller's reach: of one organization and those below it, where one is named, and at a zone's edge of
-// what was used in that zone, of which nothing is withheld there.
-func (s usageService) usageTable(ctx context.Context, tx *state.Tx, organization string) (state.Table[*apiv1.UsageRecord], error) {
+// what was used in the zones of which nothing is withheld there; of that zone alone where mixed says that what is told is of no one zone.
+func (s usageService) usageTable(ctx context.Context, tx *state.Tx, organization string, mixed bool) (state.Table[*apiv1.UsageRecord], error) {
 	n := s.usageRecords
 	table := n.table(tx)
 	permission := n.permission(ctx)
@@ -36,7 +36,13 @@ func (s usageService) usageTable(ctx context.Context, tx *state.Tx, organization
 	}
 	var more []state.In
 	if via := callOf(ctx).ViaZoneID; via != "" {
-		more = append(more, state.In{Column: "zone_id", Values: []string{via}})
+		zones := []string{via}
+		if !mixed {
+			if zones, err = s.whollyShown(ctx, via); err != nil {
+				return table, err
+			}
+		}
+		more = append(more, state.In{Column: "zone_id", Values: zones})
 	}
 	if organization != "" {
 		o, err := s.organizations.within(tx, organization, nil)
@@ -74,7 +80,7 @@ func (s usageService) ListUsageRecords(ctx context.Context, r *apiv1.ListUsageRe
 		if err != nil {
 			return err
 		}
-		table, err := s.usageTable(ctx, tx, r.GetOrganization())
+		table, err := s.usageTable(ctx, tx, r.GetOrganization(), false)
 		if err != nil {
 			return err
 		}
@@ -114,7 +120,7 @@ func (s usageService) ListUsageRecords(ctx context.Context, r *apiv1.ListUsageRe
 func (s usageService) GetUsageRecord(ctx context.Context, r *apiv1.GetUsageRecordRequest) (*apiv1.GetUsageRecordResponse, error) {
 	out := &apiv1.GetUsageRecordResponse{}
 	err := s.read(ctx, func(tx *state.Tx) error {
-		table, err := s.usageTable(ctx, tx, "")
+		table, err := s.usageTable(ctx, tx, "", false)
 		if err != nil {
 			return err
 		}
@@ -150,12 +156,13 @@ func (s usageService) SummarizeUsage(ctx context.Context, r *apiv1.SummarizeUsag
 	}
 	out := &apiv1.SummarizeUsageResponse{From: r.GetFrom(), Until: &timestamppb.Timestamp{Seconds: q.Until}}
 	var sums []*state.UsageSum
+	mixed := r.GetZone() == "" && r.GetBy() != apiv1.SummarizeUsageRequest_BY_VM && r.GetBy() != apiv1.SummarizeUsageRequest_BY_ZONE
 	err := s.read(ctx, func(tx *state.Tx) error {
 		scope, err := s.usageRecords.scope(ctx, tx, place{project: r.GetProject(), zone: r.GetZone()})
 		if err != nil {
 			return err
 		}
-		table, err := s.usageTable(ctx, tx, r.GetOrganization())
+		table, err := s.usageTable(ctx, tx, r.GetOrganization(), mixed)
 		if err != nil {
 			return err
 		}
@@ -172,16 +179,16 @@ func (s usageService) SummarizeUsage(ctx context.Context, r *apiv1.SummarizeUsag
 	if len(sums) == 0 && q.By == "" {
 		sums = append(sums, &state.UsageSum{})
 	}
-	here := ""
-	if via := callOf(ctx).ViaZoneID; via != "" {
+	var here *apiv1.Zone
+	if via := callOf(ctx).ViaZoneID; via != "" && mixed {
 		book, err := s.zonesNow(ctx)
 		if err != nil {
 			return nil, err
 		}
-		here = book.byID[via].GetName()
+		here = book.byID[via]
 	}
 	for _, sum := range sums {
-		out.UsageSums = append(out.UsageSums, sumOf(sum, here, callOf(ctx).ViaZoneID))
+		out.UsageSums = append(out.UsageSums, sumOf(sum, here))
 	}
 	slices.SortStableFunc(out.UsageSums, func(a, b *apiv1.UsageSum) int {
 		return cmp.Or(cmp.Compare(a.GetOrganization(), b.GetOrganization()), cmp.Compare(a.GetProject(), b.GetProject()), cmp.Compare(a.GetVm(), b.GetVm()), cmp.Compare(a.GetZone(), b.GetZone()))
@@ -189,12 +196,12 @@ func (s usageService) SummarizeUsage(ctx context.Context, r *apiv1.SummarizeUsag
 	return out, nil
 }
 
-// sumOf writes a sum as people read it; at a zone's edge all of it is of that zone.
-func sumOf(s *state.UsageSum, zone, zoneID string) *apiv1.UsageSum {
+// sumOf writes a sum as people read it; all of it is of a zone that is given.
+func sumOf(s *state.UsageSum, zone *apiv1.Zone) *apiv1.UsageSum {
 	c := s.Common
 	out := &apiv1.UsageSum{
 		Vm: c["vm"], VmId: c["vm_id"], Project: c["project"], ProjectId: c["project_id"], Organization: c["organization"], OrganizationId: c["organization_id"],
-		Zone: cmp.Or(zone, c["zone"]), ZoneId: cmp.Or(zoneID, c["zone_id"]), GoingOn: s.GoingOn, Marked: s.Marked,
+		Zone: cmp.Or(zone.GetName(), c["zone"]), ZoneId: cmp.Or(zone.GetId(), c["zone_id"]), GoingOn: s.GoingOn, Marked: s.Marked,
 	}
 	of := func(states ...apiv1.VM_State) *apiv1.UsageAmounts {
 		var seconds, cores, memory, disk big.Int

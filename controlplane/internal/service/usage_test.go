@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
@@ -67,7 +68,7 @@ func TestUseIsListedAndSummedUpForWhomItIsAndWhereItWas(t *testing.T) {
 		"of a time":                          {w.Admin(), &apiv1.ListUsageRecordsRequest{From: timestamppb.New(begin.Add(90 * time.Second))}, "db-1 STOPPED"},
 		"before a time":                      {w.Admin(), &apiv1.ListUsageRecordsRequest{Until: timestamppb.New(begin)}, ""},
 		"at the edge of the zone":            {w.AtEdge(site.Business, kim), &apiv1.ListUsageRecordsRequest{Filter: "kind=BEGUN"}, "web-1 BEGUN"},
-		"at the edge of another zone":        {w.AtEdge(site.Internet, kim), &apiv1.ListUsageRecordsRequest{}, ""},
+		"at the edge of another zone":        {w.AtEdge(site.Internet, kim), &apiv1.ListUsageRecordsRequest{Filter: "kind=BEGUN"}, "web-1 BEGUN"},
 		"in a zone where nothing was used":   {w.Admin(), &apiv1.ListUsageRecordsRequest{Zone: "internet"}, ""},
 	} {
 		if got := list(c.as, c.ask); got != c.want {
@@ -103,11 +104,21 @@ func TestUseIsListedAndSummedUpForWhomItIsAndWhereItWas(t *testing.T) {
 		"a project's own":             {w.As(kim), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_PROJECT, From: from, Until: until}, say("web-1", "web", "business", 30, 70, 1)},
 		"at the edge of the zone":     {w.AtEdge(site.Business, kim), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("web-1", "web", "business", 30, 70, 1)},
 		"at the edge of another zone": {w.AtEdge(site.Internet, kim), &apiv1.SummarizeUsageRequest{From: from, Until: until}, say("", "", "internet", 0, 0, 0)},
+		"of a VM there":               {w.AtEdge(site.Internet, kim), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_VM, From: from, Until: until}, say("web-1", "web", "business", 30, 70, 1)},
+		"of another zone there":       {w.AtEdge(site.Internet, kim), &apiv1.SummarizeUsageRequest{Zone: "business", From: from, Until: until}, say("web-1", "web", "business", 30, 70, 1)},
 		"before it began":             {w.As(bill), &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_VM, Until: timestamppb.New(begin.Add(-time.Second))}, ""},
 	} {
 		if got := sum(c.as, c.ask); got != c.want {
 			t.Errorf("%s: %s\nnot %s", what, got, c.want)
 		}
+	}
+	if _, err := w.Admin().Zones.UpdateZone(ctx, &apiv1.UpdateZoneRequest{UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"policy"}},
+		Zone: &apiv1.Zone{Id: "business", Policy: &apiv1.ZonePolicy{Disclosures: []*apiv1.Disclosure{{Direction: apiv1.Disclosure_OUT, Names: true, Addresses: true}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	edge := w.AtEdge(site.Internet, kim)
+	if listed, summed := list(edge, &apiv1.ListUsageRecordsRequest{}), sum(edge, &apiv1.SummarizeUsageRequest{By: apiv1.SummarizeUsageRequest_BY_VM}); listed != "" || summed != "" {
+		t.Errorf("figures do not cross, and what is used is told: %s; %s", listed, summed)
 	}
 	got, err := w.Admin().Usage.SummarizeUsage(ctx, &apiv1.SummarizeUsageRequest{Until: timestamppb.New(time.Now().Add(time.Hour).Truncate(time.Second))})
 	if err != nil || got.GetUntil().AsTime().After(time.Now()) {
