@@ -141,8 +141,10 @@ func (s *Service) sees(ctx context.Context, tx *state.Tx, about *apiv1.Reference
 	switch about.GetKind() {
 	case "user":
 		return about.GetId() == callOf(ctx).Principal.UserID, nil
-	case "delegation":
+	case "delegation", "role-binding":
 		return true, nil // it is told to whom it is for, and to nobody else
+	case "crossing":
+		_, err = s.crossings.find(ctx, tx, about.GetId(), place{})
 	case "request":
 		_, err = requestService{Service: s}.seen(ctx, tx, about.GetId())
 	case "vm":

@@ -42,6 +42,13 @@ func TestAnApproverShortensWhatARequestGranted(t *testing.T) {
 	}
 	all := o.bindings("ann")
 	b := all[slices.IndexFunc(all, func(b *apiv1.RoleBinding) bool { return b.GetId() == id })]
+	told, err := o.As(o.users["ann"]).Notifications.ListNotifications(t.Context(), &apiv1.ListNotificationsRequest{Filter: "topic=role.shortened"})
+	if err != nil || len(told.GetNotifications()) != 1 || told.GetNotifications()[0].GetAbout().GetName() != "ann/project-operator" || len(told.GetNotifications()[0].GetParameters()) == 0 {
+		t.Errorf("ann is told %v, %v", told, err)
+	}
+	if sees, err := o.Service.MaySee(t.Context(), o.users["ann"].GetId(), &apiv1.Reference{Kind: "role-binding", Id: id}); err != nil || !sees {
+		t.Errorf("by mail she is told %v, %v", sees, err)
+	}
 	if !b.GetExpiresAt().AsTime().Equal(tomorrow) || b.GetShortened() != "eun: a day is enough" || b.GetRequest() != "r-1" {
 		t.Errorf("%v", b)
 	}
@@ -79,5 +86,14 @@ func TestPeopleOfEitherSideShortenACrossing(t *testing.T) {
 	}
 	if err := shorten("cho", o.now.Add(time.Hour)); err != nil {
 		t.Error(err)
+	}
+	for who, want := range map[string]bool{"ann": true, "eve": false} {
+		user := o.users[who]
+		if user == nil {
+			user = o.User(who, apiv1.User_PERSON)
+		}
+		if sees, err := o.Service.MaySee(t.Context(), user.GetId(), &apiv1.Reference{Kind: "crossing", Id: all.GetCrossings()[0].GetId()}); err != nil || sees != want {
+			t.Errorf("%s may see it: %v, %v", who, sees, err)
+		}
 	}
 }
