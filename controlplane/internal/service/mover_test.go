@@ -273,11 +273,8 @@ func moved(t *testing.T) *servicetest.World {
 	w.NewSite(1)
 	w.Roles()
 	a := w.Admin()
-	for _, name := range []string{"bureau", "section", "other"} {
-		m := &apiv1.Organization{Name: name}
-		if name == "section" {
-			m.Parent = "bureau"
-		}
+	for _, name := range []string{"ministry", "bureau", "section", "other"} {
+		m := &apiv1.Organization{Name: name, Parent: map[string]string{"bureau": "ministry", "section": "bureau"}[name]}
 		if _, err := a.Organizations.CreateOrganization(t.Context(), &apiv1.CreateOrganizationRequest{Organization: m}); err != nil {
 			t.Fatal(err)
 		}
@@ -355,6 +352,16 @@ func TestAMoverIsShownWithWhatTheyHaveByTheFormerOrganization(t *testing.T) {
 	}
 	if _, err := w.Admin().Users.UpdateUser(t.Context(), into("other", true)); !problem.Is(err, problem.Invalid) || !strings.Contains(problem.Of(err).GetNext(), "naru role-binding delete") {
 		t.Errorf("nobody moves, and what is by which organization is dropped: %v", err)
+	}
+}
+
+// TestAMoverLeavesTheWholeOfTheFormerOrganizationOnTheWayUpAndWhatStandsAboveOnTheWayDown.
+func TestAMoverLeavesTheWholeOfTheFormerOrganizationOnTheWayUpAndWhatStandsAboveOnTheWayDown(t *testing.T) {
+	for to, want := range map[string][]string{"ministry": ofBureau, "section": {"delegation to lee", "role-binding reviewer in organization bureau"}} {
+		r, err := moved(t).Admin().Users.UpdateUser(t.Context(), into(to, true))
+		if got := said(r.GetUser().GetDropped()); err != nil || !slices.Equal(got, want) {
+			t.Errorf("to %s: dropped %q, not %q; %v", to, got, want, err)
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package tie says what somebody has by an organization that they leave for another, on a snapshot of the state: in it, in what stands
-// below it, and in the projects of these. What also lies in or below the new one is no tie.
+// below it, and in the projects of these. Where the new one stands below it, what lies in or below that is no tie.
 package tie
 
 import (
@@ -32,7 +32,9 @@ func Of(tx *state.Tx, user *apiv1.User, organizationID string, now *timestamppb.
 	if err == nil {
 		f.left, err = tx.OrganizationsBelow(user.GetOrganizationId())
 	}
-	f.left = slices.DeleteFunc(f.left, func(id string) bool { return slices.Contains(stay, id) })
+	if user.GetOrganizationId() == organizationID || !slices.Contains(stay, user.GetOrganizationId()) { // else they go up, and leave all of it
+		f.left = slices.DeleteFunc(f.left, func(id string) bool { return slices.Contains(stay, id) })
+	}
 	for _, find := range []func() error{f.bindings, f.groups, f.delegations, f.tokens} {
 		if err == nil {
 			err = find()
