@@ -190,7 +190,8 @@ func disclosing(d protoreflect.MessageDescriptor) *disclosure {
 	return known.(*disclosure)
 }
 
-// Withheld returns the fields of a noun that tell of a zone what is not shown: by them nothing may be looked for either.
+// Withheld returns the fields of a noun that tell of a zone what is not shown, and those within its fields as parts.name: by them nothing
+// may be looked for either.
 func Withheld(d protoreflect.MessageDescriptor, shown Shown) []string {
 	var out []string
 	for _, f := range disclosing(d).fields {
@@ -199,8 +200,11 @@ func Withheld(d protoreflect.MessageDescriptor, shown Shown) []string {
 		}
 	}
 	for _, f := range disclosing(d).within {
-		if len(Withheld(f.Message(), shown)) > 0 {
-			out = append(out, string(f.Name()))
+		for i, name := range Withheld(f.Message(), shown) {
+			if i == 0 {
+				out = append(out, string(f.Name()))
+			}
+			out = append(out, string(f.Name())+"."+name)
 		}
 	}
 	return out

@@ -79,8 +79,11 @@ func TestWhatMayNotCrossIsLeftOut(t *testing.T) {
 	if zone.GetName() == "" || zone.GetAgents()[0].GetName() != "" {
 		t.Errorf("%v", zone)
 	}
-	if got := Withheld((&apiv1.VM{}).ProtoReflect().Descriptor(), Shown{Names: true, Figures: true}); !slices.Equal(got, []string{"address", "error"}) {
+	if got := Withheld((&apiv1.VM{}).ProtoReflect().Descriptor(), Shown{Names: true, Figures: true}); !slices.Equal(got, []string{"address", "error", "error.detail", "error.next", "error.errors", "error.clusters"}) {
 		t.Errorf("by %v nothing may be looked for", got)
+	}
+	if got := Withheld((&apiv1.Request{}).ProtoReflect().Descriptor(), Shown{Names: true, Figures: true}); !slices.Contains(got, "parts") || slices.Contains(got, "parts.name") {
+		t.Errorf("names are shown, and by %v nothing may be looked for", got)
 	}
 }
 

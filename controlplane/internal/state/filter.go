@@ -57,7 +57,7 @@ func (s *spec[M]) parseTerm(text string) (t term[M], rest string, err error) {
 	name, rest := text[:end], strings.TrimLeft(text[end:], " ")
 	c, ok := s.filterColumn(name)
 	if !ok {
-		return t, "", sentence("there is no column " + strconv.Quote(name) + "; there are " + strings.Join(s.filterColumns(), ", "))
+		return t, "", sentence(s.noColumn(name))
 	}
 	t.column = c
 	for _, op := range operators {
@@ -115,6 +115,14 @@ func (s *spec[M]) filterColumn(name string) (column[M], bool) {
 // usable reports whether a client may filter and order by a column.
 func (s *spec[M]) usable(c column[M]) bool {
 	return !c.hidden && !slices.Contains(s.without, cmp.Or(c.of, c.name))
+}
+
+// noColumn says why a client may not filter or order by a name.
+func (s *spec[M]) noColumn(name string) string {
+	if c, ok := s.column(name); ok && !c.hidden {
+		return "by " + name + " nothing is looked for here: this edge does not show it of every zone"
+	}
+	return "there is no column " + strconv.Quote(name) + "; there are " + strings.Join(s.filterColumns(), ", ")
 }
 
 func (s *spec[M]) filterColumns() []string {

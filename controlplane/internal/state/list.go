@@ -167,7 +167,7 @@ func (s *spec[M]) parseOrder(by string) (order[M], error) {
 	c, ok := s.filterColumn(name)
 	switch {
 	case !ok:
-		detail := "there is no column " + strconv.Quote(name) + "; there are " + strings.Join(s.filterColumns(), ", ")
+		detail := s.noColumn(name)
 		return order[M]{}, problem.New(problem.Invalid, "the order cannot be read: "+detail, "Name one of the columns.").With("order_by", detail)
 	case direction != "" && direction != "desc":
 		detail := "behind the column stands " + strconv.Quote(direction) + "; only desc may"

@@ -40,7 +40,7 @@ func requests() *spec[*apiv1.Request] {
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
 			flag("asked", func(m *apiv1.Request) bool { return !request.Recorded(m) }).asFixed(),
-			words("vm", vmsOf).tellsOf("parts"),
+			words("vm", vmsOf).tellsOf("parts.name"),
 			flag("open", open).asHidden(),
 			flag("deciding", func(m *apiv1.Request) bool { return dueOf(m) > 0 }).asHidden(),
 			hidden("due", dueOf),
