@@ -159,7 +159,7 @@ func (field *Field) value(raw json.RawMessage) (any, string) {
 	case "array":
 		items, ok := v.([]any)
 		if !ok {
-			return nil, "is a list of texts"
+			return nil, `is a list of texts: ["a", "b"]`
 		}
 		if len(items) > mostListed {
 			return nil, fmt.Sprintf("holds %d texts at most", mostListed)

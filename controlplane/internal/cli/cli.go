@@ -72,7 +72,7 @@ func (a *app) explain(err error) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
-		fmt.Fprintf(a.err, "%s %s\n", a.err.paint(red, "naru:"), usage.text)
+		fmt.Fprintf(a.err, "%s %s\n", a.err.paint(red, "naru:"), printableLines(usage.text))
 		return problem.ExitUsage
 	}
 	e := problem.From(err)

@@ -98,6 +98,15 @@ func printable(s string) string {
 // steersIn is steers within a document of JSON or YAML, which has lines.
 func steersIn(r rune) bool { return r != '\n' && r != '\t' && steers(r) }
 
+// printableLines is printable, of a text of several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
 // escaped writes what would steer the terminal in a document of JSON or YAML as they do within quotes: there is none without.
 func escaped(document []byte) []byte {
 	if !bytes.ContainsFunc(document, steersIn) {

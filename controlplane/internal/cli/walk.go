@@ -87,18 +87,21 @@ func (d *draftFlags) forget(wrong error) bool {
 	if !problem.Is(wrong, problem.Invalid) {
 		return false
 	}
-	typed := map[string]func(){
-		"name_pattern": func() { d.name = "" }, "form": func() { d.form = nil }, "ssh_keys": func() { d.keys = nil },
-		"quantity": func() { d.quantity = 0 }, "reason": func() { d.reason = "" },
+	typed := map[string]func(string){
+		"name_pattern": func(string) { d.name = "" }, "ssh_keys": func(string) { d.keys = nil },
+		"quantity": func(string) { d.quantity = 0 }, "reason": func(string) { d.reason = "" },
+		"form": func(part string) { // one of its fields, or all of it
+			d.form = slices.DeleteFunc(d.form, func(given string) bool { return part == "" || strings.HasPrefix(given, part+"=") })
+		},
 	}
 	var takeBack []func()
 	for _, f := range problem.Of(wrong).GetErrors() {
 		field := strings.TrimPrefix(strings.TrimPrefix(f.GetField(), "request."), "specification.create.")
-		end := strings.IndexAny(field+".", "[.")
-		if typed[field[:end]] == nil {
+		parts := strings.FieldsFunc(field+".", func(r rune) bool { return strings.ContainsRune("[].", r) })
+		if len(parts) == 0 || typed[parts[0]] == nil {
 			return false
 		}
-		takeBack = append(takeBack, typed[field[:end]])
+		takeBack = append(takeBack, func() { typed[parts[0]](append(parts, "")[1]) })
 	}
 	for _, f := range takeBack {
 		f()
@@ -288,8 +291,11 @@ func (a *app) fillForm(ctx context.Context, d *draftFlags, form string) error {
 		if len(field.Enum) > 0 {
 			what += " (" + strings.Trim(fmt.Sprint(field.Enum), "[]") + ")"
 		}
+		if field.Type == "array" {
+			what += ", with commas between"
+		}
 		if field.Default != nil {
-			usual = fmt.Sprint(field.Default)
+			usual = typedAs(field.Default)
 		}
 		if err := a.fill(ctx, &value, what, usual, slices.Contains(fields.Required, name)); err != nil {
 			return err
@@ -297,14 +303,44 @@ func (a *app) fillForm(ctx context.Context, d *draftFlags, form string) error {
 		if value == "" {
 			continue
 		}
-		if field.Type == "string" { // else what looks like a number would become one
-			quoted, err := json.Marshal(value)
+		var typed any
+		switch {
+		case field.Type == "string": // else what looks like a number would become one
+			typed = value
+		case field.Type == "array" && !strings.HasPrefix(value, "["):
+			typed = listed(value)
+		}
+		if typed != nil {
+			b, err := json.Marshal(typed)
 			if err != nil {
 				return err
 			}
-			value = string(quoted)
+			value = string(b)
 		}
 		d.form = append(d.form, name+"="+value)
 	}
 	return nil
+}
+
+// listed are texts that were typed with commas between.
+func listed(text string) (all []string) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			all = append(all, part)
+		}
+	}
+	return all
+}
+
+// typedAs is a field's default as somebody would type it.
+func typedAs(value any) string {
+	all, ok := value.([]any)
+	if !ok {
+		return fmt.Sprint(value)
+	}
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, fmt.Sprint(one))
+	}
+	return strings.Join(texts, ", ")
 }
