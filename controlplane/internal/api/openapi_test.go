@@ -358,6 +358,68 @@ func TestTheDescriptionHasEveryRouteAndNoOther(t *testing.T) {
 	}
 }
 
+// reached are the components that what v says leads to, as they are referred to.
+func (d description) reached(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case object:
+		if ref, ok := v["$ref"].(string); ok && !into[ref] {
+			into[ref] = true
+			d.reached(d.deref(v), into)
+		}
+		for _, inner := range v {
+			d.reached(inner, into)
+		}
+	case []any:
+		for _, inner := range v {
+			d.reached(inner, into)
+		}
+	}
+}
+
+func TestTheDescriptionListsWhatThePathsLeadToAndNothingOfOtherPackages(t *testing.T) {
+	f := newFederation(t, 1)
+	d := f.asAdmin().description(t)
+	reached := map[string]bool{}
+	d.reached(d.doc["paths"], reached)
+	listed := 0
+	for kind, components := range d.doc["components"].(object) {
+		for name := range components.(object) {
+			if listed++; kind != "securitySchemes" && !reached["#/components/"+kind+"/"+name] { // which security refers to by name
+				t.Errorf("no path leads to %s %s", kind, name)
+			}
+			if kind != "schemas" || name == "ProblemDocument" { // which is of RFC 9457, and of no package
+				continue
+			}
+			_, ours := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("naru.api.v1." + name))
+			_, common := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("google.protobuf." + name))
+			if ours != nil && common != nil {
+				t.Errorf("the schema %s is of another package than the API's", name)
+			}
+		}
+	}
+	if listed < 200 {
+		t.Fatalf("only %d components are listed", listed)
+	}
+	tags := map[string]bool{}
+	for _, verbs := range d.doc["paths"].(object) {
+		for _, operation := range verbs.(object) {
+			for _, tag := range operation.(object)["tags"].([]any) {
+				tags[tag.(string)] = true
+			}
+		}
+	}
+	for _, tag := range d.doc["tags"].([]any) {
+		name := tag.(object)["name"].(string)
+		if !tags[name] {
+			t.Errorf("%s is listed, and none of its methods has a path", name)
+		}
+		delete(tags, name)
+	}
+	for name := range tags {
+		t.Errorf("%s has paths, and is not listed", name)
+	}
+}
+
 func TestTheCheckOfAnswersFindsWhatIsWrong(t *testing.T) {
 	d := description{object{}}
 	schema := object{"type": "object", "additionalProperties": false, "required": []any{"name"}, "properties": object{

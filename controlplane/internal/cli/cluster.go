@@ -20,6 +20,7 @@ var clusterColumns = slices.Concat([]column[*apiv1.Cluster]{
 	{head: "HYPERVISOR", value: (*apiv1.Cluster).GetHypervisor, text: true},
 	{head: "HOSTS", value: func(m *apiv1.Cluster) string { return strconv.Itoa(int(m.GetHostCount())) }},
 }, shares((*apiv1.Cluster).GetAllocated, (*apiv1.Cluster).GetTotal), []column[*apiv1.Cluster]{
+	{head: "FRESH", value: func(m *apiv1.Cluster) string { return lower(m.GetFreshness()) }, state: true},
 	{head: "OWNER", value: (*apiv1.Cluster).GetOwner},
 	{head: "STRATEGY", value: func(m *apiv1.Cluster) string { return lower(m.GetStrategy()) }, wide: true},
 	{head: "CORDONED", value: func(m *apiv1.Cluster) string { return strconv.FormatBool(m.GetCordoned()) }, wide: true},

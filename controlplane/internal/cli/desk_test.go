@@ -73,6 +73,19 @@ func TestAHostThatWasDeclaredLostIsListedAsLostUntilItIsFound(t *testing.T) {
 	}
 }
 
+func TestAListOfClustersSaysHowCurrentItIs(t *testing.T) {
+	d := newDesk(t)
+	zone := d.Zone("business").GetId()
+	for connected, fresh := range map[bool]string{true: "live", false: "stale"} {
+		d.Connect(zone, true)
+		d.Connect(zone, connected)
+		got := d.must("cluster list --zone business")
+		if !strings.Contains(got, " FRESH ") || !strings.Contains(got, " "+fresh+" ") || d.must("cluster list --filter freshness="+fresh+" -o name") != "kvm\n" {
+			t.Errorf("the zone is connected: %t\n%s", connected, got)
+		}
+	}
+}
+
 func TestAListIsReadPageByPageUntilTheLimit(t *testing.T) {
 	d := newDesk(t)
 	for _, name := range []string{"a1", "a2", "a3"} {

@@ -289,7 +289,9 @@ func TestAVMIsHeldThatIsNotTakenAtItsZonesWord(t *testing.T) {
 				t.Errorf("%s: it goes down: %v", why, o)
 			}
 		}
-		p.refuse(problem.WrongState, desire(2, apiv1.VM_STOPPED, "op-stop"))
+		if r := p.refuse(problem.WrongState, desire(2, apiv1.VM_STOPPED, "op-stop")); !strings.Contains(r.GetNext(), "naru vm delete vm-2") || !strings.Contains(r.GetNext(), "type=vm.held AND target_id=vm-2") {
+			t.Errorf("%s: who stops it is told to do next: %s", why, r.GetNext())
+		}
 		p.accept(desire(2, apiv1.VM_DELETED, "op-delete"))
 		p.accept(observe("inc-1", 7, 8, forgotten(2)))
 		if m := p.vm(2); m.GetDesiredState() != apiv1.VM_DELETED || m.GetProjectId() != "" {
@@ -320,7 +322,8 @@ func TestAHeldVMIsAdoptedOnceItsProjectHasVMsInTheZone(t *testing.T) {
 	c := createVM(3)
 	theirs(c.GetCreateVm().GetVm())
 	p.accept(c)
-	p.accept(observe("inc-1", 6, 7, forgotten(2, theirs)))
+	p.refuse(problem.Conflict, observe("inc-1", 6, 7)) // it is asked for all that it has, so that nobody waits until something happens to the VM
+	p.accept(fullSync(true, "inc-1", 0, 7, forgotten(2, theirs)))
 	if m := p.vm(2); m.GetName() != "web-2" || m.GetProjectId() != "p-other" || p.events()["vm.adopted"] != 1 {
 		t.Errorf("the VM is %v, events %v", m, p.events())
 	}

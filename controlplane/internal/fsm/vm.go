@@ -36,6 +36,9 @@ func (c *command) addVM(m *apiv1.VM, operation string, deadline *timestamppb.Tim
 	if err != nil {
 		return nil, err
 	}
+	if err := c.askHeld(m); err != nil {
+		return nil, err
+	}
 	if m.GetReservation() != "" {
 		if err := c.giveReserved(m); err != nil {
 			return nil, err
@@ -53,6 +56,23 @@ func (c *command) addVM(m *apiv1.VM, operation string, deadline *timestamppb.Tim
 		return nil, err
 	}
 	return op, c.tx.Desire(m.GetZoneId(), reference("vm", m))
+}
+
+// askHeld has a zone report anew what is held of it, where it gets the first VM of a project: it may be of that one.
+func (c *command) askHeld(m *apiv1.VM) error {
+	has, err := c.tx.HasVM(m.GetZoneId(), m.GetProjectId())
+	if err != nil || has {
+		return err
+	}
+	held, err := c.tx.HeldVMs(m.GetZoneId())
+	if err != nil || held == 0 {
+		return err
+	}
+	zone, err := c.tx.Zones.Get(m.GetZoneId())
+	if err != nil {
+		return err
+	}
+	return c.askAll(zone)
 }
 
 func (c *command) mayCreateVM(m *apiv1.VM) error {
@@ -353,6 +373,6 @@ func whole(m *apiv1.VM) bool {
 }
 
 func notWhole(m *apiv1.VM) *problem.Error {
-	return problem.Newf(problem.WrongState, "See the event vm.held of this VM; it can be deleted.",
-		"VM %s was found in its zone and is held", m.GetName())
+	return problem.Newf(problem.WrongState, "Delete it: naru vm delete "+m.GetName()+". If it is to stay: naru event list --filter 'type=vm.held AND target_id="+m.GetId()+"' tells why it is held, and what to do.",
+		"VM %s was found in its zone, is held, and belongs to no project", m.GetName())
 }

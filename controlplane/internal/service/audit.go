@@ -26,13 +26,9 @@ type auditService struct {
 func (s auditService) ListAuditEntries(ctx context.Context, r *apiv1.ListAuditEntriesRequest) (*apiv1.ListAuditEntriesResponse, error) {
 	out := &apiv1.ListAuditEntriesResponse{}
 	err := s.read(ctx, func(tx *state.Tx) (err error) {
-		// By name as it was then: the log also tells of what is gone.
-		scope := state.Scope{}
-		if r.GetProject() != "" {
-			scope["project"] = r.GetProject()
-		}
-		if r.GetZone() != "" {
-			scope["zone"] = r.GetZone()
+		scope, err := s.about(tx, r)
+		if err != nil {
+			return err
 		}
 		entries := s.entries()
 		reach, err := entries.reach(ctx, tx, auditRead)
@@ -55,6 +51,36 @@ func (s auditService) ListAuditEntries(ctx context.Context, r *apiv1.ListAuditEn
 		return err
 	})
 	return out, err
+}
+
+// about is the project and the zone of which entries are asked for: by id where there is one of the name, or an id was given, and else by
+// the name as it was then, since the log also tells of what is gone.
+func (s auditService) about(tx *state.Tx, r *apiv1.ListAuditEntriesRequest) (state.Scope, error) {
+	scope := state.Scope{}
+	err := narrowTo(s.projects, tx, r.GetProject(), scope)
+	if err == nil {
+		err = narrowTo(s.zones, tx, r.GetZone(), scope)
+	}
+	return scope, err
+}
+
+// narrowTo writes into a scope of entries the noun that they are to be of, whoever asks: they see what is in their reach, and no more.
+func narrowTo[M state.Noun](n noun[M], tx *state.Tx, name string, scope state.Scope) error {
+	if name == "" {
+		return nil
+	}
+	m, err := n.within(tx, name, nil)
+	switch {
+	case err == nil:
+		scope[n.kind+"_id"] = m.GetId()
+	case !problem.Is(err, problem.NotFound):
+		return err
+	case name[0] >= '0' && name[0] <= '9': // an id, as no name begins
+		scope[n.kind+"_id"] = name
+	default:
+		scope[n.kind] = name
+	}
+	return nil
 }
 
 // auditEntry is an entry as nouns are.

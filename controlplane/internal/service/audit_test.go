@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"slices"
@@ -271,6 +272,64 @@ func TestAnAuditorOfAPlaceSeesWhatTheLogHasOfIt(t *testing.T) {
 				t.Errorf("the auditor of %s exports: %v", who, err)
 			}
 		}
+	}
+}
+
+// TestEntriesOfAPlaceAreFoundByItsID, by its name where it has one, and what is gone by the name that it had.
+func TestEntriesOfAPlaceAreFoundByItsID(t *testing.T) {
+	w := servicetest.New(t)
+	w.NewSite(1)
+	a := w.Admin()
+	project := func() string {
+		op, err := a.Projects.CreateProject(t.Context(), &apiv1.CreateProjectRequest{Project: &apiv1.Project{Name: "shop"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return op.GetOperation().GetTarget().GetId()
+	}
+	remove := func(id string) {
+		if _, err := a.Projects.DeleteProject(t.Context(), &apiv1.DeleteProjectRequest{Project: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := func(r *apiv1.ListAuditEntriesRequest) (all []string) {
+		listed, err := a.Audit.ListAuditEntries(t.Context(), r)
+		if err != nil {
+			t.Fatal(r, err)
+		}
+		for _, e := range listed.GetAuditEntries() {
+			all = append(all, e.GetAction()+" "+cmp.Or(e.GetProjectId(), e.GetZoneId()))
+		}
+		return all
+	}
+	first := project()
+	remove(first)
+	second := project()
+	of := func(ids ...string) (all []string) {
+		for _, id := range ids {
+			if id == first || len(ids) == 2 {
+				all = append(all, "project.delete "+id)
+			}
+			all = append(all, "project.create "+id)
+		}
+		return all
+	}
+	for asked, want := range map[string][]string{"shop": of(second), second: of(second), first: of(first), "nothing": nil} {
+		if got := found(&apiv1.ListAuditEntriesRequest{Project: asked}); !slices.Equal(got, want) {
+			t.Errorf("of project %s are found %v, want %v", asked, got, want)
+		}
+	}
+	if got := found(&apiv1.ListAuditEntriesRequest{Filter: "project=shop"}); len(got) != 3 {
+		t.Errorf("by the name as it was then are found %v", got)
+	}
+	remove(second)
+	if got, want := found(&apiv1.ListAuditEntriesRequest{Project: "shop"}), of(second, first); !slices.Equal(got, want) {
+		t.Errorf("of what is gone are found %v, want %v", got, want)
+	}
+	business := w.Zone("business").GetId()
+	byName, byID := found(&apiv1.ListAuditEntriesRequest{Zone: "business"}), found(&apiv1.ListAuditEntriesRequest{Zone: business})
+	if !slices.Equal(byName, byID) || !slices.Contains(byName, "zone.create "+business) || slices.ContainsFunc(byID, func(e string) bool { return !strings.HasSuffix(e, business) }) {
+		t.Errorf("of a zone are found %v and %v", byName, byID)
 	}
 }
 

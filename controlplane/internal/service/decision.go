@@ -383,13 +383,12 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	part := slices.Contains(request.Concerned(m), me.GetId())
 	add(part && request.Editable(m), "update", "submit", "attach")
 	add(part && request.Editable(m) && len(m.GetFiles()) > 0, "detach")
-	trial := &apiv1.Request{Intake: m.GetIntake(), Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
-	since, err := s.othersMayEnd(ctx, tx, m)
+	since, err := s.othersMayEnd(ctx, tx, m, me)
 	if err != nil {
 		return err
 	}
 	add((me.GetId() == m.GetRequesterId() || since != "") && m.GetApproval() == apiv1.Request_DRAFT && m.GetRound() == 0, "delete")
-	add(request.Withdraw(trial, request.Person{ID: me.GetId()}, since, "", nil) == nil, "withdraw")
+	add(withdraws(m, me, since), "withdraw")
 	seats, err := s.seats(ctx, tx, m, me)
 	add(err == nil && len(seats) > 0 && seesFrozen(ctx, tx, m) == nil, "decide")
 	recorded := request.Recorded(m)
@@ -399,18 +398,24 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 	return nil
 }
 
-// othersMayEnd says why the caller may withdraw what somebody else asked for, as far as that is known; empty where they may not.
-func (s requestService) othersMayEnd(ctx context.Context, tx *state.Tx, m *apiv1.Request) (string, error) {
-	loss, err := intake.Away(tx, m)
-	if err != nil || loss == nil && m.GetOrphanedAt() == nil {
-		return "", err
-	}
-	if loss, err = s.abandoned(ctx, tx, m); problem.Is(err, problem.Forbidden) {
+// othersMayEnd says why the caller may end what somebody else asked for; empty where they may not, or asked for it themselves.
+func (s requestService) othersMayEnd(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User) (string, error) {
+	if me.GetId() == m.GetRequesterId() || !withdraws(m, me, "somebody has left") {
 		return "", nil
-	} else if err != nil || loss == nil {
+	}
+	loss, err := s.abandoned(ctx, tx, m)
+	if problem.Is(err, problem.Forbidden) || err == nil && loss == nil {
+		return "", nil
+	} else if err != nil {
 		return "", err
 	}
 	return loss.Why, nil
+}
+
+// withdraws reports whether somebody may withdraw a request as it is, with why they may where it is not their own.
+func withdraws(m *apiv1.Request, me *apiv1.User, since string) bool {
+	trial := &apiv1.Request{Intake: m.GetIntake(), Approval: m.GetApproval(), Fulfilment: m.GetFulfilment(), RequesterId: m.GetRequesterId(), OnBehalfOfId: m.GetOnBehalfOfId()}
+	return request.Withdraw(trial, request.Person{ID: me.GetId()}, since, "", nil) == nil
 }
 
 // approvers writes into each stage that is not decided who may decide there now.

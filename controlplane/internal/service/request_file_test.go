@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -85,7 +86,7 @@ func TestADraftOfALeaverIsDeletedByWhoeverMayAskThere(t *testing.T) {
 			if err := remove("bob"); !problem.Is(err, problem.Forbidden) || slices.Contains(o.show("bob", "r-1").GetActions(), "delete") {
 				t.Errorf("bob may ask for nothing there: %v", err)
 			}
-			if about != "without the project" && !slices.Contains(o.show("dan", "r-1").GetActions(), "delete") { // that is not looked for at each look
+			if !slices.Contains(o.show("dan", "r-1").GetActions(), "delete") {
 				t.Errorf("dan is not told that he may: %v", o.show("dan", "r-1").GetActions())
 			}
 			if err := remove("dan"); err != nil {
@@ -95,5 +96,91 @@ func TestADraftOfALeaverIsDeletedByWhoeverMayAskThere(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// TestWhoMayEndARequestIsShownThatTheyMay: what its actions say is what the methods then do, for each who sees it, as it stands, and whether
+// or not its author can still end it.
+func TestWhoMayEndARequestIsShownThatTheyMay(t *testing.T) {
+	stands := map[string]func(*office, *apiv1.Request){
+		"draft":     func(*office, *apiv1.Request) {},
+		"submitted": func(o *office, m *apiv1.Request) { o.hand(m) },
+		"returned": func(o *office, m *apiv1.Request) {
+			o.hand(m)
+			if err := o.decide("bob", m.GetName(), apiv1.Decision_RETURN, nil); err != nil {
+				o.Fatal(err)
+			}
+		},
+		"withdrawn": func(o *office, m *apiv1.Request) {
+			o.hand(m)
+			if _, err := o.As(o.users["ann"]).Requests.WithdrawRequest(context.Background(), &apiv1.WithdrawRequestRequest{Request: m.GetName()}); err != nil {
+				o.Fatal(err)
+			}
+		},
+	}
+	ends := map[string]func(*office, string, string) error{
+		"delete": func(o *office, who, name string) error {
+			_, err := o.As(o.users[who]).Requests.DeleteRequest(context.Background(), &apiv1.DeleteRequestRequest{Request: name})
+			return err
+		},
+		"withdraw": func(o *office, who, name string) error {
+			_, err := o.As(o.users[who]).Requests.WithdrawRequest(context.Background(), &apiv1.WithdrawRequestRequest{Request: name})
+			return err
+		},
+	}
+	for about, leave := range map[string]func(*office){
+		"there":               func(*office) {},
+		"disabled":            func(o *office) { o.disable("ann") },
+		"without the project": func(o *office) { o.Unbind("b-ann") },
+	} {
+		t.Run(about, func(t *testing.T) {
+			o := newOffice(t)
+			o.users["eve"] = o.User("eve", apiv1.User_PERSON)
+			o.Bind("b-dan", "user", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+			o.Bind("b-eve", "user", o.users["eve"], apiv1.RoleBinding_PROJECT, "web")
+			people := []string{"bob", "cho", "dan", "eve"}
+			if about != "disabled" {
+				people = append(people, "ann")
+			}
+			type trial struct{ stands, who, action, name string }
+			var trials []trial
+			for is, bring := range stands {
+				for _, who := range people {
+					for action := range ends {
+						asked := ask()
+						asked.OnBehalfOf = "eve"
+						r, err := o.As(o.users["ann"]).Requests.CreateRequest(t.Context(), &apiv1.CreateRequestRequest{Request: asked})
+						if err != nil {
+							t.Fatal(err)
+						}
+						bring(o, r.GetRequest())
+						trials = append(trials, trial{is, who, action, r.GetRequest().GetName()})
+					}
+				}
+			}
+			leave(o)
+			accepted := map[string]bool{}
+			for _, c := range trials {
+				shown := slices.Contains(o.show(c.who, c.name).GetActions(), c.action)
+				err := ends[c.action](o, c.who, c.name)
+				if shown != (err == nil) {
+					t.Errorf("%s, %s: %s is shown %t to %s, and is answered %v", about, c.stands, c.action, shown, c.who, err)
+				}
+				accepted[c.who+" "+c.action] = accepted[c.who+" "+c.action] || err == nil
+			}
+			for who, want := range map[string]bool{"bob": false, "cho": false, "dan": about != "there", "eve": true} {
+				if got := accepted[who+" withdraw"]; got != want {
+					t.Errorf("%s: %s withdraws one: %t", about, who, got)
+				}
+			}
+		})
+	}
+}
+
+// hand submits what ann has written.
+func (o *office) hand(m *apiv1.Request) {
+	o.Helper()
+	if _, err := o.As(o.users["ann"]).Requests.SubmitRequest(context.Background(), &apiv1.SubmitRequestRequest{Request: m.GetName()}); err != nil {
+		o.Fatal(err)
 	}
 }

@@ -44,9 +44,13 @@ func PlanOf[M Noun](t Table[M], q Query) (plan []string, err error) {
 	return t.tx.Explain(page.sql)
 }
 
-// AuditWithin is the control plane's own log as a table, within bounds.
-func (tx *Tx) AuditWithin(bounds []Bound) Table[logRow] {
-	return Table[logRow]{tx, tx.Log("").table.spec}.Within(bounds)
+// Entries are a log as a table, within bounds; nil leaves none out.
+func (tx *Tx) Entries(log string, bounds *[]Bound) Table[logRow] {
+	t := Table[logRow]{tx, tx.Log(log).table.spec}
+	if bounds == nil {
+		return t
+	}
+	return t.Within(*bounds)
 }
 
 // Schema is how every table and index was made.

@@ -100,7 +100,7 @@ func (t Table[M]) page(q Query, order order[M], binding token) (statement, error
 		args = append(args, id)
 	}
 	if len(t.spec.walks) > 0 && order.column.name == t.spec.usualColumn() {
-		paths, err := t.paths()
+		paths, err := t.paths(q.Scope)
 		if err != nil {
 			return statement{}, err
 		}

@@ -34,11 +34,7 @@ type logTable struct {
 }
 
 // newAuditLog is the table of the control plane's own log.
-func newAuditLog() logTable {
-	l := newLogTable("audit_entries", "")
-	l.walks = []string{"project_id", "zone_id"}
-	return l
-}
+func newAuditLog() logTable { return newLogTable("audit_entries", "") }
 
 // newZoneLogs is the table of the logs that zones have kept themselves.
 func newZoneLogs() logTable {
@@ -47,7 +43,7 @@ func newZoneLogs() logTable {
 
 func newLogTable(table, whose string, further ...column[logRow]) logTable {
 	s := (&spec[logRow]{
-		noun: "audit entry", plural: table, usual: "sequence desc",
+		noun: "audit entry", plural: table, usual: "sequence desc", walks: []string{"project_id", "zone_id"}, apart: whose,
 		zero: func() logRow { return logRow{AuditEntry: &apiv1.AuditEntry{}} },
 		columns: append([]column[logRow]{
 			{name: "sequence", kind: numberKind, sql: "id", get: func(m logRow) value {
@@ -101,7 +97,7 @@ func (l logTable) createTable() string {
 func (l logTable) createIndexes() []string {
 	var all []string
 	for _, column := range l.walks {
-		all = append(all, fmt.Sprintf("CREATE INDEX %s_%s ON %s (%s, id) WHERE %s<>''", l.plural, column, l.plural, column, column))
+		all = append(all, fmt.Sprintf("CREATE INDEX %s_%s ON %s (%s%s, id) WHERE %s<>''", l.plural, column, l.plural, l.before, column, column))
 	}
 	return all
 }

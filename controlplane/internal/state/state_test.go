@@ -364,6 +364,29 @@ func TestAHostsFreshnessIsTheWorseOfItsOwnAndItsZones(t *testing.T) {
 	}
 }
 
+func TestAClustersFreshnessIsItsZones(t *testing.T) {
+	db := open(t, state.Options{})
+	stored := &apiv1.Cluster{Id: "c1", Name: "kvm", Zone: "business", ZoneId: "z1", Freshness: apiv1.Freshness_UNREACHABLE} // never stored
+	write(t, db, func(tx *state.Tx) error { return tx.Clusters.Put(stored) })
+	for _, zone := range []apiv1.Freshness_Level{apiv1.Freshness_LEVEL_UNSPECIFIED, apiv1.Freshness_LIVE, apiv1.Freshness_STALE, apiv1.Freshness_LIVE} {
+		write(t, db, func(tx *state.Tx) error {
+			c, err := tx.Clusters.Get("c1")
+			return errors.Join(err, tx.Zones.Put(&apiv1.Zone{Id: "z1", Name: "business", Freshness: zone}), tx.Clusters.Put(c))
+		})
+		read(t, db, func(tx *state.Tx) error {
+			c, err := tx.Clusters.Get("c1")
+			if c.GetFreshness() != zone {
+				t.Errorf("zone %v: the cluster is %v", zone, c.GetFreshness())
+			}
+			stale, err2 := tx.Clusters.Count(nil, "freshness=STALE")
+			if want := zone == apiv1.Freshness_STALE; (stale == 1) != want {
+				t.Errorf("zone %v: %d clusters are stale by filter", zone, stale)
+			}
+			return errors.Join(err, err2)
+		})
+	}
+}
+
 // TestWhatATableSaysIsWhatTheMessageDoes, also where a column changes that was thought to be fixed: as it is in a server that has loaded
 // a snapshot, and for what an index of the column finds.
 func TestWhatATableSaysIsWhatTheMessageDoes(t *testing.T) {

@@ -46,6 +46,8 @@ type spec[M Noun] struct {
 	// walks, where set, are text columns of each of which an index has what holds one value in the usual order (walk.go); those that leave
 	// the least stand first.
 	walks []string
+	// apart, where set, is a text column without which an id says nothing: it stands before that in the primary key.
+	apart string
 	// derive, where set, writes what is reckoned when read: the fields of columns with sql.
 	derive func(*Tx, M) error
 	// underive clears it again.

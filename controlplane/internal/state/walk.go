@@ -15,20 +15,19 @@ type path struct {
 	args  []any
 }
 
-// paths are the table's bounds as paths, one for each value of a column of spec.walks: a row may lie on several. Where there are
-// no bounds, more than maxPaths, or one that no index has in order, it is one path through all rows.
-func (t Table[M]) paths() (all []path, err error) {
-	if t.spec.bounds == nil {
-		return []path{{where: "1"}}, nil
+// paths are the table's bounds within a scope as paths, one for each value of a column of spec.walks: a row may lie on several. Where there
+// are more than maxPaths, or one that no index has in order, it is one path through all rows. The scope itself is left to the statement.
+func (t Table[M]) paths(scope Scope) (all []path, err error) {
+	bounds := []Bound{{}}
+	if t.spec.bounds != nil {
+		bounds = *t.spec.bounds
 	}
-	for _, b := range *t.spec.bounds {
-		by := -1
-		for _, column := range t.spec.walks {
-			if by = slices.IndexFunc(b, func(in In) bool { return in.Column == column }); by >= 0 {
-				break
-			}
+	for _, b := range bounds {
+		column, by, values := t.spec.along(b, scope)
+		if column == "" && t.spec.bounds == nil {
+			return []path{{where: "1"}}, nil
 		}
-		if by < 0 || len(all)+len(b[by].Values) > maxPaths {
+		if column == "" || len(all)+len(values) > maxPaths {
 			within, args, err := t.withinSQL()
 			return []path{{within, args}}, err
 		}
@@ -44,8 +43,8 @@ func (t Table[M]) paths() (all []path, err error) {
 			// The sign keeps SQLite from going by this one.
 			further.where, further.args = further.where+" AND +"+holds, append(further.args, arg)
 		}
-		for _, v := range b[by].Values {
-			where := fmt.Sprintf("%s=? AND %s<>''", b[by].Column, b[by].Column)
+		for _, v := range values {
+			where := fmt.Sprintf("%s=? AND %s<>''", column, column)
 			all = append(all, path{where + further.where, append([]any{v}, further.args...)})
 		}
 	}
@@ -55,10 +54,32 @@ func (t Table[M]) paths() (all []path, err error) {
 	return all, nil
 }
 
+// along is the column by which the least is left of what is within a bound and a scope, which of the bound's terms is of it, -1 for none,
+// and the values that it has there; empty where no index has it in order.
+func (s *spec[M]) along(b Bound, scope Scope) (column string, by int, values []string) {
+	for _, column := range s.walks {
+		by := slices.IndexFunc(b, func(in In) bool { return in.Column == column })
+		asked := scope[column]
+		switch {
+		case by >= 0 && asked == "":
+			return column, by, b[by].Values
+		case by >= 0 && !slices.Contains(b[by].Values, asked):
+			return column, by, nil
+		case asked != "":
+			return column, by, []string{asked}
+		}
+	}
+	return "", -1, nil
+}
+
 // walk is the statement of a page in the usual order that is put together of paths: each is gone along in an index as far as the page
 // needs it, by what stands in the index where that is enough, and then the page's rows are read.
 func (t Table[M]) walk(paths []path, where []string, args []any, order order[M], once bool) statement {
-	key := strings.Join(order.key(), ", ")
+	columns := order.key()
+	if t.spec.apart != "" {
+		columns = append([]string{t.spec.apart}, columns...)
+	}
+	key := strings.Join(columns, ", ")
 	s := statement{once: once || len(paths) > 1}
 	var each []string
 	for _, p := range paths {

@@ -1,13 +1,16 @@
 package state_test
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
@@ -48,6 +51,11 @@ func TestAPageIsPutTogetherOfAllThatIsInReach(t *testing.T) {
 			if err := tx.AppendAudit(e); err != nil {
 				return err
 			}
+			others := proto.CloneOf(e) // of another zone's log, under the same numbers
+			others.Actor, others.ProjectId, others.ZoneId = "somebody else", "p-1", "z-1"
+			if err := errors.Join(bring(tx, "business/1", e), bring(tx, "internet/1", others)); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -73,16 +81,25 @@ func TestAPageIsPutTogetherOfAllThatIsInReach(t *testing.T) {
 				{in("project_id", some("p")...)}, {in("zone_id", some("z")...)}, {in("zone_id", some("z")...), in("project_id", some("p")...)},
 			}[random.IntN(3)])
 		}
+		asked := state.Scope{}
+		for column, value := range map[string]string{"project_id": "p-1", "zone_id": "z-2"} {
+			if random.IntN(2) == 0 {
+				asked[column] = value
+			}
+		}
+		fits := func(project, zone string) bool {
+			return (asked["project_id"] == "" || asked["project_id"] == project) && (asked["zone_id"] == "" || asked["zone_id"] == zone)
+		}
 		var want, found []string
 		for _, r := range requests {
-			if state.Holds(bounds, columns(r)) && r.GetZoneId() != "z-1" {
+			if state.Holds(bounds, columns(r)) && fits(r.GetProjectId(), r.GetZoneId()) && r.GetZoneId() != "z-1" {
 				want = append(want, r.GetCreatedAt().AsTime().String()+r.GetId())
 			}
 		}
 		slices.Sort(want)
 		slices.Reverse(want)
 		look(t, db, func(tx *state.Tx) {
-			for q := (state.Query{Filter: "zone_id!=z-1", PageSize: 7}); ; {
+			for q := (state.Query{Filter: "zone_id!=z-1", PageSize: 7, Scope: asked}); ; {
 				page, next, err := tx.Requests.Within(bounds).List(q)
 				if err != nil {
 					t.Fatal(bounds, err)
@@ -95,35 +112,49 @@ func TestAPageIsPutTogetherOfAllThatIsInReach(t *testing.T) {
 				}
 			}
 			if !slices.Equal(found, want) {
-				t.Fatalf("within %v are %d requests, not %d:\n%v\n%v", bounds, len(found), len(want), found, want)
+				t.Fatalf("of %v are within %v %d requests, not %d:\n%v\n%v", asked, bounds, len(found), len(want), found, want)
 			}
 		})
-		want, found = nil, nil
-		for _, e := range slices.Backward(entries) {
-			if state.Holds(places, func(c string) string {
-				return map[string]string{"project_id": e.GetProjectId(), "zone_id": e.GetZoneId()}[c]
-			}) {
-				want = append(want, e.GetSequence())
-			}
+		within := &places
+		if random.IntN(4) == 0 {
+			within = nil // who sees all
 		}
-		look(t, db, func(tx *state.Tx) {
-			for q := (state.Query{PageSize: 7}); ; {
-				page, next, err := tx.Log("").List(q, &places)
-				if err != nil {
-					t.Fatal(places, err)
-				}
-				for _, e := range page {
-					found = append(found, e.GetSequence())
-				}
-				if q.PageToken = next; next == "" {
-					break
+		for _, log := range []string{"", "business/1"} {
+			want, found = nil, nil
+			for _, e := range slices.Backward(entries) {
+				at := map[string]string{"project_id": e.GetProjectId(), "zone_id": e.GetZoneId()}
+				if (within == nil || state.Holds(places, func(c string) string { return at[c] })) && fits(e.GetProjectId(), e.GetZoneId()) {
+					want = append(want, e.GetSequence()+" "+e.GetActor())
 				}
 			}
-			if !slices.Equal(found, want) {
-				t.Fatalf("within %v are the entries %v, not %v", places, found, want)
-			}
-		})
+			look(t, db, func(tx *state.Tx) {
+				for q := (state.Query{PageSize: 7, Scope: asked}); ; {
+					page, next, err := tx.Log(log).List(q, within)
+					if err != nil {
+						t.Fatal(places, err)
+					}
+					for _, e := range page {
+						found = append(found, e.GetSequence()+" "+e.GetActor())
+					}
+					if q.PageToken = next; next == "" {
+						break
+					}
+				}
+				if !slices.Equal(found, want) {
+					t.Fatalf("of the log %q and %v are within %v the entries %v, not %v", log, asked, within, found, want)
+				}
+			})
+		}
 	}
+}
+
+// bring writes an entry to the log of a zone, under the number that it has.
+func bring(tx *state.Tx, log string, e *apiv1.AuditEntry) error {
+	leaf, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return tx.Log(log).Append(e, leaf)
 }
 
 // TestWhoReadsOfOnePlaceGoesAlongWhatIsOfIt, and not through all that there is: requests, records of changes, and the audit log.
@@ -143,8 +174,20 @@ func TestWhoReadsOfOnePlaceGoesAlongWhatIsOfIt(t *testing.T) {
 			return state.PlanOf(tx.Requests.Within(bounds), q)
 		}
 		audit := func(q state.Query, bounds ...state.Bound) ([]string, error) {
-			return state.PlanOf(tx.AuditWithin(bounds), q)
+			return state.PlanOf(tx.Entries("", &bounds), q)
 		}
+		all := func(q state.Query, _ ...state.Bound) ([]string, error) {
+			return state.PlanOf(tx.Entries("", nil), q)
+		}
+		ofZone := func(q state.Query, bounds ...state.Bound) ([]string, error) {
+			q.Scope = maps.Clone(q.Scope)
+			maps.Copy(q.Scope, state.Scope{"log": "business/1"})
+			if bounds == nil {
+				return state.PlanOf(tx.Entries("business/1", nil), q)
+			}
+			return state.PlanOf(tx.Entries("business/1", &bounds), q)
+		}
+		web, business := state.Scope{"project_id": "p"}, state.Scope{"zone_id": "z"}
 		mine := []state.Bound{{in("requester_id", "u")}, {in("on_behalf_of_id", "u")}}
 		ofProjects := []state.Bound{{in("project_id", "p", "q")}}
 		_, token, err := tx.Requests.Within(ofProjects).List(state.Query{PageSize: 1})
@@ -166,6 +209,16 @@ func TestWhoReadsOfOnePlaceGoesAlongWhatIsOfIt(t *testing.T) {
 			"of the record":     {audit, state.Query{}, []state.Bound{{in("project_id", "p")}, {in("zone_id", "z")}}, []string{"(project_id=?)", "(zone_id=?)"}},
 			"many projects of":  {audit, state.Query{}, []state.Bound{{in("project_id", many...)}}, slices.Repeat([]string{"(project_id=?)"}, len(many))},
 			"looked for in one": {audit, state.Query{Filter: "actor=x"}, []state.Bound{{in("project_id", "p")}}, []string{"(project_id=?)"}},
+			// What is asked for is one path, where it leaves less than what is in reach.
+			"all, of a project":         {all, state.Query{Scope: web}, nil, []string{"(project_id=?)"}},
+			"all, of a zone":            {all, state.Query{Scope: business}, nil, []string{"(zone_id=?)"}},
+			"one of many in reach":      {audit, state.Query{Scope: web}, []state.Bound{{in("project_id", "o", "p", "q")}}, []string{"(project_id=?)"}},
+			"a project, of a zone's":    {audit, state.Query{Scope: web}, []state.Bound{{in("zone_id", "y", "z")}}, []string{"(project_id=?)"}},
+			"a zone, of a project's":    {audit, state.Query{Scope: business}, []state.Bound{{in("project_id", "p")}}, []string{"(project_id=?)"}},
+			"a zone's own log":          {ofZone, state.Query{Scope: state.Scope{}}, nil, []string{"PRIMARY KEY (log=?)"}},
+			"a zone's, of a project":    {ofZone, state.Query{Scope: web}, nil, []string{"(log=? AND project_id=?)"}},
+			"a zone's, in reach":        {ofZone, state.Query{Scope: state.Scope{}}, ofProjects, []string{"(log=? AND project_id=?)", "(log=? AND project_id=?)"}},
+			"requests, one of the many": {requests, state.Query{Scope: web}, ofProjects, []string{"(project_id=?)"}},
 		} {
 			plan, err := c.plan(c.q, c.bounds...)
 			if err != nil {
@@ -174,10 +227,10 @@ func TestWhoReadsOfOnePlaceGoesAlongWhatIsOfIt(t *testing.T) {
 			}
 			var paths []string
 			for _, line := range plan {
-				if strings.HasPrefix(line, "SEARCH ") && !strings.HasSuffix(line, "PRIMARY KEY (id=?)") {
+				if strings.HasPrefix(line, "SEARCH ") && !strings.HasSuffix(line, "PRIMARY KEY (id=?)") && !strings.HasSuffix(line, "PRIMARY KEY (log=? AND id=?)") {
 					paths = append(paths, line)
 				}
-				if strings.HasPrefix(line, "SCAN requests") || strings.HasPrefix(line, "SCAN audit") || strings.Contains(line, "TEMP B-TREE") {
+				if strings.HasPrefix(line, "SCAN requests") || strings.HasPrefix(line, "SCAN audit") || strings.HasPrefix(line, "SCAN zone") || strings.Contains(line, "TEMP B-TREE") {
 					t.Errorf("%s: %s", name, line)
 				}
 			}
@@ -187,8 +240,8 @@ func TestWhoReadsOfOnePlaceGoesAlongWhatIsOfIt(t *testing.T) {
 		}
 		// Who may see all goes through all, and of what concerns a VM through an index that says so.
 		plan, err := state.PlanOf(tx.Requests, state.Query{Filter: "vm=web-1"})
-		if all := strings.Join(plan, "\n"); err != nil || !strings.Contains(all, "SCAN requests USING COVERING INDEX requests_0") || strings.Contains(all, "TEMP B-TREE") {
-			t.Error(all, err)
+		if text := strings.Join(plan, "\n"); err != nil || !strings.Contains(text, "SCAN requests USING COVERING INDEX requests_0") || strings.Contains(text, "TEMP B-TREE") {
+			t.Error(text, err)
 		}
 		return nil
 	})

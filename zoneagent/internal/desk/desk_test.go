@@ -356,13 +356,26 @@ func TestNobodyDoesMoreThanTheirRolesAndTheZonesPolicyAllow(t *testing.T) {
 	hosts := &apiv1.ListHostsResponse{}
 	z.refused("hosts", z.call(reader, apiv1.HostService_ListHosts_FullMethodName, &apiv1.ListHostsRequest{}, hosts), problem.Forbidden)
 	z.send(&linkv1.Object{Noun: &linkv1.Object_Host{Host: &apiv1.Host{Id: "h-1", Name: "kvm-1", Cluster: "kvm", Zone: "business", Generation: &apiv1.Generation{Epoch: 1, Index: 99}}}})
-	keeper := z.in(z.operator("keeper", func(o *linkv1.Operator) { o.Permissions = []string{"host.read"} }))
+	keeper := z.in(z.operator("keeper", func(o *linkv1.Operator) { o.Permissions = []string{"host.read", "cluster.read"} }))
 	if err := z.call(keeper, apiv1.HostService_ListHosts_FullMethodName, &apiv1.ListHostsRequest{Cluster: "kvm"}, hosts); err != nil || len(hosts.GetHosts()) != 1 {
 		t.Errorf("%v, %v", hosts, err)
 	}
 	one := &apiv1.GetHostResponse{}
 	if err := z.call(keeper, apiv1.HostService_GetHost_FullMethodName, &apiv1.GetHostRequest{Host: "kvm-1"}, one); err != nil || one.GetHost().GetId() != "h-1" {
 		t.Errorf("%v, %v", one, err)
+	}
+	z.send(&linkv1.Object{Noun: &linkv1.Object_Cluster{Cluster: &apiv1.Cluster{Id: "c-1", Name: "kvm", Zone: "business", Freshness: apiv1.Freshness_LIVE, Generation: &apiv1.Generation{Epoch: 1, Index: 99}}}})
+	for _, c := range []struct {
+		observed *apiv1.Cluster
+		want     apiv1.Freshness_Level
+	}{{nil, apiv1.Freshness_STALE}, {&apiv1.Cluster{Id: "c-1", Name: "kvm", Owner: "agent-1"}, apiv1.Freshness_LIVE}} {
+		if c.observed != nil {
+			z.observe(c.observed)
+		}
+		clusters := &apiv1.ListClustersResponse{}
+		if err := z.call(keeper, apiv1.ClusterService_ListClusters_FullMethodName, &apiv1.ListClustersRequest{}, clusters); err != nil || len(clusters.GetClusters()) != 1 || clusters.GetClusters()[0].GetFreshness() != c.want {
+			t.Errorf("want %v: %v, %v", c.want, clusters, err)
+		}
 	}
 	z.refused("a host that is not there", z.call(keeper, apiv1.HostService_GetHost_FullMethodName, &apiv1.GetHostRequest{Host: "kvm-2"}, one), problem.NotFound)
 	z.refused("zones", z.call(reader, apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, &apiv1.ListZonesResponse{}), problem.Forbidden)

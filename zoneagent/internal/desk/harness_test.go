@@ -105,12 +105,8 @@ func (z *zone) send(o *linkv1.Object) {
 // shown waits until the picture shows what the store holds: a tick of its own is written, and waited for.
 func (z *zone) shown() {
 	z.Helper()
-	tx := z.store.Begin(z.own)
 	mark := &apiv1.Zone{Id: zoneID, Name: fmt.Sprint(rand.Int64())}
-	tx.PutObserved(mark)
-	if _, err := tx.Commit(z.Context()); err != nil {
-		z.Fatal(err)
-	}
+	z.put(mark)
 	for seen := false; !seen; {
 		z.store.Picture().Nouns("zone", func(_, observed proto.Message) {
 			m, ok := observed.(*apiv1.Zone)
@@ -120,6 +116,22 @@ func (z *zone) shown() {
 			z.Fatal("the picture does not follow")
 		}
 		runtime.Gosched()
+	}
+}
+
+// observe has the zone report a noun, and waits until the picture shows it.
+func (z *zone) observe(noun proto.Message) {
+	z.Helper()
+	z.put(noun)
+	z.shown()
+}
+
+func (z *zone) put(noun proto.Message) {
+	z.Helper()
+	tx := z.store.Begin(z.own)
+	tx.PutObserved(noun)
+	if _, err := tx.Commit(z.Context()); err != nil {
+		z.Fatal(err)
 	}
 }
 

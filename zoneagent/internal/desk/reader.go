@@ -110,6 +110,9 @@ func (l *Reader) readHosts(req, reply proto.Message) error {
 	}
 	clusters := func(zone, cluster string) []*apiv1.Cluster {
 		return all(l, "cluster", func(c *apiv1.Cluster) bool {
+			if c.Freshness = apiv1.Freshness_LIVE; c.GetOwner() == "" {
+				c.Freshness = apiv1.Freshness_STALE
+			}
 			return is(zone, c.GetZoneId(), c.GetZone()) && is(cluster, c.GetId(), c.GetName())
 		})
 	}

@@ -730,7 +730,7 @@ type ListAuditEntriesRequest struct {
 	// 0 means 100; at most 1000.
 	PageSize  uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Name of a project, of a zone.
+	// Id or name of a project, of a zone: of one that there is, what has its id; of one that is gone, what has the name that it had.
 	Project string `protobuf:"bytes,5,opt,name=project,proto3" json:"project,omitempty"`
 	Zone    string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
 	// Name of a log; empty: the control plane's own.

@@ -106,7 +106,9 @@ type Cluster struct {
 	Generation *Generation            `protobuf:"bytes,15,opt,name=generation,proto3" json:"generation,omitempty"`
 	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Also the ETag: "epoch-index".
-	Revision      string `protobuf:"bytes,17,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,17,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of what its zone reports of it: the zone's link; reckoned when read.
+	Freshness     Freshness_Level `protobuf:"varint,18,opt,name=freshness,proto3,enum=naru.api.v1.Freshness_Level" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +260,13 @@ func (x *Cluster) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Cluster) GetFreshness() Freshness_Level {
+	if x != nil {
+		return x.Freshness
+	}
+	return Freshness_LEVEL_UNSPECIFIED
 }
 
 type ListClustersRequest struct {
@@ -910,7 +919,7 @@ var File_naru_api_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/cluster.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\xc1\a\n" +
+	"\x19naru/api/v1/cluster.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a\x18naru/api/v1/common.proto\x1a\x1bnaru/api/v1/operation.proto\"\x83\b\n" +
 	"\aCluster\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12J\n" +
 	"\x04name\x18\x02 \x01(\tB6\xe0A\x02\xbaH(\xd8\x01\x01r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xa0\xbb\x18\x02Ȼ\x18\x01R\x04name\x12\"\n" +
@@ -935,7 +944,8 @@ const file_naru_api_v1_cluster_proto_rawDesc = "" +
 	"generation\x12?\n" +
 	"\n" +
 	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\tcreatedAt\x12'\n" +
-	"\brevision\x18\x11 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\":\n" +
+	"\brevision\x18\x11 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\brevision\x12@\n" +
+	"\tfreshness\x18\x12 \x01(\x0e2\x1c.naru.api.v1.Freshness.LevelB\x04\xa0\xbb\x18\x03R\tfreshness\":\n" +
 	"\bStrategy\x12\x18\n" +
 	"\x14STRATEGY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04PACK\x10\x01\x12\n" +
@@ -1021,9 +1031,10 @@ var file_naru_api_v1_cluster_proto_goTypes = []any{
 	(*Resources)(nil),             // 14: naru.api.v1.Resources
 	(*Generation)(nil),            // 15: naru.api.v1.Generation
 	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Operation)(nil),             // 17: naru.api.v1.Operation
-	(*fieldmaskpb.FieldMask)(nil), // 18: google.protobuf.FieldMask
-	(WatchType_Value)(0),          // 19: naru.api.v1.WatchType.Value
+	(Freshness_Level)(0),          // 17: naru.api.v1.Freshness.Level
+	(*Operation)(nil),             // 18: naru.api.v1.Operation
+	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
+	(WatchType_Value)(0),          // 20: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: naru.api.v1.Cluster.strategy:type_name -> naru.api.v1.Cluster.Strategy
@@ -1031,33 +1042,34 @@ var file_naru_api_v1_cluster_proto_depIdxs = []int32{
 	14, // 2: naru.api.v1.Cluster.allocated:type_name -> naru.api.v1.Resources
 	15, // 3: naru.api.v1.Cluster.generation:type_name -> naru.api.v1.Generation
 	16, // 4: naru.api.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 5: naru.api.v1.ListClustersResponse.clusters:type_name -> naru.api.v1.Cluster
-	1,  // 6: naru.api.v1.GetClusterResponse.cluster:type_name -> naru.api.v1.Cluster
-	1,  // 7: naru.api.v1.CreateClusterRequest.cluster:type_name -> naru.api.v1.Cluster
-	17, // 8: naru.api.v1.CreateClusterResponse.operation:type_name -> naru.api.v1.Operation
-	1,  // 9: naru.api.v1.UpdateClusterRequest.cluster:type_name -> naru.api.v1.Cluster
-	18, // 10: naru.api.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 11: naru.api.v1.UpdateClusterResponse.cluster:type_name -> naru.api.v1.Cluster
-	17, // 12: naru.api.v1.DeleteClusterResponse.operation:type_name -> naru.api.v1.Operation
-	19, // 13: naru.api.v1.WatchClustersResponse.type:type_name -> naru.api.v1.WatchType.Value
-	1,  // 14: naru.api.v1.WatchClustersResponse.cluster:type_name -> naru.api.v1.Cluster
-	2,  // 15: naru.api.v1.ClusterService.ListClusters:input_type -> naru.api.v1.ListClustersRequest
-	4,  // 16: naru.api.v1.ClusterService.GetCluster:input_type -> naru.api.v1.GetClusterRequest
-	6,  // 17: naru.api.v1.ClusterService.CreateCluster:input_type -> naru.api.v1.CreateClusterRequest
-	8,  // 18: naru.api.v1.ClusterService.UpdateCluster:input_type -> naru.api.v1.UpdateClusterRequest
-	10, // 19: naru.api.v1.ClusterService.DeleteCluster:input_type -> naru.api.v1.DeleteClusterRequest
-	12, // 20: naru.api.v1.ClusterService.WatchClusters:input_type -> naru.api.v1.WatchClustersRequest
-	3,  // 21: naru.api.v1.ClusterService.ListClusters:output_type -> naru.api.v1.ListClustersResponse
-	5,  // 22: naru.api.v1.ClusterService.GetCluster:output_type -> naru.api.v1.GetClusterResponse
-	7,  // 23: naru.api.v1.ClusterService.CreateCluster:output_type -> naru.api.v1.CreateClusterResponse
-	9,  // 24: naru.api.v1.ClusterService.UpdateCluster:output_type -> naru.api.v1.UpdateClusterResponse
-	11, // 25: naru.api.v1.ClusterService.DeleteCluster:output_type -> naru.api.v1.DeleteClusterResponse
-	13, // 26: naru.api.v1.ClusterService.WatchClusters:output_type -> naru.api.v1.WatchClustersResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	17, // 5: naru.api.v1.Cluster.freshness:type_name -> naru.api.v1.Freshness.Level
+	1,  // 6: naru.api.v1.ListClustersResponse.clusters:type_name -> naru.api.v1.Cluster
+	1,  // 7: naru.api.v1.GetClusterResponse.cluster:type_name -> naru.api.v1.Cluster
+	1,  // 8: naru.api.v1.CreateClusterRequest.cluster:type_name -> naru.api.v1.Cluster
+	18, // 9: naru.api.v1.CreateClusterResponse.operation:type_name -> naru.api.v1.Operation
+	1,  // 10: naru.api.v1.UpdateClusterRequest.cluster:type_name -> naru.api.v1.Cluster
+	19, // 11: naru.api.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 12: naru.api.v1.UpdateClusterResponse.cluster:type_name -> naru.api.v1.Cluster
+	18, // 13: naru.api.v1.DeleteClusterResponse.operation:type_name -> naru.api.v1.Operation
+	20, // 14: naru.api.v1.WatchClustersResponse.type:type_name -> naru.api.v1.WatchType.Value
+	1,  // 15: naru.api.v1.WatchClustersResponse.cluster:type_name -> naru.api.v1.Cluster
+	2,  // 16: naru.api.v1.ClusterService.ListClusters:input_type -> naru.api.v1.ListClustersRequest
+	4,  // 17: naru.api.v1.ClusterService.GetCluster:input_type -> naru.api.v1.GetClusterRequest
+	6,  // 18: naru.api.v1.ClusterService.CreateCluster:input_type -> naru.api.v1.CreateClusterRequest
+	8,  // 19: naru.api.v1.ClusterService.UpdateCluster:input_type -> naru.api.v1.UpdateClusterRequest
+	10, // 20: naru.api.v1.ClusterService.DeleteCluster:input_type -> naru.api.v1.DeleteClusterRequest
+	12, // 21: naru.api.v1.ClusterService.WatchClusters:input_type -> naru.api.v1.WatchClustersRequest
+	3,  // 22: naru.api.v1.ClusterService.ListClusters:output_type -> naru.api.v1.ListClustersResponse
+	5,  // 23: naru.api.v1.ClusterService.GetCluster:output_type -> naru.api.v1.GetClusterResponse
+	7,  // 24: naru.api.v1.ClusterService.CreateCluster:output_type -> naru.api.v1.CreateClusterResponse
+	9,  // 25: naru.api.v1.ClusterService.UpdateCluster:output_type -> naru.api.v1.UpdateClusterResponse
+	11, // 26: naru.api.v1.ClusterService.DeleteCluster:output_type -> naru.api.v1.DeleteClusterResponse
+	13, // 27: naru.api.v1.ClusterService.WatchClusters:output_type -> naru.api.v1.WatchClustersResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_cluster_proto_init() }
