@@ -37,7 +37,7 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 			return pass(commandv1.PassRequest_ESCALATE, s.GetName(), "it was not decided in time"), nil
 		case over(s.GetRemindAt()):
 			j := pass(commandv1.PassRequest_REMIND, s.GetName(), "")
-			calendar, err := intake.Calendar(tx, s)
+			calendar, _, err := intake.Calendar(s)
 			if err != nil {
 				return job{}, err
 			}
