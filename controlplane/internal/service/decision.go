@@ -74,7 +74,7 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	for _, h := range holders {
 		for _, stage := range m.GetStages() {
 			h.stage = stage
-			if ok, _ := p.May(stage, h.holder); !ok || stage.GetState() != apiv1.Stage_OPEN {
+			if ok, _ := p.May(stage, h.holder); !ok || stage.GetState() != apiv1.Stage_OPEN || slices.Contains(stage.GetExcluded(), me.GetName()) {
 				continue
 			}
 			if err := p.Impartial(h.decision(me)); err == nil {
