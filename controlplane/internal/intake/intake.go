@@ -3,6 +3,7 @@
 package intake
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -287,7 +288,7 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Stages, err = Stages(tx, plan); err != nil {
+	if r.Stages, err = Stages(tx, plan, out.AtOnce); err != nil {
 		return nil, err
 	}
 	var needs []request.Need
@@ -318,7 +319,7 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 			return nil, err
 		}
 	}
-	out.Openings, err = Openings(r.GetStages(), now)
+	out.Openings, err = Openings(r.GetStages(), out.AtOnce, now)
 	return out, err
 }
 
@@ -356,13 +357,21 @@ func asksZone(r *apiv1.Request) bool {
 	return r.GetZoneId() != "" && slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == apiv1.Eligibility_DESTINATION })
 }
 
-// Stages are those of a plan as a request keeps them.
-func Stages(tx *state.Tx, plan *approval.Plan) (out []*apiv1.Stage, err error) {
+// reviewHours are the working hours in which what was let through is reviewed where the policy gives none.
+const reviewHours = 24
+
+// Stages are those of a plan as a request keeps them. Where they review what was let through, each is due some time, and whoever
+// has to decide is reminded then: there is nothing left that could expire.
+func Stages(tx *state.Tx, plan *approval.Plan, review bool) (out []*apiv1.Stage, err error) {
 	for _, t := range plan.Stages {
 		s := &apiv1.Stage{
 			Name: t.GetName(), Title: t.GetTitle(), Sequence: t.GetSequence(), Eligible: t.GetEligible(), Excluded: t.GetExcluded(), Rule: t.GetRule(),
 			Denials: uint32(t.DenialsThatEnd()), CommentRequired: t.GetCommentRequired(), StepUp: t.StepUp, OnDue: t.GetOnDue(), DueHours: t.GetDueHours(),
 			RemindHours: t.GetRemindHours(), Calendar: t.GetCalendar(), EscalateTo: t.GetEscalateTo(), External: t.GetExternal(), State: apiv1.Stage_WAITING,
+		}
+		if review && s.GetOnDue() != apiv1.StageTemplate_ESCALATE {
+			s.OnDue = apiv1.StageTemplate_REMIND
+			s.DueHours = cmp.Or(s.GetDueHours(), reviewHours)
 		}
 		if s.Hours, err = hours(tx, t.GetCalendar()); err != nil {
 			return nil, err
@@ -388,8 +397,9 @@ func hours(tx *state.Tx, name string) (*apiv1.Calendar, error) {
 	return out, nil
 }
 
-// Openings says when stages would be due, and their people reminded, if they were opened now.
-func Openings(stages []*apiv1.Stage, now time.Time) ([]*commandv1.DecideRequest_Opening, error) {
+// Openings says when stages would be due, and their people reminded, if they were opened now. Of a review they are reminded from
+// then on in any case.
+func Openings(stages []*apiv1.Stage, review bool, now time.Time) ([]*commandv1.DecideRequest_Opening, error) {
 	var out []*commandv1.DecideRequest_Opening
 	for _, s := range stages {
 		c, known, err := Calendar(s)
@@ -402,7 +412,7 @@ func Openings(stages []*apiv1.Stage, now time.Time) ([]*commandv1.DecideRequest_
 		o := &commandv1.DecideRequest_Opening{Stage: s.GetName(), DueAt: timestamppb.New(c.Due(now, time.Duration(s.GetDueHours())*time.Hour))}
 		if h := s.GetRemindHours(); h > 0 && h < s.GetDueHours() {
 			o.RemindAt = timestamppb.New(c.Due(now, time.Duration(s.GetDueHours()-h)*time.Hour))
-		} else if s.GetOnDue() == apiv1.StageTemplate_REMIND {
+		} else if review || s.GetOnDue() == apiv1.StageTemplate_REMIND {
 			o.RemindAt = o.DueAt
 		}
 		out = append(out, o)

@@ -245,7 +245,7 @@ func (s approvalPolicyService) tested(tx *state.Tx, r *apiv1.TestApprovalPolicyR
 	if plan.Afterwards {
 		out.Trace = append(out.Trace, "an emergency: it is carried out at once, and the stages review it afterwards")
 	}
-	stages, err := intake.Stages(tx, plan)
+	stages, err := intake.Stages(tx, plan, plan.Afterwards)
 	if err != nil {
 		return nil, inField(err, "policy.stages")
 	}
@@ -253,7 +253,7 @@ func (s approvalPolicyService) tested(tx *state.Tx, r *apiv1.TestApprovalPolicyR
 	if r.GetAt().IsValid() {
 		begins = r.GetAt().AsTime()
 	}
-	openings, err := intake.Openings(stages, begins)
+	openings, err := intake.Openings(stages, plan.Afterwards, begins)
 	if err != nil {
 		return nil, err
 	}

@@ -125,7 +125,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
 		}
 		now := s.Now()
-		if in.Openings, err = intake.Openings(panel.Undecided(m), now); err != nil {
+		if in.Openings, err = intake.Openings(panel.Undecided(m), m.GetReviewedAfterwards(), now); err != nil {
 			return nil, err
 		}
 		in.ReckonedAt = timestamppb.New(now)

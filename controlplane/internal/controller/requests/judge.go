@@ -45,6 +45,9 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 			if calendar == nil {
 				next = now.Add(24 * time.Hour)
 			}
+			if due := s.GetDueAt().AsTime(); approved && now.Before(due) && due.Before(next) {
+				next = due // that a review is overdue is told when it is
+			}
 			j.pass.RemindAt = timestamppb.New(next)
 			return j, nil
 		}

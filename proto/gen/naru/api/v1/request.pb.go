@@ -583,7 +583,9 @@ type Request struct {
 	// When it ended, however that was: refused, withdrawn, expired, done, failed or lapsed. Not there of what goes on, or is tried again.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,64,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	// Whether there is room for all of it now, where it takes some and was not begun. Only where one request is asked for, or previewed.
-	Fit           *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
+	Fit *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
+	// It was let through as an emergency, and a stage that is to review it is open still after it was due.
+	ReviewOverdue bool `protobuf:"varint,65,opt,name=review_overdue,json=reviewOverdue,proto3" json:"review_overdue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1094,13 @@ func (x *Request) GetFit() *Fit {
 		return x.Fit
 	}
 	return nil
+}
+
+func (x *Request) GetReviewOverdue() bool {
+	if x != nil {
+		return x.ReviewOverdue
+	}
+	return false
 }
 
 // Fit is whether there would be room for something now, as far as is known here. Its zone decides in the end, when it is carried out.
@@ -4769,7 +4778,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa3 \n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xd0 \n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4861,7 +4870,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"counted_at\x18? \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x05R\tcountedAt\x12;\n" +
 	"\bended_at\x18@ \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\aendedAt\x12(\n" +
-	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\"\x91\x01\n" +
+	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\x12+\n" +
+	"\x0ereview_overdue\x18A \x01(\bB\x04\xa0\xbb\x18\x03R\rreviewOverdue\"\x91\x01\n" +
 	"\vRoleCluster\x12\x1c\n" +
 	"\x18ROLE_CLUSTER_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eINFRASTRUCTURE\x10\x01\x12\x0e\n" +
