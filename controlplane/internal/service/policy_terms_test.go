@@ -2,6 +2,8 @@ package service_test
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -340,6 +342,34 @@ func TestSoManyDenialsEndARequestAsTheStageSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.approval([]apiv1.Request_Approval{apiv1.Request_IN_REVIEW, apiv1.Request_REJECTED}[i])
+	}
+}
+
+// TestWhomAChangeConcernsIsAFactThatPoliciesGoBy, at the submission and where a policy is tried.
+func TestWhomAChangeConcernsIsAFactThatPoliciesGoBy(t *testing.T) {
+	security := reviewOf("dan")
+	security.Name, security.Condition = "security", `request.role_cluster == "security"`
+	o := newOffice(t, reviewOf("bob"), security)
+	o.Bind("b-dan", "approver", o.users["dan"], apiv1.RoleBinding_PROJECT, "web")
+	for concerns, stages := range map[apiv1.Request_RoleCluster]int{apiv1.Request_SECURITY: 2, apiv1.Request_OPERATIONS: 1, apiv1.Request_ROLE_CLUSTER_UNSPECIFIED: 1} {
+		in, word := ask(), ""
+		in.Specification.GetCreate().NamePattern = "x" + strconv.Itoa(int(concerns)) + "-##"
+		if in.RoleCluster = concerns; concerns != 0 {
+			word = strings.ToLower(concerns.String())
+		}
+		m, err := o.submit("ann", in)
+		if err != nil || len(m.GetStages()) != stages {
+			t.Errorf("%v: %v, %v", concerns, m.GetStages(), err)
+		}
+		r, err := o.Admin().ApprovalPolicies.TestApprovalPolicy(t.Context(), &apiv1.TestApprovalPolicyRequest{
+			ApprovalPolicy: "two-steps", Case: &apiv1.PolicyCase{Request: &apiv1.RequestFacts{RoleCluster: word}}})
+		if err != nil || len(r.GetStages()) != stages {
+			t.Errorf("tried with %q: %v, %v", word, r, err)
+		}
+	}
+	if _, err := o.Admin().ApprovalPolicies.TestApprovalPolicy(t.Context(), &apiv1.TestApprovalPolicyRequest{
+		ApprovalPolicy: "two-steps", Case: &apiv1.PolicyCase{Request: &apiv1.RequestFacts{RoleCluster: "securty"}}}); !problem.Is(err, problem.Invalid) {
+		t.Errorf("a word that is none: %v", err)
 	}
 }
 
