@@ -57,6 +57,7 @@ var topics = map[string]topic{
 	"request.cancelled":             {phrase{"Request {about} was withdrawn", "신청 {about} 건이 취소되었습니다"}, show},
 	"request.expired":               {phrase{"Request {about} was not decided in time and has expired", "신청 {about} 건이 기한 안에 결재되지 않아 만료되었습니다"}, show},
 	"request.stuck":                 {phrase{"Too few people can decide on request {about}", "신청 {about} 건을 결재할 수 있는 사람이 부족합니다"}, show},
+	"request.review-overdue":        {phrase{"Request {about} was let through as an emergency, and has not been reviewed in time", "긴급 변경으로 먼저 처리한 신청 {about} 건이 기한 안에 검토되지 않았습니다"}, show},
 	"request.done":                  {phrase{"Request {about} has been carried out", "신청 {about} 건의 처리가 끝났습니다"}, show},
 	"request.failed":                {phrase{"Request {about} could not be carried out", "신청 {about} 건의 처리가 실패했습니다"}, show},
 	"request.lapsed":                {phrase{"Request {about} was approved, and what is not done of it is not carried out any more", "신청 {about} 건이 승인되었으나, 아직 처리되지 않은 부분은 더 이상 처리되지 않습니다"}, show},

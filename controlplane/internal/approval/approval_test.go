@@ -11,7 +11,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
-	"github.com/naru-project/naru/controlplane/internal/calendar"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -228,23 +227,6 @@ func TestHowManyHaveToApproveIsNeverNone(t *testing.T) {
 		if got := s.Needed(test.eligible); got != test.expect {
 			t.Errorf("%v %d of %d: %d, not %d", test.rule, test.needed, test.eligible, got, test.expect)
 		}
-	}
-}
-
-func TestAStageIsDueInWorkingTime(t *testing.T) {
-	office, err := calendar.Compile(&apiv1.Calendar{TimeZone: "Asia/Seoul", Hours: []*apiv1.Hours{
-		{Weekday: 1, From: "09:00", To: "18:00"}, {Weekday: 5, From: "09:00", To: "18:00"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	review := planOf(t, twoSteps(), small()).Stages[0]
-	due, remind := review.Due(time.Date(2026, 11, 20, 7, 0, 0, 0, time.UTC), office) // Friday, 16:00 in Seoul
-	if want := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC); !due.Equal(want) {
-		t.Errorf("due %v, not %v", due, want)
-	}
-	if want := time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC); !remind.Equal(want) {
-		t.Errorf("reminded %v, not %v", remind, want)
 	}
 }
 

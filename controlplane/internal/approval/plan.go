@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/naru-project/naru/controlplane/internal/calendar"
 	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
@@ -93,18 +91,6 @@ func (s *Stage) Needed(eligible int) int {
 
 // DenialsThatEnd returns how many denials end the request.
 func (s *Stage) DenialsThatEnd() int { return max(int(s.GetDenials()), 1) }
-
-// Due returns when a stage that begins at an instant is due, and when its people are reminded; zero for never.
-func (s *Stage) Due(begins time.Time, c *calendar.Calendar) (due, remind time.Time) {
-	if s.GetDueHours() == 0 {
-		return due, remind
-	}
-	due = c.Due(begins, time.Duration(s.GetDueHours())*time.Hour)
-	if s.GetRemindHours() > 0 {
-		remind = c.Due(begins, time.Duration(s.GetDueHours()-s.GetRemindHours())*time.Hour)
-	}
-	return due, remind
-}
 
 // Eligible reports whether somebody may decide, and if not, why. Who asked, and for whom, never may.
 func (s *Stage) Eligible(p *apiv1.PolicyPerson) (bool, string) {

@@ -292,14 +292,17 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 	if err != nil {
 		return nil, err
 	}
-	told := "" // reminders and what is waited for are shown, and no events
+	told, why := "", in.GetReason() // reminders and what is waited for are shown, and no events
 	switch in.GetWhat() {
 	case commandv1.PassRequest_EXPIRE:
 		told, err = "request.expired", request.Expire(m, c.clock, c.now)
 	case commandv1.PassRequest_LAPSE:
 		told, err = "request.lapsed", request.Lapse(m, c.clock, c.now)
 	case commandv1.PassRequest_REMIND:
-		err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.clock)
+		was := m.GetReviewOverdue()
+		if err = request.Remind(m, in.GetStage(), in.GetRemindAt(), c.clock); m.GetReviewOverdue() && !was {
+			told, why = "request.review-overdue", "it was let through as an emergency, and nobody has reviewed it in time in stage "+in.GetStage()
+		}
 	case commandv1.PassRequest_ESCALATE:
 		told, err = "request.escalated", request.Escalate(m, in.GetStage(), in.GetReason(), c.now)
 	case commandv1.PassRequest_STICK:
@@ -325,7 +328,6 @@ func (c *command) passRequest(in *commandv1.PassRequest) (*commandv1.Result, err
 		return nil, err
 	}
 	if told != "" {
-		why := in.GetReason()
 		if in.GetWhat() == commandv1.PassRequest_EXPIRE {
 			why = m.GetApprovalReason()
 		} else if in.GetWhat() == commandv1.PassRequest_LAPSE {

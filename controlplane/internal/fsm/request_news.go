@@ -29,7 +29,7 @@ func (c *command) putRequestAfter(was, m *apiv1.Request) (*commandv1.Result, err
 	if err := c.tx.Requests.Put(m); err != nil {
 		return nil, err
 	}
-	for _, tell := range []func(was, is *apiv1.Request) error{c.tellApproval, c.tellStages, c.tellDecisions, c.tellFulfilment} {
+	for _, tell := range []func(was, is *apiv1.Request) error{c.tellApproval, c.tellStages, c.tellReview, c.tellDecisions, c.tellFulfilment} {
 		if err := tell(was, m); err != nil {
 			return nil, err
 		}
@@ -116,6 +116,14 @@ func (c *command) tellStages(was, is *apiv1.Request) error {
 		return nil
 	}
 	return c.leaveQueues(is)
+}
+
+// tellReview tells that what was let through was not reviewed in time. Who may decide is reminded besides.
+func (c *command) tellReview(was, is *apiv1.Request) error {
+	if was.GetReviewOverdue() || !is.GetReviewOverdue() {
+		return nil
+	}
+	return c.notify(requestNews("request.review-overdue", is), c.concerned(is)...)
 }
 
 // leaveQueues marks as read what said that a decision waits, where it no longer does.

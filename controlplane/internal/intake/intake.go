@@ -3,6 +3,7 @@
 package intake
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -287,9 +288,8 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Stages = nil
-	for _, s := range plan.Stages {
-		r.Stages = append(r.Stages, frozen(s))
+	if r.Stages, err = Stages(tx, plan, out.AtOnce); err != nil {
+		return nil, err
 	}
 	var needs []request.Need
 	for i, s := range r.GetStages() {
@@ -319,7 +319,7 @@ func Plan(tx *state.Tx, r *apiv1.Request, now time.Time) (*Planned, error) {
 			return nil, err
 		}
 	}
-	out.Openings, err = Openings(tx, r.GetStages(), now)
+	out.Openings, err = Openings(r.GetStages(), out.AtOnce, now)
 	return out, err
 }
 
@@ -357,31 +357,62 @@ func asksZone(r *apiv1.Request) bool {
 	return r.GetZoneId() != "" && slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetEligible().GetAt() == apiv1.Eligibility_DESTINATION })
 }
 
-// frozen is a stage as a request keeps it.
-func frozen(s *approval.Stage) *apiv1.Stage {
-	return &apiv1.Stage{
-		Name: s.GetName(), Title: s.GetTitle(), Sequence: s.GetSequence(), Eligible: s.GetEligible(), Excluded: s.GetExcluded(), Rule: s.GetRule(),
-		Denials: uint32(s.DenialsThatEnd()), CommentRequired: s.GetCommentRequired(), StepUp: s.StepUp, OnDue: s.GetOnDue(), DueHours: s.GetDueHours(),
-		RemindHours: s.GetRemindHours(), Calendar: s.GetCalendar(), EscalateTo: s.GetEscalateTo(), External: s.GetExternal(), State: apiv1.Stage_WAITING,
+// reviewHours are the working hours in which what was let through is reviewed where the policy gives none.
+const reviewHours = 24
+
+// Stages are those of a plan as a request keeps them. Where they review what was let through, each is due some time, and whoever
+// has to decide is reminded then: there is nothing left that could expire.
+func Stages(tx *state.Tx, plan *approval.Plan, review bool) (out []*apiv1.Stage, err error) {
+	for _, t := range plan.Stages {
+		s := &apiv1.Stage{
+			Name: t.GetName(), Title: t.GetTitle(), Sequence: t.GetSequence(), Eligible: t.GetEligible(), Excluded: t.GetExcluded(), Rule: t.GetRule(),
+			Denials: uint32(t.DenialsThatEnd()), CommentRequired: t.GetCommentRequired(), StepUp: t.StepUp, OnDue: t.GetOnDue(), DueHours: t.GetDueHours(),
+			RemindHours: t.GetRemindHours(), Calendar: t.GetCalendar(), EscalateTo: t.GetEscalateTo(), External: t.GetExternal(), State: apiv1.Stage_WAITING,
+		}
+		if review && s.GetOnDue() != apiv1.StageTemplate_ESCALATE {
+			s.OnDue = apiv1.StageTemplate_REMIND
+			s.DueHours = cmp.Or(s.GetDueHours(), reviewHours)
+		}
+		if s.Hours, err = hours(tx, t.GetCalendar()); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
 	}
+	return out, nil
 }
 
-// Openings says when stages would be due, and their people reminded, if they were opened now. A calendar that is gone counts every
-// hour.
-func Openings(tx *state.Tx, stages []*apiv1.Stage, now time.Time) ([]*commandv1.DecideRequest_Opening, error) {
+// hours is what counts of the calendar of a name; nil of none.
+func hours(tx *state.Tx, name string) (*apiv1.Calendar, error) {
+	if name == "" {
+		return nil, nil
+	}
+	m, err := tx.Calendars.ByName(name, nil)
+	if err != nil {
+		return nil, gone(err, "calendar", name)
+	}
+	out := &apiv1.Calendar{Id: m.GetId(), Name: m.GetName(), TimeZone: m.GetTimeZone(), Hours: m.GetHours()}
+	for _, h := range m.GetHolidays() {
+		out.Holidays = append(out.Holidays, &apiv1.Holiday{Date: h.GetDate()})
+	}
+	return out, nil
+}
+
+// Openings says when stages would be due, and their people reminded, if they were opened now. Of a review they are reminded from
+// then on in any case.
+func Openings(stages []*apiv1.Stage, review bool, now time.Time) ([]*commandv1.DecideRequest_Opening, error) {
 	var out []*commandv1.DecideRequest_Opening
 	for _, s := range stages {
-		if s.GetDueHours() == 0 {
-			continue
-		}
-		c, err := Calendar(tx, s)
+		c, known, err := Calendar(s)
 		if err != nil {
 			return nil, err
+		}
+		if s.GetDueHours() == 0 || !known {
+			continue
 		}
 		o := &commandv1.DecideRequest_Opening{Stage: s.GetName(), DueAt: timestamppb.New(c.Due(now, time.Duration(s.GetDueHours())*time.Hour))}
 		if h := s.GetRemindHours(); h > 0 && h < s.GetDueHours() {
 			o.RemindAt = timestamppb.New(c.Due(now, time.Duration(s.GetDueHours()-h)*time.Hour))
-		} else if s.GetOnDue() == apiv1.StageTemplate_REMIND {
+		} else if review || s.GetOnDue() == apiv1.StageTemplate_REMIND {
 			o.RemindAt = o.DueAt
 		}
 		out = append(out, o)
@@ -389,17 +420,12 @@ func Openings(tx *state.Tx, stages []*apiv1.Stage, now time.Time) ([]*commandv1.
 	return out, nil
 }
 
-// Calendar returns the one that a stage counts by; nil, by which every hour counts, where it names none.
-func Calendar(tx *state.Tx, s *apiv1.Stage) (*calendar.Calendar, error) {
-	if s.GetCalendar() == "" {
-		return nil, nil
+// Calendar returns the one that a stage counts by: nil, by which every hour counts, where it names none. It is not known of a stage
+// that names one and has not kept it, as none does that is submitted now: that is never due.
+func Calendar(s *apiv1.Stage) (c *calendar.Calendar, known bool, err error) {
+	if s.GetHours() == nil {
+		return nil, s.GetCalendar() == "", nil
 	}
-	m, err := tx.Calendars.ByName(s.GetCalendar(), nil)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return calendar.Compile(m)
+	c, err = calendar.Compile(s.GetHours())
+	return c, true, err
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,6 +69,9 @@ func Case(tx *state.Tx, r *apiv1.Request) (*apiv1.PolicyCase, error) {
 		Role: r.GetSpecification().GetAccessForTime().GetRole(), Permissions: slices.Concat(r.GetSpecification().GetAccessForTime().GetPermissions(), r.GetSpecification().GetCrossZone().GetPermissions()),
 		MonthlyCost: r.GetMonthlyCost(), LeaseDays: r.GetLeaseDays(), Crosses: request.Crosses(r), ExternalRef: r.GetExternalRef(), Intake: r.GetIntake(),
 	}}
+	if who := r.GetRoleCluster(); who != 0 {
+		c.Request.RoleCluster = strings.ToLower(who.String())
+	}
 	var err error
 	fill := func(e error) bool {
 		if e != nil && !errors.Is(e, state.ErrNotFound) && err == nil {

@@ -49,6 +49,7 @@ func Decide(r *apiv1.Request, v Vote) error {
 	chain(r, d)
 	r.Decisions = append(r.Decisions, d)
 	follow(r, s, d, v.Openings)
+	r.ReviewOverdue = overdue(r, v.Clock)
 	return nil
 }
 

@@ -143,6 +143,9 @@ func (l *life) checkStages(t *rapid.T) {
 			t.Fatalf("a decision counts that is none: %v", d)
 		}
 	}
+	if r.GetReviewOverdue() && !(r.GetReviewedAfterwards() && request.Deciding(r)) {
+		t.Fatalf("it is %v, and said to be reviewed yet", r.GetApproval())
+	}
 	lowest := uint32(1 << 30)
 	for _, s := range r.GetStages() {
 		if s.GetState() == apiv1.Stage_OPEN {

@@ -1,6 +1,8 @@
 package request
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/pkg/problem"
@@ -91,7 +93,13 @@ func Remind(r *apiv1.Request, stage string, next, clock *timestamppb.Timestamp) 
 		return problem.Newf(problem.WrongState, "", "nobody is to be reminded yet of stage %s of request %s", stage, r.GetName())
 	}
 	s.RemindAt, s.Reminders = next, s.GetReminders()+1
+	r.ReviewOverdue = overdue(r, clock)
 	return nil
+}
+
+// overdue reports whether r was let through at once, and a stage that reviews it is open after it was due.
+func overdue(r *apiv1.Request, clock *timestamppb.Timestamp) bool {
+	return underReview(r) && slices.ContainsFunc(r.GetStages(), func(s *apiv1.Stage) bool { return s.GetState() == apiv1.Stage_OPEN && passed(s.GetDueAt(), clock) })
 }
 
 // Stick notes why fewer people can decide in a stage than have to, or with an empty reason that enough can again.

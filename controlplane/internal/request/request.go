@@ -165,7 +165,7 @@ func seen(r *apiv1.Request) *apiv1.Request {
 	seen := proto.CloneOf(r)
 	seen.Frozen, seen.FrozenHash, seen.Decisions, seen.Parts, seen.Results, seen.Operations, seen.Actions = nil, nil, nil, nil, nil, nil, nil
 	seen.Approval, seen.ApprovalReason, seen.Fulfilment, seen.FulfilmentReason = 0, "", 0, ""
-	seen.Stages, seen.ReviewedAfterwards, seen.Comments, seen.Revision = nil, false, 0, ""
+	seen.Stages, seen.ReviewedAfterwards, seen.ReviewOverdue, seen.Comments, seen.Revision = nil, false, false, 0, ""
 	seen.SubmittedAt, seen.DecidedAt, seen.FulfilledAt, seen.EndedAt, seen.OrphanedAt, seen.AutomaticAt = nil, nil, nil, nil, nil, nil
 	seen.BehindIds, seen.SentSha256, seen.SentRound, seen.CountedAt = nil, nil, 0, nil
 	seen.Name, seen.CreatedAt = "", nil
@@ -316,6 +316,7 @@ func finish(r *apiv1.Request, as apiv1.Request_Fulfilment, why string, now *time
 func end(r *apiv1.Request, as apiv1.Request_Approval, why string, now *timestamppb.Timestamp) {
 	r.Approval, r.ApprovalReason, r.DecidedAt, r.EndedAt = as, shortened(why), now, now
 	unreserve(r)
+	r.ReviewOverdue = false
 	for _, s := range r.GetStages() {
 		if undecided(s) {
 			s.State, s.StateReason, s.Stuck = apiv1.Stage_VOID, "the request ended", ""

@@ -101,7 +101,7 @@ func Submit(r *apiv1.Request, in Submission) error {
 	r.Round++
 	r.SubmittedAt, r.DecidedAt, r.EndedAt = in.Now, nil, nil
 	r.Approval, r.ApprovalReason = apiv1.Request_SUBMITTED, ""
-	r.Fulfilment, r.FulfilmentReason, r.ReviewedAfterwards = apiv1.Request_NONE, "", false
+	r.Fulfilment, r.FulfilmentReason, r.ReviewedAfterwards, r.ReviewOverdue = apiv1.Request_NONE, "", false, false
 	r.Stages = nil
 	for _, s := range in.Stages {
 		s := proto.CloneOf(s)

@@ -84,7 +84,7 @@ func TestEveryTextInWhatTellsOfAZoneHasAClass(t *testing.T) {
 				}
 				known[name] = true
 			}
-			if f.Message() != nil {
+			if access, _ := proto.GetExtension(f.Options(), apiv1.E_Access).(apiv1.Access); f.Message() != nil && access != apiv1.Access_ACCESS_INTERNAL {
 				visit(f.Message(), within)
 			}
 		}

@@ -3,14 +3,12 @@ package service
 import (
 	"context"
 	"errors"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/approval"
-	"github.com/naru-project/naru/controlplane/internal/calendar"
+	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -150,31 +148,20 @@ func (s approvalPolicyService) TestApprovalPolicy(ctx context.Context, r *apiv1.
 		return nil, err
 	}
 	r = proto.CloneOf(r)
-	calendars := map[string]*calendar.Calendar{}
+	var out *apiv1.TestApprovalPolicyResponse
 	err := s.read(ctx, func(tx *state.Tx) (err error) {
 		if r.GetApprovalPolicy() != "" {
 			if r.Policy, err = s.at(ctx, tx, r.GetApprovalPolicy(), r.GetVersion()); err != nil {
 				return err
 			}
 		}
-		for _, t := range r.GetPolicy().GetStages() {
-			if t.GetCalendar() == "" || calendars[t.GetCalendar()] != nil {
-				continue
-			}
-			m, err := s.calendars.within(tx, t.GetCalendar(), nil)
-			if err != nil {
-				return inField(err, "policy.stages")
-			}
-			if calendars[t.GetCalendar()], err = calendar.Compile(m); err != nil {
-				return err
-			}
+		if err := s.example(ctx, tx, r); err != nil {
+			return err
 		}
-		return s.example(ctx, tx, r)
+		out, err = s.tested(tx, r)
+		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return tested(r, calendars)
+	return out, err
 }
 
 // example puts into a case what is stored of what it merely names.
@@ -236,8 +223,8 @@ func known[M interface {
 	return nil
 }
 
-// tested says what the policy asks for.
-func tested(r *apiv1.TestApprovalPolicyRequest, calendars map[string]*calendar.Calendar) (*apiv1.TestApprovalPolicyResponse, error) {
+// tested says what the policy asks for, by what a submission goes by.
+func (s approvalPolicyService) tested(tx *state.Tx, r *apiv1.TestApprovalPolicyRequest) (*apiv1.TestApprovalPolicyResponse, error) {
 	p, err := approval.Compile(r.GetPolicy())
 	if err != nil {
 		return nil, err
@@ -258,29 +245,34 @@ func tested(r *apiv1.TestApprovalPolicyRequest, calendars map[string]*calendar.C
 	if plan.Afterwards {
 		out.Trace = append(out.Trace, "an emergency: it is carried out at once, and the stages review it afterwards")
 	}
-	begins := time.Now()
+	stages, err := intake.Stages(tx, plan, plan.Afterwards)
+	if err != nil {
+		return nil, inField(err, "policy.stages")
+	}
+	begins := s.Now()
 	if r.GetAt().IsValid() {
 		begins = r.GetAt().AsTime()
 	}
-	for _, st := range plan.Stages {
+	openings, err := intake.Openings(stages, plan.Afterwards, begins)
+	if err != nil {
+		return nil, err
+	}
+	for i, st := range stages {
 		planned := &apiv1.PlannedStage{
-			Name: st.GetName(), Sequence: st.GetSequence(), Rule: st.GetRule(), Denials: uint32(st.DenialsThatEnd()),
-			OnDue: st.GetOnDue(), CommentRequired: st.GetCommentRequired(), StepUp: st.StepUp, External: st.GetExternal(),
+			Name: st.GetName(), Sequence: st.GetSequence(), Rule: st.GetRule(), Denials: st.GetDenials(),
+			OnDue: st.GetOnDue(), CommentRequired: st.GetCommentRequired(), StepUp: st.GetStepUp(), External: st.GetExternal(),
 		}
 		for _, person := range r.GetPeople() {
-			if may, why := st.Eligible(person); may {
+			if may, why := plan.Stages[i].Eligible(person); may {
 				planned.Eligible = append(planned.Eligible, person.GetUser().GetName())
 			} else {
 				planned.NotEligible = append(planned.NotEligible, person.GetUser().GetName()+": "+why)
 			}
 		}
-		planned.Needed = uint32(st.Needed(len(planned.Eligible)))
-		if st.GetSequence() == plan.Stages[0].GetSequence() {
-			if due, remind := st.Due(begins, calendars[st.GetCalendar()]); !due.IsZero() {
-				planned.DueAt = timestamppb.New(due)
-				if !remind.IsZero() {
-					planned.RemindAt = timestamppb.New(remind)
-				}
+		planned.Needed = uint32(plan.Stages[i].Needed(len(planned.Eligible)))
+		for _, o := range openings {
+			if o.GetStage() == st.GetName() && st.GetSequence() == stages[0].GetSequence() {
+				planned.DueAt, planned.RemindAt = o.GetDueAt(), o.GetRemindAt()
 			}
 		}
 		out.Stages = append(out.Stages, planned)

@@ -59,12 +59,15 @@ func forms() []form {
 	due.DueHours, due.OnDue = 8, apiv1.StageTemplate_EXPIRE
 	two := stage("two", 1, 2, users("ann", "bob", "cho", "dan", "eun"))
 	two.Denials = 2
+	held := stage("held", 1, 1, &apiv1.Eligibility{Condition: `"leads" in groups && person.name != requester.name`})
+	held.Excluded, held.CommentRequired = []string{"eun"}, true
 	return []form{
 		{stages: []*apiv1.StageTemplate{stage("review", 1, 1, &apiv1.Eligibility{Roles: []string{"reviewer"}, At: apiv1.Eligibility_PROJECT}),
 			stage("approval", 2, 1, &apiv1.Eligibility{Roles: []string{"zone-administrator"}, At: apiv1.Eligibility_DESTINATION})}},
 		{stages: []*apiv1.StageTemplate{two}},
 		{stages: []*apiv1.StageTemplate{stage("leads", 1, 1, &apiv1.Eligibility{Groups: []string{"leads"}}), stage("beside", 1, 1, users("bob", "cho", "eun"))}},
 		{stages: []*apiv1.StageTemplate{due}},
+		{stages: []*apiv1.StageTemplate{held}},
 		{stages: []*apiv1.StageTemplate{stage("review", 1, 1, users("bob", "dan"))}, automatic: true},
 	}
 }

@@ -74,7 +74,7 @@ func (s *Service) seats(ctx context.Context, tx *state.Tx, m *apiv1.Request, me 
 	for _, h := range holders {
 		for _, stage := range m.GetStages() {
 			h.stage = stage
-			if ok, _ := p.May(stage, h.holder); !ok || stage.GetState() != apiv1.Stage_OPEN {
+			if ok, _ := p.May(stage, h.holder); !ok || stage.GetState() != apiv1.Stage_OPEN || slices.Contains(stage.GetExcluded(), me.GetName()) {
 				continue
 			}
 			if err := p.Impartial(h.decision(me)); err == nil {
@@ -125,7 +125,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
 		}
 		now := s.Now()
-		if in.Openings, err = intake.Openings(tx, panel.Undecided(m), now); err != nil {
+		if in.Openings, err = intake.Openings(panel.Undecided(m), m.GetReviewedAfterwards(), now); err != nil {
 			return nil, err
 		}
 		in.ReckonedAt = timestamppb.New(now)

@@ -129,7 +129,7 @@ func (p *paper) open(s *apiv1.StageTemplate) bool {
 // sits reports whether a stage is of somebody, and they have a right to decide.
 func (l *onlooker) sits(s *apiv1.StageTemplate, who string) bool {
 	e := s.GetEligible()
-	named := slices.Contains(e.GetUsers(), who) || len(e.GetGroups()) > 0 && l.leads[who] ||
+	named := slices.Contains(e.GetUsers(), who) || len(e.GetGroups())+len(e.GetCondition()) > 0 && l.leads[who] ||
 		slices.ContainsFunc(e.GetRoles(), func(role string) bool { return slices.Contains(l.roles[who], role) })
 	return named && len(l.roles[who]) > 0 && !l.away[who]
 }
@@ -137,7 +137,7 @@ func (l *onlooker) sits(s *apiv1.StageTemplate, who string) bool {
 // may reports whether somebody may decide on a request now, in a place.
 func (l *onlooker) may(p *paper, s *apiv1.StageTemplate, actor, holder string) bool {
 	for _, who := range []string{actor, holder} {
-		if l.away[who] || l.partial(p, who) || slices.ContainsFunc(p.votes, func(v vote) bool { return v.actor == who || v.holder == who }) {
+		if l.away[who] || slices.Contains(s.GetExcluded(), who) || l.partial(p, who) || slices.ContainsFunc(p.votes, func(v vote) bool { return v.actor == who || v.holder == who }) {
 			return false
 		}
 	}

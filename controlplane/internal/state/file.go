@@ -13,7 +13,7 @@ import (
 )
 
 // formatVersion is SQLite's user_version of the file. It changes when a table does, and not when an index does.
-const formatVersion = 5
+const formatVersion = 6
 
 // pageSize is small, since a commit writes and sums up every page that it changed, some twenty of them, whole. A row beyond a
 // quarter of a page, a VM with several SSH keys, needs another page.

@@ -39,6 +39,7 @@ func requests() *spec[*apiv1.Request] {
 			enum("approval", (*apiv1.Request).GetApproval),
 			enum("fulfilment", (*apiv1.Request).GetFulfilment),
 			flag("reviewed_afterwards", (*apiv1.Request).GetReviewedAfterwards),
+			flag("review_overdue", (*apiv1.Request).GetReviewOverdue),
 			flag("asked", func(m *apiv1.Request) bool { return !request.Recorded(m) }).asFixed(),
 			words("vm", vmsOf).tellsOf("parts.name"),
 			flag("open", open).asHidden(),

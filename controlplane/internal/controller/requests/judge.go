@@ -37,13 +37,16 @@ func (c *Controller) judge(tx *state.Tx, r *apiv1.Request, now time.Time, people
 			return pass(commandv1.PassRequest_ESCALATE, s.GetName(), "it was not decided in time"), nil
 		case over(s.GetRemindAt()):
 			j := pass(commandv1.PassRequest_REMIND, s.GetName(), "")
-			calendar, err := intake.Calendar(tx, s)
+			calendar, _, err := intake.Calendar(s)
 			if err != nil {
 				return job{}, err
 			}
 			next := calendar.Due(now, workday)
 			if calendar == nil {
 				next = now.Add(24 * time.Hour)
+			}
+			if due := s.GetDueAt().AsTime(); approved && now.Before(due) && due.Before(next) {
+				next = due // that a review is overdue is told when it is
 			}
 			j.pass.RemindAt = timestamppb.New(next)
 			return j, nil

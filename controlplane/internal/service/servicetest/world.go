@@ -53,8 +53,10 @@ type World struct {
 	Unseal      func(role string, sealed []byte) ([]byte, error)
 	Leaderless  atomic.Bool // no server leads
 	KeepLog     bool        // for RaftLog
-	// Off is by how much this server's clock is ahead of the one that stamps what is proposed.
-	Off    time.Duration
+	// Off is by how much this server's clock is ahead of that of the machine.
+	Off time.Duration
+	// Ahead is by how much the clock that stamps what is proposed is ahead of that of the machine.
+	Ahead  time.Duration
 	Outbox Outbox
 	// Asker asks identity providers on this machine.
 	Asker *provider.Asker
@@ -207,7 +209,7 @@ func (w *World) Propose(ctx context.Context, c *commandv1.Command) (*commandv1.R
 		before(c)
 	}
 	if c.GetStamp() == nil { // a test may have a clock of its own
-		c.Stamp = timestamppb.Now()
+		c.Stamp = timestamppb.New(time.Now().Add(w.Ahead))
 	}
 	data, err := proto.Marshal(c)
 	if err != nil {

@@ -1840,8 +1840,10 @@ type RequestFacts struct {
 	// The role that is asked for.
 	Role string `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
 	// What is to be permitted: by the role, or across zones.
-	Permissions   []string     `protobuf:"bytes,11,rep,name=permissions,proto3" json:"permissions,omitempty"`
-	Intake        Intake_Value `protobuf:"varint,12,opt,name=intake,proto3,enum=naru.api.v1.Intake_Value" json:"intake,omitempty"`
+	Permissions []string     `protobuf:"bytes,11,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	Intake      Intake_Value `protobuf:"varint,12,opt,name=intake,proto3,enum=naru.api.v1.Intake_Value" json:"intake,omitempty"`
+	// Who the change concerns, as a word; empty where nobody has said.
+	RoleCluster   string `protobuf:"bytes,13,opt,name=role_cluster,json=roleCluster,proto3" json:"role_cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1958,6 +1960,13 @@ func (x *RequestFacts) GetIntake() Intake_Value {
 		return x.Intake
 	}
 	return Intake_VALUE_UNSPECIFIED
+}
+
+func (x *RequestFacts) GetRoleCluster() string {
+	if x != nil {
+		return x.RoleCluster
+	}
+	return ""
 }
 
 // PolicyCase is all that a policy sees. Its fields are the variables of the policies' expressions.
@@ -2763,7 +2772,7 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\x11VALUE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05LOCAL\x10\x01\x12\b\n" +
 	"\x04ITSM\x10\x02\x12\b\n" +
-	"\x04BOTH\x10\x03\"\xff\x04\n" +
+	"\x04BOTH\x10\x03\"\xf9\x05\n" +
 	"\fRequestFacts\x12@\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.naru.api.v1.RequestKind.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x04kind\x12L\n" +
 	"\vchange_type\x18\x02 \x01(\x0e2\x1d.naru.api.v1.ChangeType.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\n" +
@@ -2779,7 +2788,9 @@ const file_naru_api_v1_approval_policy_proto_rawDesc = "" +
 	"\x04role\x18\n" +
 	" \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x01R\x04role\x125\n" +
 	"\vpermissions\x18\v \x03(\tB\x13\xbaH\f\x92\x01\t\x10\x80\x02\"\x04r\x02\x18@\xa0\xbb\x18\x01R\vpermissions\x12?\n" +
-	"\x06intake\x18\f \x01(\x0e2\x19.naru.api.v1.Intake.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x06intake\"\xd4\x03\n" +
+	"\x06intake\x18\f \x01(\x0e2\x19.naru.api.v1.Intake.ValueB\f\xbaH\x05\x82\x01\x02\x10\x01\xa0\xbb\x18\x01R\x06intake\x12x\n" +
+	"\frole_cluster\x18\r \x01(\tBU\xbaHNrLR\x00R\x0einfrastructureR\n" +
+	"operationsR\apartnerR\areleaseR\bsecurityR\aserviceR\asupport\xa0\xbb\x18\x01R\vroleCluster\"\xd4\x03\n" +
 	"\n" +
 	"PolicyCase\x129\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.naru.api.v1.RequestFactsB\x04\xa0\xbb\x18\x01R\arequest\x125\n" +

@@ -583,7 +583,9 @@ type Request struct {
 	// When it ended, however that was: refused, withdrawn, expired, done, failed or lapsed. Not there of what goes on, or is tried again.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,64,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	// Whether there is room for all of it now, where it takes some and was not begun. Only where one request is asked for, or previewed.
-	Fit           *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
+	Fit *Fit `protobuf:"bytes,80,opt,name=fit,proto3" json:"fit,omitempty"`
+	// It was let through as an emergency, and a stage that is to review it is open still after it was due.
+	ReviewOverdue bool `protobuf:"varint,65,opt,name=review_overdue,json=reviewOverdue,proto3" json:"review_overdue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1094,13 @@ func (x *Request) GetFit() *Fit {
 		return x.Fit
 	}
 	return nil
+}
+
+func (x *Request) GetReviewOverdue() bool {
+	if x != nil {
+		return x.ReviewOverdue
+	}
+	return false
 }
 
 // Fit is whether there would be room for something now, as far as is known here. Its zone decides in the end, when it is carried out.
@@ -2331,7 +2340,9 @@ type Stage struct {
 	// Why fewer than are needed can decide now; empty while enough can.
 	Stuck string `protobuf:"bytes,24,opt,name=stuck,proto3" json:"stuck,omitempty"`
 	// Another system of record decides here, by its services, which eligible names.
-	External      bool `protobuf:"varint,25,opt,name=external,proto3" json:"external,omitempty"`
+	External bool `protobuf:"varint,25,opt,name=external,proto3" json:"external,omitempty"`
+	// The calendar as it was at the submission, without titles: its hours count, whatever becomes of it.
+	Hours         *Calendar `protobuf:"bytes,26,opt,name=hours,proto3" json:"hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2539,6 +2550,13 @@ func (x *Stage) GetExternal() bool {
 		return x.External
 	}
 	return false
+}
+
+func (x *Stage) GetHours() *Calendar {
+	if x != nil {
+		return x.Hours
+	}
+	return nil
 }
 
 // Decision is what one person decided, for ever: here, or in another system, whose service then says so.
@@ -4760,7 +4778,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa3 \n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xd0 \n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4852,7 +4870,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"counted_at\x18? \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x05R\tcountedAt\x12;\n" +
 	"\bended_at\x18@ \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\aendedAt\x12(\n" +
-	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\"\x91\x01\n" +
+	"\x03fit\x18P \x01(\v2\x10.naru.api.v1.FitB\x04\xa0\xbb\x18\x03R\x03fit\x12+\n" +
+	"\x0ereview_overdue\x18A \x01(\bB\x04\xa0\xbb\x18\x03R\rreviewOverdue\"\x91\x01\n" +
 	"\vRoleCluster\x12\x1c\n" +
 	"\x18ROLE_CLUSTER_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eINFRASTRUCTURE\x10\x01\x12\x0e\n" +
@@ -4999,7 +5018,7 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x03vms\x18\x01 \x03(\tB\x1d\xe0A\x02\xbaH\x0f\x92\x01\f\b\x01\x10d\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x01Ȼ\x18\x01R\x03vms\x12+\n" +
 	"\x06vm_ids\x18\x02 \x03(\tB\x14\xbaH\r\x92\x01\n" +
 	"\x10d\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x03R\x05vmIds\x12)\n" +
-	"\tkeep_days\x18\x03 \x01(\rB\f\xbaH\x05*\x03\x18\xed\x02\xa0\xbb\x18\x01R\bkeepDays\"\xa6\n" +
+	"\tkeep_days\x18\x03 \x01(\rB\f\xbaH\x05*\x03\x18\xed\x02\xa0\xbb\x18\x01R\bkeepDays\"\xd9\n" +
 	"\n" +
 	"\x05Stage\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x12-\n" +
@@ -5029,7 +5048,8 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\fescalated_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa0\xbb\x18\x03R\vescalatedAt\x123\n" +
 	"\tapprovers\x18\x17 \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10\x80\x02\"\x06r\x04\x10\x01\x18@\xa0\xbb\x18\x03R\tapprovers\x12&\n" +
 	"\x05stuck\x18\x18 \x01(\tB\x10\xbaH\x05r\x03\x18\x80\b\xa0\xbb\x18\x03Ȼ\x18\x04R\x05stuck\x12 \n" +
-	"\bexternal\x18\x19 \x01(\bB\x04\xa0\xbb\x18\x03R\bexternal\"u\n" +
+	"\bexternal\x18\x19 \x01(\bB\x04\xa0\xbb\x18\x03R\bexternal\x121\n" +
+	"\x05hours\x18\x1a \x01(\v2\x15.naru.api.v1.CalendarB\x04\xa0\xbb\x18\x05R\x05hours\"u\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aWAITING\x10\x01\x12\b\n" +
@@ -5315,10 +5335,11 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(*Eligibility)(nil),               // 76: naru.api.v1.Eligibility
 	(StageTemplate_Rule)(0),           // 77: naru.api.v1.StageTemplate.Rule
 	(StageTemplate_OnDue)(0),          // 78: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),             // 79: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),     // 80: google.protobuf.FieldMask
-	(*Operation)(nil),                 // 81: naru.api.v1.Operation
-	(WatchType_Value)(0),              // 82: naru.api.v1.WatchType.Value
+	(*Calendar)(nil),                  // 79: naru.api.v1.Calendar
+	(Session_Strength)(0),             // 80: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),     // 81: google.protobuf.FieldMask
+	(*Operation)(nil),                 // 82: naru.api.v1.Operation
+	(WatchType_Value)(0),              // 83: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
 	60,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
@@ -5381,77 +5402,78 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	78,  // 57: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
 	76,  // 58: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
 	64,  // 59: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 60: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	79,  // 61: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	64,  // 62: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	64,  // 63: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	64,  // 64: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
-	7,   // 65: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 66: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 67: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 68: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 69: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	80,  // 70: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 71: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	81,  // 72: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	82,  // 73: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 74: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 75: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 76: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 77: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 78: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 79: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 80: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 81: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 82: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 83: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 84: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	23,  // 85: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 86: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 87: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	72,  // 88: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 89: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	24,  // 90: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	26,  // 91: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	28,  // 92: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	30,  // 93: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	32,  // 94: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	34,  // 95: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	36,  // 96: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	38,  // 97: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	40,  // 98: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	42,  // 99: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	44,  // 100: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	46,  // 101: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
-	48,  // 102: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	50,  // 103: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	52,  // 104: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	54,  // 105: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	56,  // 106: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	58,  // 107: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	25,  // 108: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	27,  // 109: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	29,  // 110: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	31,  // 111: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	33,  // 112: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	35,  // 113: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	37,  // 114: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	39,  // 115: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	41,  // 116: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	43,  // 117: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	45,  // 118: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	47,  // 119: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
-	49,  // 120: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	51,  // 121: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	53,  // 122: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	55,  // 123: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	57,  // 124: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	59,  // 125: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	108, // [108:126] is the sub-list for method output_type
-	90,  // [90:108] is the sub-list for method input_type
-	90,  // [90:90] is the sub-list for extension type_name
-	90,  // [90:90] is the sub-list for extension extendee
-	0,   // [0:90] is the sub-list for field type_name
+	79,  // 60: naru.api.v1.Stage.hours:type_name -> naru.api.v1.Calendar
+	6,   // 61: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	80,  // 62: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	64,  // 63: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	64,  // 64: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	64,  // 65: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 66: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 67: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 68: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 69: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 70: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	81,  // 71: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 72: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	82,  // 73: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	83,  // 74: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 75: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 76: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 77: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 78: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 79: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 80: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 81: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 82: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 83: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 84: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 85: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	23,  // 86: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 87: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 88: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	72,  // 89: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 90: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	24,  // 91: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	26,  // 92: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	28,  // 93: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	30,  // 94: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	32,  // 95: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	34,  // 96: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	36,  // 97: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	38,  // 98: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	40,  // 99: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	42,  // 100: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	44,  // 101: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	46,  // 102: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
+	48,  // 103: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	50,  // 104: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	52,  // 105: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	54,  // 106: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	56,  // 107: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	58,  // 108: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	25,  // 109: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	27,  // 110: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	29,  // 111: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	31,  // 112: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	33,  // 113: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	35,  // 114: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	37,  // 115: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	39,  // 116: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	41,  // 117: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	43,  // 118: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	45,  // 119: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	47,  // 120: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
+	49,  // 121: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	51,  // 122: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	53,  // 123: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	55,  // 124: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	57,  // 125: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	59,  // 126: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	109, // [109:127] is the sub-list for method output_type
+	91,  // [91:109] is the sub-list for method input_type
+	91,  // [91:91] is the sub-list for extension type_name
+	91,  // [91:91] is the sub-list for extension extendee
+	0,   // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5461,6 +5483,7 @@ func file_naru_api_v1_request_proto_init() {
 	}
 	file_naru_api_v1_annotations_proto_init()
 	file_naru_api_v1_approval_policy_proto_init()
+	file_naru_api_v1_calendar_proto_init()
 	file_naru_api_v1_common_proto_init()
 	file_naru_api_v1_money_proto_init()
 	file_naru_api_v1_operation_proto_init()
