@@ -63,7 +63,7 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 	if r.ChangeType == apiv1.ChangeType_VALUE_UNSPECIFIED {
 		r.ChangeType = apiv1.ChangeType_NORMAL
 	}
-	r.MonthlyCost, r.Amount, r.Parts = nil, nil, nil
+	r.MonthlyCost, r.MonthlyCostBefore, r.ExtensionCost, r.Amount, r.Parts = nil, nil, nil, nil, nil
 	switch ask := r.GetSpecification().GetWhat().(type) {
 	case *apiv1.RequestSpecification_Create:
 		return resolveCreate(tx, r, project)

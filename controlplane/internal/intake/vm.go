@@ -118,7 +118,7 @@ func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) (reads []*comman
 		}
 		reads = append(reads, more...)
 	}
-	return reads, nil
+	return reads, costs(tx, r, vm)
 }
 
 // underKind names fields of an act as a request has them.

@@ -510,7 +510,8 @@ type Request struct {
 	DecideBy *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=decide_by,json=decideBy,proto3" json:"decide_by,omitempty"`
 	// It lapses if it is approved and not begun by then. Still to come when it is submitted, and after desired_start.
 	CarryOutBy *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=carry_out_by,json=carryOutBy,proto3" json:"carry_out_by,omitempty"`
-	// A month, of all of it.
+	// A month, of all of it. Of a resize: of the VM with its new size; of an extension: of the VM. By the version of the offering that the
+	// VM was got from; unset where that has no price for it.
 	MonthlyCost *Money `protobuf:"bytes,30,opt,name=monthly_cost,json=monthlyCost,proto3" json:"monthly_cost,omitempty"`
 	// Of all of it.
 	Amount *Resources `protobuf:"bytes,31,opt,name=amount,proto3" json:"amount,omitempty"`
@@ -571,6 +572,10 @@ type Request struct {
 	Quotas []*Quota `protobuf:"bytes,72,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// The room that is kept for it, as it is now: from its last stage on, until it is carried out. Only where one request is asked for.
 	Holds []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
+	// Of a resize: what the VM costs a month as it is; unset where that is not known.
+	MonthlyCostBefore *Money `protobuf:"bytes,74,opt,name=monthly_cost_before,json=monthlyCostBefore,proto3" json:"monthly_cost_before,omitempty"`
+	// Of an extension: what its days cost together, by a month of 30 days and rounded up; unset where that is not known.
+	ExtensionCost *Money `protobuf:"bytes,75,opt,name=extension_cost,json=extensionCost,proto3" json:"extension_cost,omitempty"`
 	// Whose word lets it through, as its policy said at submission.
 	Authority Authority_Value `protobuf:"varint,60,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
 	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it. Without a number,
@@ -1052,6 +1057,20 @@ func (x *Request) GetHolds() []*Reservation {
 	return nil
 }
 
+func (x *Request) GetMonthlyCostBefore() *Money {
+	if x != nil {
+		return x.MonthlyCostBefore
+	}
+	return nil
+}
+
+func (x *Request) GetExtensionCost() *Money {
+	if x != nil {
+		return x.ExtensionCost
+	}
+	return nil
+}
+
 func (x *Request) GetAuthority() Authority_Value {
 	if x != nil {
 		return x.Authority
@@ -1161,7 +1180,10 @@ type Part struct {
 	// Why it is not.
 	Error *Problem `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	// Id of the reservation that keeps room for it, until it is carried out.
-	Reservation   string `protobuf:"bytes,6,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	Reservation string `protobuf:"bytes,6,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// Where the VM stands, as far as that is known now. Only where one request is asked for, or previewed; no part of what is decided on.
+	Host          string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
+	Cluster       string `protobuf:"bytes,8,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1234,6 +1256,20 @@ func (x *Part) GetError() *Problem {
 func (x *Part) GetReservation() string {
 	if x != nil {
 		return x.Reservation
+	}
+	return ""
+}
+
+func (x *Part) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Part) GetCluster() string {
+	if x != nil {
+		return x.Cluster
 	}
 	return ""
 }
@@ -4760,7 +4796,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xa3 \n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xae!\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4843,7 +4879,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"adds_grade\x18G \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\x04\xa0\xbb\x18\x05R\taddsGrade\x129\n" +
 	"\x06quotas\x18H \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\x12<\n" +
-	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\x12@\n" +
+	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\x12H\n" +
+	"\x13monthly_cost_before\x18J \x01(\v2\x12.naru.api.v1.MoneyB\x04\xa0\xbb\x18\x03R\x11monthlyCostBefore\x12?\n" +
+	"\x0eextension_cost\x18K \x01(\v2\x12.naru.api.v1.MoneyB\x04\xa0\xbb\x18\x03R\rextensionCost\x12@\n" +
 	"\tauthority\x18< \x01(\x0e2\x1c.naru.api.v1.Authority.ValueB\x04\xa0\xbb\x18\x03R\tauthority\x12,\n" +
 	"\vsent_sha256\x18= \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
 	"sentSha256\x12#\n" +
@@ -4892,14 +4930,16 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\x12ANSWER_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03YES\x10\x01\x12\x06\n" +
 	"\x02NO\x10\x02\x12\r\n" +
-	"\tNOT_KNOWN\x10\x03\"\xf3\x01\n" +
+	"\tNOT_KNOWN\x10\x03\"\xc3\x02\n" +
 	"\x04Part\x12#\n" +
 	"\x04name\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18?\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12)\n" +
 	"\toperation\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\toperation\x12\x18\n" +
 	"\x04done\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x03R\x04done\x120\n" +
 	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\x12-\n" +
-	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xf6\x04\n" +
+	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\x12#\n" +
+	"\x04host\x18\a \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\x04host\x12)\n" +
+	"\acluster\x18\b \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\acluster\"\xf6\x04\n" +
 	"\x14RequestSpecification\x126\n" +
 	"\x06create\x18d \x01(\v2\x16.naru.api.v1.CreateVMsB\x04\xa0\xbb\x18\x01H\x00R\x06create\x125\n" +
 	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x128\n" +
@@ -5349,109 +5389,111 @@ var file_naru_api_v1_request_proto_depIdxs = []int32{
 	63,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
 	69,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
 	70,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	71,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	64,  // 29: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
-	64,  // 30: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	8,   // 31: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
-	3,   // 32: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	72,  // 33: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	72,  // 34: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 35: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	17,  // 36: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 37: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 38: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	18,  // 39: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	19,  // 40: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	20,  // 41: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 42: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 43: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	16,  // 44: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
-	73,  // 45: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	74,  // 46: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 47: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	66,  // 48: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	66,  // 49: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	75,  // 50: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	76,  // 51: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	77,  // 52: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 53: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	64,  // 54: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	64,  // 55: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	64,  // 56: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	78,  // 57: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	76,  // 58: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	64,  // 59: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 60: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	79,  // 61: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	64,  // 62: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	64,  // 63: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	64,  // 64: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
-	7,   // 65: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 66: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 67: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 68: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 69: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	80,  // 70: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 71: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	81,  // 72: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	82,  // 73: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 74: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 75: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 76: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 77: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 78: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 79: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 80: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 81: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 82: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 83: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 84: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	23,  // 85: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 86: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 87: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	72,  // 88: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 89: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	24,  // 90: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	26,  // 91: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	28,  // 92: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	30,  // 93: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	32,  // 94: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	34,  // 95: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	36,  // 96: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	38,  // 97: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	40,  // 98: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	42,  // 99: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	44,  // 100: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	46,  // 101: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
-	48,  // 102: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	50,  // 103: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	52,  // 104: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	54,  // 105: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	56,  // 106: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	58,  // 107: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	25,  // 108: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	27,  // 109: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	29,  // 110: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	31,  // 111: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	33,  // 112: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	35,  // 113: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	37,  // 114: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	39,  // 115: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	41,  // 116: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	43,  // 117: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	45,  // 118: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	47,  // 119: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
-	49,  // 120: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	51,  // 121: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	53,  // 122: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	55,  // 123: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	57,  // 124: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	59,  // 125: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	108, // [108:126] is the sub-list for method output_type
-	90,  // [90:108] is the sub-list for method input_type
-	90,  // [90:90] is the sub-list for extension type_name
-	90,  // [90:90] is the sub-list for extension extendee
-	0,   // [0:90] is the sub-list for field type_name
+	65,  // 28: naru.api.v1.Request.monthly_cost_before:type_name -> naru.api.v1.Money
+	65,  // 29: naru.api.v1.Request.extension_cost:type_name -> naru.api.v1.Money
+	71,  // 30: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	64,  // 31: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
+	64,  // 32: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	8,   // 33: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 34: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	72,  // 35: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	72,  // 36: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	11,  // 37: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	17,  // 38: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	12,  // 39: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	15,  // 40: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	18,  // 41: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	19,  // 42: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	20,  // 43: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	13,  // 44: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	14,  // 45: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	16,  // 46: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
+	73,  // 47: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	74,  // 48: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 49: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	66,  // 50: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	66,  // 51: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	75,  // 52: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	76,  // 53: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	77,  // 54: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 55: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	64,  // 56: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	64,  // 57: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	64,  // 58: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	78,  // 59: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	76,  // 60: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	64,  // 61: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 62: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	79,  // 63: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	64,  // 64: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	64,  // 65: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	64,  // 66: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 67: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 68: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 69: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 70: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 71: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	80,  // 72: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 73: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	81,  // 74: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	82,  // 75: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 76: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 77: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 78: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 79: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 80: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 81: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 82: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	23,  // 83: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 84: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 85: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	23,  // 86: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	23,  // 87: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 88: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 89: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	72,  // 90: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 91: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	24,  // 92: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	26,  // 93: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	28,  // 94: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	30,  // 95: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	32,  // 96: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	34,  // 97: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	36,  // 98: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	38,  // 99: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	40,  // 100: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	42,  // 101: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	44,  // 102: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	46,  // 103: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
+	48,  // 104: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	50,  // 105: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	52,  // 106: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	54,  // 107: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	56,  // 108: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	58,  // 109: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	25,  // 110: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	27,  // 111: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	29,  // 112: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	31,  // 113: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	33,  // 114: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	35,  // 115: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	37,  // 116: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	39,  // 117: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	41,  // 118: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	43,  // 119: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	45,  // 120: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	47,  // 121: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
+	49,  // 122: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	51,  // 123: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	53,  // 124: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	55,  // 125: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	57,  // 126: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	59,  // 127: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	110, // [110:128] is the sub-list for method output_type
+	92,  // [92:110] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
