@@ -264,7 +264,13 @@ func fitOf(m *apiv1.Fit) string {
 	said := "whether there is room now is not known"
 	switch m.GetAnswer() {
 	case apiv1.Fit_YES:
-		return "there is room for all of it now"
+		said = "there is room for all of it now"
+		for _, c := range m.GetClusters() {
+			if c.GetFree() != nil && c.GetLeft() != nil { // else they are not shown here
+				said += fmt.Sprintf("; of the %s that are free in %s it leaves %s", sizeOf(c.GetFree()), "cluster "+cmp.Or(c.GetCluster(), "(not named here)"), sizeOf(c.GetLeft()))
+			}
+		}
+		return said
 	case apiv1.Fit_ANSWER_UNSPECIFIED:
 		return "whether there is room now is not shown here"
 	case apiv1.Fit_NO:

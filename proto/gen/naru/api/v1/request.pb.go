@@ -331,7 +331,7 @@ func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerVM_Verb.Descriptor instead.
 func (PowerVM_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Stage_State int32
@@ -399,7 +399,7 @@ func (x Stage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage_State.Descriptor instead.
 func (Stage_State) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Decision_Verdict int32
@@ -452,7 +452,7 @@ func (x Decision_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision_Verdict.Descriptor instead.
 func (Decision_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Request is what a person asks for, from the draft to what came of it. Its two axes are never folded into one. It outlives
@@ -1118,7 +1118,9 @@ type Fit struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Answer Fit_Answer             `protobuf:"varint,1,opt,name=answer,proto3,enum=naru.api.v1.Fit_Answer" json:"answer,omitempty"`
 	// Why not, host by host; or why it is not known.
-	Problem       *Problem `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem *Problem `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Where there is room: what the clusters that it would go to have free, and what they would have left.
+	Clusters      []*ClusterRoom `protobuf:"bytes,3,rep,name=clusters,proto3" json:"clusters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1167,6 +1169,76 @@ func (x *Fit) GetProblem() *Problem {
 	return nil
 }
 
+func (x *Fit) GetClusters() []*ClusterRoom {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+// ClusterRoom is what the hosts of a cluster that take VMs have free together, as they were last seen: overcommitted as the cluster says, and
+// less what is kept for others.
+type ClusterRoom struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Free    *Resources             `protobuf:"bytes,2,opt,name=free,proto3" json:"free,omitempty"`
+	// With what is asked for.
+	Left          *Resources `protobuf:"bytes,3,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterRoom) Reset() {
+	*x = ClusterRoom{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRoom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRoom) ProtoMessage() {}
+
+func (x *ClusterRoom) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRoom.ProtoReflect.Descriptor instead.
+func (*ClusterRoom) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClusterRoom) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterRoom) GetFree() *Resources {
+	if x != nil {
+		return x.Free
+	}
+	return nil
+}
+
+func (x *ClusterRoom) GetLeft() *Resources {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
 // Part is one VM of a request, or one act.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1190,7 +1262,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	mi := &file_naru_api_v1_request_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1274,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	mi := &file_naru_api_v1_request_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1287,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Part) GetName() string {
@@ -1296,7 +1368,7 @@ type RequestSpecification struct {
 
 func (x *RequestSpecification) Reset() {
 	*x = RequestSpecification{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[3]
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1380,7 @@ func (x *RequestSpecification) String() string {
 func (*RequestSpecification) ProtoMessage() {}
 
 func (x *RequestSpecification) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[3]
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1393,7 @@ func (x *RequestSpecification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSpecification.ProtoReflect.Descriptor instead.
 func (*RequestSpecification) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RequestSpecification) GetWhat() isRequestSpecification_What {
@@ -1516,7 +1588,7 @@ type CreateVMs struct {
 
 func (x *CreateVMs) Reset() {
 	*x = CreateVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1600,7 @@ func (x *CreateVMs) String() string {
 func (*CreateVMs) ProtoMessage() {}
 
 func (x *CreateVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1613,7 @@ func (x *CreateVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMs.ProtoReflect.Descriptor instead.
 func (*CreateVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateVMs) GetOffering() string {
@@ -1649,7 +1721,7 @@ type ExtendLease struct {
 
 func (x *ExtendLease) Reset() {
 	*x = ExtendLease{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1733,7 @@ func (x *ExtendLease) String() string {
 func (*ExtendLease) ProtoMessage() {}
 
 func (x *ExtendLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1746,7 @@ func (x *ExtendLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendLease.ProtoReflect.Descriptor instead.
 func (*ExtendLease) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExtendLease) GetVm() string {
@@ -1720,7 +1792,7 @@ type AccessForTime struct {
 
 func (x *AccessForTime) Reset() {
 	*x = AccessForTime{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1804,7 @@ func (x *AccessForTime) String() string {
 func (*AccessForTime) ProtoMessage() {}
 
 func (x *AccessForTime) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1817,7 @@ func (x *AccessForTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessForTime.ProtoReflect.Descriptor instead.
 func (*AccessForTime) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AccessForTime) GetRole() string {
@@ -1813,7 +1885,7 @@ type CrossZone struct {
 
 func (x *CrossZone) Reset() {
 	*x = CrossZone{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1897,7 @@ func (x *CrossZone) String() string {
 func (*CrossZone) ProtoMessage() {}
 
 func (x *CrossZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1910,7 @@ func (x *CrossZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CrossZone.ProtoReflect.Descriptor instead.
 func (*CrossZone) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CrossZone) GetSourceZone() string {
@@ -1884,7 +1956,7 @@ type PowerVM struct {
 
 func (x *PowerVM) Reset() {
 	*x = PowerVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +1968,7 @@ func (x *PowerVM) String() string {
 func (*PowerVM) ProtoMessage() {}
 
 func (x *PowerVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +1981,7 @@ func (x *PowerVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerVM.ProtoReflect.Descriptor instead.
 func (*PowerVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PowerVM) GetVm() string {
@@ -1954,7 +2026,7 @@ type DeleteVM struct {
 
 func (x *DeleteVM) Reset() {
 	*x = DeleteVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2038,7 @@ func (x *DeleteVM) String() string {
 func (*DeleteVM) ProtoMessage() {}
 
 func (x *DeleteVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2051,7 @@ func (x *DeleteVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVM.ProtoReflect.Descriptor instead.
 func (*DeleteVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteVM) GetVm() string {
@@ -2028,7 +2100,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2112,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2125,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResizeVM) GetVm() string {
@@ -2116,7 +2188,7 @@ type SnapshotVM struct {
 
 func (x *SnapshotVM) Reset() {
 	*x = SnapshotVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2200,7 @@ func (x *SnapshotVM) String() string {
 func (*SnapshotVM) ProtoMessage() {}
 
 func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2213,7 @@ func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVM.ProtoReflect.Descriptor instead.
 func (*SnapshotVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotVM) GetVm() string {
@@ -2203,7 +2275,7 @@ type RestoreVM struct {
 
 func (x *RestoreVM) Reset() {
 	*x = RestoreVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2287,7 @@ func (x *RestoreVM) String() string {
 func (*RestoreVM) ProtoMessage() {}
 
 func (x *RestoreVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2300,7 @@ func (x *RestoreVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVM.ProtoReflect.Descriptor instead.
 func (*RestoreVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestoreVM) GetVm() string {
@@ -2280,7 +2352,7 @@ type ReclaimVMs struct {
 
 func (x *ReclaimVMs) Reset() {
 	*x = ReclaimVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2364,7 @@ func (x *ReclaimVMs) String() string {
 func (*ReclaimVMs) ProtoMessage() {}
 
 func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2377,7 @@ func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVMs.ProtoReflect.Descriptor instead.
 func (*ReclaimVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReclaimVMs) GetVms() []string {
@@ -2374,7 +2446,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2458,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2471,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Stage) GetName() string {
@@ -2613,7 +2685,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2697,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2710,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Decision) GetId() string {
@@ -2792,7 +2864,7 @@ type Comment struct {
 
 func (x *Comment) Reset() {
 	*x = Comment{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2876,7 @@ func (x *Comment) String() string {
 func (*Comment) ProtoMessage() {}
 
 func (x *Comment) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2889,7 @@ func (x *Comment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comment.ProtoReflect.Descriptor instead.
 func (*Comment) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Comment) GetId() string {
@@ -2916,7 +2988,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3000,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3013,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRequestsRequest) GetFilter() string {
@@ -2997,7 +3069,7 @@ type ListRequestsResponse struct {
 
 func (x *ListRequestsResponse) Reset() {
 	*x = ListRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3081,7 @@ func (x *ListRequestsResponse) String() string {
 func (*ListRequestsResponse) ProtoMessage() {}
 
 func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3094,7 @@ func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequestsResponse) GetRequests() []*Request {
@@ -3049,7 +3121,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +3133,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +3146,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetRequestRequest) GetRequest() string {
@@ -3093,7 +3165,7 @@ type GetRequestResponse struct {
 
 func (x *GetRequestResponse) Reset() {
 	*x = GetRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3105,7 +3177,7 @@ func (x *GetRequestResponse) String() string {
 func (*GetRequestResponse) ProtoMessage() {}
 
 func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3118,7 +3190,7 @@ func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestResponse.ProtoReflect.Descriptor instead.
 func (*GetRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetRequestResponse) GetRequest() *Request {
@@ -3139,7 +3211,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3223,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3236,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateRequestRequest) GetRequest() *Request {
@@ -3190,7 +3262,7 @@ type CreateRequestResponse struct {
 
 func (x *CreateRequestResponse) Reset() {
 	*x = CreateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3274,7 @@ func (x *CreateRequestResponse) String() string {
 func (*CreateRequestResponse) ProtoMessage() {}
 
 func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3287,7 @@ func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateRequestResponse) GetRequest() *Request {
@@ -3237,7 +3309,7 @@ type UpdateRequestRequest struct {
 
 func (x *UpdateRequestRequest) Reset() {
 	*x = UpdateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3321,7 @@ func (x *UpdateRequestRequest) String() string {
 func (*UpdateRequestRequest) ProtoMessage() {}
 
 func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3334,7 @@ func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateRequestRequest) GetRequest() *Request {
@@ -3288,7 +3360,7 @@ type UpdateRequestResponse struct {
 
 func (x *UpdateRequestResponse) Reset() {
 	*x = UpdateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3372,7 @@ func (x *UpdateRequestResponse) String() string {
 func (*UpdateRequestResponse) ProtoMessage() {}
 
 func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3385,7 @@ func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestResponse.ProtoReflect.Descriptor instead.
 func (*UpdateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateRequestResponse) GetRequest() *Request {
@@ -3333,7 +3405,7 @@ type DeleteRequestRequest struct {
 
 func (x *DeleteRequestRequest) Reset() {
 	*x = DeleteRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3345,7 +3417,7 @@ func (x *DeleteRequestRequest) String() string {
 func (*DeleteRequestRequest) ProtoMessage() {}
 
 func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3358,7 +3430,7 @@ func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteRequestRequest) GetRequest() string {
@@ -3377,7 +3449,7 @@ type DeleteRequestResponse struct {
 
 func (x *DeleteRequestResponse) Reset() {
 	*x = DeleteRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3461,7 @@ func (x *DeleteRequestResponse) String() string {
 func (*DeleteRequestResponse) ProtoMessage() {}
 
 func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3474,7 @@ func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteRequestResponse) GetOperation() *Operation {
@@ -3424,7 +3496,7 @@ type WatchRequestsRequest struct {
 
 func (x *WatchRequestsRequest) Reset() {
 	*x = WatchRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3508,7 @@ func (x *WatchRequestsRequest) String() string {
 func (*WatchRequestsRequest) ProtoMessage() {}
 
 func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3521,7 @@ func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchRequestsRequest) GetAfter() string {
@@ -3484,7 +3556,7 @@ type WatchRequestsResponse struct {
 
 func (x *WatchRequestsResponse) Reset() {
 	*x = WatchRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3568,7 @@ func (x *WatchRequestsResponse) String() string {
 func (*WatchRequestsResponse) ProtoMessage() {}
 
 func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3581,7 @@ func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchRequestsResponse) GetType() WatchType_Value {
@@ -3543,7 +3615,7 @@ type SubmitRequestRequest struct {
 
 func (x *SubmitRequestRequest) Reset() {
 	*x = SubmitRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3627,7 @@ func (x *SubmitRequestRequest) String() string {
 func (*SubmitRequestRequest) ProtoMessage() {}
 
 func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3640,7 @@ func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitRequestRequest) GetRequest() string {
@@ -3587,7 +3659,7 @@ type SubmitRequestResponse struct {
 
 func (x *SubmitRequestResponse) Reset() {
 	*x = SubmitRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3671,7 @@ func (x *SubmitRequestResponse) String() string {
 func (*SubmitRequestResponse) ProtoMessage() {}
 
 func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3684,7 @@ func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SubmitRequestResponse) GetRequest() *Request {
@@ -3633,7 +3705,7 @@ type WithdrawRequestRequest struct {
 
 func (x *WithdrawRequestRequest) Reset() {
 	*x = WithdrawRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3717,7 @@ func (x *WithdrawRequestRequest) String() string {
 func (*WithdrawRequestRequest) ProtoMessage() {}
 
 func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3730,7 @@ func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WithdrawRequestRequest) GetRequest() string {
@@ -3684,7 +3756,7 @@ type WithdrawRequestResponse struct {
 
 func (x *WithdrawRequestResponse) Reset() {
 	*x = WithdrawRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +3768,7 @@ func (x *WithdrawRequestResponse) String() string {
 func (*WithdrawRequestResponse) ProtoMessage() {}
 
 func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +3781,7 @@ func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WithdrawRequestResponse) GetRequest() *Request {
@@ -3741,7 +3813,7 @@ type DecideRequestRequest struct {
 
 func (x *DecideRequestRequest) Reset() {
 	*x = DecideRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +3825,7 @@ func (x *DecideRequestRequest) String() string {
 func (*DecideRequestRequest) ProtoMessage() {}
 
 func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +3838,7 @@ func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DecideRequestRequest) GetRequest() string {
@@ -3834,7 +3906,7 @@ type DecideRequestResponse struct {
 
 func (x *DecideRequestResponse) Reset() {
 	*x = DecideRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3918,7 @@ func (x *DecideRequestResponse) String() string {
 func (*DecideRequestResponse) ProtoMessage() {}
 
 func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3931,7 @@ func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestResponse.ProtoReflect.Descriptor instead.
 func (*DecideRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DecideRequestResponse) GetRequest() *Request {
@@ -3880,7 +3952,7 @@ type CommentRequestRequest struct {
 
 func (x *CommentRequestRequest) Reset() {
 	*x = CommentRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3892,7 +3964,7 @@ func (x *CommentRequestRequest) String() string {
 func (*CommentRequestRequest) ProtoMessage() {}
 
 func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3905,7 +3977,7 @@ func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CommentRequestRequest) GetRequest() string {
@@ -3931,7 +4003,7 @@ type CommentRequestResponse struct {
 
 func (x *CommentRequestResponse) Reset() {
 	*x = CommentRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4015,7 @@ func (x *CommentRequestResponse) String() string {
 func (*CommentRequestResponse) ProtoMessage() {}
 
 func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4028,7 @@ func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestResponse.ProtoReflect.Descriptor instead.
 func (*CommentRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CommentRequestResponse) GetComment() *Comment {
@@ -3983,7 +4055,7 @@ type AttachToRequestRequest struct {
 
 func (x *AttachToRequestRequest) Reset() {
 	*x = AttachToRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3995,7 +4067,7 @@ func (x *AttachToRequestRequest) String() string {
 func (*AttachToRequestRequest) ProtoMessage() {}
 
 func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4008,7 +4080,7 @@ func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestRequest.ProtoReflect.Descriptor instead.
 func (*AttachToRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AttachToRequestRequest) GetRequest() string {
@@ -4055,7 +4127,7 @@ type AttachToRequestResponse struct {
 
 func (x *AttachToRequestResponse) Reset() {
 	*x = AttachToRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4139,7 @@ func (x *AttachToRequestResponse) String() string {
 func (*AttachToRequestResponse) ProtoMessage() {}
 
 func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4152,7 @@ func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestResponse.ProtoReflect.Descriptor instead.
 func (*AttachToRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AttachToRequestResponse) GetComment() *Comment {
@@ -4102,7 +4174,7 @@ type DetachFromRequestRequest struct {
 
 func (x *DetachFromRequestRequest) Reset() {
 	*x = DetachFromRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4114,7 +4186,7 @@ func (x *DetachFromRequestRequest) String() string {
 func (*DetachFromRequestRequest) ProtoMessage() {}
 
 func (x *DetachFromRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4127,7 +4199,7 @@ func (x *DetachFromRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachFromRequestRequest.ProtoReflect.Descriptor instead.
 func (*DetachFromRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DetachFromRequestRequest) GetRequest() string {
@@ -4154,7 +4226,7 @@ type DetachFromRequestResponse struct {
 
 func (x *DetachFromRequestResponse) Reset() {
 	*x = DetachFromRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4166,7 +4238,7 @@ func (x *DetachFromRequestResponse) String() string {
 func (*DetachFromRequestResponse) ProtoMessage() {}
 
 func (x *DetachFromRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4179,7 +4251,7 @@ func (x *DetachFromRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachFromRequestResponse.ProtoReflect.Descriptor instead.
 func (*DetachFromRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DetachFromRequestResponse) GetComment() *Comment {
@@ -4199,7 +4271,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4211,7 +4283,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4224,7 +4296,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -4243,7 +4315,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4255,7 +4327,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4268,7 +4340,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -4288,7 +4360,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4372,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4385,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -4332,7 +4404,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4416,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4429,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -4380,7 +4452,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +4464,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +4477,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -4440,7 +4512,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4452,7 +4524,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4465,7 +4537,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -4494,7 +4566,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4506,7 +4578,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4519,7 +4591,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -4546,7 +4618,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +4630,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +4643,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -4597,7 +4669,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4681,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +4694,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -4644,7 +4716,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[50]
+	mi := &file_naru_api_v1_request_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4656,7 +4728,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[50]
+	mi := &file_naru_api_v1_request_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4669,7 +4741,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -4697,7 +4769,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[51]
+	mi := &file_naru_api_v1_request_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4709,7 +4781,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[51]
+	mi := &file_naru_api_v1_request_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4722,7 +4794,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{51}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4750,7 +4822,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[52]
+	mi := &file_naru_api_v1_request_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4762,7 +4834,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[52]
+	mi := &file_naru_api_v1_request_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4775,7 +4847,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{52}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4922,15 +4994,20 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\a\x12\n" +
 	"\n" +
-	"\x06LAPSED\x10\b\"\xbc\x01\n" +
+	"\x06LAPSED\x10\b\"\x80\x02\n" +
 	"\x03Fit\x129\n" +
 	"\x06answer\x18\x01 \x01(\x0e2\x17.naru.api.v1.Fit.AnswerB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x06answer\x128\n" +
-	"\aproblem\x18\x02 \x01(\v2\x14.naru.api.v1.ProblemB\b\xa0\xbb\x18\x03Ȼ\x18\x04R\aproblem\"@\n" +
+	"\aproblem\x18\x02 \x01(\v2\x14.naru.api.v1.ProblemB\b\xa0\xbb\x18\x03Ȼ\x18\x04R\aproblem\x12B\n" +
+	"\bclusters\x18\x03 \x03(\v2\x18.naru.api.v1.ClusterRoomB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\bclusters\"@\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x12ANSWER_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03YES\x10\x01\x12\x06\n" +
 	"\x02NO\x10\x02\x12\r\n" +
-	"\tNOT_KNOWN\x10\x03\"\xc3\x02\n" +
+	"\tNOT_KNOWN\x10\x03\"\xa4\x01\n" +
+	"\vClusterRoom\x12)\n" +
+	"\acluster\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\acluster\x124\n" +
+	"\x04free\x18\x02 \x01(\v2\x16.naru.api.v1.ResourcesB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x04free\x124\n" +
+	"\x04left\x18\x03 \x01(\v2\x16.naru.api.v1.ResourcesB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x04left\"\xc3\x02\n" +
 	"\x04Part\x12#\n" +
 	"\x04name\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18?\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12)\n" +
@@ -5274,7 +5351,7 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_naru_api_v1_request_proto_goTypes = []any{
 	(Request_RoleCluster)(0),          // 0: naru.api.v1.Request.RoleCluster
 	(Request_Approval)(0),             // 1: naru.api.v1.Request.Approval
@@ -5285,215 +5362,219 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(Decision_Verdict)(0),             // 6: naru.api.v1.Decision.Verdict
 	(*Request)(nil),                   // 7: naru.api.v1.Request
 	(*Fit)(nil),                       // 8: naru.api.v1.Fit
-	(*Part)(nil),                      // 9: naru.api.v1.Part
-	(*RequestSpecification)(nil),      // 10: naru.api.v1.RequestSpecification
-	(*CreateVMs)(nil),                 // 11: naru.api.v1.CreateVMs
-	(*ExtendLease)(nil),               // 12: naru.api.v1.ExtendLease
-	(*AccessForTime)(nil),             // 13: naru.api.v1.AccessForTime
-	(*CrossZone)(nil),                 // 14: naru.api.v1.CrossZone
-	(*PowerVM)(nil),                   // 15: naru.api.v1.PowerVM
-	(*DeleteVM)(nil),                  // 16: naru.api.v1.DeleteVM
-	(*ResizeVM)(nil),                  // 17: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),                // 18: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),                 // 19: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),                // 20: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                     // 21: naru.api.v1.Stage
-	(*Decision)(nil),                  // 22: naru.api.v1.Decision
-	(*Comment)(nil),                   // 23: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),       // 24: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),      // 25: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),         // 26: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),        // 27: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),      // 28: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),     // 29: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),      // 30: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),     // 31: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),      // 32: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),     // 33: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),      // 34: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),     // 35: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),      // 36: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),     // 37: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),    // 38: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil),   // 39: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),      // 40: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),     // 41: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),     // 42: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),    // 43: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),    // 44: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil),   // 45: naru.api.v1.AttachToRequestResponse
-	(*DetachFromRequestRequest)(nil),  // 46: naru.api.v1.DetachFromRequestRequest
-	(*DetachFromRequestResponse)(nil), // 47: naru.api.v1.DetachFromRequestResponse
-	(*CopyRequestRequest)(nil),        // 48: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),       // 49: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),       // 50: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),      // 51: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),       // 52: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),      // 53: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),      // 54: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),     // 55: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),     // 56: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),    // 57: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),      // 58: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),     // 59: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),            // 60: naru.api.v1.RequestKind.Value
-	(Intake_Value)(0),                 // 61: naru.api.v1.Intake.Value
-	(ChangeType_Value)(0),             // 62: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                   // 63: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),     // 64: google.protobuf.Timestamp
-	(*Money)(nil),                     // 65: naru.api.v1.Money
-	(*Resources)(nil),                 // 66: naru.api.v1.Resources
-	(*Reference)(nil),                 // 67: naru.api.v1.Reference
-	(*Amounts)(nil),                   // 68: naru.api.v1.Amounts
-	(*Quota)(nil),                     // 69: naru.api.v1.Quota
-	(*Reservation)(nil),               // 70: naru.api.v1.Reservation
-	(Authority_Value)(0),              // 71: naru.api.v1.Authority.Value
-	(*Problem)(nil),                   // 72: naru.api.v1.Problem
-	(*VM_Affinity)(nil),               // 73: naru.api.v1.VM.Affinity
-	(RoleBinding_Scope)(0),            // 74: naru.api.v1.RoleBinding.Scope
-	(*Text)(nil),                      // 75: naru.api.v1.Text
-	(*Eligibility)(nil),               // 76: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),           // 77: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),          // 78: naru.api.v1.StageTemplate.OnDue
-	(Session_Strength)(0),             // 79: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),     // 80: google.protobuf.FieldMask
-	(*Operation)(nil),                 // 81: naru.api.v1.Operation
-	(WatchType_Value)(0),              // 82: naru.api.v1.WatchType.Value
+	(*ClusterRoom)(nil),               // 9: naru.api.v1.ClusterRoom
+	(*Part)(nil),                      // 10: naru.api.v1.Part
+	(*RequestSpecification)(nil),      // 11: naru.api.v1.RequestSpecification
+	(*CreateVMs)(nil),                 // 12: naru.api.v1.CreateVMs
+	(*ExtendLease)(nil),               // 13: naru.api.v1.ExtendLease
+	(*AccessForTime)(nil),             // 14: naru.api.v1.AccessForTime
+	(*CrossZone)(nil),                 // 15: naru.api.v1.CrossZone
+	(*PowerVM)(nil),                   // 16: naru.api.v1.PowerVM
+	(*DeleteVM)(nil),                  // 17: naru.api.v1.DeleteVM
+	(*ResizeVM)(nil),                  // 18: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),                // 19: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),                 // 20: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),                // 21: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                     // 22: naru.api.v1.Stage
+	(*Decision)(nil),                  // 23: naru.api.v1.Decision
+	(*Comment)(nil),                   // 24: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),       // 25: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),      // 26: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),         // 27: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),        // 28: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),      // 29: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),     // 30: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),      // 31: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),     // 32: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),      // 33: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),     // 34: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),      // 35: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),     // 36: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),      // 37: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),     // 38: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),    // 39: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil),   // 40: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),      // 41: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),     // 42: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),     // 43: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),    // 44: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),    // 45: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil),   // 46: naru.api.v1.AttachToRequestResponse
+	(*DetachFromRequestRequest)(nil),  // 47: naru.api.v1.DetachFromRequestRequest
+	(*DetachFromRequestResponse)(nil), // 48: naru.api.v1.DetachFromRequestResponse
+	(*CopyRequestRequest)(nil),        // 49: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),       // 50: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),       // 51: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),      // 52: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),       // 53: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),      // 54: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),      // 55: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),     // 56: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),     // 57: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),    // 58: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),      // 59: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),     // 60: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),            // 61: naru.api.v1.RequestKind.Value
+	(Intake_Value)(0),                 // 62: naru.api.v1.Intake.Value
+	(ChangeType_Value)(0),             // 63: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                   // 64: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),     // 65: google.protobuf.Timestamp
+	(*Money)(nil),                     // 66: naru.api.v1.Money
+	(*Resources)(nil),                 // 67: naru.api.v1.Resources
+	(*Reference)(nil),                 // 68: naru.api.v1.Reference
+	(*Amounts)(nil),                   // 69: naru.api.v1.Amounts
+	(*Quota)(nil),                     // 70: naru.api.v1.Quota
+	(*Reservation)(nil),               // 71: naru.api.v1.Reservation
+	(Authority_Value)(0),              // 72: naru.api.v1.Authority.Value
+	(*Problem)(nil),                   // 73: naru.api.v1.Problem
+	(*VM_Affinity)(nil),               // 74: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),            // 75: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                      // 76: naru.api.v1.Text
+	(*Eligibility)(nil),               // 77: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),           // 78: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),          // 79: naru.api.v1.StageTemplate.OnDue
+	(Session_Strength)(0),             // 80: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),     // 81: google.protobuf.FieldMask
+	(*Operation)(nil),                 // 82: naru.api.v1.Operation
+	(WatchType_Value)(0),              // 83: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	60,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
-	61,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
+	61,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	62,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
 	0,   // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	62,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	63,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
-	10,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	64,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	64,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	64,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	65,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	66,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	21,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	22,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	63,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	64,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	11,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
+	65,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	65,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	65,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	66,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	67,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	22,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	23,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
 	1,   // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	2,   // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	67,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	64,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	64,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	64,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	64,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
-	9,   // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	64,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
-	64,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
-	23,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	68,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	63,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	69,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	70,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	65,  // 28: naru.api.v1.Request.monthly_cost_before:type_name -> naru.api.v1.Money
-	65,  // 29: naru.api.v1.Request.extension_cost:type_name -> naru.api.v1.Money
-	71,  // 30: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	64,  // 31: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
-	64,  // 32: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	68,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	65,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	65,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	65,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	65,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	10,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
+	65,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
+	65,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
+	24,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	69,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	64,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	70,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	71,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	66,  // 28: naru.api.v1.Request.monthly_cost_before:type_name -> naru.api.v1.Money
+	66,  // 29: naru.api.v1.Request.extension_cost:type_name -> naru.api.v1.Money
+	72,  // 30: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	65,  // 31: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
+	65,  // 32: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
 	8,   // 33: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
 	3,   // 34: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	72,  // 35: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	72,  // 36: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 37: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	17,  // 38: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 39: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 40: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	18,  // 41: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	19,  // 42: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	20,  // 43: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 44: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 45: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	16,  // 46: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
-	73,  // 47: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	74,  // 48: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 49: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	66,  // 50: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	66,  // 51: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	75,  // 52: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	76,  // 53: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	77,  // 54: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 55: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	64,  // 56: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	64,  // 57: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	64,  // 58: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	78,  // 59: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	76,  // 60: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	64,  // 61: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	6,   // 62: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	79,  // 63: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	64,  // 64: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	64,  // 65: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	64,  // 66: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
-	7,   // 67: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 68: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 69: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 70: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 71: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	80,  // 72: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 73: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	81,  // 74: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	82,  // 75: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 76: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 77: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 78: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 79: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 80: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 81: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 82: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 83: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 84: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 85: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 86: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	23,  // 87: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 88: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 89: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	72,  // 90: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 91: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	24,  // 92: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	26,  // 93: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	28,  // 94: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	30,  // 95: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	32,  // 96: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	34,  // 97: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	36,  // 98: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	38,  // 99: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	40,  // 100: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	42,  // 101: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	44,  // 102: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	46,  // 103: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
-	48,  // 104: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	50,  // 105: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	52,  // 106: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	54,  // 107: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	56,  // 108: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	58,  // 109: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	25,  // 110: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	27,  // 111: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	29,  // 112: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	31,  // 113: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	33,  // 114: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	35,  // 115: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	37,  // 116: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	39,  // 117: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	41,  // 118: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	43,  // 119: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	45,  // 120: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	47,  // 121: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
-	49,  // 122: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	51,  // 123: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	53,  // 124: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	55,  // 125: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	57,  // 126: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	59,  // 127: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	110, // [110:128] is the sub-list for method output_type
-	92,  // [92:110] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	73,  // 35: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	9,   // 36: naru.api.v1.Fit.clusters:type_name -> naru.api.v1.ClusterRoom
+	67,  // 37: naru.api.v1.ClusterRoom.free:type_name -> naru.api.v1.Resources
+	67,  // 38: naru.api.v1.ClusterRoom.left:type_name -> naru.api.v1.Resources
+	73,  // 39: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	12,  // 40: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	18,  // 41: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	13,  // 42: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	16,  // 43: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	19,  // 44: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	20,  // 45: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	21,  // 46: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	14,  // 47: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	15,  // 48: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	17,  // 49: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
+	74,  // 50: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	75,  // 51: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 52: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	67,  // 53: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	67,  // 54: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	76,  // 55: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	77,  // 56: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	78,  // 57: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 58: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	65,  // 59: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	65,  // 60: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	65,  // 61: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	79,  // 62: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	77,  // 63: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	65,  // 64: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	6,   // 65: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	80,  // 66: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	65,  // 67: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	65,  // 68: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	65,  // 69: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 70: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 71: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 72: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 73: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 74: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	81,  // 75: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 76: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	82,  // 77: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	83,  // 78: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 79: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 80: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 81: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 82: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 83: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	24,  // 84: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	24,  // 85: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	24,  // 86: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 87: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 88: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	24,  // 89: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	24,  // 90: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 91: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 92: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	73,  // 93: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 94: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	25,  // 95: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	27,  // 96: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	29,  // 97: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	31,  // 98: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	33,  // 99: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	35,  // 100: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	37,  // 101: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	39,  // 102: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	41,  // 103: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	43,  // 104: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	45,  // 105: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	47,  // 106: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
+	49,  // 107: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	51,  // 108: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	53,  // 109: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	55,  // 110: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	57,  // 111: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	59,  // 112: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	26,  // 113: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	28,  // 114: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	30,  // 115: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	32,  // 116: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	34,  // 117: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	36,  // 118: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	38,  // 119: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	40,  // 120: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	42,  // 121: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	44,  // 122: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	46,  // 123: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	48,  // 124: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
+	50,  // 125: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	52,  // 126: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	54,  // 127: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	56,  // 128: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	58,  // 129: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	60,  // 130: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	113, // [113:131] is the sub-list for method output_type
+	95,  // [95:113] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5512,7 +5593,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_session_proto_init()
 	file_naru_api_v1_vm_proto_init()
 	file_naru_api_v1_zone_proto_init()
-	file_naru_api_v1_request_proto_msgTypes[3].OneofWrappers = []any{
+	file_naru_api_v1_request_proto_msgTypes[4].OneofWrappers = []any{
 		(*RequestSpecification_Create)(nil),
 		(*RequestSpecification_Resize)(nil),
 		(*RequestSpecification_Extend)(nil),
@@ -5530,7 +5611,7 @@ func file_naru_api_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
